@@ -1,0 +1,108 @@
+//! The command line: one file a command.
+
+mod check_config;
+#[cfg(feature = "demo")]
+mod demo;
+mod inspect;
+mod progress;
+mod run;
+mod sample;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{Config, ConfigErrors};
+
+/// The denoising daemon: diffusion models from ONNX, images over MQTT.
+#[derive(Debug, Parser)]
+#[command(name = "denoised", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon
+    Run(run::Arguments),
+    /// A broker, the daemon and a subscriber in one process: images in demo/
+    #[cfg(feature = "demo")]
+    Demo(demo::Arguments),
+    /// Draw one job without MQTT
+    Sample(sample::Arguments),
+    /// Tell what a model is, and what each key of its scheduler does
+    Inspect(inspect::Arguments),
+    /// Check a configuration and tell every fault
+    CheckConfig(check_config::Arguments),
+}
+
+/// Why a command failed, with the process's exit code.
+#[derive(Debug)]
+pub struct Failure {
+    /// 1 for a failure, 2 for wrong usage or configuration.
+    pub code: u8,
+    /// What happened.
+    pub cause: anyhow::Error,
+}
+
+impl Failure {
+    fn usage(cause: impl Into<anyhow::Error>) -> Self {
+        Self {
+            code: 2,
+            cause: cause.into(),
+        }
+    }
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(cause: E) -> Self {
+        Self {
+            code: 1,
+            cause: cause.into(),
+        }
+    }
+}
+
+/// Parse the command line and run the command.
+pub fn run() -> Result<(), Failure> {
+    match Cli::parse().command {
+        Command::Run(arguments) => run::run(&arguments),
+        #[cfg(feature = "demo")]
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Sample(arguments) => sample::run(&arguments),
+        Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::CheckConfig(arguments) => check_config::run(&arguments),
+    }
+}
+
+/// The configuration of a file, or of the default places.
+fn configuration(file: Option<&std::path::Path>) -> Result<Config, Failure> {
+    crate::config::load(file, std::env::vars())
+        .map_err(|errors: ConfigErrors| Failure::usage(errors))
+}
+
+/// Log to stderr: with colours on a terminal, with systemd's priorities under journald.
+fn start_log(level: log::LevelFilter) {
+    use std::io::Write;
+    let mut builder = env_logger::Builder::new();
+    builder
+        // What the client library logs of its own, the link tells in better words.
+        .filter_level(level)
+        .filter_module("rumqttc", log::LevelFilter::Off)
+        .filter_module("rumqttd", log::LevelFilter::Off)
+        .filter_module("ort", log::LevelFilter::Warn)
+        .parse_default_env();
+    if std::env::var_os("JOURNAL_STREAM").is_some() {
+        builder.format(|out, record| {
+            let priority = match record.level() {
+                log::Level::Error => 3,
+                log::Level::Warn => 4,
+                log::Level::Info => 6,
+                log::Level::Debug | log::Level::Trace => 7,
+            };
+            writeln!(out, "<{priority}>{}", record.args())
+        });
+    } else {
+        builder.format_target(false);
+    }
+    builder.init();
+}

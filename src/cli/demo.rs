@@ -1,0 +1,152 @@
+//! `denoised demo`: a broker, the daemon and a subscriber in one process.
+//!
+//! The images take the same way as everywhere: requests and answers go over real MQTT.
+
+mod broker;
+mod subscriber;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use image::DynamicImage;
+use tokio::sync::watch;
+
+use super::Failure;
+use super::progress::Progress;
+use crate::config::{BrokerUrl, Config};
+use subscriber::{Answer, Subscriber};
+
+/// What `demo` takes.
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// A broker to use instead of one of its own, as mqtt://host:port
+    #[arg(long)]
+    broker: Option<BrokerUrl>,
+    /// Where the images go
+    #[arg(long, default_value = "demo")]
+    output: PathBuf,
+}
+
+/// Longer than the slowest machine that was seen needs, many times over.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    super::start_log(log::LevelFilter::Warn);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("starting the runtime")?;
+    Ok(runtime.block_on(show(arguments))?)
+}
+
+async fn show(arguments: &Arguments) -> anyhow::Result<()> {
+    let models = models()?;
+    let began = Instant::now();
+    let url = match &arguments.broker {
+        Some(url) => url.clone(),
+        None => broker::start()?,
+    };
+    println!("broker       {url} {}", since(began));
+
+    let began = Instant::now();
+    let mut config = super::configuration(None).map_err(|failure| failure.cause)?;
+    config.mqtt.url = url.clone();
+    config.models.paths = vec![models.join("digits"), models.join("swissroll")];
+    let (stop, stopped) = watch::channel(false);
+    let daemon = {
+        let config = config.clone();
+        tokio::spawn(async move { crate::service::run(&config, stopped).await })
+    };
+    let outcome = tokio::select! {
+        drawn = draw(&config, &arguments.output, began) => drawn,
+        () = tokio::time::sleep(PATIENCE) => Err(anyhow::anyhow!("nothing more came for {PATIENCE:?}")),
+    };
+    stop.send_replace(true);
+    let ended = daemon.await.context("the daemon")?;
+    // The daemon's own reason explains a demo that waited in vain.
+    ended.context("the daemon")?;
+    outcome
+}
+
+/// Request all digits and a Swiss roll, and save what comes back.
+async fn draw(config: &Config, output: &Path, began: Instant) -> anyhow::Result<()> {
+    let mut subscriber = Subscriber::connect(&config.mqtt.url, &config.root()).await?;
+    let state = subscriber.ready().await?;
+    println!(
+        "daemon       {} on {} {} {}",
+        state["node"].as_str().unwrap_or_default(),
+        state["engine"].as_str().unwrap_or_default(),
+        state["provider"].as_str().unwrap_or_default(),
+        since(began)
+    );
+    std::fs::create_dir_all(output).with_context(|| output.display().to_string())?;
+    let mut digits = Vec::new();
+    for class in 0..10 {
+        let request = serde_json::json!({"id": format!("digit-{class}"), "model": "digits", "class": class, "seed": class});
+        digits.push(order(&mut subscriber, output, &format!("digit-{class}"), request).await?);
+    }
+    let sheet = crate::image::grid(&digits, 4)?;
+    let path = output.join("digits.png");
+    std::fs::write(&path, crate::image::png(&sheet)?).with_context(|| path.display().to_string())?;
+    let request = serde_json::json!({"id": "swissroll", "model": "swissroll", "seed": 1});
+    order(&mut subscriber, output, "swissroll", request).await?;
+    println!("all ten digits on one sheet: {}", path.display());
+    Ok(())
+}
+
+/// One request, its progress, its image and its result.
+async fn order(
+    subscriber: &mut Subscriber,
+    output: &Path,
+    id: &str,
+    request: serde_json::Value,
+) -> anyhow::Result<DynamicImage> {
+    let began = Instant::now();
+    subscriber.request(&request).await?;
+    let mut progress = Progress::begin(id);
+    let mut picture = None;
+    loop {
+        match subscriber.answer(id).await? {
+            Answer::Progress { step, of, eta_ms } => progress.show(step, of, eta_ms),
+            Answer::Image(png) => {
+                let path = output.join(format!("{id}.png"));
+                std::fs::write(&path, &png).with_context(|| path.display().to_string())?;
+                picture = Some(image::load_from_memory(&png).context("the image that came")?);
+            }
+            Answer::Error(message) => bail!("{id}: {message}"),
+            Answer::Result(result) => {
+                progress.end();
+                let receipt = &result["images"][0]["receipt"];
+                println!(
+                    "{id:<12} {}, {} steps, seed {} -> {} {}",
+                    receipt["sampler"].as_str().unwrap_or_default(),
+                    receipt["steps"],
+                    receipt["seed"],
+                    output.join(format!("{id}.png")).display(),
+                    since(began)
+                );
+                return picture.context("the result came without its image");
+            }
+        }
+    }
+}
+
+fn since(began: Instant) -> String {
+    format!("({:.2} s)", began.elapsed().as_secs_f64())
+}
+
+/// The bundled models: in the working directory, beside the program's checkout, or installed.
+fn models() -> anyhow::Result<PathBuf> {
+    let program = std::env::current_exe().context("finding this program")?;
+    let beside = program.ancestors().skip(1).map(|above| above.join("models"));
+    std::iter::once(PathBuf::from("models"))
+        .chain(beside)
+        .chain([PathBuf::from("/usr/share/denoised/models")])
+        .find(|models| models.join("digits/unet").is_dir())
+        .context(
+            "the bundled models are neither in ./models nor in /usr/share/denoised/models; run \
+             the demo from the checkout's directory",
+        )
+}

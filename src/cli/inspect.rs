@@ -1,0 +1,98 @@
+//! `denoised inspect`: inputs, outputs, schedule, and what each scheduler key does here.
+
+use std::path::PathBuf;
+
+use super::Failure;
+use crate::diffusion::sampler::{self, Family, Options};
+use crate::diffusion::schedule::NoiseSchedule;
+use crate::diffusion::settings::Treatment;
+use crate::model::{Bundle, EngineKind, Model, TimeShape, batch_dependence};
+
+/// What `inspect` takes.
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// The bundle's directory
+    model: PathBuf,
+    /// The engine
+    #[arg(long)]
+    engine: Option<EngineKind>,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let config = super::configuration(None)?;
+    super::start_log(log::LevelFilter::Warn);
+    let mut engine = config.engine.options();
+    engine.kind = arguments.engine.unwrap_or(engine.kind);
+    let mut model = Model::load(&arguments.model, &engine)?;
+    graph(&model);
+    let dependence = batch_dependence(model.predictor.as_mut(), &model.bundle.manifest)?;
+    println!("in company   {dependence}");
+    schedule(&model.bundle)?;
+    samplers(&model.bundle);
+    Ok(())
+}
+
+fn graph(model: &Model) {
+    let (bundle, origin) = (&model.bundle, model.predictor.origin());
+    let signature = model.predictor.signature();
+    println!("model        {} ({})", bundle.name, bundle.graph.display());
+    println!("sha256       {}", bundle.sha256);
+    println!("engine       {} {}, provider {}", origin.engine, origin.version, origin.provider);
+    for port in &signature.graph.inputs {
+        println!("input        {port}");
+    }
+    for port in &signature.graph.outputs {
+        println!("output       {port}");
+    }
+    println!("sample       {:?}, batches of up to {}", signature.sample_shape, signature.largest_batch);
+    let time = match signature.time.shape {
+        TimeShape::Each => "one for each sample",
+        TimeShape::Scalar | TimeShape::One => "one for the whole batch",
+    };
+    println!("time step    {} {}, {time}", signature.time.name, signature.time.element);
+    match (&signature.class, bundle.manifest.classes.null) {
+        (None, _) => {}
+        (Some(_), None) => println!("classes      {}, no guidance", bundle.classes()),
+        (Some(_), Some(null)) => {
+            println!("classes      {}, label {null} for none: guidance is possible", bundle.classes());
+        }
+    }
+}
+
+fn schedule(bundle: &Bundle) -> Result<(), Failure> {
+    let mut settings = bundle.scheduler.settings();
+    let schedule = NoiseSchedule::from_settings(&mut settings, 1e-4, 0.02)?;
+    let bars = schedule.alphas_cumprod();
+    println!(
+        "schedule     {} time steps, alpha bar from {:.6} to {:.3e}",
+        schedule.len(),
+        bars[0],
+        bars[bars.len() - 1]
+    );
+    println!("scheduler    {}", bundle.scheduler.class);
+    let family = Family::by_class(&bundle.scheduler.class)?;
+    let mut settings = bundle.scheduler.settings();
+    let options = Options { steps: 1, eta: None };
+    (family.build)(&mut settings, &options)?;
+    for line in settings.report() {
+        let treatment = match line.treatment {
+            Treatment::Used => "used",
+            Treatment::Defaulted => "default",
+            Treatment::NotOfThisSampler => "no key of this class",
+        };
+        println!("  {:<28} {:<20} {treatment}", line.key, line.value.to_string());
+    }
+    Ok(())
+}
+
+fn samplers(bundle: &Bundle) {
+    let options = Options { steps: 1, eta: None };
+    for name in sampler::names() {
+        let built = Family::by_name(name)
+            .and_then(|family| (family.build)(&mut bundle.scheduler.settings(), &options));
+        match built {
+            Ok(_) => println!("sampler      {name}"),
+            Err(error) => println!("sampler      {name}: can't serve this bundle: {error}"),
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! The configuration: defaults, then a file, then the environment.
+
+mod layers;
+mod values;
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use crate::job::JobLimits;
+use crate::model::{EngineKind, EngineOptions, Policy, Provider};
+
+pub use layers::{ConfigErrors, DEFAULT_FILE, Fault, load};
+pub use values::{Between, BrokerUrl, ByteSize, Level, Node, Qos, Root};
+
+/// Everything that can be set; see `systemd/config.toml` for what each key means.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The daemon's name.
+    pub node: Node,
+    /// The broker.
+    pub mqtt: Mqtt,
+    /// The bundles.
+    pub models: Models,
+    /// What runs them.
+    pub engine: Engine,
+    /// What must not be lost.
+    pub spool: Spool,
+    /// Bounds.
+    pub limits: Limits,
+    /// The log.
+    pub log: Log,
+}
+
+/// The broker and how it is reached.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Mqtt {
+    /// `mqtt://host:port`, or `mqtts://` for TLS.
+    pub url: BrokerUrl,
+    /// What all topics begin with; `{node}` stands for the node's name.
+    pub root: Root,
+    /// The user, if the broker asks for one.
+    pub username: String,
+    /// A file that holds the password.
+    pub password_file: Option<PathBuf>,
+    /// The authority that signed the broker's certificate; the system's own if missing.
+    pub ca_file: Option<PathBuf>,
+    /// The quality of service of images, results and errors.
+    pub qos: Qos,
+    /// The largest packet that is taken or sent.
+    pub max_packet: ByteSize,
+}
+
+impl Default for Mqtt {
+    fn default() -> Self {
+        Self {
+            url: BrokerUrl::default(),
+            root: Root::default(),
+            username: String::new(),
+            password_file: None,
+            ca_file: None,
+            qos: Qos::default(),
+            max_packet: ByteSize::mebibytes(16),
+        }
+    }
+}
+
+/// The bundles.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Models {
+    /// Their directories; the first is the default.
+    pub paths: Vec<PathBuf>,
+}
+
+impl Default for Models {
+    fn default() -> Self {
+        Self {
+            paths: vec![PathBuf::from("/usr/share/denoised/models/digits")],
+        }
+    }
+}
+
+/// What runs the models.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Engine {
+    /// Which engine.
+    pub kind: EngineKind,
+    /// ONNX Runtime's library; empty to search for it.
+    pub library: PathBuf,
+    /// Execution providers, first choice first.
+    pub providers: Vec<Provider>,
+    /// Whether the first choice must work.
+    pub policy: Policy,
+    /// The most samples in one evaluation.
+    pub batch: Between<1, 1024>,
+}
+
+impl Default for Engine {
+    fn default() -> Self {
+        let options = EngineOptions::default();
+        Self {
+            kind: options.kind,
+            library: PathBuf::new(),
+            providers: options.providers,
+            policy: options.policy,
+            batch: Between(options.batch as u64),
+        }
+    }
+}
+
+impl Engine {
+    /// As the models take it.
+    pub fn options(&self) -> EngineOptions {
+        EngineOptions {
+            kind: self.kind,
+            library: (!self.library.as_os_str().is_empty()).then(|| self.library.clone()),
+            providers: self.providers.clone(),
+            policy: self.policy,
+            batch: self.batch.0 as usize,
+        }
+    }
+}
+
+/// What must not be lost.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Spool {
+    /// Where it will lie on disk.
+    pub path: PathBuf,
+    /// The most that waits for the broker.
+    pub max_bytes: ByteSize,
+}
+
+impl Default for Spool {
+    fn default() -> Self {
+        Self {
+            path: PathBuf::from("/var/lib/denoised"),
+            max_bytes: ByteSize::mebibytes(256),
+        }
+    }
+}
+
+/// Bounds on jobs.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// The most jobs that wait or are worked on.
+    pub queue: Between<1, 1_000_000>,
+    /// The most steps of a job.
+    pub steps: Between<1, 100_000>,
+    /// The most images of a job.
+    pub count: Between<1, 10_000>,
+    /// The largest request.
+    pub payload: ByteSize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            queue: Between(1000),
+            steps: Between(1000),
+            count: Between(64),
+            payload: ByteSize::mebibytes(1),
+        }
+    }
+}
+
+impl Limits {
+    /// As jobs are checked against it.
+    pub fn job(&self) -> JobLimits {
+        JobLimits {
+            steps: self.steps.0,
+            count: self.count.0,
+        }
+    }
+}
+
+/// The log.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// The least urgent level that is shown; `RUST_LOG` counts before it.
+    pub level: Level,
+}
+
+impl Config {
+    /// The beginning of all topics.
+    pub fn root(&self) -> String {
+        self.mqtt.root.of(&self.node)
+    }
+}

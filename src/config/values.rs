@@ -1,0 +1,277 @@
+//! The values that a configuration may hold; each refuses what it can't be.
+
+use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
+
+/// A name for the daemon: `[A-Za-z0-9._-]{1,64}`, by default the machine's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node(String);
+
+impl Node {
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Default for Node {
+    fn default() -> Self {
+        let host = gethostname::gethostname().to_string_lossy().into_owned();
+        let name: String = host
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' })
+            .take(64)
+            .collect();
+        Self(if name.is_empty() { "denoised".to_owned() } else { name })
+    }
+}
+
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        match name.as_str() {
+            "" => Ok(Self::default()),
+            name if crate::job::is_id(name) => Ok(Self(name.to_owned())),
+            _ => Err(invalid(&name, "a name of 1 to 64 of the characters A-Z a-z 0-9 . _ -")),
+        }
+    }
+}
+
+/// What all topics begin with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Root(String);
+
+impl Root {
+    /// With the node's name filled in.
+    pub fn of(&self, node: &Node) -> String {
+        self.0.replace("{node}", node.as_str())
+    }
+}
+
+impl Default for Root {
+    fn default() -> Self {
+        Self("denoised/{node}".to_owned())
+    }
+}
+
+impl<'de> Deserialize<'de> for Root {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let root = String::deserialize(deserializer)?;
+        let bad = root.is_empty()
+            || root.len() > 1024
+            || root.contains(['+', '#', '\0'])
+            || root.starts_with(['/', '$'])
+            || root.ends_with('/');
+        if bad {
+            let expected = "a topic without + and #, that neither begins nor ends with /";
+            return Err(invalid(&root, expected));
+        }
+        Ok(Self(root))
+    }
+}
+
+/// The broker's address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BrokerUrl {
+    /// The host's name or address.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+    /// Whether the connection is encrypted.
+    pub tls: bool,
+}
+
+impl Default for BrokerUrl {
+    fn default() -> Self {
+        Self {
+            host: "localhost".to_owned(),
+            port: 1883,
+            tls: false,
+        }
+    }
+}
+
+impl std::fmt::Display for BrokerUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let scheme = if self.tls { "mqtts" } else { "mqtt" };
+        write!(f, "{scheme}://{}:{}", self.host, self.port)
+    }
+}
+
+impl std::str::FromStr for BrokerUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let fault = |what: &str| format!("{what}; it must look like mqtt://host:1883 or mqtts://host:8883");
+        let url = url::Url::parse(text).map_err(|error| fault(&format!("{text:?} is no URL ({error})")))?;
+        let tls = match url.scheme() {
+            "mqtt" => false,
+            "mqtts" => true,
+            other => return Err(fault(&format!("the scheme {other:?} is not served"))),
+        };
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(fault("credentials belong in username and password_file, not in the URL"));
+        }
+        if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
+            return Err(fault("nothing may follow the port"));
+        }
+        match url.host_str() {
+            Some(host) if !host.is_empty() => Ok(Self {
+                // An IPv6 address stands in brackets in a URL.
+                host: host.trim_matches(['[', ']']).to_owned(),
+                port: url.port().unwrap_or(if tls { 8883 } else { 1883 }),
+                tls,
+            }),
+            _ => Err(fault("the host is missing")),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for BrokerUrl {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(D::Error::custom)
+    }
+}
+
+/// The quality of service of what is published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Qos {
+    /// At least once.
+    #[default]
+    AtLeastOnce,
+    /// Exactly once.
+    ExactlyOnce,
+}
+
+impl<'de> Deserialize<'de> for Qos {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match u64::deserialize(deserializer)? {
+            1 => Ok(Self::AtLeastOnce),
+            2 => Ok(Self::ExactlyOnce),
+            other => Err(D::Error::invalid_value(Unexpected::Unsigned(other), &"1 or 2")),
+        }
+    }
+}
+
+/// A whole number from `LEAST` to `MOST`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Between<const LEAST: u64, const MOST: u64>(pub u64);
+
+impl<'de, const LEAST: u64, const MOST: u64> Deserialize<'de> for Between<LEAST, MOST> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let n = i64::deserialize(deserializer)?;
+        match u64::try_from(n) {
+            Ok(n) if (LEAST..=MOST).contains(&n) => Ok(Self(n)),
+            _ => Err(D::Error::custom(format!("{n} must lie between {LEAST} and {MOST}"))),
+        }
+    }
+}
+
+/// A number of bytes: a whole number, or a text such as "256 MiB".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ByteSize(pub u64);
+
+impl ByteSize {
+    /// So many times 2²⁰ bytes.
+    pub const fn mebibytes(n: u64) -> Self {
+        Self(n << 20)
+    }
+}
+
+impl std::str::FromStr for ByteSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+        let unit: u64 = match text[digits.len()..].trim() {
+            "" | "B" => 1,
+            "KiB" => 1 << 10,
+            "MiB" => 1 << 20,
+            "GiB" => 1 << 30,
+            "kB" => 1000,
+            "MB" => 1_000_000,
+            "GB" => 1_000_000_000,
+            other => return Err(format!("{other:?} is no unit; take B, KiB, MiB, GiB, kB, MB or GB")),
+        };
+        let number: u64 = digits
+            .trim()
+            .parse()
+            .map_err(|_| format!("{text:?} is no size such as \"256 MiB\""))?;
+        match number.checked_mul(unit) {
+            Some(bytes) if bytes > 0 => Ok(Self(bytes)),
+            _ => Err(format!("{text:?} must be more than 0 and less than 2^64 bytes")),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for ByteSize {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Size;
+        impl Visitor<'_> for Size {
+            type Value = ByteSize;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a size such as \"256 MiB\" or a number of bytes")
+            }
+            fn visit_i64<E: Error>(self, n: i64) -> Result<ByteSize, E> {
+                match u64::try_from(n) {
+                    Ok(n) if n > 0 => Ok(ByteSize(n)),
+                    _ => Err(E::invalid_value(Unexpected::Signed(n), &self)),
+                }
+            }
+            fn visit_str<E: Error>(self, text: &str) -> Result<ByteSize, E> {
+                text.parse().map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_any(Size)
+    }
+}
+
+/// The least urgent messages that are logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Level(pub log::LevelFilter);
+
+impl Default for Level {
+    fn default() -> Self {
+        Self(log::LevelFilter::Info)
+    }
+}
+
+impl<'de> Deserialize<'de> for Level {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        name.parse()
+            .map(Self)
+            .map_err(|_| invalid(&name, "off, error, warn, info, debug or trace"))
+    }
+}
+
+fn invalid<E: Error>(found: &str, expected: &str) -> E {
+    E::invalid_value(Unexpected::Str(found), &expected)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        for (text, bytes) in [("1", 1), ("5 kB", 5000), ("256 MiB", 256 << 20), ("2GiB", 2 << 30)] {
+            assert_eq!(text.parse(), Ok(ByteSize(bytes)), "{text}");
+        }
+        for text in ["", "0", "MiB", "1 MB/s", "-5", "99999999999 GiB"] {
+            assert!(text.parse::<ByteSize>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn broker_urls_have_default_ports_and_no_secrets() {
+        let url: BrokerUrl = "mqtts://broker.example".parse().unwrap();
+        assert_eq!((url.port, url.tls), (8883, true));
+        let url: BrokerUrl = "mqtt://[::1]:1999".parse().unwrap();
+        assert_eq!((url.host.as_str(), url.port, url.tls), ("::1", 1999, false));
+        for text in ["broker", "http://x", "mqtt://u:p@host", "mqtt://host/path", "mqtt://"] {
+            assert!(text.parse::<BrokerUrl>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! DDPM: ancestral sampling (Ho et al. 2020, algorithm 2), with the variances of
+//! Nichol & Dhariwal 2021.
+
+use std::sync::Arc;
+
+use super::estimate::Estimator;
+use super::{Family, Options, Sampler, SamplerError, prediction_type};
+use crate::diffusion::noise::Noise;
+use crate::diffusion::prediction::PredictionType::{Epsilon, Sample, VPrediction};
+use crate::diffusion::process::Posterior;
+use crate::diffusion::schedule::{Level, NoiseSchedule};
+use crate::diffusion::settings::{Settings, SettingsError};
+use crate::diffusion::spacing::Spacing;
+use crate::diffusion::trajectory::{Net, Walk};
+
+pub(super) const FAMILY: Family = Family {
+    name: "ddpm",
+    class: "DDPMScheduler",
+    build: Ddpm::build,
+};
+
+/// The variance of x_{t−1} given x_t.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Variance {
+    /// β̃_t, the lower bound (Ho et al. 2020, section 3.2).
+    FixedSmall,
+    /// β_t, the upper bound.
+    FixedLarge,
+    /// Between both in log space, where the network says (Nichol & Dhariwal 2021, eq. 15).
+    LearnedRange,
+}
+
+#[derive(Debug)]
+struct Step {
+    t: f64,
+    level: Level,
+    posterior: Posterior,
+    draws_noise: bool,
+}
+
+#[derive(Debug)]
+struct Ddpm {
+    steps: Vec<Step>,
+    estimator: Estimator,
+    variance: Variance,
+}
+
+impl Ddpm {
+    fn build(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, SamplerError> {
+        options.without_eta()?;
+        let schedule = NoiseSchedule::from_settings(settings, 1e-4, 0.02)?;
+        let prediction = prediction_type(settings, &[Epsilon, Sample, VPrediction])?;
+        let estimator = Estimator::thresholding(settings, prediction, true)?;
+        let variance = match settings.text("variance_type", "fixed_small")?.as_str() {
+            "fixed_small" | "fixed_small_log" => Variance::FixedSmall,
+            "fixed_large" => Variance::FixedLarge,
+            "learned_range" => Variance::LearnedRange,
+            "fixed_large_log" => {
+                return Err(refused("fixed_large_log", "diffusers takes the root of a negative logarithm there; fixed_large is what was meant"));
+            }
+            other => {
+                return Err(refused(other, "it is none of fixed_small, fixed_small_log, fixed_large, learned_range"));
+            }
+        };
+        let (spacing, offset) = Spacing::from_settings(settings, "leading")?;
+        let count = options.steps_up_to(schedule.len(), FAMILY.name)?;
+        let times = spacing.visits(schedule.len(), count, offset)?;
+        let bars = schedule.alphas_cumprod();
+        let after = times.iter().skip(1).map(|&t| bars[t]).chain([1.0]);
+        let steps = times
+            .iter()
+            .zip(after)
+            .map(|(&t, bar_next)| Step {
+                t: t as f64,
+                level: Level::from_alpha_bar(bars[t]),
+                posterior: Posterior::between(bars[t], bar_next),
+                draws_noise: t > 0,
+            })
+            .collect();
+        Ok(Arc::new(Self {
+            steps,
+            estimator,
+            variance,
+        }))
+    }
+}
+
+fn refused(value: &str, reason: &str) -> SamplerError {
+    SettingsError::refused("variance_type", value, reason).into()
+}
+
+impl Sampler for Ddpm {
+    fn evaluations(&self) -> usize {
+        self.steps.len()
+    }
+
+    fn draws(&self) -> usize {
+        self.steps.iter().filter(|step| step.draws_noise).count()
+    }
+
+    fn outputs_per_value(&self) -> usize {
+        match self.variance {
+            Variance::LearnedRange => 2,
+            _ => 1,
+        }
+    }
+
+    fn walk(self: Arc<Self>, mut x: Vec<f32>, mut noise: Noise, net: Net) -> Walk {
+        Box::pin(async move {
+            let mut output = net.output_buffer();
+            let mut estimate = self.estimator.start(x.len());
+            let mut z = vec![0.0; x.len()];
+            for step in &self.steps {
+                net.predict(&x, step.t, &mut output).await;
+                let (mean, between) = output.split_at(x.len());
+                estimate.update_x0(step.level, &x, mean); // eq. 15
+                net.observe(&estimate.x0);
+                let (a, b) = (step.posterior.x0 as f32, step.posterior.x_t as f32);
+                for (x, x0) in x.iter_mut().zip(&estimate.x0) {
+                    *x = a * x0 + b * *x; // eq. 7
+                }
+                if !step.draws_noise {
+                    continue;
+                }
+                noise.fill(&mut z);
+                // Never quite 0: the reference's logarithm must exist (and it draws even so).
+                let small = step.posterior.variance.max(1e-20);
+                let large = step.posterior.beta;
+                match self.variance {
+                    Variance::FixedSmall => add(&mut x, small.sqrt() as f32, &z),
+                    Variance::FixedLarge => add(&mut x, large.sqrt() as f32, &z),
+                    Variance::LearnedRange => {
+                        let (low, high) = (small.ln() as f32, large.ln() as f32);
+                        for ((x, z), v) in x.iter_mut().zip(&z).zip(between) {
+                            let share = (v + 1.0) / 2.0;
+                            *x += (0.5 * (share * high + (1.0 - share) * low)).exp() * z;
+                        }
+                    }
+                }
+            }
+            x
+        })
+    }
+}
+
+/// x += σ z.
+fn add(x: &mut [f32], sigma: f32, z: &[f32]) {
+    for (x, z) in x.iter_mut().zip(z) {
+        *x += sigma * z;
+    }
+}

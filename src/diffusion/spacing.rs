@@ -1,0 +1,120 @@
+//! Which of a schedule's time steps a sampler visits (Lin et al. 2024, table 2).
+
+use super::settings::{Settings, SettingsError};
+
+/// How `n` time steps are chosen from 0 … T−1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spacing {
+    /// Evenly from 0 to T−1, both included.
+    Linspace,
+    /// Multiples of ⌊T/n⌋ from 0, plus an offset: the last step is missed.
+    Leading,
+    /// Backwards from T−1 in steps of T/n: the first step is missed.
+    Trailing,
+}
+
+impl Spacing {
+    /// The keys `timestep_spacing` and `steps_offset`; the offset counts for `leading` alone.
+    pub fn from_settings(
+        settings: &mut Settings,
+        default: &str,
+    ) -> Result<(Self, usize), SettingsError> {
+        let spacing = match settings.text("timestep_spacing", default)?.as_str() {
+            "linspace" => Self::Linspace,
+            "leading" => Self::Leading,
+            "trailing" => Self::Trailing,
+            other => {
+                return Err(SettingsError::refused(
+                    "timestep_spacing",
+                    other,
+                    "it is none of linspace, leading, trailing",
+                ));
+            }
+        };
+        Ok((spacing, settings.count("steps_offset", 0)?))
+    }
+
+    /// The time steps in the order in which they are visited, largest first, not yet rounded
+    /// for `linspace` (solvers with fractional time steps use them so).
+    pub fn fractional(self, train: usize, steps: usize, offset: usize) -> Vec<f64> {
+        match self {
+            Self::Linspace => super::schedule::linspace(0.0, (train - 1) as f64, steps)
+                .rev()
+                .collect(),
+            Self::Leading => {
+                let ratio = train / steps;
+                (0..steps)
+                    .rev()
+                    .map(|i| (i * ratio + offset) as f64)
+                    .collect()
+            }
+            Self::Trailing => {
+                let ratio = train as f64 / steps as f64;
+                // As many as the reference's floating-point range has, which may be one more.
+                let count = (train as f64 / ratio).ceil() as usize;
+                (0..count)
+                    .map(|i| (train as f64 - i as f64 * ratio).round_ties_even() - 1.0)
+                    .collect()
+            }
+        }
+    }
+
+    /// The time steps, whole, largest first, each below `train`.
+    pub fn visits(
+        self,
+        train: usize,
+        steps: usize,
+        offset: usize,
+    ) -> Result<Vec<usize>, SettingsError> {
+        let times: Vec<usize> = self
+            .fractional(train, steps, offset)
+            .into_iter()
+            .map(|t| t.round_ties_even().max(0.0) as usize)
+            .collect();
+        if times[0] < train {
+            return Ok(times);
+        }
+        let reason = format!(
+            "with {steps} steps the first time step would be {}, but the schedule has {train}",
+            times[0]
+        );
+        Err(SettingsError::refused("steps_offset", offset, reason))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn visits(spacing: Spacing, steps: usize, offset: usize) -> Vec<usize> {
+        spacing.visits(1000, steps, offset).unwrap()
+    }
+
+    #[test]
+    fn an_offset_past_the_schedule_is_refused() {
+        let error = Spacing::Leading.visits(1000, 1000, 1).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "steps_offset = 1 is refused: with 1000 steps the first time step would be 1000, \
+             but the schedule has 1000"
+        );
+    }
+
+    #[test]
+    fn spacings_are_those_of_the_reference() {
+        assert_eq!(visits(Spacing::Linspace, 4, 0), [999, 666, 333, 0]);
+        assert_eq!(visits(Spacing::Leading, 4, 1), [751, 501, 251, 1]);
+        assert_eq!(visits(Spacing::Trailing, 4, 0), [999, 749, 499, 249]);
+        // 62.5 and 187.5 go to the even neighbour.
+        let trailing = visits(Spacing::Trailing, 16, 0);
+        assert_eq!(trailing[..3], [999, 937, 874]);
+        assert_eq!(trailing[15], 61);
+    }
+
+    #[test]
+    fn one_step_is_the_last_time_step_only_when_trailing() {
+        assert_eq!(visits(Spacing::Trailing, 1, 0), [999]);
+        assert_eq!(visits(Spacing::Leading, 1, 0), [0]);
+        assert_eq!(visits(Spacing::Linspace, 1, 0), [0]);
+    }
+}

@@ -1,0 +1,199 @@
+//! A directory on disk becomes a predictor.
+//!
+//! [`Bundle`] reads the diffusers layout, an engine opens the graph and describes it,
+//! [`Signature`] finds out what each input means, and the result answers evaluations behind the
+//! trait [`Predictor`].
+
+mod bundle;
+mod embedded;
+mod graph;
+mod invariance;
+mod library;
+mod manifest;
+mod onnxruntime;
+mod predictor;
+mod providers;
+mod scheduler_config;
+mod signature;
+
+use std::path::{Path, PathBuf};
+
+pub use bundle::{Bundle, BundleError};
+pub use graph::{Axis, Element, Graph, Port};
+pub use invariance::{BatchDependence, batch_dependence};
+pub use manifest::{Condition, Manifest, SampleKind};
+pub use predictor::{Batch, EvaluationError, Origin, Predictor};
+pub use providers::{Policy, Provider};
+pub use scheduler_config::{ConfigError, SchedulerConfig};
+pub use signature::{Signature, SignatureError, TimeInput, TimeShape};
+
+
+/// Which engine serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum EngineKind {
+    /// ONNX Runtime where a library is found, else the embedded engine.
+    #[default]
+    Auto,
+    /// ONNX Runtime, or an error.
+    #[value(name = "onnxruntime")]
+    OnnxRuntime,
+    /// The embedded engine, which needs nothing installed.
+    Embedded,
+}
+
+/// What to run models with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineOptions {
+    /// Which engine.
+    pub kind: EngineKind,
+    /// ONNX Runtime's library; where it is `None` the usual places are searched.
+    pub library: Option<PathBuf>,
+    /// Execution providers in order of preference.
+    pub providers: Vec<Provider>,
+    /// Whether the first of them must be the one that serves.
+    pub policy: Policy,
+    /// The most samples that are evaluated at once.
+    pub batch: usize,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self {
+            kind: EngineKind::Auto,
+            library: None,
+            providers: vec![Provider::TensorRt, Provider::Cuda, Provider::Cpu],
+            policy: Policy::Preferred,
+            batch: 8,
+        }
+    }
+}
+
+/// A model that can't be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// The directory's files.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// The graph's inputs or outputs.
+    #[error("{graph}: {error}")]
+    Signature {
+        /// The graph's file.
+        graph: PathBuf,
+        /// What is wrong.
+        #[source]
+        error: SignatureError,
+    },
+    /// The engine can't take the graph.
+    #[error("{engine} can't load {graph}: {reason}. {way_out}")]
+    Load {
+        /// The engine.
+        engine: &'static str,
+        /// The graph's file.
+        graph: PathBuf,
+        /// The engine's words.
+        reason: String,
+        /// What to do.
+        way_out: &'static str,
+    },
+    /// ONNX Runtime's library.
+    #[error(transparent)]
+    Library(#[from] library::LibraryError),
+    /// A provider that was required and isn't there.
+    #[error(
+        "the execution provider {provider} is required but does not work here: {reason}. Install \
+         what it names, or set [engine] policy = \"preferred\" to let the next provider serve"
+    )]
+    Provider {
+        /// Its name.
+        provider: Provider,
+        /// The runtime's words.
+        reason: String,
+    },
+    /// The first evaluation, made while loading.
+    #[error("{graph}: the first evaluation failed: {error}")]
+    Warmup {
+        /// The graph's file.
+        graph: PathBuf,
+        /// What is wrong.
+        #[source]
+        error: EvaluationError,
+    },
+}
+
+/// A loaded model: its bundle, its network, and how its network is fed.
+pub struct Model {
+    /// The directory's contents.
+    pub bundle: Bundle,
+    /// The network.
+    pub predictor: Box<dyn Predictor>,
+    /// What the network gives for each value of a sample: 1, or 2 with learned variances.
+    pub outputs_per_value: usize,
+}
+
+impl std::fmt::Debug for Model {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Model")
+            .field("bundle", &self.bundle)
+            .field("origin", &self.predictor.origin())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Model {
+    /// Load the bundle in a directory and evaluate its network once, to learn its output's size
+    /// and that it works.
+    pub fn load(directory: &Path, options: &EngineOptions) -> Result<Self, ModelError> {
+        let bundle = Bundle::open(directory)?;
+        let mut predictor = open(&bundle, options)?;
+        let outputs_per_value = warm_up(&bundle, predictor.as_mut())?;
+        let origin = predictor.origin();
+        log::info!(
+            "model {} runs on {} {} with {}",
+            bundle.name,
+            origin.engine,
+            origin.version,
+            origin.provider
+        );
+        Ok(Self {
+            bundle,
+            predictor,
+            outputs_per_value,
+        })
+    }
+}
+
+fn open(bundle: &Bundle, options: &EngineOptions) -> Result<Box<dyn Predictor>, ModelError> {
+    let runtime = match options.kind {
+        EngineKind::Embedded => None,
+        EngineKind::OnnxRuntime => Some(library::required(options.library.as_deref())?),
+        EngineKind::Auto => library::if_present(options.library.as_deref())?,
+    };
+    Ok(match runtime {
+        Some(runtime) => Box::new(onnxruntime::OnnxRuntime::open(runtime, bundle, options)?),
+        None => Box::new(embedded::Embedded::open(bundle, options.batch)?),
+    })
+}
+
+fn warm_up(bundle: &Bundle, predictor: &mut dyn Predictor) -> Result<usize, ModelError> {
+    let signature = predictor.signature();
+    let len = signature.sample_len();
+    let mut batch = Batch::default();
+    for _ in 0..signature.smallest_batch() {
+        batch.push(|x| x.extend(std::iter::repeat_n(0.0, len)), 0.0, 0, &bundle.manifest);
+    }
+    let failed = |error| ModelError::Warmup {
+        graph: bundle.graph.clone(),
+        error,
+    };
+    let mut output = Vec::new();
+    predictor.evaluate(&batch, &mut output).map_err(failed)?;
+    match output.len() {
+        n if n == batch.len() * len => Ok(1),
+        n if n == batch.len() * 2 * len => Ok(2),
+        n => Err(failed(EvaluationError::OutputLength {
+            expected: batch.len() * len,
+            found: n,
+        })),
+    }
+}

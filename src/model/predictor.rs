@@ -1,0 +1,114 @@
+//! The network behind an engine: a batch goes in, predictions come out.
+
+use super::manifest::Manifest;
+use super::signature::Signature;
+
+/// Which engine, provider and library really serve.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Origin {
+    /// `onnxruntime` or `embedded`.
+    pub engine: &'static str,
+    /// The engine's version.
+    pub version: String,
+    /// The execution provider.
+    pub provider: String,
+}
+
+/// A network that can be evaluated.
+pub trait Predictor: Send {
+    /// How it is fed and read.
+    fn signature(&self) -> &Signature;
+
+    /// What serves.
+    fn origin(&self) -> &Origin;
+
+    /// Evaluate the batch, whose length the signature allows; `output` is replaced by the
+    /// predictions, one sample's after the other.
+    fn evaluate(&mut self, batch: &Batch, output: &mut Vec<f32>) -> Result<(), EvaluationError>;
+}
+
+/// Samples with their time steps and conditions, in buffers that are used again.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// The samples, one after the other.
+    pub samples: Vec<f32>,
+    /// Each sample's time step.
+    pub times: Vec<f64>,
+    /// Each sample's class label; 0 where the network has none.
+    pub classes: Vec<i64>,
+    /// For each condition of the manifest, each sample's value.
+    pub conditions: Vec<Vec<f32>>,
+}
+
+impl Batch {
+    /// How many samples it holds.
+    pub fn len(&self) -> usize {
+        self.times.len()
+    }
+
+    /// Whether it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.times.is_empty()
+    }
+
+    /// Remove all samples; the buffers stay.
+    pub fn clear(&mut self) {
+        self.samples.clear();
+        self.times.clear();
+        self.classes.clear();
+        for condition in &mut self.conditions {
+            condition.clear();
+        }
+    }
+
+    /// Add a sample that `write` appends, with the conditions' default values.
+    pub fn push(
+        &mut self,
+        write: impl FnOnce(&mut Vec<f32>),
+        time: f64,
+        class: i64,
+        manifest: &Manifest,
+    ) {
+        write(&mut self.samples);
+        self.times.push(time);
+        self.classes.push(class);
+        self.conditions
+            .resize_with(manifest.conditions.len(), Vec::new);
+        for (column, condition) in self.conditions.iter_mut().zip(manifest.conditions.values()) {
+            column.push(condition.default as f32);
+        }
+    }
+
+    /// Give the last sample these conditions instead of the defaults.
+    pub fn set_conditions(&mut self, values: &[f32]) {
+        for (column, value) in self.conditions.iter_mut().zip(values) {
+            if let Some(last) = column.last_mut() {
+                *last = *value;
+            }
+        }
+    }
+}
+
+/// An evaluation that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum EvaluationError {
+    /// The engine's words.
+    #[error("{engine}: {reason}")]
+    Engine {
+        /// The engine.
+        engine: &'static str,
+        /// What it says.
+        reason: String,
+    },
+    /// The output is of another size than a sample's, or twice that.
+    #[error("the output has {found} values where {expected} or twice as many were expected")]
+    OutputLength {
+        /// One output for each value of the samples.
+        expected: usize,
+        /// As many came.
+        found: usize,
+    },
+    /// The output is of another type.
+    #[error("the output is no float tensor")]
+    OutputType,
+}

@@ -1,0 +1,359 @@
+//! What each input of a graph means, found from names, shapes and types.
+
+use super::graph::{Axis, Element, Graph, Port};
+use super::manifest::Manifest;
+
+/// How many time steps a graph takes at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimeShape {
+    /// One for the whole batch, a tensor without axes.
+    Scalar,
+    /// One for the whole batch, a tensor of length 1.
+    One,
+    /// One for each sample.
+    Each,
+}
+
+/// The input for the time step or noise level.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TimeInput {
+    /// Its name in the graph.
+    pub name: String,
+    /// Its elements' type. Fractional time steps are cut to whole ones for integers.
+    pub element: Element,
+    /// How many it takes.
+    pub shape: TimeShape,
+}
+
+/// How a network is fed and read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Signature {
+    /// All inputs and outputs.
+    pub graph: Graph,
+    /// The sample's input.
+    pub sample: String,
+    /// The sample's elements' type.
+    pub sample_element: Element,
+    /// A sample's axes without the batch.
+    pub sample_shape: Vec<usize>,
+    /// The batch's length, where the graph fixes it.
+    pub fixed_batch: Option<usize>,
+    /// The most samples that one evaluation takes.
+    pub largest_batch: usize,
+    /// The time step's input.
+    pub time: TimeInput,
+    /// The class label's input and type.
+    pub class: Option<(String, Element)>,
+    /// Further conditions: input and type, in the manifest's order.
+    pub conditions: Vec<(String, Element)>,
+    /// The output that is read.
+    pub output: String,
+}
+
+/// A graph whose inputs can't be understood.
+#[derive(Debug, thiserror::Error, PartialEq)]
+pub enum SignatureError {
+    /// An input that must be there is not.
+    #[error(
+        "the graph has no input for the {role}; it has: {inputs}. Name it in denoised.toml: \
+         [graph] {role} = \"NAME\""
+    )]
+    Missing {
+        /// What is looked for.
+        role: &'static str,
+        /// What there is.
+        inputs: String,
+    },
+    /// An input that nothing is known of.
+    #[error(
+        "the graph's input {0} has no meaning known here. Name it in denoised.toml: \
+         [conditions.NAME] input = \"…\""
+    )]
+    Unknown(String),
+    /// A sample's axis is free and nothing says its length.
+    #[error(
+        "axis {axis} of the input {input} is free, and unet/config.json has no {key} that tells \
+         its length"
+    )]
+    FreeAxis {
+        /// The input.
+        input: String,
+        /// The axis, counted from 0.
+        axis: usize,
+        /// The key that could tell.
+        key: &'static str,
+    },
+    /// An input whose shape or type can't be served.
+    #[error("the graph's input {port} can't be fed: {reason}")]
+    Unfit {
+        /// The input with type and shape.
+        port: String,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// There is no output of the name, or none at all.
+    #[error("the graph has no output named {0:?}")]
+    NoOutput(String),
+}
+
+/// The numbers of unet/config.json that free axes need.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct NetworkSize {
+    /// `in_channels`.
+    pub channels: Option<usize>,
+    /// `sample_size`, the height and the width.
+    pub size: Option<(usize, usize)>,
+}
+
+const SAMPLE_NAMES: [&str; 2] = ["sample", "latent_sample"];
+const TIME_NAMES: [&str; 5] = ["timestep", "timesteps", "t", "noise_level", "sigma"];
+const CLASS_NAMES: [&str; 2] = ["class_labels", "class_label"];
+
+impl Signature {
+    /// Find the roles; the manifest's names count before the customary ones.
+    pub fn resolve(
+        graph: &Graph,
+        manifest: &Manifest,
+        network: NetworkSize,
+        largest_batch: usize,
+    ) -> Result<Self, SignatureError> {
+        let names = &manifest.graph;
+        let sample = find(graph, names.sample.as_deref(), &SAMPLE_NAMES, "sample")?;
+        let time = find(graph, names.timestep.as_deref(), &TIME_NAMES, "timestep")?;
+        let class = find(graph, names.class_labels.as_deref(), &CLASS_NAMES, "class_labels").ok();
+        let conditions = manifest
+            .conditions
+            .iter()
+            .map(|(name, condition)| {
+                let input = condition.input.as_deref().unwrap_or(name);
+                find(graph, Some(input), &[], "condition")
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let known = |port: &Port| {
+            [Some(sample), Some(time), class]
+                .into_iter()
+                .flatten()
+                .chain(conditions.iter().copied())
+                .any(|used| used.name == port.name)
+        };
+        if let Some(unknown) = graph.inputs.iter().find(|port| !known(port)) {
+            return Err(SignatureError::Unknown(unknown.to_string()));
+        }
+        let output = match &names.output {
+            Some(name) => graph.outputs.iter().find(|port| &port.name == name),
+            None => graph.outputs.first(),
+        }
+        .ok_or_else(|| SignatureError::NoOutput(names.output.clone().unwrap_or_default()))?;
+        floating(sample)?;
+        let (fixed_batch, sample_shape) = sample_axes(sample, network)?;
+        Ok(Self {
+            graph: graph.clone(),
+            sample: sample.name.clone(),
+            sample_element: sample.element,
+            sample_shape,
+            fixed_batch,
+            largest_batch: fixed_batch.unwrap_or(largest_batch),
+            time: TimeInput {
+                name: time.name.clone(),
+                element: number(time)?,
+                shape: time_shape(time, fixed_batch)?,
+            },
+            class: class
+                .map(|port| Ok((port.name.clone(), integer(port)?)))
+                .transpose()?,
+            conditions: conditions
+                .into_iter()
+                .map(|port| Ok((port.name.clone(), floating(port)?)))
+                .collect::<Result<_, SignatureError>>()?,
+            output: output.name.clone(),
+        })
+    }
+
+    /// How many values a sample has.
+    pub fn sample_len(&self) -> usize {
+        self.sample_shape.iter().product()
+    }
+
+    /// The fewest samples that one evaluation takes.
+    pub fn smallest_batch(&self) -> usize {
+        self.fixed_batch.unwrap_or(1)
+    }
+
+    /// Whether one batch may hold samples at different time steps.
+    pub fn mixes_time_steps(&self) -> bool {
+        self.time.shape == TimeShape::Each
+    }
+}
+
+fn find<'a>(
+    graph: &'a Graph,
+    named: Option<&str>,
+    customary: &[&str],
+    role: &'static str,
+) -> Result<&'a Port, SignatureError> {
+    let matches = |port: &&Port| match named {
+        Some(name) => port.name == name,
+        None => customary.contains(&port.name.as_str()),
+    };
+    graph.inputs.iter().find(matches).ok_or_else(|| {
+        let inputs: Vec<_> = graph.inputs.iter().map(Port::to_string).collect();
+        SignatureError::Missing {
+            role,
+            inputs: inputs.join(", "),
+        }
+    })
+}
+
+fn sample_axes(
+    port: &Port,
+    network: NetworkSize,
+) -> Result<(Option<usize>, Vec<usize>), SignatureError> {
+    let Some((batch, axes)) = port.shape.split_first().filter(|(_, axes)| !axes.is_empty()) else {
+        return Err(unfit(port, "a sample needs a batch axis and at least one more"));
+    };
+    let from_config = |axis: usize| match (axis, axes.len()) {
+        (0, 3) => (network.channels, "in_channels"),
+        (1, 3) => (network.size.map(|(h, _)| h), "sample_size"),
+        (2, 3) => (network.size.map(|(_, w)| w), "sample_size"),
+        _ => (None, "axis of this kind"),
+    };
+    let shape = axes.iter().enumerate().map(|(i, axis)| match axis {
+        Axis::Fixed(n) => Ok(*n),
+        Axis::Free => {
+            let (length, key) = from_config(i);
+            length.ok_or_else(|| SignatureError::FreeAxis {
+                input: port.name.clone(),
+                axis: i + 1,
+                key,
+            })
+        }
+    });
+    let shape = shape.collect::<Result<Vec<_>, _>>()?;
+    if !(1..=100_000_000).contains(&shape.iter().product::<usize>()) {
+        return Err(unfit(port, "a sample must have between 1 and 100 million values"));
+    }
+    match batch {
+        Axis::Fixed(n) if *n > 0 => Ok((Some(*n), shape)),
+        Axis::Fixed(_) => Err(unfit(port, "its batch axis has length 0")),
+        Axis::Free => Ok((None, shape)),
+    }
+}
+
+fn time_shape(port: &Port, fixed_batch: Option<usize>) -> Result<TimeShape, SignatureError> {
+    match port.shape.as_slice() {
+        [] => Ok(TimeShape::Scalar),
+        [Axis::Free] => Ok(TimeShape::Each),
+        [Axis::Fixed(n)] if Some(*n) == fixed_batch => Ok(TimeShape::Each),
+        [Axis::Fixed(1)] => Ok(TimeShape::One),
+        _ => Err(unfit(port, "a time step has no axis, one of length 1, or the batch's")),
+    }
+}
+
+fn number(port: &Port) -> Result<Element, SignatureError> {
+    match port.element {
+        Element::Other => Err(unfit(port, "only float32, float16, int64 and int32 are served")),
+        element => Ok(element),
+    }
+}
+
+fn integer(port: &Port) -> Result<Element, SignatureError> {
+    match port.element {
+        Element::I64 | Element::I32 => Ok(port.element),
+        _ => Err(unfit(port, "a class label is int64 or int32")),
+    }
+}
+
+fn floating(port: &Port) -> Result<Element, SignatureError> {
+    match port.element {
+        Element::F32 | Element::F16 => Ok(port.element),
+        _ => Err(unfit(port, "only float32 and float16 are served here")),
+    }
+}
+
+fn unfit(port: &Port, reason: &'static str) -> SignatureError {
+    SignatureError::Unfit {
+        port: port.to_string(),
+        reason,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn port(name: &str, element: Element, shape: &[Option<usize>]) -> Port {
+        Port {
+            name: name.to_owned(),
+            element,
+            shape: shape
+                .iter()
+                .map(|n| n.map_or(Axis::Free, Axis::Fixed))
+                .collect(),
+        }
+    }
+
+    fn graph(time: Port) -> Graph {
+        Graph {
+            inputs: vec![
+                port("sample", Element::F32, &[None, Some(1), Some(28), Some(28)]),
+                time,
+            ],
+            outputs: vec![port("out_sample", Element::F32, &[None, None, None, None])],
+        }
+    }
+
+    fn resolve(graph: &Graph) -> Result<Signature, SignatureError> {
+        Signature::resolve(graph, &Manifest::default(), NetworkSize::default(), 8)
+    }
+
+    #[test]
+    fn the_time_step_is_read_from_the_graph() {
+        for (element, shape, expected) in [
+            (Element::F32, &[][..], TimeShape::Scalar),
+            (Element::I64, &[Some(1)], TimeShape::One),
+            (Element::F16, &[None], TimeShape::Each),
+        ] {
+            let signature = resolve(&graph(port("timestep", element, shape))).unwrap();
+            assert_eq!(signature.time.element, element);
+            assert_eq!(signature.time.shape, expected);
+            assert_eq!(signature.sample_shape, [1, 28, 28]);
+            assert_eq!(signature.mixes_time_steps(), expected == TimeShape::Each);
+        }
+    }
+
+    #[test]
+    fn a_fixed_batch_bounds_the_batch() {
+        let mut graph = graph(port("timestep", Element::I64, &[Some(2)]));
+        graph.inputs[0].shape[0] = Axis::Fixed(2);
+        let signature = resolve(&graph).unwrap();
+        assert_eq!((signature.smallest_batch(), signature.largest_batch), (2, 2));
+        assert_eq!(signature.time.shape, TimeShape::Each);
+    }
+
+    #[test]
+    fn free_axes_need_the_configuration() {
+        let mut graph = graph(port("timestep", Element::I64, &[None]));
+        graph.inputs[0].shape[3] = Axis::Free;
+        let error = resolve(&graph).unwrap_err();
+        assert!(error.to_string().contains("sample_size"), "{error}");
+        let network = NetworkSize {
+            channels: Some(1),
+            size: Some((28, 32)),
+        };
+        let signature = Signature::resolve(&graph, &Manifest::default(), network, 8).unwrap();
+        assert_eq!(signature.sample_shape, [1, 28, 32]);
+    }
+
+    #[test]
+    fn what_is_missing_or_unknown_is_named_with_the_way_out() {
+        let error = resolve(&graph(port("clock", Element::I64, &[None]))).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("no input for the timestep"), "{text}");
+        assert!(text.contains("clock int64[?]") && text.contains("denoised.toml"), "{text}");
+
+        let mut graph = graph(port("timestep", Element::I64, &[None]));
+        graph.inputs.push(port("difficulty", Element::F32, &[None]));
+        let error = resolve(&graph).unwrap_err();
+        assert_eq!(error, SignatureError::Unknown("difficulty float32[?]".to_owned()));
+    }
+}

@@ -1,0 +1,312 @@
+//! The link: the one place that talks to the broker.
+//!
+//! One task owns the client library's event loop and does nothing but poll it, since a poll that
+//! is dropped half-way may lose a packet. This task hands it messages, sorts what comes back,
+//! and after any error throws both away and begins anew after a pause.
+
+mod connection;
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::delivery::{Delivery, Next};
+use super::message::Message;
+use super::tls::TlsError;
+use super::topics::{Input, Topics};
+use connection::{Connection, Happening};
+
+/// Messages handed to the connection before the first is acknowledged.
+const WINDOW: usize = 8;
+const SHORTEST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Requests that were sent without acknowledgement wait here at most.
+const INBOX: usize = 256;
+
+/// How the broker is reached.
+#[derive(Clone)]
+pub struct Settings {
+    /// Its name or address.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// Whether to encrypt, and with which authority.
+    pub tls: Option<Option<PathBuf>>,
+    /// The name by which the broker knows us.
+    pub client_id: String,
+    /// User and password.
+    pub credentials: Option<(String, String)>,
+    /// The largest packet, both ways.
+    pub max_packet: u32,
+    /// The most bytes that wait for the broker.
+    pub max_waiting: usize,
+}
+
+impl std::fmt::Debug for Settings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Settings")
+            .field("host", &self.host)
+            .field("port", &self.port)
+            .field("client_id", &self.client_id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A message that came in.
+#[derive(Debug)]
+pub struct Incoming {
+    /// What it means.
+    pub input: Input,
+    /// What it says.
+    pub payload: Bytes,
+    /// Where the requester wants the answer, besides the usual topics.
+    pub response_topic: Option<String>,
+    /// What the requester wants to see again there.
+    pub correlation: Option<Bytes>,
+    /// To be given back once the message is safe.
+    pub receipt: Acknowledgement,
+}
+
+/// The right to acknowledge one message on one connection.
+#[derive(Debug)]
+pub struct Acknowledgement {
+    connection: u64,
+    publish: rumqttc::v5::mqttbytes::v5::Publish,
+}
+
+/// What the link tells.
+#[derive(Debug)]
+pub enum Report {
+    /// A connection was made.
+    Connected,
+    /// A message came in.
+    Incoming(Incoming),
+    /// A message is larger than the broker takes and was not sent.
+    TooLarge {
+        /// The message.
+        message: Message,
+        /// The largest packet that the broker takes.
+        limit: usize,
+    },
+}
+
+/// What the link is asked.
+#[derive(Debug)]
+pub enum Ask {
+    /// Deliver a message.
+    Send(Message),
+    /// Acknowledge a message.
+    Acknowledge(Acknowledgement),
+    /// Deliver what is still here for so long, then disconnect and end.
+    Close(Duration),
+}
+
+/// The service's end of the link.
+#[derive(Debug)]
+pub struct Link {
+    /// What the link is asked.
+    pub asks: mpsc::Sender<Ask>,
+    /// What it tells.
+    pub reports: mpsc::Receiver<Report>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Link {
+    /// Begin to connect; the last will and the subscriptions follow from the topics.
+    pub fn open(settings: Settings, topics: Topics) -> Result<Self, TlsError> {
+        let options = connection::options(&settings, &topics)?;
+        let (asks, asked) = mpsc::channel(64);
+        let (report, reports) = mpsc::channel(64);
+        let state = State {
+            delivery: Delivery::new(settings.max_waiting, WINDOW),
+            address: format!("{}:{}", settings.host, settings.port),
+            own_limit: settings.max_packet as usize,
+            options,
+            topics,
+            asked,
+            report,
+            tidings: VecDeque::new(),
+            pause: SHORTEST_PAUSE,
+            generation: 0,
+            closing: None,
+        };
+        Ok(Self {
+            asks,
+            reports,
+            task: tokio::spawn(state.run()),
+        })
+    }
+
+    /// Deliver what is still here for at most so long, disconnect, and end.
+    pub async fn close(self, patience: Duration) {
+        let Self { asks, mut reports, task } = self;
+        // The link may have ended already; then there is nothing to close.
+        let _ = asks.send(Ask::Close(patience)).await;
+        drop(asks);
+        reports.close();
+        let _ = task.await;
+    }
+}
+
+struct State {
+    delivery: Delivery,
+    address: String,
+    own_limit: usize,
+    options: rumqttc::v5::MqttOptions,
+    topics: Topics,
+    asked: mpsc::Receiver<Ask>,
+    report: mpsc::Sender<Report>,
+    /// What is still to be told; the broker's own window bounds it, and [`INBOX`] the rest.
+    tidings: VecDeque<Report>,
+    pause: Duration,
+    generation: u64,
+    closing: Option<Instant>,
+}
+
+impl State {
+    async fn run(mut self) {
+        while !self.is_over() {
+            self.generation += 1;
+            let mut connection = Connection::open(self.options.clone());
+            let reason = self.serve(&mut connection).await;
+            connection.close().await;
+            self.delivery.disconnected();
+            match reason {
+                Some(reason) => self.rest(&reason).await,
+                None => return,
+            }
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.closing.is_some_and(|end| Instant::now() >= end)
+    }
+
+    /// Until the connection breaks, with the reason, or the link is closed.
+    async fn serve(&mut self, connection: &mut Connection) -> Option<String> {
+        let report = self.report.clone();
+        loop {
+            self.hand_over(connection);
+            if self.closing.is_some() && self.delivery.is_empty() {
+                connection.disconnect().await;
+                return None;
+            }
+            let end = self.closing.unwrap_or_else(|| Instant::now() + LONGEST_PAUSE);
+            tokio::select! {
+                happening = connection.next() => match happening {
+                    Happening::Broken(reason) => return Some(reason),
+                    other => self.sort(other, connection),
+                },
+                ask = self.asked.recv(), if self.delivery.has_room() && self.closing.is_none() => {
+                    self.answer(ask, Some(connection));
+                }
+                Ok(permit) = report.reserve(), if !self.tidings.is_empty() => {
+                    if let Some(tidings) = self.tidings.pop_front() {
+                        permit.send(tidings);
+                    }
+                }
+                () = tokio::time::sleep_until(end), if self.closing.is_some() => return None,
+            }
+        }
+    }
+
+    /// Hand the connection what it may have now.
+    fn hand_over(&mut self, connection: &Connection) {
+        loop {
+            match self.delivery.next() {
+                Next::Send(message) => connection.publish(message),
+                Next::TooLarge { message, limit } => {
+                    self.tidings.push_back(Report::TooLarge { message, limit });
+                }
+                Next::Nothing => return,
+            }
+        }
+    }
+
+    fn sort(&mut self, happening: Happening, connection: &Connection) {
+        match happening {
+            Happening::Connected { largest_packet } => {
+                log::info!("connected to the broker at {}", self.address);
+                self.pause = SHORTEST_PAUSE;
+                connection.subscribe(&self.topics);
+                let limit = largest_packet.map_or(self.own_limit, |n| n.min(self.own_limit));
+                self.delivery.connected(limit);
+                self.tidings.push_back(Report::Connected);
+            }
+            Happening::Numbered(packet) => self.delivery.numbered(packet),
+            Happening::Acknowledged(packet) => {
+                self.delivery.acknowledged(packet);
+            }
+            Happening::Message(publish) => self.receive(*publish),
+            Happening::Broken(_) | Happening::Other => {}
+        }
+    }
+
+    fn receive(&mut self, publish: rumqttc::v5::mqttbytes::v5::Publish) {
+        let topic = String::from_utf8_lossy(&publish.topic).into_owned();
+        let Some(input) = self.topics.input(&topic) else {
+            log::warn!("a message on {topic}, which nobody subscribed to, is dropped");
+            return;
+        };
+        let unasked = publish.qos == rumqttc::v5::mqttbytes::QoS::AtMostOnce;
+        if unasked && self.tidings.len() >= INBOX {
+            log::warn!("a request at QoS 0 is dropped: {INBOX} wait already");
+            return;
+        }
+        let properties = publish.properties.clone().unwrap_or_default();
+        self.tidings.push_back(Report::Incoming(Incoming {
+            input,
+            payload: publish.payload.clone(),
+            response_topic: properties.response_topic,
+            correlation: properties.correlation_data,
+            receipt: Acknowledgement {
+                connection: self.generation,
+                publish,
+            },
+        }));
+    }
+
+    fn answer(&mut self, ask: Option<Ask>, connection: Option<&Connection>) {
+        match ask {
+            Some(Ask::Send(message)) => self.delivery.take(message),
+            Some(Ask::Acknowledge(receipt)) => {
+                // A message of an earlier connection will be delivered again.
+                if let Some(connection) = connection.filter(|_| receipt.connection == self.generation) {
+                    connection.acknowledge(&receipt.publish);
+                }
+            }
+            Some(Ask::Close(patience)) => self.closing = Some(Instant::now() + patience),
+            None => self.closing = Some(Instant::now()),
+        }
+    }
+
+    /// Pause before the next try, with jitter, longer each time; go on taking messages.
+    async fn rest(&mut self, reason: &str) {
+        let pause = self.pause.mul_f64(0.5 + fastrand::f64());
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        log::warn!("no connection to the broker at {}: {reason}; next try in {pause:.1?}", self.address);
+        let until = Instant::now() + pause;
+        let until = self.closing.map_or(until, |end| end.min(until));
+        let report = self.report.clone();
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep_until(until) => return,
+                ask = self.asked.recv(), if self.delivery.has_room() && self.closing.is_none() => {
+                    self.answer(ask, None);
+                    if self.closing.is_some() {
+                        return;
+                    }
+                }
+                Ok(permit) = report.reserve(), if !self.tidings.is_empty() => {
+                    if let Some(tidings) = self.tidings.pop_front() {
+                        permit.send(tidings);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! Jobs become images: each image is a trajectory, and the trajectories of one model share its
+//! network's evaluations.
+
+mod active;
+pub mod batcher;
+pub mod guidance;
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use crate::diffusion::noise::Noise;
+use crate::job::{ErrorCode, Job, JobError};
+use crate::model::Model;
+use crate::receipt::Receipt;
+
+use active::Active;
+use batcher::{Arrival, Batcher, Ticket};
+
+/// How many images of one model are on their way at once, in batches: more than one, so that a
+/// short job is not stuck behind a long one.
+const BATCHES_ON_THE_WAY: usize = 4;
+
+/// What happened to a job between two evaluations.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// So many of the job's evaluations are done, averaged over its images.
+    Progress {
+        /// The job.
+        job: &'a Job,
+        /// Evaluations done.
+        step: usize,
+        /// Evaluations in all.
+        of: usize,
+        /// The milliseconds that the rest will take at the present pace.
+        eta_ms: u64,
+    },
+    /// The present x̂_0 of an image.
+    Preview {
+        /// The job.
+        job: &'a Job,
+        /// The image.
+        index: usize,
+        /// The sample.
+        x0: &'a [f32],
+    },
+    /// An image is finished.
+    Image {
+        /// The job.
+        job: &'a Job,
+        /// How it was made.
+        receipt: Receipt,
+        /// The sample.
+        sample: Vec<f32>,
+    },
+    /// All of a job's images are finished.
+    Finished {
+        /// The job.
+        job: &'a Job,
+        /// The time from its acceptance to now.
+        elapsed_ms: u64,
+    },
+    /// The job ended without all of its images.
+    Failed {
+        /// The job.
+        job: &'a Job,
+        /// Why.
+        error: JobError,
+    },
+}
+
+/// Noise given from outside instead of a seed's, for one image.
+pub type GivenNoise = Box<dyn FnMut(usize) -> (Option<Vec<f32>>, Option<Noise>)>;
+
+/// A model with the jobs that it works on.
+pub struct Pipeline {
+    model: Model,
+    batcher: Batcher,
+    /// In the order in which they ride: by priority, then by arrival.
+    jobs: VecDeque<Active>,
+    accepted: u64,
+    given_noise: Option<GivenNoise>,
+}
+
+impl std::fmt::Debug for Pipeline {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pipeline")
+            .field("model", &self.model)
+            .field("jobs", &self.jobs.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Pipeline {
+    /// With a loaded model.
+    pub fn new(model: Model) -> Self {
+        Self {
+            batcher: Batcher::default(),
+            model,
+            jobs: VecDeque::new(),
+            accepted: 0,
+            given_noise: None,
+        }
+    }
+
+    /// Take each image's initial or step noise from here instead of its seed.
+    pub fn with_given_noise(mut self, given: GivenNoise) -> Self {
+        self.given_noise = Some(given);
+        self
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// Whether nothing is left to do.
+    pub fn is_idle(&self) -> bool {
+        self.jobs.is_empty()
+    }
+
+    /// Take a job on; its first evaluation is the next one that has room.
+    pub fn accept(&mut self, job: Job) {
+        self.accepted += 1;
+        let place = self
+            .jobs
+            .iter()
+            .position(|other| other.job.priority < job.priority)
+            .unwrap_or(self.jobs.len());
+        self.jobs.insert(place, Active::new(self.accepted, job));
+    }
+
+    /// Drop a job; tells whether it was here.
+    pub fn cancel(&mut self, id: &str, on: &mut dyn FnMut(Event<'_>)) -> bool {
+        let Some(job) = self.jobs.iter().find(|active| active.job.id == id) else {
+            return false;
+        };
+        let error = JobError::new(ErrorCode::Cancelled, "the job was cancelled");
+        self.fail(job.number, &error, on);
+        true
+    }
+
+    /// Evaluate one batch and tell what came of it.
+    pub fn turn(&mut self, on: &mut dyn FnMut(Event<'_>)) {
+        self.drop_late(on);
+        self.board();
+        let mut arrivals = std::mem::take(&mut self.batcher.arrivals);
+        let evaluated = self.batcher.turn(
+            self.model.predictor.as_mut(),
+            &self.model.bundle.manifest,
+            &mut arrivals,
+        );
+        for (ticket, arrival) in arrivals.drain(..) {
+            self.tell(ticket, arrival, on);
+        }
+        self.batcher.arrivals = arrivals;
+        if let Err(failure) = evaluated {
+            let error = JobError::new(ErrorCode::Engine, &failure.error);
+            for job in failure.jobs {
+                self.fail(job, &error, on);
+            }
+        }
+    }
+
+    /// Let images ride while there is room, the first jobs' first.
+    fn board(&mut self) {
+        let signature = self.model.predictor.signature();
+        let room = signature.largest_batch * BATCHES_ON_THE_WAY;
+        let output_len = signature.sample_len() * self.model.outputs_per_value;
+        for active in &mut self.jobs {
+            while self.batcher.riding() < room && active.boarded < active.job.count {
+                let index = active.boarded;
+                active.boarded += 1;
+                let given = self.given_noise.as_mut();
+                let (initial, steps) = given.map_or((None, None), |given| given(index));
+                self.batcher.board(active.rider(
+                    index,
+                    &self.model.bundle.manifest,
+                    signature,
+                    output_len,
+                    (initial, steps),
+                ));
+            }
+        }
+    }
+
+    fn drop_late(&mut self, on: &mut dyn FnMut(Event<'_>)) {
+        let now = Instant::now();
+        while let Some(late) = self.jobs.iter().find(|active| active.is_late(now)) {
+            let error = JobError::new(
+                ErrorCode::Deadline,
+                format!(
+                    "the deadline of {} ms passed after {} of {} evaluations; ask for fewer steps",
+                    late.job.deadline.unwrap_or_default().as_millis(),
+                    late.step(),
+                    late.job.sampler.evaluations()
+                ),
+            );
+            self.fail(late.number, &error, on);
+        }
+    }
+
+    fn tell(&mut self, ticket: Ticket, arrival: Arrival, on: &mut dyn FnMut(Event<'_>)) {
+        // A job of which one image failed is no longer here when its other images arrive.
+        let Some(place) = self.jobs.iter().position(|a| a.number == ticket.job) else {
+            return;
+        };
+        let active = &mut self.jobs[place];
+        match arrival {
+            Arrival::Evaluated => {
+                active.evaluated += 1;
+                if let Some(progress) = active.progress() {
+                    on(progress);
+                }
+            }
+            Arrival::Preview(x0) => on(Event::Preview {
+                job: &active.job,
+                index: ticket.index,
+                x0: &x0,
+            }),
+            Arrival::Finished(sample) => {
+                active.finished += 1;
+                on(Event::Image {
+                    job: &active.job,
+                    receipt: Receipt::of(&active.job, ticket.index),
+                    sample,
+                });
+                if active.finished == active.job.count {
+                    on(Event::Finished {
+                        job: &active.job,
+                        elapsed_ms: active.elapsed_ms(),
+                    });
+                    self.jobs.remove(place);
+                }
+            }
+            Arrival::NonFinite { evaluation, t } => {
+                let error = JobError::new(
+                    ErrorCode::NonFinite,
+                    format!(
+                        "the network gave NaN or infinity at evaluation {evaluation} of {} (time \
+                         step {t}) of image {}; a model in float16 may need float32",
+                        active.job.sampler.evaluations(),
+                        ticket.index
+                    ),
+                );
+                self.fail(ticket.job, &error, on);
+            }
+        }
+    }
+
+    fn fail(&mut self, number: u64, error: &JobError, on: &mut dyn FnMut(Event<'_>)) {
+        self.batcher.leave(number);
+        let Some(place) = self.jobs.iter().position(|a| a.number == number) else {
+            return;
+        };
+        if let Some(active) = self.jobs.remove(place) {
+            on(Event::Failed {
+                job: &active.job,
+                error: error.clone(),
+            });
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! A job that is being worked on: how far it is, and the riders that it sends.
+
+use std::time::{Duration, Instant};
+
+use super::Event;
+use super::batcher::{Rider, Ticket};
+use super::guidance::Guide;
+use crate::diffusion::noise::Noise;
+use crate::diffusion::trajectory::Trajectory;
+use crate::job::Job;
+use crate::model::{Manifest, Signature};
+
+/// Progress is told at most so often, its end aside.
+const PROGRESS_EVERY: Duration = Duration::from_millis(50);
+
+/// A job with the state of its images.
+#[derive(Debug)]
+pub(super) struct Active {
+    pub(super) number: u64,
+    pub(super) job: Job,
+    /// How many of its images are riding or have arrived.
+    pub(super) boarded: usize,
+    /// How many have arrived.
+    pub(super) finished: usize,
+    /// Evaluations of all images together.
+    pub(super) evaluated: usize,
+    accepted: Instant,
+    told: Option<(Instant, usize)>,
+}
+
+impl Active {
+    pub(super) fn new(number: u64, job: Job) -> Self {
+        Self {
+            number,
+            job,
+            boarded: 0,
+            finished: 0,
+            evaluated: 0,
+            accepted: Instant::now(),
+            told: None,
+        }
+    }
+
+    pub(super) fn elapsed_ms(&self) -> u64 {
+        self.accepted.elapsed().as_millis() as u64
+    }
+
+    pub(super) fn is_late(&self, now: Instant) -> bool {
+        self.job
+            .deadline
+            .is_some_and(|deadline| now.duration_since(self.accepted) > deadline)
+    }
+
+    /// Evaluations done, averaged over the images.
+    pub(super) fn step(&self) -> usize {
+        self.evaluated / self.job.count
+    }
+
+    /// What to tell of the progress, if it is time to.
+    pub(super) fn progress(&mut self) -> Option<Event<'_>> {
+        let (step, of) = (self.step(), self.job.sampler.evaluations());
+        let now = Instant::now();
+        let due = match self.told {
+            None => step > 0,
+            Some((_, last)) if last == step => false,
+            Some((when, _)) => step == of || now - when >= PROGRESS_EVERY,
+        };
+        if !due {
+            return None;
+        }
+        self.told = Some((now, step));
+        let left = (of * self.job.count).saturating_sub(self.evaluated) as u64;
+        Some(Event::Progress {
+            job: &self.job,
+            step,
+            of,
+            eta_ms: self.elapsed_ms() * left / (self.evaluated as u64).max(1),
+        })
+    }
+
+    /// The `index`-th image as a rider at its walk's start, with noise given from outside or
+    /// from its own generator.
+    pub(super) fn rider(
+        &self,
+        index: usize,
+        manifest: &Manifest,
+        signature: &Signature,
+        output_len: usize,
+        (initial, steps): (Option<Vec<f32>>, Option<Noise>),
+    ) -> Rider {
+        let mut generator = self.job.noise.seeded(self.job.image_seed(index));
+        let initial = initial.unwrap_or_else(|| {
+            let mut z = vec![0.0; signature.sample_len()];
+            generator.fill(&mut z);
+            z
+        });
+        Rider::new(
+            Ticket {
+                job: self.number,
+                index,
+            },
+            Trajectory::begin(
+                self.job.sampler.clone(),
+                initial,
+                steps.unwrap_or(generator),
+                output_len,
+            ),
+            Guide::of(&self.job, manifest),
+            &self.job,
+        )
+    }
+}

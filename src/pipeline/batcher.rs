@@ -1,0 +1,280 @@
+//! The batcher: polls trajectories, gathers what they wait for into one batch, hands each its
+//! part of the network's answer, and polls again.
+//!
+//! Trajectories may differ in sampler, step count, seed, class and guidance; one that boards
+//! joins the next evaluation. Between two evaluations nothing is allocated once the buffers
+//! have grown to the batch's size.
+
+use super::guidance::Guide;
+use crate::diffusion::trajectory::{Trajectory, Turn};
+use crate::job::Job;
+use crate::model::{Batch, EvaluationError, Manifest, Predictor, Signature};
+
+/// Which image of which job a rider is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ticket {
+    /// The job's number.
+    pub job: u64,
+    /// The image.
+    pub index: usize,
+}
+
+/// What became of a rider.
+#[derive(Debug, PartialEq)]
+pub enum Arrival {
+    /// One evaluation more is done.
+    Evaluated,
+    /// It showed its present x̂_0.
+    Preview(Vec<f32>),
+    /// Its sample is finished.
+    Finished(Vec<f32>),
+    /// The network's output is not finite.
+    NonFinite {
+        /// The evaluation, from 1.
+        evaluation: usize,
+        /// Its time step.
+        t: f64,
+    },
+}
+
+/// An evaluation that failed, with the jobs whose images rode in it.
+#[derive(Debug)]
+pub struct Failure {
+    /// What the engine said.
+    pub error: EvaluationError,
+    /// The jobs' numbers.
+    pub jobs: Vec<u64>,
+}
+
+/// A trajectory on its way, with how its network is told what to draw.
+#[derive(Debug)]
+pub struct Rider {
+    ticket: Ticket,
+    trajectory: Trajectory,
+    guide: Guide,
+    priority: i32,
+    exact: bool,
+    preview_every: Option<usize>,
+    evaluations: usize,
+    /// The batcher's turn in which it was last evaluated.
+    last_turn: u64,
+}
+
+impl Rider {
+    /// A trajectory at its start, riding as its job says.
+    pub fn new(ticket: Ticket, trajectory: Trajectory, guide: Guide, job: &Job) -> Self {
+        Self {
+            ticket,
+            trajectory,
+            guide,
+            priority: job.priority,
+            exact: job.exact,
+            preview_every: job.preview_every,
+            evaluations: 0,
+            last_turn: 0,
+        }
+    }
+}
+
+/// The riders of one model.
+#[derive(Debug, Default)]
+pub struct Batcher {
+    riders: Vec<Rider>,
+    turn: u64,
+    /// The riders' places in the next evaluation, as indices.
+    chosen: Vec<usize>,
+    batch: Batch,
+    /// One evaluation's output, and those of all of a turn.
+    part: Vec<f32>,
+    outputs: Vec<f32>,
+    /// A buffer for what a turn tells, lent to the caller.
+    pub(super) arrivals: Vec<(Ticket, Arrival)>,
+}
+
+impl Batcher {
+    /// How many images are on their way.
+    pub fn riding(&self) -> usize {
+        self.riders.len()
+    }
+
+    /// Take an image on.
+    pub fn board(&mut self, rider: Rider) {
+        self.riders.push(rider);
+    }
+
+    /// Drop all images of a job.
+    pub fn leave(&mut self, job: u64) {
+        self.riders.retain(|rider| rider.ticket.job != job);
+    }
+
+    /// One evaluation: of the riders that have waited longest among those of the highest
+    /// priority, as many as the network takes.
+    pub fn turn(
+        &mut self,
+        predictor: &mut dyn Predictor,
+        manifest: &Manifest,
+        arrivals: &mut Vec<(Ticket, Arrival)>,
+    ) -> Result<(), Failure> {
+        self.turn += 1;
+        self.start_new(arrivals);
+        self.choose(predictor.signature());
+        if self.chosen.is_empty() {
+            return Ok(());
+        }
+        if let Err(error) = self.evaluate(predictor, manifest) {
+            let jobs = self.chosen.iter().map(|&i| self.riders[i].ticket.job);
+            let jobs = jobs.collect();
+            return Err(Failure { error, jobs });
+        }
+        self.hand_out(predictor.signature().sample_len(), arrivals);
+        self.riders.retain(|rider| rider.last_turn != u64::MAX);
+        Ok(())
+    }
+
+    /// Run each new rider up to its first evaluation.
+    fn start_new(&mut self, arrivals: &mut Vec<(Ticket, Arrival)>) {
+        self.riders.retain_mut(|rider| {
+            if rider.last_turn > 0 {
+                return true;
+            }
+            match rider.trajectory.poll() {
+                Turn::Waiting => true,
+                Turn::Done(sample) => {
+                    arrivals.push((rider.ticket, Arrival::Finished(sample)));
+                    false
+                }
+            }
+        });
+    }
+
+    fn choose(&mut self, signature: &Signature) {
+        let riders = &self.riders;
+        self.chosen.clear();
+        self.chosen.extend(0..riders.len());
+        self.chosen.sort_unstable_by_key(|&i| {
+            let rider = &riders[i];
+            (
+                std::cmp::Reverse(rider.priority),
+                rider.last_turn,
+                rider.ticket.job,
+                rider.ticket.index,
+            )
+        });
+        let Some(&first) = self.chosen.first() else {
+            return;
+        };
+        let first = &riders[first];
+        let (alone, time) = (first.exact, first.trajectory.time());
+        let mut places = 0;
+        let mut leads = true;
+        self.chosen.retain(|&i| {
+            let rider = &riders[i];
+            let fits = places + rider.guide.places() <= signature.largest_batch
+                && !alone
+                && !rider.exact
+                && (signature.mixes_time_steps() || rider.trajectory.time() == time);
+            // The first one rides even where guidance takes more places than there are.
+            let rides = std::mem::take(&mut leads) || fits;
+            places += if rides { rider.guide.places() } else { 0 };
+            rides
+        });
+    }
+
+    /// Fill `outputs` with one output for each chosen rider's each place, in order.
+    fn evaluate(
+        &mut self,
+        predictor: &mut dyn Predictor,
+        manifest: &Manifest,
+    ) -> Result<(), EvaluationError> {
+        self.batch.clear();
+        self.outputs.clear();
+        for &i in &self.chosen {
+            let rider = &self.riders[i];
+            let time = rider.trajectory.time();
+            for place in 0..rider.guide.places() {
+                if self.batch.len() == predictor.signature().largest_batch {
+                    evaluate_part(predictor, &mut self.batch, manifest, &mut self.part, &mut self.outputs)?;
+                }
+                rider.trajectory.input(|sample| {
+                    rider.guide.push(place, &mut self.batch, sample, time, manifest);
+                });
+            }
+        }
+        evaluate_part(predictor, &mut self.batch, manifest, &mut self.part, &mut self.outputs)
+    }
+
+    fn hand_out(&mut self, sample_len: usize, arrivals: &mut Vec<(Ticket, Arrival)>) {
+        let places: usize = self.chosen.iter().map(|&i| self.riders[i].guide.places()).sum();
+        let output_len = self.outputs.len() / places;
+        let mut rest = &self.outputs[..];
+        for &i in &self.chosen {
+            let rider = &mut self.riders[i];
+            let (outputs, others) = rest.split_at(rider.guide.places() * output_len);
+            rest = others;
+            rider.last_turn = self.turn;
+            if let Some(arrival) = rider.advance(outputs, sample_len, arrivals) {
+                arrivals.push((rider.ticket, arrival));
+                rider.last_turn = u64::MAX; // it has arrived and leaves
+            }
+        }
+    }
+}
+
+/// Evaluate a batch, filled up with its first sample where the network's batch is fixed, append
+/// its outputs, and clear it.
+fn evaluate_part(
+    predictor: &mut dyn Predictor,
+    batch: &mut Batch,
+    manifest: &Manifest,
+    part: &mut Vec<f32>,
+    outputs: &mut Vec<f32>,
+) -> Result<(), EvaluationError> {
+    let signature = predictor.signature();
+    let (real, len) = (batch.len(), signature.sample_len());
+    while batch.len() < signature.smallest_batch() {
+        batch.push(|x| x.extend_from_within(..len), batch.times[0], batch.classes[0], manifest);
+    }
+    predictor.evaluate(batch, part)?;
+    let each = part.len() / batch.len();
+    if each * batch.len() != part.len() || each % len != 0 || each == 0 {
+        return Err(EvaluationError::OutputLength {
+            expected: batch.len() * len,
+            found: part.len(),
+        });
+    }
+    outputs.extend_from_slice(&part[..real * each]);
+    batch.clear();
+    Ok(())
+}
+
+impl Rider {
+    /// Post an evaluation's outputs and run on; tells how the walk ended, if it did.
+    fn advance(
+        &mut self,
+        outputs: &[f32],
+        sample_len: usize,
+        arrivals: &mut Vec<(Ticket, Arrival)>,
+    ) -> Option<Arrival> {
+        self.evaluations += 1;
+        let t = self.trajectory.time();
+        if !outputs.iter().all(|x| x.is_finite()) {
+            let evaluation = self.evaluations;
+            return Some(Arrival::NonFinite { evaluation, t });
+        }
+        self.trajectory
+            .answer(|answer| self.guide.combine(outputs, sample_len, answer));
+        let shows = self
+            .preview_every
+            .is_some_and(|every| self.evaluations.is_multiple_of(every));
+        self.trajectory.watch(shows);
+        let turn = self.trajectory.poll();
+        arrivals.push((self.ticket, Arrival::Evaluated));
+        if let Some(x0) = self.trajectory.observed(<[f32]>::to_vec) {
+            arrivals.push((self.ticket, Arrival::Preview(x0)));
+        }
+        match turn {
+            Turn::Waiting => None,
+            Turn::Done(sample) => Some(Arrival::Finished(sample)),
+        }
+    }
+}

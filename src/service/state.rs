@@ -1,0 +1,138 @@
+//! What the daemon publishes about itself.
+
+use serde::Serialize;
+
+use crate::job::ModelCard;
+use crate::mqtt::{Message, Topics};
+
+/// What the daemon is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Phase {
+    /// Models are being loaded.
+    Starting,
+    /// Jobs are taken.
+    Ready,
+    /// The daemon is stopping.
+    Draining,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct ModelState {
+    name: String,
+    sha256: String,
+    engine: &'static str,
+    engine_version: String,
+    provider: String,
+    ms_per_nfe: Option<f64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct State {
+    phase: Phase,
+    node: String,
+    version: &'static str,
+    /// The default model's, for those who have but one.
+    engine: Option<&'static str>,
+    provider: Option<String>,
+    ms_per_nfe: Option<f64>,
+    queue: usize,
+    models: Vec<ModelState>,
+}
+
+/// The daemon's state and what of it was published last.
+#[derive(Debug)]
+pub(super) struct StateBoard {
+    state: State,
+    published: Option<State>,
+}
+
+impl StateBoard {
+    pub(super) fn new(node: &str) -> Self {
+        let state = State {
+            phase: Phase::Starting,
+            node: node.to_owned(),
+            version: env!("CARGO_PKG_VERSION"),
+            engine: None,
+            provider: None,
+            ms_per_nfe: None,
+            queue: 0,
+            models: Vec::new(),
+        };
+        Self {
+            state,
+            published: None,
+        }
+    }
+
+    pub(super) fn ready(&mut self, models: &[ModelCard]) {
+        self.phase(Phase::Ready);
+        self.state.models = models
+            .iter()
+            .map(|card| ModelState {
+                name: card.bundle.name.clone(),
+                sha256: card.bundle.sha256.clone(),
+                engine: card.origin.engine,
+                engine_version: card.origin.version.clone(),
+                provider: card.origin.provider.clone(),
+                ms_per_nfe: None,
+            })
+            .collect();
+        if let Some(first) = self.state.models.first() {
+            self.state.engine = Some(first.engine);
+            self.state.provider = Some(first.provider.clone());
+        }
+    }
+
+    pub(super) fn phase(&mut self, phase: Phase) {
+        self.state.phase = phase;
+    }
+
+    pub(super) fn queue(&mut self, jobs: usize) {
+        self.state.queue = jobs;
+    }
+
+    /// How long an evaluation of a model takes at present.
+    pub(super) fn pace(&mut self, model: &str, ms_per_nfe: f64) {
+        let rounded = Some((ms_per_nfe * 100.0).round() / 100.0);
+        for (i, state) in self.state.models.iter_mut().enumerate() {
+            if state.name == model {
+                state.ms_per_nfe = rounded;
+                if i == 0 {
+                    self.state.ms_per_nfe = rounded;
+                }
+            }
+        }
+    }
+
+    /// Whether the published state no longer holds.
+    pub(super) fn is_stale(&self) -> bool {
+        self.published.as_ref() != Some(&self.state)
+    }
+
+    /// The state, to be kept by the broker.
+    pub(super) fn message(&mut self, topics: &Topics) -> Message {
+        self.published = Some(self.state.clone());
+        let json = serde_json::to_vec(&self.state).unwrap_or_default();
+        Message {
+            retain: true,
+            content_type: Some("application/json"),
+            ..Message::new(topics.state(), json)
+        }
+    }
+
+    pub(super) fn online(&self, topics: &Topics) -> Message {
+        retained(topics, "online")
+    }
+
+    pub(super) fn offline(&self, topics: &Topics) -> Message {
+        retained(topics, "offline")
+    }
+}
+
+fn retained(topics: &Topics, status: &'static str) -> Message {
+    Message {
+        retain: true,
+        ..Message::new(topics.status(), status)
+    }
+}
