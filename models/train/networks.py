@@ -53,7 +53,7 @@ class NoiseConditionalScore(nn.Module):
 class Points(nn.Module):
     """ε_θ(x_t, t) for clouds of two-dimensional points [N, P, 2]: one MLP for each point."""
 
-    def __init__(self, width: int = 128, depth: int = 4):
+    def __init__(self, width: int = 96, depth: int = 4):
         super().__init__()
         frequencies = torch.exp(torch.linspace(0, -8, width // 2))
         self.register_buffer("frequencies", frequencies)

@@ -10,7 +10,7 @@ import data
 import training
 from networks import Points
 
-CLOUDS, POINTS = 32, 64  # each cloud of a training batch has its own time step
+CLOUDS, POINTS = 64, 8  # each cloud of a training batch has its own time step
 
 SCHEDULER = dict(
     num_train_timesteps=1000, beta_schedule="linear", beta_start=1e-4, beta_end=0.02,
@@ -20,7 +20,7 @@ SCHEDULER = dict(
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=8)
+    parser.add_argument("--minutes", type=float, default=14)
     parser.add_argument("--work", type=Path, default=Path("work"))
     given = parser.parse_args()
     roll = data.swiss_roll(100_000, seed=0)

@@ -168,7 +168,7 @@ fn log(x: f32) -> f32 {
             3.333_333_117_4e-1,
         ],
     );
-    let y = exponent.mul_add(-2.121_944_40e-4, p * x * z);
+    let y = (p * x).mul_add(z, exponent * -2.121_944_40e-4);
     let y = z.mul_add(-0.5, y);
     exponent.mul_add(0.693_359_375, x + y)
 }
@@ -186,7 +186,7 @@ fn sin_cos(x: f32) -> (f32, f32) {
         z,
         [2.443_315_711_809_948e-5, -1.388_731_625_493_765e-3, 4.166_664_568_298_827e-2],
     );
-    let c = z.mul_add(-0.5, c * z * z) + 1.0;
+    let c = (c * z).mul_add(z, -0.5 * z) + 1.0;
     let s = polynomial(z, [-1.951_529_589_1e-4, 8.332_160_873_6e-3, -1.666_665_461_1e-1]);
     let s = (s * z).mul_add(x, x);
     let (sin, cos) = if octant & 2 == 0 { (s, c) } else { (c, s) };

@@ -1,0 +1,223 @@
+//! The heart: jobs in one another's company give the same images as alone.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use common::exact::Exact;
+use common::{largest_difference, program};
+use denoised::job::{ErrorCode, Job, JobLimits, ModelCard, Request};
+use denoised::model::{EngineKind, EngineOptions, Model, TimeShape};
+use denoised::pipeline::{Event, Pipeline};
+use serde_json::json;
+
+const LIMITS: JobLimits = JobLimits { steps: 1000, count: 64 };
+
+fn job(card: &ModelCard, request: serde_json::Value) -> Job {
+    let request: Request = serde_json::from_value(request).unwrap();
+    request.check(std::slice::from_ref(card), LIMITS, || panic!("nothing is left open")).unwrap()
+}
+
+/// Jobs that differ in everything that a job can differ in.
+fn requests() -> Vec<serde_json::Value> {
+    vec![
+        json!({"id": "ddim", "sampler": "ddim", "steps": 10, "seed": 1, "class": 3, "guidance": 2.5, "count": 3}),
+        json!({"id": "ddpm", "sampler": "ddpm", "steps": 17, "seed": 2, "class": 7, "guidance": 1.0, "count": 2}),
+        json!({"id": "heun", "sampler": "heun", "steps": 6, "seed": 3, "guidance": 1.0}),
+        json!({"id": "noisy", "sampler": "ddim", "steps": 9, "eta": 1.0, "seed": 4, "class": 0, "guidance": 0.5}),
+        json!({"id": "philox", "sampler": "ddpm", "steps": 5, "seed": 5, "noise": "philox", "class": 9, "guidance": 4.0}),
+        json!({"id": "exact", "sampler": "heun", "steps": 4, "seed": 6, "class": 1, "guidance": 3.0, "exact": true}),
+    ]
+}
+
+type Images = BTreeMap<(String, usize), Vec<f32>>;
+
+#[derive(Default)]
+struct Seen {
+    images: Images,
+    finished: Vec<String>,
+    failed: Vec<(String, ErrorCode, String)>,
+    previews: usize,
+}
+
+impl Seen {
+    fn note(&mut self, event: Event<'_>) {
+        match event {
+            Event::Image { job, receipt, sample } => {
+                assert!(self.images.insert((job.id.clone(), receipt.index), sample).is_none());
+            }
+            Event::Finished { job, .. } => self.finished.push(job.id.clone()),
+            Event::Failed { job, error } => self.failed.push((job.id.clone(), error.code, error.message)),
+            Event::Preview { .. } => self.previews += 1,
+            Event::Progress { step, of, .. } => assert!(step <= of),
+        }
+    }
+
+    fn drain(&mut self, pipeline: &mut Pipeline) {
+        while !pipeline.is_idle() {
+            pipeline.turn(&mut |event| self.note(event));
+        }
+    }
+}
+
+fn alone(load: impl Fn() -> Model) -> Images {
+    let mut images = Images::new();
+    let mut pipeline = Pipeline::new(load());
+    let card = ModelCard::of(pipeline.model());
+    for request in requests() {
+        let mut seen = Seen::default();
+        pipeline.accept(job(&card, request));
+        seen.drain(&mut pipeline);
+        images.extend(seen.images);
+    }
+    images
+}
+
+/// All together: the first half at once, one more to be cancelled, the rest joining late.
+fn together(load: impl Fn() -> Model) -> Seen {
+    let mut pipeline = Pipeline::new(load());
+    let card = ModelCard::of(pipeline.model());
+    let mut seen = Seen::default();
+    let (early, late) = (requests()[..3].to_vec(), requests()[3..].to_vec());
+    early.into_iter().for_each(|request| pipeline.accept(job(&card, request)));
+    pipeline.accept(job(&card, json!({"id": "doomed", "sampler": "ddpm", "steps": 500, "seed": 9, "class": 2, "count": 2})));
+    for _ in 0..3 {
+        pipeline.turn(&mut |event| seen.note(event));
+    }
+    late.into_iter().for_each(|request| pipeline.accept(job(&card, request)));
+    for _ in 0..3 {
+        pipeline.turn(&mut |event| seen.note(event));
+    }
+    assert!(pipeline.cancel("doomed", &mut |event| seen.note(event)));
+    assert!(!pipeline.cancel("doomed", &mut |_| panic!("it is gone")));
+    seen.drain(&mut pipeline);
+    seen
+}
+
+fn check_company(seen: &Seen, alone: &Images) {
+    assert_eq!(seen.failed.len(), 1);
+    assert_eq!((seen.failed[0].0.as_str(), seen.failed[0].1), ("doomed", ErrorCode::Cancelled));
+    let mut finished = seen.finished.clone();
+    finished.sort_unstable();
+    assert_eq!(finished, ["ddim", "ddpm", "exact", "heun", "noisy", "philox"]);
+    assert_eq!(seen.images.keys().collect::<Vec<_>>(), alone.keys().collect::<Vec<_>>());
+}
+
+#[test]
+fn company_changes_no_byte_with_an_exact_network() {
+    for (largest, time) in [
+        (1, TimeShape::Each),
+        (5, TimeShape::Each),
+        (8, TimeShape::Each),
+        (64, TimeShape::Each),
+        (8, TimeShape::Scalar),
+        (3, TimeShape::One),
+    ] {
+        let load = || Exact::model(&[1, 4, 5], largest, time).0;
+        let alone = alone(load);
+        let seen = together(load);
+        check_company(&seen, &alone);
+        for (key, image) in &alone {
+            assert_eq!(&seen.images[key], image, "{key:?} with batches of {largest}, {time:?}");
+        }
+    }
+}
+
+#[test]
+fn company_is_measured_with_both_engines() {
+    let engines = [
+        EngineOptions { kind: EngineKind::Embedded, ..EngineOptions::default() },
+        EngineOptions {
+            kind: EngineKind::OnnxRuntime,
+            library: Some(program::onnxruntime()),
+            providers: vec![denoised::model::Provider::Cpu],
+            ..EngineOptions::default()
+        },
+    ];
+    for options in engines {
+        let load = || Model::load(&program::model("digits"), &options).unwrap();
+        let alone = alone(load);
+        let seen = together(load);
+        check_company(&seen, &alone);
+        let mut worst = 0.0_f32;
+        for (key, image) in &alone {
+            let difference = largest_difference(&seen.images[key], image);
+            println!("{:?} {key:?}: {difference:.1e}", options.kind);
+            worst = worst.max(difference);
+            if key.0 == "exact" {
+                assert_eq!(&seen.images[key], image, "exact images ride alone");
+            }
+        }
+        assert!(worst < 1e-3, "{:?}: company changes an image by {worst}", options.kind);
+    }
+}
+
+#[test]
+fn batches_are_shared_by_all_who_wait() {
+    let (model, batches) = Exact::model(&[1, 4, 5], 8, TimeShape::Each);
+    let mut pipeline = Pipeline::new(model);
+    let card = ModelCard::of(pipeline.model());
+    for seed in 0..8 {
+        pipeline.accept(job(&card, json!({"id": seed.to_string(), "sampler": "ddim", "steps": 10 + seed, "seed": seed})));
+    }
+    let mut seen = Seen::default();
+    seen.drain(&mut pipeline);
+    assert_eq!(seen.finished, ["0", "1", "2", "3", "4", "5", "6", "7"]);
+    // Ten evaluations of all eight, then one fewer rides each time.
+    let expected: Vec<usize> = std::iter::repeat_n(8, 10).chain((1..8).rev()).collect();
+    assert_eq!(*batches.lock().unwrap(), expected);
+}
+
+#[test]
+fn a_short_job_is_not_stuck_behind_a_long_one_and_priority_goes_first() {
+    let (model, _) = Exact::model(&[1, 4, 5], 2, TimeShape::Each);
+    let mut pipeline = Pipeline::new(model);
+    let card = ModelCard::of(pipeline.model());
+    let request = |id: &str, steps, count, priority| {
+        json!({"id": id, "sampler": "ddpm", "steps": steps, "count": count, "seed": 1, "priority": priority})
+    };
+    let mut seen = Seen::default();
+    pipeline.accept(job(&card, request("long", 300, 4, 0)));
+    pipeline.turn(&mut |event| seen.note(event));
+    pipeline.accept(job(&card, request("short", 10, 1, 0)));
+    pipeline.accept(job(&card, request("urgent", 10, 2, 5)));
+    seen.drain(&mut pipeline);
+    assert_eq!(seen.finished, ["urgent", "short", "long"]);
+}
+
+#[test]
+fn a_network_that_gives_nan_is_named_with_the_step() {
+    let (model, _) = Exact::breaking(&[1, 4, 5], 8, TimeShape::Each, Some(4));
+    let mut pipeline = Pipeline::new(model);
+    let card = ModelCard::of(pipeline.model());
+    pipeline.accept(job(&card, json!({"id": "a", "sampler": "ddim", "steps": 10, "seed": 1, "count": 1})));
+    let mut seen = Seen::default();
+    seen.drain(&mut pipeline);
+    let (id, code, message) = &seen.failed[0];
+    assert_eq!((id.as_str(), *code), ("a", ErrorCode::NonFinite));
+    assert!(message.contains("evaluation 4 of 10 (time step 600)"), "{message}");
+}
+
+#[test]
+fn previews_come_as_often_as_asked() {
+    let (model, _) = Exact::model(&[1, 4, 5], 8, TimeShape::Each);
+    let mut pipeline = Pipeline::new(model);
+    let card = ModelCard::of(pipeline.model());
+    pipeline.accept(job(&card, json!({"id": "a", "sampler": "ddim", "steps": 10, "seed": 1, "count": 2, "preview_every": 3})));
+    let mut seen = Seen::default();
+    seen.drain(&mut pipeline);
+    assert_eq!(seen.previews, 2 * 3);
+}
+
+#[test]
+fn a_deadline_that_passed_ends_the_job() {
+    let (model, _) = Exact::model(&[1, 4, 5], 8, TimeShape::Each);
+    let mut pipeline = Pipeline::new(model);
+    let card = ModelCard::of(pipeline.model());
+    pipeline.accept(job(&card, json!({"id": "late", "sampler": "ddpm", "steps": 1000, "seed": 1, "count": 64, "deadline_ms": 0})));
+    let mut seen = Seen::default();
+    seen.drain(&mut pipeline);
+    assert_eq!(seen.failed[0].1, ErrorCode::Deadline);
+    assert!(seen.images.is_empty());
+}

@@ -1,0 +1,152 @@
+//! A network that is right: the closed-form prediction where x_0 ~ N(mean, deviation² I).
+
+use std::sync::{Arc, Mutex};
+
+use denoised::diffusion::prediction::PredictionType;
+use denoised::diffusion::schedule::NoiseSchedule;
+use denoised::model::{
+    Batch, Bundle, Element, EvaluationError, Graph, Model, Origin, Predictor, Signature, TimeInput,
+    TimeShape,
+};
+
+pub const MEAN: f64 = 0.3;
+pub const DEVIATION: f64 = 0.5;
+
+/// What `tests/golden/make_golden.py` calls `Gaussian`.
+#[derive(Debug, Clone)]
+pub struct Gaussian {
+    sigmas: Vec<f64>,
+    pub kind: PredictionType,
+    pub variance_channels: bool,
+}
+
+impl Gaussian {
+    pub fn new(schedule: &NoiseSchedule, kind: PredictionType, variance_channels: bool) -> Self {
+        Self {
+            sigmas: schedule.sigmas().collect(),
+            kind,
+            variance_channels,
+        }
+    }
+
+    pub fn evaluate(&self, x: &[f32], t: f64, output: &mut [f32]) {
+        let t = t.clamp(0.0, (self.sigmas.len() - 1) as f64);
+        let low = self.sigmas[t as usize];
+        let high = self.sigmas[(t as usize + 1).min(self.sigmas.len() - 1)];
+        let sigma = if t.fract() == 0.0 { low } else { low + (high - low) * t.fract() };
+        let bar = 1.0 / (sigma * sigma + 1.0);
+        let (alpha, noise) = (bar.sqrt(), (1.0 - bar).sqrt());
+        let variance = bar * DEVIATION * DEVIATION + 1.0 - bar;
+        for (i, &x) in x.iter().enumerate() {
+            let x = f64::from(x);
+            let centred = x - alpha * MEAN;
+            let epsilon = noise * centred / variance;
+            let x0 = MEAN + alpha * DEVIATION * DEVIATION * centred / variance;
+            output[i] = match self.kind {
+                PredictionType::Epsilon => epsilon,
+                PredictionType::Sample => x0,
+                PredictionType::VPrediction => alpha * epsilon - noise * x0,
+                other => panic!("{other:?} is no kind of the golden files"),
+            } as f32;
+        }
+        if self.variance_channels {
+            for (i, &x) in x.iter().enumerate() {
+                output[x_len(output) + i] = (0.5 * f64::from(x).sin()) as f32;
+            }
+        }
+    }
+}
+
+fn x_len(output: &[f32]) -> usize {
+    output.len() / 2
+}
+
+/// The size of every batch that was evaluated.
+pub type Batches = Arc<Mutex<Vec<usize>>>;
+
+/// The Gaussian as the network of a class-conditional model: class k has the mean `k / 10`
+/// added to its prediction, so that classes and guidance matter.
+pub struct Exact {
+    net: Gaussian,
+    signature: Signature,
+    origin: Origin,
+    batches: Batches,
+    /// Give NaN from this evaluation on, counted from 1.
+    breaks_at: Option<usize>,
+}
+
+impl Exact {
+    /// A model of samples of this shape, whose graph takes one time step for each sample or, at
+    /// a fixed batch size, one for all.
+    pub fn model(shape: &[usize], largest_batch: usize, time: TimeShape) -> (Model, Batches) {
+        Self::breaking(shape, largest_batch, time, None)
+    }
+
+    /// The same, giving NaN from an evaluation on.
+    pub fn breaking(
+        shape: &[usize],
+        largest_batch: usize,
+        time: TimeShape,
+        breaks_at: Option<usize>,
+    ) -> (Model, Batches) {
+        let mut bundle = Bundle::open(&super::golden("gaussian")).unwrap();
+        bundle.manifest.classes.names = (0..10).map(|k| k.to_string()).collect();
+        bundle.manifest.classes.null = Some(10);
+        let schedule = NoiseSchedule::from_settings(&mut bundle.scheduler.settings(), 1e-4, 0.02).unwrap();
+        let batches = Arc::new(Mutex::new(Vec::with_capacity(100_000)));
+        let input = |name: &str| name.to_owned();
+        let exact = Self {
+            net: Gaussian::new(&schedule, PredictionType::Epsilon, false),
+            signature: Signature {
+                graph: Graph::default(),
+                sample: input("sample"),
+                sample_element: Element::F32,
+                sample_shape: shape.to_vec(),
+                fixed_batch: None,
+                largest_batch,
+                time: TimeInput { name: input("timestep"), element: Element::F32, shape: time },
+                class: Some((input("class_labels"), Element::I64)),
+                conditions: Vec::new(),
+                output: input("out_sample"),
+            },
+            origin: Origin { engine: "exact", version: "1".to_owned(), provider: "cpu".to_owned() },
+            batches: Arc::clone(&batches),
+            breaks_at,
+        };
+        let model = Model { bundle, predictor: Box::new(exact), outputs_per_value: 1 };
+        (model, batches)
+    }
+}
+
+impl Predictor for Exact {
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    fn evaluate(&mut self, batch: &Batch, output: &mut Vec<f32>) -> Result<(), EvaluationError> {
+        let mut batches = self.batches.lock().unwrap();
+        batches.push(batch.len());
+        assert!(batch.len() <= self.signature.largest_batch);
+        if self.signature.time.shape != TimeShape::Each {
+            assert!(batch.times.iter().all(|&t| t == batch.times[0]), "{:?}", batch.times);
+        }
+        output.clear();
+        output.resize(batch.samples.len(), 0.0);
+        let len = self.signature.sample_len();
+        let parts = batch.samples.chunks(len).zip(output.chunks_mut(len));
+        for ((x, out), (&t, &class)) in parts.zip(batch.times.iter().zip(&batch.classes)) {
+            self.net.evaluate(x, t, out);
+            for out in out {
+                *out += class as f32 / 100.0;
+            }
+        }
+        if self.breaks_at.is_some_and(|at| batches.len() >= at) {
+            output[0] = f32::NAN;
+        }
+        Ok(())
+    }
+}

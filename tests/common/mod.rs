@@ -1,0 +1,30 @@
+//! What several tests need: the golden files, the exact network, the program, a broker.
+#![allow(dead_code, missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::path::{Path, PathBuf};
+
+pub mod exact;
+pub mod program;
+
+pub fn repository() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+pub fn golden(path: &str) -> PathBuf {
+    repository().join("tests/golden").join(path)
+}
+
+pub fn read_json(path: &Path) -> serde_json::Value {
+    let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+pub fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    let differences = a.iter().zip(b).map(|(a, b)| {
+        // A NaN on either side must not pass for agreement.
+        let difference = (a - b).abs();
+        if difference.is_nan() { f32::INFINITY } else { difference }
+    });
+    differences.fold(0.0, f32::max)
+}
