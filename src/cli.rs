@@ -28,7 +28,7 @@ enum Command {
     #[cfg(feature = "demo")]
     Demo(demo::Arguments),
     /// Draw one job without MQTT
-    Sample(sample::Arguments),
+    Sample(Box<sample::Arguments>),
     /// Tell what a model is, and what each key of its scheduler does
     Inspect(inspect::Arguments),
     /// Check a configuration and tell every fault
@@ -46,19 +46,13 @@ pub struct Failure {
 
 impl Failure {
     fn usage(cause: impl Into<anyhow::Error>) -> Self {
-        Self {
-            code: 2,
-            cause: cause.into(),
-        }
+        Self { code: 2, cause: cause.into() }
     }
 }
 
 impl<E: Into<anyhow::Error>> From<E> for Failure {
     fn from(cause: E) -> Self {
-        Self {
-            code: 1,
-            cause: cause.into(),
-        }
+        Self { code: 1, cause: cause.into() }
     }
 }
 
@@ -76,8 +70,7 @@ pub fn run() -> Result<(), Failure> {
 
 /// The configuration of a file, or of the default places.
 fn configuration(file: Option<&std::path::Path>) -> Result<Config, Failure> {
-    crate::config::load(file, std::env::vars())
-        .map_err(|errors: ConfigErrors| Failure::usage(errors))
+    crate::config::load(file, std::env::vars()).map_err(|errors: ConfigErrors| Failure::usage(errors))
 }
 
 /// Log to stderr: with colours on a terminal, with systemd's priorities under journald.

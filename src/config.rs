@@ -77,9 +77,7 @@ pub struct Models {
 
 impl Default for Models {
     fn default() -> Self {
-        Self {
-            paths: vec![PathBuf::from("/usr/share/denoised/models/digits")],
-        }
+        Self { paths: vec![PathBuf::from("/usr/share/denoised/models/digits")] }
     }
 }
 
@@ -137,10 +135,7 @@ pub struct Spool {
 
 impl Default for Spool {
     fn default() -> Self {
-        Self {
-            path: PathBuf::from("/var/lib/denoised"),
-            max_bytes: ByteSize::mebibytes(256),
-        }
+        Self { path: PathBuf::from("/var/lib/denoised"), max_bytes: ByteSize::mebibytes(256) }
     }
 }
 
@@ -172,10 +167,7 @@ impl Default for Limits {
 impl Limits {
     /// As jobs are checked against it.
     pub fn job(&self) -> JobLimits {
-        JobLimits {
-            steps: self.steps.0,
-            count: self.count.0,
-        }
+        JobLimits { steps: self.steps.0, count: self.count.0 }
     }
 }
 

@@ -71,34 +71,25 @@ pub fn encode(
 ) -> Result<Vec<u8>, ImageError> {
     match format {
         Format::Png => png(&picture(sample, shape, manifest)?),
-        Format::Npy => crate::npy::write(shape, sample)
-            .map_err(|error| ImageError::Encode(error.to_string())),
+        Format::Npy => {
+            crate::npy::write(shape, sample).map_err(|error| ImageError::Encode(error.to_string()))
+        }
     }
 }
 
 /// A sample as a picture.
-pub fn picture(
-    sample: &[f32],
-    shape: &[usize],
-    manifest: &Manifest,
-) -> Result<DynamicImage, ImageError> {
+pub fn picture(sample: &[f32], shape: &[usize], manifest: &Manifest) -> Result<DynamicImage, ImageError> {
     let range = manifest.sample.range;
     let wrong = || ImageError::Shape(shape.to_owned());
     match (manifest.sample.kind, shape) {
         (SampleKind::Image, &[1, h, w]) => {
             let pixels = sample.iter().map(|&x| byte(x, range)).collect();
-            GrayImage::from_raw(w as u32, h as u32, pixels)
-                .map(DynamicImage::from)
-                .ok_or_else(wrong)
+            GrayImage::from_raw(w as u32, h as u32, pixels).map(DynamicImage::from).ok_or_else(wrong)
         }
         (SampleKind::Image, &[3, h, w]) => {
             let plane = h * w;
-            let pixels = (0..3 * plane)
-                .map(|i| byte(sample[i % 3 * plane + i / 3], range))
-                .collect();
-            RgbImage::from_raw(w as u32, h as u32, pixels)
-                .map(DynamicImage::from)
-                .ok_or_else(wrong)
+            let pixels = (0..3 * plane).map(|i| byte(sample[i % 3 * plane + i / 3], range)).collect();
+            RgbImage::from_raw(w as u32, h as u32, pixels).map(DynamicImage::from).ok_or_else(wrong)
         }
         (SampleKind::Points, &[_, 2]) => Ok(scatter(sample, range).into()),
         _ => Err(wrong()),
@@ -108,9 +99,7 @@ pub fn picture(
 /// As PNG.
 pub fn png(picture: &DynamicImage) -> Result<Vec<u8>, ImageError> {
     let mut bytes = Cursor::new(Vec::new());
-    picture
-        .write_to(&mut bytes, ImageFormat::Png)
-        .map_err(|error| ImageError::Encode(error.to_string()))?;
+    picture.write_to(&mut bytes, ImageFormat::Png).map_err(|error| ImageError::Encode(error.to_string()))?;
     Ok(bytes.into_inner())
 }
 
@@ -124,17 +113,11 @@ pub fn grid(pictures: &[DynamicImage], factor: u32) -> Result<DynamicImage, Imag
     let columns = (pictures.len() as f64).sqrt().ceil() as u32;
     let rows = (pictures.len() as u32).div_ceil(columns);
     let (w, h) = (first.width() * factor, first.height() * factor);
-    let mut sheet = DynamicImage::new(
-        columns * (w + GAP) + GAP,
-        rows * (h + GAP) + GAP,
-        first.color(),
-    );
+    let mut sheet = DynamicImage::new(columns * (w + GAP) + GAP, rows * (h + GAP) + GAP, first.color());
     for (i, picture) in pictures.iter().enumerate() {
         let large = picture.resize_exact(w, h, image::imageops::FilterType::Nearest);
         let (column, row) = (i as u32 % columns, i as u32 / columns);
-        sheet
-            .copy_from(&large, GAP + column * (w + GAP), GAP + row * (h + GAP))
-            .map_err(encode)?;
+        sheet.copy_from(&large, GAP + column * (w + GAP), GAP + row * (h + GAP)).map_err(encode)?;
     }
     Ok(sheet)
 }

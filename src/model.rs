@@ -27,7 +27,6 @@ pub use providers::{Policy, Provider};
 pub use scheduler_config::{ConfigError, SchedulerConfig};
 pub use signature::{Signature, SignatureError, TimeInput, TimeShape};
 
-
 /// Which engine serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -155,11 +154,7 @@ impl Model {
             origin.version,
             origin.provider
         );
-        Ok(Self {
-            bundle,
-            predictor,
-            outputs_per_value,
-        })
+        Ok(Self { bundle, predictor, outputs_per_value })
     }
 }
 
@@ -182,18 +177,12 @@ fn warm_up(bundle: &Bundle, predictor: &mut dyn Predictor) -> Result<usize, Mode
     for _ in 0..signature.smallest_batch() {
         batch.push(|x| x.extend(std::iter::repeat_n(0.0, len)), 0.0, 0, &bundle.manifest);
     }
-    let failed = |error| ModelError::Warmup {
-        graph: bundle.graph.clone(),
-        error,
-    };
+    let failed = |error| ModelError::Warmup { graph: bundle.graph.clone(), error };
     let mut output = Vec::new();
     predictor.evaluate(&batch, &mut output).map_err(failed)?;
     match output.len() {
         n if n == batch.len() * len => Ok(1),
         n if n == batch.len() * 2 * len => Ok(2),
-        n => Err(failed(EvaluationError::OutputLength {
-            expected: batch.len() * len,
-            found: n,
-        })),
+        n => Err(failed(EvaluationError::OutputLength { expected: batch.len() * len, found: n })),
     }
 }

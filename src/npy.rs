@@ -13,12 +13,10 @@ pub struct NpyError(String);
 
 /// An array as the bytes of a .npy file.
 pub fn write(shape: &[usize], values: &[f32]) -> Result<Vec<u8>, NpyError> {
-    let array = ArrayD::from_shape_vec(IxDyn(shape), values.to_vec())
-        .map_err(|error| NpyError(error.to_string()))?;
+    let array =
+        ArrayD::from_shape_vec(IxDyn(shape), values.to_vec()).map_err(|error| NpyError(error.to_string()))?;
     let mut bytes = Cursor::new(Vec::new());
-    array
-        .write_npy(&mut bytes)
-        .map_err(|error| NpyError(error.to_string()))?;
+    array.write_npy(&mut bytes).map_err(|error| NpyError(error.to_string()))?;
     Ok(bytes.into_inner())
 }
 

@@ -48,7 +48,7 @@ pub enum Event<'a> {
         /// The job.
         job: &'a Job,
         /// How it was made.
-        receipt: Receipt,
+        receipt: Box<Receipt>,
         /// The sample.
         sample: Vec<f32>,
     },
@@ -93,13 +93,7 @@ impl std::fmt::Debug for Pipeline {
 impl Pipeline {
     /// With a loaded model.
     pub fn new(model: Model) -> Self {
-        Self {
-            batcher: Batcher::default(),
-            model,
-            jobs: VecDeque::new(),
-            accepted: 0,
-            given_noise: None,
-        }
+        Self { batcher: Batcher::default(), model, jobs: VecDeque::new(), accepted: 0, given_noise: None }
     }
 
     /// Take each image's initial or step noise from here instead of its seed.
@@ -121,11 +115,8 @@ impl Pipeline {
     /// Take a job on; its first evaluation is the next one that has room.
     pub fn accept(&mut self, job: Job) {
         self.accepted += 1;
-        let place = self
-            .jobs
-            .iter()
-            .position(|other| other.job.priority < job.priority)
-            .unwrap_or(self.jobs.len());
+        let place =
+            self.jobs.iter().position(|other| other.job.priority < job.priority).unwrap_or(self.jobs.len());
         self.jobs.insert(place, Active::new(self.accepted, job));
     }
 
@@ -144,11 +135,8 @@ impl Pipeline {
         self.drop_late(on);
         self.board();
         let mut arrivals = std::mem::take(&mut self.batcher.arrivals);
-        let evaluated = self.batcher.turn(
-            self.model.predictor.as_mut(),
-            &self.model.bundle.manifest,
-            &mut arrivals,
-        );
+        let evaluated =
+            self.batcher.turn(self.model.predictor.as_mut(), &self.model.bundle.manifest, &mut arrivals);
         for (ticket, arrival) in arrivals.drain(..) {
             self.tell(ticket, arrival, on);
         }
@@ -212,23 +200,16 @@ impl Pipeline {
                     on(progress);
                 }
             }
-            Arrival::Preview(x0) => on(Event::Preview {
-                job: &active.job,
-                index: ticket.index,
-                x0: &x0,
-            }),
+            Arrival::Preview(x0) => on(Event::Preview { job: &active.job, index: ticket.index, x0: &x0 }),
             Arrival::Finished(sample) => {
                 active.finished += 1;
                 on(Event::Image {
                     job: &active.job,
-                    receipt: Receipt::of(&active.job, ticket.index),
+                    receipt: Box::new(Receipt::of(&active.job, ticket.index)),
                     sample,
                 });
                 if active.finished == active.job.count {
-                    on(Event::Finished {
-                        job: &active.job,
-                        elapsed_ms: active.elapsed_ms(),
-                    });
+                    on(Event::Finished { job: &active.job, elapsed_ms: active.elapsed_ms() });
                     self.jobs.remove(place);
                 }
             }
@@ -253,10 +234,7 @@ impl Pipeline {
             return;
         };
         if let Some(active) = self.jobs.remove(place) {
-            on(Event::Failed {
-                job: &active.job,
-                error: error.clone(),
-            });
+            on(Event::Failed { job: &active.job, error: error.clone() });
         }
     }
 }

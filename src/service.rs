@@ -133,12 +133,7 @@ async fn send(link: &Link, messages: Vec<Message>) {
 }
 
 /// Take a message in; it is acknowledged once what follows from it is decided.
-async fn receive(
-    incoming: Incoming,
-    desk: &mut Desk,
-    worker: &mut Worker,
-    link: &Link,
-) -> Vec<Message> {
+async fn receive(incoming: Incoming, desk: &mut Desk, worker: &mut Worker, link: &Link) -> Vec<Message> {
     let (answers, command) = desk.receive(&incoming);
     if let Some(command) = command {
         worker.order(command).await;
@@ -151,10 +146,8 @@ fn settings(config: &Config) -> Result<Settings, ServiceError> {
     let mqtt = &config.mqtt;
     let BrokerUrl { host, port, tls } = mqtt.url.clone();
     let password = mqtt.password_file.as_ref().map(|path| {
-        std::fs::read_to_string(path).map_err(|error| ServiceError::Password {
-            path: path.display().to_string(),
-            error,
-        })
+        std::fs::read_to_string(path)
+            .map_err(|error| ServiceError::Password { path: path.display().to_string(), error })
     });
     let password = password.transpose()?.unwrap_or_default();
     let password = password.trim_end_matches(['\r', '\n']).to_owned();

@@ -81,7 +81,10 @@ fn together(load: impl Fn() -> Model) -> Seen {
     let mut seen = Seen::default();
     let (early, late) = (requests()[..3].to_vec(), requests()[3..].to_vec());
     early.into_iter().for_each(|request| pipeline.accept(job(&card, request)));
-    pipeline.accept(job(&card, json!({"id": "doomed", "sampler": "ddpm", "steps": 500, "seed": 9, "class": 2, "count": 2})));
+    pipeline.accept(job(
+        &card,
+        json!({"id": "doomed", "sampler": "ddpm", "steps": 500, "seed": 9, "class": 2, "count": 2}),
+    ));
     for _ in 0..3 {
         pipeline.turn(&mut |event| seen.note(event));
     }
@@ -159,7 +162,10 @@ fn batches_are_shared_by_all_who_wait() {
     let mut pipeline = Pipeline::new(model);
     let card = ModelCard::of(pipeline.model());
     for seed in 0..8 {
-        pipeline.accept(job(&card, json!({"id": seed.to_string(), "sampler": "ddim", "steps": 10 + seed, "seed": seed})));
+        pipeline.accept(job(
+            &card,
+            json!({"id": seed.to_string(), "sampler": "ddim", "steps": 10 + seed, "seed": seed}),
+        ));
     }
     let mut seen = Seen::default();
     seen.drain(&mut pipeline);
@@ -174,9 +180,7 @@ fn a_short_job_is_not_stuck_behind_a_long_one_and_priority_goes_first() {
     let (model, _) = Exact::model(&[1, 4, 5], 2, TimeShape::Each);
     let mut pipeline = Pipeline::new(model);
     let card = ModelCard::of(pipeline.model());
-    let request = |id: &str, steps, count, priority| {
-        json!({"id": id, "sampler": "ddpm", "steps": steps, "count": count, "seed": 1, "priority": priority})
-    };
+    let request = |id: &str, steps, count, priority| json!({"id": id, "sampler": "ddpm", "steps": steps, "count": count, "seed": 1, "priority": priority});
     let mut seen = Seen::default();
     pipeline.accept(job(&card, request("long", 300, 4, 0)));
     pipeline.turn(&mut |event| seen.note(event));
@@ -204,7 +208,10 @@ fn previews_come_as_often_as_asked() {
     let (model, _) = Exact::model(&[1, 4, 5], 8, TimeShape::Each);
     let mut pipeline = Pipeline::new(model);
     let card = ModelCard::of(pipeline.model());
-    pipeline.accept(job(&card, json!({"id": "a", "sampler": "ddim", "steps": 10, "seed": 1, "count": 2, "preview_every": 3})));
+    pipeline.accept(job(
+        &card,
+        json!({"id": "a", "sampler": "ddim", "steps": 10, "seed": 1, "count": 2, "preview_every": 3}),
+    ));
     let mut seen = Seen::default();
     seen.drain(&mut pipeline);
     assert_eq!(seen.previews, 2 * 3);
@@ -215,7 +222,10 @@ fn a_deadline_that_passed_ends_the_job() {
     let (model, _) = Exact::model(&[1, 4, 5], 8, TimeShape::Each);
     let mut pipeline = Pipeline::new(model);
     let card = ModelCard::of(pipeline.model());
-    pipeline.accept(job(&card, json!({"id": "late", "sampler": "ddpm", "steps": 1000, "seed": 1, "count": 64, "deadline_ms": 0})));
+    pipeline.accept(job(
+        &card,
+        json!({"id": "late", "sampler": "ddpm", "steps": 1000, "seed": 1, "count": 64, "deadline_ms": 0}),
+    ));
     let mut seen = Seen::default();
     seen.drain(&mut pipeline);
     assert_eq!(seen.failed[0].1, ErrorCode::Deadline);

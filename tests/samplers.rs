@@ -49,10 +49,7 @@ struct Run {
 fn run(case: &serde_json::Value) -> Run {
     let scheduler = &case["scheduler"];
     let class = scheduler["_class_name"].as_str().unwrap();
-    let options = Options {
-        steps: case["steps"].as_u64().unwrap() as usize,
-        eta: case["eta"].as_f64(),
-    };
+    let options = Options { steps: case["steps"].as_u64().unwrap() as usize, eta: case["eta"].as_f64() };
     let family = Family::by_class(class).unwrap();
     let options = if class == "DDIMScheduler" { options } else { Options { eta: None, ..options } };
     let sampler = (family.build)(&mut settings(scheduler), &options).unwrap();
@@ -108,11 +105,8 @@ fn whole_trajectories_agree_with_diffusers() {
         let skipped = found.len() - states.len();
         let mut difference = 0.0_f32;
         for (i, (found, state)) in found[skipped..].iter().zip(&states).enumerate() {
-            let factor = if scaled && i + 1 < states.len() {
-                scale_at(case, result.times[i + 1])
-            } else {
-                1.0
-            };
+            let factor =
+                if scaled && i + 1 < states.len() { scale_at(case, result.times[i + 1]) } else { 1.0 };
             let state: Vec<f32> = state.iter().map(|x| (f64::from(*x) * factor) as f32).collect();
             difference = difference.max(largest_difference(found, &state));
         }
@@ -142,7 +136,8 @@ fn noise_is_torchs_bit_for_bit() {
     assert_eq!(cases.len(), 4);
     for case in cases {
         let seed = case["seed"].as_u64().unwrap();
-        let expected: Vec<f32> = npy::read(&golden(&format!("noise/{seed}.npy"))).unwrap().iter().copied().collect();
+        let expected: Vec<f32> =
+            npy::read(&golden(&format!("noise/{seed}.npy"))).unwrap().iter().copied().collect();
         let mut generator = Generator::Torch.seeded(seed);
         let mut found = Vec::new();
         for size in case["sizes"].as_array().unwrap() {
@@ -152,6 +147,12 @@ fn noise_is_torchs_bit_for_bit() {
         }
         let bits = |z: &[f32]| z.iter().map(|z| z.to_bits()).collect::<Vec<_>>();
         let wrong = bits(&found).iter().zip(bits(&expected)).filter(|(a, b)| *a != b).count();
-        assert_eq!(wrong, 0, "seed {seed}: {wrong} of {} numbers differ; {}", found.len(), largest_difference(&found, &expected));
+        assert_eq!(
+            wrong,
+            0,
+            "seed {seed}: {wrong} of {} numbers differ; {}",
+            found.len(),
+            largest_difference(&found, &expected)
+        );
     }
 }

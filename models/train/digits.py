@@ -15,7 +15,9 @@ DROP_LABEL = 0.1  # Ho & Salimans 2022, section 3.2
 
 SCHEDULER = dict(
     num_train_timesteps=1000, beta_schedule="linear", beta_start=1e-4, beta_end=0.02,
-    prediction_type="v_prediction", clip_sample=True, clip_sample_range=1.0,
+    prediction_type="v_prediction",
+    # Clipping without re-deriving the noise, as DDIM does it, spoils guided samples.
+    clip_sample=False,
 )
 
 

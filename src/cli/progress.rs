@@ -23,11 +23,7 @@ impl Progress {
             let bar = ProgressBar::new(0).with_message(what.to_owned());
             style.map_or(bar.clone(), |style| bar.with_style(style))
         });
-        Self {
-            what: what.to_owned(),
-            bar,
-            last_line: Instant::now(),
-        }
+        Self { what: what.to_owned(), bar, last_line: Instant::now() }
     }
 
     /// So far it has come.

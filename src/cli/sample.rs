@@ -16,10 +16,7 @@ use given_noise::GivenNoise;
 use output::Output;
 
 /// What one may ask for where nobody else waits.
-const LIMITS: JobLimits = JobLimits {
-    steps: 100_000,
-    count: 10_000,
-};
+const LIMITS: JobLimits = JobLimits { steps: 100_000, count: 10_000 };
 
 /// What `sample` takes.
 #[derive(Debug, clap::Args)]
@@ -80,12 +77,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         model.bundle.manifest.default.sampler = None;
     }
     let job = job(arguments, &ModelCard::of(&model)).map_err(Failure::usage)?;
-    let noise = GivenNoise::read(
-        arguments.init_noise.as_deref(),
-        arguments.step_noise.as_deref(),
-        &job,
-    )
-    .map_err(Failure::usage)?;
+    let noise = GivenNoise::read(arguments.init_noise.as_deref(), arguments.step_noise.as_deref(), &job)
+        .map_err(Failure::usage)?;
     let samples = draw(model, &job, &noise)?;
     noise.check()?;
     output.write(&samples, &job)?;
@@ -119,12 +112,12 @@ fn job(arguments: &Arguments, card: &ModelCard) -> anyhow::Result<Job> {
         format: Some(Output::of(&arguments.output)?.format()),
         ..Request::default()
     };
-    request
-        .check(std::slice::from_ref(card), LIMITS, || fastrand::u64(..))
-        .map_err(|error| match error.field {
+    request.check(std::slice::from_ref(card), LIMITS, || fastrand::u64(..)).map_err(|error| {
+        match error.field {
             Some(field) => anyhow!("--{field}: {}", error.message),
             None => anyhow!(error.message),
-        })
+        }
+    })
 }
 
 fn draw(model: Model, job: &Job, noise: &GivenNoise) -> anyhow::Result<Vec<Vec<f32>>> {

@@ -58,9 +58,7 @@ pub fn load(
             Err(fault) => faults.push(fault),
         }
     }
-    let merged = layers
-        .build()
-        .and_then(config::Config::try_deserialize::<Config>);
+    let merged = layers.build().and_then(config::Config::try_deserialize::<Config>);
     match merged {
         Ok(config) if faults.is_empty() => Ok(config),
         Err(error) if faults.is_empty() => Err(ConfigErrors(vec![Fault {
@@ -167,31 +165,19 @@ fn find_line(text: &str, keys: &[String]) -> usize {
 }
 
 fn line_of(text: &str, offset: usize) -> usize {
-    text.as_bytes()[..offset.min(text.len())]
-        .iter()
-        .filter(|&&byte| byte == b'\n')
-        .count()
-        + 1
+    text.as_bytes()[..offset.min(text.len())].iter().filter(|&&byte| byte == b'\n').count() + 1
 }
 
 /// The variables that are meant for us, in a fixed order.
-fn relevant(
-    environment: impl IntoIterator<Item = (String, String)>,
-) -> BTreeMap<String, String> {
-    environment
-        .into_iter()
-        .filter(|(name, _)| name.starts_with(PREFIX))
-        .collect()
+fn relevant(environment: impl IntoIterator<Item = (String, String)>) -> BTreeMap<String, String> {
+    environment.into_iter().filter(|(name, _)| name.starts_with(PREFIX)).collect()
 }
 
 /// A variable as a table with one key: a text where the key takes one, else a TOML value, else
 /// a list of texts separated by commas.
 fn check_variable(name: &str, raw: &str) -> Result<Table, Fault> {
-    let keys: Vec<String> = name[PREFIX.len()..]
-        .to_ascii_lowercase()
-        .split("__")
-        .map(str::to_owned)
-        .collect();
+    let keys: Vec<String> =
+        name[PREFIX.len()..].to_ascii_lowercase().split("__").map(str::to_owned).collect();
     let literal = format!("value = {raw}").parse::<Table>().ok();
     let list = raw.split(',').map(|part| Value::String(part.trim().to_owned()));
     let candidates = [
@@ -214,11 +200,7 @@ fn check_variable(name: &str, raw: &str) -> Result<Table, Fault> {
             Err(error) => message = Some(error.inner().message().to_owned()),
         }
     }
-    Err(Fault {
-        place: name.to_owned(),
-        key: keys.join("."),
-        message: message.unwrap_or_default(),
-    })
+    Err(Fault { place: name.to_owned(), key: keys.join("."), message: message.unwrap_or_default() })
 }
 
 fn nest(keys: &[String], value: Value) -> Table {
@@ -226,11 +208,7 @@ fn nest(keys: &[String], value: Value) -> Table {
         [] => return Table::new(),
         [first, rest @ ..] => (first, rest),
     };
-    let inner = if rest.is_empty() {
-        value
-    } else {
-        Value::Table(nest(rest, value))
-    };
+    let inner = if rest.is_empty() { value } else { Value::Table(nest(rest, value)) };
     Table::from_iter([(first.clone(), inner)])
 }
 

@@ -82,11 +82,7 @@ pub struct BrokerUrl {
 
 impl Default for BrokerUrl {
     fn default() -> Self {
-        Self {
-            host: "localhost".to_owned(),
-            port: 1883,
-            tls: false,
-        }
+        Self { host: "localhost".to_owned(), port: 1883, tls: false }
     }
 }
 
@@ -128,9 +124,7 @@ impl std::str::FromStr for BrokerUrl {
 
 impl<'de> Deserialize<'de> for BrokerUrl {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(D::Error::custom)
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
     }
 }
 
@@ -194,10 +188,8 @@ impl std::str::FromStr for ByteSize {
             "GB" => 1_000_000_000,
             other => return Err(format!("{other:?} is no unit; take B, KiB, MiB, GiB, kB, MB or GB")),
         };
-        let number: u64 = digits
-            .trim()
-            .parse()
-            .map_err(|_| format!("{text:?} is no size such as \"256 MiB\""))?;
+        let number: u64 =
+            digits.trim().parse().map_err(|_| format!("{text:?} is no size such as \"256 MiB\""))?;
         match number.checked_mul(unit) {
             Some(bytes) if bytes > 0 => Ok(Self(bytes)),
             _ => Err(format!("{text:?} must be more than 0 and less than 2^64 bytes")),
@@ -240,9 +232,7 @@ impl Default for Level {
 impl<'de> Deserialize<'de> for Level {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let name = String::deserialize(deserializer)?;
-        name.parse()
-            .map(Self)
-            .map_err(|_| invalid(&name, "off, error, warn, info, debug or trace"))
+        name.parse().map(Self).map_err(|_| invalid(&name, "off, error, warn, info, debug or trace"))
     }
 }
 

@@ -45,9 +45,7 @@ impl Generator {
 
     /// The generator with this name, if there is one.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Torch, Self::Philox]
-            .into_iter()
-            .find(|generator| generator.name() == name)
+        [Self::Torch, Self::Philox].into_iter().find(|generator| generator.name() == name)
     }
 
     /// A source that starts at this seed.
@@ -71,10 +69,7 @@ impl Recorded {
     /// such a draw is filled with NaN.
     pub fn new(draws: Vec<Vec<f32>>) -> (Self, Rc<Cell<usize>>) {
         let missing = Rc::new(Cell::new(0));
-        let recorded = Self {
-            draws: draws.into_iter(),
-            missing: Rc::clone(&missing),
-        };
+        let recorded = Self { draws: draws.into_iter(), missing: Rc::clone(&missing) };
         (recorded, missing)
     }
 }

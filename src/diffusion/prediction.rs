@@ -22,13 +22,7 @@ pub enum PredictionType {
 
 impl PredictionType {
     /// Every kind, in the order of their names' introduction above.
-    pub const ALL: [Self; 5] = [
-        Self::Epsilon,
-        Self::Sample,
-        Self::VPrediction,
-        Self::Score,
-        Self::Flow,
-    ];
+    pub const ALL: [Self; 5] = [Self::Epsilon, Self::Sample, Self::VPrediction, Self::Score, Self::Flow];
 
     /// The name in scheduler_config.json.
     pub fn name(self) -> &'static str {

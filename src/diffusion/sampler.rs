@@ -18,6 +18,9 @@ use super::trajectory::{Net, Walk};
 /// Every family that `denoised` knows.
 pub const FAMILIES: &[Family] = &[ddpm::FAMILY, ddim::FAMILY, heun::FAMILY];
 
+/// Reads settings into a sampler with its plan.
+pub type Build = fn(&mut Settings, &Options) -> Result<Arc<dyn Sampler>, SamplerError>;
+
 /// How a family is called and made.
 #[derive(Debug, Clone, Copy)]
 pub struct Family {
@@ -26,7 +29,7 @@ pub struct Family {
     /// The class's name in scheduler_config.json.
     pub class: &'static str,
     /// Read the settings into a sampler with its plan.
-    pub build: fn(&mut Settings, &Options) -> Result<Arc<dyn Sampler>, SamplerError>,
+    pub build: Build,
 }
 
 /// What a job says about its sampler.
@@ -106,9 +109,7 @@ impl Family {
         FAMILIES
             .iter()
             .find(|family| family.name == name)
-            .ok_or_else(|| SamplerError::Unknown {
-                name: name.to_owned(),
-            })
+            .ok_or_else(|| SamplerError::Unknown { name: name.to_owned() })
     }
 
     /// The family of a class in scheduler_config.json.
@@ -116,9 +117,7 @@ impl Family {
         FAMILIES
             .iter()
             .find(|family| family.class == class)
-            .ok_or_else(|| SamplerError::UnknownClass {
-                class: class.to_owned(),
-            })
+            .ok_or_else(|| SamplerError::UnknownClass { class: class.to_owned() })
     }
 }
 
@@ -137,22 +136,17 @@ fn prediction_type(
     served: &[PredictionType],
 ) -> Result<PredictionType, SettingsError> {
     let name = settings.text("prediction_type", PredictionType::Epsilon.name())?;
-    PredictionType::from_name(&name)
-        .filter(|kind| served.contains(kind))
-        .ok_or_else(|| {
-            let served: Vec<_> = served.iter().map(|kind| kind.name()).collect();
-            let reason = format!("this sampler serves {}", served.join(", "));
-            SettingsError::refused("prediction_type", name, reason)
-        })
+    PredictionType::from_name(&name).filter(|kind| served.contains(kind)).ok_or_else(|| {
+        let served: Vec<_> = served.iter().map(|kind| kind.name()).collect();
+        let reason = format!("this sampler serves {}", served.join(", "));
+        SettingsError::refused("prediction_type", name, reason)
+    })
 }
 
 impl Options {
     fn steps_up_to(&self, most: usize, name: &'static str) -> Result<usize, SamplerError> {
         let steps = self.steps;
-        (1..=most)
-            .contains(&steps)
-            .then_some(steps)
-            .ok_or(SamplerError::Steps { steps, most, name })
+        (1..=most).contains(&steps).then_some(steps).ok_or(SamplerError::Steps { steps, most, name })
     }
 
     fn without_eta(&self) -> Result<(), SamplerError> {

@@ -41,10 +41,7 @@ pub struct Level {
 impl Level {
     /// The level at which ᾱ has this value, 0 ≤ ᾱ ≤ 1.
     pub fn from_alpha_bar(alpha_bar: f64) -> Self {
-        Self {
-            alpha: alpha_bar.sqrt(),
-            sigma: (1.0 - alpha_bar).sqrt(),
-        }
+        Self { alpha: alpha_bar.sqrt(), sigma: (1.0 - alpha_bar).sqrt() }
     }
 }
 
@@ -75,30 +72,22 @@ pub enum ScheduleError {
 impl NoiseSchedule {
     /// The schedule of `steps` time steps between `start` and `end` (used by the linear,
     /// scaled-linear and sigmoid curves).
-    pub fn new(
-        kind: &BetaSchedule,
-        start: f64,
-        end: f64,
-        steps: usize,
-    ) -> Result<Self, ScheduleError> {
+    pub fn new(kind: &BetaSchedule, start: f64, end: f64, steps: usize) -> Result<Self, ScheduleError> {
         if !(1..=100_000).contains(&steps) {
             return Err(ScheduleError::Length(steps));
         }
         let betas: Vec<f64> = match kind {
             BetaSchedule::Linear => linspace(start, end, steps).collect(),
-            BetaSchedule::ScaledLinear => linspace(start.sqrt(), end.sqrt(), steps)
-                .map(|root| round(root) * round(root))
-                .collect(),
+            BetaSchedule::ScaledLinear => {
+                linspace(start.sqrt(), end.sqrt(), steps).map(|root| round(root) * round(root)).collect()
+            }
             BetaSchedule::SquaredCosCapV2 => cosine(steps).collect(),
-            BetaSchedule::Sigmoid => linspace(-6.0, 6.0, steps)
-                .map(|x| (end - start) / (1.0 + (-x).exp()) + start)
-                .collect(),
+            BetaSchedule::Sigmoid => {
+                linspace(-6.0, 6.0, steps).map(|x| (end - start) / (1.0 + (-x).exp()) + start).collect()
+            }
             BetaSchedule::Trained(betas) if betas.len() == steps => betas.clone(),
             BetaSchedule::Trained(betas) => {
-                return Err(ScheduleError::TrainedLength {
-                    given: betas.len(),
-                    expected: steps,
-                });
+                return Err(ScheduleError::TrainedLength { given: betas.len(), expected: steps });
             }
         };
         Self::from_betas(betas)
@@ -107,11 +96,7 @@ impl NoiseSchedule {
     /// The schedule with these β_t, each between 0 and 1.
     pub fn from_betas(betas: Vec<f64>) -> Result<Self, ScheduleError> {
         let betas: Vec<f64> = betas.into_iter().map(round).collect();
-        if let Some((t, &beta)) = betas
-            .iter()
-            .enumerate()
-            .find(|(_, beta)| !(0.0 < **beta && **beta < 1.0))
-        {
+        if let Some((t, &beta)) = betas.iter().enumerate().find(|(_, beta)| !(0.0 < **beta && **beta < 1.0)) {
             return Err(ScheduleError::Beta { t, beta });
         }
         let alphas_cumprod = betas
@@ -121,19 +106,12 @@ impl NoiseSchedule {
                 Some(round(*product))
             })
             .collect();
-        Ok(Self {
-            betas,
-            alphas_cumprod,
-        })
+        Ok(Self { betas, alphas_cumprod })
     }
 
     /// The schedule that a scheduler configuration describes; `start` and `end` are the class's
     /// own defaults for `beta_start` and `beta_end`.
-    pub fn from_settings(
-        settings: &mut Settings,
-        start: f64,
-        end: f64,
-    ) -> Result<Self, SettingsError> {
+    pub fn from_settings(settings: &mut Settings, start: f64, end: f64) -> Result<Self, SettingsError> {
         let steps = settings.count("num_train_timesteps", 1000)?;
         let trained = settings.numbers("trained_betas")?;
         let start = settings.number("beta_start", start)?;
@@ -166,10 +144,8 @@ impl NoiseSchedule {
     pub fn rescaled_to_zero_snr(&self) -> Self {
         let roots: Vec<f64> = self.alphas_cumprod.iter().map(|a| a.sqrt()).collect();
         let (first, last) = (roots[0], roots[roots.len() - 1]);
-        let alphas_cumprod: Vec<f64> = roots
-            .iter()
-            .map(|root| round(((root - last) * first / (first - last)).powi(2)))
-            .collect();
+        let alphas_cumprod: Vec<f64> =
+            roots.iter().map(|root| round(((root - last) * first / (first - last)).powi(2))).collect();
         let betas = alphas_cumprod
             .iter()
             .scan(1.0, |before, now| {
@@ -178,10 +154,7 @@ impl NoiseSchedule {
                 Some(round(1.0 - alpha))
             })
             .collect();
-        Self {
-            betas,
-            alphas_cumprod,
-        }
+        Self { betas, alphas_cumprod }
     }
 
     /// T, the number of time steps of the forward process.
@@ -218,26 +191,12 @@ pub(crate) fn round(x: f64) -> f64 {
 
 /// `n` evenly spaced values from `start` to `end`, both included.
 pub fn linspace(start: f64, end: f64, n: usize) -> impl DoubleEndedIterator<Item = f64> {
-    let step = if n > 1 {
-        (end - start) / (n - 1) as f64
-    } else {
-        0.0
-    };
-    (0..n).map(move |i| {
-        if i + 1 == n && n > 1 {
-            end
-        } else {
-            start + step * i as f64
-        }
-    })
+    let step = if n > 1 { (end - start) / (n - 1) as f64 } else { 0.0 };
+    (0..n).map(move |i| if i + 1 == n && n > 1 { end } else { start + step * i as f64 })
 }
 
 fn cosine(steps: usize) -> impl Iterator<Item = f64> {
-    let alpha_bar = |t: f64| {
-        ((t + 0.008) / 1.008 * std::f64::consts::FRAC_PI_2)
-            .cos()
-            .powi(2)
-    };
+    let alpha_bar = |t: f64| ((t + 0.008) / 1.008 * std::f64::consts::FRAC_PI_2).cos().powi(2);
     (0..steps).map(move |t| {
         let (now, next) = (t as f64 / steps as f64, (t + 1) as f64 / steps as f64);
         (1.0 - alpha_bar(next) / alpha_bar(now)).min(0.999)
@@ -277,14 +236,7 @@ mod tests {
         assert_eq!(beta, ScheduleError::Beta { t: 1, beta: 1.5 });
         let length = NoiseSchedule::new(&BetaSchedule::Linear, 0.1, 0.2, 0).unwrap_err();
         assert_eq!(length, ScheduleError::Length(0));
-        let trained =
-            NoiseSchedule::new(&BetaSchedule::Trained(vec![0.1]), 0.0, 0.0, 2).unwrap_err();
-        assert_eq!(
-            trained,
-            ScheduleError::TrainedLength {
-                given: 1,
-                expected: 2
-            }
-        );
+        let trained = NoiseSchedule::new(&BetaSchedule::Trained(vec![0.1]), 0.0, 0.0, 2).unwrap_err();
+        assert_eq!(trained, ScheduleError::TrainedLength { given: 1, expected: 2 });
     }
 }

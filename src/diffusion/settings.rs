@@ -85,11 +85,7 @@ pub enum SettingsError {
 impl SettingsError {
     /// A value that is understood and not accepted, with the reason.
     pub fn refused(key: &str, value: impl ToString, reason: impl ToString) -> Self {
-        Self::Refused {
-            key: key.to_owned(),
-            value: value.to_string(),
-            reason: reason.to_string(),
-        }
+        Self::Refused { key: key.to_owned(), value: value.to_string(), reason: reason.to_string() }
     }
 }
 
@@ -104,10 +100,7 @@ pub struct Settings {
 impl Settings {
     /// The values that a configuration gives.
     pub fn new(given: BTreeMap<String, Value>) -> Self {
-        Self {
-            given,
-            ..Self::default()
-        }
+        Self { given, ..Self::default() }
     }
 
     fn get(&mut self, key: &str, default: impl FnOnce() -> Value) -> Value {
@@ -165,18 +158,17 @@ impl Settings {
 
     /// Every key that was given or asked for, with what was done with it.
     pub fn report(&self) -> Vec<KeyReport> {
-        let used = self
-            .given
-            .iter()
-            .filter(|(key, _)| !self.defaulted.contains_key(*key))
-            .map(|(key, value)| KeyReport {
-                key: key.clone(),
-                value: value.clone(),
-                treatment: if self.asked.contains(key) {
-                    Treatment::Used
-                } else {
-                    Treatment::NotOfThisSampler
-                },
+        let used =
+            self.given.iter().filter(|(key, _)| !self.defaulted.contains_key(*key)).map(|(key, value)| {
+                KeyReport {
+                    key: key.clone(),
+                    value: value.clone(),
+                    treatment: if self.asked.contains(key) {
+                        Treatment::Used
+                    } else {
+                        Treatment::NotOfThisSampler
+                    },
+                }
             });
         let defaulted = self.defaulted.iter().map(|(key, value)| KeyReport {
             key: key.clone(),
@@ -190,11 +182,7 @@ impl Settings {
 }
 
 fn wrong_type(key: &str, found: &Value, expected: &'static str) -> SettingsError {
-    SettingsError::Type {
-        key: key.to_owned(),
-        found: found.to_string(),
-        expected,
-    }
+    SettingsError::Type { key: key.to_owned(), found: found.to_string(), expected }
 }
 
 #[cfg(test)]
@@ -216,11 +204,7 @@ mod tests {
         assert_eq!(s.number("beta_start", 1e-4), Ok(0.1));
         assert_eq!(s.number("beta_end", 0.02), Ok(0.02));
         assert_eq!(s.numbers("trained_betas"), Ok(None));
-        let report: Vec<_> = s
-            .report()
-            .into_iter()
-            .map(|line| (line.key, line.treatment))
-            .collect();
+        let report: Vec<_> = s.report().into_iter().map(|line| (line.key, line.treatment)).collect();
         let expected = [
             ("beta_end", Treatment::Defaulted),
             ("beta_start", Treatment::Used),
@@ -234,9 +218,6 @@ mod tests {
     #[test]
     fn a_wrong_type_names_key_value_and_expectation() {
         let error = settings().flag("clip_sample", true).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "clip_sample is \"yes\", but must be true or false"
-        );
+        assert_eq!(error.to_string(), "clip_sample is \"yes\", but must be true or false");
     }
 }

@@ -15,10 +15,7 @@ pub enum Spacing {
 
 impl Spacing {
     /// The keys `timestep_spacing` and `steps_offset`; the offset counts for `leading` alone.
-    pub fn from_settings(
-        settings: &mut Settings,
-        default: &str,
-    ) -> Result<(Self, usize), SettingsError> {
+    pub fn from_settings(settings: &mut Settings, default: &str) -> Result<(Self, usize), SettingsError> {
         let spacing = match settings.text("timestep_spacing", default)?.as_str() {
             "linspace" => Self::Linspace,
             "leading" => Self::Leading,
@@ -38,34 +35,22 @@ impl Spacing {
     /// for `linspace` (solvers with fractional time steps use them so).
     pub fn fractional(self, train: usize, steps: usize, offset: usize) -> Vec<f64> {
         match self {
-            Self::Linspace => super::schedule::linspace(0.0, (train - 1) as f64, steps)
-                .rev()
-                .collect(),
+            Self::Linspace => super::schedule::linspace(0.0, (train - 1) as f64, steps).rev().collect(),
             Self::Leading => {
                 let ratio = train / steps;
-                (0..steps)
-                    .rev()
-                    .map(|i| (i * ratio + offset) as f64)
-                    .collect()
+                (0..steps).rev().map(|i| (i * ratio + offset) as f64).collect()
             }
             Self::Trailing => {
                 let ratio = train as f64 / steps as f64;
                 // As many as the reference's floating-point range has, which may be one more.
                 let count = (train as f64 / ratio).ceil() as usize;
-                (0..count)
-                    .map(|i| (train as f64 - i as f64 * ratio).round_ties_even() - 1.0)
-                    .collect()
+                (0..count).map(|i| (train as f64 - i as f64 * ratio).round_ties_even() - 1.0).collect()
             }
         }
     }
 
     /// The time steps, whole, largest first, each below `train`.
-    pub fn visits(
-        self,
-        train: usize,
-        steps: usize,
-        offset: usize,
-    ) -> Result<Vec<usize>, SettingsError> {
+    pub fn visits(self, train: usize, steps: usize, offset: usize) -> Result<Vec<usize>, SettingsError> {
         let times: Vec<usize> = self
             .fractional(train, steps, offset)
             .into_iter()

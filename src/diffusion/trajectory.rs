@@ -100,9 +100,7 @@ pub struct Trajectory {
 
 impl std::fmt::Debug for Trajectory {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Trajectory")
-            .field("mailbox", &self.mailbox)
-            .finish_non_exhaustive()
+        f.debug_struct("Trajectory").field("mailbox", &self.mailbox).finish_non_exhaustive()
     }
 }
 
@@ -110,37 +108,19 @@ impl Trajectory {
     /// Begin at `initial` (standard normal noise, scaled here by the sampler's initial sigma).
     ///
     /// `output_len` is the length of the network's output for one sample.
-    pub fn begin(
-        sampler: Arc<dyn Sampler>,
-        mut initial: Vec<f32>,
-        noise: Noise,
-        output_len: usize,
-    ) -> Self {
+    pub fn begin(sampler: Arc<dyn Sampler>, mut initial: Vec<f32>, noise: Noise, output_len: usize) -> Self {
         let sigma = sampler.initial_sigma() as f32;
         for x in &mut initial {
             *x *= sigma;
         }
-        let mailbox = Rc::new(RefCell::new(Mailbox {
-            output: vec![0.0; output_len],
-            ..Mailbox::default()
-        }));
-        let net = Net {
-            mailbox: Rc::clone(&mailbox),
-            output_len,
-        };
-        Self {
-            walk: sampler.walk(initial, noise, net),
-            mailbox,
-        }
+        let mailbox = Rc::new(RefCell::new(Mailbox { output: vec![0.0; output_len], ..Mailbox::default() }));
+        let net = Net { mailbox: Rc::clone(&mailbox), output_len };
+        Self { walk: sampler.walk(initial, noise, net), mailbox }
     }
 
     /// Let the sampler run up to its next evaluation or its end.
     pub fn poll(&mut self) -> Turn {
-        match self
-            .walk
-            .as_mut()
-            .poll(&mut Context::from_waker(Waker::noop()))
-        {
+        match self.walk.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(sample) => Turn::Done(sample),
             Poll::Pending => Turn::Waiting,
         }

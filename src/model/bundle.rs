@@ -96,16 +96,10 @@ impl Bundle {
             .file_name()
             .map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned());
         if let Some(index) = optional(&directory.join("model_index.json"))? {
-            json::<serde_json::Map<String, serde_json::Value>>(
-                &directory.join("model_index.json"),
-                &index,
-            )?;
+            json::<serde_json::Map<String, serde_json::Value>>(&directory.join("model_index.json"), &index)?;
         }
         let graph = first(directory, &["unet/model.onnx", "transformer/model.onnx", "model.onnx"])?;
-        let scheduler = first(
-            directory,
-            &["scheduler/scheduler_config.json", "scheduler_config.json"],
-        )?;
+        let scheduler = first(directory, &["scheduler/scheduler_config.json", "scheduler_config.json"])?;
         let config = graph.with_file_name("config.json");
         let network: NetworkConfig = match optional(&config)? {
             Some(text) => json(&config, &text)?,
@@ -143,14 +137,12 @@ fn reading(path: &Path) -> impl FnOnce(std::io::Error) -> BundleError {
 }
 
 fn first(directory: &Path, candidates: &[&str]) -> Result<PathBuf, BundleError> {
-    candidates
-        .iter()
-        .map(|candidate| directory.join(candidate))
-        .find(|path| path.is_file())
-        .ok_or_else(|| BundleError::Missing {
+    candidates.iter().map(|candidate| directory.join(candidate)).find(|path| path.is_file()).ok_or_else(
+        || BundleError::Missing {
             directory: directory.to_owned(),
             searched: candidates.iter().map(|&c| c.to_owned()).collect(),
-        })
+        },
+    )
 }
 
 fn optional(path: &Path) -> Result<Option<String>, BundleError> {
@@ -165,18 +157,12 @@ fn json<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> Result<T, Bu
     let mut deserializer = serde_json::Deserializer::from_str(text);
     serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let key = error.path().to_string();
-        BundleError::Content {
-            path: path.to_owned(),
-            fault: format!("{key}: {}", error.into_inner()),
-        }
+        BundleError::Content { path: path.to_owned(), fault: format!("{key}: {}", error.into_inner()) }
     })
 }
 
 fn manifest(path: &Path) -> Result<Manifest, BundleError> {
-    let content = |fault: String| BundleError::Content {
-        path: path.to_owned(),
-        fault,
-    };
+    let content = |fault: String| BundleError::Content { path: path.to_owned(), fault };
     let Some(text) = optional(path)? else {
         return Ok(Manifest::default());
     };
@@ -192,9 +178,5 @@ fn sha256(path: &Path) -> Result<String, BundleError> {
     let mut file = std::fs::File::open(path).map_err(reading(path))?;
     let mut hasher = Sha256::new();
     std::io::copy(&mut file, &mut hasher).map_err(reading(path))?;
-    Ok(hasher
-        .finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect())
+    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }

@@ -42,46 +42,25 @@ impl Embedded {
         };
         let mut options = ModelOptions::with_all_ops();
         options.prepack_weights(true);
-        let model = options
-            .load_file(&bundle.graph)
-            .map_err(|error| load_error(error.to_string()))?;
-        let graph = Graph {
-            inputs: ports(&model, model.input_ids()),
-            outputs: ports(&model, model.output_ids()),
-        };
-        let signature =
-            Signature::resolve(&graph, &bundle.manifest, bundle.network, largest_batch).map_err(
-                |error| ModelError::Signature {
-                    graph: bundle.graph.clone(),
-                    error,
-                },
-            )?;
-        let node = |name: &str| {
-            model
-                .node_id(name)
-                .map_err(|error| load_error(error.to_string()))
-        };
+        let model = options.load_file(&bundle.graph).map_err(|error| load_error(error.to_string()))?;
+        let graph =
+            Graph { inputs: ports(&model, model.input_ids()), outputs: ports(&model, model.output_ids()) };
+        let signature = Signature::resolve(&graph, &bundle.manifest, bundle.network, largest_batch)
+            .map_err(|error| ModelError::Signature { graph: bundle.graph.clone(), error })?;
+        let node = |name: &str| model.node_id(name).map_err(|error| load_error(error.to_string()));
         let class = signature.class.as_ref();
         let inputs = Inputs {
             sample: node(&signature.sample)?,
             time: node(&signature.time.name)?,
             class: class.map(|(name, _)| node(name)).transpose()?,
-            conditions: signature
-                .conditions
-                .iter()
-                .map(|(name, _)| node(name))
-                .collect::<Result<_, _>>()?,
+            conditions: signature.conditions.iter().map(|(name, _)| node(name)).collect::<Result<_, _>>()?,
         };
         Ok(Self {
             output: node(&signature.output)?,
             inputs,
             model,
             signature,
-            origin: Origin {
-                engine: ENGINE,
-                version: "rten 0.27".to_owned(),
-                provider: "cpu".to_owned(),
-            },
+            origin: Origin { engine: ENGINE, version: "rten 0.27".to_owned(), provider: "cpu".to_owned() },
             integers: Vec::new(),
             floats: Vec::new(),
         })
@@ -113,10 +92,7 @@ fn ports(model: &rten::Model, ids: &[NodeId]) -> Vec<Port> {
 }
 
 fn failed(reason: impl ToString) -> EvaluationError {
-    EvaluationError::Engine {
-        engine: ENGINE,
-        reason: format!("{}. {WAY_OUT}", reason.to_string()),
-    }
+    EvaluationError::Engine { engine: ENGINE, reason: format!("{}. {WAY_OUT}", reason.to_string()) }
 }
 
 impl Predictor for Embedded {
@@ -150,20 +126,14 @@ impl Predictor for Embedded {
             Element::F32 | Element::F16 => view(time_shape, &self.floats)?,
             _ => view(time_shape, whole_times)?,
         };
-        let mut inputs = vec![
-            (self.inputs.sample, view(&shape, &batch.samples)?),
-            (self.inputs.time, time),
-        ];
+        let mut inputs = vec![(self.inputs.sample, view(&shape, &batch.samples)?), (self.inputs.time, time)];
         if let Some(class) = self.inputs.class {
             inputs.push((class, view(&[n], classes)?));
         }
         for (&node, values) in self.inputs.conditions.iter().zip(&batch.conditions) {
             inputs.push((node, view(&[n], values)?));
         }
-        let [result] = self
-            .model
-            .run_n(inputs, [self.output], None)
-            .map_err(failed)?;
+        let [result] = self.model.run_n(inputs, [self.output], None).map_err(failed)?;
         let Value::FloatTensor(tensor) = result else {
             return Err(EvaluationError::OutputType);
         };

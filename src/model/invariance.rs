@@ -50,8 +50,5 @@ pub fn batch_dependence(
     };
     let (alone, together) = (evaluate(small)?, evaluate(large)?);
     let differences = alone.iter().zip(&together).map(|(a, b)| (a - b).abs());
-    Ok(BatchDependence {
-        batch: large,
-        difference: differences.fold(0.0, f32::max),
-    })
+    Ok(BatchDependence { batch: large, difference: differences.fold(0.0, f32::max) })
 }

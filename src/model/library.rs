@@ -80,11 +80,7 @@ const DIRECTORY: &str = "/usr/lib/denoised";
 fn named(configured: Option<&Path>) -> Option<PathBuf> {
     configured
         .map(Path::to_owned)
-        .or_else(|| {
-            std::env::var_os("ORT_DYLIB_PATH")
-                .filter(|path| !path.is_empty())
-                .map(PathBuf::from)
-        })
+        .or_else(|| std::env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty()).map(PathBuf::from))
         .or_else(|| newest_in(Path::new(DIRECTORY)))
 }
 
@@ -93,10 +89,7 @@ fn newest_in(directory: &Path) -> Option<PathBuf> {
     std::fs::read_dir(directory)
         .ok()?
         .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| {
-            path.file_name()
-                .is_some_and(|name| name.to_string_lossy().starts_with(BARE_NAME))
-        })
+        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(BARE_NAME)))
         .max()
 }
 
@@ -106,27 +99,17 @@ fn load(path: &Path) -> Result<Runtime, LibraryError> {
         return if runtime.path == path {
             Ok(runtime.clone())
         } else {
-            Err(LibraryError::Other {
-                asked: path.to_owned(),
-                loaded: runtime.path.clone(),
-            })
+            Err(LibraryError::Other { asked: path.to_owned(), loaded: runtime.path.clone() })
         };
     }
-    let failed = |reason: String| LibraryError::Load {
-        path: path.to_owned(),
-        reason,
-    };
+    let failed = |reason: String| LibraryError::Load { path: path.to_owned(), reason };
     let environment = ort::init_from(path)
         .map_err(|error| failed(error.to_string()))?
         .with_name("denoised")
         .with_telemetry(false)
         .build()
         .map_err(|error| failed(error.to_string()))?;
-    let runtime = Runtime {
-        environment,
-        version: version(path),
-        path: path.to_owned(),
-    };
+    let runtime = Runtime { environment, version: version(path), path: path.to_owned() };
     log::info!("loaded ONNX Runtime {} from {}", runtime.version, path.display());
     Ok(loaded.insert(runtime).clone())
 }

@@ -57,10 +57,7 @@ pub struct SampleDescription {
 
 impl Default for SampleDescription {
     fn default() -> Self {
-        Self {
-            kind: SampleKind::Image,
-            range: [-1.0, 1.0],
-        }
+        Self { kind: SampleKind::Image, range: [-1.0, 1.0] }
     }
 }
 
@@ -114,7 +111,7 @@ impl Manifest {
     /// What is wrong beyond the types, as (key, fault).
     pub fn fault(&self) -> Option<(String, String)> {
         let [low, high] = self.sample.range;
-        if !(low < high) {
+        if low.partial_cmp(&high) != Some(std::cmp::Ordering::Less) {
             let fault = format!("is [{low}, {high}], but must rise");
             return Some(("sample.range".to_owned(), fault));
         }

@@ -35,22 +35,13 @@ impl OnnxRuntime {
             inputs: session.inputs().iter().map(port).collect(),
             outputs: session.outputs().iter().map(port).collect(),
         };
-        let signature =
-            Signature::resolve(&graph, &bundle.manifest, bundle.network, options.batch).map_err(
-                |error| ModelError::Signature {
-                    graph: bundle.graph.clone(),
-                    error,
-                },
-            )?;
+        let signature = Signature::resolve(&graph, &bundle.manifest, bundle.network, options.batch)
+            .map_err(|error| ModelError::Signature { graph: bundle.graph.clone(), error })?;
         Ok(Self {
             session,
             columns: Columns::new(&signature),
             signature,
-            origin: Origin {
-                engine: ENGINE,
-                version: runtime.version,
-                provider: provider.to_string(),
-            },
+            origin: Origin { engine: ENGINE, version: runtime.version, provider: provider.to_string() },
         })
     }
 }
@@ -87,11 +78,7 @@ fn session(
     Err(ModelError::Provider { provider, reason })
 }
 
-fn try_provider(
-    runtime: &Runtime,
-    bundle: &Bundle,
-    provider: Provider,
-) -> Result<Session, ort::Error> {
+fn try_provider(runtime: &Runtime, bundle: &Bundle, provider: Provider) -> Result<Session, ort::Error> {
     let mut builder = Session::builder(&runtime.environment)?;
     if let Some(dispatch) = provider.dispatch() {
         builder = builder
@@ -111,18 +98,11 @@ fn port(outlet: &ort::value::Outlet) -> Port {
                 TensorElementType::Int32 => Element::I32,
                 _ => Element::Other,
             },
-            shape
-                .iter()
-                .map(|&n| usize::try_from(n).map_or(Axis::Free, Axis::Fixed))
-                .collect(),
+            shape.iter().map(|&n| usize::try_from(n).map_or(Axis::Free, Axis::Fixed)).collect(),
         ),
         _ => (Element::Other, Vec::new()),
     };
-    Port {
-        name: outlet.name().to_owned(),
-        element,
-        shape,
-    }
+    Port { name: outlet.name().to_owned(), element, shape }
 }
 
 impl Predictor for OnnxRuntime {
@@ -175,10 +155,7 @@ impl Predictor for OnnxRuntime {
 }
 
 fn failed<R>(error: ort::Error<R>) -> EvaluationError {
-    EvaluationError::Engine {
-        engine: ENGINE,
-        reason: error.to_string(),
-    }
+    EvaluationError::Engine { engine: ENGINE, reason: error.to_string() }
 }
 
 /// The batch in the graph's own types, in buffers that are used again.
@@ -205,21 +182,15 @@ impl Columns {
             sample: Column::new(signature.sample_element),
             time: Column::new(signature.time.element),
             class: Column::new(class.map_or(Element::I64, |(_, element)| *element)),
-            conditions: signature
-                .conditions
-                .iter()
-                .map(|(_, element)| Column::new(*element))
-                .collect(),
+            conditions: signature.conditions.iter().map(|(_, element)| Column::new(*element)).collect(),
         }
     }
 
     fn fill(&mut self, batch: &Batch, one_time: bool) {
-        self.sample
-            .fill(batch.samples.iter().map(|&x| f64::from(x)));
+        self.sample.fill(batch.samples.iter().map(|&x| f64::from(x)));
         let times = if one_time { &batch.times[..1] } else { &batch.times };
         self.time.fill(times.iter().copied());
-        self.class
-            .fill(batch.classes.iter().map(|&class| class as f64));
+        self.class.fill(batch.classes.iter().map(|&class| class as f64));
         for (column, values) in self.conditions.iter_mut().zip(&batch.conditions) {
             column.fill(values.iter().map(|&x| f64::from(x)));
         }

@@ -62,18 +62,11 @@ impl Batch {
     }
 
     /// Add a sample that `write` appends, with the conditions' default values.
-    pub fn push(
-        &mut self,
-        write: impl FnOnce(&mut Vec<f32>),
-        time: f64,
-        class: i64,
-        manifest: &Manifest,
-    ) {
+    pub fn push(&mut self, write: impl FnOnce(&mut Vec<f32>), time: f64, class: i64, manifest: &Manifest) {
         write(&mut self.samples);
         self.times.push(time);
         self.classes.push(class);
-        self.conditions
-            .resize_with(manifest.conditions.len(), Vec::new);
+        self.conditions.resize_with(manifest.conditions.len(), Vec::new);
         for (column, condition) in self.conditions.iter_mut().zip(manifest.conditions.values()) {
             column.push(condition.default as f32);
         }

@@ -36,14 +36,9 @@ pub enum ConfigError {
 impl SchedulerConfig {
     /// Read a file.
     pub fn read(path: &Path) -> Result<Self, BundleError> {
-        let text = std::fs::read_to_string(path).map_err(|error| BundleError::Read {
-            path: path.to_owned(),
-            error,
-        })?;
-        Self::parse(path, &text).map_err(|error| BundleError::Scheduler {
-            path: path.to_owned(),
-            error,
-        })
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| BundleError::Read { path: path.to_owned(), error })?;
+        Self::parse(path, &text).map_err(|error| BundleError::Scheduler { path: path.to_owned(), error })
     }
 
     fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
@@ -56,11 +51,7 @@ impl SchedulerConfig {
             .filter(|(key, _)| !key.starts_with('_'))
             .map(|(key, value)| (key.clone(), convert(value)))
             .collect();
-        let config = Self {
-            path: path.to_owned(),
-            class: class.clone(),
-            values,
-        };
+        let config = Self { path: path.to_owned(), class: class.clone(), values };
         config.check()?;
         Ok(config)
     }
@@ -72,11 +63,8 @@ impl SchedulerConfig {
 
     /// The values as JSON, for receipts.
     pub fn to_json(&self) -> Json {
-        let mut object: serde_json::Map<_, _> = self
-            .values
-            .iter()
-            .map(|(key, value)| (key.clone(), to_json(value)))
-            .collect();
+        let mut object: serde_json::Map<_, _> =
+            self.values.iter().map(|(key, value)| (key.clone(), to_json(value))).collect();
         object.insert("_class_name".to_owned(), Json::String(self.class.clone()));
         Json::Object(object)
     }
@@ -84,10 +72,7 @@ impl SchedulerConfig {
     /// Every family reads its keys once, so that a wrong type is found when a bundle is opened.
     fn check(&self) -> Result<(), ConfigError> {
         let family = Family::by_class(&self.class)?;
-        let options = crate::diffusion::sampler::Options {
-            steps: 1,
-            eta: None,
-        };
+        let options = crate::diffusion::sampler::Options { steps: 1, eta: None };
         (family.build)(&mut self.settings(), &options)?;
         Ok(())
     }
@@ -98,13 +83,11 @@ fn convert(json: &Json) -> Value {
     match json {
         Json::Null => Value::Null,
         Json::Bool(flag) => Value::Flag(*flag),
-        Json::Number(number) => number
-            .as_f64()
-            .map_or_else(|| Value::Other(number.to_string()), Value::Number),
-        Json::String(text) => Value::Text(text.clone()),
-        Json::Array(list) => {
-            numbers(list).map_or_else(|| Value::Other(json.to_string()), Value::Numbers)
+        Json::Number(number) => {
+            number.as_f64().map_or_else(|| Value::Other(number.to_string()), Value::Number)
         }
+        Json::String(text) => Value::Text(text.clone()),
+        Json::Array(list) => numbers(list).map_or_else(|| Value::Other(json.to_string()), Value::Numbers),
         Json::Object(_) => Value::Other(json.to_string()),
     }
 }

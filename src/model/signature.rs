@@ -158,9 +158,7 @@ impl Signature {
                 element: number(time)?,
                 shape: time_shape(time, fixed_batch)?,
             },
-            class: class
-                .map(|port| Ok((port.name.clone(), integer(port)?)))
-                .transpose()?,
+            class: class.map(|port| Ok((port.name.clone(), integer(port)?))).transpose()?,
             conditions: conditions
                 .into_iter()
                 .map(|port| Ok((port.name.clone(), floating(port)?)))
@@ -197,17 +195,11 @@ fn find<'a>(
     };
     graph.inputs.iter().find(matches).ok_or_else(|| {
         let inputs: Vec<_> = graph.inputs.iter().map(Port::to_string).collect();
-        SignatureError::Missing {
-            role,
-            inputs: inputs.join(", "),
-        }
+        SignatureError::Missing { role, inputs: inputs.join(", ") }
     })
 }
 
-fn sample_axes(
-    port: &Port,
-    network: NetworkSize,
-) -> Result<(Option<usize>, Vec<usize>), SignatureError> {
+fn sample_axes(port: &Port, network: NetworkSize) -> Result<(Option<usize>, Vec<usize>), SignatureError> {
     let Some((batch, axes)) = port.shape.split_first().filter(|(_, axes)| !axes.is_empty()) else {
         return Err(unfit(port, "a sample needs a batch axis and at least one more"));
     };
@@ -221,11 +213,7 @@ fn sample_axes(
         Axis::Fixed(n) => Ok(*n),
         Axis::Free => {
             let (length, key) = from_config(i);
-            length.ok_or_else(|| SignatureError::FreeAxis {
-                input: port.name.clone(),
-                axis: i + 1,
-                key,
-            })
+            length.ok_or_else(|| SignatureError::FreeAxis { input: port.name.clone(), axis: i + 1, key })
         }
     });
     let shape = shape.collect::<Result<Vec<_>, _>>()?;
@@ -271,10 +259,7 @@ fn floating(port: &Port) -> Result<Element, SignatureError> {
 }
 
 fn unfit(port: &Port, reason: &'static str) -> SignatureError {
-    SignatureError::Unfit {
-        port: port.to_string(),
-        reason,
-    }
+    SignatureError::Unfit { port: port.to_string(), reason }
 }
 
 #[cfg(test)]
@@ -285,19 +270,13 @@ mod tests {
         Port {
             name: name.to_owned(),
             element,
-            shape: shape
-                .iter()
-                .map(|n| n.map_or(Axis::Free, Axis::Fixed))
-                .collect(),
+            shape: shape.iter().map(|n| n.map_or(Axis::Free, Axis::Fixed)).collect(),
         }
     }
 
     fn graph(time: Port) -> Graph {
         Graph {
-            inputs: vec![
-                port("sample", Element::F32, &[None, Some(1), Some(28), Some(28)]),
-                time,
-            ],
+            inputs: vec![port("sample", Element::F32, &[None, Some(1), Some(28), Some(28)]), time],
             outputs: vec![port("out_sample", Element::F32, &[None, None, None, None])],
         }
     }
@@ -336,10 +315,7 @@ mod tests {
         graph.inputs[0].shape[3] = Axis::Free;
         let error = resolve(&graph).unwrap_err();
         assert!(error.to_string().contains("sample_size"), "{error}");
-        let network = NetworkSize {
-            channels: Some(1),
-            size: Some((28, 32)),
-        };
+        let network = NetworkSize { channels: Some(1), size: Some((28, 32)) };
         let signature = Signature::resolve(&graph, &Manifest::default(), network, 8).unwrap();
         assert_eq!(signature.sample_shape, [1, 28, 32]);
     }

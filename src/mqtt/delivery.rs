@@ -93,7 +93,7 @@ impl Delivery {
     }
 
     /// What to hand to the connection now.
-    pub fn next(&mut self) -> Next {
+    pub fn next_step(&mut self) -> Next {
         let Some(limit) = self.connection.filter(|_| self.in_flight.len() < self.window) else {
             return Next::Nothing;
         };
@@ -108,10 +108,7 @@ impl Delivery {
         if message.quality == Quality::AtMostOnce {
             self.bytes -= size;
         } else {
-            self.in_flight.push_back(InFlight {
-                message: message.clone(),
-                packet: None,
-            });
+            self.in_flight.push_back(InFlight { message: message.clone(), packet: None });
         }
         Next::Send(message)
     }
@@ -140,14 +137,11 @@ mod tests {
     use proptest::prelude::*;
 
     fn message(n: usize, quality: Quality) -> Message {
-        Message {
-            quality,
-            ..Message::new("t".to_owned(), n.to_string())
-        }
+        Message { quality, ..Message::new("t".to_owned(), n.to_string()) }
     }
 
     fn sent(delivery: &mut Delivery) -> Vec<String> {
-        std::iter::from_fn(|| match delivery.next() {
+        std::iter::from_fn(|| match delivery.next_step() {
             Next::Send(message) => Some(String::from_utf8(message.payload.to_vec()).unwrap()),
             _ => None,
         })
@@ -158,7 +152,7 @@ mod tests {
     fn what_was_not_acknowledged_is_sent_again_in_order() {
         let mut delivery = Delivery::new(1 << 20, 3);
         (0..5).for_each(|n| delivery.take(message(n, Quality::AtLeastOnce)));
-        assert_eq!(delivery.next(), Next::Nothing);
+        assert_eq!(delivery.next_step(), Next::Nothing);
         delivery.connected(1000);
         assert_eq!(sent(&mut delivery), ["0", "1", "2"]);
         (1..=3).for_each(|packet| delivery.numbered(packet));
@@ -215,7 +209,7 @@ mod tests {
                         on_the_wire.clear();
                     }
                     4 => {
-                        if let Next::Send(message) = delivery.next() {
+                        if let Next::Send(message) = delivery.next_step() {
                             packet = packet % 1000 + 1;
                             delivery.numbered(packet);
                             on_the_wire.push((packet, String::from_utf8(message.payload.to_vec()).unwrap()));

@@ -134,11 +134,7 @@ impl Link {
             generation: 0,
             closing: None,
         };
-        Ok(Self {
-            asks,
-            reports,
-            task: tokio::spawn(state.run()),
-        })
+        Ok(Self { asks, reports, task: tokio::spawn(state.run()) })
     }
 
     /// Deliver what is still here for at most so long, disconnect, and end.
@@ -217,7 +213,7 @@ impl State {
     /// Hand the connection what it may have now.
     fn hand_over(&mut self, connection: &Connection) {
         loop {
-            match self.delivery.next() {
+            match self.delivery.next_step() {
                 Next::Send(message) => connection.publish(message),
                 Next::TooLarge { message, limit } => {
                     self.tidings.push_back(Report::TooLarge { message, limit });
@@ -263,10 +259,7 @@ impl State {
             payload: publish.payload.clone(),
             response_topic: properties.response_topic,
             correlation: properties.correlation_data,
-            receipt: Acknowledgement {
-                connection: self.generation,
-                publish,
-            },
+            receipt: Acknowledgement { connection: self.generation, publish },
         }));
     }
 

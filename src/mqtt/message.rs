@@ -50,11 +50,7 @@ impl Message {
     pub fn packet_size(&self) -> usize {
         const FIXED: usize = 5 + 2 + 4; // header, packet identifier, properties' length
         const PROPERTY: usize = 5; // its identifier and its lengths
-        let user: usize = self
-            .user
-            .iter()
-            .map(|(name, value)| PROPERTY + name.len() + value.len())
-            .sum();
+        let user: usize = self.user.iter().map(|(name, value)| PROPERTY + name.len() + value.len()).sum();
         FIXED
             + 2
             + self.topic.len()

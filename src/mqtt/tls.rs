@@ -41,13 +41,9 @@ pub(super) fn client(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, TlsErr
 }
 
 fn from_file(path: &Path) -> Result<RootCertStore, TlsError> {
-    let fault = |reason: String| TlsError::File {
-        path: path.display().to_string(),
-        reason,
-    };
+    let fault = |reason: String| TlsError::File { path: path.display().to_string(), reason };
     let mut roots = RootCertStore::empty();
-    let certificates =
-        CertificateDer::pem_file_iter(path).map_err(|error| fault(error.to_string()))?;
+    let certificates = CertificateDer::pem_file_iter(path).map_err(|error| fault(error.to_string()))?;
     for certificate in certificates {
         let certificate = certificate.map_err(|error| fault(error.to_string()))?;
         roots.add(certificate).map_err(|error| fault(error.to_string()))?;

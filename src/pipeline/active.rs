@@ -30,15 +30,7 @@ pub(super) struct Active {
 
 impl Active {
     pub(super) fn new(number: u64, job: Job) -> Self {
-        Self {
-            number,
-            job,
-            boarded: 0,
-            finished: 0,
-            evaluated: 0,
-            accepted: Instant::now(),
-            told: None,
-        }
+        Self { number, job, boarded: 0, finished: 0, evaluated: 0, accepted: Instant::now(), told: None }
     }
 
     pub(super) fn elapsed_ms(&self) -> u64 {
@@ -46,9 +38,7 @@ impl Active {
     }
 
     pub(super) fn is_late(&self, now: Instant) -> bool {
-        self.job
-            .deadline
-            .is_some_and(|deadline| now.duration_since(self.accepted) > deadline)
+        self.job.deadline.is_some_and(|deadline| now.duration_since(self.accepted) > deadline)
     }
 
     /// Evaluations done, averaged over the images.
@@ -95,16 +85,8 @@ impl Active {
             z
         });
         Rider::new(
-            Ticket {
-                job: self.number,
-                index,
-            },
-            Trajectory::begin(
-                self.job.sampler.clone(),
-                initial,
-                steps.unwrap_or(generator),
-                output_len,
-            ),
+            Ticket { job: self.number, index },
+            Trajectory::begin(self.job.sampler.clone(), initial, steps.unwrap_or(generator), output_len),
             Guide::of(&self.job, manifest),
             &self.job,
         )

@@ -153,12 +153,7 @@ impl Batcher {
         self.chosen.extend(0..riders.len());
         self.chosen.sort_unstable_by_key(|&i| {
             let rider = &riders[i];
-            (
-                std::cmp::Reverse(rider.priority),
-                rider.last_turn,
-                rider.ticket.job,
-                rider.ticket.index,
-            )
+            (std::cmp::Reverse(rider.priority), rider.last_turn, rider.ticket.job, rider.ticket.index)
         });
         let Some(&first) = self.chosen.first() else {
             return;
@@ -236,11 +231,8 @@ fn evaluate_part(
     }
     predictor.evaluate(batch, part)?;
     let each = part.len() / batch.len();
-    if each * batch.len() != part.len() || each % len != 0 || each == 0 {
-        return Err(EvaluationError::OutputLength {
-            expected: batch.len() * len,
-            found: part.len(),
-        });
+    if each * batch.len() != part.len() || !each.is_multiple_of(len) || each == 0 {
+        return Err(EvaluationError::OutputLength { expected: batch.len() * len, found: part.len() });
     }
     outputs.extend_from_slice(&part[..real * each]);
     batch.clear();
@@ -261,11 +253,8 @@ impl Rider {
             let evaluation = self.evaluations;
             return Some(Arrival::NonFinite { evaluation, t });
         }
-        self.trajectory
-            .answer(|answer| self.guide.combine(outputs, sample_len, answer));
-        let shows = self
-            .preview_every
-            .is_some_and(|every| self.evaluations.is_multiple_of(every));
+        self.trajectory.answer(|answer| self.guide.combine(outputs, sample_len, answer));
+        let shows = self.preview_every.is_some_and(|every| self.evaluations.is_multiple_of(every));
         self.trajectory.watch(shows);
         let turn = self.trajectory.poll();
         arrivals.push((self.ticket, Arrival::Evaluated));

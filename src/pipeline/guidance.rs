@@ -18,9 +18,7 @@ impl Guide {
         let null = manifest.classes.null;
         Self {
             class: job.class.or(null).unwrap_or(0),
-            away: null
-                .filter(|_| job.guidance != 1.0)
-                .map(|null| (null, job.guidance as f32)),
+            away: null.filter(|_| job.guidance != 1.0).map(|null| (null, job.guidance as f32)),
             conditions: job.conditions.clone(),
         }
     }
@@ -31,14 +29,7 @@ impl Guide {
     }
 
     /// Take the `place`-th place: with the class, then without.
-    pub fn push(
-        &self,
-        place: usize,
-        batch: &mut Batch,
-        sample: &[f32],
-        time: f64,
-        manifest: &Manifest,
-    ) {
+    pub fn push(&self, place: usize, batch: &mut Batch, sample: &[f32], time: f64, manifest: &Manifest) {
         let class = match self.away {
             Some((null, _)) if place == 1 => null,
             _ => self.class,

@@ -119,12 +119,7 @@ impl Answers {
 
     /// Why a job is not done.
     pub(super) fn error(&self, id: &str, error: &JobError, reply: Option<&Reply>) -> Vec<Message> {
-        let body = Error {
-            id,
-            code: error.code,
-            field: error.field.as_deref(),
-            message: &error.message,
-        };
+        let body = Error { id, code: error.code, field: error.field.as_deref(), message: &error.message };
         with_reply(self.json(self.topics.error(id), "error", id, &body), reply)
     }
 
@@ -140,11 +135,7 @@ impl Answers {
         vec![Message {
             quality: Quality::AtMostOnce,
             content_type: Some(Format::Png.content_type()),
-            user: vec![
-                ("type", "preview".to_owned()),
-                ("id", id.to_owned()),
-                ("index", index.to_string()),
-            ],
+            user: vec![("type", "preview".to_owned()), ("id", id.to_owned()), ("index", index.to_string())],
             ..Message::new(self.topics.preview(id), png)
         }]
     }

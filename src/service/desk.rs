@@ -109,9 +109,8 @@ impl Desk {
             log::info!("job {id} is in hand already; its repeated request is dropped");
             return (Vec::new(), None);
         }
-        let checked = self.room().and_then(|()| {
-            request.check(&self.models, self.limits, || fastrand::u64(..))
-        });
+        let checked =
+            self.room().and_then(|()| request.check(&self.models, self.limits, || fastrand::u64(..)));
         let job = match checked {
             Ok(job) => job,
             Err(error) => {
@@ -121,7 +120,12 @@ impl Desk {
         };
         log::info!(
             "job {}: {} × {} by {} in {} steps, seed {}",
-            job.id, job.count, job.model.bundle.name, job.sampler_name, job.options.steps, job.seed
+            job.id,
+            job.count,
+            job.model.bundle.name,
+            job.sampler_name,
+            job.options.steps,
+            job.seed
         );
         let in_hand = InHand { reply, delivered: Vec::new() };
         self.in_hand.insert(job.id.clone(), in_hand);
@@ -133,7 +137,10 @@ impl Desk {
             return Err(JobError::new(ErrorCode::Unavailable, "the daemon is stopping; ask again later"));
         }
         if self.in_hand.len() >= self.queue {
-            let message = format!("{} jobs are in hand, as many as are taken (limits.queue); ask again later", self.queue);
+            let message = format!(
+                "{} jobs are in hand, as many as are taken (limits.queue); ask again later",
+                self.queue
+            );
             return Err(JobError::new(ErrorCode::QueueFull, message));
         }
         Ok(())
@@ -201,10 +208,8 @@ impl Desk {
     /// Tell every requester still waiting that nothing will come.
     pub(super) fn give_up(&mut self) -> Vec<Message> {
         let ids: Vec<String> = self.in_hand.keys().cloned().collect();
-        let error = JobError::new(
-            ErrorCode::Unavailable,
-            "the daemon stopped before the job was done; ask again",
-        );
+        let error =
+            JobError::new(ErrorCode::Unavailable, "the daemon stopped before the job was done; ask again");
         ids.iter().flat_map(|id| self.fail(id, &error)).collect()
     }
 
@@ -233,8 +238,5 @@ fn reply(incoming: &Incoming) -> Result<Option<Reply>, JobError> {
         let message = format!("the response topic {topic:?} can't be published to");
         return Err(JobError::new(ErrorCode::BadRequest, message));
     }
-    Ok(Some(Reply {
-        topic: topic.clone(),
-        correlation: incoming.correlation.clone(),
-    }))
+    Ok(Some(Reply { topic: topic.clone(), correlation: incoming.correlation.clone() }))
 }

@@ -59,10 +59,7 @@ impl StateBoard {
             queue: 0,
             models: Vec::new(),
         };
-        Self {
-            state,
-            published: None,
-        }
+        Self { state, published: None }
     }
 
     pub(super) fn ready(&mut self, models: &[ModelCard]) {
@@ -114,11 +111,7 @@ impl StateBoard {
     pub(super) fn message(&mut self, topics: &Topics) -> Message {
         self.published = Some(self.state.clone());
         let json = serde_json::to_vec(&self.state).unwrap_or_default();
-        Message {
-            retain: true,
-            content_type: Some("application/json"),
-            ..Message::new(topics.state(), json)
-        }
+        Message { retain: true, content_type: Some("application/json"), ..Message::new(topics.state(), json) }
     }
 
     pub(super) fn online(&self, topics: &Topics) -> Message {
@@ -131,8 +124,5 @@ impl StateBoard {
 }
 
 fn retained(topics: &Topics, status: &'static str) -> Message {
-    Message {
-        retain: true,
-        ..Message::new(topics.status(), status)
-    }
+    Message { retain: true, ..Message::new(topics.status(), status) }
 }

@@ -229,12 +229,10 @@ fn pass(event: Event<'_>, out: &blocking::SyncSender<Raw>) -> bool {
             out.send(Raw::Preview { job, index, x0 }).is_ok()
         }
         Event::Image { job, receipt, sample } => {
-            let (job, receipt) = (job.clone(), Box::new(receipt));
+            let job = job.clone();
             out.send(Raw::Image { job, receipt, sample }).is_ok()
         }
-        Event::Finished { job, elapsed_ms } => {
-            out.send(news(job, What::Finished { elapsed_ms })).is_ok()
-        }
+        Event::Finished { job, elapsed_ms } => out.send(news(job, What::Finished { elapsed_ms })).is_ok(),
         Event::Failed { job, error } => out.send(news(job, What::Failed(error))).is_ok(),
     }
 }

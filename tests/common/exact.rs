@@ -5,8 +5,7 @@ use std::sync::{Arc, Mutex};
 use denoised::diffusion::prediction::PredictionType;
 use denoised::diffusion::schedule::NoiseSchedule;
 use denoised::model::{
-    Batch, Bundle, Element, EvaluationError, Graph, Model, Origin, Predictor, Signature, TimeInput,
-    TimeShape,
+    Batch, Bundle, Element, EvaluationError, Graph, Model, Origin, Predictor, Signature, TimeInput, TimeShape,
 };
 
 pub const MEAN: f64 = 0.3;
@@ -22,11 +21,7 @@ pub struct Gaussian {
 
 impl Gaussian {
     pub fn new(schedule: &NoiseSchedule, kind: PredictionType, variance_channels: bool) -> Self {
-        Self {
-            sigmas: schedule.sigmas().collect(),
-            kind,
-            variance_channels,
-        }
+        Self { sigmas: schedule.sigmas().collect(), kind, variance_channels }
     }
 
     pub fn evaluate(&self, x: &[f32], t: f64, output: &mut [f32]) {

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use super::{golden, repository};
 
 /// Longer than anything here takes on a slow machine.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// `denoised` with an environment in which nothing of the machine's counts.
 pub fn denoised() -> Command {
@@ -132,12 +132,7 @@ impl Broker {
             format!("listener {port} 127.0.0.1\nallow_anonymous true\n{more}")
         };
         std::fs::write(&configuration, listener).unwrap();
-        let mut broker = Self {
-            port,
-            running: None,
-            configuration,
-            _directory: directory,
-        };
+        let mut broker = Self { port, running: None, configuration, _directory: directory };
         broker.run();
         broker
     }
@@ -184,7 +179,7 @@ impl Daemon {
         let mut command = denoised();
         command.arg("run").arg("--config").arg(&path).env("RUST_LOG", "info");
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-        let (sender, lines) = channel();
+        let (sender, lines) = sync_channel(10_000);
         let stderr = BufReader::new(child.stderr.take().unwrap());
         std::thread::spawn(move || {
             for line in stderr.lines().map_while(Result::ok) {
@@ -192,11 +187,7 @@ impl Daemon {
             }
             let _ = std::fs::remove_file(path);
         });
-        Self {
-            running: Running { child },
-            lines,
-            log: Vec::new(),
-        }
+        Self { running: Running { child }, lines, log: Vec::new() }
     }
 
     /// Read the log up to a line that holds this.
@@ -260,18 +251,32 @@ impl Received {
 }
 
 impl Subscriber {
-    /// Subscribe and wait until the broker has confirmed it.
+    /// Subscribe and wait until the broker has confirmed it; stdbuf has each line come at once.
     pub fn start(broker: &Broker, filter: &str) -> Self {
         let port = broker.port.to_string();
-        let mut child = Command::new("mosquitto_sub")
-            .args(["-V", "5", "-p", &port, "-q", "1", "-t", filter, "-d", "-F", "MESSAGE %r|%t|%C|%D|%P|%x"])
+        let mut child = Command::new("stdbuf")
+            .args([
+                "-oL",
+                "mosquitto_sub",
+                "-V",
+                "5",
+                "-p",
+                &port,
+                "-q",
+                "1",
+                "-t",
+                filter,
+                "-d",
+                "-F",
+                "MESSAGE %r|%t|%C|%D|%P|%x",
+            ])
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
             .expect("mosquitto_sub can't be started; run the tests by tests/run, which installs it");
         let stdout = BufReader::new(child.stdout.take().unwrap());
-        let (sender, lines) = channel();
-        let (ready, subscribed) = channel();
+        let (sender, lines) = sync_channel(10_000);
+        let (ready, subscribed) = sync_channel(10_000);
         std::thread::spawn(move || {
             for line in stdout.lines().map_while(Result::ok) {
                 if line.contains("Subscribed (mid") {
@@ -283,11 +288,7 @@ impl Subscriber {
             }
         });
         subscribed.recv_timeout(PATIENCE).expect("mosquitto_sub did not subscribe");
-        Self {
-            _running: Running { child },
-            lines,
-            seen: Vec::new(),
-        }
+        Self { _running: Running { child }, lines, seen: Vec::new() }
     }
 
     /// The next message that fits.

@@ -49,11 +49,7 @@ pub(super) fn start() -> anyhow::Result<BrokerUrl> {
             }
         })
         .context("starting the broker's thread")?;
-    Ok(BrokerUrl {
-        host: Ipv4Addr::LOCALHOST.to_string(),
-        port,
-        tls: false,
-    })
+    Ok(BrokerUrl { host: Ipv4Addr::LOCALHOST.to_string(), port, tls: false })
 }
 
 fn free_port() -> anyhow::Result<u16> {

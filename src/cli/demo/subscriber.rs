@@ -41,16 +41,9 @@ impl Subscriber {
         options.set_keep_alive(Duration::from_secs(10));
         options.set_max_packet_size(Some(16 << 20));
         let (client, events) = AsyncClient::new(options, 16);
-        let mut this = Self {
-            client,
-            events,
-            topics: Topics::new(root),
-        };
+        let mut this = Self { client, events, topics: Topics::new(root) };
         this.greet(url).await?;
-        this.client
-            .subscribe(format!("{root}/#"), QoS::AtLeastOnce)
-            .await
-            .context("subscribing")?;
+        this.client.subscribe(format!("{root}/#"), QoS::AtLeastOnce).await.context("subscribing")?;
         while !matches!(this.events.poll().await?, Event::Incoming(Packet::SubAck(_))) {}
         Ok(this)
     }

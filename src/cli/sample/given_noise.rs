@@ -22,11 +22,7 @@ pub(super) struct GivenNoise {
 
 impl GivenNoise {
     /// Read the files and check their shapes against the job's.
-    pub(super) fn read(
-        initial: Option<&Path>,
-        steps: Option<&Path>,
-        job: &Job,
-    ) -> anyhow::Result<Self> {
+    pub(super) fn read(initial: Option<&Path>, steps: Option<&Path>, job: &Job) -> anyhow::Result<Self> {
         let shape = &job.model.signature.sample_shape;
         let initial = initial.map(|path| {
             let array = npy::read(path).context("--init-noise")?;
@@ -86,8 +82,5 @@ fn check(array: &ArrayD<f32>, expected: &[usize], flag: &str) -> anyhow::Result<
 }
 
 fn parts(array: &ArrayD<f32>, axis: usize) -> Vec<Vec<f32>> {
-    array
-        .axis_iter(Axis(axis))
-        .map(|part| part.iter().copied().collect())
-        .collect()
+    array.axis_iter(Axis(axis)).map(|part| part.iter().copied().collect()).collect()
 }

@@ -14,10 +14,7 @@ pub struct Philox {
 impl Philox {
     /// Start at a seed.
     pub fn new(seed: u64) -> Self {
-        Self {
-            key: [seed as u32, (seed >> 32) as u32],
-            draw: 0,
-        }
+        Self { key: [seed as u32, (seed >> 32) as u32], draw: 0 }
     }
 }
 
@@ -65,10 +62,7 @@ mod tests {
     /// The known answers of Random123's `kat_vectors`.
     #[test]
     fn philox_gives_the_published_answers() {
-        assert_eq!(
-            philox4x32_10([0; 4], [0; 2]),
-            [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]
-        );
+        assert_eq!(philox4x32_10([0; 4], [0; 2]), [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);
         assert_eq!(
             philox4x32_10([u32::MAX; 4], [u32::MAX; 2]),
             [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]

@@ -24,9 +24,7 @@ impl Mt19937 {
         state[0] = seed as u32;
         for i in 1..N {
             let before = state[i - 1];
-            state[i] = (before ^ (before >> 30))
-                .wrapping_mul(1_812_433_253)
-                .wrapping_add(i as u32);
+            state[i] = (before ^ (before >> 30)).wrapping_mul(1_812_433_253).wrapping_add(i as u32);
         }
         Self { state, next: N }
     }
@@ -77,10 +75,7 @@ pub struct Torch {
 impl Torch {
     /// Start at a seed.
     pub fn new(seed: u64) -> Self {
-        Self {
-            twister: Mt19937::new(seed),
-            kept: None,
-        }
+        Self { twister: Mt19937::new(seed), kept: None }
     }
 
     fn normal_f64(&mut self) -> f64 {
@@ -135,9 +130,7 @@ fn box_muller(block: &mut [f32; 16]) {
 
 /// c0·xⁿ + c1·xⁿ⁻¹ + …, by Horner's rule.
 fn polynomial<const K: usize>(x: f32, coefficients: [f32; K]) -> f32 {
-    coefficients[1..]
-        .iter()
-        .fold(coefficients[0], |sum, c| sum.mul_add(x, *c))
+    coefficients[1..].iter().fold(coefficients[0], |sum, c| sum.mul_add(x, *c))
 }
 
 /// The natural logarithm of a positive number.
@@ -182,10 +175,7 @@ fn sin_cos(x: f32) -> (f32, f32) {
     let x = y.mul_add(-2.418_756_484_985_351_562_5e-4, x);
     let x = y.mul_add(-3.774_894_977_445_941_08e-8, x);
     let z = x * x;
-    let c = polynomial(
-        z,
-        [2.443_315_711_809_948e-5, -1.388_731_625_493_765e-3, 4.166_664_568_298_827e-2],
-    );
+    let c = polynomial(z, [2.443_315_711_809_948e-5, -1.388_731_625_493_765e-3, 4.166_664_568_298_827e-2]);
     let c = (c * z).mul_add(z, -0.5 * z) + 1.0;
     let s = polynomial(z, [-1.951_529_589_1e-4, 8.332_160_873_6e-3, -1.666_665_461_1e-1]);
     let s = (s * z).mul_add(x, x);

@@ -12,11 +12,7 @@ use crate::diffusion::settings::Settings;
 use crate::diffusion::spacing::Spacing;
 use crate::diffusion::trajectory::{Net, Walk};
 
-pub(super) const FAMILY: Family = Family {
-    name: "ddim",
-    class: "DDIMScheduler",
-    build: Ddim::build,
-};
+pub(super) const FAMILY: Family = Family { name: "ddim", class: "DDIMScheduler", build: Ddim::build };
 
 #[derive(Debug)]
 struct Step {
@@ -59,11 +55,7 @@ impl Ddim {
             .into_iter()
             .map(|t| Step::new(t, bars[t], t.checked_sub(back).map_or(last, |s| bars[s]), eta))
             .collect();
-        Ok(Arc::new(Self {
-            steps,
-            estimator,
-            noisy: eta > 0.0,
-        }))
+        Ok(Arc::new(Self { steps, estimator, noisy: eta > 0.0 }))
     }
 }
 
@@ -103,9 +95,7 @@ impl Sampler for Ddim {
                 }
                 // Eq. 12: predicted x_0, direction pointing to x_t, random noise.
                 for (i, x) in x.iter_mut().enumerate() {
-                    *x = step.x0 * estimate.x0[i]
-                        + step.epsilon * estimate.epsilon[i]
-                        + step.sigma * z[i];
+                    *x = step.x0 * estimate.x0[i] + step.epsilon * estimate.epsilon[i] + step.sigma * z[i];
                 }
             }
             x

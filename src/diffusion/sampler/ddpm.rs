@@ -13,11 +13,7 @@ use crate::diffusion::settings::{Settings, SettingsError};
 use crate::diffusion::spacing::Spacing;
 use crate::diffusion::trajectory::{Net, Walk};
 
-pub(super) const FAMILY: Family = Family {
-    name: "ddpm",
-    class: "DDPMScheduler",
-    build: Ddpm::build,
-};
+pub(super) const FAMILY: Family = Family { name: "ddpm", class: "DDPMScheduler", build: Ddpm::build };
 
 /// The variance of x_{t−1} given x_t.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,10 +52,16 @@ impl Ddpm {
             "fixed_large" => Variance::FixedLarge,
             "learned_range" => Variance::LearnedRange,
             "fixed_large_log" => {
-                return Err(refused("fixed_large_log", "diffusers takes the root of a negative logarithm there; fixed_large is what was meant"));
+                return Err(refused(
+                    "fixed_large_log",
+                    "diffusers takes the root of a negative logarithm there; fixed_large is what was meant",
+                ));
             }
             other => {
-                return Err(refused(other, "it is none of fixed_small, fixed_small_log, fixed_large, learned_range"));
+                return Err(refused(
+                    other,
+                    "it is none of fixed_small, fixed_small_log, fixed_large, learned_range",
+                ));
             }
         };
         let (spacing, offset) = Spacing::from_settings(settings, "leading")?;
@@ -77,11 +79,7 @@ impl Ddpm {
                 draws_noise: t > 0,
             })
             .collect();
-        Ok(Arc::new(Self {
-            steps,
-            estimator,
-            variance,
-        }))
+        Ok(Arc::new(Self { steps, estimator, variance }))
     }
 }
 

@@ -34,11 +34,7 @@ impl Estimator {
     ) -> Result<Self, SettingsError> {
         let clip = settings.flag("clip_sample", clip)?;
         let range = settings.number("clip_sample_range", 1.0)? as f32;
-        let bound = if clip {
-            Bound::Clip(range)
-        } else {
-            Bound::None
-        };
+        let bound = if clip { Bound::Clip(range) } else { Bound::None };
         Ok(Self { prediction, bound })
     }
 
@@ -68,12 +64,7 @@ impl Estimator {
 
     /// The buffers for one walk over samples of `len` values.
     pub(super) fn start(self, len: usize) -> Estimate {
-        Estimate {
-            rule: self,
-            x0: vec![0.0; len],
-            epsilon: vec![0.0; len],
-            magnitudes: vec![0.0; len],
-        }
+        Estimate { rule: self, x0: vec![0.0; len], epsilon: vec![0.0; len], magnitudes: vec![0.0; len] }
     }
 }
 
@@ -91,19 +82,13 @@ pub(super) struct Estimate {
 impl Estimate {
     /// Compute x̂_0 from the state and the network's output at `level`.
     pub(super) fn update_x0(&mut self, level: Level, x: &[f32], output: &[f32]) {
-        self.rule
-            .prediction
-            .convert(PredictionType::Sample, level)
-            .apply(x, output, &mut self.x0);
+        self.rule.prediction.convert(PredictionType::Sample, level).apply(x, output, &mut self.x0);
         self.bound();
     }
 
     /// Compute x̂_0 and ε̂.
     pub(super) fn update(&mut self, level: Level, x: &[f32], output: &[f32]) {
-        self.rule
-            .prediction
-            .convert(PredictionType::Epsilon, level)
-            .apply(x, output, &mut self.epsilon);
+        self.rule.prediction.convert(PredictionType::Epsilon, level).apply(x, output, &mut self.epsilon);
         self.update_x0(level, x, output);
     }
 
@@ -133,11 +118,7 @@ fn quantile_of(values: &mut [f32], quantile: f64) -> f32 {
     let rank = quantile * (values.len() - 1) as f64;
     let (_, below, above) = values.select_nth_unstable_by(rank as usize, f32::total_cmp);
     let next = above.iter().copied().fold(f32::INFINITY, f32::min);
-    if next.is_finite() {
-        *below + (next - *below) * rank.fract() as f32
-    } else {
-        *below
-    }
+    if next.is_finite() { *below + (next - *below) * rank.fract() as f32 } else { *below }
 }
 
 #[cfg(test)]
@@ -157,10 +138,7 @@ mod tests {
     fn dynamic_thresholding_pulls_all_values_in() {
         let rule = Estimator {
             prediction: PredictionType::Sample,
-            bound: Bound::Dynamic {
-                quantile: 0.5,
-                most: 10.0,
-            },
+            bound: Bound::Dynamic { quantile: 0.5, most: 10.0 },
         };
         let mut estimate = rule.start(3);
         let level = Level::from_alpha_bar(0.5);

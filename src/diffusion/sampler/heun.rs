@@ -12,11 +12,7 @@ use crate::diffusion::settings::{Settings, SettingsError};
 use crate::diffusion::spacing::Spacing;
 use crate::diffusion::trajectory::{Net, Walk};
 
-pub(super) const FAMILY: Family = Family {
-    name: "heun",
-    class: "HeunDiscreteScheduler",
-    build: Heun::build,
-};
+pub(super) const FAMILY: Family = Family { name: "heun", class: "HeunDiscreteScheduler", build: Heun::build };
 
 /// A noise level to visit.
 #[derive(Debug, Clone, Copy)]
@@ -51,21 +47,14 @@ impl Heun {
         let points: Vec<Point> = spacing
             .fractional(schedule.len(), count, offset)
             .into_iter()
-            .map(|t| Point {
-                t: round(t),
-                sigma: round(interpolate(&sigmas, round(t))),
-            })
+            .map(|t| Point { t: round(t), sigma: round(interpolate(&sigmas, round(t))) })
             .collect();
         let largest = points.iter().fold(0.0, |most: f64, p| most.max(p.sigma));
         let initial_sigma = match spacing {
             Spacing::Leading => (largest * largest + 1.0).sqrt(),
             Spacing::Linspace | Spacing::Trailing => largest,
         };
-        Ok(Arc::new(Self {
-            points,
-            estimator,
-            initial_sigma,
-        }))
+        Ok(Arc::new(Self { points, estimator, initial_sigma }))
     }
 }
 

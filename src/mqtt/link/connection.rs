@@ -77,11 +77,7 @@ impl Connection {
     pub(super) fn open(options: MqttOptions) -> Self {
         let (client, event_loop) = AsyncClient::new(options, REQUESTS);
         let (sender, happenings) = mpsc::channel(64);
-        Self {
-            client,
-            happenings,
-            poller: tokio::spawn(poll(event_loop, sender)),
-        }
+        Self { client, happenings, poller: tokio::spawn(poll(event_loop, sender)) }
     }
 
     /// The next thing that happens; [`Happening::Broken`] is the last.
@@ -91,8 +87,7 @@ impl Connection {
     }
 
     pub(super) fn subscribe(&self, topics: &Topics) {
-        let filters = [topics.request(), topics.cancel()]
-            .map(|topic| Filter::new(topic, QoS::AtLeastOnce));
+        let filters = [topics.request(), topics.cancel()].map(|topic| Filter::new(topic, QoS::AtLeastOnce));
         if let Err(error) = self.client.try_subscribe_many(filters) {
             log::error!("subscribing failed: {error}");
         }
@@ -107,11 +102,7 @@ impl Connection {
         let properties = PublishProperties {
             content_type: message.content_type.map(str::to_owned),
             correlation_data: message.correlation,
-            user_properties: message
-                .user
-                .into_iter()
-                .map(|(name, value)| (name.to_owned(), value))
-                .collect(),
+            user_properties: message.user.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
             ..PublishProperties::default()
         };
         // The channel has more room than the link ever hands over before an acknowledgement;
