@@ -9,10 +9,10 @@ use common::exact::Gaussian;
 use common::{golden, largest_difference, read_json};
 use denoised::diffusion::noise::{Generator, Noise, Recorded};
 use denoised::diffusion::prediction::PredictionType;
-use denoised::diffusion::sampler::{Family, Options};
+use denoised::diffusion::sampler::{self, Options};
 use denoised::diffusion::schedule::NoiseSchedule;
 use denoised::diffusion::settings::{Settings, Value};
-use denoised::diffusion::trajectory::{Trajectory, Turn};
+use denoised::diffusion::trajectory::Turn;
 use denoised::npy;
 
 fn settings(scheduler: &serde_json::Value) -> Settings {
@@ -50,9 +50,9 @@ fn run(case: &serde_json::Value) -> Run {
     let scheduler = &case["scheduler"];
     let class = scheduler["_class_name"].as_str().unwrap();
     let options = Options { steps: case["steps"].as_u64().unwrap() as usize, eta: case["eta"].as_f64() };
-    let family = Family::by_class(class).unwrap();
+    let family = sampler::by_class(class).unwrap();
     let options = if class == "DDIMScheduler" { options } else { Options { eta: None, ..options } };
-    let sampler = (family.build)(&mut settings(scheduler), &options).unwrap();
+    let built = (family.build)(&mut settings(scheduler), &options).unwrap();
     let schedule = NoiseSchedule::from_settings(&mut settings(scheduler), 1e-4, 0.02).unwrap();
     let kind = PredictionType::from_name(scheduler["prediction_type"].as_str().unwrap()).unwrap();
     let learned = scheduler["variance_type"] == "learned_range";
@@ -64,16 +64,16 @@ fn run(case: &serde_json::Value) -> Run {
     } else {
         Vec::new()
     };
-    assert_eq!(draws.len(), sampler.draws(), "{name}: draws");
+    assert_eq!(draws.len(), built.draws(), "{name}: draws");
     let (noise, missing) = Recorded::new(draws);
     let initial: Vec<f32> = npy::read(&golden("samplers/initial.npy")).unwrap().iter().copied().collect();
-    let output_len = initial.len() * sampler.outputs_per_value();
-    let mut trajectory = Trajectory::begin(sampler.clone(), initial, Box::new(noise) as Noise, output_len);
+    let output_len = initial.len() * built.outputs_per_value();
+    let mut trajectory = sampler::begin(built.clone(), initial, Box::new(noise) as Noise, output_len);
     let (mut inputs, mut times) = (Vec::new(), Vec::new());
     loop {
         match trajectory.poll() {
             Turn::Done(sample) => {
-                assert_eq!(inputs.len(), sampler.evaluations(), "{name}: evaluations");
+                assert_eq!(inputs.len(), built.evaluations(), "{name}: evaluations");
                 return Run { inputs, times, sample, missing: missing.get() };
             }
             Turn::Waiting => {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::Failure;
-use crate::diffusion::sampler::{self, Family, Options};
+use crate::diffusion::sampler::{self, Options};
 use crate::diffusion::schedule::NoiseSchedule;
 use crate::diffusion::settings::Treatment;
 use crate::model::{Bundle, EngineKind, Model, TimeShape, batch_dependence};
@@ -70,7 +70,7 @@ fn schedule(bundle: &Bundle) -> Result<(), Failure> {
         bars[bars.len() - 1]
     );
     println!("scheduler    {}", bundle.scheduler.class);
-    let family = Family::by_class(&bundle.scheduler.class)?;
+    let family = sampler::by_class(&bundle.scheduler.class)?;
     let mut settings = bundle.scheduler.settings();
     let options = Options { steps: 1, eta: None };
     (family.build)(&mut settings, &options)?;
@@ -88,7 +88,7 @@ fn schedule(bundle: &Bundle) -> Result<(), Failure> {
 fn samplers(bundle: &Bundle) {
     let options = Options { steps: 1, eta: None };
     for name in sampler::names() {
-        let built = Family::by_name(name)
+        let built = sampler::by_name(name)
             .and_then(|family| (family.build)(&mut bundle.scheduler.settings(), &options));
         match built {
             Ok(_) => println!("sampler      {name}"),

@@ -9,11 +9,7 @@ use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-
-use super::noise::Noise;
-use super::sampler::Sampler;
 
 /// A sampler's future: the finished sample.
 pub type Walk = Pin<Box<dyn Future<Output = Vec<f32>>>>;
@@ -86,7 +82,7 @@ impl Net {
 /// What a poll of a trajectory found.
 #[derive(Debug, PartialEq)]
 pub enum Turn {
-    /// It waits for the evaluation that [`Trajectory::request`] shows.
+    /// It waits for the evaluation that [`Trajectory::input`] shows.
     Waiting,
     /// The sample is finished.
     Done(Vec<f32>),
@@ -105,17 +101,12 @@ impl std::fmt::Debug for Trajectory {
 }
 
 impl Trajectory {
-    /// Begin at `initial` (standard normal noise, scaled here by the sampler's initial sigma).
-    ///
-    /// `output_len` is the length of the network's output for one sample.
-    pub fn begin(sampler: Arc<dyn Sampler>, mut initial: Vec<f32>, noise: Noise, output_len: usize) -> Self {
-        let sigma = sampler.initial_sigma() as f32;
-        for x in &mut initial {
-            *x *= sigma;
-        }
-        let mailbox = Rc::new(RefCell::new(Mailbox { output: vec![0.0; output_len], ..Mailbox::default() }));
+    /// Begin a sampler's walk; `output_len` is the length of the network's output for one sample.
+    pub fn begin(output_len: usize, walk: impl FnOnce(Net) -> Walk) -> Self {
+        let mailbox = Mailbox { output: vec![0.0; output_len], ..Mailbox::default() };
+        let mailbox = Rc::new(RefCell::new(mailbox));
         let net = Net { mailbox: Rc::clone(&mailbox), output_len };
-        Self { walk: sampler.walk(initial, noise, net), mailbox }
+        Self { walk: walk(net), mailbox }
     }
 
     /// Let the sampler run up to its next evaluation or its end.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{ErrorCode, Job, JobError, JobLimits, ModelCard, Request, is_id};
 use crate::diffusion::noise::Generator;
-use crate::diffusion::sampler::{Family, Options, Sampler, SamplerError};
+use crate::diffusion::sampler::{self, Options, Sampler, SamplerError};
 use crate::image::Format;
 
 impl Request {
@@ -91,8 +91,8 @@ impl Request {
             JobError::field(code, field, error)
         };
         let family = match name {
-            Some(name) => Family::by_name(name),
-            None => Family::by_class(&model.bundle.scheduler.class),
+            Some(name) => sampler::by_name(name),
+            None => sampler::by_class(&model.bundle.scheduler.class),
         }
         .map_err(fault)?;
         let sampler = (family.build)(&mut model.bundle.scheduler.settings(), options).map_err(fault)?;

@@ -60,14 +60,8 @@ pub enum BundleError {
         fault: String,
     },
     /// The scheduler's configuration.
-    #[error("{path}: {error}")]
-    Scheduler {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        #[source]
-        error: ConfigError,
-    },
+    #[error(transparent)]
+    Scheduler(#[from] ConfigError),
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
 
-use super::bundle::BundleError;
-use crate::diffusion::sampler::{Family, SamplerError};
+use crate::diffusion::sampler::{self, Options, SamplerError};
 use crate::diffusion::settings::{Settings, Value};
 
 /// A scheduler's configuration as it stands in the file.
@@ -21,7 +20,17 @@ pub struct SchedulerConfig {
 
 /// A scheduler configuration that can't be used.
 #[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
+#[error("{path}: {fault}")]
+pub struct ConfigError {
+    path: PathBuf,
+    fault: Fault,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Fault {
+    /// The file can't be read.
+    #[error("{0}")]
+    Read(#[from] std::io::Error),
     /// The file is no JSON object.
     #[error("{0}")]
     Json(#[from] serde_json::Error),
@@ -35,16 +44,17 @@ pub enum ConfigError {
 
 impl SchedulerConfig {
     /// Read a file.
-    pub fn read(path: &Path) -> Result<Self, BundleError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| BundleError::Read { path: path.to_owned(), error })?;
-        Self::parse(path, &text).map_err(|error| BundleError::Scheduler { path: path.to_owned(), error })
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        std::fs::read_to_string(path)
+            .map_err(Fault::from)
+            .and_then(|text| Self::parse(path, &text))
+            .map_err(|fault| ConfigError { path: path.to_owned(), fault })
     }
 
-    fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+    fn parse(path: &Path, text: &str) -> Result<Self, Fault> {
         let object: BTreeMap<String, Json> = serde_json::from_str(text)?;
         let Some(Json::String(class)) = object.get("_class_name") else {
-            return Err(ConfigError::Class);
+            return Err(Fault::Class);
         };
         let values = object
             .iter()
@@ -70,9 +80,9 @@ impl SchedulerConfig {
     }
 
     /// Every family reads its keys once, so that a wrong type is found when a bundle is opened.
-    fn check(&self) -> Result<(), ConfigError> {
-        let family = Family::by_class(&self.class)?;
-        let options = crate::diffusion::sampler::Options { steps: 1, eta: None };
+    fn check(&self) -> Result<(), Fault> {
+        let family = sampler::by_class(&self.class)?;
+        let options = Options { steps: 1, eta: None };
         (family.build)(&mut self.settings(), &options)?;
         Ok(())
     }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::estimate::Estimator;
-use super::{Family, Options, Sampler, SamplerError, prediction_type};
+use super::family::{Family, Options, Sampler, SamplerError, prediction_type};
 use crate::diffusion::noise::Noise;
 use crate::diffusion::prediction::PredictionType::{Epsilon, Sample, VPrediction};
 use crate::diffusion::process::Posterior;

@@ -1,0 +1,28 @@
+# What one does with this project; `just` lists it.
+
+default:
+    @just --list
+
+# A broker, the daemon and a subscriber in one process: images in demo/
+demo:
+    cargo run --release -- demo
+
+# All tests, with everything that they need
+test *arguments:
+    tests/run {{arguments}}
+
+# What has to hold before a commit
+check:
+    cargo fmt --check
+    cargo clippy --all-targets --locked -- -D warnings
+    cargo clippy --no-default-features --locked -- -D warnings
+    cargo deny check licenses bans sources
+    RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked
+
+# Train a bundle again: digits, ncsn or swissroll (needs models/train/requirements.txt)
+train name minutes="80":
+    cd models/train && python {{name}}.py --minutes {{minutes}} && python export.py {{name}} && python measure.py {{name}}
+
+# Make the golden files again from torch and diffusers (needs models/train/requirements.txt)
+golden:
+    python tests/golden/make_golden.py
