@@ -123,6 +123,34 @@ fn noise_from_files_gives_the_references_samples() {
     assert!(compared >= 5, "only {compared} cases were compared");
 }
 
+/// A time step for each sample, one scalar for all, and one int64 for a batch of exactly two.
+#[test]
+fn graphs_with_other_inputs_draw_the_same_samples_with_both_engines() {
+    let directory = tempfile::tempdir().unwrap();
+    for engine in ["embedded", "onnxruntime"] {
+        let draw = |bundle: &str| {
+            let output = directory.path().join(format!("{engine}-{bundle}.npy"));
+            let more =
+                ["--seed", "3", "--count", "5", "--steps", "7", "--sampler", "ddpm", "--engine", engine];
+            succeeds(sample(&golden(bundle), &more, &output).env("ORT_DYLIB_PATH", onnxruntime()));
+            values(&output)
+        };
+        let expected = draw("gaussian");
+        for bundle in ["gaussian-scalar", "gaussian-fixed"] {
+            let difference = largest_difference(&draw(bundle), &expected);
+            assert!(difference < 1e-5, "{engine}, {bundle}: {difference}");
+        }
+    }
+    for (bundle, told) in [
+        ("gaussian-scalar", "time step    timestep float32, one for the whole batch"),
+        ("gaussian-fixed", "input        noisy float32[2, 1, 4, 5]"),
+    ] {
+        let output = succeeds(denoised().arg("inspect").arg(golden(bundle)));
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.contains(told), "{text}");
+    }
+}
+
 #[test]
 fn wrong_arguments_exit_2_and_name_the_flag() {
     let output = Path::new("unused.png");

@@ -7,10 +7,11 @@ import argparse
 import json
 from pathlib import Path
 
+import diffusers
 import numpy as np
 import onnxruntime
 import torch
-from diffusers import DDPMScheduler
+from diffusers import DDPMScheduler, UNet2DModel
 
 import digits
 import ncsn
@@ -53,8 +54,22 @@ def write_json(file: Path, value: dict):
 
 
 def unet_files(bundle: Path, unet):
-    """config.json and weights for diffusers, and sizes for whoever reads the graph alone."""
+    """The U-Net without the pixel-unshuffle, for diffusers; what it loads must be the same."""
     unet.save_pretrained(bundle / "unet", safe_serialization=True)
+    again = UNet2DModel.from_pretrained(bundle / "unet").eval()
+    labels = torch.tensor([3, 4]) if unet.config.num_class_embeds else None
+    x, t = torch.randn(2, 4, 14, 14), torch.tensor([900, 5])
+    with torch.no_grad():
+        assert torch.equal(unet(x, t, labels).sample, again(x, t, labels).sample)
+
+
+def pipeline_file(bundle: Path):
+    """model_index.json; diffusers then loads the whole directory."""
+    write_json(bundle / "model_index.json", {
+        "_class_name": "DDPMPipeline", "_diffusers_version": diffusers.__version__,
+        "scheduler": ["diffusers", "DDPMScheduler"], "unet": ["diffusers", "UNet2DModel"]})
+    pipeline = diffusers.DDPMPipeline.from_pretrained(bundle)
+    assert pipeline.scheduler.config.prediction_type == "v_prediction"
 
 
 def scheduler_file(bundle: Path, settings: dict):
@@ -69,6 +84,7 @@ def export_digits(work: Path, models: Path):
     graph(network, inputs, bundle / "unet/model.onnx")
     unet_files(bundle, network.unet)
     scheduler_file(bundle, digits.SCHEDULER)
+    pipeline_file(bundle)
 
 
 def export_ncsn(work: Path, models: Path):

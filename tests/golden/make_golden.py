@@ -7,6 +7,7 @@
 noise/      what torch's CPU generator draws for some seeds and sizes
 samplers/   whole trajectories of diffusers' schedulers on a closed-form Gaussian
 gaussian/   that Gaussian as a bundle, for tests of the command line
+gaussian-*/ the same with other kinds of inputs
 """
 
 import json
@@ -142,20 +143,24 @@ def samplers():
     (HERE / "samplers" / "cases.json").write_text(json.dumps(cases, indent=1) + "\n")
 
 
-def gaussian():
-    """The Gaussian for DDPM's schedule as a bundle with a time step for each sample."""
+def gaussian(name, file, timestep, inputs, free):
+    """The Gaussian for DDPM's schedule as a bundle whose graph takes such a time step."""
     scheduler = diffusers.DDPMScheduler()
-    bundle = HERE / "gaussian"
-    scheduler.save_pretrained(bundle / "scheduler")
-    (bundle / "unet").mkdir(parents=True, exist_ok=True)
+    graph = HERE / name / file
+    graph.parent.mkdir(parents=True, exist_ok=True)
+    beside = HERE / name / ("scheduler" if "/" in file else "")
+    scheduler.save_pretrained(beside)
     torch.onnx.export(
-        Gaussian(scheduler.alphas_cumprod), (torch.randn(2, *SHAPE), torch.tensor([5.0, 700.0])),
-        str(bundle / "unet/model.onnx"), dynamo=False, opset_version=17,
-        input_names=["sample", "timestep"], output_names=["out_sample"],
-        dynamic_axes={name: {0: "batch"} for name in ["sample", "timestep", "out_sample"]})
+        Gaussian(scheduler.alphas_cumprod), (torch.randn(2, *SHAPE), timestep), str(graph),
+        dynamo=False, opset_version=17, input_names=inputs, output_names=["out_sample"],
+        dynamic_axes={name: {0: "batch"} for name in free})
 
 
 if __name__ == "__main__":
     noise()
     samplers()
-    gaussian()
+    names = ["sample", "timestep"]
+    gaussian("gaussian", "unet/model.onnx", torch.tensor([5.0, 700.0]), names, [*names, "out_sample"])
+    gaussian("gaussian-scalar", "model.onnx", torch.tensor(5.0), names, ["sample", "out_sample"])
+    gaussian("gaussian-fixed", "model.onnx", torch.tensor([5]), ["noisy", "when"], [])
+    (HERE / "gaussian-fixed/denoised.toml").write_text('[graph]\nsample = "noisy"\ntimestep = "when"\n')
