@@ -23,7 +23,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the daemon
-    Run(run::Arguments),
+    Run(ConfigFile),
     /// A broker, the daemon and a subscriber in one process: images in demo/
     #[cfg(feature = "demo")]
     Demo(demo::Arguments),
@@ -32,7 +32,7 @@ enum Command {
     /// Tell what a model is, and what each key of its scheduler does
     Inspect(inspect::Arguments),
     /// Check a configuration and tell every fault
-    CheckConfig(check_config::Arguments),
+    CheckConfig(ConfigFile),
 }
 
 /// Why a command failed, with the process's exit code.
@@ -66,6 +66,14 @@ pub fn run() -> Result<(), Failure> {
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::CheckConfig(arguments) => check_config::run(&arguments),
     }
+}
+
+/// Where the configuration stands.
+#[derive(Debug, clap::Args)]
+struct ConfigFile {
+    /// The configuration's file [default: /etc/denoised/config.toml, if there]
+    #[arg(long)]
+    config: Option<std::path::PathBuf>,
 }
 
 /// The configuration of a file, or of the default places.

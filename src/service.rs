@@ -9,9 +9,11 @@ mod desk;
 mod state;
 mod worker;
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::config::{BrokerUrl, Config};
 use crate::mqtt::link::{Ask, Incoming, Link, Report, Settings};
@@ -22,6 +24,8 @@ use worker::{Tidings, Worker};
 
 /// How long a stopping daemon works on and delivers.
 const DRAIN: Duration = Duration::from_secs(10);
+/// How much may wait for the link before nothing new is taken in.
+const OUT: usize = 256;
 /// How often a changed state is published at most.
 const STATE_EVERY: Duration = Duration::from_secs(1);
 
@@ -43,79 +47,159 @@ pub enum ServiceError {
     /// A model can't be loaded.
     #[error("{0}")]
     Model(String),
-    /// The worker ended by itself, which is a fault of this program.
-    #[error("the worker ended unexpectedly: {0}")]
-    Worker(String),
+    /// A part ended by itself, which is a fault of this program.
+    #[error("{0} ended unexpectedly: {1}")]
+    Ended(&'static str, String),
 }
 
 /// Serve until `stop` holds true; then finish what is in hand, say goodbye and return.
 pub async fn run(config: &Config, mut stop: watch::Receiver<bool>) -> Result<(), ServiceError> {
     let topics = Topics::new(config.root());
-    let mut link = Link::open(settings(config)?, topics.clone())?;
-    let mut worker = Worker::start(config);
-    let mut board = StateBoard::new(config.node.as_str());
-    let mut desk = Desk::new(config, topics.clone());
-    // Requests that came before the models were loaded; the broker sends only so many.
-    let mut early = Vec::new();
-    let mut draining = None;
-    let mut changed = tokio::time::interval(STATE_EVERY);
-    changed.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let outcome = loop {
-        if draining.is_some() && desk.is_idle() {
-            break Ok(());
-        }
-        let out = tokio::select! {
-            report = link.reports.recv() => match report {
-                Some(Report::Connected) => vec![board.online(&topics), board.message(&topics)],
-                Some(Report::Incoming(incoming)) if !desk.takes_requests() => {
-                    early.push(incoming);
-                    Vec::new()
-                }
-                Some(Report::Incoming(incoming)) => receive(incoming, &mut desk, &mut worker, &link).await,
-                Some(Report::TooLarge { message, limit }) => desk.too_large(&message, limit),
-                None => break Err(ServiceError::Worker("the link to the broker ended".to_owned())),
-            },
-            tidings = worker.tidings.recv() => match tidings {
-                Some(Tidings::Ready(models)) => {
-                    board.ready(&models);
-                    desk.open(models);
-                    let mut out = vec![board.message(&topics)];
-                    for incoming in early.drain(..) {
-                        out.extend(receive(incoming, &mut desk, &mut worker, &link).await);
+    let mut service = Service {
+        link: Link::open(settings(config)?, topics.clone())?,
+        worker: Worker::start(config),
+        board: StateBoard::new(config.node.as_str()),
+        desk: Desk::new(config, topics.clone()),
+        topics,
+        out: VecDeque::new(),
+        early: Vec::new(),
+    };
+    let outcome = service.serve(&mut stop).await;
+    service.end().await;
+    outcome
+}
+
+/// The task in the middle. It never waits for one of its neighbours alone, so that none of them
+/// can hold up another: what goes out waits in `out`.
+struct Service {
+    link: Link,
+    worker: Worker,
+    desk: Desk,
+    board: StateBoard,
+    topics: Topics,
+    /// What the link is still to be asked. While it is long, nothing new is taken in.
+    out: VecDeque<Ask>,
+    /// Requests that came before the models were loaded; the broker sends only so many.
+    early: Vec<Incoming>,
+}
+
+impl Service {
+    async fn serve(&mut self, stop: &mut watch::Receiver<bool>) -> Result<(), ServiceError> {
+        let mut draining = None;
+        let mut changed = tokio::time::interval(STATE_EVERY);
+        changed.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let asks = self.link.asks.clone();
+        while draining.is_none() || !self.desk.is_idle() {
+            let open = self.out.len() < OUT;
+            tokio::select! {
+                report = self.link.reports.recv(), if open => match report {
+                    Some(report) => self.hear(report),
+                    None => return Err(ServiceError::Ended("the link to the broker", String::new())),
+                },
+                tidings = self.worker.tidings.recv(), if open => match tidings {
+                    Some(tidings) => self.learn(tidings)?,
+                    None => return Err(ServiceError::Ended("the worker", self.worker.why_ended())),
+                },
+                Ok(permit) = asks.reserve(), if !self.out.is_empty() => {
+                    if let Some(ask) = self.out.pop_front() {
+                        permit.send(ask);
                     }
-                    out
                 }
-                Some(Tidings::Unable(reason)) => break Err(ServiceError::Model(reason)),
-                Some(Tidings::Pace { model, ms_per_nfe }) => {
-                    board.pace(&model, ms_per_nfe);
-                    Vec::new()
+                _ = changed.tick() => {
+                    self.board.queue(self.desk.in_hand());
+                    if self.board.is_stale() {
+                        self.publish_state();
+                    }
                 }
-                Some(Tidings::Job(news)) => desk.tell(news),
-                None => break Err(ServiceError::Worker(worker.why_ended())),
-            },
-            _ = changed.tick() => {
-                board.queue(desk.in_hand());
-                if board.is_stale() { vec![board.message(&topics)] } else { Vec::new() }
+                () = stopped(stop), if draining.is_none() => {
+                    log::info!("stopping: {} jobs in hand, at most {DRAIN:?} more", self.desk.in_hand());
+                    draining = Some(Instant::now() + DRAIN);
+                    self.desk.close();
+                    self.board.phase(Phase::Draining);
+                    self.publish_state();
+                }
+                () = tokio::time::sleep_until(draining.unwrap_or_else(Instant::now)), if draining.is_some() => {
+                    let unfinished = self.desk.give_up();
+                    self.publish(unfinished);
+                }
             }
-            () = stopped(&mut stop), if draining.is_none() => {
-                log::info!("stopping: {} jobs in hand, at most {DRAIN:?} more", desk.in_hand());
-                draining = Some(tokio::time::Instant::now() + DRAIN);
-                desk.close();
-                board.phase(Phase::Draining);
-                vec![board.message(&topics)]
+        }
+        Ok(())
+    }
+
+    fn publish(&mut self, messages: Vec<Message>) {
+        self.out.extend(messages.into_iter().map(Ask::Send));
+    }
+
+    fn publish_state(&mut self) {
+        let message = self.board.message(&self.topics);
+        self.out.push_back(Ask::Send(message));
+    }
+
+    fn hear(&mut self, report: Report) {
+        match report {
+            Report::Connected => {
+                let online = self.board.online(&self.topics);
+                self.publish(vec![online]);
+                self.publish_state();
             }
-            () = tokio::time::sleep_until(draining.unwrap_or_else(tokio::time::Instant::now)), if draining.is_some() => {
-                let left = desk.give_up();
-                send(&link, left).await;
-                break Ok(());
+            Report::Incoming(incoming) if !self.desk.takes_requests() => self.early.push(incoming),
+            Report::Incoming(incoming) => self.receive(incoming),
+            Report::TooLarge { message, limit } => {
+                let answers = self.desk.too_large(&message, limit);
+                self.publish(answers);
+            }
+        }
+    }
+
+    /// Take a message in; it is acknowledged once what follows from it is decided.
+    fn receive(&mut self, incoming: Incoming) {
+        let (answers, command) = self.desk.receive(&incoming);
+        if let Some(command) = command {
+            self.worker.order(command);
+        }
+        self.publish(answers);
+        self.out.push_back(Ask::Acknowledge(incoming.receipt));
+    }
+
+    fn learn(&mut self, tidings: Tidings) -> Result<(), ServiceError> {
+        match tidings {
+            Tidings::Ready(models) => {
+                self.board.ready(&models);
+                self.desk.open(models);
+                self.publish_state();
+                for incoming in std::mem::take(&mut self.early) {
+                    self.receive(incoming);
+                }
+            }
+            Tidings::Unable(reason) => return Err(ServiceError::Model(reason)),
+            Tidings::Pace { model, ms_per_nfe } => self.board.pace(&model, ms_per_nfe),
+            Tidings::Job(news) => {
+                let answers = self.desk.tell(news);
+                self.publish(answers);
+            }
+        }
+        Ok(())
+    }
+
+    /// Deliver what is still to be said, say offline, and let go of worker and link.
+    async fn end(mut self) {
+        self.worker.stop();
+        let offline = self.board.offline(&self.topics);
+        self.publish(vec![offline]);
+        let asks = self.link.asks.clone();
+        let rest = async {
+            for ask in self.out {
+                if asks.send(ask).await.is_err() {
+                    return;
+                }
             }
         };
-        send(&link, out).await;
-    };
-    worker.stop();
-    send(&link, vec![board.offline(&topics)]).await;
-    link.close(DRAIN).await;
-    outcome
+        if tokio::time::timeout(DRAIN, rest).await.is_err() {
+            log::error!("what was still to be said could not be delivered in {DRAIN:?}");
+        }
+        self.link.close(DRAIN).await;
+    }
 }
 
 async fn stopped(stop: &mut watch::Receiver<bool>) {
@@ -123,23 +207,6 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     if stop.wait_for(|&stop| stop).await.is_err() {
         std::future::pending::<()>().await;
     }
-}
-
-async fn send(link: &Link, messages: Vec<Message>) {
-    for message in messages {
-        // The link ends only after this task has; its end is seen at its reports.
-        let _ = link.asks.send(Ask::Send(message)).await;
-    }
-}
-
-/// Take a message in; it is acknowledged once what follows from it is decided.
-async fn receive(incoming: Incoming, desk: &mut Desk, worker: &mut Worker, link: &Link) -> Vec<Message> {
-    let (answers, command) = desk.receive(&incoming);
-    if let Some(command) = command {
-        worker.order(command).await;
-    }
-    let _ = link.asks.send(Ask::Acknowledge(incoming.receipt)).await;
-    answers
 }
 
 fn settings(config: &Config) -> Result<Settings, ServiceError> {

@@ -281,6 +281,17 @@ fn a_model_that_cant_be_loaded_ends_the_daemon_with_the_reason() {
 }
 
 #[test]
+fn under_journald_every_line_has_its_priority() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "[mqtt]\nurl = \"mqtt://127.0.0.1:1\"\n[models]\npaths = [\"/nowhere\"]\n")
+        .unwrap();
+    let mut command = denoised();
+    command.env("JOURNAL_STREAM", "8:1").arg("run").arg("--config").arg(file.path());
+    let words = fails(&mut command, 1);
+    assert!(words.contains("<6>loading /nowhere"), "{words}");
+}
+
+#[test]
 fn a_configuration_with_an_unknown_key_exits_2() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "[mqtt]\nhost = \"x\"\n").unwrap();

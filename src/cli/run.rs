@@ -1,23 +1,13 @@
 //! `denoised run`: the daemon.
 
-use std::path::PathBuf;
-
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use super::Failure;
+use super::{ConfigFile, Failure};
 
-/// What `run` takes.
-#[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
-    /// The configuration's file [default: /etc/denoised/config.toml, if there]
-    #[arg(long)]
-    config: Option<PathBuf>,
-}
-
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let config = super::configuration(arguments.config.as_deref())?;
+pub(super) fn run(file: &ConfigFile) -> Result<(), Failure> {
+    let config = super::configuration(file.config.as_deref())?;
     super::start_log(config.log.level.0);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

@@ -239,6 +239,28 @@ mod tests {
     }
 
     #[test]
+    fn the_example_holds_every_key_with_its_default() {
+        let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/config.toml");
+        assert_eq!(load(Some(&example), []).unwrap(), Config::default());
+        let text = std::fs::read_to_string(example).unwrap();
+        let faulty = with_file(
+            "x = 1\n[mqtt]\nx = 1\n[models]\nx = 1\n[engine]\nx = 1\n[spool]\nx = 1\n[limits]\nx = 1\n[log]\nx = 1\n",
+        );
+        let ConfigErrors(faults) = faulty.unwrap_err();
+        assert_eq!(faults.len(), 7);
+        // What an unknown key is told are all keys of its section.
+        for fault in faults {
+            for key in fault.message.split('`').skip(3).step_by(2) {
+                let documented = text.lines().any(|line| {
+                    let line = line.trim_start_matches('#');
+                    line.starts_with(&format!("{key} =")) || line == format!("[{key}]")
+                });
+                assert!(documented, "{key} is not in the example");
+            }
+        }
+    }
+
+    #[test]
     fn all_faults_are_told_with_line_and_key() {
         let text = "node = \"a b\"\n\n[mqtt]\nurll = \"x\"\nqos = 7\n[limits]\nsteps = 0\n\
                     [engine]\nproviders = [\"cpu\", \"tpu\"]\n[nonsense]\n";

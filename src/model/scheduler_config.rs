@@ -106,6 +106,7 @@ fn to_json(value: &Value) -> Json {
     match value {
         Value::Null => Json::Null,
         Value::Flag(flag) => (*flag).into(),
+        Value::Number(number) if number.fract() == 0.0 && number.abs() < 1e15 => (*number as i64).into(),
         Value::Number(number) => (*number).into(),
         Value::Text(text) | Value::Other(text) => text.as_str().into(),
         Value::Numbers(numbers) => numbers.as_slice().into(),

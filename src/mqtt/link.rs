@@ -133,6 +133,7 @@ impl Link {
             pause: SHORTEST_PAUSE,
             generation: 0,
             closing: None,
+            met: false,
         };
         Ok(Self { asks, reports, task: tokio::spawn(state.run()) })
     }
@@ -161,6 +162,8 @@ struct State {
     pause: Duration,
     generation: u64,
     closing: Option<Instant>,
+    /// Whether the broker ever accepted us; one that did not has nothing to be told.
+    met: bool,
 }
 
 impl State {
@@ -228,6 +231,7 @@ impl State {
             Happening::Connected { largest_packet } => {
                 log::info!("connected to the broker at {}", self.address);
                 self.pause = SHORTEST_PAUSE;
+                self.met = true;
                 connection.subscribe(&self.topics);
                 let limit = largest_packet.map_or(self.own_limit, |n| n.min(self.own_limit));
                 self.delivery.connected(limit);
@@ -272,7 +276,10 @@ impl State {
                     connection.acknowledge(&receipt.publish);
                 }
             }
-            Some(Ask::Close(patience)) => self.closing = Some(Instant::now() + patience),
+            Some(Ask::Close(patience)) => {
+                let patience = if self.met { patience } else { Duration::ZERO };
+                self.closing = Some(Instant::now() + patience);
+            }
             None => self.closing = Some(Instant::now()),
         }
     }

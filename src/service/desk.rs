@@ -19,6 +19,7 @@ use crate::mqtt::{Input, Message, Topics, is_topic};
 struct InHand {
     reply: Option<Reply>,
     delivered: Vec<Delivered>,
+    cancelled: bool,
 }
 
 /// All requests in hand.
@@ -127,7 +128,7 @@ impl Desk {
             job.options.steps,
             job.seed
         );
-        let in_hand = InHand { reply, delivered: Vec::new() };
+        let in_hand = InHand { reply, delivered: Vec::new(), cancelled: false };
         self.in_hand.insert(job.id.clone(), in_hand);
         (Vec::new(), Some(Command::Draw(Box::new(job))))
     }
@@ -157,20 +158,21 @@ impl Desk {
         (self.answers.error(&id, &error, reply.as_ref()), None)
     }
 
-    fn cancel(&self, payload: &Bytes) -> (Vec<Message>, Option<Command>) {
-        match serde_json::from_slice(payload) {
-            Ok(Cancellation { id }) if self.in_hand.contains_key(&id) => {
-                (Vec::new(), Some(Command::Cancel(id)))
-            }
-            Ok(Cancellation { id }) => {
-                log::info!("there is no job {id:?} to cancel");
-                (Vec::new(), None)
-            }
+    fn cancel(&mut self, payload: &Bytes) -> (Vec<Message>, Option<Command>) {
+        let Cancellation { id } = match serde_json::from_slice(payload) {
+            Ok(cancellation) => cancellation,
             Err(error) => {
                 let message = format!("a cancellation looks like {{\"id\": \"…\"}}: {error}");
-                self.refuse(None, None, JobError::new(ErrorCode::BadRequest, message))
+                return self.refuse(None, None, JobError::new(ErrorCode::BadRequest, message));
             }
-        }
+        };
+        let Some(job) = self.in_hand.get_mut(&id) else {
+            log::info!("there is no job {id:?} to cancel");
+            return (Vec::new(), None);
+        };
+        // The worker is told but once; it has room for one cancelling a job.
+        let first = !std::mem::replace(&mut job.cancelled, true);
+        (Vec::new(), first.then_some(Command::Cancel(id)))
     }
 
     /// What is told of a job's news.

@@ -70,7 +70,7 @@ const PACE_EVERY: Duration = Duration::from_secs(1);
 impl Worker {
     /// Begin to load the models.
     pub(super) fn start(config: &Config) -> Self {
-        let (commands, ordered) = mpsc::channel(64);
+        let (commands, ordered) = mpsc::channel(2 * config.limits.queue.0 as usize);
         let (tidings, told) = mpsc::channel(64);
         let (raw, to_encode) = blocking::sync_channel(RAW);
         let paths = config.models.paths.clone();
@@ -89,11 +89,14 @@ impl Worker {
         }
     }
 
-    /// Tell it what to do; it hears at its next evaluation.
-    pub(super) async fn order(&mut self, command: Command) {
-        if let Some(commands) = &self.commands {
+    /// Tell it what to do; it hears before its next evaluation.
+    ///
+    /// There is room for one drawing and one cancelling of every job that may be in hand, so this
+    /// never waits, and a worker that waits for its tidings to be read can't hold the reader up.
+    pub(super) fn order(&self, command: Command) {
+        if let Some(Err(error)) = self.commands.as_ref().map(|commands| commands.try_send(command)) {
             // A worker that has ended is noticed where its tidings are read.
-            let _ = commands.send(command).await;
+            log::error!("the worker does not hear: {error}");
         }
     }
 
