@@ -149,13 +149,16 @@ impl Pipeline {
         }
     }
 
-    /// Let images ride while there is room, the first jobs' first.
+    /// Let images ride while there is room, the first jobs' first; one image of every job rides
+    /// even so, lest a long job keep all others out.
     fn board(&mut self) {
         let signature = self.model.predictor.signature();
         let room = signature.largest_batch * BATCHES_ON_THE_WAY;
         let output_len = signature.sample_len() * self.model.outputs_per_value;
         for active in &mut self.jobs {
-            while self.batcher.riding() < room && active.boarded < active.job.count {
+            while active.boarded < active.job.count
+                && (self.batcher.riding() < room || active.boarded == active.finished)
+            {
                 let index = active.boarded;
                 active.boarded += 1;
                 let given = self.given_noise.as_mut();

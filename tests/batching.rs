@@ -182,10 +182,18 @@ fn a_short_job_is_not_stuck_behind_a_long_one_and_priority_goes_first() {
     let card = ModelCard::of(pipeline.model());
     let request = |id: &str, steps, count, priority| json!({"id": id, "sampler": "ddpm", "steps": steps, "count": count, "seed": 1, "priority": priority});
     let mut seen = Seen::default();
-    pipeline.accept(job(&card, request("long", 300, 4, 0)));
+    // More images than ride at once.
+    pipeline.accept(job(&card, request("long", 300, 20, 0)));
     pipeline.turn(&mut |event| seen.note(event));
     pipeline.accept(job(&card, request("short", 10, 1, 0)));
     pipeline.accept(job(&card, request("urgent", 10, 2, 5)));
+    let mut turns = 0;
+    while seen.finished.len() < 2 {
+        pipeline.turn(&mut |event| seen.note(event));
+        turns += 1;
+    }
+    // Each of its ten evaluations waits for the other riders' one at most, two at a time.
+    assert!(turns < 100, "the short job took {turns} turns");
     seen.drain(&mut pipeline);
     assert_eq!(seen.finished, ["urgent", "short", "long"]);
 }
