@@ -205,7 +205,7 @@ fn noise_of_another_shape_or_too_few_draws_is_refused() {
 #[test]
 fn a_broken_bundle_is_named_with_the_file_and_the_fault() {
     type Damage = fn(&Path);
-    let cases: [(&str, Damage, &str); 7] = [
+    let cases: [(&str, Damage, &str); 8] = [
         (
             "graph",
             |b| std::fs::remove_file(b.join("unet/model.onnx")).unwrap(),
@@ -221,6 +221,18 @@ fn a_broken_bundle_is_named_with_the_file_and_the_fault() {
             "type",
             |b| edit(b, "scheduler/scheduler_config.json", "\"beta_end\": 0.02", "\"beta_end\": \"much\""),
             "beta_end is \"much\", but must be a number",
+        ),
+        (
+            "range",
+            |b| {
+                edit(
+                    b,
+                    "scheduler/scheduler_config.json",
+                    "\"clip_sample_range\": 1.0",
+                    "\"clip_sample_range\": -1.0",
+                )
+            },
+            "clip_sample_range = -1 is refused: it must be more than 0",
         ),
         (
             "class",

@@ -33,7 +33,7 @@ impl Estimator {
         clip: bool,
     ) -> Result<Self, SettingsError> {
         let clip = settings.flag("clip_sample", clip)?;
-        let range = settings.number("clip_sample_range", 1.0)? as f32;
+        let range = positive(settings, "clip_sample_range")?;
         let bound = if clip { Bound::Clip(range) } else { Bound::None };
         Ok(Self { prediction, bound })
     }
@@ -47,7 +47,7 @@ impl Estimator {
         let clipping = Self::clipping(settings, prediction, clip)?;
         let thresholding = settings.flag("thresholding", false)?;
         let quantile = settings.number("dynamic_thresholding_ratio", 0.995)?;
-        let most = settings.number("sample_max_value", 1.0)? as f32;
+        let most = positive(settings, "sample_max_value")?;
         if !thresholding {
             return Ok(clipping);
         }
@@ -66,6 +66,15 @@ impl Estimator {
     pub(super) fn start(self, len: usize) -> Estimate {
         Estimate { rule: self, x0: vec![0.0; len], epsilon: vec![0.0; len], magnitudes: vec![0.0; len] }
     }
+}
+
+/// A key whose default is 1 and which bounds a range, so that it must be more than 0.
+fn positive(settings: &mut Settings, key: &str) -> Result<f32, SettingsError> {
+    let value = settings.number(key, 1.0)?;
+    if value as f32 > 0.0 {
+        return Ok(value as f32);
+    }
+    Err(SettingsError::refused(key, value, "it must be more than 0"))
 }
 
 /// One walk's estimates, in buffers that are used again at every step.
