@@ -10,5 +10,6 @@ pub mod process;
 pub mod sampler;
 pub mod schedule;
 pub mod settings;
+pub mod sigmas;
 pub mod spacing;
 pub mod trajectory;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::diffusion::noise::Generator;
-use crate::diffusion::sampler::{Options, Sampler};
+use crate::diffusion::sampler::{Known, Options, Sampler};
 use crate::image::Format;
 use crate::model::{Bundle, Model, Origin, Signature};
 
@@ -35,6 +35,9 @@ pub struct Request {
     pub guidance: Option<f64>,
     /// η of DDIM.
     pub eta: Option<f64>,
+    /// The part of the sample that is known, which no message carries.
+    #[serde(skip)]
+    pub known: Option<Arc<Known>>,
     /// Values of the model's further conditions.
     pub conditions: Option<BTreeMap<String, f64>>,
     /// The generator behind the seed.
@@ -148,7 +151,7 @@ pub struct Job {
     /// The model.
     pub model: ModelCard,
     /// The sampler's name.
-    pub sampler_name: &'static str,
+    pub sampler_name: String,
     /// The sampler with its plan.
     pub sampler: Arc<dyn Sampler>,
     /// The sampler's steps and η.

@@ -23,7 +23,7 @@ pub struct Receipt {
     /// The scheduler's configuration.
     pub scheduler: serde_json::Value,
     /// The sampler.
-    pub sampler: &'static str,
+    pub sampler: String,
     /// Its steps.
     pub steps: usize,
     /// Network evaluations (NFE), guidance's second ones aside.
@@ -59,7 +59,7 @@ impl Receipt {
             model: bundle.name.clone(),
             model_sha256: bundle.sha256.clone(),
             scheduler: bundle.scheduler.to_json(),
-            sampler: job.sampler_name,
+            sampler: job.sampler_name.clone(),
             steps: job.options.steps,
             evaluations: job.sampler.evaluations(),
             eta: job.options.eta,

@@ -37,24 +37,34 @@ static ALLOCATOR: Counting = Counting;
 /// The only test of this file: a second one would allocate on its own thread.
 #[test]
 fn a_step_of_any_sampler_allocates_nothing() {
+    let mut others = 0;
     for sampler in denoised::diffusion::sampler::names() {
         let (model, _) = Exact::model(&[1, 28, 28], 8, TimeShape::Each);
         let mut pipeline = Pipeline::new(model);
         let card = ModelCard::of(pipeline.model());
-        let request = json!({"id": "a", "sampler": sampler, "steps": 100, "count": 4, "seed": 1, "class": 2, "guidance": 2.0});
+        let request = json!({"id": "a", "sampler": sampler, "steps": 40, "count": 4, "seed": 1, "class": 2, "guidance": 2.0});
         let request: Request = serde_json::from_value(request).unwrap();
         let limits = JobLimits { steps: 1000, count: 64 };
-        let job = request.check(std::slice::from_ref(&card), limits, || 0).unwrap();
+        let job = match request.check(std::slice::from_ref(&card), limits, || 0) {
+            Ok(job) => job,
+            // Their networks are told another kind of time; their walks are those of many others.
+            Err(error) => {
+                assert!(error.message.contains("tells the network"), "{sampler}: {}", error.message);
+                others += 1;
+                continue;
+            }
+        };
         pipeline.accept(job);
         for _ in 0..10 {
             pipeline.turn(&mut |_| {});
         }
         let before = ALLOCATIONS.load(Ordering::Relaxed);
-        for _ in 0..80 {
+        for _ in 0..25 {
             pipeline.turn(&mut |_| {});
         }
         let allocated = ALLOCATIONS.load(Ordering::Relaxed) - before;
-        assert_eq!(allocated, 0, "{sampler}: {allocated} allocations in 80 evaluations");
+        assert_eq!(allocated, 0, "{sampler}: {allocated} allocations in 25 evaluations");
         assert!(!pipeline.is_idle(), "{sampler} was still under way");
     }
+    assert_eq!(others, 8);
 }

@@ -84,43 +84,36 @@ fn a_seed_gives_the_same_bytes_again_and_another_one_others() {
     assert_ne!(one[..20], other[..20]);
 }
 
-/// The golden cases once more, through the command line, where the bundle's network serves.
+/// diffusers' own loops over this graph: by the seed alone, and by the noise that they drew.
 #[test]
-fn noise_from_files_gives_the_references_samples() {
-    let cases = read_json(&golden("samplers/cases.json"));
+fn a_seed_and_its_recorded_noise_give_the_samples_of_diffusers() {
     let directory = tempfile::tempdir().unwrap();
-    let mut compared = 0;
-    for case in cases.as_array().unwrap() {
-        let scheduler = &case["scheduler"];
-        let served = scheduler["prediction_type"] == "epsilon"
-            && scheduler["beta_schedule"] == "linear"
-            && scheduler["beta_start"] == 1e-4
-            && scheduler["variance_type"] != "learned_range"
-            && case["steps"].as_u64().unwrap() <= 100;
-        if !served {
-            continue;
-        }
-        let name = case["name"].as_str().unwrap();
-        let config = directory.path().join("scheduler_config.json");
-        std::fs::write(&config, scheduler.to_string()).unwrap();
-        let output = directory.path().join(format!("{name}.npy"));
-        let mut command = sample(&golden("gaussian"), &["--steps", &case["steps"].to_string()], &output);
-        command.arg("--scheduler").arg(&config);
-        command.arg("--init-noise").arg(golden("samplers/initial.npy"));
-        if case["noisy"] == true {
-            command.arg("--step-noise").arg(golden(&format!("samplers/{name}.noise.npy")));
-        }
-        if let Some(eta) = case["eta"].as_f64() {
-            command.args(["--eta", &eta.to_string()]);
+    let output = directory.path().join("x.npy");
+    let folders = std::fs::read_dir(golden("seeds")).unwrap();
+    let mut compared = Vec::new();
+    for folder in folders.map(|entry| entry.unwrap().path()) {
+        let name = folder.file_name().unwrap().to_str().unwrap().to_owned();
+        let (_, steps) = name.split_once('-').unwrap();
+        let expected = values(&folder.join("sample.npy"));
+        let mut command = sample(&golden("gaussian"), &["--steps", steps, "--seed", "42"], &output);
+        command.args(["--noise", "torch"]).arg("--scheduler").arg(folder.join("scheduler_config.json"));
+        succeeds(&mut command);
+        let by_seed = largest_difference(&values(&output), &expected);
+        assert!(by_seed < 1e-4, "{name}: {by_seed} by its seed");
+        let mut command = sample(&golden("gaussian"), &["--steps", steps], &output);
+        command.arg("--scheduler").arg(folder.join("scheduler_config.json"));
+        command.arg("--init-noise").arg(folder.join("initial.npy"));
+        if folder.join("noise.npy").exists() {
+            command.arg("--step-noise").arg(folder.join("noise.npy"));
         }
         succeeds(&mut command);
-        let states = values(&golden(&format!("samplers/{name}.npy")));
-        let found = values(&output);
-        let difference = largest_difference(&found, &states[states.len() - found.len()..]);
-        assert!(difference < 1e-5, "{name}: {difference}");
-        compared += 1;
+        let by_noise = largest_difference(&values(&output), &expected);
+        let bound = if steps == "1000" { 1e-4 } else { 1e-5 };
+        assert!(by_noise < bound, "{name}: {by_noise} by its noise");
+        println!("{name}: {by_seed:.1e} by its seed, {by_noise:.1e} by its noise");
+        compared.push(name);
     }
-    assert!(compared >= 5, "only {compared} cases were compared");
+    assert_eq!(compared.len(), 5, "{compared:?}");
 }
 
 /// A time step for each sample, one scalar for all, and one int64 for a batch of exactly two.
@@ -160,8 +153,14 @@ fn wrong_arguments_exit_2_and_name_the_flag() {
         (&["--steps", "1001"], "--steps: steps is 1001, but ddim takes 1 to 1000 steps here"),
         (&["--class", "10"], "--class: class is 10, but digits has classes 0 to 9"),
         (&["--class", "-1"], "--class: class is -1"),
-        (&["--sampler", "magic"], "there is no sampler named \"magic\"; there are: ddpm, ddim, heun"),
-        (&["--sampler", "ddpm", "--eta", "0.5"], "--eta: eta is 0.5, but only ddim has an eta"),
+        (
+            &["--sampler", "magic"],
+            "there is no sampler named \"magic\"; there are: ddpm, ddim, ddim_inverse, pndm",
+        ),
+        (
+            &["--sampler", "ddpm", "--eta", "0.5"],
+            "--eta: eta is 0.5, but this sampler's noise can't be turned down",
+        ),
         (&["--eta", "1.5"], "--eta: eta is 1.5"),
         (&["--guidance", "3"], "--guidance: guidance needs a class"),
         (&["--noise", "dice"], "--noise: noise is \"dice\", but must be one of: torch, philox"),
@@ -339,8 +338,11 @@ fn inspect_tells_every_key_and_every_sampler() {
     for expected in [
         "input        sample float32[?, 1, 4, 5]",
         "time step    timestep float32, one for each sample",
-        "schedule     1000 time steps",
+        "scheduler    DDPMScheduler",
         "sampler      heun",
+        "sampler      ncsn: can't serve this bundle: ncsn tells the network the index of a noise level, but \
+         this bundle's DDPMScheduler tells it the time steps of a noise schedule",
+        "suffixes     karras, exponential",
         "in company   ",
     ] {
         assert!(told.contains(expected), "{expected:?} is missing: {told}");

@@ -4,41 +4,115 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
-use common::exact::Gaussian;
+use common::exact::{Gaussian, posterior, predict};
 use common::{golden, largest_difference, read_json};
 use denoised::diffusion::noise::{Generator, Noise, Recorded};
 use denoised::diffusion::prediction::PredictionType;
-use denoised::diffusion::sampler::{self, Options};
-use denoised::diffusion::schedule::NoiseSchedule;
+use denoised::diffusion::sampler::{self, Options, Sampler};
+use denoised::diffusion::schedule::{NoiseSchedule, ScheduleDefaults, ZeroSnr};
 use denoised::diffusion::settings::{Settings, Value};
 use denoised::diffusion::trajectory::Turn;
 use denoised::npy;
+use serde_json::Value as Json;
 
-fn settings(scheduler: &serde_json::Value) -> Settings {
-    let values: BTreeMap<_, _> = scheduler
-        .as_object()
-        .unwrap()
-        .iter()
-        .filter(|(key, _)| !key.starts_with('_'))
-        .map(|(key, value)| {
-            let value = match value {
-                serde_json::Value::Null => Value::Null,
-                serde_json::Value::Bool(flag) => Value::Flag(*flag),
-                serde_json::Value::Number(number) => Value::Number(number.as_f64().unwrap()),
-                serde_json::Value::String(text) => Value::Text(text.clone()),
-                other => panic!("{other}"),
-            };
-            (key.clone(), value)
-        })
-        .collect();
-    Settings::new(values)
+fn settings(scheduler: &Json) -> Settings {
+    let convert = |value: &Json| match value {
+        Json::Null => Value::Null,
+        Json::Bool(flag) => Value::Flag(*flag),
+        Json::Number(number) => Value::Number(number.as_f64().unwrap()),
+        Json::String(text) if text == "-Infinity" => Value::Number(f64::NEG_INFINITY),
+        Json::String(text) => Value::Text(text.clone()),
+        Json::Array(list) => Value::Numbers(list.iter().map(|n| n.as_f64().unwrap()).collect()),
+        Json::Object(_) => panic!("{value}"),
+    };
+    let values = scheduler.as_object().unwrap().iter().filter(|(key, _)| !key.starts_with('_'));
+    Settings::new(values.map(|(key, value)| (key.clone(), convert(value))).collect::<BTreeMap<_, _>>())
 }
 
-/// The states after each step: what the network was asked at, shifted by one, and the sample.
-///
-/// A sampler that scales its input shows the state only at its end; there the inputs themselves
-/// are compared with the reference's states scaled likewise.
+/// A network's output for an input and a time step.
+type Network = Box<dyn Fn(&[f32], f64, &mut [f32])>;
+
+/// The exact network that `tests/golden/exact.py` has for a class, by the kind of its time step.
+fn network_of(class: &str, config: &Json) -> Network {
+    let number = |key: &str| config[key].as_f64().unwrap();
+    let kind = config["prediction_type"].as_str().unwrap_or("epsilon");
+    let kind = PredictionType::from_name(kind).unwrap();
+    let velocity = kind == PredictionType::VPrediction;
+    if class.starts_with("EDM") {
+        let data = number("sigma_data");
+        return preconditioned(
+            data,
+            |t| (4.0 * t).exp(),
+            move |sigma| {
+                let out = sigma * data / sigma.hypot(data);
+                (data * data / (sigma * sigma + data * data), if velocity { -out } else { out })
+            },
+        );
+    }
+    if class.starts_with("CM") {
+        let (data, least) = (number("sigma_data"), number("sigma_min"));
+        return preconditioned(
+            data,
+            |t| (t / 250.0).exp(),
+            move |sigma| {
+                let above = sigma - least;
+                (data * data / (above * above + data * data), above.max(1e-9) * data / sigma.hypot(data))
+            },
+        );
+    }
+    let path = |kind, level: fn(f64, f64) -> (f64, f64), steps: f64| -> Network {
+        Box::new(move |x, t, output| predict(kind, x, level(t, steps), output))
+    };
+    match class {
+        "ScoreSdeVeScheduler" => return path(PredictionType::Score, |sigma, _| (1.0, sigma), 0.0),
+        "IPNDMScheduler" => {
+            let level = |t: f64, _| {
+                ((t * std::f64::consts::FRAC_PI_2).cos(), (t * std::f64::consts::FRAC_PI_2).sin())
+            };
+            return path(PredictionType::VPrediction, level, 0.0);
+        }
+        _ => {}
+    }
+    if class.starts_with("FlowMatch") || kind == PredictionType::Flow {
+        return path(
+            PredictionType::Flow,
+            |t, steps| (1.0 - t / steps, t / steps),
+            number("num_train_timesteps"),
+        );
+    }
+    if config["timestep_type"] == "continuous" && velocity {
+        let level = |t: f64, _| {
+            let sigma = (4.0 * t).exp();
+            (1.0 / sigma.hypot(1.0), sigma / sigma.hypot(1.0))
+        };
+        return path(kind, level, 0.0);
+    }
+    let learned = matches!(config["variance_type"].as_str(), Some("learned" | "learned_range"));
+    let zero_snr = if class.starts_with("DD") { ZeroSnr::Exact } else { ZeroSnr::Nearly };
+    let defaults = ScheduleDefaults::DDPM.zero_snr(zero_snr);
+    let net =
+        Gaussian::new(&NoiseSchedule::from_settings(&mut settings(config), defaults).unwrap(), kind, learned);
+    Box::new(move |x, t, output| net.evaluate(x, t, output))
+}
+
+fn preconditioned(
+    data: f64,
+    sigma_of: fn(f64) -> f64,
+    skip_out: impl Fn(f64) -> (f64, f64) + 'static,
+) -> Network {
+    Box::new(move |x, t, output| {
+        let sigma = sigma_of(t);
+        let (skip, out) = skip_out(sigma);
+        for (x, output) in x.iter().zip(output) {
+            let x = f64::from(*x) * sigma.hypot(data);
+            *output = ((posterior(x, 1.0, sigma).0 - skip * x) / out) as f32;
+        }
+    })
+}
+
+/// What the network was asked, and the sample.
 struct Run {
     inputs: Vec<Vec<f32>>,
     times: Vec<f64>,
@@ -46,40 +120,21 @@ struct Run {
     missing: usize,
 }
 
-fn run(case: &serde_json::Value) -> Run {
+fn run(built: &std::sync::Arc<dyn Sampler>, case: &Json, initial: &[f32], draws: Vec<Vec<f32>>) -> Run {
     let scheduler = &case["scheduler"];
-    let class = scheduler["_class_name"].as_str().unwrap();
-    let options = Options { steps: case["steps"].as_u64().unwrap() as usize, eta: case["eta"].as_f64() };
-    let family = sampler::by_class(class).unwrap();
-    let options = if class == "DDIMScheduler" { options } else { Options { eta: None, ..options } };
-    let built = (family.build)(&mut settings(scheduler), &options).unwrap();
-    let schedule = NoiseSchedule::from_settings(&mut settings(scheduler), 1e-4, 0.02).unwrap();
-    let kind = PredictionType::from_name(scheduler["prediction_type"].as_str().unwrap()).unwrap();
-    let learned = scheduler["variance_type"] == "learned_range";
-    let net = Gaussian::new(&schedule, kind, learned);
-    let name = case["name"].as_str().unwrap();
-    let draws = if case["noisy"] == true {
-        let recorded = npy::read(&golden(&format!("samplers/{name}.noise.npy"))).unwrap();
-        recorded.outer_iter().map(|draw| draw.iter().copied().collect()).collect()
-    } else {
-        Vec::new()
-    };
-    assert_eq!(draws.len(), built.draws(), "{name}: draws");
+    let net = network_of(scheduler["_class_name"].as_str().unwrap(), scheduler);
     let (noise, missing) = Recorded::new(draws);
-    let initial: Vec<f32> = npy::read(&golden("samplers/initial.npy")).unwrap().iter().copied().collect();
     let output_len = initial.len() * built.outputs_per_value();
-    let mut trajectory = sampler::begin(built.clone(), initial, Box::new(noise) as Noise, output_len);
+    let mut trajectory =
+        sampler::begin(built.clone(), initial.to_vec(), Box::new(noise) as Noise, output_len);
     let (mut inputs, mut times) = (Vec::new(), Vec::new());
     loop {
         match trajectory.poll() {
-            Turn::Done(sample) => {
-                assert_eq!(inputs.len(), built.evaluations(), "{name}: evaluations");
-                return Run { inputs, times, sample, missing: missing.get() };
-            }
+            Turn::Done(sample) => return Run { inputs, times, sample, missing: missing.get() },
             Turn::Waiting => {
                 let t = trajectory.time();
                 let input = trajectory.input(<[f32]>::to_vec);
-                trajectory.answer(|output| net.evaluate(&input, t, output));
+                trajectory.answer(|output| net(&input, t, output));
                 inputs.push(input);
                 times.push(t);
             }
@@ -87,46 +142,110 @@ fn run(case: &serde_json::Value) -> Run {
     }
 }
 
-#[test]
-fn whole_trajectories_agree_with_diffusers() {
-    let cases = read_json(&golden("samplers/cases.json"));
-    let cases = cases.as_array().unwrap();
-    assert!(cases.len() >= 17);
-    let mut worst = Vec::new();
-    for case in cases {
-        let name = case["name"].as_str().unwrap();
-        let result = run(case);
-        assert_eq!(result.missing, 0, "{name}: noise ran out");
-        let states = npy::read(&golden(&format!("samplers/{name}.npy"))).unwrap();
-        let states: Vec<Vec<f32>> = states.outer_iter().map(|s| s.iter().copied().collect()).collect();
-        let scaled = case["scheduler"]["_class_name"] == "HeunDiscreteScheduler";
-        let mut found: Vec<Vec<f32>> = result.inputs[1..].to_vec();
-        found.push(result.sample);
-        let skipped = found.len() - states.len();
-        let mut difference = 0.0_f32;
-        for (i, (found, state)) in found[skipped..].iter().zip(&states).enumerate() {
-            let factor =
-                if scaled && i + 1 < states.len() { scale_at(case, result.times[i + 1]) } else { 1.0 };
-            let state: Vec<f32> = state.iter().map(|x| (f64::from(*x) * factor) as f32).collect();
-            difference = difference.max(largest_difference(found, &state));
-        }
-        let long = case["steps"].as_u64().unwrap() >= 1000;
-        let cosine = case["scheduler"]["beta_schedule"] == "squaredcos_cap_v2";
-        let bound = if long || cosine { 1e-4 } else { 1e-5 };
-        println!("{name}: {difference:.1e}");
-        worst.push((name, difference, bound));
-    }
-    let late: Vec<_> = worst.into_iter().filter(|(_, difference, bound)| difference > bound).collect();
-    assert!(late.is_empty(), "beyond their bounds: {late:?}");
+/// A set of cases, as `tests/golden/make_golden.py` writes it.
+struct Cases {
+    described: Vec<Json>,
+    initial: Vec<f32>,
+    rows: Vec<Vec<f32>>,
+    noise: Vec<Vec<f32>>,
 }
 
-/// 1/√(σ²+1) at a time step.
-fn scale_at(case: &serde_json::Value, t: f64) -> f64 {
-    let schedule = NoiseSchedule::from_settings(&mut settings(&case["scheduler"]), 1e-4, 0.02).unwrap();
-    let sigmas: Vec<f64> = schedule.sigmas().collect();
-    let (low, high) = (sigmas[t as usize], sigmas[(t as usize + 1).min(sigmas.len() - 1)]);
-    let sigma = low + (high - low) * t.fract();
-    1.0 / (sigma * sigma + 1.0).sqrt()
+impl Cases {
+    fn read(folder: &Path) -> Self {
+        let array = |name: &str| -> Vec<Vec<f32>> {
+            let array = npy::read(&folder.join(name)).unwrap();
+            array.outer_iter().map(|row| row.iter().copied().collect()).collect()
+        };
+        // Python writes infinities bare.
+        let text = std::fs::read_to_string(folder.join("cases.json")).unwrap();
+        let text = text.replace("-Infinity", "\"-Infinity\"");
+        let described = serde_json::from_str::<Json>(&text).unwrap().as_array().unwrap().clone();
+        Self {
+            described,
+            initial: array("initial.npy").concat(),
+            rows: array("rows.npy"),
+            noise: array("noise.npy"),
+        }
+    }
+
+    /// What is wrong with a case's trajectory, if anything is.
+    fn compare(&self, case: &Json) -> Result<f32, String> {
+        let index = |key: &str| case[key].as_u64().unwrap() as usize;
+        let scheduler = &case["scheduler"];
+        let options = Options { eta: case["eta"].as_f64(), ..Options::of_steps(index("steps")) };
+        let choice =
+            sampler::by_class(scheduler["_class_name"].as_str().unwrap()).map_err(|e| e.to_string())?;
+        let built = choice.build(&mut settings(scheduler), &options).map_err(|e| e.to_string())?;
+        let draws = self.noise[index("noise")..][..index("draws")].to_vec();
+        // k-diffusion's dpm_2 draws noise that it never uses.
+        let idle = scheduler["_class_name"] == "sample_dpm_2";
+        if !idle && built.draws() != draws.len() {
+            return Err(format!("{} draws in place of {}", built.draws(), draws.len()));
+        }
+        if built.evaluations() != index("evaluations") {
+            return Err(format!("{} evaluations in place of {}", built.evaluations(), index("evaluations")));
+        }
+        let found = run(&built, case, &self.initial, draws);
+        assert_eq!((found.missing, found.inputs.len()), (0, built.evaluations()));
+        let kept: Vec<usize> = match case["kept"].as_array() {
+            Some(kept) => kept.iter().map(|i| i.as_u64().unwrap() as usize).collect(),
+            None => (0..found.inputs.len()).collect(),
+        };
+        let rows = &self.rows[index("row")..];
+        let mut worst = largest_difference(&found.sample, &rows[kept.len()]);
+        for ((&i, row), t) in kept.iter().zip(rows).zip(case["times"].as_array().unwrap()) {
+            let t = t.as_f64().unwrap();
+            if (found.times[i] - t).abs() > 1e-3 * (1.0 + t.abs() / 1000.0) {
+                return Err(format!("evaluation {i} at time step {} in place of {t}", found.times[i]));
+            }
+            // Where the network takes a state of hundreds, f32 has fewer decimals.
+            let magnitude = row.iter().fold(1.0_f32, |most, x| most.max(x.abs()));
+            worst = worst.max(largest_difference(&found.inputs[i], row) / magnitude);
+        }
+        let loose = index("steps") >= 1000 || scheduler["beta_schedule"] == "squaredcos_cap_v2";
+        let bound = if loose { 1e-4 } else { 1e-5 };
+        let bound = case["bound"].as_f64().map_or(bound, |own| own as f32);
+        if worst <= bound { Ok(worst) } else { Err(format!("differs by {worst:.1e}")) }
+    }
+}
+
+#[test]
+fn whole_trajectories_agree_with_the_references() {
+    let more = std::env::var_os("DENOISED_SAMPLER_CASES").map(PathBuf::from);
+    let mut faults = Vec::new();
+    for folder in [golden("samplers")].into_iter().chain(more) {
+        let cases = Cases::read(&folder);
+        assert!(cases.described.len() >= 200, "{} cases in {}", cases.described.len(), folder.display());
+        let mut worst = BTreeMap::<String, f32>::new();
+        for case in &cases.described {
+            let class = case["scheduler"]["_class_name"].as_str().unwrap().to_owned();
+            match cases.compare(case) {
+                Ok(difference) => {
+                    let most = worst.entry(class).or_default();
+                    *most = most.max(difference);
+                }
+                Err(fault) => faults.push(format!(
+                    "{fault}: {} steps, eta {}, {}",
+                    case["steps"], case["eta"], case["scheduler"]
+                )),
+            }
+        }
+        let worst: Vec<_> = worst.iter().map(|(class, most)| format!("{class} {most:.1e}")).collect();
+        let (count, folder) = (cases.described.len(), folder.display());
+        println!("{folder}: {count} cases, largest differences: {}", worst.join(", "));
+    }
+    assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
+}
+
+#[test]
+fn every_class_has_a_case() {
+    let cases = Cases::read(&golden("samplers"));
+    // Those have no reference: their own tests are in tests/convergence.rs.
+    let own = ["AnnealedLangevinDynamics", "StochasticGradientLangevinDynamics", "ReverseDiffusionProcess"];
+    for family in sampler::FAMILIES.iter().filter(|family| !own.contains(&family.class)) {
+        let known = cases.described.iter().any(|case| case["scheduler"]["_class_name"] == family.class);
+        assert!(known, "{} has no case", family.class);
+    }
 }
 
 #[test]

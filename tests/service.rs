@@ -94,11 +94,11 @@ fn status_turns_offline_when_the_daemon_is_killed() {
 #[test]
 fn a_daemon_that_is_asked_to_stop_finishes_says_offline_and_exits_0() {
     let (broker, mut subscriber, mut daemon) = serving("");
-    request(&broker, r#"{"id": "last", "steps": 1000, "sampler": "ddpm", "count": 8, "seed": 1}"#);
+    request(&broker, r#"{"id": "last", "steps": 1000, "sampler": "ddpm", "count": 64, "seed": 1}"#);
     subscriber.next(|m| m.topic == "denoised/test/progress/last");
     assert_eq!(daemon.terminate(), Some(0));
     subscriber.phase("draining");
-    assert_eq!(subscriber.on("denoised/test/result/last").json()["images"].as_array().unwrap().len(), 8);
+    assert_eq!(subscriber.on("denoised/test/result/last").json()["images"].as_array().unwrap().len(), 64);
     subscriber.next(|m| m.topic == "denoised/test/status" && m.payload == b"offline");
 }
 
@@ -141,7 +141,7 @@ fn bad_requests_get_an_error_that_names_the_field_and_the_daemon_goes_on() {
             r#"{"id": "s", "sampler": "magic"}"#,
             "unknown_sampler",
             "sampler".into(),
-            "there are: ddpm, ddim, heun",
+            "there are: ddpm, ddim, ddim_inverse, pndm",
         ),
         ("k", r#"{"id": "k", "count": 65}"#, "out_of_range", "count".into(), "between 1 and 64"),
         ("p", r#"{"id": "p", "preview_every": 0}"#, "out_of_range", "preview_every".into(), "at least 1"),

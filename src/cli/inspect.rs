@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use super::Failure;
 use crate::diffusion::sampler::{self, Options};
-use crate::diffusion::schedule::NoiseSchedule;
 use crate::diffusion::settings::Treatment;
 use crate::model::{Bundle, EngineKind, Model, TimeShape, batch_dependence};
 
@@ -60,24 +59,13 @@ fn graph(model: &Model) {
 }
 
 fn schedule(bundle: &Bundle) -> Result<(), Failure> {
-    let mut settings = bundle.scheduler.settings();
-    let schedule = NoiseSchedule::from_settings(&mut settings, 1e-4, 0.02)?;
-    let bars = schedule.alphas_cumprod();
-    println!(
-        "schedule     {} time steps, alpha bar from {:.6} to {:.3e}",
-        schedule.len(),
-        bars[0],
-        bars[bars.len() - 1]
-    );
     println!("scheduler    {}", bundle.scheduler.class);
-    let family = sampler::by_class(&bundle.scheduler.class)?;
-    let mut settings = bundle.scheduler.settings();
-    let options = Options { steps: 1, eta: None };
-    (family.build)(&mut settings, &options)?;
-    for line in settings.report() {
+    for line in bundle.scheduler.report()? {
         let treatment = match line.treatment {
             Treatment::Used => "used",
             Treatment::Defaulted => "default",
+            Treatment::Named => "by the sampler's name",
+            Treatment::WithoutEffect => "without effect in this class",
             Treatment::NotOfThisSampler => "no key of this class",
         };
         println!("  {:<28} {:<20} {treatment}", line.key, line.value.to_string());
@@ -86,13 +74,16 @@ fn schedule(bundle: &Bundle) -> Result<(), Failure> {
 }
 
 fn samplers(bundle: &Bundle) {
-    let options = Options { steps: 1, eta: None };
+    let steps = bundle.manifest.default.steps.unwrap_or(10);
     for name in sampler::names() {
-        let built = sampler::by_name(name)
-            .and_then(|family| (family.build)(&mut bundle.scheduler.settings(), &options));
+        let built = sampler::by_name(name).and_then(|choice| {
+            choice.check_class(&bundle.scheduler.class)?;
+            choice.build(&mut bundle.scheduler.settings(), &Options::of_steps(steps))
+        });
         match built {
             Ok(_) => println!("sampler      {name}"),
             Err(error) => println!("sampler      {name}: can't serve this bundle: {error}"),
         }
     }
+    println!("suffixes     {}, as in dpmpp_2m_karras", sampler::suffixes().join(", "));
 }

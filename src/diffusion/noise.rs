@@ -16,6 +16,18 @@ pub use torch::Torch;
 pub trait NoiseSource {
     /// Fill with independent standard normal numbers.
     fn fill(&mut self, z: &mut [f32]);
+
+    /// Fill with standard normal numbers whose correlation with `beside` is `shared`, as two
+    /// stretches of one Brownian motion that overlap have it.
+    fn fill_beside(&mut self, shared: f64, beside: &[f32], z: &mut [f32]) {
+        self.fill(z);
+        if shared != 0.0 {
+            let (kept, fresh) = (shared as f32, (1.0 - shared * shared).sqrt() as f32);
+            for (z, beside) in z.iter_mut().zip(beside) {
+                *z = kept * beside + fresh * *z;
+            }
+        }
+    }
 }
 
 /// One image's noise.
@@ -83,6 +95,11 @@ impl NoiseSource for Recorded {
                 z.fill(f32::NAN);
             }
         }
+    }
+
+    /// What was recorded already has the correlation that it had.
+    fn fill_beside(&mut self, _: f64, _: &[f32], z: &mut [f32]) {
+        self.fill(z);
     }
 }
 

@@ -12,7 +12,7 @@ pub enum PredictionType {
     Epsilon,
     /// The clean sample x_0.
     Sample,
-    /// v = α·ε − σ·x_0 (Salimans & Ho 2022, appendix D).
+    /// v = α·ε − σ·x_0, where α² + σ² = 1 (Salimans & Ho 2022, appendix D).
     VPrediction,
     /// The score ∇ log q(x_t) = −ε/σ (Song & Ermon 2019, section 2).
     Score,
@@ -43,14 +43,11 @@ impl PredictionType {
     /// x_0 as a function of x_t and this kind of output.
     fn to_sample(self, Level { alpha, sigma }: Level) -> Linear {
         match self {
-            Self::Epsilon => Linear::of(1.0 / alpha, -sigma / alpha),
+            Self::Epsilon => Linear::of(1.0, -sigma).over(alpha),
             Self::Sample => Linear::of(0.0, 1.0),
-            Self::VPrediction => {
-                let norm = alpha * alpha + sigma * sigma;
-                Linear::of(alpha / norm, -sigma / norm)
-            }
-            Self::Score => Linear::of(1.0 / alpha, sigma * sigma / alpha),
-            Self::Flow => Linear::of(1.0 / (alpha + sigma), -sigma / (alpha + sigma)),
+            Self::VPrediction => Linear::of(alpha, -sigma),
+            Self::Score => Linear::of(1.0, sigma * sigma).over(alpha),
+            Self::Flow => Linear::of(1.0, -sigma).over(alpha + sigma),
         }
     }
 
@@ -58,13 +55,10 @@ impl PredictionType {
     fn to_epsilon(self, Level { alpha, sigma }: Level) -> Linear {
         match self {
             Self::Epsilon => Linear::of(0.0, 1.0),
-            Self::Sample => Linear::of(1.0 / sigma, -alpha / sigma),
-            Self::VPrediction => {
-                let norm = alpha * alpha + sigma * sigma;
-                Linear::of(sigma / norm, alpha / norm)
-            }
+            Self::Sample => Linear::of(1.0, -alpha).over(sigma),
+            Self::VPrediction => Linear::of(sigma, alpha),
             Self::Score => Linear::of(0.0, -sigma),
-            Self::Flow => Linear::of(1.0 / (alpha + sigma), alpha / (alpha + sigma)),
+            Self::Flow => Linear::of(1.0, alpha).over(alpha + sigma),
         }
     }
 
@@ -86,40 +80,57 @@ impl PredictionType {
     }
 }
 
-/// A function `x · x_t + output · output` of a state and a network's output.
+/// A function `(x · x_t + output · output) / over` of a state and a network's output.
+///
+/// The divisor stands apart because of f32: where little signal is left, state and output are almost
+/// equal, and their difference must be taken before it is divided by a small α.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Linear {
     /// The coefficient of x_t.
     pub x: f64,
     /// The coefficient of the network's output.
     pub output: f64,
+    /// What the sum is divided by.
+    pub over: f64,
 }
 
 impl Linear {
-    fn of(x: f64, output: f64) -> Self {
-        Self { x, output }
+    /// The sum `x · x_t + output · output`.
+    pub fn of(x: f64, output: f64) -> Self {
+        Self { x, output, over: 1.0 }
+    }
+
+    /// The same divided by a number.
+    pub fn over(self, over: f64) -> Self {
+        Self { over: self.over * over, ..self }
+    }
+
+    /// The coefficients with the division carried out.
+    pub fn coefficients(self) -> (f64, f64) {
+        (self.x / self.over, self.output / self.over)
     }
 
     fn times(self, factor: f64) -> Self {
-        Self::of(self.x * factor, self.output * factor)
+        Self { x: self.x * factor, output: self.output * factor, over: self.over }
     }
 
     fn plus(self, other: Self) -> Self {
-        Self::of(self.x + other.x, self.output + other.output)
+        let ((x, output), (other_x, other_output)) = (self.coefficients(), other.coefficients());
+        Self::of(x + other_x, output + other_output)
     }
 
     /// The function's values, element by element; the slices have one length.
     pub fn apply(self, x: &[f32], output: &[f32], result: &mut [f32]) {
-        let (a, b) = (self.x as f32, self.output as f32);
+        let (a, b, over) = (self.x as f32, self.output as f32, self.over as f32);
         if a == 0.0 {
             // Multiplying by zero would keep an infinite x; the kind doesn't depend on x at all.
             for (r, o) in result.iter_mut().zip(output) {
-                *r = b * o;
+                *r = b * o / over;
             }
             return;
         }
         for ((r, x), o) in result.iter_mut().zip(x).zip(output) {
-            *r = a * x + b * o;
+            *r = (a * x + b * o) / over;
         }
     }
 }
@@ -130,7 +141,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn at(linear: Linear, x: f64, output: f64) -> f64 {
-        linear.x * x + linear.output * output
+        (linear.x * x + linear.output * output) / linear.over
     }
 
     /// Every kind written out from its definition.
@@ -151,14 +162,17 @@ mod tests {
             x0 in -2.0..2.0_f64,
             epsilon in -3.0..3.0_f64,
         ) {
-            // Both kinds of path: variance preserving, and the straight one with α = 1 − σ.
-            for level in [
-                Level::from_alpha_bar(alpha_bar),
-                Level { alpha: alpha_bar, sigma: 1.0 - alpha_bar },
+            // Both kinds of path: variance preserving, and the straight one with α = 1 − σ, on
+            // which v is not defined.
+            let straight = Level { alpha: alpha_bar, sigma: 1.0 - alpha_bar };
+            for (level, without) in [
+                (Level::from_alpha_bar(alpha_bar), None),
+                (straight, Some(PredictionType::VPrediction)),
             ] {
+                let kinds = PredictionType::ALL.into_iter().filter(|kind| Some(*kind) != without);
                 let x = level.alpha * x0 + level.sigma * epsilon;
-                for from in PredictionType::ALL {
-                    for to in PredictionType::ALL {
+                for from in kinds.clone() {
+                    for to in kinds.clone() {
                         let output = defined(from, level, x0, epsilon);
                         let there = at(from.convert(to, level), x, output);
                         prop_assert!((there - defined(to, level, x0, epsilon)).abs() < 1e-9);

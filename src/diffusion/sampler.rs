@@ -1,44 +1,82 @@
 //! Samplers: the rules by which a sample leaves noise, one file a family.
 //!
-//! A family is known by diffusers' class name and by the names that people type. Its `build`
-//! reads a scheduler's settings into a plan of coefficients; the sampler then walks along it.
+//! A family is known by its class in scheduler_config.json and by the names that people type. Its
+//! `build` reads a scheduler's settings into a plan: the places to visit ([`grid`]) and the weights
+//! of each step, from its paper. A [`walk`] then goes along the plan.
 
+mod consistency;
 mod ddim;
 mod ddpm;
-mod estimate;
+mod deis;
+mod dpm;
+mod dpm_multistep;
+mod dpm_singlestep;
+mod dpmpp_stochastic;
+mod euler;
 mod family;
+mod flow;
+mod grid;
 mod heun;
+mod ipndm;
+mod kdpm2;
+mod langevin;
+mod lms;
+mod name;
+mod pndm;
+mod repaint;
+mod reverse_process;
+mod sa;
+mod score_sde;
+mod unipc;
+mod walk;
 
 use std::sync::Arc;
 
 use super::noise::Noise;
 use super::trajectory::Trajectory;
 
-pub use family::{Build, Family, Options, Sampler, SamplerError};
+pub use family::{Build, Family, Implied, Known, Options, Preset, Sampler, SamplerError, Time};
+pub use name::{Choice, by_class, by_name, names, suffixes};
 
 /// Every family that `denoised` knows.
-pub const FAMILIES: &[Family] = &[ddpm::FAMILY, ddim::FAMILY, heun::FAMILY];
-
-/// The family that people call so.
-pub fn by_name(name: &str) -> Result<&'static Family, SamplerError> {
-    FAMILIES
-        .iter()
-        .find(|family| family.name == name)
-        .ok_or_else(|| SamplerError::Unknown { name: name.to_owned(), known: names() })
-}
-
-/// The family of a class in scheduler_config.json.
-pub fn by_class(class: &str) -> Result<&'static Family, SamplerError> {
-    FAMILIES.iter().find(|family| family.class == class).ok_or_else(|| {
-        let known = FAMILIES.iter().map(|family| family.class).collect();
-        SamplerError::UnknownClass { class: class.to_owned(), known }
-    })
-}
-
-/// The names of all families, as people type them.
-pub fn names() -> Vec<&'static str> {
-    FAMILIES.iter().map(|family| family.name).collect()
-}
+pub const FAMILIES: &[Family] = &[
+    ddpm::FAMILY,
+    ddim::DDIM,
+    ddim::INVERSE,
+    pndm::FAMILY,
+    ipndm::FAMILY,
+    euler::EULER,
+    euler::ANCESTRAL,
+    euler::EDM,
+    heun::FAMILY,
+    lms::FAMILY,
+    kdpm2::KDPM2,
+    kdpm2::ANCESTRAL,
+    kdpm2::K,
+    kdpm2::K_ANCESTRAL,
+    dpm_multistep::MULTISTEP,
+    dpm_multistep::INVERSE,
+    dpm_multistep::EDM,
+    dpm_singlestep::FAMILY,
+    dpmpp_stochastic::SDE,
+    dpmpp_stochastic::K_SDE,
+    dpmpp_stochastic::TWO_S,
+    dpmpp_stochastic::K_TWO_M,
+    dpmpp_stochastic::THREE_M,
+    deis::FAMILY,
+    unipc::FAMILY,
+    sa::FAMILY,
+    consistency::LCM,
+    consistency::TCD,
+    consistency::CONSISTENCY,
+    flow::EULER,
+    flow::HEUN,
+    score_sde::FAMILY,
+    repaint::FAMILY,
+    langevin::NCSN,
+    langevin::SGLD,
+    reverse_process::FAMILY,
+];
 
 /// Begin a walk at `initial`: standard normal noise, scaled here by the sampler's initial sigma.
 ///

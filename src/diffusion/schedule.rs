@@ -15,6 +15,8 @@ pub enum BetaSchedule {
     ScaledLinear,
     /// ᾱ_t = cos²(π/2 · (t/T + 0.008)/1.008), β_t at most 0.999 (Nichol & Dhariwal 2021, eq. 17).
     SquaredCosCapV2,
+    /// ᾱ_t = e^{−12 t/T}, β_t at most 0.999 (diffusers' `exp`).
+    Exp,
     /// β_t a logistic curve over −6..6.
     Sigmoid,
     /// β_t given one by one.
@@ -42,6 +44,56 @@ impl Level {
     /// The level at which ᾱ has this value, 0 ≤ ᾱ ≤ 1.
     pub fn from_alpha_bar(alpha_bar: f64) -> Self {
         Self { alpha: alpha_bar.sqrt(), sigma: (1.0 - alpha_bar).sqrt() }
+    }
+
+    /// The variance-preserving level, α² + σ² = 1, whose σ/α is this (Karras et al. 2022).
+    pub fn from_sigma(sigma: f64) -> Self {
+        let alpha = 1.0 / (sigma * sigma + 1.0).sqrt();
+        Self { alpha, sigma: sigma * alpha }
+    }
+
+    /// λ = log(α/σ), half the logarithm of the signal-to-noise ratio (Lu et al. 2022, section 3.1).
+    ///
+    /// Rounded to f32 as the references have it: a solver's step is a small difference of two.
+    pub fn lambda(self) -> f64 {
+        round(round(self.alpha.ln()) - round(self.sigma.ln()))
+    }
+}
+
+/// What a class of samplers takes for the keys of its noise schedule.
+#[derive(Debug, Clone, Copy)]
+pub struct ScheduleDefaults {
+    /// `beta_start`.
+    pub beta_start: f64,
+    /// `beta_end`.
+    pub beta_end: f64,
+    /// `beta_schedule`.
+    pub beta_schedule: &'static str,
+    /// What becomes of `rescale_betas_zero_snr`.
+    pub zero_snr: ZeroSnr,
+}
+
+/// How a class of samplers meets a schedule that ends in pure noise (Lin et al. 2024).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ZeroSnr {
+    /// Not at all: a configuration that asks for it is refused.
+    Refused,
+    /// ᾱ_T = 0.
+    Exact,
+    /// ᾱ_T = 2⁻²⁴, so that σ_T = 4096 is finite.
+    Nearly,
+}
+
+impl ScheduleDefaults {
+    /// Those of DDPM's schedule (Ho et al. 2020, section 4).
+    pub const DDPM: Self =
+        Self { beta_start: 1e-4, beta_end: 0.02, beta_schedule: "linear", zero_snr: ZeroSnr::Refused };
+    /// Those of latent diffusion's (Rombach et al. 2022).
+    pub const LATENT: Self = Self { beta_start: 0.00085, beta_end: 0.012, ..Self::DDPM };
+
+    /// The same with this treatment of `rescale_betas_zero_snr`.
+    pub const fn zero_snr(self, zero_snr: ZeroSnr) -> Self {
+        Self { zero_snr, ..self }
     }
 }
 
@@ -77,11 +129,14 @@ impl NoiseSchedule {
             return Err(ScheduleError::Length(steps));
         }
         let betas: Vec<f64> = match kind {
-            BetaSchedule::Linear => linspace(start, end, steps).collect(),
-            BetaSchedule::ScaledLinear => {
-                linspace(start.sqrt(), end.sqrt(), steps).map(|root| round(root) * round(root)).collect()
+            BetaSchedule::Linear => linspace32(start as f32, end as f32, steps).map(f64::from).collect(),
+            BetaSchedule::ScaledLinear => linspace32(start.sqrt() as f32, end.sqrt() as f32, steps)
+                .map(|root| f64::from(root * root))
+                .collect(),
+            BetaSchedule::SquaredCosCapV2 => {
+                capped(steps, |t| ((t + 0.008) / 1.008 * std::f64::consts::FRAC_PI_2).cos().powi(2))
             }
-            BetaSchedule::SquaredCosCapV2 => cosine(steps).collect(),
+            BetaSchedule::Exp => capped(steps, |t| (-12.0 * t).exp()),
             BetaSchedule::Sigmoid => {
                 linspace(-6.0, 6.0, steps).map(|x| (end - start) / (1.0 + (-x).exp()) + start).collect()
             }
@@ -99,62 +154,59 @@ impl NoiseSchedule {
         if let Some((t, &beta)) = betas.iter().enumerate().find(|(_, beta)| !(0.0 < **beta && **beta < 1.0)) {
             return Err(ScheduleError::Beta { t, beta });
         }
-        let alphas_cumprod = betas
-            .iter()
-            .scan(1.0, |product, beta| {
-                *product *= round(1.0 - beta);
-                Some(round(*product))
-            })
-            .collect();
-        Ok(Self { betas, alphas_cumprod })
+        Ok(Self { alphas_cumprod: products(&betas), betas })
     }
 
-    /// The schedule that a scheduler configuration describes; `start` and `end` are the class's
-    /// own defaults for `beta_start` and `beta_end`.
-    pub fn from_settings(settings: &mut Settings, start: f64, end: f64) -> Result<Self, SettingsError> {
+    /// The schedule that a scheduler configuration describes, with the class's own defaults.
+    pub fn from_settings(settings: &mut Settings, defaults: ScheduleDefaults) -> Result<Self, SettingsError> {
         let steps = settings.count("num_train_timesteps", 1000)?;
         let trained = settings.numbers("trained_betas")?;
-        let start = settings.number("beta_start", start)?;
-        let end = settings.number("beta_end", end)?;
-        let kind = match settings.text("beta_schedule", "linear")?.as_str() {
+        let start = settings.number("beta_start", defaults.beta_start)?;
+        let end = settings.number("beta_end", defaults.beta_end)?;
+        let kind = match settings.text("beta_schedule", defaults.beta_schedule)?.as_str() {
             _ if trained.is_some() => BetaSchedule::Trained(trained.unwrap_or_default()),
             "linear" => BetaSchedule::Linear,
             "scaled_linear" => BetaSchedule::ScaledLinear,
             "squaredcos_cap_v2" => BetaSchedule::SquaredCosCapV2,
+            "exp" => BetaSchedule::Exp,
             "sigmoid" => BetaSchedule::Sigmoid,
             other => {
                 return Err(SettingsError::refused(
                     "beta_schedule",
                     other,
-                    "it is none of linear, scaled_linear, squaredcos_cap_v2, sigmoid",
+                    "it is none of linear, scaled_linear, squaredcos_cap_v2, exp, sigmoid",
                 ));
             }
         };
         let schedule = Self::new(&kind, start, end, steps)
             .map_err(|error| SettingsError::Schedule(error.to_string()))?;
-        Ok(if settings.flag("rescale_betas_zero_snr", false)? {
-            schedule.rescaled_to_zero_snr()
-        } else {
-            schedule
-        })
+        if !settings.flag("rescale_betas_zero_snr", false)? {
+            return Ok(schedule);
+        }
+        let mut rescaled = schedule.rescaled_to_zero_snr();
+        match defaults.zero_snr {
+            ZeroSnr::Exact => {}
+            ZeroSnr::Nearly => rescaled.alphas_cumprod[steps - 1] = 2.0_f64.powi(-24),
+            ZeroSnr::Refused => {
+                let reason = "this sampler has no step from pure noise (its class lacks the key)";
+                return Err(SettingsError::refused("rescale_betas_zero_snr", true, reason));
+            }
+        }
+        Ok(rescaled)
     }
 
     /// The same curve shifted and scaled so that ᾱ at the last step is 0 and the first stays
     /// (Lin et al. 2024, algorithm 1).
+    ///
+    /// In f32 throughout, as the networks were trained: β_t near 1 lose digits otherwise kept.
     pub fn rescaled_to_zero_snr(&self) -> Self {
-        let roots: Vec<f64> = self.alphas_cumprod.iter().map(|a| a.sqrt()).collect();
+        let roots: Vec<f32> = self.alphas_cumprod.iter().map(|a| (*a as f32).sqrt()).collect();
         let (first, last) = (roots[0], roots[roots.len() - 1]);
-        let alphas_cumprod: Vec<f64> =
-            roots.iter().map(|root| round(((root - last) * first / (first - last)).powi(2))).collect();
-        let betas = alphas_cumprod
-            .iter()
-            .scan(1.0, |before, now| {
-                let alpha = now / *before;
-                *before = *now;
-                Some(round(1.0 - alpha))
-            })
-            .collect();
-        Self { betas, alphas_cumprod }
+        let factor = first / (first - last);
+        let bars: Vec<f32> = roots.iter().map(|root| ((root - last) * factor).powi(2)).collect();
+        let ratios = std::iter::once(bars[0]).chain(bars.windows(2).map(|pair| pair[1] / pair[0]));
+        let betas: Vec<f64> = ratios.map(|alpha| f64::from(1.0 - alpha)).collect();
+        Self { alphas_cumprod: products(&betas), betas }
     }
 
     /// T, the number of time steps of the forward process.
@@ -179,8 +231,13 @@ impl NoiseSchedule {
 
     /// σ_t = √((1−ᾱ_t)/ᾱ_t): the noise level where the signal is not scaled down
     /// (Karras et al. 2022, table 1).
-    pub fn sigmas(&self) -> impl Iterator<Item = f64> + '_ {
-        self.alphas_cumprod.iter().map(|a| ((1.0 - a) / a).sqrt())
+    ///
+    /// Rounded to f32 as the references have them.
+    pub fn sigmas(&self) -> impl DoubleEndedIterator<Item = f64> + '_ {
+        self.alphas_cumprod.iter().map(|a| {
+            let a = *a as f32;
+            f64::from(((1.0 - a) / a).sqrt())
+        })
     }
 }
 
@@ -195,12 +252,34 @@ pub fn linspace(start: f64, end: f64, n: usize) -> impl DoubleEndedIterator<Item
     (0..n).map(move |i| if i + 1 == n && n > 1 { end } else { start + step * i as f64 })
 }
 
-fn cosine(steps: usize) -> impl Iterator<Item = f64> {
-    let alpha_bar = |t: f64| ((t + 0.008) / 1.008 * std::f64::consts::FRAC_PI_2).cos().powi(2);
-    (0..steps).map(move |t| {
-        let (now, next) = (t as f64 / steps as f64, (t + 1) as f64 / steps as f64);
-        (1.0 - alpha_bar(next) / alpha_bar(now)).min(0.999)
+/// `n` evenly spaced values in f32 from both ends towards the middle, as torch lays them out:
+/// each with a single rounding.
+pub(crate) fn linspace32(start: f32, end: f32, n: usize) -> impl Iterator<Item = f32> {
+    let step = if n > 1 { (end - start) / (n - 1) as f32 } else { 0.0 };
+    (0..n).map(move |i| {
+        if i < n / 2 || n == 1 {
+            step.mul_add(i as f32, start)
+        } else {
+            (-step).mul_add((n - 1 - i) as f32, end)
+        }
     })
+}
+
+/// ᾱ_t = ∏ (1 − β_s), each product rounded to f32 while the running one is not.
+fn products(betas: &[f64]) -> Vec<f64> {
+    betas
+        .iter()
+        .scan(1.0, |product, beta| {
+            *product *= round(1.0 - beta);
+            Some(round(*product))
+        })
+        .collect()
+}
+
+/// β_t = 1 − ᾱ(t+1)/ᾱ(t), at most 0.999, of a curve ᾱ over 0..1.
+fn capped(steps: usize, alpha_bar: impl Fn(f64) -> f64) -> Vec<f64> {
+    let at = |t: usize| alpha_bar(t as f64 / steps as f64);
+    (0..steps).map(|t| (1.0 - at(t + 1) / at(t)).min(0.999)).collect()
 }
 
 #[cfg(test)]

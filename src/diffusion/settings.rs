@@ -1,6 +1,6 @@
 //! The values of a scheduler configuration, and a record of what was done with each key.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// One value of a configuration.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,6 +39,10 @@ pub enum Treatment {
     Used,
     /// The configuration lacks the key; the class's own default counts.
     Defaulted,
+    /// The sampler's name says this, whatever the configuration has.
+    Named,
+    /// The class has the key, and nothing depends on it.
+    WithoutEffect,
     /// The sampler at hand has no such key.
     NotOfThisSampler,
 }
@@ -94,13 +98,31 @@ impl SettingsError {
 pub struct Settings {
     given: BTreeMap<String, Value>,
     defaulted: BTreeMap<String, Value>,
-    asked: std::collections::BTreeSet<String>,
+    named: BTreeSet<String>,
+    idle: BTreeSet<String>,
+    asked: BTreeSet<String>,
 }
 
 impl Settings {
     /// The values that a configuration gives.
     pub fn new(given: BTreeMap<String, Value>) -> Self {
         Self { given, ..Self::default() }
+    }
+
+    /// Let a value count that a sampler's name implies, whatever the configuration has.
+    pub fn name(&mut self, key: &str, value: Value) {
+        self.named.insert(key.to_owned());
+        self.given.insert(key.to_owned(), value);
+    }
+
+    /// Say that the class has these keys and that nothing depends on them.
+    pub fn without_effect(&mut self, keys: &[&str]) {
+        self.idle.extend(keys.iter().map(|key| (*key).to_owned()));
+    }
+
+    /// Whether a sampler has asked for this key.
+    pub fn was_asked(&self, key: &str) -> bool {
+        self.asked.contains(key)
     }
 
     fn get(&mut self, key: &str, default: impl FnOnce() -> Value) -> Value {
@@ -147,6 +169,33 @@ impl Settings {
         }
     }
 
+    /// One of a few words.
+    pub fn choice(&mut self, key: &str, default: &str, known: &[&str]) -> Result<String, SettingsError> {
+        let text = self.text(key, default)?;
+        if known.contains(&text.as_str()) {
+            return Ok(text);
+        }
+        let reason = format!("it is none of {}", known.join(", "));
+        Err(SettingsError::refused(key, text, reason))
+    }
+
+    /// A number, or nothing.
+    pub fn optional_number(&mut self, key: &str) -> Result<Option<f64>, SettingsError> {
+        match self.get(key, || Value::Null) {
+            Value::Null => Ok(None),
+            Value::Number(number) => Ok(Some(number)),
+            other => Err(wrong_type(key, &other, "a number or null")),
+        }
+    }
+
+    /// A key that must be left out or null, for the reason given.
+    pub fn unserved(&mut self, key: &str, reason: &str) -> Result<(), SettingsError> {
+        match self.get(key, || Value::Null) {
+            Value::Null => Ok(()),
+            other => Err(SettingsError::refused(key, other, reason)),
+        }
+    }
+
     /// A list of numbers, or nothing.
     pub fn numbers(&mut self, key: &str) -> Result<Option<Vec<f64>>, SettingsError> {
         match self.get(key, || Value::Null) {
@@ -163,10 +212,14 @@ impl Settings {
                 KeyReport {
                     key: key.clone(),
                     value: value.clone(),
-                    treatment: if self.asked.contains(key) {
-                        Treatment::Used
-                    } else {
+                    treatment: if self.idle.contains(key) {
+                        Treatment::WithoutEffect
+                    } else if !self.asked.contains(key) {
                         Treatment::NotOfThisSampler
+                    } else if self.named.contains(key) {
+                        Treatment::Named
+                    } else {
+                        Treatment::Used
                     },
                 }
             });

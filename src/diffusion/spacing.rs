@@ -44,27 +44,61 @@ impl Spacing {
                 let ratio = train as f64 / steps as f64;
                 // As many as the reference's floating-point range has, which may be one more.
                 let count = (train as f64 / ratio).ceil() as usize;
-                (0..count).map(|i| (train as f64 - i as f64 * ratio).round_ties_even() - 1.0).collect()
+                let delta = (train as f64 - ratio) - train as f64;
+                (0..count).map(|i| (train as f64 + i as f64 * delta).round_ties_even() - 1.0).collect()
             }
         }
     }
 
+    /// As DPM-Solver's classes space them: one more step than asked for, the last one at the end
+    /// of the walk, where nothing is evaluated; `clipped` time steps at the noisy end are left out.
+    pub fn one_more(
+        self,
+        train: usize,
+        clipped: usize,
+        steps: usize,
+        offset: usize,
+    ) -> Result<Vec<f64>, SettingsError> {
+        let last = train - clipped;
+        let times: Vec<f64> = match self {
+            Self::Linspace => {
+                let mut times: Vec<f64> = super::schedule::linspace(0.0, (last - 1) as f64, steps + 1)
+                    .skip(1)
+                    .map(f64::round_ties_even)
+                    .collect();
+                times.reverse();
+                times
+            }
+            Self::Leading => {
+                let ratio = last / (steps + 1);
+                (1..=steps).rev().map(|i| (i * ratio + offset) as f64).collect()
+            }
+            Self::Trailing => {
+                let ratio = train as f64 / steps as f64;
+                let delta = (last as f64 - ratio) - last as f64;
+                let count = (last as f64 / ratio).ceil() as usize;
+                (0..count).map(|i| (last as f64 + i as f64 * delta).round_ties_even() - 1.0).collect()
+            }
+        };
+        within(train, times, steps, offset)
+    }
+
     /// The time steps, whole, largest first, each below `train`.
     pub fn visits(self, train: usize, steps: usize, offset: usize) -> Result<Vec<usize>, SettingsError> {
-        let times: Vec<usize> = self
-            .fractional(train, steps, offset)
-            .into_iter()
-            .map(|t| t.round_ties_even().max(0.0) as usize)
-            .collect();
-        if times[0] < train {
-            return Ok(times);
-        }
-        let reason = format!(
-            "with {steps} steps the first time step would be {}, but the schedule has {train}",
-            times[0]
-        );
-        Err(SettingsError::refused("steps_offset", offset, reason))
+        let times =
+            self.fractional(train, steps, offset).into_iter().map(|t| t.round_ties_even().max(0.0)).collect();
+        Ok(within(train, times, steps, offset)?.into_iter().map(|t| t as usize).collect())
     }
+}
+
+/// The time steps, where the first lies within the schedule.
+fn within(train: usize, times: Vec<f64>, steps: usize, offset: usize) -> Result<Vec<f64>, SettingsError> {
+    if times[0] < train as f64 {
+        return Ok(times);
+    }
+    let reason =
+        format!("with {steps} steps the first time step would be {}, but the schedule has {train}", times[0]);
+    Err(SettingsError::refused("steps_offset", offset, reason))
 }
 
 #[cfg(test)]

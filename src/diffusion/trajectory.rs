@@ -68,6 +68,11 @@ impl Net {
         .await;
     }
 
+    /// Whether anybody watches x̂_0.
+    pub fn is_observed(&self) -> bool {
+        self.mailbox.borrow().observing
+    }
+
     /// Show the present x̂_0 to whoever watches; costs nothing while nobody does.
     pub fn observe(&self, x0: &[f32]) {
         let mut mailbox = self.mailbox.borrow_mut();

@@ -29,6 +29,7 @@ impl Request {
         let options = Options {
             steps: in_range("steps", self.steps, limits.steps, || default_steps(model))?,
             eta: self.eta,
+            known: self.known.clone(),
         };
         let (sampler_name, sampler) = self.build_sampler(model, &options)?;
         let class = self.check_class(model)?;
@@ -79,7 +80,7 @@ impl Request {
         &self,
         model: &ModelCard,
         options: &Options,
-    ) -> Result<(&'static str, Arc<dyn Sampler>), JobError> {
+    ) -> Result<(String, Arc<dyn Sampler>), JobError> {
         let default = model.bundle.manifest.default.sampler.as_deref();
         let name = self.sampler.as_deref().or(default);
         let fault = |error: SamplerError| {
@@ -90,20 +91,21 @@ impl Request {
             };
             JobError::field(code, field, error)
         };
-        let family = match name {
+        let choice = match name {
             Some(name) => sampler::by_name(name),
             None => sampler::by_class(&model.bundle.scheduler.class),
         }
         .map_err(fault)?;
-        let sampler = (family.build)(&mut model.bundle.scheduler.settings(), options).map_err(fault)?;
+        choice.check_class(&model.bundle.scheduler.class).map_err(fault)?;
+        let sampler = choice.build(&mut model.bundle.scheduler.settings(), options).map_err(fault)?;
         if sampler.outputs_per_value() > model.outputs_per_value {
             let message = format!(
                 "{} needs a network that also predicts variances (variance_type), and {} does not",
-                family.name, model.bundle.name
+                choice.name, model.bundle.name
             );
             return Err(JobError::field(ErrorCode::UnknownSampler, "sampler", message));
         }
-        Ok((family.name, sampler))
+        Ok((choice.name, sampler))
     }
 
     fn check_class(&self, model: &ModelCard) -> Result<Option<i64>, JobError> {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value as Json;
 
 use crate::diffusion::sampler::{self, Options, SamplerError};
-use crate::diffusion::settings::{Settings, Value};
+use crate::diffusion::settings::{KeyReport, Settings, Value};
 
 /// A scheduler's configuration as it stands in the file.
 #[derive(Debug, Clone, PartialEq)]
@@ -52,7 +52,7 @@ impl SchedulerConfig {
     }
 
     fn parse(path: &Path, text: &str) -> Result<Self, Fault> {
-        let object: BTreeMap<String, Json> = serde_json::from_str(text)?;
+        let object: BTreeMap<String, Json> = serde_json::from_str(&with_quoted_infinities(text))?;
         let Some(Json::String(class)) = object.get("_class_name") else {
             return Err(Fault::Class);
         };
@@ -79,13 +79,52 @@ impl SchedulerConfig {
         Json::Object(object)
     }
 
-    /// Every family reads its keys once, so that a wrong type is found when a bundle is opened.
+    /// Every family reads its keys once, so that a wrong value is found when a bundle is opened;
+    /// how many steps it takes is the job's matter.
     fn check(&self) -> Result<(), Fault> {
-        let family = sampler::by_class(&self.class)?;
-        let options = Options { steps: 1, eta: None };
-        (family.build)(&mut self.settings(), &options)?;
-        Ok(())
+        match self.report() {
+            Ok(_) | Err(SamplerError::Steps { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
+
+    /// What the configuration's own class does with every key.
+    pub fn report(&self) -> Result<Vec<KeyReport>, SamplerError> {
+        let mut settings = self.settings();
+        sampler::by_class(&self.class)?.build(&mut settings, &Options::of_steps(4))?;
+        Ok(settings.report())
+    }
+}
+
+/// How Python's json writes what JSON has no word for.
+const INFINITY: &str = "Infinity";
+const NEGATIVE_INFINITY: &str = "-Infinity";
+
+/// The text with every bare infinity as a string, which [`convert`] reads back.
+fn with_quoted_infinities(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len());
+    let mut rest = text;
+    let mut inside = false;
+    while let Some(next) = rest.chars().next() {
+        let word = [INFINITY, NEGATIVE_INFINITY].into_iter().find(|word| !inside && rest.starts_with(word));
+        let taken = match (word, next) {
+            (Some(word), _) => {
+                quoted.extend(["\"", word, "\""]);
+                word.len()
+            }
+            // An escaped character never ends a string.
+            (None, '\\') => rest.char_indices().nth(2).map_or(rest.len(), |(at, _)| at),
+            (None, _) => {
+                inside ^= next == '"';
+                next.len_utf8()
+            }
+        };
+        if word.is_none() {
+            quoted.push_str(&rest[..taken]);
+        }
+        rest = &rest[taken..];
+    }
+    quoted
 }
 
 fn convert(json: &Json) -> Value {
@@ -96,7 +135,11 @@ fn convert(json: &Json) -> Value {
         Json::Number(number) => {
             number.as_f64().map_or_else(|| Value::Other(number.to_string()), Value::Number)
         }
-        Json::String(text) => Value::Text(text.clone()),
+        Json::String(text) => match text.as_str() {
+            NEGATIVE_INFINITY => Value::Number(f64::NEG_INFINITY),
+            INFINITY => Value::Number(f64::INFINITY),
+            _ => Value::Text(text.clone()),
+        },
         Json::Array(list) => numbers(list).map_or_else(|| Value::Other(json.to_string()), Value::Numbers),
         Json::Object(_) => Value::Other(json.to_string()),
     }
@@ -107,8 +150,27 @@ fn to_json(value: &Value) -> Json {
         Value::Null => Json::Null,
         Value::Flag(flag) => (*flag).into(),
         Value::Number(number) if number.fract() == 0.0 && number.abs() < 1e15 => (*number as i64).into(),
+        Value::Number(number) if number.is_infinite() => {
+            if *number > 0.0 { INFINITY } else { NEGATIVE_INFINITY }.into()
+        }
         Value::Number(number) => (*number).into(),
         Value::Text(text) | Value::Other(text) => text.as_str().into(),
         Value::Numbers(numbers) => numbers.as_slice().into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn infinities_parse_and_words_inside_of_strings_stay() {
+        let text = r#"{"_class_name": "DPMSolverMultistepScheduler", "lambda_min_clipped": -Infinity,
+            "note": "an \"Infinity\" \\", "other": [Infinity, 1]}"#;
+        let config = SchedulerConfig::parse(Path::new("x.json"), text).unwrap();
+        assert_eq!(config.values["lambda_min_clipped"], Value::Number(f64::NEG_INFINITY));
+        assert_eq!(config.values["note"], Value::Text("an \"Infinity\" \\".to_owned()));
+        assert_eq!(config.to_json()["lambda_min_clipped"], "-Infinity");
+        assert_eq!(config.values["other"], Value::Other("[\"Infinity\",1]".to_owned()));
     }
 }

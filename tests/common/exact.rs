@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use denoised::diffusion::prediction::PredictionType;
-use denoised::diffusion::schedule::NoiseSchedule;
+use denoised::diffusion::schedule::{NoiseSchedule, ScheduleDefaults};
 use denoised::model::{
     Batch, Bundle, Element, EvaluationError, Graph, Model, Origin, Predictor, Signature, TimeInput, TimeShape,
 };
@@ -11,7 +11,7 @@ use denoised::model::{
 pub const MEAN: f64 = 0.3;
 pub const DEVIATION: f64 = 0.5;
 
-/// What `tests/golden/make_golden.py` calls `Gaussian`.
+/// What `tests/golden/exact.py` calls `Gaussian`.
 #[derive(Debug, Clone)]
 pub struct Gaussian {
     sigmas: Vec<f64>,
@@ -30,30 +30,34 @@ impl Gaussian {
         let high = self.sigmas[(t as usize + 1).min(self.sigmas.len() - 1)];
         let sigma = if t.fract() == 0.0 { low } else { low + (high - low) * t.fract() };
         let bar = 1.0 / (sigma * sigma + 1.0);
-        let (alpha, noise) = (bar.sqrt(), (1.0 - bar).sqrt());
-        let variance = bar * DEVIATION * DEVIATION + 1.0 - bar;
-        for (i, &x) in x.iter().enumerate() {
-            let x = f64::from(x);
-            let centred = x - alpha * MEAN;
-            let epsilon = noise * centred / variance;
-            let x0 = MEAN + alpha * DEVIATION * DEVIATION * centred / variance;
-            output[i] = match self.kind {
-                PredictionType::Epsilon => epsilon,
-                PredictionType::Sample => x0,
-                PredictionType::VPrediction => alpha * epsilon - noise * x0,
-                other => panic!("{other:?} is no kind of the golden files"),
-            } as f32;
-        }
+        predict(self.kind, x, (bar.sqrt(), (1.0 - bar).sqrt()), output);
         if self.variance_channels {
-            for (i, &x) in x.iter().enumerate() {
-                output[x_len(output) + i] = (0.5 * f64::from(x).sin()) as f32;
+            for (x, output) in x.iter().zip(&mut output[x.len()..]) {
+                *output = (0.5 * f64::from(*x).sin()) as f32;
             }
         }
     }
 }
 
-fn x_len(output: &[f32]) -> usize {
-    output.len() / 2
+/// E[x_0 | x] and E[ε | x] of x = α·x_0 + σ·ε.
+pub fn posterior(x: f64, alpha: f64, sigma: f64) -> (f64, f64) {
+    let variance = alpha * alpha * DEVIATION * DEVIATION + sigma * sigma;
+    let centred = x - alpha * MEAN;
+    (MEAN + alpha * DEVIATION * DEVIATION * centred / variance, sigma * centred / variance)
+}
+
+/// The exact prediction of a kind at a level (α, σ).
+pub fn predict(kind: PredictionType, x: &[f32], (alpha, sigma): (f64, f64), output: &mut [f32]) {
+    for (x, output) in x.iter().zip(output) {
+        let (x0, epsilon) = posterior(f64::from(*x), alpha, sigma);
+        *output = match kind {
+            PredictionType::Epsilon => epsilon,
+            PredictionType::Sample => x0,
+            PredictionType::VPrediction => alpha * epsilon - sigma * x0,
+            PredictionType::Flow => epsilon - x0,
+            PredictionType::Score => -epsilon / sigma,
+        } as f32;
+    }
 }
 
 /// The size of every batch that was evaluated.
@@ -87,7 +91,8 @@ impl Exact {
         let mut bundle = Bundle::open(&super::golden("gaussian")).unwrap();
         bundle.manifest.classes.names = (0..10).map(|k| k.to_string()).collect();
         bundle.manifest.classes.null = Some(10);
-        let schedule = NoiseSchedule::from_settings(&mut bundle.scheduler.settings(), 1e-4, 0.02).unwrap();
+        let schedule =
+            NoiseSchedule::from_settings(&mut bundle.scheduler.settings(), ScheduleDefaults::DDPM).unwrap();
         let batches = Arc::new(Mutex::new(Vec::with_capacity(100_000)));
         let input = |name: &str| name.to_owned();
         let exact = Self {

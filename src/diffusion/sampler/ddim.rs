@@ -1,75 +1,122 @@
-//! DDIM (Song, Meng & Ermon 2021): deterministic for η = 0, DDPM's noise for η = 1.
+//! DDIM (Song, Meng & Ermon 2021): deterministic for η = 0, DDPM's noise for η = 1; and its
+//! inversion, from a sample back to its noise.
 
 use std::sync::Arc;
 
-use super::estimate::Estimator;
 use super::family::{Family, Options, Sampler, SamplerError, prediction_type};
+use super::grid::point::Point;
+use super::walk::bound::Bound;
+use super::walk::denoiser::Denoiser;
+use super::walk::mix::mix;
 use crate::diffusion::noise::Noise;
 use crate::diffusion::prediction::PredictionType::{Epsilon, Sample, VPrediction};
 use crate::diffusion::process::Posterior;
-use crate::diffusion::schedule::{Level, NoiseSchedule};
-use crate::diffusion::settings::Settings;
+use crate::diffusion::schedule::{Level, NoiseSchedule, ScheduleDefaults, ZeroSnr};
+use crate::diffusion::settings::{Settings, SettingsError};
 use crate::diffusion::spacing::Spacing;
 use crate::diffusion::trajectory::{Net, Walk};
 
-pub(super) const FAMILY: Family = Family { name: "ddim", class: "DDIMScheduler", build: Ddim::build };
+pub(super) const DDIM: Family = Family::new("ddim", "DDIMScheduler", ddim);
+pub(super) const INVERSE: Family = Family::new("ddim_inverse", "DDIMInverseScheduler", inverse);
+
+const SCHEDULE: ScheduleDefaults = ScheduleDefaults::DDPM.zero_snr(ZeroSnr::Exact);
 
 #[derive(Debug)]
 struct Step {
-    t: f64,
-    level: Level,
+    at: Point,
     /// √ᾱ_s, what x̂_0 is multiplied by.
-    x0: f32,
+    x0: f64,
     /// √(1 − ᾱ_s − σ²), the length of the direction pointing to x_t.
-    epsilon: f32,
+    epsilon: f64,
     /// σ_t(η), eq. 16.
-    sigma: f32,
+    sigma: f64,
 }
 
 #[derive(Debug)]
 struct Ddim {
     steps: Vec<Step>,
-    estimator: Estimator,
+    bound: Bound,
     noisy: bool,
 }
 
-impl Ddim {
-    fn build(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, SamplerError> {
-        let eta = options.eta.unwrap_or(0.0);
-        if !(0.0..=1.0).contains(&eta) {
-            let reason = "it must lie between 0 and 1";
-            return Err(SamplerError::Eta { eta, reason });
-        }
-        let schedule = NoiseSchedule::from_settings(settings, 1e-4, 0.02)?;
-        let prediction = prediction_type(settings, &[Epsilon, Sample, VPrediction])?;
-        let estimator = Estimator::thresholding(settings, prediction, true)?;
-        let (spacing, offset) = Spacing::from_settings(settings, "leading")?;
-        let to_one = settings.flag("set_alpha_to_one", true)?;
-        let count = options.steps_up_to(schedule.len(), FAMILY.name)?;
-        let bars = schedule.alphas_cumprod();
-        let last = if to_one { 1.0 } else { bars[0] };
-        // The reference steps back by ⌊T/n⌋ whatever the spacing.
-        let back = schedule.len() / count;
-        let times = spacing.visits(schedule.len(), count, offset)?;
-        let steps = times
-            .into_iter()
-            .map(|t| Step::new(t, bars[t], t.checked_sub(back).map_or(last, |s| bars[s]), eta))
-            .collect();
-        Ok(Arc::new(Self { steps, estimator, noisy: eta > 0.0 }))
+fn ddim(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, SamplerError> {
+    let eta = options.eta_or(0.0)?;
+    let schedule = NoiseSchedule::from_settings(settings, SCHEDULE)?;
+    let kind = prediction_type(settings, &[Epsilon, Sample, VPrediction])?;
+    let bound = Bound::either(settings, true)?;
+    let (spacing, offset) = Spacing::from_settings(settings, "leading")?;
+    let to_one = settings.flag("set_alpha_to_one", true)?;
+    let count = options.steps_up_to(schedule.len(), DDIM.name)?;
+    let bars = schedule.alphas_cumprod();
+    let last = if to_one { 1.0 } else { bars[0] };
+    // The reference steps back by ⌊T/n⌋ whatever the spacing.
+    let back = schedule.len() / count;
+    let times = spacing.visits(schedule.len(), count, offset)?;
+    if bars[times[0]] == 0.0 {
+        check_pure_noise(eta, kind == Epsilon)?;
+    }
+    let steps = times
+        .into_iter()
+        .map(|t| {
+            let bar_s = t.checked_sub(back).map_or(last, |s| bars[s]);
+            let variance = eta * eta * Posterior::between(bars[t], bar_s).variance;
+            Step {
+                at: Point::plain(t as f64, Level::from_alpha_bar(bars[t]), kind),
+                x0: bar_s.sqrt(),
+                epsilon: (1.0 - bar_s - variance).max(0.0).sqrt(),
+                sigma: variance.sqrt(),
+            }
+        })
+        .collect();
+    Ok(Arc::new(Ddim { steps, bound, noisy: eta > 0.0 }))
+}
+
+/// Two things can't be done at a time step without any signal.
+fn check_pure_noise(eta: f64, epsilon: bool) -> Result<(), SamplerError> {
+    let refuse = |reason: &str| Err(SettingsError::refused("rescale_betas_zero_snr", true, reason).into());
+    match (eta == 1.0, epsilon) {
+        (true, _) => refuse(
+            "the first step's noise takes all its variance with eta 1, where diffusers returns NaN; \
+             use a smaller eta, or timestep_spacing leading",
+        ),
+        (_, true) => refuse(
+            "a noise prediction says nothing of the sample where no signal is left; \
+             such a model predicts v, or use timestep_spacing leading",
+        ),
+        (false, false) => Ok(()),
     }
 }
 
-impl Step {
-    fn new(t: usize, bar_t: f64, bar_s: f64, eta: f64) -> Self {
-        let variance = eta * eta * Posterior::between(bar_t, bar_s).variance;
-        Self {
-            t: t as f64,
-            level: Level::from_alpha_bar(bar_t),
-            x0: bar_s.sqrt() as f32,
-            epsilon: (1.0 - bar_s - variance).max(0.0).sqrt() as f32,
-            sigma: variance.sqrt() as f32,
-        }
+/// The same steps the other way: each as if the network were asked where it leads.
+fn inverse(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, SamplerError> {
+    options.deterministic()?;
+    let schedule = NoiseSchedule::from_settings(settings, SCHEDULE)?;
+    let kind = prediction_type(settings, &[Epsilon, Sample, VPrediction])?;
+    let bound = Bound::clipping(settings, true)?;
+    let (spacing, offset) = Spacing::from_settings(settings, "leading")?;
+    if spacing == Spacing::Linspace {
+        let reason = "an inversion is spaced as leading or trailing";
+        return Err(SettingsError::refused("timestep_spacing", "linspace", reason).into());
     }
+    let to_one = settings.flag("set_alpha_to_one", true)?;
+    let count = options.steps_up_to(schedule.len(), INVERSE.name)?;
+    let bars = schedule.alphas_cumprod();
+    let first = if to_one { 1.0 } else { bars[0] };
+    let back = schedule.len() / count;
+    let times =
+        spacing.visits(schedule.len(), count, if spacing == Spacing::Leading { offset } else { 0 })?;
+    let steps = times
+        .into_iter()
+        .rev()
+        .map(|t| {
+            let level = Level::from_alpha_bar(t.checked_sub(back).map_or(first, |s| bars[s]));
+            let to = Level::from_alpha_bar(bars[t]);
+            // Without noise there is no ε̂ in a prediction of x_0: what is divided by σ is 0.
+            let at = Point::plain(t as f64, level, kind).without_noise();
+            Step { at, x0: to.alpha, epsilon: to.sigma, sigma: 0.0 }
+        })
+        .collect();
+    Ok(Arc::new(Ddim { steps, bound, noisy: false }))
 }
 
 impl Sampler for Ddim {
@@ -83,20 +130,17 @@ impl Sampler for Ddim {
 
     fn walk(self: Arc<Self>, mut x: Vec<f32>, mut noise: Noise, net: Net) -> Walk {
         Box::pin(async move {
-            let mut output = net.output_buffer();
-            let mut estimate = self.estimator.start(x.len());
+            let mut denoiser = Denoiser::new(net, self.bound, x.len());
             let mut z = vec![0.0; x.len()];
             for step in &self.steps {
-                net.predict(&x, step.t, &mut output).await;
-                estimate.update(step.level, &x, &output);
-                net.observe(&estimate.x0);
+                denoiser.x0_and_epsilon(&x, &step.at).await;
                 if self.noisy {
                     noise.fill(&mut z);
                 }
                 // Eq. 12: predicted x_0, direction pointing to x_t, random noise.
-                for (i, x) in x.iter_mut().enumerate() {
-                    *x = step.x0 * estimate.x0[i] + step.epsilon * estimate.epsilon[i] + step.sigma * z[i];
-                }
+                let terms =
+                    [(step.x0, &denoiser.x0[..]), (step.epsilon, &denoiser.epsilon), (step.sigma, &z)];
+                mix(&mut x, 0.0, &terms);
             }
             x
         })

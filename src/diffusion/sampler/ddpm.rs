@@ -3,17 +3,20 @@
 
 use std::sync::Arc;
 
-use super::estimate::Estimator;
 use super::family::{Family, Options, Sampler, SamplerError, prediction_type};
+use super::grid::point::Point;
+use super::walk::bound::Bound;
+use super::walk::denoiser::Denoiser;
+use super::walk::mix::mix;
 use crate::diffusion::noise::Noise;
 use crate::diffusion::prediction::PredictionType::{Epsilon, Sample, VPrediction};
 use crate::diffusion::process::Posterior;
-use crate::diffusion::schedule::{Level, NoiseSchedule};
+use crate::diffusion::schedule::{Level, NoiseSchedule, ScheduleDefaults, ZeroSnr, round};
 use crate::diffusion::settings::{Settings, SettingsError};
 use crate::diffusion::spacing::Spacing;
 use crate::diffusion::trajectory::{Net, Walk};
 
-pub(super) const FAMILY: Family = Family { name: "ddpm", class: "DDPMScheduler", build: Ddpm::build };
+pub(super) const FAMILY: Family = Family::new("ddpm", "DDPMScheduler", Ddpm::build);
 
 /// The variance of x_{t−1} given x_t.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,8 +31,7 @@ enum Variance {
 
 #[derive(Debug)]
 struct Step {
-    t: f64,
-    level: Level,
+    at: Point,
     posterior: Posterior,
     draws_noise: bool,
 }
@@ -37,16 +39,17 @@ struct Step {
 #[derive(Debug)]
 struct Ddpm {
     steps: Vec<Step>,
-    estimator: Estimator,
+    bound: Bound,
     variance: Variance,
 }
 
 impl Ddpm {
     fn build(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, SamplerError> {
         options.without_eta()?;
-        let schedule = NoiseSchedule::from_settings(settings, 1e-4, 0.02)?;
+        let schedule =
+            NoiseSchedule::from_settings(settings, ScheduleDefaults::DDPM.zero_snr(ZeroSnr::Exact))?;
         let prediction = prediction_type(settings, &[Epsilon, Sample, VPrediction])?;
-        let estimator = Estimator::thresholding(settings, prediction, true)?;
+        let bound = Bound::either(settings, true)?;
         let variance = match settings.text("variance_type", "fixed_small")?.as_str() {
             "fixed_small" | "fixed_small_log" => Variance::FixedSmall,
             "fixed_large" => Variance::FixedLarge,
@@ -73,13 +76,12 @@ impl Ddpm {
             .iter()
             .zip(after)
             .map(|(&t, bar_next)| Step {
-                t: t as f64,
-                level: Level::from_alpha_bar(bars[t]),
-                posterior: Posterior::between(bars[t], bar_next),
+                at: Point::plain(t as f64, Level::from_alpha_bar(bars[t]), prediction),
+                posterior: posterior(bars[t], bar_next),
                 draws_noise: t > 0,
             })
             .collect();
-        Ok(Arc::new(Self { steps, estimator, variance }))
+        Ok(Arc::new(Self { steps, bound, variance }))
     }
 }
 
@@ -105,18 +107,11 @@ impl Sampler for Ddpm {
 
     fn walk(self: Arc<Self>, mut x: Vec<f32>, mut noise: Noise, net: Net) -> Walk {
         Box::pin(async move {
-            let mut output = net.output_buffer();
-            let mut estimate = self.estimator.start(x.len());
+            let mut denoiser = Denoiser::new(net, self.bound, x.len());
             let mut z = vec![0.0; x.len()];
             for step in &self.steps {
-                net.predict(&x, step.t, &mut output).await;
-                let (mean, between) = output.split_at(x.len());
-                estimate.update_x0(step.level, &x, mean); // eq. 15
-                net.observe(&estimate.x0);
-                let (a, b) = (step.posterior.x0 as f32, step.posterior.x_t as f32);
-                for (x, x0) in x.iter_mut().zip(&estimate.x0) {
-                    *x = a * x0 + b * *x; // eq. 7
-                }
+                denoiser.x0(&x, &step.at).await; // eq. 15
+                mix(&mut x, step.posterior.x_t, &[(step.posterior.x0, &denoiser.x0)]); // eq. 7
                 if !step.draws_noise {
                     continue;
                 }
@@ -125,10 +120,11 @@ impl Sampler for Ddpm {
                 let small = step.posterior.variance.max(1e-20);
                 let large = step.posterior.beta;
                 match self.variance {
-                    Variance::FixedSmall => add(&mut x, small.sqrt() as f32, &z),
-                    Variance::FixedLarge => add(&mut x, large.sqrt() as f32, &z),
+                    Variance::FixedSmall => mix(&mut x, 1.0, &[(small.sqrt(), &z)]),
+                    Variance::FixedLarge => mix(&mut x, 1.0, &[(large.sqrt(), &z)]),
                     Variance::LearnedRange => {
                         let (low, high) = (small.ln() as f32, large.ln() as f32);
+                        let between = &denoiser.output[x.len()..];
                         for ((x, z), v) in x.iter_mut().zip(&z).zip(between) {
                             let share = (v + 1.0) / 2.0;
                             *x += (0.5 * (share * high + (1.0 - share) * low)).exp() * z;
@@ -141,9 +137,16 @@ impl Sampler for Ddpm {
     }
 }
 
-/// x += σ z.
-fn add(x: &mut [f32], sigma: f32, z: &[f32]) {
-    for (x, z) in x.iter_mut().zip(z) {
-        *x += sigma * z;
+/// The posterior with β_t = 1 − ᾱ_t/ᾱ_s rounded to f32 where it is taken: 1,000 such roundings
+/// add up, and the reference has them.
+fn posterior(bar_t: f64, bar_s: f64) -> Posterior {
+    let alpha = round(bar_t / bar_s);
+    let beta = round(1.0 - alpha);
+    let (noise_t, noise_s) = (round(1.0 - bar_t), round(1.0 - bar_s));
+    Posterior {
+        x0: round(bar_s.sqrt()) * beta / noise_t,
+        x_t: round(alpha.sqrt()) * noise_s / noise_t,
+        variance: noise_s / noise_t * beta,
+        beta,
     }
 }

@@ -17,17 +17,84 @@ pub struct Family {
     pub name: &'static str,
     /// The class's name in scheduler_config.json.
     pub class: &'static str,
+    /// What its network is told in place of a time.
+    pub time: Time,
+    /// Further names, each with the keys that it implies.
+    pub presets: &'static [Preset],
     /// Read the settings into a sampler with its plan.
     pub build: Build,
 }
 
+/// What a network is told beside the state; one that was trained on one can't be told another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Time {
+    /// A time step of a noise schedule, 0 to T.
+    Step,
+    /// A time step along a straight path, T·σ.
+    Path,
+    /// An angle as a fraction of π/2.
+    Angle,
+    /// EDM's c_noise, ¼ log σ.
+    LogSigma,
+    /// A consistency model's 250·log σ.
+    Consistency,
+    /// The noise level σ itself.
+    Sigma,
+    /// The index of a noise level.
+    Index,
+}
+
+impl std::fmt::Display for Time {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Step => "the time steps of a noise schedule",
+            Self::Path => "the time steps of flow matching",
+            Self::Angle => "an angle",
+            Self::LogSigma => "EDM's c_noise",
+            Self::Consistency => "a consistency model's time",
+            Self::Sigma => "the noise level sigma",
+            Self::Index => "the index of a noise level",
+        })
+    }
+}
+
+/// A name that implies some keys of its family's class.
+#[derive(Debug, Clone, Copy)]
+pub struct Preset {
+    /// The name that people type.
+    pub name: &'static str,
+    /// What it implies.
+    pub keys: &'static [(&'static str, Implied)],
+}
+
+/// A value that a name implies.
+#[derive(Debug, Clone, Copy)]
+pub enum Implied {
+    /// A word.
+    Text(&'static str),
+    /// A number.
+    Number(f64),
+}
+
 /// What a job says about its sampler.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Options {
     /// How many steps, at least 1. A second-order step takes two evaluations.
     pub steps: usize,
-    /// η of DDIM (Song et al. 2021, eq. 16): 0 is deterministic, 1 is DDPM's noise.
+    /// How much noise a stochastic step adds: 0 is none, 1 the whole of it (η of DDIM,
+    /// Song et al. 2021, eq. 16; γ of TCD; η of k-diffusion's ancestral samplers).
     pub eta: Option<f64>,
+    /// The part of the sample that is known, for inpainting.
+    pub known: Option<Arc<Known>>,
+}
+
+/// A sample of which a part is kept (Lugmayr et al. 2022).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Known {
+    /// The sample, in the network's range.
+    pub sample: Vec<f32>,
+    /// 1 where it is kept, 0 where it is drawn anew.
+    pub mask: Vec<f32>,
 }
 
 /// An update rule with its plan of time steps and coefficients.
@@ -43,6 +110,11 @@ pub trait Sampler: Send + Sync {
     /// How often noise is drawn on the way, the initial state aside.
     fn draws(&self) -> usize {
         0
+    }
+
+    /// Whether every weight of its plan is a number; a configuration can make it otherwise.
+    fn is_finite(&self) -> bool {
+        true
     }
 
     /// How many values the network gives for each of the sample's.
@@ -86,6 +158,36 @@ pub enum SamplerError {
         /// The sampler.
         name: &'static str,
     },
+    /// Weights of the plan are no numbers.
+    #[error(
+        "{name}: with this configuration and {steps} steps a step's weights are not finite (two noise levels coincide, or one is 0)"
+    )]
+    NotFinite {
+        /// The sampler.
+        name: String,
+        /// The number of steps.
+        steps: usize,
+    },
+    /// The bundle's network is told another kind of time.
+    #[error("{name} tells the network {told}, but this bundle's {class} tells it {expected}")]
+    Time {
+        /// The sampler.
+        name: String,
+        /// What it tells.
+        told: Time,
+        /// The bundle's class.
+        class: String,
+        /// What that class tells.
+        expected: Time,
+    },
+    /// A suffix of a name that the sampler has no noise levels for.
+    #[error("{name} has no {suffix} noise levels")]
+    Suffix {
+        /// The sampler.
+        name: &'static str,
+        /// The suffix.
+        suffix: &'static str,
+    },
     /// η for a sampler that has none, or out of range.
     #[error("eta is {eta}, but {reason}")]
     Eta {
@@ -110,15 +212,49 @@ pub(super) fn prediction_type(
 }
 
 impl Options {
+    /// This many steps and nothing else.
+    pub fn of_steps(steps: usize) -> Self {
+        Self { steps, eta: None, known: None }
+    }
+
     pub(super) fn steps_up_to(&self, most: usize, name: &'static str) -> Result<usize, SamplerError> {
         let steps = self.steps;
         (1..=most).contains(&steps).then_some(steps).ok_or(SamplerError::Steps { steps, most, name })
     }
 
+    /// η between 0 and 1, with this default.
+    pub(super) fn eta_or(&self, default: f64) -> Result<f64, SamplerError> {
+        let eta = self.eta.unwrap_or(default);
+        if (0.0..=1.0).contains(&eta) {
+            return Ok(eta);
+        }
+        Err(SamplerError::Eta { eta, reason: "it must lie between 0 and 1" })
+    }
+
+    /// For a sampler whose noise has no η.
     pub(super) fn without_eta(&self) -> Result<(), SamplerError> {
         self.eta.map_or(Ok(()), |eta| {
-            let reason = "only ddim has an eta";
-            Err(SamplerError::Eta { eta, reason })
+            Err(SamplerError::Eta { eta, reason: "this sampler's noise can't be turned down" })
         })
+    }
+
+    /// For a sampler that adds no noise: η = 0 is what it does anyway.
+    pub(super) fn deterministic(&self) -> Result<(), SamplerError> {
+        match self.eta {
+            None | Some(0.0) => Ok(()),
+            Some(eta) => Err(SamplerError::Eta { eta, reason: "this sampler adds no noise" }),
+        }
+    }
+}
+
+impl Family {
+    /// A family of one name.
+    pub(super) const fn new(name: &'static str, class: &'static str, build: Build) -> Self {
+        Self { name, class, time: Time::Step, presets: &[], build }
+    }
+
+    /// The same for networks that are told this.
+    pub(super) const fn told(self, time: Time) -> Self {
+        Self { time, ..self }
     }
 }

@@ -1,0 +1,123 @@
+//! The walk of methods that correct each state by the evaluation made there before they go on:
+//! x_i anew from x_{i−1} with m_i, then x_{i+1} from x_i.
+
+use std::sync::Arc;
+
+use super::bound::Bound;
+use super::denoiser::{Denoiser, Kept};
+use super::history::{DEPTH, History};
+use crate::diffusion::noise::Noise;
+use crate::diffusion::sampler::family::Sampler;
+use crate::diffusion::sampler::grid::point::Point;
+use crate::diffusion::trajectory::{Net, Walk};
+
+/// How a state follows from another and from the estimates m_0 (the newest), m_1, …
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Sum {
+    /// x ← `x`·x + (Σ `kept[k]`·m_k) + `noise`·z.
+    Weighted { x: f32, kept: [f32; DEPTH], noise: f32 },
+    /// x ← `x`·x + `base`·m_b + `scale`·Σ_k ρ_k·(m_k − m_b)/r_k, with b the index `at`.
+    Differences { x: f32, at: usize, base: f32, scale: f32, differences: [Difference; DEPTH] },
+}
+
+/// The difference of one estimate from the base.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Difference {
+    /// ρ; 0 where there is none.
+    pub(crate) weight: f32,
+    /// r.
+    pub(crate) over: f32,
+}
+
+impl Sum {
+    fn is_finite(&self) -> bool {
+        match self {
+            Self::Weighted { x, kept, noise } => kept.iter().chain([x, noise]).all(|w| w.is_finite()),
+            Self::Differences { x, base, scale, differences, .. } => {
+                let sound = |d: &Difference| d.weight == 0.0 || (d.weight / d.over).is_finite();
+                [x, base, scale].iter().all(|w| w.is_finite()) && differences.iter().all(sound)
+            }
+        }
+    }
+
+    fn apply(&self, x: &mut [f32], history: &History, z: &[f32]) {
+        let m: [&[f32]; DEPTH] = std::array::from_fn(|k| history.estimate(k));
+        match self {
+            Self::Weighted { x: a, kept, noise } => {
+                for (i, x) in x.iter_mut().enumerate() {
+                    let gradient: f32 = kept.iter().zip(&m).map(|(w, m)| w * m[i]).sum();
+                    *x = a * *x + gradient + noise * z[i];
+                }
+            }
+            Self::Differences { x: a, at, base, scale, differences } => {
+                for (i, x) in x.iter_mut().enumerate() {
+                    let m_b = m[*at][i];
+                    let known = differences.iter().zip(&m).filter(|(d, _)| d.weight != 0.0);
+                    let slope: f32 = known.map(|(d, m)| d.weight * ((m[i] - m_b) / d.over)).sum();
+                    *x = a * *x + base * m_b + scale * slope;
+                }
+            }
+        }
+    }
+}
+
+/// One step: correct, then predict.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Step {
+    pub(crate) at: Point,
+    /// From the last corrected state, with the noise that was drawn there.
+    pub(crate) corrector: Option<Sum>,
+    pub(crate) predictor: Sum,
+}
+
+/// A sampler that is a list of such steps.
+#[derive(Debug)]
+pub(crate) struct PredictorCorrector {
+    pub(crate) steps: Vec<Step>,
+    pub(crate) kept: Kept,
+    pub(crate) bound: Bound,
+    /// Noise is drawn at every step, even where its weight is 0, since the reference draws it.
+    pub(crate) stochastic: bool,
+    pub(crate) outputs_per_value: usize,
+}
+
+impl Sampler for PredictorCorrector {
+    fn evaluations(&self) -> usize {
+        self.steps.len()
+    }
+
+    fn draws(&self) -> usize {
+        if self.stochastic { self.steps.len() } else { 0 }
+    }
+
+    fn is_finite(&self) -> bool {
+        let finite = |sum: &Sum| sum.is_finite();
+        self.steps.iter().all(|step| finite(&step.predictor) && step.corrector.as_ref().is_none_or(finite))
+    }
+
+    fn outputs_per_value(&self) -> usize {
+        self.outputs_per_value
+    }
+
+    fn walk(self: Arc<Self>, mut x: Vec<f32>, mut noise: Noise, net: Net) -> Walk {
+        Box::pin(async move {
+            let mut denoiser = Denoiser::new(net, self.bound, x.len());
+            let mut history = History::new(DEPTH, x.len());
+            let mut last = vec![0.0; x.len()];
+            let mut z = vec![0.0; x.len()];
+            for step in &self.steps {
+                history.push(denoiser.evaluate(self.kept, &x, &step.at).await);
+                if let Some(corrector) = &step.corrector {
+                    std::mem::swap(&mut x, &mut last);
+                    corrector.apply(&mut x, &history, &z);
+                }
+                if self.stochastic {
+                    noise.fill(&mut z);
+                }
+                last.copy_from_slice(&x);
+                step.predictor.apply(&mut x, &history, &z);
+            }
+            x
+        })
+    }
+}

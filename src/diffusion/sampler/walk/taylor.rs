@@ -1,0 +1,124 @@
+//! The walk of DPM-Solver's family: an exponential integrator whose step takes the estimate D_0 and its
+//! first two derivatives along λ, as divided differences of the last estimates.
+
+use std::sync::Arc;
+
+use super::bound::Bound;
+use super::denoiser::{Denoiser, Kept};
+use super::history::History;
+use super::multistep::From;
+use crate::diffusion::noise::Noise;
+use crate::diffusion::sampler::family::Sampler;
+use crate::diffusion::sampler::grid::point::Point;
+use crate::diffusion::trajectory::{Net, Walk};
+
+/// How the derivatives come from the estimates m_0 (the newest), m_1 and m_2.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Differences {
+    /// None: D_0 = m_0.
+    First,
+    /// D_0 = m_0, D_1 = (m_0 − m_1)/r.
+    Second { r: f32 },
+    /// D_0 = m_0, and D_1, D_2 from the slopes (m_0 − m_1)/r_0 and (m_1 − m_2)/r_1.
+    Third { r0: f32, r1: f32 },
+    /// Within a block from its start m_1: D_0 = m_1, D_1 = (m_0 − m_1)/r.
+    BlockSecond { r: f32 },
+    /// Within a block from its start m_2: D_0 = m_2, and D_1, D_2 from the slopes to m_0 and m_1.
+    BlockThird { r0: f32, r1: f32 },
+    /// The same with the slope to m_0 as D_1 alone.
+    BlockThirdPlain { r0: f32 },
+}
+
+/// One step: x ← `x`·x + `d`·(D_0, D_1, D_2) + `noise`·z.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Step {
+    pub(crate) at: Point,
+    pub(crate) from: From,
+    pub(crate) x: f32,
+    pub(crate) d: [f32; 3],
+    pub(crate) noise: Option<f32>,
+    pub(crate) differences: Differences,
+}
+
+/// A sampler that is a list of such steps.
+#[derive(Debug)]
+pub(crate) struct Taylor {
+    pub(crate) steps: Vec<Step>,
+    pub(crate) kept: Kept,
+    pub(crate) bound: Bound,
+    pub(crate) initial_sigma: f64,
+    pub(crate) outputs_per_value: usize,
+}
+
+impl Step {
+    fn derivatives(&self, m0: f32, m1: f32, m2: f32) -> [f32; 3] {
+        match self.differences {
+            Differences::First => [m0, 0.0, 0.0],
+            Differences::Second { r } => [m0, 1.0 / r * (m0 - m1), 0.0],
+            Differences::Third { r0, r1 } => {
+                let (near, far) = (1.0 / r0 * (m0 - m1), 1.0 / r1 * (m1 - m2));
+                [m0, near + r0 / (r0 + r1) * (near - far), 1.0 / (r0 + r1) * (near - far)]
+            }
+            Differences::BlockSecond { r } => [m1, 1.0 / r * (m0 - m1), 0.0],
+            Differences::BlockThird { r0, r1 } => {
+                let (near, far) = (1.0 / r1 * (m1 - m2), 1.0 / r0 * (m0 - m2));
+                [m2, (r0 * near - r1 * far) / (r0 - r1), 2.0 * (far - near) / (r0 - r1)]
+            }
+            Differences::BlockThirdPlain { r0 } => [m2, 1.0 / r0 * (m0 - m2), 0.0],
+        }
+    }
+}
+
+impl Sampler for Taylor {
+    fn evaluations(&self) -> usize {
+        self.steps.len()
+    }
+
+    fn initial_sigma(&self) -> f64 {
+        self.initial_sigma
+    }
+
+    fn draws(&self) -> usize {
+        self.steps.iter().filter(|step| step.noise.is_some()).count()
+    }
+
+    fn is_finite(&self) -> bool {
+        let finite = |step: &Step| {
+            let derivatives = step.derivatives(1.0, 2.0, 4.0);
+            step.d.iter().chain(&derivatives).chain(&step.noise).all(|w| w.is_finite())
+        };
+        self.steps.iter().all(|step| step.x.is_finite() && finite(step))
+    }
+
+    fn outputs_per_value(&self) -> usize {
+        self.outputs_per_value
+    }
+
+    fn walk(self: Arc<Self>, mut x: Vec<f32>, mut noise: Noise, net: Net) -> Walk {
+        Box::pin(async move {
+            let mut denoiser = Denoiser::new(net, self.bound, x.len());
+            let mut history = History::new(3, x.len());
+            let mut z = vec![0.0; x.len()];
+            let mut start = x.clone();
+            for step in &self.steps {
+                history.push(denoiser.evaluate(self.kept, &x, &step.at).await);
+                if step.noise.is_some() {
+                    noise.fill(&mut z);
+                }
+                match step.from {
+                    From::Here => {}
+                    From::BlockStart => start.copy_from_slice(&x),
+                    From::Block => x.copy_from_slice(&start),
+                }
+                let [m0, m1, m2]: [&[f32]; 3] = std::array::from_fn(|age| history.estimate(age));
+                let [w0, w1, w2] = step.d;
+                let s = step.noise.unwrap_or(0.0);
+                for (i, x) in x.iter_mut().enumerate() {
+                    let [d0, d1, d2] = step.derivatives(m0[i], m1[i], m2[i]);
+                    *x = step.x * *x + w0 * d0 + w1 * d1 + w2 * d2 + s * z[i];
+                }
+            }
+            x
+        })
+    }
+}

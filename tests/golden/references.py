@@ -1,0 +1,146 @@
+"""The reference implementations' own loops, with every evaluation and every draw written down."""
+
+import contextlib
+import importlib.util
+import io
+import sys
+import types
+
+import diffusers
+import torch
+
+from exact import network_of
+
+# Two of k-diffusion's files are needed; the package itself, and torchvision behind one function of
+# its utilities, would import its training's libraries.
+_package = types.ModuleType("k_diffusion")
+_package.__path__ = importlib.util.find_spec("k_diffusion").submodule_search_locations
+_transforms = types.ModuleType("torchvision.transforms")
+_transforms.functional = None
+sys.modules.update({"k_diffusion": _package, "torchvision.transforms": _transforms})
+
+import k_diffusion.external  # noqa: E402
+import k_diffusion.sampling  # noqa: E402
+
+diffusers.utils.logging.set_verbosity_error()
+
+
+class Recorder:
+    """Stands in for torch.randn, and for a Brownian tree's stretches, and keeps each draw."""
+
+    def __init__(self, seed):
+        self.generator, self.draws = torch.Generator().manual_seed(seed), []
+
+    def __call__(self, shape, **_):
+        self.draws.append(torch.randn(tuple(shape), generator=self.generator))
+        return self.draws[-1]
+
+    def tree(self, real):
+        """A noise sampler whose stretches are a real Brownian tree's."""
+
+        def make(x, sigma_min, sigma_max, seed=None, **_):
+            sampler = real(x, sigma_min, sigma_max, seed=7)
+
+            def noise(sigma, sigma_next):
+                self.draws.append(sampler(torch.as_tensor(sigma), torch.as_tensor(sigma_next)))
+                return self.draws[-1]
+
+            return noise
+
+        return make
+
+
+class Watched:
+    """A network whose inputs and time steps are kept."""
+
+    def __init__(self, network):
+        self.network, self.inputs, self.times = network, [], []
+
+    def __call__(self, sample, timestep):
+        self.inputs.append(sample.clone())
+        self.times.append(float(timestep))
+        return self.network(sample, torch.as_tensor(timestep).reshape(1))
+
+
+def run(class_name, settings, steps, eta, initial, seed):
+    """The network's inputs, its time steps, the final sample, the draws, and the configuration."""
+    if class_name.startswith("sample_"):
+        return k_diffusion_loop(class_name, settings, steps, eta, initial, seed)
+    with contextlib.redirect_stderr(io.StringIO()):
+        scheduler = getattr(diffusers, class_name)(**settings)
+    given = {**dict(scheduler.config), **settings}
+    config = {k: v for k, v in given.items() if not k.startswith("_")}
+    module = sys.modules[type(scheduler).__module__]
+    recorder = Recorder(seed)
+    if hasattr(module, "randn_tensor"):
+        module.randn_tensor = recorder
+    if hasattr(module, "BrownianTreeNoiseSampler"):
+        real = getattr(module, "RealTree", module.BrownianTreeNoiseSampler)
+        module.RealTree, module.BrownianTreeNoiseSampler = real, recorder.tree(real)
+    network = Watched(network_of(class_name, config, getattr(scheduler, "alphas_cumprod", None)))
+    scheduler.set_timesteps(steps)
+    if hasattr(scheduler, "set_begin_index"):
+        # Where the first time step comes twice, the reference would otherwise begin at the second.
+        scheduler.set_begin_index(0)
+    loop = {"ScoreSdeVeScheduler": score_sde_loop, "RePaintScheduler": repaint_loop}.get(class_name, plain_loop)
+    sample = loop(scheduler, network, initial, steps, eta)
+    return network.inputs, network.times, sample, recorder.draws, config
+
+
+def plain_loop(scheduler, network, x, steps, eta):
+    more = {} if eta is None else {"eta": eta}
+    x = x * getattr(scheduler, "init_noise_sigma", 1.0)
+    for t in scheduler.timesteps:
+        scaled = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
+        x = scheduler.step(network(scaled, t), t, x, **more).prev_sample
+    return x
+
+
+def score_sde_loop(scheduler, network, x, steps, eta):
+    """As in diffusers' ScoreSdeVePipeline."""
+    scheduler.set_sigmas(steps)
+    x = x * scheduler.init_noise_sigma
+    for i, t in enumerate(scheduler.timesteps):
+        for _ in range(scheduler.config.correct_steps):
+            x = scheduler.step_correct(network(x, scheduler.sigmas[i]), x).prev_sample
+        output = scheduler.step_pred(network(x, scheduler.sigmas[i]), t, x)
+        x = output.prev_sample
+    return output.prev_sample_mean
+
+
+def repaint_loop(scheduler, network, x, steps, eta):
+    """As in diffusers' RePaintPipeline, with nothing known."""
+    if eta is not None:
+        scheduler.eta = eta
+    last = scheduler.timesteps[0] + 1
+    for t in scheduler.timesteps:
+        if t < last:
+            x = scheduler.step(network(x, t), t, x, torch.zeros_like(x), torch.zeros_like(x)).prev_sample
+        else:
+            x = scheduler.undo_step(x, last)
+        last = t
+    return x
+
+
+def k_diffusion_loop(name, settings, steps, eta, initial, seed):
+    betas = diffusers.DDPMScheduler(**{k: v for k, v in settings.items() if k in ("beta_start", "beta_end", "beta_schedule")})
+    kind = settings.get("prediction_type", "epsilon")
+    network = Watched(network_of("", {"prediction_type": kind}, betas.alphas_cumprod))
+    wrapper = {"epsilon": k_diffusion.external.DiscreteEpsDDPMDenoiser, "v_prediction": k_diffusion.external.DiscreteVDDPMDenoiser}[kind]
+    model = wrapper(network, betas.alphas_cumprod, quantize=False)
+    least, most = model.sigma_min.item(), model.sigma_max.item()
+    sigmas = model.get_sigmas(steps)
+    for spread in ("karras", "exponential", "polyexponential"):
+        if settings.get(f"use_{spread}_sigmas"):
+            rho = {"rho": settings["rho"]} if "rho" in settings else {}
+            sigmas = getattr(k_diffusion.sampling, f"get_sigmas_{spread}")(steps, least, most, **rho)
+    recorder = Recorder(seed)
+    more = {} if eta is None else {"eta": eta}
+    if "solver_type" in settings:
+        more["solver_type"] = settings["solver_type"]
+    x = initial * sigmas[0]
+    if name != "sample_dpm_2":
+        tree = recorder.tree(k_diffusion.sampling.BrownianTreeNoiseSampler)
+        more["noise_sampler"] = tree(x, sigmas[sigmas > 0].min(), sigmas.max())
+    sample = getattr(k_diffusion.sampling, name)(model, x, sigmas, disable=True, **more)
+    return network.inputs, network.times, sample, recorder.draws, settings
