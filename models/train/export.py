@@ -96,7 +96,7 @@ def export_ncsn(work: Path, models: Path):
     write_json(bundle / "scheduler/scheduler_config.json", {
         "_class_name": "AnnealedLangevinDynamics", "prediction_type": "score",
         "num_noise_levels": 10, "sigma_begin": 1.0, "sigma_end": 0.01,
-        "steps_per_level": 100, "step_size": 2e-5})
+        "step_size": 2e-5})
 
 
 def export_swissroll(work: Path, models: Path):

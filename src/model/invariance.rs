@@ -35,7 +35,8 @@ pub fn batch_dependence(
 ) -> Result<BatchDependence, EvaluationError> {
     let signature = predictor.signature();
     let (small, large) = (signature.smallest_batch(), signature.largest_batch);
-    let (len, time) = (signature.sample_len(), 10.0);
+    // A time that every kind of network knows: a step, a level, the index of one.
+    let (len, time) = (signature.sample_len(), 1.0);
     let mut evaluate = |n: usize| {
         let mut batch = Batch::default();
         for seed in 0..n as u64 {
