@@ -14,6 +14,7 @@ test *arguments:
 # What has to hold before a commit
 check:
     cargo fmt --check
+    rustfmt --check --edition 2024 src/diffusion/sampler/*.rs
     cargo clippy --all-targets --locked -- -D warnings
     cargo clippy --no-default-features --locked -- -D warnings
     cargo deny check licenses bans sources

@@ -3,6 +3,7 @@
 mod check_config;
 #[cfg(feature = "demo")]
 mod demo;
+mod diffuse;
 mod inspect;
 mod progress;
 mod run;
@@ -29,6 +30,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Draw one job without MQTT
     Sample(Box<sample::Arguments>),
+    /// Draw the forward process: a sample noised at chosen time steps
+    Diffuse(diffuse::Arguments),
     /// Tell what a model is, and what each key of its scheduler does
     Inspect(inspect::Arguments),
     /// Check a configuration and tell every fault
@@ -63,6 +66,7 @@ pub fn run() -> Result<(), Failure> {
         #[cfg(feature = "demo")]
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Sample(arguments) => sample::run(&arguments),
+        Command::Diffuse(arguments) => diffuse::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::CheckConfig(arguments) => check_config::run(&arguments),
     }

@@ -1,8 +1,11 @@
 //! Samples become pictures: one image, a grid of several, or points as a scatter.
 
+mod figure;
+mod read;
+
 use std::io::Cursor;
 
-use image::{DynamicImage, GenericImage, GrayImage, ImageFormat, RgbImage};
+use image::{DynamicImage, GrayImage, ImageFormat, RgbImage};
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Manifest, SampleKind};
@@ -42,10 +45,21 @@ pub enum ImageError {
     /// The shape is no picture.
     #[error("a sample of shape {0:?} is no picture of 1 or 3 channels; format npy holds any shape")]
     Shape(Vec<usize>),
+    /// A file that is no such sample.
+    #[error("{path}: {reason}")]
+    Read {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The encoder's words.
     #[error("encoding failed: {0}")]
     Encode(String),
 }
+
+pub use figure::{arrows, rows};
+pub use read::read;
 
 /// The width and height of a scatter.
 const SCATTER: u32 = 256;
@@ -106,20 +120,8 @@ pub fn png(picture: &DynamicImage) -> Result<Vec<u8>, ImageError> {
 /// Several pictures of one size in as square a grid as their number allows, each enlarged by a
 /// whole factor.
 pub fn grid(pictures: &[DynamicImage], factor: u32) -> Result<DynamicImage, ImageError> {
-    let encode = |error: image::ImageError| ImageError::Encode(error.to_string());
-    let Some(first) = pictures.first() else {
-        return Err(ImageError::Encode("there is no picture".to_owned()));
-    };
-    let columns = (pictures.len() as f64).sqrt().ceil() as u32;
-    let rows = (pictures.len() as u32).div_ceil(columns);
-    let (w, h) = (first.width() * factor, first.height() * factor);
-    let mut sheet = DynamicImage::new(columns * (w + GAP) + GAP, rows * (h + GAP) + GAP, first.color());
-    for (i, picture) in pictures.iter().enumerate() {
-        let large = picture.resize_exact(w, h, image::imageops::FilterType::Nearest);
-        let (column, row) = (i as u32 % columns, i as u32 / columns);
-        sheet.copy_from(&large, GAP + column * (w + GAP), GAP + row * (h + GAP)).map_err(encode)?;
-    }
-    Ok(sheet)
+    let columns = (pictures.len() as f64).sqrt().ceil() as usize;
+    rows(&pictures.chunks(columns.max(1)).map(<[_]>::to_vec).collect::<Vec<_>>(), factor)
 }
 
 /// A value of the range low..high as 0..255, rounded.

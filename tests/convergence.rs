@@ -128,8 +128,8 @@ fn claims() -> Vec<Claim> {
         claim("k_dpm_2", &[], 2.0, End::Zero),
         claim("lms", &[], 2.0, End::Origin),
         claim("dpm_multi", &[order(1.0), least.clone()], 1.0, End::Least),
-        claim("dpmpp_2m", &[least.clone()], 2.0, End::Least),
-        claim("dpmpp_3m", &[least.clone()], 2.0, End::Least),
+        claim("dpmpp_2m", std::slice::from_ref(&least), 2.0, End::Least),
+        claim("dpmpp_3m", std::slice::from_ref(&least), 2.0, End::Least),
         claim("dpm_multi", &[order(2.0), dpm.clone(), least.clone()], 2.0, End::Least),
         claim("dpm_single", &[order(2.0), least.clone()], 2.0, End::Least),
         claim("dpm_single", &[order(3.0), dpm, least.clone()], 3.0, End::Least),
@@ -166,8 +166,10 @@ fn deterministic_samplers_converge_as_fast_as_their_papers_say() {
     }
 }
 
-/// The samplers that draw noise, with their keys, the network that they need and the steps they take.
-fn stochastic() -> Vec<(&'static str, Vec<(&'static str, Value)>, Network, usize)> {
+/// A sampler that draws noise, its keys, the network that it needs and the steps it takes.
+type Stochastic = (&'static str, Vec<(&'static str, Value)>, Network, usize);
+
+fn stochastic() -> Vec<Stochastic> {
     let linear = || vec![("beta_start", Value::Number(1e-4)), ("beta_end", Value::Number(0.02))];
     let free = || [linear(), vec![("clip_sample", Value::Flag(false))]].concat();
     let steps = || steps_network(&linear());

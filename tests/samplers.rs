@@ -275,3 +275,65 @@ fn noise_is_torchs_bit_for_bit() {
         );
     }
 }
+
+/// Configurations in which a reference is not finite, or says one thing and does another.
+#[test]
+fn what_a_reference_gets_wrong_is_refused_with_the_reason() {
+    let cases = [
+        (
+            serde_json::json!({"_class_name": "DDPMScheduler", "variance_type": "fixed_large_log"}),
+            None,
+            "variance_type = fixed_large_log is refused: diffusers takes the root of a negative logarithm",
+        ),
+        (
+            serde_json::json!({"_class_name": "DDIMScheduler", "rescale_betas_zero_snr": true,
+                "timestep_spacing": "trailing", "prediction_type": "v_prediction"}),
+            Some(1.0),
+            "rescale_betas_zero_snr = true is refused: the first step's noise takes all its variance with eta 1",
+        ),
+        (
+            serde_json::json!({"_class_name": "UniPCMultistepScheduler", "solver_type": "bh1"}),
+            None,
+            "solver_type = bh1 is refused: its last step, to a noise level of 0, is not finite",
+        ),
+        (
+            serde_json::json!({"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "dpmsolver"}),
+            None,
+            "final_sigmas_type = zero is refused: dpmsolver and sde-dpmsolver can't step to a noise level of 0",
+        ),
+        (
+            serde_json::json!({"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "sde-dpmsolver",
+                "solver_order": 3, "final_sigmas_type": "sigma_min"}),
+            None,
+            "solver_order = 3 is refused: the reference has no stochastic step of order 3 here",
+        ),
+        (
+            serde_json::json!({"_class_name": "EulerDiscreteScheduler", "use_karras_sigmas": true,
+                "use_beta_sigmas": true}),
+            None,
+            "use_beta_sigmas = true is refused: use_karras_sigmas is set as well",
+        ),
+        (
+            serde_json::json!({"_class_name": "EulerAncestralDiscreteScheduler", "prediction_type": "sample"}),
+            None,
+            "prediction_type = sample is refused: this sampler serves epsilon, v_prediction",
+        ),
+        (
+            serde_json::json!({"_class_name": "HeunDiscreteScheduler", "rescale_betas_zero_snr": true}),
+            None,
+            "rescale_betas_zero_snr = true is refused: this sampler has no step from pure noise",
+        ),
+        (
+            serde_json::json!({"_class_name": "UniPCMultistepScheduler", "use_karras_sigmas": true,
+                "final_sigmas_type": "sigma_min", "solver_order": 3, "lower_order_final": false}),
+            None,
+            "a step's weights are not finite",
+        ),
+    ];
+    for (config, eta, reason) in cases {
+        let options = Options { eta, ..Options::of_steps(20) };
+        let choice = sampler::by_class(config["_class_name"].as_str().unwrap()).unwrap();
+        let error = choice.build(&mut settings(&config), &options).err().map(|error| error.to_string());
+        assert!(error.as_ref().is_some_and(|error| error.contains(reason)), "{config}: {error:?}");
+    }
+}

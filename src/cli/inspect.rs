@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::Failure;
-use crate::diffusion::sampler::{self, Options};
+use crate::diffusion::sampler::{self, Options, SamplerError};
 use crate::diffusion::settings::Treatment;
 use crate::model::{Bundle, EngineKind, Model, TimeShape, batch_dependence};
 
@@ -82,6 +82,7 @@ fn samplers(bundle: &Bundle) {
         });
         match built {
             Ok(_) => println!("sampler      {name}"),
+            Err(SamplerError::Steps { most, .. }) => println!("sampler      {name} (up to {most} steps)"),
             Err(error) => println!("sampler      {name}: can't serve this bundle: {error}"),
         }
     }

@@ -1,6 +1,7 @@
 //! `denoised sample`: one job without MQTT.
 
 mod given_noise;
+mod known;
 mod output;
 
 use std::path::PathBuf;
@@ -44,7 +45,7 @@ pub(super) struct Arguments {
     /// The weight of guidance; 1 is none
     #[arg(long)]
     guidance: Option<f64>,
-    /// DDIM's η: 0 is deterministic, 1 is DDPM's noise
+    /// How much noise a stochastic sampler adds: 0 is none, 1 the whole of it
     #[arg(long)]
     eta: Option<f64>,
     /// Another scheduler_config.json than the bundle's
@@ -56,6 +57,12 @@ pub(super) struct Arguments {
     /// Noise [K, N, …] fed in the order in which the sampler draws it, as .npy
     #[arg(long)]
     step_noise: Option<PathBuf>,
+    /// For inpainting: a picture of which a part is kept, as .png or .npy
+    #[arg(long)]
+    image: Option<PathBuf>,
+    /// Which part of the picture is drawn anew: white, or 1 in a .npy
+    #[arg(long)]
+    mask: Option<PathBuf>,
     /// The generator behind a seed: torch or philox
     #[arg(long)]
     noise: Option<String>,
@@ -109,6 +116,7 @@ fn job(arguments: &Arguments, card: &ModelCard) -> anyhow::Result<Job> {
         guidance: arguments.guidance,
         eta: arguments.eta,
         noise: arguments.noise.clone(),
+        known: known::read(arguments.image.as_deref(), arguments.mask.as_deref(), card)?,
         format: Some(Output::of(&arguments.output)?.format()),
         ..Request::default()
     };

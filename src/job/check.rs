@@ -96,6 +96,10 @@ impl Request {
             None => sampler::by_class(&model.bundle.scheduler.class),
         }
         .map_err(fault)?;
+        if options.known.is_some() && choice.family_name() != "repaint" {
+            let message = format!("{} keeps no part of an image; repaint does", choice.name);
+            return Err(JobError::range("image", message));
+        }
         choice.check_class(&model.bundle.scheduler.class).map_err(fault)?;
         let sampler = choice.build(&mut model.bundle.scheduler.settings(), options).map_err(fault)?;
         if sampler.outputs_per_value() > model.outputs_per_value {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::FAMILIES;
-use super::family::{Family, Implied, Options, Preset, Sampler, SamplerError};
+use super::family::{Family, Implied, Options, Preset, Sampler, SamplerError, Time};
 use crate::diffusion::settings::{Settings, Value};
 use crate::diffusion::sigmas::Spread;
 
@@ -39,6 +39,16 @@ impl From<Implied> for Value {
 }
 
 impl Choice {
+    /// The family's own name.
+    pub fn family_name(&self) -> &'static str {
+        self.family.name
+    }
+
+    /// What its network is told in place of a time.
+    pub fn time(&self) -> Time {
+        self.family.time
+    }
+
     /// Whether it can drive a network made for a class of scheduler configurations.
     pub fn check_class(&self, class: &str) -> Result<(), SamplerError> {
         let (told, expected) = (self.family.time, by_class(class)?.family.time);
