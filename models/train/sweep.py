@@ -57,7 +57,7 @@ def sweep_digits(program, work, folder):
     judge = classifier.trained(work)
     _, _, held_out, _ = data.digits(work)
     cases = [(s, cost, 1.0) for s in SAMPLERS for cost in COSTS if cost <= FAR.get(s, 50)]
-    cases += [("ddim", 10, 2.0), ("dpmpp_2m", 10, 2.0), ("unipc", 10, 2.0), ("ddpm", 1000, 2.0)]
+    cases += [("ddim", 10, 2.0), ("dpmpp_2m", 10, 2.0), ("unipc", 10, 2.0), ("dpmpp_2m_sde", 10, 2.0), ("dpmpp_2m_karras", 10, 2.0), ("ddpm", 1000, 2.0)]
     for sampler, cost, guidance in cases:
         steps = steps_for(sampler, cost)
         if steps < 1:
