@@ -11,7 +11,7 @@ use crate::job::JobLimits;
 use crate::model::{EngineKind, EngineOptions, Policy, Provider};
 
 pub use layers::{ConfigErrors, DEFAULT_FILE, Fault, load};
-pub use values::{Between, BrokerUrl, ByteSize, Level, Node, Qos, Root};
+pub use values::{Between, BrokerUrl, ByteSize, Level, Node, Qos, Root, SharedQueue};
 
 /// Everything that can be set; see `systemd/config.toml` for what each key means.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -47,6 +47,13 @@ pub struct Mqtt {
     pub password_file: Option<PathBuf>,
     /// The authority that signed the broker's certificate; the system's own if missing.
     pub ca_file: Option<PathBuf>,
+    /// A shared queue that is served besides the daemon's own topic, as
+    /// `$share/denoised/denoised/request`; empty: none.
+    pub shared_queue: SharedQueue,
+    /// A certificate that proves who we are, in PEM form, with its key.
+    pub cert_file: Option<PathBuf>,
+    /// The certificate's private key, in PEM form.
+    pub key_file: Option<PathBuf>,
     /// The quality of service of images, results and errors.
     pub qos: Qos,
     /// The largest packet that is taken or sent.
@@ -61,6 +68,9 @@ impl Default for Mqtt {
             username: String::new(),
             password_file: None,
             ca_file: None,
+            shared_queue: SharedQueue::default(),
+            cert_file: None,
+            key_file: None,
             qos: Qos::default(),
             max_packet: ByteSize::mebibytes(16),
         }
@@ -127,15 +137,21 @@ impl Engine {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Spool {
-    /// Where it will lie on disk.
+    /// Its directory.
     pub path: PathBuf,
-    /// The most that waits for the broker.
+    /// The most that waits for the broker, and that is kept of finished jobs.
     pub max_bytes: ByteSize,
+    /// For how long a repeated request is answered from what is kept, in seconds.
+    pub keep_s: Between<0, 31_536_000>,
 }
 
 impl Default for Spool {
     fn default() -> Self {
-        Self { path: PathBuf::from("/var/lib/denoised"), max_bytes: ByteSize::mebibytes(256) }
+        Self {
+            path: PathBuf::from("/var/lib/denoised"),
+            max_bytes: ByteSize::mebibytes(256),
+            keep_s: Between(86_400),
+        }
     }
 }
 
@@ -151,6 +167,8 @@ pub struct Limits {
     pub count: Between<1, 10_000>,
     /// The largest request.
     pub payload: ByteSize,
+    /// For how long a daemon that stops works on and delivers, in seconds.
+    pub drain_s: Between<0, 3600>,
 }
 
 impl Default for Limits {
@@ -160,6 +178,7 @@ impl Default for Limits {
             steps: Between(1000),
             count: Between(64),
             payload: ByteSize::mebibytes(1),
+            drain_s: Between(10),
         }
     }
 }

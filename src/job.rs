@@ -66,6 +66,8 @@ pub enum ErrorCode {
     UnknownModel,
     /// There is no such sampler, or it can't serve the model.
     UnknownSampler,
+    /// Another request with this id was taken before.
+    Conflict,
     /// The queue is full.
     QueueFull,
     /// The daemon is not ready or is stopping.

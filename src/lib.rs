@@ -17,3 +17,4 @@ pub mod npy;
 pub mod pipeline;
 pub mod receipt;
 pub mod service;
+pub mod spool;

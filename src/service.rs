@@ -1,8 +1,8 @@
 //! The daemon: requests come in over MQTT, a worker draws, answers go out.
 //!
-//! Three parts run side by side and talk over bounded channels: the link to the broker, this
-//! task, and the worker with its engine on threads of its own, so that no evaluation ever blocks
-//! the connection.
+//! Four parts run side by side and talk over bounded channels: the link to the broker, this task,
+//! the spool that writes down what must not be lost before it goes on to the link, and the worker
+//! with its engine on threads of its own, so that no evaluation ever blocks the connection.
 
 mod answers;
 mod desk;
@@ -12,19 +12,20 @@ mod worker;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::config::{BrokerUrl, Config};
-use crate::mqtt::link::{Ask, Incoming, Link, Report, Settings};
-use crate::mqtt::{Message, TlsError, Topics};
-use desk::Desk;
+use crate::mqtt::link::{Incoming, Link, Report, Settings};
+use crate::mqtt::{TlsError, Topics};
+use crate::spool::{self, AcceptedJob, Change, Ledger, Order, Spool, SpoolError};
+use desk::{Desk, Outcome};
 use state::{Phase, StateBoard};
 use worker::{Tidings, Worker};
 
-/// How long a stopping daemon works on and delivers.
-const DRAIN: Duration = Duration::from_secs(10);
-/// How much may wait for the link before nothing new is taken in.
+/// How long saying goodbye may take, once the work is done.
+const GOODBYE: Duration = Duration::from_secs(10);
+/// How much may wait for the spool before nothing new is taken in.
 const OUT: usize = 256;
 /// How often a changed state is published at most.
 const STATE_EVERY: Duration = Duration::from_secs(1);
@@ -44,6 +45,9 @@ pub enum ServiceError {
     /// The certificates.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The spool.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
     /// A model can't be loaded.
     #[error("{0}")]
     Model(String),
@@ -52,19 +56,41 @@ pub enum ServiceError {
     Ended(&'static str, String),
 }
 
-/// Serve until `stop` holds true; then finish what is in hand, say goodbye and return.
-pub async fn run(config: &Config, mut stop: watch::Receiver<bool>) -> Result<(), ServiceError> {
-    let topics = Topics::new(config.root());
+/// What the daemon is told from outside while it runs.
+#[derive(Debug)]
+pub struct Signals {
+    /// Holds true once the daemon is to stop.
+    pub stop: watch::Receiver<bool>,
+    /// Configurations that count from now on, as far as they can.
+    pub reload: mpsc::Receiver<Config>,
+}
+
+/// Serve until told to stop; then finish what is in hand, say goodbye and return.
+pub async fn run(config: &Config, mut signals: Signals) -> Result<(), ServiceError> {
+    let topics = Topics::new(config.root()).sharing(config.mqtt.shared_queue.parts());
+    let done = Ledger::default();
+    let link = Link::open(settings(config)?, topics.clone())?;
+    let spooled = spool::Settings {
+        path: config.spool.path.clone(),
+        max_bytes: config.spool.max_bytes.0,
+        keep_s: config.spool.keep_s.0,
+        ledger: done.clone(),
+    };
+    let (spool, unfinished) = Spool::open(spooled, link.asks.clone())?;
     let mut service = Service {
-        link: Link::open(settings(config)?, topics.clone())?,
-        worker: Worker::start(config),
+        worker: Worker::start(config, unfinished.len()),
+        link,
+        spool,
         board: StateBoard::new(config.node.as_str()),
-        desk: Desk::new(config, topics.clone()),
+        desk: Desk::new(config, topics.clone(), done),
         topics,
+        config: config.clone(),
+        connected: false,
         out: VecDeque::new(),
         early: Vec::new(),
+        unfinished,
     };
-    let outcome = service.serve(&mut stop).await;
+    let outcome = service.serve(&mut signals).await;
     service.end().await;
     outcome
 }
@@ -73,36 +99,43 @@ pub async fn run(config: &Config, mut stop: watch::Receiver<bool>) -> Result<(),
 /// can hold up another: what goes out waits in `out`.
 struct Service {
     link: Link,
+    spool: Spool,
     worker: Worker,
     desk: Desk,
     board: StateBoard,
     topics: Topics,
-    /// What the link is still to be asked. While it is long, nothing new is taken in.
-    out: VecDeque<Ask>,
+    config: Config,
+    connected: bool,
+    /// What the spool is still to be told. While it is long, nothing new is taken in.
+    out: VecDeque<Order>,
     /// Requests that came before the models were loaded; the broker sends only so many.
     early: Vec<Incoming>,
+    /// Jobs of an earlier run, until the models are loaded.
+    unfinished: Vec<AcceptedJob>,
 }
 
 impl Service {
-    async fn serve(&mut self, stop: &mut watch::Receiver<bool>) -> Result<(), ServiceError> {
+    async fn serve(&mut self, signals: &mut Signals) -> Result<(), ServiceError> {
+        let Signals { stop, reload } = signals;
         let mut draining = None;
         let mut changed = tokio::time::interval(STATE_EVERY);
         changed.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let asks = self.link.asks.clone();
-        while draining.is_none() || !self.desk.is_idle() {
+        let orders = self.spool.orders.clone();
+        while draining.is_none() || self.owes_something() {
             let open = self.out.len() < OUT;
             tokio::select! {
                 report = self.link.reports.recv(), if open => match report {
                     Some(report) => self.hear(report),
                     None => return Err(ServiceError::Ended("the link to the broker", String::new())),
                 },
-                tidings = self.worker.tidings.recv(), if open => match tidings {
+                tidings = self.worker.tidings.recv(), if open && self.spool.has_room() => match tidings {
                     Some(tidings) => self.learn(tidings)?,
                     None => return Err(ServiceError::Ended("the worker", self.worker.why_ended())),
                 },
-                Ok(permit) = asks.reserve(), if !self.out.is_empty() => {
-                    if let Some(ask) = self.out.pop_front() {
-                        permit.send(ask);
+                Ok(permit) = orders.reserve(), if !self.out.is_empty() => {
+                    if let Some(order) = self.out.pop_front() {
+                        permit.send(order);
+                        self.spool.told();
                     }
                 }
                 _ = changed.tick() => {
@@ -111,55 +144,91 @@ impl Service {
                         self.publish_state();
                     }
                 }
+                Some(config) = reload.recv() => self.reload(config),
                 () = stopped(stop), if draining.is_none() => {
-                    log::info!("stopping: {} jobs in hand, at most {DRAIN:?} more", self.desk.in_hand());
-                    draining = Some(Instant::now() + DRAIN);
+                    let patience = Duration::from_secs(self.config.limits.drain_s.0);
+                    log::info!("stopping: {} jobs in hand, at most {patience:?} more", self.desk.in_hand());
+                    draining = Some(Instant::now() + patience);
                     self.desk.close();
                     self.board.phase(Phase::Draining);
                     self.publish_state();
                 }
                 () = tokio::time::sleep_until(draining.unwrap_or_else(Instant::now)), if draining.is_some() => {
-                    let unfinished = self.desk.give_up();
-                    self.publish(unfinished);
+                    log::info!("{} jobs are left for the next start", self.desk.in_hand());
+                    break;
                 }
             }
         }
         Ok(())
     }
 
-    fn publish(&mut self, messages: Vec<Message>) {
-        self.out.extend(messages.into_iter().map(Ask::Send));
+    /// Whether a stopping daemon still has something to do that can be done now.
+    fn owes_something(&self) -> bool {
+        let undelivered = !self.out.is_empty() || !self.spool.is_settled();
+        !self.desk.is_idle() || (self.connected && undelivered)
+    }
+
+    /// What can change while running does; what can't is named.
+    fn reload(&mut self, config: Config) {
+        self.desk.set_limits(config.limits.clone());
+        log::set_max_level(config.log.level.0);
+        let (new, old) = (&config, &self.config);
+        let fixed = [
+            ("node", new.node != old.node),
+            ("[mqtt]", new.mqtt != old.mqtt),
+            ("[models]", new.models != old.models),
+            ("[engine]", new.engine != old.engine),
+            ("[spool]", new.spool != old.spool),
+        ];
+        let waiting: Vec<_> = fixed.iter().filter(|(_, differs)| *differs).map(|(name, _)| *name).collect();
+        if waiting.is_empty() {
+            log::info!("the configuration was read again; [limits] and [log] count from now on");
+        } else {
+            log::warn!(
+                "the configuration was read again; [limits] and [log] count from now on, but {} only after a restart",
+                waiting.join(", ")
+            );
+        }
+        self.config = Config { limits: config.limits, log: config.log, ..self.config.clone() };
     }
 
     fn publish_state(&mut self) {
         let message = self.board.message(&self.topics);
-        self.out.push_back(Ask::Send(message));
+        self.out.push_back(Order::Pass(message));
+    }
+
+    fn carry_out(&mut self, outcome: Outcome) {
+        self.out.extend(outcome.orders);
+        if let Some(command) = outcome.command {
+            self.worker.order(command);
+        }
     }
 
     fn hear(&mut self, report: Report) {
         match report {
             Report::Connected => {
+                self.connected = true;
                 let online = self.board.online(&self.topics);
-                self.publish(vec![online]);
+                self.out.push_back(Order::Pass(online));
                 self.publish_state();
             }
+            Report::Disconnected => self.connected = false,
             Report::Incoming(incoming) if !self.desk.takes_requests() => self.early.push(incoming),
             Report::Incoming(incoming) => self.receive(incoming),
-            Report::TooLarge { message, limit } => {
-                let answers = self.desk.too_large(&message, limit);
-                self.publish(answers);
+            Report::Delivered(number) => self.out.push_back(Order::Change(Change::Delivered(number))),
+            Report::TooLarge { message, number, limit } => {
+                let outcome = self.desk.too_large(&message, limit);
+                self.carry_out(outcome);
+                self.out.extend(number.map(|number| Order::Change(Change::Delivered(number))));
             }
         }
     }
 
-    /// Take a message in; it is acknowledged once what follows from it is decided.
+    /// Take a message in; it is acknowledged once what follows from it is on disk.
     fn receive(&mut self, incoming: Incoming) {
-        let (answers, command) = self.desk.receive(&incoming);
-        if let Some(command) = command {
-            self.worker.order(command);
-        }
-        self.publish(answers);
-        self.out.push_back(Ask::Acknowledge(incoming.receipt));
+        let outcome = self.desk.receive(&incoming, self.spool.has_room());
+        self.carry_out(outcome);
+        self.out.push_back(Order::Acknowledge(incoming.receipt));
     }
 
     fn learn(&mut self, tidings: Tidings) -> Result<(), ServiceError> {
@@ -168,6 +237,10 @@ impl Service {
                 self.board.ready(&models);
                 self.desk.open(models);
                 self.publish_state();
+                for job in std::mem::take(&mut self.unfinished) {
+                    let outcome = self.desk.resume(job);
+                    self.carry_out(outcome);
+                }
                 for incoming in std::mem::take(&mut self.early) {
                     self.receive(incoming);
                 }
@@ -175,30 +248,32 @@ impl Service {
             Tidings::Unable(reason) => return Err(ServiceError::Model(reason)),
             Tidings::Pace { model, ms_per_nfe } => self.board.pace(&model, ms_per_nfe),
             Tidings::Job(news) => {
-                let answers = self.desk.tell(news);
-                self.publish(answers);
+                let outcome = self.desk.tell(news);
+                self.carry_out(outcome);
             }
         }
         Ok(())
     }
 
-    /// Deliver what is still to be said, say offline, and let go of worker and link.
+    /// Write down what is still to be said, say offline, and let go of worker, spool and link.
     async fn end(mut self) {
         self.worker.stop();
         let offline = self.board.offline(&self.topics);
-        self.publish(vec![offline]);
-        let asks = self.link.asks.clone();
+        self.out.push_back(Order::Pass(offline));
+        let orders = self.spool.orders.clone();
         let rest = async {
-            for ask in self.out {
-                if asks.send(ask).await.is_err() {
+            for order in self.out {
+                if orders.send(order).await.is_err() {
                     return;
                 }
             }
         };
-        if tokio::time::timeout(DRAIN, rest).await.is_err() {
-            log::error!("what was still to be said could not be delivered in {DRAIN:?}");
+        if tokio::time::timeout(GOODBYE, rest).await.is_err() {
+            log::error!("what was still to be said could not be written down in {GOODBYE:?}");
         }
-        self.link.close(DRAIN).await;
+        drop(orders);
+        self.spool.close().await;
+        self.link.close(GOODBYE).await;
     }
 }
 
@@ -225,6 +300,6 @@ fn settings(config: &Config) -> Result<Settings, ServiceError> {
         client_id: format!("denoised-{}", config.node.as_str()),
         credentials: (!mqtt.username.is_empty()).then(|| (mqtt.username.clone(), password)),
         max_packet: u32::try_from(mqtt.max_packet.0).unwrap_or(u32::MAX),
-        max_waiting: usize::try_from(config.spool.max_bytes.0).unwrap_or(usize::MAX),
+        client_certificate: mqtt.cert_file.clone().zip(mqtt.key_file.clone()),
     })
 }

@@ -150,7 +150,7 @@ fn wrong_arguments_exit_2_and_name_the_flag() {
     for (more, expected) in [
         (&["--steps", "0"][..], "--steps: steps is 0, but must lie between 1 and 100000"),
         (&["--steps", "1000000000"], "--steps: steps is 1000000000"),
-        (&["--steps", "1001"], "--steps: steps is 1001, but ddim takes 1 to 1000 steps here"),
+        (&["--steps", "1001"], "--steps: steps is 1001, but dpmpp_2m_sde takes 1 to 1000 steps here"),
         (&["--class", "10"], "--class: class is 10, but digits has classes 0 to 9"),
         (&["--class", "-1"], "--class: class is -1"),
         (

@@ -93,12 +93,12 @@ fn status_turns_offline_when_the_daemon_is_killed() {
 
 #[test]
 fn a_daemon_that_is_asked_to_stop_finishes_says_offline_and_exits_0() {
-    let (broker, mut subscriber, mut daemon) = serving("");
-    request(&broker, r#"{"id": "last", "steps": 1000, "sampler": "ddpm", "count": 64, "seed": 1}"#);
+    let (broker, mut subscriber, mut daemon) = serving("[limits]\ndrain_s = 60\n");
+    request(&broker, r#"{"id": "last", "steps": 1000, "sampler": "ddpm", "count": 24, "seed": 1}"#);
     subscriber.next(|m| m.topic == "denoised/test/progress/last");
     assert_eq!(daemon.terminate(), Some(0));
     subscriber.phase("draining");
-    assert_eq!(subscriber.on("denoised/test/result/last").json()["images"].as_array().unwrap().len(), 64);
+    assert_eq!(subscriber.on("denoised/test/result/last").json()["images"].as_array().unwrap().len(), 24);
     subscriber.next(|m| m.topic == "denoised/test/status" && m.payload == b"offline");
 }
 
@@ -218,7 +218,7 @@ fn progress_and_previews_come_and_cancel_ends_a_job() {
 #[test]
 fn a_full_queue_refuses_and_says_so() {
     let (broker, mut subscriber, _daemon) = serving("[limits]\nqueue = 1\n");
-    request(&broker, r#"{"id": "first", "steps": 1000, "sampler": "ddpm", "count": 64, "seed": 1}"#);
+    request(&broker, r#"{"id": "first", "steps": 1000, "sampler": "ddpm", "count": 24, "seed": 1}"#);
     request(&broker, r#"{"id": "second", "steps": 2}"#);
     let error = subscriber.on("denoised/test/error/second").json();
     assert_eq!(error["code"], "queue_full");

@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use image::DynamicImage;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::Failure;
 use super::progress::Progress;
 use crate::config::{BrokerUrl, Config};
+use crate::service::Signals;
 use subscriber::{Answer, Subscriber};
 
 /// What `demo` takes.
@@ -54,10 +55,13 @@ async fn show(arguments: &Arguments) -> anyhow::Result<()> {
     let mut config = super::configuration(None).map_err(|failure| failure.cause)?;
     config.mqtt.url = url.clone();
     config.models.paths = vec![models.join("digits"), models.join("swissroll")];
+    let spool = tempfile::tempdir().context("a directory for the demo's spool")?;
+    config.spool.path = spool.path().to_owned();
     let (stop, stopped) = watch::channel(false);
+    let (_unchanged, reload) = mpsc::channel(1);
     let daemon = {
         let config = config.clone();
-        tokio::spawn(async move { crate::service::run(&config, stopped).await })
+        tokio::spawn(async move { crate::service::run(&config, Signals { stop: stopped, reload }).await })
     };
     let outcome = tokio::select! {
         drawn = draw(&config, &arguments.output, began) => drawn,

@@ -69,6 +69,37 @@ impl<'de> Deserialize<'de> for Root {
     }
 }
 
+/// A queue that several daemons share: `$share/GROUP/TOPIC`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SharedQueue {
+    filter: String,
+    topic: String,
+}
+
+impl SharedQueue {
+    /// The subscription and the topic on which its requests arrive, if there is one.
+    pub fn parts(&self) -> Option<(&str, &str)> {
+        (!self.filter.is_empty()).then_some((&self.filter, &self.topic))
+    }
+}
+
+impl<'de> Deserialize<'de> for SharedQueue {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let filter = String::deserialize(deserializer)?;
+        if filter.is_empty() {
+            return Ok(Self::default());
+        }
+        let parts = filter.strip_prefix("$share/").and_then(|rest| rest.split_once('/'));
+        match parts {
+            Some((group, topic)) if !group.is_empty() && crate::mqtt::is_topic(topic) => {
+                let topic = topic.to_owned();
+                Ok(Self { filter, topic })
+            }
+            _ => Err(invalid(&filter, "$share/GROUP/TOPIC, without + and # in the topic")),
+        }
+    }
+}
+
 /// The broker's address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BrokerUrl {

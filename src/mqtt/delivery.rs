@@ -8,10 +8,17 @@ use std::collections::VecDeque;
 
 use super::message::{Message, Quality};
 
+/// A message that waits, and the number by which its owner knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Waiting {
+    message: Message,
+    number: Option<u64>,
+}
+
 /// Messages handed to the connection and not yet acknowledged.
 #[derive(Debug)]
 struct InFlight {
-    message: Message,
+    held: Waiting,
     /// The packet identifier, once the connection has told it.
     packet: Option<u16>,
 }
@@ -25,6 +32,8 @@ pub enum Next {
     TooLarge {
         /// The message.
         message: Message,
+        /// Its number.
+        number: Option<u64>,
         /// The largest packet that the broker takes.
         limit: usize,
     },
@@ -35,7 +44,7 @@ pub enum Next {
 /// Everything that waits for the broker.
 #[derive(Debug)]
 pub struct Delivery {
-    waiting: VecDeque<Message>,
+    waiting: VecDeque<Waiting>,
     in_flight: VecDeque<InFlight>,
     bytes: usize,
     max_bytes: usize,
@@ -68,13 +77,14 @@ impl Delivery {
         self.waiting.is_empty() && self.in_flight.is_empty()
     }
 
-    /// Take a message. One that may be lost is dropped where there is no connection.
-    pub fn take(&mut self, message: Message) {
+    /// Take a message, with the number that is told once the broker has it. One that may be lost
+    /// is dropped where there is no connection.
+    pub fn take(&mut self, message: Message, number: Option<u64>) {
         if message.quality == Quality::AtMostOnce && self.connection.is_none() {
             return;
         }
         self.bytes += message.packet_size();
-        self.waiting.push_back(message);
+        self.waiting.push_back(Waiting { message, number });
     }
 
     /// A connection was made to a broker that takes packets up to this size.
@@ -85,11 +95,11 @@ impl Delivery {
     /// The connection is gone: what it did not get acknowledged waits again.
     pub fn disconnected(&mut self) {
         self.connection = None;
-        for InFlight { message, .. } in self.in_flight.drain(..).rev() {
-            self.waiting.push_front(message);
+        for InFlight { held, .. } in self.in_flight.drain(..).rev() {
+            self.waiting.push_front(held);
         }
-        self.waiting.retain(|m| m.quality != Quality::AtMostOnce);
-        self.bytes = self.waiting.iter().map(Message::packet_size).sum();
+        self.waiting.retain(|held| held.message.quality != Quality::AtMostOnce);
+        self.bytes = self.waiting.iter().map(|held| held.message.packet_size()).sum();
     }
 
     /// What to hand to the connection now.
@@ -97,18 +107,19 @@ impl Delivery {
         let Some(limit) = self.connection.filter(|_| self.in_flight.len() < self.window) else {
             return Next::Nothing;
         };
-        let Some(message) = self.waiting.pop_front() else {
+        let Some(held) = self.waiting.pop_front() else {
             return Next::Nothing;
         };
+        let Waiting { message, number } = held.clone();
         let size = message.packet_size();
         if size > limit {
             self.bytes -= size;
-            return Next::TooLarge { message, limit };
+            return Next::TooLarge { message, number, limit };
         }
         if message.quality == Quality::AtMostOnce {
             self.bytes -= size;
         } else {
-            self.in_flight.push_back(InFlight { message: message.clone(), packet: None });
+            self.in_flight.push_back(InFlight { held, packet: None });
         }
         Next::Send(message)
     }
@@ -120,14 +131,12 @@ impl Delivery {
         }
     }
 
-    /// The broker has it; tells whether anything waited for this acknowledgement.
-    pub fn acknowledged(&mut self, packet: u16) -> bool {
+    /// The broker has it; tells the message's number, if anything waited for this acknowledgement.
+    pub fn acknowledged(&mut self, packet: u16) -> Option<Option<u64>> {
         let place = self.in_flight.iter().position(|m| m.packet == Some(packet));
-        let Some(done) = place.and_then(|place| self.in_flight.remove(place)) else {
-            return false;
-        };
-        self.bytes -= done.message.packet_size();
-        true
+        let done = place.and_then(|place| self.in_flight.remove(place))?;
+        self.bytes -= done.held.message.packet_size();
+        Some(done.held.number)
     }
 }
 
@@ -151,13 +160,13 @@ mod tests {
     #[test]
     fn what_was_not_acknowledged_is_sent_again_in_order() {
         let mut delivery = Delivery::new(1 << 20, 3);
-        (0..5).for_each(|n| delivery.take(message(n, Quality::AtLeastOnce)));
+        (0..5).for_each(|n| delivery.take(message(n, Quality::AtLeastOnce), Some(n as u64)));
         assert_eq!(delivery.next_step(), Next::Nothing);
         delivery.connected(1000);
         assert_eq!(sent(&mut delivery), ["0", "1", "2"]);
         (1..=3).for_each(|packet| delivery.numbered(packet));
-        assert!(delivery.acknowledged(2));
-        assert!(!delivery.acknowledged(2));
+        assert_eq!(delivery.acknowledged(2), Some(Some(1)));
+        assert_eq!(delivery.acknowledged(2), None);
         assert_eq!(sent(&mut delivery), ["3"]);
         delivery.disconnected();
         delivery.connected(1000);
@@ -167,10 +176,10 @@ mod tests {
     #[test]
     fn what_may_be_lost_is_not_kept_for_later() {
         let mut delivery = Delivery::new(1 << 20, 3);
-        delivery.take(message(0, Quality::AtMostOnce));
+        delivery.take(message(0, Quality::AtMostOnce), None);
         assert!(delivery.is_empty());
         delivery.connected(1000);
-        delivery.take(message(1, Quality::AtMostOnce));
+        delivery.take(message(1, Quality::AtMostOnce), None);
         delivery.disconnected();
         assert!(delivery.is_empty() && delivery.bytes == 0);
     }
@@ -179,10 +188,10 @@ mod tests {
     fn a_message_larger_than_the_broker_takes_is_given_back() {
         let mut delivery = Delivery::new(1 << 20, 3);
         delivery.connected(20);
-        delivery.take(message(0, Quality::AtLeastOnce));
+        delivery.take(message(0, Quality::AtLeastOnce), None);
         let large = Message::new("t".to_owned(), vec![0; 30]);
-        delivery.take(large.clone());
-        delivery.take(message(2, Quality::AtLeastOnce));
+        delivery.take(large.clone(), None);
+        delivery.take(message(2, Quality::AtLeastOnce), None);
         assert_eq!(sent(&mut delivery), ["0"]);
         // `sent` stopped at the large one, which is gone from here.
         assert_eq!(sent(&mut delivery), ["2"]);
@@ -200,7 +209,7 @@ mod tests {
             let mut step = |event: u8, delivery: &mut Delivery, arrived: &mut std::collections::BTreeSet<String>| {
                 match event {
                     0 | 1 => {
-                        delivery.take(message(taken, Quality::AtLeastOnce));
+                        delivery.take(message(taken, Quality::AtLeastOnce), Some(taken as u64));
                         taken += 1;
                     }
                     2 => delivery.connected(1000),
@@ -217,13 +226,14 @@ mod tests {
                     }
                     _ => {
                         if let Some((packet, text)) = on_the_wire.pop() {
-                            assert!(delivery.acknowledged(packet));
+                            let number = delivery.acknowledged(packet).unwrap().unwrap();
+                            assert_eq!(number.to_string(), text);
                             arrived.insert(text);
                         }
                     }
                 }
-                let held: usize = delivery.waiting.iter().map(Message::packet_size).sum::<usize>()
-                    + delivery.in_flight.iter().map(|m| m.message.packet_size()).sum::<usize>();
+                let held: usize = delivery.waiting.iter().map(|m| m.message.packet_size()).sum::<usize>()
+                    + delivery.in_flight.iter().map(|m| m.held.message.packet_size()).sum::<usize>();
                 assert_eq!(held, delivery.bytes);
                 assert!(delivery.in_flight.len() <= 4);
                 taken

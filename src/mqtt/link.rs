@@ -22,6 +22,8 @@ use connection::{Connection, Happening};
 
 /// Messages handed to the connection before the first is acknowledged.
 const WINDOW: usize = 8;
+/// The bytes that wait here at most, about; the spool holds the rest.
+const MEMORY: usize = 64 << 20;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// Requests that were sent without acknowledgement wait here at most.
@@ -42,8 +44,8 @@ pub struct Settings {
     pub credentials: Option<(String, String)>,
     /// The largest packet, both ways.
     pub max_packet: u32,
-    /// The most bytes that wait for the broker.
-    pub max_waiting: usize,
+    /// A certificate in PEM form that proves who we are, and its key.
+    pub client_certificate: Option<(PathBuf, PathBuf)>,
 }
 
 impl std::fmt::Debug for Settings {
@@ -83,12 +85,18 @@ pub struct Acknowledgement {
 pub enum Report {
     /// A connection was made.
     Connected,
+    /// It is gone.
+    Disconnected,
     /// A message came in.
     Incoming(Incoming),
+    /// The broker has the message with this number.
+    Delivered(u64),
     /// A message is larger than the broker takes and was not sent.
     TooLarge {
         /// The message.
         message: Message,
+        /// Its number.
+        number: Option<u64>,
         /// The largest packet that the broker takes.
         limit: usize,
     },
@@ -97,8 +105,13 @@ pub enum Report {
 /// What the link is asked.
 #[derive(Debug)]
 pub enum Ask {
-    /// Deliver a message.
-    Send(Message),
+    /// Deliver a message, which the spool knows by this number.
+    Send {
+        /// The message.
+        message: Message,
+        /// Its number, where its delivery is to be told.
+        number: Option<u64>,
+    },
     /// Acknowledge a message.
     Acknowledge(Acknowledgement),
     /// Deliver what is still here for so long, then disconnect and end.
@@ -122,7 +135,7 @@ impl Link {
         let (asks, asked) = mpsc::channel(64);
         let (report, reports) = mpsc::channel(64);
         let state = State {
-            delivery: Delivery::new(settings.max_waiting, WINDOW),
+            delivery: Delivery::new(MEMORY, WINDOW),
             address: format!("{}:{}", settings.host, settings.port),
             own_limit: settings.max_packet as usize,
             options,
@@ -174,6 +187,7 @@ impl State {
             let reason = self.serve(&mut connection).await;
             connection.close().await;
             self.delivery.disconnected();
+            self.tidings.push_back(Report::Disconnected);
             match reason {
                 Some(reason) => self.rest(&reason).await,
                 None => return,
@@ -218,8 +232,8 @@ impl State {
         loop {
             match self.delivery.next_step() {
                 Next::Send(message) => connection.publish(message),
-                Next::TooLarge { message, limit } => {
-                    self.tidings.push_back(Report::TooLarge { message, limit });
+                Next::TooLarge { message, number, limit } => {
+                    self.tidings.push_back(Report::TooLarge { message, number, limit });
                 }
                 Next::Nothing => return,
             }
@@ -239,7 +253,8 @@ impl State {
             }
             Happening::Numbered(packet) => self.delivery.numbered(packet),
             Happening::Acknowledged(packet) => {
-                self.delivery.acknowledged(packet);
+                let number = self.delivery.acknowledged(packet).flatten();
+                self.tidings.extend(number.map(Report::Delivered));
             }
             Happening::Message(publish) => self.receive(*publish),
             Happening::Broken(_) | Happening::Other => {}
@@ -269,7 +284,7 @@ impl State {
 
     fn answer(&mut self, ask: Option<Ask>, connection: Option<&Connection>) {
         match ask {
-            Some(Ask::Send(message)) => self.delivery.take(message),
+            Some(Ask::Send { message, number }) => self.delivery.take(message, number),
             Some(Ask::Acknowledge(receipt)) => {
                 // A message of an earlier connection will be delivered again.
                 if let Some(connection) = connection.filter(|_| receipt.connection == self.generation) {

@@ -1,5 +1,7 @@
 //! A message on its way to the broker.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 /// How surely a message arrives.
@@ -25,11 +27,11 @@ pub struct Message {
     /// Whether the broker keeps it for later subscribers.
     pub retain: bool,
     /// The payload's MIME type.
-    pub content_type: Option<&'static str>,
+    pub content_type: Option<Cow<'static, str>>,
     /// The requester's correlation data.
     pub correlation: Option<Bytes>,
     /// User properties.
-    pub user: Vec<(&'static str, String)>,
+    pub user: Vec<(Cow<'static, str>, String)>,
 }
 
 impl Message {
@@ -46,6 +48,18 @@ impl Message {
         }
     }
 
+    /// The same for a requester's own topic, with its correlation data.
+    pub fn for_reply(&self, topic: &str, correlation: Option<Vec<u8>>) -> Self {
+        let mut copy = Self {
+            topic: topic.to_owned(),
+            correlation: correlation.map(Bytes::from),
+            retain: false,
+            ..self.clone()
+        };
+        copy.user.push((Cow::Borrowed("copy"), "reply".to_owned()));
+        copy
+    }
+
     /// At least as many bytes as its packet has.
     pub fn packet_size(&self) -> usize {
         const FIXED: usize = 5 + 2 + 4; // header, packet identifier, properties' length
@@ -55,7 +69,7 @@ impl Message {
             + 2
             + self.topic.len()
             + self.payload.len()
-            + self.content_type.map_or(0, |text| PROPERTY + text.len())
+            + self.content_type.as_ref().map_or(0, |text| PROPERTY + text.len())
             + self.correlation.as_ref().map_or(0, |data| PROPERTY + data.len())
             + user
     }

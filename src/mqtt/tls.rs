@@ -1,10 +1,10 @@
 //! The encrypted connection: rustls with ring.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
 /// Certificates that can't be used.
@@ -18,6 +18,16 @@ pub enum TlsError {
         /// What is wrong.
         reason: String,
     },
+    /// The daemon's own certificate or key.
+    #[error("{key} {path}: {reason}")]
+    Own {
+        /// The configuration's key.
+        key: &'static str,
+        /// The file.
+        path: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// The system has no certificates.
     #[error("the system has no certificates to trust; install ca-certificates or set mqtt.ca_file")]
     NoRoots,
@@ -26,8 +36,11 @@ pub enum TlsError {
     Rustls(#[from] rustls::Error),
 }
 
-/// Trust the authority in the file, or the system's.
-pub(super) fn client(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError> {
+/// Trust the authority in the file, or the system's, and show a certificate where there is one.
+pub(super) fn client(
+    ca_file: Option<&Path>,
+    own: Option<&(PathBuf, PathBuf)>,
+) -> Result<Arc<ClientConfig>, TlsError> {
     let roots = match ca_file {
         Some(path) => from_file(path)?,
         None => from_system()?,
@@ -35,8 +48,23 @@ pub(super) fn client(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, TlsErr
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .with_root_certificates(roots);
+    let Some((certificate, key)) = own else {
+        return Ok(Arc::new(config.with_no_client_auth()));
+    };
+    let fault = |name: &'static str, path: &Path, reason: String| TlsError::Own {
+        key: name,
+        path: path.display().to_string(),
+        reason,
+    };
+    let chain = CertificateDer::pem_file_iter(certificate)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| fault("mqtt.cert_file", certificate, error.to_string()))?;
+    let key_der =
+        PrivateKeyDer::from_pem_file(key).map_err(|error| fault("mqtt.key_file", key, error.to_string()))?;
+    let config = config
+        .with_client_auth_cert(chain, key_der)
+        .map_err(|error| fault("mqtt.cert_file", certificate, error.to_string()))?;
     Ok(Arc::new(config))
 }
 

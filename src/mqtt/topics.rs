@@ -4,6 +4,8 @@
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topics {
     root: String,
+    /// The filter of a queue shared with others, and its topic.
+    shared: Option<(String, String)>,
 }
 
 /// What arrives.
@@ -18,7 +20,19 @@ pub enum Input {
 impl Topics {
     /// Under this root.
     pub fn new(root: impl Into<String>) -> Self {
-        Self { root: root.into() }
+        Self { root: root.into(), shared: None }
+    }
+
+    /// The same, with a queue that is shared with other daemons.
+    pub fn sharing(self, queue: Option<(&str, &str)>) -> Self {
+        let shared = queue.map(|(filter, topic)| (filter.to_owned(), topic.to_owned()));
+        Self { shared, ..self }
+    }
+
+    /// What is subscribed to.
+    pub fn subscriptions(&self) -> Vec<String> {
+        let shared = self.shared.iter().map(|(filter, _)| filter.clone());
+        [self.request(), self.cancel()].into_iter().chain(shared).collect()
     }
 
     fn under(&self, name: &str) -> String {
@@ -72,6 +86,9 @@ impl Topics {
 
     /// What a message on this topic means.
     pub fn input(&self, topic: &str) -> Option<Input> {
+        if self.shared.as_ref().is_some_and(|(_, shared)| shared == topic) {
+            return Some(Input::Request);
+        }
         match topic.strip_prefix(&self.root)? {
             "/request" => Some(Input::Request),
             "/cancel" => Some(Input::Cancel),

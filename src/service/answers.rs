@@ -9,14 +9,26 @@ use crate::image::Format;
 use crate::job::{ErrorCode, JobError};
 use crate::mqtt::{Message, Quality, Topics};
 use crate::receipt::Receipt;
-
-const JSON: Option<&str> = Some("application/json");
+use crate::spool::ReplyTo;
 
 /// Where a requester wants answers besides the usual topics.
 #[derive(Debug, Clone)]
 pub(super) struct Reply {
     pub(super) topic: String,
     pub(super) correlation: Option<Bytes>,
+}
+
+impl Reply {
+    /// As the spool keeps it.
+    pub(super) fn to_record(&self) -> ReplyTo {
+        let correlation = self.correlation.as_ref().map(|data| data.to_vec());
+        ReplyTo { topic: self.topic.clone(), correlation }
+    }
+
+    /// From the spool.
+    pub(super) fn of_record(record: ReplyTo) -> Self {
+        Self { topic: record.topic, correlation: record.correlation.map(Bytes::from) }
+    }
 }
 
 /// An image that was handed to the link.
@@ -81,15 +93,15 @@ impl Answers {
         let message = Message {
             quality: self.quality,
             retain: true,
-            content_type: Some(format.content_type()),
+            content_type: Some(format.content_type().into()),
             user: vec![
-                ("type", "image".to_owned()),
-                ("id", receipt.id.clone()),
-                ("index", receipt.index.to_string()),
-                ("seed", receipt.seed.to_string()),
-                ("model", receipt.model.clone()),
-                ("sampler", receipt.sampler.to_owned()),
-                ("steps", receipt.steps.to_string()),
+                ("type".into(), "image".to_owned()),
+                ("id".into(), receipt.id.clone()),
+                ("index".into(), receipt.index.to_string()),
+                ("seed".into(), receipt.seed.to_string()),
+                ("model".into(), receipt.model.clone()),
+                ("sampler".into(), receipt.sampler.clone()),
+                ("steps".into(), receipt.steps.to_string()),
             ],
             ..Message::new(self.topics.image(), bytes)
         };
@@ -134,8 +146,12 @@ impl Answers {
     pub(super) fn preview(&self, id: &str, index: usize, png: Vec<u8>) -> Vec<Message> {
         vec![Message {
             quality: Quality::AtMostOnce,
-            content_type: Some(Format::Png.content_type()),
-            user: vec![("type", "preview".to_owned()), ("id", id.to_owned()), ("index", index.to_string())],
+            content_type: Some(Format::Png.content_type().into()),
+            user: vec![
+                ("type".into(), "preview".to_owned()),
+                ("id".into(), id.to_owned()),
+                ("index".into(), index.to_string()),
+            ],
             ..Message::new(self.topics.preview(id), png)
         }]
     }
@@ -143,8 +159,8 @@ impl Answers {
     fn json(&self, topic: String, kind: &str, id: &str, body: &impl Serialize) -> Message {
         Message {
             quality: self.quality,
-            content_type: JSON,
-            user: vec![("type", kind.to_owned()), ("id", id.to_owned())],
+            content_type: Some("application/json".into()),
+            user: vec![("type".into(), kind.to_owned()), ("id".into(), id.to_owned())],
             ..Message::new(topic, serde_json::to_vec(body).unwrap_or_default())
         }
     }
@@ -152,11 +168,7 @@ impl Answers {
 
 /// The message, and a copy with the correlation data to the requester's own topic.
 fn with_reply(message: Message, reply: Option<&Reply>) -> Vec<Message> {
-    let copy = reply.map(|reply| Message {
-        topic: reply.topic.clone(),
-        correlation: reply.correlation.clone(),
-        retain: false,
-        ..message.clone()
-    });
+    let copy = reply
+        .map(|reply| message.for_reply(&reply.topic, reply.correlation.as_ref().map(|data| data.to_vec())));
     std::iter::once(message).chain(copy).collect()
 }

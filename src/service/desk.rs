@@ -6,17 +6,20 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 
 use super::answers::{Answers, Delivered, Reply};
 use super::worker::{Command, News, What};
-use crate::config::Config;
-use crate::job::{ErrorCode, JobError, JobLimits, ModelCard, parse};
+use crate::config::{Config, Limits};
+use crate::job::{ErrorCode, Job, JobError, ModelCard, Request, parse};
 use crate::mqtt::link::Incoming;
-use crate::mqtt::{Input, Message, Topics, is_topic};
+use crate::mqtt::{Input, Message, Quality, Topics, is_topic};
+use crate::spool::{AcceptedJob, Change, Ledger, Order};
 
 /// A job in hand: where its answers go, and what was delivered of it.
 #[derive(Debug)]
 struct InHand {
+    digest: String,
     reply: Option<Reply>,
     delivered: Vec<Delivered>,
     cancelled: bool,
@@ -26,12 +29,34 @@ struct InHand {
 #[derive(Debug)]
 pub(super) struct Desk {
     answers: Answers,
-    limits: JobLimits,
-    queue: usize,
-    payload: usize,
+    limits: Limits,
     models: Vec<ModelCard>,
     in_hand: BTreeMap<String, InHand>,
+    done: Ledger,
     closed: bool,
+}
+
+/// What follows from something that happened: orders for the spool, and one for the worker.
+#[derive(Debug, Default)]
+pub(super) struct Outcome {
+    pub(super) orders: Vec<Order>,
+    pub(super) command: Option<Command>,
+}
+
+impl Outcome {
+    /// Messages: kept until the broker has them, or passed on where nobody minds their loss.
+    fn of(messages: Vec<Message>) -> Self {
+        let order = |message: Message| match message.quality {
+            Quality::AtMostOnce => Order::Pass(message),
+            _ => Order::Change(Change::Send(message)),
+        };
+        Self { orders: messages.into_iter().map(order).collect(), command: None }
+    }
+
+    fn and(mut self, change: Change) -> Self {
+        self.orders.push(Order::Change(change));
+        self
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -41,14 +66,13 @@ struct Cancellation {
 }
 
 impl Desk {
-    pub(super) fn new(config: &Config, topics: Topics) -> Self {
+    pub(super) fn new(config: &Config, topics: Topics, done: Ledger) -> Self {
         Self {
             answers: Answers::new(topics, config.mqtt.qos),
-            limits: config.limits.job(),
-            queue: config.limits.queue.0 as usize,
-            payload: usize::try_from(config.limits.payload.0).unwrap_or(usize::MAX),
+            limits: config.limits.clone(),
             models: Vec::new(),
             in_hand: BTreeMap::new(),
+            done,
             closed: false,
         }
     }
@@ -56,6 +80,11 @@ impl Desk {
     /// The models are there: requests are taken from now on.
     pub(super) fn open(&mut self, models: Vec<ModelCard>) {
         self.models = models;
+    }
+
+    /// Other bounds count from now on.
+    pub(super) fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
     }
 
     /// Refuse new requests from now on.
@@ -78,47 +107,81 @@ impl Desk {
         self.in_hand.is_empty()
     }
 
-    /// What a message that came in leads to.
-    pub(super) fn receive(&mut self, incoming: &Incoming) -> (Vec<Message>, Option<Command>) {
+    /// What a message that came in leads to; `room` tells whether the spool has some.
+    pub(super) fn receive(&mut self, incoming: &Incoming, room: bool) -> Outcome {
         match incoming.input {
-            Input::Request => self.request(incoming),
+            Input::Request => self.request(incoming, room),
             Input::Cancel => self.cancel(&incoming.payload),
         }
     }
 
-    fn request(&mut self, incoming: &Incoming) -> (Vec<Message>, Option<Command>) {
+    fn request(&mut self, incoming: &Incoming, room: bool) -> Outcome {
         let reply = match reply(incoming) {
             Ok(reply) => reply,
-            Err(error) => return self.refuse(None, None, error),
+            Err(error) => return self.refuse(None, None, &error),
         };
-        if incoming.payload.len() > self.payload {
-            let error = JobError::new(
-                ErrorCode::OutOfRange,
-                format!(
-                    "the request has {} bytes; at most {} are taken (limits.payload)",
-                    incoming.payload.len(),
-                    self.payload
-                ),
-            );
-            return self.refuse(None, reply, error);
+        let most = self.limits.payload.0;
+        if incoming.payload.len() as u64 > most {
+            let size = incoming.payload.len();
+            let message = format!("the request has {size} bytes; at most {most} are taken (limits.payload)");
+            return self.refuse(None, reply, &JobError::new(ErrorCode::OutOfRange, message));
         }
         let request = match parse(&incoming.payload) {
             Ok(request) => request,
-            Err((id, error)) => return self.refuse(id, reply, error),
+            Err((id, error)) => return self.refuse(id, reply, &error),
         };
-        if let Some(id) = request.id.as_ref().filter(|id| self.in_hand.contains_key(*id)) {
-            log::info!("job {id} is in hand already; its repeated request is dropped");
-            return (Vec::new(), None);
+        let digest = digest(&request);
+        if let Some(outcome) = request.id.as_ref().and_then(|id| self.repeated(id, &digest, reply.as_ref())) {
+            return outcome;
         }
-        let checked =
-            self.room().and_then(|()| request.check(&self.models, self.limits, || fastrand::u64(..)));
-        let job = match checked {
-            Ok(job) => job,
+        match self.room(room).and_then(|()| self.check(&request)) {
+            Ok(job) => self.accept(request, job, digest, reply),
             Err(error) => {
                 let id = request.id.filter(|id| crate::job::is_id(id));
-                return self.refuse(id, reply, error);
+                self.refuse(id, reply, &error)
             }
+        }
+    }
+
+    fn check(&self, request: &Request) -> Result<Job, JobError> {
+        request.check(&self.models, self.limits.job(), || fastrand::u64(..))
+    }
+
+    /// What follows where a request with this id was taken before.
+    fn repeated(&self, id: &str, digest: &str, reply: Option<&Reply>) -> Option<Outcome> {
+        let (known, done) = match self.in_hand.get(id) {
+            Some(job) => (job.digest.clone(), false),
+            None => (self.done.digest(id)?, true),
         };
+        if known != digest {
+            let message = format!("another request with the id {id} was taken before; choose a fresh id");
+            let error =
+                JobError { field: Some("id".to_owned()), ..JobError::new(ErrorCode::Conflict, message) };
+            return Some(self.refuse(Some(id.to_owned()), reply.cloned(), &error));
+        }
+        if !done {
+            log::info!("job {id} is in hand already; its repeated request is dropped");
+            return Some(Outcome::default());
+        }
+        log::info!("job {id} was done before; it is answered again from what is kept");
+        let reply = reply.map(Reply::to_record);
+        Some(Outcome::default().and(Change::Repeat { id: id.to_owned(), reply }))
+    }
+
+    fn accept(&mut self, request: Request, job: Job, digest: String, reply: Option<Reply>) -> Outcome {
+        // Whatever was left open is decided now, so that the job can be done again to the same bytes.
+        let filled = Request { id: Some(job.id.clone()), seed: Some(job.seed), ..request };
+        let accepted = AcceptedJob {
+            id: job.id.clone(),
+            digest: digest.clone(),
+            request: serde_json::to_value(&filled).unwrap_or_default(),
+            reply: reply.as_ref().map(Reply::to_record),
+        };
+        let command = Some(self.begin(job, digest, reply));
+        Outcome { command, ..Outcome::default().and(Change::Accept(accepted)) }
+    }
+
+    fn begin(&mut self, job: Job, digest: String, reply: Option<Reply>) -> Command {
         log::info!(
             "job {}: {} × {} by {} in {} steps, seed {}",
             job.id,
@@ -128,96 +191,104 @@ impl Desk {
             job.options.steps,
             job.seed
         );
-        let in_hand = InHand { reply, delivered: Vec::new(), cancelled: false };
+        let in_hand = InHand { digest, reply, delivered: Vec::new(), cancelled: false };
         self.in_hand.insert(job.id.clone(), in_hand);
-        (Vec::new(), Some(Command::Draw(Box::new(job))))
+        Command::Draw(Box::new(job))
     }
 
-    fn room(&self) -> Result<(), JobError> {
+    /// Go on with a job that was accepted before the daemon's start.
+    pub(super) fn resume(&mut self, accepted: AcceptedJob) -> Outcome {
+        let reply = accepted.reply.map(Reply::of_record);
+        let request = serde_json::from_value::<Request>(accepted.request)
+            .map_err(|error| JobError::new(ErrorCode::BadRequest, error));
+        match request.and_then(|request| self.check(&request)) {
+            Ok(job) => {
+                Outcome { command: Some(self.begin(job, accepted.digest, reply)), ..Outcome::default() }
+            }
+            Err(error) => {
+                log::warn!("job {} of an earlier run can't be done any more: {error}", accepted.id);
+                let messages = self.answers.error(&accepted.id, &error, reply.as_ref());
+                Outcome::of(messages).and(Change::Forget(accepted.id))
+            }
+        }
+    }
+
+    fn room(&self, spool: bool) -> Result<(), JobError> {
         if self.closed {
             return Err(JobError::new(ErrorCode::Unavailable, "the daemon is stopping; ask again later"));
         }
-        if self.in_hand.len() >= self.queue {
-            let message = format!(
-                "{} jobs are in hand, as many as are taken (limits.queue); ask again later",
-                self.queue
-            );
+        if !spool {
+            let message =
+                "as much waits for the broker as the spool holds (spool.max_bytes); ask again later";
+            return Err(JobError::new(ErrorCode::QueueFull, message));
+        }
+        let most = self.limits.queue.0;
+        if self.in_hand.len() as u64 >= most {
+            let message =
+                format!("{most} jobs are in hand, as many as are taken (limits.queue); ask again later");
             return Err(JobError::new(ErrorCode::QueueFull, message));
         }
         Ok(())
     }
 
-    fn refuse(
-        &self,
-        id: Option<String>,
-        reply: Option<Reply>,
-        error: JobError,
-    ) -> (Vec<Message>, Option<Command>) {
+    fn refuse(&self, id: Option<String>, reply: Option<Reply>, error: &JobError) -> Outcome {
         let id = id.unwrap_or_else(|| format!("{:016x}", fastrand::u64(..)));
         log::warn!("request {id} refused: {error}");
-        (self.answers.error(&id, &error, reply.as_ref()), None)
+        Outcome::of(self.answers.error(&id, error, reply.as_ref()))
     }
 
-    fn cancel(&mut self, payload: &Bytes) -> (Vec<Message>, Option<Command>) {
+    fn cancel(&mut self, payload: &Bytes) -> Outcome {
         let Cancellation { id } = match serde_json::from_slice(payload) {
             Ok(cancellation) => cancellation,
             Err(error) => {
                 let message = format!("a cancellation looks like {{\"id\": \"…\"}}: {error}");
-                return self.refuse(None, None, JobError::new(ErrorCode::BadRequest, message));
+                return self.refuse(None, None, &JobError::new(ErrorCode::BadRequest, message));
             }
         };
         let Some(job) = self.in_hand.get_mut(&id) else {
             log::info!("there is no job {id:?} to cancel");
-            return (Vec::new(), None);
+            return Outcome::default();
         };
         // The worker is told but once; it has room for one cancelling a job.
         let first = !std::mem::replace(&mut job.cancelled, true);
-        (Vec::new(), first.then_some(Command::Cancel(id)))
+        Outcome { command: first.then_some(Command::Cancel(id)), ..Outcome::default() }
     }
 
-    /// What is told of a job's news.
-    pub(super) fn tell(&mut self, News { id, what }: News) -> Vec<Message> {
+    /// What follows from a job's news.
+    pub(super) fn tell(&mut self, News { id, what }: News) -> Outcome {
         // News may still be on their way when their job has failed.
         let Some(job) = self.in_hand.get_mut(&id) else {
-            return Vec::new();
+            return Outcome::default();
         };
         match what {
-            What::Progress { step, of, eta_ms } => self.answers.progress(&id, step, of, eta_ms),
-            What::Preview { index, png } => self.answers.preview(&id, index, png),
+            What::Progress { step, of, eta_ms } => Outcome::of(self.answers.progress(&id, step, of, eta_ms)),
+            What::Preview { index, png } => Outcome::of(self.answers.preview(&id, index, png)),
             What::Image { receipt, format, bytes } => {
                 let reply = job.reply.as_ref();
                 let (messages, delivered) = self.answers.image(*receipt, format, bytes, reply);
                 job.delivered.push(delivered);
-                messages
+                Outcome::of(messages)
             }
             What::Finished { elapsed_ms } => {
                 log::info!("job {id} finished in {elapsed_ms} ms");
-                match self.in_hand.remove(&id) {
-                    Some(job) => self.answers.result(&id, job.delivered, elapsed_ms, job.reply.as_ref()),
-                    None => Vec::new(),
-                }
+                let Some(job) = self.in_hand.remove(&id) else { return Outcome::default() };
+                self.done.insert(&id, &job.digest);
+                let messages = self.answers.result(&id, job.delivered, elapsed_ms, job.reply.as_ref());
+                Outcome::of(messages).and(Change::Finish { id })
             }
             What::Failed(error) => self.fail(&id, &error),
         }
     }
 
-    fn fail(&mut self, id: &str, error: &JobError) -> Vec<Message> {
+    fn fail(&mut self, id: &str, error: &JobError) -> Outcome {
         log::warn!("job {id} failed: {error}");
         let reply = self.in_hand.remove(id).and_then(|job| job.reply);
-        self.answers.error(id, error, reply.as_ref())
-    }
-
-    /// Tell every requester still waiting that nothing will come.
-    pub(super) fn give_up(&mut self) -> Vec<Message> {
-        let ids: Vec<String> = self.in_hand.keys().cloned().collect();
-        let error =
-            JobError::new(ErrorCode::Unavailable, "the daemon stopped before the job was done; ask again");
-        ids.iter().flat_map(|id| self.fail(id, &error)).collect()
+        Outcome::of(self.answers.error(id, error, reply.as_ref())).and(Change::Forget(id.to_owned()))
     }
 
     /// A message that the broker would not take: its requester is told.
-    pub(super) fn too_large(&self, message: &Message, limit: usize) -> Vec<Message> {
-        let id = message.user.iter().find(|(name, _)| *name == "id");
+    pub(super) fn too_large(&self, message: &Message, limit: usize) -> Outcome {
+        let id = message.user.iter().find(|(name, _)| name == "id");
         let error = JobError::new(
             ErrorCode::OutOfRange,
             format!(
@@ -228,8 +299,14 @@ impl Desk {
             ),
         );
         log::error!("{error}");
-        id.map_or_else(Vec::new, |(_, id)| self.answers.error(id, &error, None))
+        Outcome::of(id.map_or_else(Vec::new, |(_, id)| self.answers.error(id, &error, None)))
     }
+}
+
+/// What tells a repeated request from another one with the same id.
+fn digest(request: &Request) -> String {
+    let json = serde_json::to_vec(request).unwrap_or_default();
+    Sha256::digest(json).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn reply(incoming: &Incoming) -> Result<Option<Reply>, JobError> {

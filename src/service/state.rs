@@ -111,7 +111,11 @@ impl StateBoard {
     pub(super) fn message(&mut self, topics: &Topics) -> Message {
         self.published = Some(self.state.clone());
         let json = serde_json::to_vec(&self.state).unwrap_or_default();
-        Message { retain: true, content_type: Some("application/json"), ..Message::new(topics.state(), json) }
+        Message {
+            retain: true,
+            content_type: Some("application/json".into()),
+            ..Message::new(topics.state(), json)
+        }
     }
 
     pub(super) fn online(&self, topics: &Topics) -> Message {

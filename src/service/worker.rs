@@ -68,9 +68,11 @@ const RAW: usize = 32;
 const PACE_EVERY: Duration = Duration::from_secs(1);
 
 impl Worker {
-    /// Begin to load the models.
-    pub(super) fn start(config: &Config) -> Self {
-        let (commands, ordered) = mpsc::channel(2 * config.limits.queue.0 as usize);
+    /// Begin to load the models; so many jobs of an earlier run will be ordered at once.
+    pub(super) fn start(config: &Config, unfinished: usize) -> Self {
+        // Bounds may be raised while running; commands are small.
+        let (commands, ordered) =
+            mpsc::channel(2 * (config.limits.queue.0 as usize).max(100_000) + unfinished);
         let (tidings, told) = mpsc::channel(64);
         let (raw, to_encode) = blocking::sync_channel(RAW);
         let paths = config.models.paths.clone();

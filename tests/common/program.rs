@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -168,26 +169,47 @@ pub struct Daemon {
     pub running: Running,
     lines: Receiver<String>,
     pub log: Vec<String>,
+    pub spool: Arc<TempDir>,
+    pub configuration: PathBuf,
 }
 
 impl Daemon {
-    /// Start it with a configuration's text.
+    /// Start it with a configuration's text and an empty spool.
     pub fn start(configuration: &str) -> Self {
+        Self::with_spool(configuration, &Arc::new(tempfile::tempdir().unwrap()))
+    }
+
+    /// Start it with the spool of an earlier run.
+    pub fn with_spool(configuration: &str, spool: &Arc<TempDir>) -> Self {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         std::io::Write::write_all(&mut file, configuration.as_bytes()).unwrap();
         let (_, path) = file.keep().unwrap();
         let mut command = denoised();
         command.arg("run").arg("--config").arg(&path).env("RUST_LOG", "info");
+        command.env("DENOISED_SPOOL__PATH", spool.path());
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let (sender, lines) = sync_channel(10_000);
         let stderr = BufReader::new(child.stderr.take().unwrap());
+        let configuration = path.clone();
         std::thread::spawn(move || {
             for line in stderr.lines().map_while(Result::ok) {
                 let _ = sender.send(line);
             }
             let _ = std::fs::remove_file(path);
         });
-        Self { running: Running { child }, lines, log: Vec::new() }
+        Self { running: Running { child }, lines, log: Vec::new(), spool: Arc::clone(spool), configuration }
+    }
+
+    /// End it as a loss of power would.
+    pub fn kill(&mut self) {
+        self.running.child.kill().unwrap();
+        self.running.child.wait().unwrap();
+    }
+
+    /// Send it a signal.
+    pub fn signal(&self, name: &str) {
+        let id = self.running.child.id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
     }
 
     /// Read the log up to a line that holds this.

@@ -156,7 +156,7 @@ pub enum SamplerError {
         /// The most that the schedule allows.
         most: usize,
         /// The sampler.
-        name: &'static str,
+        name: String,
     },
     /// Weights of the plan are no numbers.
     #[error(
@@ -219,7 +219,11 @@ impl Options {
 
     pub(super) fn steps_up_to(&self, most: usize, name: &'static str) -> Result<usize, SamplerError> {
         let steps = self.steps;
-        (1..=most).contains(&steps).then_some(steps).ok_or(SamplerError::Steps { steps, most, name })
+        (1..=most).contains(&steps).then_some(steps).ok_or(SamplerError::Steps {
+            steps,
+            most,
+            name: name.to_owned(),
+        })
     }
 
     /// η between 0 and 1, with this default.

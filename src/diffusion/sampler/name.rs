@@ -72,7 +72,13 @@ impl Choice {
                 settings.name(other, Value::Flag(other == key));
             }
         }
-        let sampler = (self.family.build)(settings, options)?;
+        let sampler = (self.family.build)(settings, options).map_err(|error| match error {
+            // By the name that was asked for.
+            SamplerError::Steps { steps, most, .. } => {
+                SamplerError::Steps { steps, most, name: self.name.clone() }
+            }
+            other => other,
+        })?;
         if let Some((_, suffix)) = self.spread.filter(|(key, _)| !settings.was_asked(key)) {
             return Err(SamplerError::Suffix { name: self.family.name, suffix });
         }

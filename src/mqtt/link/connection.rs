@@ -60,7 +60,7 @@ pub(super) fn options(settings: &Settings, topics: &Topics) -> Result<MqttOption
         options.set_credentials(user, password);
     }
     if let Some(ca_file) = &settings.tls {
-        let config = tls::client(ca_file.as_deref())?;
+        let config = tls::client(ca_file.as_deref(), settings.client_certificate.as_ref())?;
         options.set_transport(Transport::Tls(TlsConfiguration::Rustls(config)));
     }
     Ok(options)
@@ -87,7 +87,9 @@ impl Connection {
     }
 
     pub(super) fn subscribe(&self, topics: &Topics) {
-        let filters = [topics.request(), topics.cancel()].map(|topic| Filter::new(topic, QoS::AtLeastOnce));
+        let filters = topics.subscriptions();
+        let filters =
+            filters.into_iter().map(|topic| Filter::new(topic, QoS::AtLeastOnce)).collect::<Vec<_>>();
         if let Err(error) = self.client.try_subscribe_many(filters) {
             log::error!("subscribing failed: {error}");
         }
@@ -100,9 +102,13 @@ impl Connection {
             Quality::ExactlyOnce => QoS::ExactlyOnce,
         };
         let properties = PublishProperties {
-            content_type: message.content_type.map(str::to_owned),
+            content_type: message.content_type.map(std::borrow::Cow::into_owned),
             correlation_data: message.correlation,
-            user_properties: message.user.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+            user_properties: message
+                .user
+                .into_iter()
+                .map(|(name, value)| (name.into_owned(), value))
+                .collect(),
             ..PublishProperties::default()
         };
         // The channel has more room than the link ever hands over before an acknowledgement;

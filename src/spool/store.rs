@@ -1,0 +1,445 @@
+//! The spool's file: jobs accepted, messages not yet delivered, and the answers of finished jobs.
+//!
+//! One transaction holds all changes of a turn, so that a crash leaves all of them or none.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
+
+use super::ledger::Ledger;
+use super::record::{AcceptedJob, DoneJob, RecordError, ReplyTo, read_message, write_message};
+use crate::mqtt::Message;
+
+const JOBS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("jobs");
+const MESSAGES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("messages");
+/// The numbers of the messages that the broker has not acknowledged.
+const PENDING: TableDefinition<'_, u64, ()> = TableDefinition::new("pending");
+const DONE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("done");
+const FILE: &str = "spool.redb";
+
+/// One change of the spool.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// A job is accepted.
+    Accept(AcceptedJob),
+    /// A message is to be delivered.
+    Send(Message),
+    /// The broker has the message with this number.
+    Delivered(u64),
+    /// A job is done; these of the messages sent answer it, besides those to a reply topic.
+    Finish {
+        /// The job's id.
+        id: String,
+    },
+    /// A job will not be done: it failed, was cancelled or is refused.
+    Forget(String),
+    /// A finished job's answers are to be delivered again, to its requester's own topic too.
+    Repeat {
+        /// The job's id.
+        id: String,
+        /// The topic.
+        reply: Option<ReplyTo>,
+    },
+}
+
+/// A spool that can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolError {
+    /// The directory.
+    #[error("spool.path {path}: {error}; name a directory that the daemon may write")]
+    Directory {
+        /// It.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        error: std::io::Error,
+    },
+    /// Another process holds the file.
+    #[error("{0} is in use by another daemon; give each its own spool.path")]
+    InUse(PathBuf),
+    /// Reading or writing failed.
+    #[error("{path}: {error}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: String,
+    },
+}
+
+/// The open file.
+#[derive(Debug)]
+pub struct Store {
+    database: Database,
+    path: PathBuf,
+    next: u64,
+    /// Each accepted job's number.
+    jobs: BTreeMap<String, u64>,
+    /// For each of them, the numbers of the messages that answer it so far.
+    answers: BTreeMap<String, BTreeMap<String, u64>>,
+    /// What everybody may know of finished jobs.
+    ledger: Ledger,
+    /// The finished jobs whose answers are kept, by the time at which they finished.
+    ages: BTreeSet<(u64, String)>,
+    pending_bytes: u64,
+    kept_bytes: u64,
+    keep_s: u64,
+    max_bytes: u64,
+}
+
+type Outcome<T> = Result<T, redb::Error>;
+
+impl Store {
+    /// Open the spool of a directory, which is made where it is missing. A file that is no spool
+    /// is set aside under another name.
+    pub fn open(directory: &Path, max_bytes: u64, keep_s: u64, ledger: &Ledger) -> Result<Self, SpoolError> {
+        std::fs::create_dir_all(directory)
+            .map_err(|error| SpoolError::Directory { path: directory.to_owned(), error })?;
+        let path = directory.join(FILE);
+        match Self::open_file(&path, max_bytes, keep_s, ledger) {
+            Ok(store) => Ok(store),
+            Err(Trouble::InUse) => Err(SpoolError::InUse(path)),
+            Err(Trouble::Refused(error)) => Err(SpoolError::Directory { path, error }),
+            Err(Trouble::Foreign(reason)) => {
+                let aside = directory.join(format!("{FILE}.set-aside-{}", now()));
+                log::error!(
+                    "{} is no spool ({reason}); it is set aside as {}",
+                    path.display(),
+                    aside.display()
+                );
+                std::fs::rename(&path, &aside)
+                    .map_err(|error| SpoolError::Directory { path: path.clone(), error })?;
+                let again = Self::open_file(&path, max_bytes, keep_s, ledger);
+                again.map_err(|trouble| SpoolError::Io { path, error: trouble.to_string() })
+            }
+        }
+    }
+
+    fn open_file(path: &Path, max_bytes: u64, keep_s: u64, ledger: &Ledger) -> Result<Self, Trouble> {
+        let database = Database::create(path).map_err(Trouble::of)?;
+        let mut store = Self {
+            database,
+            path: path.to_owned(),
+            next: 1,
+            jobs: BTreeMap::new(),
+            answers: BTreeMap::new(),
+            ages: BTreeSet::new(),
+            ledger: ledger.clone(),
+            pending_bytes: 0,
+            kept_bytes: 0,
+            keep_s,
+            max_bytes,
+        };
+        store.survey().map_err(|error| Trouble::Foreign(error.to_string()))?;
+        Ok(store)
+    }
+
+    /// Count what is there, and read every record once, so that a broken one is found now.
+    fn survey(&mut self) -> Outcome<()> {
+        let write = self.database.begin_write()?;
+        {
+            let (jobs, messages) = (write.open_table(JOBS)?, write.open_table(MESSAGES)?);
+            let (pending, done) = (write.open_table(PENDING)?, write.open_table(DONE)?);
+            for entry in messages.iter()? {
+                let (number, record) = entry?;
+                let message = read_message(record.value()).map_err(corrupted)?;
+                let size = record.value().len() as u64;
+                if pending.get(number.value())?.is_some() {
+                    self.pending_bytes += size;
+                } else {
+                    self.kept_bytes += size;
+                }
+                self.next = self.next.max(number.value() + 1);
+                if let Some((id, part)) = answered(&message) {
+                    self.answers.entry(id.to_owned()).or_default().insert(part, number.value());
+                }
+            }
+            for entry in jobs.iter()? {
+                let (number, record) = entry?;
+                let job: AcceptedJob = read_json(record.value())?;
+                self.jobs.insert(job.id, number.value());
+                self.next = self.next.max(number.value() + 1);
+            }
+            for entry in done.iter()? {
+                let (id, record) = entry?;
+                let done: DoneJob = read_json(record.value())?;
+                self.answers.remove(id.value());
+                self.ages.insert((done.at, id.value().to_owned()));
+                self.ledger.insert(id.value(), &done.digest);
+            }
+        }
+        write.commit()?;
+        let jobs = &self.jobs;
+        self.answers.retain(|id, _| jobs.contains_key(id));
+        Ok(())
+    }
+
+    /// The jobs accepted and not done, in the order in which they came.
+    pub fn jobs(&self) -> Result<Vec<AcceptedJob>, SpoolError> {
+        self.told((|| {
+            let read = self.database.begin_read()?;
+            let table = read.open_table(JOBS)?;
+            table.iter()?.map(|entry| read_json(entry?.1.value())).collect()
+        })())
+    }
+
+    /// The numbers of the messages to be delivered after this one, at most so many.
+    pub fn pending_after(&self, number: u64, most: usize) -> Result<Vec<u64>, SpoolError> {
+        self.told((|| {
+            let read = self.database.begin_read()?;
+            let table = read.open_table(PENDING)?;
+            let range = (Bound::Excluded(number), Bound::Unbounded);
+            table.range(range)?.take(most).map(|entry| Ok(entry?.0.value())).collect()
+        })())
+    }
+
+    /// The message with this number.
+    pub fn message(&self, number: u64) -> Result<Option<Message>, SpoolError> {
+        self.told((|| {
+            let read = self.database.begin_read()?;
+            let table = read.open_table(MESSAGES)?;
+            let record = table.get(number)?;
+            record.map(|record| read_message(record.value()).map_err(corrupted)).transpose()
+        })())
+    }
+
+    /// The bytes that wait for the broker.
+    pub fn pending_bytes(&self) -> u64 {
+        self.pending_bytes
+    }
+
+    /// Make these changes, all or none; tells the numbers that are pending again.
+    ///
+    /// After an error the store must be opened anew: what it knows by heart is then more than the
+    /// file holds.
+    pub fn write(&mut self, changes: &[Change]) -> Result<Vec<u64>, SpoolError> {
+        let written = self.try_write(changes);
+        self.told(written)
+    }
+
+    fn try_write(&mut self, changes: &[Change]) -> Outcome<Vec<u64>> {
+        let write = self.database.begin_write()?;
+        let mut again = Vec::new();
+        {
+            let mut tables = Tables {
+                jobs: write.open_table(JOBS)?,
+                messages: write.open_table(MESSAGES)?,
+                pending: write.open_table(PENDING)?,
+                done: write.open_table(DONE)?,
+            };
+            for change in changes {
+                match change {
+                    Change::Accept(job) => {
+                        tables.jobs.insert(self.next, json(job).as_slice())?;
+                        self.jobs.insert(job.id.clone(), self.next);
+                        self.answers.insert(job.id.clone(), BTreeMap::new());
+                        self.next += 1;
+                    }
+                    Change::Send(message) => self.send(&mut tables, message)?,
+                    Change::Delivered(number) => self.delivered(&mut tables, *number)?,
+                    Change::Finish { id } => self.finish(&mut tables, id)?,
+                    Change::Forget(id) => self.forget(&mut tables, id)?,
+                    Change::Repeat { id, reply } => {
+                        again.extend(self.repeat(&mut tables, id, reply.as_ref())?);
+                    }
+                }
+            }
+            self.evict(&mut tables)?;
+        }
+        write.commit()?;
+        Ok(again)
+    }
+
+    fn send(&mut self, tables: &mut Tables<'_>, message: &Message) -> Outcome<()> {
+        let part = answered(message);
+        if let Some((id, part)) = &part
+            && let Some(answers) = self.answers.get_mut(*id)
+        {
+            // A job that was interrupted and runs again has part of its answers here already.
+            if answers.contains_key(part) {
+                return Ok(());
+            }
+            answers.insert(part.clone(), self.next);
+        }
+        let record = write_message(message);
+        tables.messages.insert(self.next, record.as_slice())?;
+        tables.pending.insert(self.next, ())?;
+        self.pending_bytes += record.len() as u64;
+        self.next += 1;
+        Ok(())
+    }
+
+    fn delivered(&mut self, tables: &mut Tables<'_>, number: u64) -> Outcome<()> {
+        if tables.pending.remove(number)?.is_none() {
+            return Ok(());
+        }
+        let (size, kept) = {
+            let Some(record) = tables.messages.get(number)? else { return Ok(()) };
+            let message = read_message(record.value()).map_err(corrupted)?;
+            let kept = match answered(&message) {
+                Some((id, _)) => {
+                    self.keeps() && (self.answers.contains_key(id) || tables.done.get(id)?.is_some())
+                }
+                None => false,
+            };
+            (record.value().len() as u64, kept)
+        };
+        self.pending_bytes = self.pending_bytes.saturating_sub(size);
+        if kept {
+            self.kept_bytes += size;
+        } else {
+            tables.messages.remove(number)?;
+        }
+        Ok(())
+    }
+
+    fn keeps(&self) -> bool {
+        self.keep_s > 0
+    }
+
+    fn finish(&mut self, tables: &mut Tables<'_>, id: &str) -> Outcome<()> {
+        let Some(job) = self.take_job(tables, id)? else { return Ok(()) };
+        let answers = self.answers.remove(id).unwrap_or_default().into_values().collect();
+        if self.keeps() {
+            let done = DoneJob { digest: job.digest, at: now(), answers };
+            tables.done.insert(id, json(&done).as_slice())?;
+            self.ages.insert((done.at, id.to_owned()));
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self, tables: &mut Tables<'_>, id: &str) -> Outcome<()> {
+        self.take_job(tables, id)?;
+        for number in self.answers.remove(id).unwrap_or_default().into_values() {
+            self.release(tables, number)?;
+        }
+        Ok(())
+    }
+
+    /// Remove and return the accepted job with this id.
+    fn take_job(&mut self, tables: &mut Tables<'_>, id: &str) -> Outcome<Option<AcceptedJob>> {
+        let Some(number) = self.jobs.remove(id) else { return Ok(None) };
+        tables.jobs.remove(number)?.map(|record| read_json(record.value())).transpose()
+    }
+
+    /// Remove a message that was delivered; one that was not is still owed.
+    fn release(&mut self, tables: &mut Tables<'_>, number: u64) -> Outcome<()> {
+        if tables.pending.get(number)?.is_none()
+            && let Some(record) = tables.messages.remove(number)?
+        {
+            self.kept_bytes = self.kept_bytes.saturating_sub(record.value().len() as u64);
+        }
+        Ok(())
+    }
+
+    fn repeat(&mut self, tables: &mut Tables<'_>, id: &str, reply: Option<&ReplyTo>) -> Outcome<Vec<u64>> {
+        let Some(done) = tables.done.get(id)?.map(|record| read_json::<DoneJob>(record.value())) else {
+            return Ok(Vec::new());
+        };
+        let numbers = done?.answers;
+        for number in &numbers {
+            let Some(record) = tables.messages.get(*number)?.map(|record| record.value().to_vec()) else {
+                continue;
+            };
+            if tables.pending.insert(*number, ())?.is_none() {
+                self.pending_bytes += record.len() as u64;
+                self.kept_bytes = self.kept_bytes.saturating_sub(record.len() as u64);
+            }
+            if let Some(reply) = reply {
+                let message = read_message(&record).map_err(corrupted)?;
+                self.send(tables, &message.for_reply(&reply.topic, reply.correlation.clone()))?;
+            }
+        }
+        Ok(numbers)
+    }
+
+    /// Let go of the oldest answers, beyond the horizon or where room is short.
+    fn evict(&mut self, tables: &mut Tables<'_>) -> Outcome<()> {
+        while let Some((at, id)) = self.ages.first().cloned() {
+            let crowded = self.pending_bytes + self.kept_bytes > self.max_bytes && self.kept_bytes > 0;
+            if !crowded && at + self.keep_s >= now() {
+                break;
+            }
+            self.ages.pop_first();
+            self.ledger.remove(&id);
+            let done = tables.done.remove(id.as_str())?.map(|record| read_json::<DoneJob>(record.value()));
+            for number in done.transpose()?.map_or_else(Vec::new, |done| done.answers) {
+                self.release(tables, number)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn told<T>(&self, outcome: Outcome<T>) -> Result<T, SpoolError> {
+        outcome.map_err(|error| SpoolError::Io { path: self.path.clone(), error: error.to_string() })
+    }
+}
+
+struct Tables<'t> {
+    jobs: redb::Table<'t, u64, &'static [u8]>,
+    messages: redb::Table<'t, u64, &'static [u8]>,
+    pending: redb::Table<'t, u64, ()>,
+    done: redb::Table<'t, &'static str, &'static [u8]>,
+}
+
+/// The job that a message answers on the usual topics, and which part of the answer it is: one of
+/// its images, or its result.
+fn answered(message: &Message) -> Option<(&str, String)> {
+    let user = |wanted: &str| message.user.iter().find(|(name, _)| name == wanted).map(|(_, v)| v.as_str());
+    let kind = user("type").filter(|kind| matches!(*kind, "image" | "result"))?;
+    let part = format!("{kind}/{}", user("index").unwrap_or(""));
+    user("id").filter(|_| user("copy").is_none()).map(|id| (id, part))
+}
+
+enum Trouble {
+    InUse,
+    Refused(std::io::Error),
+    Foreign(String),
+}
+
+impl Trouble {
+    fn of(error: DatabaseError) -> Self {
+        match error {
+            DatabaseError::DatabaseAlreadyOpen => Self::InUse,
+            DatabaseError::Storage(redb::StorageError::Io(error))
+                if matches!(
+                    error.kind(),
+                    std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::StorageFull
+                ) =>
+            {
+                Self::Refused(error)
+            }
+            other => Self::Foreign(other.to_string()),
+        }
+    }
+}
+
+impl std::fmt::Display for Trouble {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::InUse => f.write_str("in use"),
+            Self::Refused(error) => error.fmt(f),
+            Self::Foreign(reason) => f.write_str(reason),
+        }
+    }
+}
+
+fn corrupted(error: RecordError) -> redb::Error {
+    redb::Error::Corrupted(error.to_string())
+}
+
+fn read_json<T: serde::de::DeserializeOwned>(record: &[u8]) -> Outcome<T> {
+    serde_json::from_slice(record).map_err(|error| redb::Error::Corrupted(error.to_string()))
+}
+
+fn json(value: &impl serde::Serialize) -> Vec<u8> {
+    // Strings, numbers and lists always have a form in JSON.
+    serde_json::to_vec(value).unwrap_or_default()
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
