@@ -174,7 +174,7 @@ mod tests {
             max in 1.0..200.0_f64,
             min in 0.001..0.5_f64,
             n in 2_usize..60,
-            rho in 0.5..8.0_f64,
+            rho in 1.0..8.0_f64,
         ) {
             for levels in [
                 karras(max, min, rho, n),
