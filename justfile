@@ -20,6 +20,11 @@ check:
     cargo deny check licenses bans sources
     RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked
 
+# Thousands of jobs while the broker, the daemon and the network fail; prints the table of docs/reliability.md
+soak requests="2000" brokers="100" daemons="50":
+    SOAK_REQUESTS={{requests}} SOAK_BROKER_KILLS={{brokers}} SOAK_DAEMON_KILLS={{daemons}} SOAK_PATIENCE=600 tests/run --test soak -- --nocapture
+    SOAK_BROKER_KEEPS=0 SOAK_REQUESTS={{requests}} SOAK_BROKER_KILLS={{brokers}} SOAK_DAEMON_KILLS={{daemons}} SOAK_PATIENCE=600 tests/run --test soak -- --nocapture
+
 # Train a bundle again: digits, ncsn or swissroll (needs models/train/requirements.txt)
 train name minutes="80":
     cd models/train && python {{name}}.py --minutes {{minutes}} && python export.py {{name}} && python measure.py {{name}}

@@ -276,13 +276,27 @@ fn answers_are_kept_within_the_bound_and_what_is_owed_is_never_dropped() {
         kept.write(&[Change::Delivered(number)]).unwrap();
     }
     assert_eq!(kept.pending_bytes(), 0);
-    let known: Vec<_> = (0..10).filter(|job| ledger.digest(&format!("j{job}")).is_some()).collect();
+    let known: Vec<_> =
+        (0..10).filter(|job| ledger.was_done(&format!("j{job}"), "d") == Some(true)).collect();
     assert!((1..=5).contains(&known.len()) && known.contains(&9), "{known:?}");
     // A repeat makes them pending again, once.
     let change = Change::Repeat { id: "j9".to_owned(), reply: None };
     let again = kept.write(&[change.clone(), change]).unwrap();
     assert_eq!(again.len(), 2);
     assert_eq!(kept.pending_after(0, 100).unwrap().len(), 1);
+}
+
+#[test]
+fn a_job_that_was_interrupted_before_its_first_image_is_answered_again_like_any_other() {
+    let directory = tempfile::tempdir().unwrap();
+    store(&directory, 1 << 20, 60).write(&[Change::Accept(accepted("a"))]).unwrap();
+    let mut second = store(&directory, 1 << 20, 60);
+    second.write(&[Change::Send(image("a", 0, 10)), Change::Finish { id: "a".to_owned() }]).unwrap();
+    let number = second.pending_after(0, 1).unwrap()[0];
+    second.write(&[Change::Delivered(number)]).unwrap();
+    assert!(second.pending_after(0, 1).unwrap().is_empty());
+    let again = second.write(&[Change::Repeat { id: "a".to_owned(), reply: None }]).unwrap();
+    assert_eq!(again, [number]);
 }
 
 #[test]

@@ -33,6 +33,8 @@ pub(super) struct Desk {
     models: Vec<ModelCard>,
     in_hand: BTreeMap<String, InHand>,
     done: Ledger,
+    /// Whether the answers of finished jobs are kept at all.
+    keeps: bool,
     closed: bool,
 }
 
@@ -73,6 +75,7 @@ impl Desk {
             models: Vec::new(),
             in_hand: BTreeMap::new(),
             done,
+            keeps: config.spool.keep_s.0 > 0,
             closed: false,
         }
     }
@@ -149,11 +152,11 @@ impl Desk {
 
     /// What follows where a request with this id was taken before.
     fn repeated(&self, id: &str, digest: &str, reply: Option<&Reply>) -> Option<Outcome> {
-        let (known, done) = match self.in_hand.get(id) {
-            Some(job) => (job.digest.clone(), false),
-            None => (self.done.digest(id)?, true),
+        let (same, done) = match self.in_hand.get(id) {
+            Some(job) => (job.digest == digest, false),
+            None => (self.done.was_done(id, digest)?, true),
         };
-        if known != digest {
+        if !same {
             let message = format!("another request with the id {id} was taken before; choose a fresh id");
             let error =
                 JobError { field: Some("id".to_owned()), ..JobError::new(ErrorCode::Conflict, message) };
@@ -272,7 +275,9 @@ impl Desk {
             What::Finished { elapsed_ms } => {
                 log::info!("job {id} finished in {elapsed_ms} ms");
                 let Some(job) = self.in_hand.remove(&id) else { return Outcome::default() };
-                self.done.insert(&id, &job.digest);
+                if self.keeps {
+                    self.done.insert(&id, &job.digest);
+                }
                 let messages = self.answers.result(&id, job.delivered, elapsed_ms, job.reply.as_ref());
                 Outcome::of(messages).and(Change::Finish { id })
             }

@@ -4,28 +4,36 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The finished jobs whose answers are kept.
+use sha2::{Digest, Sha256};
+
+/// The finished jobs whose answers are kept: half of the SHA-256 of each id, and of its request's
+/// digest, since there may be very many.
 #[derive(Debug, Clone, Default)]
-pub struct Ledger(Arc<Mutex<BTreeMap<String, String>>>);
+pub struct Ledger(Arc<Mutex<BTreeMap<u128, u128>>>);
 
 impl Ledger {
-    /// The digest of a finished job's request.
-    pub fn digest(&self, id: &str) -> Option<String> {
-        self.lock().get(id).cloned()
+    /// Whether a job was done; and if so, whether for a request with this digest.
+    pub fn was_done(&self, id: &str, digest: &str) -> Option<bool> {
+        self.lock().get(&half(id)).map(|known| *known == half(digest))
     }
 
     /// A job is done.
     pub fn insert(&self, id: &str, digest: &str) {
-        self.lock().insert(id.to_owned(), digest.to_owned());
+        self.lock().insert(half(id), half(digest));
     }
 
     /// A job's answers are kept no longer.
     pub fn remove(&self, id: &str) {
-        self.lock().remove(id);
+        self.lock().remove(&half(id));
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u128, u128>> {
         // No operation here can leave the map half-way.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn half(text: &str) -> u128 {
+    let digest = Sha256::digest(text);
+    digest.iter().take(16).fold(0, |number, byte| number << 8 | u128::from(*byte))
 }

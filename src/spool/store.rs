@@ -2,7 +2,7 @@
 //!
 //! One transaction holds all changes of a turn, so that a crash leaves all of them or none.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -18,6 +18,10 @@ const MESSAGES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("messages
 /// The numbers of the messages that the broker has not acknowledged.
 const PENDING: TableDefinition<'_, u64, ()> = TableDefinition::new("pending");
 const DONE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("done");
+/// The finished jobs by the time at which they finished.
+const AGES: TableDefinition<'_, (u64, &str), ()> = TableDefinition::new("ages");
+/// Pages of the file that are kept in memory; the default would be a gigabyte.
+const CACHE: usize = 4 << 20;
 const FILE: &str = "spool.redb";
 
 /// One change of the spool.
@@ -82,8 +86,6 @@ pub struct Store {
     answers: BTreeMap<String, BTreeMap<String, u64>>,
     /// What everybody may know of finished jobs.
     ledger: Ledger,
-    /// The finished jobs whose answers are kept, by the time at which they finished.
-    ages: BTreeSet<(u64, String)>,
     pending_bytes: u64,
     kept_bytes: u64,
     keep_s: u64,
@@ -119,14 +121,13 @@ impl Store {
     }
 
     fn open_file(path: &Path, max_bytes: u64, keep_s: u64, ledger: &Ledger) -> Result<Self, Trouble> {
-        let database = Database::create(path).map_err(Trouble::of)?;
+        let database = Database::builder().set_cache_size(CACHE).create(path).map_err(Trouble::of)?;
         let mut store = Self {
             database,
             path: path.to_owned(),
             next: 1,
             jobs: BTreeMap::new(),
             answers: BTreeMap::new(),
-            ages: BTreeSet::new(),
             ledger: ledger.clone(),
             pending_bytes: 0,
             kept_bytes: 0,
@@ -143,6 +144,7 @@ impl Store {
         {
             let (jobs, messages) = (write.open_table(JOBS)?, write.open_table(MESSAGES)?);
             let (pending, done) = (write.open_table(PENDING)?, write.open_table(DONE)?);
+            let mut ages = write.open_table(AGES)?;
             for entry in messages.iter()? {
                 let (number, record) = entry?;
                 let message = read_message(record.value()).map_err(corrupted)?;
@@ -160,6 +162,7 @@ impl Store {
             for entry in jobs.iter()? {
                 let (number, record) = entry?;
                 let job: AcceptedJob = read_json(record.value())?;
+                self.answers.entry(job.id.clone()).or_default();
                 self.jobs.insert(job.id, number.value());
                 self.next = self.next.max(number.value() + 1);
             }
@@ -167,7 +170,7 @@ impl Store {
                 let (id, record) = entry?;
                 let done: DoneJob = read_json(record.value())?;
                 self.answers.remove(id.value());
-                self.ages.insert((done.at, id.value().to_owned()));
+                ages.insert((done.at, id.value()), ())?;
                 self.ledger.insert(id.value(), &done.digest);
             }
         }
@@ -229,6 +232,7 @@ impl Store {
                 messages: write.open_table(MESSAGES)?,
                 pending: write.open_table(PENDING)?,
                 done: write.open_table(DONE)?,
+                ages: write.open_table(AGES)?,
             };
             for change in changes {
                 match change {
@@ -306,7 +310,7 @@ impl Store {
         if self.keeps() {
             let done = DoneJob { digest: job.digest, at: now(), answers };
             tables.done.insert(id, json(&done).as_slice())?;
-            self.ages.insert((done.at, id.to_owned()));
+            tables.ages.insert((done.at, id), ())?;
         }
         Ok(())
     }
@@ -358,12 +362,14 @@ impl Store {
 
     /// Let go of the oldest answers, beyond the horizon or where room is short.
     fn evict(&mut self, tables: &mut Tables<'_>) -> Outcome<()> {
-        while let Some((at, id)) = self.ages.first().cloned() {
+        loop {
+            let oldest = tables.ages.first()?.map(|(key, _)| (key.value().0, key.value().1.to_owned()));
+            let Some((at, id)) = oldest else { break };
             let crowded = self.pending_bytes + self.kept_bytes > self.max_bytes && self.kept_bytes > 0;
             if !crowded && at + self.keep_s >= now() {
                 break;
             }
-            self.ages.pop_first();
+            tables.ages.remove((at, id.as_str()))?;
             self.ledger.remove(&id);
             let done = tables.done.remove(id.as_str())?.map(|record| read_json::<DoneJob>(record.value()));
             for number in done.transpose()?.map_or_else(Vec::new, |done| done.answers) {
@@ -383,6 +389,7 @@ struct Tables<'t> {
     messages: redb::Table<'t, u64, &'static [u8]>,
     pending: redb::Table<'t, u64, ()>,
     done: redb::Table<'t, &'static str, &'static [u8]>,
+    ages: redb::Table<'t, (u64, &'static str), ()>,
 }
 
 /// The job that a message answers on the usual topics, and which part of the answer it is: one of

@@ -133,6 +133,9 @@ impl Broker {
             format!("listener {port} 127.0.0.1\nallow_anonymous true\n{more}")
         };
         std::fs::write(&configuration, listener).unwrap();
+        // mosquitto that was started as root goes on as another user, who writes here.
+        std::fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777))
+            .unwrap();
         let mut broker = Self { port, running: None, configuration, _directory: directory };
         broker.run();
         broker
@@ -275,6 +278,15 @@ impl Received {
 impl Subscriber {
     /// Subscribe and wait until the broker has confirmed it; stdbuf has each line come at once.
     pub fn start(broker: &Broker, filter: &str) -> Self {
+        Self::with(broker, filter, &[])
+    }
+
+    /// The same with a session that the broker keeps while it is away.
+    pub fn lasting(broker: &Broker, filter: &str, client: &str) -> Self {
+        Self::with(broker, filter, &["-c", "-i", client, "-x", "86400"])
+    }
+
+    fn with(broker: &Broker, filter: &str, more: &[&str]) -> Self {
         let port = broker.port.to_string();
         let mut child = Command::new("stdbuf")
             .args([
@@ -292,6 +304,7 @@ impl Subscriber {
                 "-F",
                 "MESSAGE %r|%t|%C|%D|%P|%x",
             ])
+            .args(more)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -329,6 +342,16 @@ impl Subscriber {
         }
     }
 
+    /// Take what has come so far.
+    pub fn drain(&mut self) {
+        self.seen.extend(self.lines.try_iter());
+    }
+
+    /// Wait for one more message, for so long at most.
+    pub fn wait(&mut self, patience: Duration) {
+        self.seen.extend(self.lines.recv_timeout(patience).ok());
+    }
+
     /// The next message on a topic.
     pub fn on(&mut self, topic: &str) -> Received {
         self.next(|message| message.topic == topic)
@@ -357,6 +380,16 @@ fn received(line: &str) -> Received {
         correlation: correlation.to_owned(),
         user: user.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
     }
+}
+
+/// Publish with mosquitto_pub; tells whether the broker took it.
+pub fn publish_to(port: u16, topic: &str, payload: &str) -> bool {
+    let status = Command::new("mosquitto_pub")
+        .args(["-V", "5", "-p", &port.to_string(), "-q", "1", "-t", topic, "-m", payload])
+        .stderr(Stdio::null())
+        .status()
+        .expect("mosquitto_pub can't be started; run the tests by tests/run, which installs it");
+    status.success()
 }
 
 /// Publish with mosquitto_pub.
