@@ -1,8 +1,8 @@
 //! Samplers: the rules by which a sample leaves noise, one file a family.
 //!
 //! A family is known by its class in scheduler_config.json and by the names that people type. Its
-//! `build` reads a scheduler's settings into a plan: the places to visit ([`grid`]) and the weights
-//! of each step, from its paper. A [`walk`] then goes along the plan.
+//! `build` reads a scheduler's settings into a plan: the places to visit (`grid`) and the weights
+//! of each step, from its paper. A `walk` then goes along the plan.
 
 mod dpm;
 mod family;
