@@ -4,6 +4,7 @@
 //! written is passed on to the link: an acknowledgement of a request after the request, a message
 //! after itself. It knows messages and the bytes of requests, and nothing of models.
 
+mod changes;
 mod ledger;
 mod record;
 mod store;

@@ -83,7 +83,7 @@ impl SchedulerConfig {
     /// how many steps it takes is the job's matter.
     fn check(&self) -> Result<(), Fault> {
         match self.report() {
-            Ok(_) | Err(SamplerError::Steps { .. }) => Ok(()),
+            Ok(_) | Err(SamplerError::Steps { .. } | SamplerError::NotFinite { .. }) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }

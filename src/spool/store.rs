@@ -10,16 +10,16 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
 
 use super::ledger::Ledger;
-use super::record::{AcceptedJob, DoneJob, RecordError, ReplyTo, read_message, write_message};
+use super::record::{AcceptedJob, DoneJob, RecordError, ReplyTo, read_message};
 use crate::mqtt::Message;
 
-const JOBS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("jobs");
-const MESSAGES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("messages");
+pub(super) const JOBS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("jobs");
+pub(super) const MESSAGES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("messages");
 /// The numbers of the messages that the broker has not acknowledged.
-const PENDING: TableDefinition<'_, u64, ()> = TableDefinition::new("pending");
-const DONE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("done");
+pub(super) const PENDING: TableDefinition<'_, u64, ()> = TableDefinition::new("pending");
+pub(super) const DONE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("done");
 /// The finished jobs by the time at which they finished.
-const AGES: TableDefinition<'_, (u64, &str), ()> = TableDefinition::new("ages");
+pub(super) const AGES: TableDefinition<'_, (u64, &str), ()> = TableDefinition::new("ages");
 /// Pages of the file that are kept in memory; the default would be a gigabyte.
 const CACHE: usize = 4 << 20;
 const FILE: &str = "spool.redb";
@@ -77,22 +77,22 @@ pub enum SpoolError {
 /// The open file.
 #[derive(Debug)]
 pub struct Store {
-    database: Database,
+    pub(super) database: Database,
     path: PathBuf,
-    next: u64,
+    pub(super) next: u64,
     /// Each accepted job's number.
-    jobs: BTreeMap<String, u64>,
+    pub(super) jobs: BTreeMap<String, u64>,
     /// For each of them, the numbers of the messages that answer it so far.
-    answers: BTreeMap<String, BTreeMap<String, u64>>,
+    pub(super) answers: BTreeMap<String, BTreeMap<String, u64>>,
     /// What everybody may know of finished jobs.
-    ledger: Ledger,
-    pending_bytes: u64,
-    kept_bytes: u64,
-    keep_s: u64,
-    max_bytes: u64,
+    pub(super) ledger: Ledger,
+    pub(super) pending_bytes: u64,
+    pub(super) kept_bytes: u64,
+    pub(super) keep_s: u64,
+    pub(super) max_bytes: u64,
 }
 
-type Outcome<T> = Result<T, redb::Error>;
+pub(super) type Outcome<T> = Result<T, redb::Error>;
 
 impl Store {
     /// Open the spool of a directory, which is made where it is missing. A file that is no spool
@@ -223,178 +223,14 @@ impl Store {
         self.told(written)
     }
 
-    fn try_write(&mut self, changes: &[Change]) -> Outcome<Vec<u64>> {
-        let write = self.database.begin_write()?;
-        let mut again = Vec::new();
-        {
-            let mut tables = Tables {
-                jobs: write.open_table(JOBS)?,
-                messages: write.open_table(MESSAGES)?,
-                pending: write.open_table(PENDING)?,
-                done: write.open_table(DONE)?,
-                ages: write.open_table(AGES)?,
-            };
-            for change in changes {
-                match change {
-                    Change::Accept(job) => {
-                        tables.jobs.insert(self.next, json(job).as_slice())?;
-                        self.jobs.insert(job.id.clone(), self.next);
-                        self.answers.insert(job.id.clone(), BTreeMap::new());
-                        self.next += 1;
-                    }
-                    Change::Send(message) => self.send(&mut tables, message)?,
-                    Change::Delivered(number) => self.delivered(&mut tables, *number)?,
-                    Change::Finish { id } => self.finish(&mut tables, id)?,
-                    Change::Forget(id) => self.forget(&mut tables, id)?,
-                    Change::Repeat { id, reply } => {
-                        again.extend(self.repeat(&mut tables, id, reply.as_ref())?);
-                    }
-                }
-            }
-            self.evict(&mut tables)?;
-        }
-        write.commit()?;
-        Ok(again)
-    }
-
-    fn send(&mut self, tables: &mut Tables<'_>, message: &Message) -> Outcome<()> {
-        let part = answered(message);
-        if let Some((id, part)) = &part
-            && let Some(answers) = self.answers.get_mut(*id)
-        {
-            // A job that was interrupted and runs again has part of its answers here already.
-            if answers.contains_key(part) {
-                return Ok(());
-            }
-            answers.insert(part.clone(), self.next);
-        }
-        let record = write_message(message);
-        tables.messages.insert(self.next, record.as_slice())?;
-        tables.pending.insert(self.next, ())?;
-        self.pending_bytes += record.len() as u64;
-        self.next += 1;
-        Ok(())
-    }
-
-    fn delivered(&mut self, tables: &mut Tables<'_>, number: u64) -> Outcome<()> {
-        if tables.pending.remove(number)?.is_none() {
-            return Ok(());
-        }
-        let (size, kept) = {
-            let Some(record) = tables.messages.get(number)? else { return Ok(()) };
-            let message = read_message(record.value()).map_err(corrupted)?;
-            let kept = match answered(&message) {
-                Some((id, _)) => {
-                    self.keeps() && (self.answers.contains_key(id) || tables.done.get(id)?.is_some())
-                }
-                None => false,
-            };
-            (record.value().len() as u64, kept)
-        };
-        self.pending_bytes = self.pending_bytes.saturating_sub(size);
-        if kept {
-            self.kept_bytes += size;
-        } else {
-            tables.messages.remove(number)?;
-        }
-        Ok(())
-    }
-
-    fn keeps(&self) -> bool {
-        self.keep_s > 0
-    }
-
-    fn finish(&mut self, tables: &mut Tables<'_>, id: &str) -> Outcome<()> {
-        let Some(job) = self.take_job(tables, id)? else { return Ok(()) };
-        let answers = self.answers.remove(id).unwrap_or_default().into_values().collect();
-        if self.keeps() {
-            let done = DoneJob { digest: job.digest, at: now(), answers };
-            tables.done.insert(id, json(&done).as_slice())?;
-            tables.ages.insert((done.at, id), ())?;
-        }
-        Ok(())
-    }
-
-    fn forget(&mut self, tables: &mut Tables<'_>, id: &str) -> Outcome<()> {
-        self.take_job(tables, id)?;
-        for number in self.answers.remove(id).unwrap_or_default().into_values() {
-            self.release(tables, number)?;
-        }
-        Ok(())
-    }
-
-    /// Remove and return the accepted job with this id.
-    fn take_job(&mut self, tables: &mut Tables<'_>, id: &str) -> Outcome<Option<AcceptedJob>> {
-        let Some(number) = self.jobs.remove(id) else { return Ok(None) };
-        tables.jobs.remove(number)?.map(|record| read_json(record.value())).transpose()
-    }
-
-    /// Remove a message that was delivered; one that was not is still owed.
-    fn release(&mut self, tables: &mut Tables<'_>, number: u64) -> Outcome<()> {
-        if tables.pending.get(number)?.is_none()
-            && let Some(record) = tables.messages.remove(number)?
-        {
-            self.kept_bytes = self.kept_bytes.saturating_sub(record.value().len() as u64);
-        }
-        Ok(())
-    }
-
-    fn repeat(&mut self, tables: &mut Tables<'_>, id: &str, reply: Option<&ReplyTo>) -> Outcome<Vec<u64>> {
-        let Some(done) = tables.done.get(id)?.map(|record| read_json::<DoneJob>(record.value())) else {
-            return Ok(Vec::new());
-        };
-        let numbers = done?.answers;
-        for number in &numbers {
-            let Some(record) = tables.messages.get(*number)?.map(|record| record.value().to_vec()) else {
-                continue;
-            };
-            if tables.pending.insert(*number, ())?.is_none() {
-                self.pending_bytes += record.len() as u64;
-                self.kept_bytes = self.kept_bytes.saturating_sub(record.len() as u64);
-            }
-            if let Some(reply) = reply {
-                let message = read_message(&record).map_err(corrupted)?;
-                self.send(tables, &message.for_reply(&reply.topic, reply.correlation.clone()))?;
-            }
-        }
-        Ok(numbers)
-    }
-
-    /// Let go of the oldest answers, beyond the horizon or where room is short.
-    fn evict(&mut self, tables: &mut Tables<'_>) -> Outcome<()> {
-        loop {
-            let oldest = tables.ages.first()?.map(|(key, _)| (key.value().0, key.value().1.to_owned()));
-            let Some((at, id)) = oldest else { break };
-            let crowded = self.pending_bytes + self.kept_bytes > self.max_bytes && self.kept_bytes > 0;
-            if !crowded && at + self.keep_s >= now() {
-                break;
-            }
-            tables.ages.remove((at, id.as_str()))?;
-            self.ledger.remove(&id);
-            let done = tables.done.remove(id.as_str())?.map(|record| read_json::<DoneJob>(record.value()));
-            for number in done.transpose()?.map_or_else(Vec::new, |done| done.answers) {
-                self.release(tables, number)?;
-            }
-        }
-        Ok(())
-    }
-
     fn told<T>(&self, outcome: Outcome<T>) -> Result<T, SpoolError> {
         outcome.map_err(|error| SpoolError::Io { path: self.path.clone(), error: error.to_string() })
     }
 }
 
-struct Tables<'t> {
-    jobs: redb::Table<'t, u64, &'static [u8]>,
-    messages: redb::Table<'t, u64, &'static [u8]>,
-    pending: redb::Table<'t, u64, ()>,
-    done: redb::Table<'t, &'static str, &'static [u8]>,
-    ages: redb::Table<'t, (u64, &'static str), ()>,
-}
-
 /// The job that a message answers on the usual topics, and which part of the answer it is: one of
 /// its images, or its result.
-fn answered(message: &Message) -> Option<(&str, String)> {
+pub(super) fn answered(message: &Message) -> Option<(&str, String)> {
     let user = |wanted: &str| message.user.iter().find(|(name, _)| name == wanted).map(|(_, v)| v.as_str());
     let kind = user("type").filter(|kind| matches!(*kind, "image" | "result"))?;
     let part = format!("{kind}/{}", user("index").unwrap_or(""));
@@ -434,19 +270,19 @@ impl std::fmt::Display for Trouble {
     }
 }
 
-fn corrupted(error: RecordError) -> redb::Error {
+pub(super) fn corrupted(error: RecordError) -> redb::Error {
     redb::Error::Corrupted(error.to_string())
 }
 
-fn read_json<T: serde::de::DeserializeOwned>(record: &[u8]) -> Outcome<T> {
+pub(super) fn read_json<T: serde::de::DeserializeOwned>(record: &[u8]) -> Outcome<T> {
     serde_json::from_slice(record).map_err(|error| redb::Error::Corrupted(error.to_string()))
 }
 
-fn json(value: &impl serde::Serialize) -> Vec<u8> {
+pub(super) fn json(value: &impl serde::Serialize) -> Vec<u8> {
     // Strings, numbers and lists always have a form in JSON.
     serde_json::to_vec(value).unwrap_or_default()
 }
 
-fn now() -> u64 {
+pub(super) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
