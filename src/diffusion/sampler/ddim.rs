@@ -53,7 +53,7 @@ fn ddim(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, 
     let back = schedule.len() / count;
     let times = spacing.visits(schedule.len(), count, offset)?;
     if bars[times[0]] == 0.0 {
-        check_pure_noise(eta, kind == Epsilon && bound == Bound::None)?;
+        check_pure_noise(eta, kind == Epsilon)?;
     }
     let steps = times
         .into_iter()
@@ -80,8 +80,8 @@ fn check_pure_noise(eta: f64, epsilon: bool) -> Result<(), SamplerError> {
              use a smaller eta, or timestep_spacing leading",
         ),
         (_, true) => refuse(
-            "a noise prediction says nothing of the sample where no signal is left, and nothing bounds what \
-             is divided by it; such a model predicts v, or use timestep_spacing leading",
+            "a noise prediction says nothing of the sample where no signal is left, and diffusers divides 0 \
+             by 0; such a model predicts v, or use timestep_spacing leading",
         ),
         (false, false) => Ok(()),
     }
