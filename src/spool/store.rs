@@ -21,7 +21,7 @@ pub(super) const DONE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("
 /// The finished jobs by the time at which they finished.
 pub(super) const AGES: TableDefinition<'_, (u64, &str), ()> = TableDefinition::new("ages");
 /// Pages of the file that are kept in memory; the default would be a gigabyte.
-const CACHE: usize = 4 << 20;
+const CACHE: usize = 1 << 20;
 const FILE: &str = "spool.redb";
 
 /// One change of the spool.
