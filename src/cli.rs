@@ -12,6 +12,7 @@ mod sample;
 use clap::{Parser, Subcommand};
 
 use crate::config::{Config, ConfigErrors};
+use crate::model::{EngineKind, EngineOptions};
 
 /// The denoising daemon: diffusion models from ONNX, images over MQTT.
 #[derive(Debug, Parser)]
@@ -83,6 +84,14 @@ struct ConfigFile {
 /// The configuration of a file, or of the default places.
 fn configuration(file: Option<&std::path::Path>) -> Result<Config, Failure> {
     crate::config::load(file, std::env::vars()).map_err(|errors: ConfigErrors| Failure::usage(errors))
+}
+
+/// What runs a model where there is no daemon, by the configuration and an engine named on the
+/// command line; from here on warnings are shown.
+fn engine(named: Option<EngineKind>) -> Result<EngineOptions, Failure> {
+    let options = configuration(None)?.engine.options();
+    start_log(log::LevelFilter::Warn);
+    Ok(EngineOptions { kind: named.unwrap_or(options.kind), ..options })
 }
 
 /// Log to stderr: with colours on a terminal, with systemd's priorities under journald.

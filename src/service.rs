@@ -171,7 +171,6 @@ impl Service {
     /// What can change while running does; what can't is named.
     fn reload(&mut self, config: Config) {
         self.desk.set_limits(config.limits.clone());
-        log::set_max_level(config.log.level.0);
         let (new, old) = (&config, &self.config);
         let fixed = [
             ("node", new.node != old.node),
@@ -179,17 +178,18 @@ impl Service {
             ("[models]", new.models != old.models),
             ("[engine]", new.engine != old.engine),
             ("[spool]", new.spool != old.spool),
+            ("[log]", new.log != old.log),
         ];
         let waiting: Vec<_> = fixed.iter().filter(|(_, differs)| *differs).map(|(name, _)| *name).collect();
         if waiting.is_empty() {
-            log::info!("the configuration was read again; [limits] and [log] count from now on");
+            log::info!("the configuration was read again; [limits] counts from now on");
         } else {
             log::warn!(
-                "the configuration was read again; [limits] and [log] count from now on, but {} only after a restart",
+                "the configuration was read again; [limits] counts from now on, but {} only after a restart",
                 waiting.join(", ")
             );
         }
-        self.config = Config { limits: config.limits, log: config.log, ..self.config.clone() };
+        self.config.limits = config.limits;
     }
 
     fn publish_state(&mut self) {
@@ -291,6 +291,12 @@ fn settings(config: &Config) -> Result<Settings, ServiceError> {
         std::fs::read_to_string(path)
             .map_err(|error| ServiceError::Password { path: path.display().to_string(), error })
     });
+    let client_certificate = match (&mqtt.cert_file, &mqtt.key_file) {
+        (None, None) => None,
+        (Some(certificate), Some(key)) => Some((certificate.clone(), key.clone())),
+        (Some(_), None) => return Err(TlsError::Alone { given: "cert_file", missing: "key_file" }.into()),
+        (None, Some(_)) => return Err(TlsError::Alone { given: "key_file", missing: "cert_file" }.into()),
+    };
     let password = password.transpose()?.unwrap_or_default();
     let password = password.trim_end_matches(['\r', '\n']).to_owned();
     Ok(Settings {
@@ -300,6 +306,6 @@ fn settings(config: &Config) -> Result<Settings, ServiceError> {
         client_id: format!("denoised-{}", config.node.as_str()),
         credentials: (!mqtt.username.is_empty()).then(|| (mqtt.username.clone(), password)),
         max_packet: u32::try_from(mqtt.max_packet.0).unwrap_or(u32::MAX),
-        client_certificate: mqtt.cert_file.clone().zip(mqtt.key_file.clone()),
+        client_certificate,
     })
 }

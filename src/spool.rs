@@ -9,7 +9,7 @@ mod ledger;
 mod record;
 mod store;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -91,8 +91,7 @@ impl Spool {
             store: Some(store),
             settings,
             link,
-            ahead: BTreeSet::new(),
-            ahead_bytes: 0,
+            ahead: BTreeMap::new(),
             again: VecDeque::new(),
             last: 0,
             pending_bytes: Arc::clone(&pending_bytes),
@@ -146,9 +145,8 @@ struct Keeper {
     store: Option<Store>,
     settings: Settings,
     link: mpsc::Sender<Ask>,
-    /// The messages that the link holds, by number.
-    ahead: BTreeSet<u64>,
-    ahead_bytes: usize,
+    /// The sizes of the messages that the link holds, by number.
+    ahead: BTreeMap<u64, usize>,
     /// Older messages that are to be delivered again.
     again: VecDeque<u64>,
     /// The newest message that was passed on.
@@ -230,22 +228,18 @@ impl Keeper {
 
     /// Hand the link the next messages, while it holds few.
     fn pass_on(&mut self) {
-        if self.ahead.is_empty() {
-            self.ahead_bytes = 0;
-        }
-        while self.ahead.len() < AHEAD && self.ahead_bytes < AHEAD_BYTES {
+        while self.ahead.len() < AHEAD && self.ahead.values().sum::<usize>() < AHEAD_BYTES {
             let Some(number) = self.next_number() else { return };
             let message = self.store.as_ref().and_then(|store| store.message(number).ok().flatten());
             let Some(message) = message else { continue };
-            self.ahead_bytes += message.packet_size();
-            self.ahead.insert(number);
+            self.ahead.insert(number, message.packet_size());
             self.ask(Ask::Send { message, number: Some(number) });
         }
     }
 
     fn next_number(&mut self) -> Option<u64> {
         while let Some(number) = self.again.pop_front() {
-            if number <= self.last && !self.ahead.contains(&number) {
+            if number <= self.last && !self.ahead.contains_key(&number) {
                 return Some(number);
             }
         }

@@ -54,6 +54,10 @@ fn a_picture_is_noised_at_the_time_steps_asked_for() {
     let words = fails(&mut command, 2);
     assert!(words.contains("--at: time step 1000 is beyond the schedule's last, 999"), "{words}");
     let mut command = denoised();
+    command.arg("diffuse").arg(model("swissroll")).args(["--class", "3"]).arg("--output").arg(&picture);
+    let words = fails(&mut command, 2);
+    assert!(words.contains("swissroll has no classes"), "{words}");
+    let mut command = denoised();
     command.arg("diffuse").arg(model("digits-ncsn")).arg("--output").arg(&picture);
     let words = fails(&mut command, 2);
     assert!(words.contains("AnnealedLangevinDynamics has no noise schedule"), "{words}");

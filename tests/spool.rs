@@ -97,6 +97,7 @@ fn what_is_drawn_while_the_broker_is_away_arrives_in_order_after_its_return() {
     broker.run();
     let mut late = Subscriber::start(&broker, "denoised/test/#");
     late.next(|m| is_result(m, "j19"));
+    subscriber.drain();
     for job in 0..20 {
         let id = format!("j{job}");
         let seen: Vec<_> = subscriber.seen.iter().chain(&late.seen).filter(|m| !m.retained).collect();

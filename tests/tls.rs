@@ -79,6 +79,10 @@ fn a_certificate_of_our_own_is_shown_where_the_broker_asks_for_one() {
     let mut daemon = Daemon::start(&configuration(&broker, &shown));
     daemon.wait_for("connected to the broker");
 
+    let alone = format!("{trusting}\ncert_file = \"{place}/server.pem\"");
+    let mut daemon = Daemon::start(&configuration(&broker, &alone));
+    daemon.wait_for("mqtt.cert_file is of no use alone; set mqtt.key_file as well");
+
     let missing = format!("{trusting}\ncert_file = \"{place}/none.pem\"\nkey_file = \"{place}/server.key\"");
     let mut daemon = Daemon::start(&configuration(&broker, &missing));
     let line = daemon.wait_for("mqtt.cert_file");

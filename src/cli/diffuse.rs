@@ -1,6 +1,7 @@
 //! `denoised diffuse`: the forward process as people draw it, and for points its whole figure.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::{Context, anyhow, ensure};
 use image::DynamicImage;
@@ -13,7 +14,7 @@ use crate::diffusion::sampler::{self, Options, Time};
 use crate::diffusion::schedule::{Level, NoiseSchedule, ScheduleDefaults, ZeroSnr};
 use crate::diffusion::trajectory::Turn;
 use crate::image::{self as pictures, ImageError};
-use crate::job::{JobLimits, ModelCard, Request};
+use crate::job::{Job, JobLimits, ModelCard, Request};
 use crate::model::{Batch, EngineKind, Model, SampleKind};
 
 /// What `diffuse` takes.
@@ -42,10 +43,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let config = super::configuration(None)?;
-    super::start_log(log::LevelFilter::Warn);
-    let mut engine = config.engine.options();
-    engine.kind = arguments.engine.unwrap_or(engine.kind);
+    let engine = super::engine(arguments.engine)?;
     let model = Model::load(&arguments.model, &engine)?;
     let mut figure = Figure::of(model, arguments).map_err(Failure::usage)?;
     let sheet = match figure.model.bundle.manifest.sample.kind {
@@ -79,6 +77,8 @@ struct Figure {
     schedule: NoiseSchedule,
     times: Vec<usize>,
     seed: u64,
+    /// What the bundle draws by its own default.
+    job: Job,
     class: i64,
     kind: PredictionType,
 }
@@ -108,9 +108,15 @@ impl Figure {
             model.bundle.manifest.sample.kind,
             &model.predictor.signature().sample_shape,
         )?;
-        let class = arguments.class.or(model.bundle.manifest.classes.null).unwrap_or(0);
+        // A class and a default sampler that a job could have.
+        let request = Request { class: arguments.class, ..Request::default() };
+        let limits = JobLimits { steps: 100_000, count: 1 };
+        let job = request
+            .check(&[ModelCard::of(&model)], limits, || arguments.seed)
+            .map_err(|error| anyhow!(error.message))?;
+        let class = job.class.or(model.bundle.manifest.classes.null).unwrap_or(0);
         let kind = scheduler_kind(&model);
-        Ok(Self { model, schedule, times, seed: arguments.seed, class, kind })
+        Ok(Self { model, schedule, times, seed: arguments.seed, job, class, kind })
     }
 
     fn level(&self, t: usize) -> Level {
@@ -128,11 +134,7 @@ impl Figure {
             let shape = &self.model.predictor.signature().sample_shape;
             return Ok(pictures::read(path, shape, &self.model.bundle.manifest)?);
         }
-        let request = Request { class: arguments.class, ..Request::default() };
-        let limits = JobLimits { steps: 100_000, count: 1 };
-        let card = ModelCard::of(&self.model);
-        let job = request.check(&[card], limits, || self.seed).map_err(|error| anyhow!(error.message))?;
-        self.walk(job.sampler, |_, _| {})
+        self.walk(Arc::clone(&self.job.sampler), |_, _| {})
     }
 
     /// q(x_t | x_0) at every time step, with one draw of noise for all.
@@ -203,7 +205,7 @@ impl Figure {
 
     fn walk(
         &mut self,
-        sampler: std::sync::Arc<dyn sampler::Sampler>,
+        sampler: Arc<dyn sampler::Sampler>,
         mut see: impl FnMut(f64, &[f32]),
     ) -> anyhow::Result<Vec<f32>> {
         let len = self.model.predictor.signature().sample_len();

@@ -18,10 +18,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let config = super::configuration(None)?;
-    super::start_log(log::LevelFilter::Warn);
-    let mut engine = config.engine.options();
-    engine.kind = arguments.engine.unwrap_or(engine.kind);
+    let engine = super::engine(arguments.engine)?;
     let mut model = Model::load(&arguments.model, &engine)?;
     graph(&model);
     let dependence = batch_dependence(model.predictor.as_mut(), &model.bundle.manifest)?;

@@ -72,11 +72,8 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let config = super::configuration(None)?;
-    super::start_log(log::LevelFilter::Warn);
+    let engine = super::engine(arguments.engine)?;
     let output = Output::of(&arguments.output).map_err(Failure::usage)?;
-    let mut engine = config.engine.options();
-    engine.kind = arguments.engine.unwrap_or(engine.kind);
     let mut model = Model::load(&arguments.model, &engine)?;
     if let Some(path) = &arguments.scheduler {
         model.bundle.scheduler = SchedulerConfig::read(path)?;

@@ -28,6 +28,14 @@ pub enum TlsError {
         /// What is wrong.
         reason: String,
     },
+    /// A certificate without its key, or a key without its certificate.
+    #[error("mqtt.{given} is of no use alone; set mqtt.{missing} as well")]
+    Alone {
+        /// The key that is set.
+        given: &'static str,
+        /// The key that is not.
+        missing: &'static str,
+    },
     /// The system has no certificates.
     #[error("the system has no certificates to trust; install ca-certificates or set mqtt.ca_file")]
     NoRoots,

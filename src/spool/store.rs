@@ -58,7 +58,6 @@ pub enum SpoolError {
         /// It.
         path: PathBuf,
         /// Why.
-        #[source]
         error: std::io::Error,
     },
     /// Another process holds the file.

@@ -8,7 +8,7 @@ use super::grid::lambda::{Class, End, LambdaGrid};
 use super::walk::bound::Bound;
 use super::walk::denoiser::Kept;
 use super::walk::history::DEPTH;
-use super::walk::multistep::{From, Multistep, Step};
+use super::walk::multistep::{Multistep, Step};
 use crate::diffusion::schedule::{Level, ZeroSnr};
 use crate::diffusion::settings::Settings;
 use crate::diffusion::sigmas::Spread;
@@ -45,7 +45,7 @@ fn build(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>,
             }
             order => {
                 let kept = weights(&grid.levels, i, order);
-                Step { at, from: From::Here, frame: Some((from.alpha, to.alpha)), x: 1.0, kept, noise: None }
+                Step { at, frame: Some((from.alpha, to.alpha)), x: 1.0, kept, noise: None }
             }
         }
     });

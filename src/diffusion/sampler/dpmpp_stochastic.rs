@@ -9,7 +9,7 @@ use super::grid::k_diffusion::KGrid;
 use super::grid::point::Point;
 use super::grid::sigma::{Class, SigmaGrid};
 use super::walk::bound::Bound;
-use super::walk::multistep::{From, Multistep, Step as Sum};
+use super::walk::multistep::{Multistep, Step as Sum};
 use super::walk::two_stage::{Guess, Step, TwoStage};
 use crate::diffusion::schedule::round;
 use crate::diffusion::settings::Settings;
@@ -137,7 +137,7 @@ fn multistep(
             let kept = [-(-h - eta * h).exp_m1(), 0.0, 0.0, 0.0];
             let noise = (eta > 0.0).then(|| next * (-(-2.0 * eta * h).exp_m1()).sqrt());
             let x = next / sigma * (-eta * h).exp();
-            let mut step = Sum { at, from: From::Here, frame: None, x, kept, noise };
+            let mut step = Sum { at, frame: None, x, kept, noise };
             correct(&mut step, h, older);
             older = Some([h, older.map_or(0.0, |[last, _]: [f64; 2]| last)]);
             step

@@ -8,7 +8,7 @@ use super::grid::point::Point;
 use super::pndm::adams_bashforth;
 use super::walk::bound::Bound;
 use super::walk::denoiser::Kept;
-use super::walk::multistep::{From, Multistep, Step};
+use super::walk::multistep::{Multistep, Step};
 use crate::diffusion::prediction::PredictionType::VPrediction;
 use crate::diffusion::schedule::{Level, linspace32, round};
 use crate::diffusion::settings::{Settings, SettingsError};
@@ -48,7 +48,6 @@ fn step(from: Level, to: Level, kept: [f64; 4]) -> Step {
     let ratio = if from.alpha < 1e-8 { 0.0 } else { to.alpha / from.alpha };
     Step {
         at: Point::plain(t, from, VPrediction),
-        from: From::Here,
         frame: None,
         x: ratio,
         kept: kept.map(|w| w * (to.sigma - ratio * from.sigma)),

@@ -8,7 +8,7 @@ use super::grid::sigma::{Class, SigmaGrid};
 use super::walk::bound::Bound;
 use super::walk::denoiser::Kept;
 use super::walk::history::DEPTH;
-use super::walk::multistep::{From, Multistep, Step};
+use super::walk::multistep::{Multistep, Step};
 use crate::diffusion::schedule::ScheduleDefaults;
 use crate::diffusion::settings::Settings;
 
@@ -20,7 +20,7 @@ fn build(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>,
     let grid = SigmaGrid::read(settings, options, &class)?;
     let steps = grid.points.iter().enumerate().map(|(i, at)| {
         let kept = weights(&grid.sigmas, i);
-        Step { at: *at, from: From::Here, frame: None, x: 1.0, kept, noise: None }
+        Step { at: *at, frame: None, x: 1.0, kept, noise: None }
     });
     let sampler = Multistep::of_x0(steps.collect(), Bound::None).keeping(Kept::Slope);
     Ok(Arc::new(sampler.starting_at(grid.initial_sigma)))

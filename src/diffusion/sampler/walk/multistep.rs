@@ -14,23 +14,10 @@ use crate::diffusion::sampler::family::Sampler;
 use crate::diffusion::sampler::grid::point::Point;
 use crate::diffusion::trajectory::{Net, Walk};
 
-/// Where a step starts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) enum From {
-    /// At the present state.
-    #[default]
-    Here,
-    /// At the present state, which is remembered for the steps of a block.
-    BlockStart,
-    /// Again at the state remembered last.
-    Block,
-}
-
 /// One step: x ← `x`·x + Σ `kept[k]`·m_{i−k} + `noise`·z.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Step {
     pub(crate) at: Point,
-    pub(crate) from: From,
     /// The signal's share before and after, where the step is made on the unscaled state x/α.
     pub(crate) frame: Option<(f64, f64)>,
     pub(crate) x: f64,
@@ -42,7 +29,7 @@ pub(crate) struct Step {
 impl Step {
     /// A deterministic step of one term: x ← `x`·x + `newest`·m.
     pub(crate) fn single(at: Point, x: f64, newest: f64) -> Self {
-        Self { at, from: From::Here, frame: None, x, kept: [newest, 0.0, 0.0, 0.0], noise: None }
+        Self { at, frame: None, x, kept: [newest, 0.0, 0.0, 0.0], noise: None }
     }
 
     /// The same with noise of this length.
@@ -58,13 +45,12 @@ pub(crate) struct Multistep {
     pub(crate) kept: Kept,
     pub(crate) bound: Bound,
     pub(crate) initial_sigma: f64,
-    pub(crate) outputs_per_value: usize,
 }
 
 impl Multistep {
     /// Steps that keep x̂_0, from unit noise.
     pub(crate) fn of_x0(steps: Vec<Step>, bound: Bound) -> Self {
-        Self { steps, kept: Kept::X0, bound, initial_sigma: 1.0, outputs_per_value: 1 }
+        Self { steps, kept: Kept::X0, bound, initial_sigma: 1.0 }
     }
 
     /// The same from noise of this standard deviation.
@@ -96,10 +82,6 @@ impl Sampler for Multistep {
         self.steps.iter().all(|step| step.x.is_finite() && finite(step))
     }
 
-    fn outputs_per_value(&self) -> usize {
-        self.outputs_per_value
-    }
-
     fn walk(self: Arc<Self>, mut x: Vec<f32>, mut noise: Noise, net: Net) -> Walk {
         Box::pin(async move {
             let depth =
@@ -108,16 +90,10 @@ impl Sampler for Multistep {
             let mut history =
                 History::new(depth, if self.kept == Kept::Output { denoiser.output.len() } else { x.len() });
             let mut z = vec![0.0; x.len()];
-            let mut start = x.clone();
             for step in &self.steps {
                 history.push(denoiser.evaluate(self.kept, &x, &step.at).await);
                 if step.noise.is_some() {
                     noise.fill(&mut z);
-                }
-                match step.from {
-                    From::Here => {}
-                    From::BlockStart => start.copy_from_slice(&x),
-                    From::Block => x.copy_from_slice(&start),
                 }
                 let (terms, count) = history.terms(&step.kept, step.noise.map(|s| (s, z.as_slice())));
                 let (before, after) = step.frame.map_or((1.0, 1.0), |(a, b)| (a as f32, b as f32));

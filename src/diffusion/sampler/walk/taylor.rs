@@ -6,11 +6,22 @@ use std::sync::Arc;
 use super::bound::Bound;
 use super::denoiser::{Denoiser, Kept};
 use super::history::History;
-use super::multistep::From;
 use crate::diffusion::noise::Noise;
 use crate::diffusion::sampler::family::Sampler;
 use crate::diffusion::sampler::grid::point::Point;
 use crate::diffusion::trajectory::{Net, Walk};
+
+/// Where a step starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum From {
+    /// At the present state.
+    #[default]
+    Here,
+    /// At the present state, which is remembered for the steps of a block.
+    BlockStart,
+    /// Again at the state remembered last.
+    Block,
+}
 
 /// How the derivatives come from the estimates m_0 (the newest), m_1 and m_2.
 #[derive(Debug, Clone, Copy)]
