@@ -82,6 +82,8 @@ pub enum ErrorCode {
     Engine,
     /// The image can't be encoded.
     Encoding,
+    /// The broker does not let the daemon publish on the requester's own topic.
+    Denied,
 }
 
 /// Why a job is not done.

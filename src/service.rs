@@ -25,6 +25,8 @@ use worker::{Tidings, Worker};
 
 /// How long saying goodbye may take, once the work is done.
 const GOODBYE: Duration = Duration::from_secs(10);
+/// A connection to the broker on which nothing moves for so long is given up: two pings and a half.
+const PATIENCE: Duration = Duration::from_secs(25);
 /// How much may wait for the spool before nothing new is taken in.
 const OUT: usize = 256;
 /// How often a changed state is published at most.
@@ -216,8 +218,8 @@ impl Service {
             Report::Incoming(incoming) if !self.desk.takes_requests() => self.early.push(incoming),
             Report::Incoming(incoming) => self.receive(incoming),
             Report::Delivered(number) => self.out.push_back(Order::Change(Change::Delivered(number))),
-            Report::TooLarge { message, number, limit } => {
-                let outcome = self.desk.too_large(&message, limit);
+            Report::Undeliverable { message, number, why } => {
+                let outcome = self.desk.undeliverable(&message, &why);
                 self.carry_out(outcome);
                 self.out.extend(number.map(|number| Order::Change(Change::Delivered(number))));
             }
@@ -307,5 +309,6 @@ fn settings(config: &Config) -> Result<Settings, ServiceError> {
         credentials: (!mqtt.username.is_empty()).then(|| (mqtt.username.clone(), password)),
         max_packet: u32::try_from(mqtt.max_packet.0).unwrap_or(u32::MAX),
         client_certificate,
+        patience: PATIENCE,
     })
 }

@@ -46,6 +46,8 @@ pub struct Settings {
     pub max_packet: u32,
     /// A certificate in PEM form that proves who we are, and its key.
     pub client_certificate: Option<(PathBuf, PathBuf)>,
+    /// A connection on which nothing moves for so long is given up; longer than the 10 s after which an idle one is pinged.
+    pub patience: Duration,
 }
 
 impl std::fmt::Debug for Settings {
@@ -91,15 +93,24 @@ pub enum Report {
     Incoming(Incoming),
     /// The broker has the message with this number.
     Delivered(u64),
-    /// A message is larger than the broker takes and was not sent.
-    TooLarge {
+    /// The broker will never take a message, which is no longer here.
+    Undeliverable {
         /// The message.
         message: Message,
         /// Its number.
         number: Option<u64>,
-        /// The largest packet that the broker takes.
-        limit: usize,
+        /// Why.
+        why: Refusal,
     },
+}
+
+/// Why the broker does not take a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// It is larger than this, the largest packet that the broker takes.
+    TooLarge(usize),
+    /// We may not publish on its topic, in the broker's word.
+    Denied(String),
 }
 
 /// What the link is asked.
@@ -138,6 +149,7 @@ impl Link {
             delivery: Delivery::new(MEMORY, WINDOW),
             address: format!("{}:{}", settings.host, settings.port),
             own_limit: settings.max_packet as usize,
+            patience: settings.patience,
             options,
             topics,
             asked,
@@ -166,6 +178,7 @@ struct State {
     delivery: Delivery,
     address: String,
     own_limit: usize,
+    patience: Duration,
     options: rumqttc::v5::MqttOptions,
     topics: Topics,
     asked: mpsc::Receiver<Ask>,
@@ -183,7 +196,7 @@ impl State {
     async fn run(mut self) {
         while !self.is_over() {
             self.generation += 1;
-            let mut connection = Connection::open(self.options.clone());
+            let mut connection = Connection::open(self.options.clone(), self.patience);
             let reason = self.serve(&mut connection).await;
             connection.close().await;
             self.delivery.disconnected();
@@ -212,7 +225,9 @@ impl State {
             tokio::select! {
                 happening = connection.next() => match happening {
                     Happening::Broken(reason) => return Some(reason),
-                    other => self.sort(other, connection),
+                    other => if let Some(reason) = self.sort(other, connection) {
+                        return Some(reason);
+                    }
                 },
                 ask = self.asked.recv(), if self.delivery.has_room() && self.closing.is_none() => {
                     self.answer(ask, Some(connection));
@@ -233,14 +248,16 @@ impl State {
             match self.delivery.next_step() {
                 Next::Send(message) => connection.publish(message),
                 Next::TooLarge { message, number, limit } => {
-                    self.tidings.push_back(Report::TooLarge { message, number, limit });
+                    let why = Refusal::TooLarge(limit);
+                    self.tidings.push_back(Report::Undeliverable { message, number, why });
                 }
                 Next::Nothing => return,
             }
         }
     }
 
-    fn sort(&mut self, happening: Happening, connection: &Connection) {
+    /// What follows from a happening; a reason if the connection can't go on.
+    fn sort(&mut self, happening: Happening, connection: &Connection) -> Option<String> {
         match happening {
             Happening::Connected { largest_packet } => {
                 log::info!("connected to the broker at {}", self.address);
@@ -253,12 +270,30 @@ impl State {
             }
             Happening::Numbered(packet) => self.delivery.numbered(packet),
             Happening::Acknowledged(packet) => {
-                let number = self.delivery.acknowledged(packet).flatten();
+                let number = self.delivery.answered(packet).and_then(|(_, number)| number);
                 self.tidings.extend(number.map(Report::Delivered));
             }
+            Happening::Refused { packet, reason, for_good } => return self.refused(packet, reason, for_good),
             Happening::Message(publish) => self.receive(*publish),
-            Happening::Broken(_) | Happening::Other => {}
+            Happening::Broken(reason) => return Some(reason),
+            Happening::Other => {}
         }
+        None
+    }
+
+    /// A requester's topic that is denied to us is the requester's fault, who is told. Of our own
+    /// topics nothing is given up: whoever keeps the broker's access list can mend it.
+    fn refused(&mut self, packet: u16, reason: String, for_good: bool) -> Option<String> {
+        let topic = &self.delivery.in_flight(packet)?.topic;
+        if !for_good || self.topics.owns(topic) {
+            return Some(format!(
+                "the broker refused a message on {topic} ({reason}); check its access list and quotas"
+            ));
+        }
+        let (message, number) = self.delivery.answered(packet)?;
+        let why = Refusal::Denied(reason);
+        self.tidings.push_back(Report::Undeliverable { message, number, why });
+        None
     }
 
     fn receive(&mut self, publish: rumqttc::v5::mqttbytes::v5::Publish) {

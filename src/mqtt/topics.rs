@@ -35,6 +35,11 @@ impl Topics {
         [self.request(), self.cancel()].into_iter().chain(shared).collect()
     }
 
+    /// Whether a topic is one of the daemon's own, and no requester's.
+    pub fn owns(&self, topic: &str) -> bool {
+        topic.strip_prefix(&self.root).is_some_and(|rest| rest.starts_with('/'))
+    }
+
     fn under(&self, name: &str) -> String {
         format!("{}/{name}", self.root)
     }

@@ -12,7 +12,7 @@ use super::answers::{Answers, Delivered, Reply};
 use super::worker::{Command, News, What};
 use crate::config::{Config, Limits};
 use crate::job::{ErrorCode, Job, JobError, ModelCard, Request, parse};
-use crate::mqtt::link::Incoming;
+use crate::mqtt::link::{Incoming, Refusal};
 use crate::mqtt::{Input, Message, Quality, Topics, is_topic};
 use crate::spool::{AcceptedJob, Change, Ledger, Order};
 
@@ -291,18 +291,26 @@ impl Desk {
         Outcome::of(self.answers.error(id, error, reply.as_ref())).and(Change::Forget(id.to_owned()))
     }
 
-    /// A message that the broker would not take: its requester is told.
-    pub(super) fn too_large(&self, message: &Message, limit: usize) -> Outcome {
+    /// A message that the broker will never take: its requester is told.
+    pub(super) fn undeliverable(&self, message: &Message, why: &Refusal) -> Outcome {
         let id = message.user.iter().find(|(name, _)| name == "id");
-        let error = JobError::new(
-            ErrorCode::OutOfRange,
-            format!(
-                "a message of {} bytes for {} is larger than the {limit} that the broker and \
-                 mqtt.max_packet allow; raise that limit, or ask for a smaller image",
-                message.packet_size(),
-                message.topic
+        let (size, topic) = (message.packet_size(), &message.topic);
+        let error = match why {
+            Refusal::TooLarge(limit) => JobError::new(
+                ErrorCode::OutOfRange,
+                format!(
+                    "a message of {size} bytes for {topic} is larger than the {limit} that the broker and \
+                     mqtt.max_packet allow; raise that limit, or ask for a smaller image"
+                ),
             ),
-        );
+            Refusal::Denied(reason) => JobError::new(
+                ErrorCode::Denied,
+                format!(
+                    "the broker does not let this daemon publish on {topic} ({reason}); name another \
+                     response topic, or allow this one in the broker's access list"
+                ),
+            ),
+        };
         log::error!("{error}");
         Outcome::of(id.map_or_else(Vec::new, |(_, id)| self.answers.error(id, &error, None)))
     }

@@ -6,34 +6,35 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sha2::{Digest, Sha256};
 
-/// The finished jobs whose answers are kept: half of the SHA-256 of each id, and of its request's
-/// digest, since there may be very many.
+/// The finished jobs whose answers are kept: eight bytes of the SHA-256 of each id, and of its
+/// request's digest, since there may be very many. That a fresh id looks like one of a million kept
+/// ones has a chance of 5 · 10⁻¹⁴, and its requester would be told to choose another.
 #[derive(Debug, Clone, Default)]
-pub struct Ledger(Arc<Mutex<BTreeMap<u128, u128>>>);
+pub struct Ledger(Arc<Mutex<BTreeMap<u64, u64>>>);
 
 impl Ledger {
     /// Whether a job was done; and if so, whether for a request with this digest.
     pub fn was_done(&self, id: &str, digest: &str) -> Option<bool> {
-        self.lock().get(&half(id)).map(|known| *known == half(digest))
+        self.lock().get(&short(id)).map(|known| *known == short(digest))
     }
 
     /// A job is done.
     pub fn insert(&self, id: &str, digest: &str) {
-        self.lock().insert(half(id), half(digest));
+        self.lock().insert(short(id), short(digest));
     }
 
     /// A job's answers are kept no longer.
     pub fn remove(&self, id: &str) {
-        self.lock().remove(&half(id));
+        self.lock().remove(&short(id));
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<u128, u128>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, u64>> {
         // No operation here can leave the map half-way.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn half(text: &str) -> u128 {
+fn short(text: &str) -> u64 {
     let digest = Sha256::digest(text);
-    digest.iter().take(16).fold(0, |number, byte| number << 8 | u128::from(*byte))
+    digest.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
 }

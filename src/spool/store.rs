@@ -20,8 +20,8 @@ pub(super) const PENDING: TableDefinition<'_, u64, ()> = TableDefinition::new("p
 pub(super) const DONE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("done");
 /// The finished jobs by the time at which they finished.
 pub(super) const AGES: TableDefinition<'_, (u64, &str), ()> = TableDefinition::new("ages");
-/// Pages of the file that are kept in memory; the default would be a gigabyte.
-const CACHE: usize = 1 << 20;
+/// Pages of the file that are kept in memory; the default would be a gigabyte. The system keeps more.
+const CACHE: usize = 256 << 10;
 const FILE: &str = "spool.redb";
 
 /// One change of the spool.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 pub mod exact;
 pub mod program;
+pub mod scripted;
 
 pub fn repository() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

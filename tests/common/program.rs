@@ -123,8 +123,16 @@ impl Broker {
 
     /// With further lines in its configuration, in which {dir} stands for a directory.
     pub fn with(more: &str) -> Self {
+        Self::with_files(more, &[])
+    }
+
+    /// The same with further files in that directory.
+    pub fn with_files(more: &str, files: &[(&str, &str)]) -> Self {
         let port = free_port();
         let directory = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            std::fs::write(directory.path().join(name), text).unwrap();
+        }
         let configuration = directory.path().join("mosquitto.conf");
         let more = more.replace("{dir}", &directory.path().display().to_string());
         let listener = if more.contains("listener ") {

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{Filter, LastWill, Packet, Publish, PublishProperties};
+use rumqttc::v5::mqttbytes::v5::{
+    Filter, LastWill, Packet, PubAckReason, PubRecReason, Publish, PublishProperties,
+};
 use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
-use rumqttc::{Outgoing, TlsConfiguration, Transport};
+use rumqttc::{NetworkOptions, Outgoing, TlsConfiguration, Transport};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -14,13 +16,15 @@ use crate::mqtt::message::{Message, Quality};
 use crate::mqtt::tls::{self, TlsError};
 use crate::mqtt::topics::Topics;
 
+/// A connection on which nothing else happened for so long is pinged.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
-/// A poll returns at least at every ping; one that does not is stuck.
-const STUCK: Duration = Duration::from_secs(25);
 /// For so long the broker keeps our subscriptions and what arrives for them.
 const SESSION_EXPIRY_S: u32 = 24 * 60 * 60;
 /// Requests that the broker sends before the first is acknowledged.
 const RECEIVE_MAXIMUM: u16 = 32;
+/// Packet identifiers that are used in turn; the client library has a place in memory for each, of
+/// which the protocol's 65,535 would take 14 MB.
+const PACKET_IDENTIFIERS: u16 = 256;
 /// Room for what the link hands over: its window, acknowledgements, subscriptions.
 const REQUESTS: usize = 256;
 
@@ -36,6 +40,15 @@ pub(super) enum Happening {
     Numbered(u16),
     /// The broker has the message with this packet identifier.
     Acknowledged(u16),
+    /// The broker does not take the message with this packet identifier.
+    Refused {
+        /// The packet identifier.
+        packet: u16,
+        /// The broker's reason.
+        reason: String,
+        /// Whether the same message would be refused again.
+        for_good: bool,
+    },
     /// A message came in.
     Message(Box<Publish>),
     /// The connection is over.
@@ -55,7 +68,12 @@ pub(super) fn options(settings: &Settings, topics: &Topics) -> Result<MqttOption
         .set_receive_maximum(Some(RECEIVE_MAXIMUM))
         .set_max_packet_size(Some(settings.max_packet))
         .set_manual_acks(true)
+        .set_outgoing_inflight_upper_limit(PACKET_IDENTIFIERS)
         .set_last_will(will);
+    let mut network = NetworkOptions::new();
+    // Small packets that wait for the acknowledgement of the last would wait some 40 ms.
+    network.set_tcp_nodelay(true);
+    options.set_network_options(network);
     if let Some((user, password)) = &settings.credentials {
         options.set_credentials(user, password);
     }
@@ -74,10 +92,12 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn open(options: MqttOptions) -> Self {
+    /// Begin to connect; a poll that takes longer than `patience` is stuck, since it returns at
+    /// least at every ping.
+    pub(super) fn open(options: MqttOptions, patience: Duration) -> Self {
         let (client, event_loop) = AsyncClient::new(options, REQUESTS);
         let (sender, happenings) = mpsc::channel(64);
-        Self { client, happenings, poller: tokio::spawn(poll(event_loop, sender)) }
+        Self { client, happenings, poller: tokio::spawn(poll(event_loop, sender, patience)) }
     }
 
     /// The next thing that happens; [`Happening::Broken`] is the last.
@@ -144,10 +164,10 @@ impl Connection {
     }
 }
 
-async fn poll(mut event_loop: EventLoop, happenings: mpsc::Sender<Happening>) {
+async fn poll(mut event_loop: EventLoop, happenings: mpsc::Sender<Happening>, patience: Duration) {
     loop {
-        let happening = match tokio::time::timeout(STUCK, event_loop.poll()).await {
-            Err(_) => Happening::Broken(format!("nothing moved for {STUCK:?}")),
+        let happening = match tokio::time::timeout(patience, event_loop.poll()).await {
+            Err(_) => Happening::Broken(format!("nothing moved for {patience:?}")),
             Ok(Err(error)) => Happening::Broken(explain(&error)),
             Ok(Ok(event)) => understand(event),
         };
@@ -171,7 +191,14 @@ fn understand(event: Event) -> Happening {
                 .and_then(|properties| properties.max_packet_size)
                 .map(|n| n as usize),
         },
-        Event::Incoming(Packet::PubAck(ack)) => Happening::Acknowledged(ack.pkid),
+        Event::Incoming(Packet::PubAck(ack)) => match ack.reason {
+            PubAckReason::Success | PubAckReason::NoMatchingSubscribers => Happening::Acknowledged(ack.pkid),
+            reason => refused(ack.pkid, format!("{reason:?}")),
+        },
+        Event::Incoming(Packet::PubRec(ack)) => match ack.reason {
+            PubRecReason::Success | PubRecReason::NoMatchingSubscribers => Happening::Other,
+            reason => refused(ack.pkid, format!("{reason:?}")),
+        },
         Event::Incoming(Packet::PubComp(ack)) => Happening::Acknowledged(ack.pkid),
         Event::Incoming(Packet::Publish(publish)) => Happening::Message(Box::new(publish)),
         Event::Incoming(Packet::SubAck(ack)) => {
@@ -185,6 +212,13 @@ fn understand(event: Event) -> Happening {
         }
         _ => Happening::Other,
     }
+}
+
+/// A refusal; of the reasons that PUBACK and PUBREC have in common, these are the topic's or the
+/// payload's own (MQTT 5, 3.4.2.1).
+fn refused(packet: u16, reason: String) -> Happening {
+    let for_good = ["NotAuthorized", "TopicNameInvalid", "PayloadFormatInvalid"].contains(&reason.as_str());
+    Happening::Refused { packet, reason, for_good }
 }
 
 /// The error in words of one line.
