@@ -156,16 +156,8 @@ fn json<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> Result<T, Bu
 }
 
 fn manifest(path: &Path) -> Result<Manifest, BundleError> {
-    let content = |fault: String| BundleError::Content { path: path.to_owned(), fault };
-    let Some(text) = optional(path)? else {
-        return Ok(Manifest::default());
-    };
-    let manifest: Manifest =
-        toml::from_str(&text).map_err(|error| content(error.to_string().trim_end().to_owned()))?;
-    match manifest.fault() {
-        Some((key, fault)) => Err(content(format!("{key} {fault}"))),
-        None => Ok(manifest),
-    }
+    let text = optional(path)?.unwrap_or_default();
+    Manifest::parse(&text).map_err(|fault| BundleError::Content { path: path.to_owned(), fault })
 }
 
 fn sha256(path: &Path) -> Result<String, BundleError> {

@@ -108,8 +108,17 @@ fn greatest() -> f64 {
 }
 
 impl Manifest {
+    /// The contents of a file, or what is wrong with them: the line, or the key.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let manifest: Self = toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
+        match manifest.fault() {
+            Some((key, fault)) => Err(format!("{key} {fault}")),
+            None => Ok(manifest),
+        }
+    }
+
     /// What is wrong beyond the types, as (key, fault).
-    pub fn fault(&self) -> Option<(String, String)> {
+    fn fault(&self) -> Option<(String, String)> {
         let [low, high] = self.sample.range;
         if low.partial_cmp(&high) != Some(std::cmp::Ordering::Less) {
             let fault = format!("is [{low}, {high}], but must rise");
