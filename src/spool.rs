@@ -186,35 +186,29 @@ impl Keeper {
     /// Write, as often as it takes; false where the daemon stops first.
     fn write(&mut self, changes: &[Change]) -> bool {
         loop {
-            let written = match &mut self.store {
-                Some(store) => store.write(changes),
-                None => Err(SpoolError::Io { path: self.settings.path.clone(), error: "closed".to_owned() }),
-            };
-            match written {
-                Ok(again) => {
+            match self.opened().and_then(|store| Ok((store.write(changes)?, store.pending_bytes()))) {
+                Ok((again, bytes)) => {
                     self.again.extend(again);
-                    let bytes = self.store.as_ref().map_or(0, Store::pending_bytes);
                     self.pending_bytes.store(bytes, Ordering::Relaxed);
                     return true;
                 }
                 Err(error) => {
-                    log::error!("the spool can't be written, nothing goes on until it can: {error}")
+                    log::error!("the spool can't be written, nothing goes on until it can: {error}");
+                    // After a failed write the file tells what is true.
+                    self.store = None;
                 }
             }
             if self.stop.load(Ordering::Relaxed) {
                 return false;
             }
             std::thread::sleep(AGAIN);
-            self.reopen();
         }
     }
 
-    /// After a failed write the file tells what is true.
-    fn reopen(&mut self) {
-        self.store = None;
-        match self.settings.open() {
-            Ok(store) => self.store = Some(store),
-            Err(error) => log::error!("{error}"),
+    fn opened(&mut self) -> Result<&mut Store, SpoolError> {
+        match &mut self.store {
+            Some(store) => Ok(store),
+            closed => Ok(closed.insert(self.settings.open()?)),
         }
     }
 

@@ -3,11 +3,12 @@
 //! One transaction holds all changes of a turn, so that a crash leaves all of them or none.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
 use super::ledger::Ledger;
 use super::record::{AcceptedJob, DoneJob, RecordError, ReplyTo, read_message};
@@ -53,7 +54,7 @@ pub enum Change {
 #[derive(Debug, thiserror::Error)]
 pub enum SpoolError {
     /// The directory.
-    #[error("spool.path {path}: {error}; name a directory that the daemon may write")]
+    #[error("spool.path {path}: {error}; name a directory that the daemon may write, and make room there")]
     Directory {
         /// It.
         path: PathBuf,
@@ -120,7 +121,8 @@ impl Store {
     }
 
     fn open_file(path: &Path, max_bytes: u64, keep_s: u64, ledger: &Ledger) -> Result<Self, Trouble> {
-        let database = Database::builder().set_cache_size(CACHE).create(path).map_err(Trouble::of)?;
+        let database = Database::builder().set_cache_size(CACHE).create(path);
+        let database = database.map_err(|error| Trouble::of(error.into()))?;
         let mut store = Self {
             database,
             path: path.to_owned(),
@@ -133,7 +135,7 @@ impl Store {
             keep_s,
             max_bytes,
         };
-        store.survey().map_err(|error| Trouble::Foreign(error.to_string()))?;
+        store.survey().map_err(Trouble::of)?;
         Ok(store)
     }
 
@@ -243,14 +245,12 @@ enum Trouble {
 }
 
 impl Trouble {
-    fn of(error: DatabaseError) -> Self {
+    fn of(error: redb::Error) -> Self {
         match error {
-            DatabaseError::DatabaseAlreadyOpen => Self::InUse,
-            DatabaseError::Storage(redb::StorageError::Io(error))
-                if matches!(
-                    error.kind(),
-                    std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::StorageFull
-                ) =>
+            redb::Error::DatabaseAlreadyOpen => Self::InUse,
+            // A file that is none of redb's is told as one of these.
+            redb::Error::Io(error)
+                if !matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) =>
             {
                 Self::Refused(error)
             }

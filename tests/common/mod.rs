@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 pub mod exact;
 pub mod program;
 pub mod scripted;
+pub mod small_disk;
 
 pub fn repository() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

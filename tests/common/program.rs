@@ -192,12 +192,19 @@ impl Daemon {
 
     /// Start it with the spool of an earlier run.
     pub fn with_spool(configuration: &str, spool: &Arc<TempDir>) -> Self {
+        let mut daemon = Self::on_disk(configuration, spool.path());
+        daemon.spool = Arc::clone(spool);
+        daemon
+    }
+
+    /// Start it with its spool in this directory.
+    pub fn on_disk(configuration: &str, spool: &Path) -> Self {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         std::io::Write::write_all(&mut file, configuration.as_bytes()).unwrap();
         let (_, path) = file.keep().unwrap();
         let mut command = denoised();
         command.arg("run").arg("--config").arg(&path).env("RUST_LOG", "info");
-        command.env("DENOISED_SPOOL__PATH", spool.path());
+        command.env("DENOISED_SPOOL__PATH", spool);
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let (sender, lines) = sync_channel(10_000);
         let stderr = BufReader::new(child.stderr.take().unwrap());
@@ -208,7 +215,8 @@ impl Daemon {
             }
             let _ = std::fs::remove_file(path);
         });
-        Self { running: Running { child }, lines, log: Vec::new(), spool: Arc::clone(spool), configuration }
+        let spool = Arc::new(tempfile::tempdir().unwrap());
+        Self { running: Running { child }, lines, log: Vec::new(), spool, configuration }
     }
 
     /// End it as a loss of power would.

@@ -1,0 +1,63 @@
+//! A disk of a few megabytes that a test can fill.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use tempfile::TempDir;
+
+use super::program::Running;
+
+/// A tmpfs in a mount namespace of its own, which vanishes with the process that holds it.
+pub struct SmallDisk {
+    path: PathBuf,
+    _holder: Running,
+    _directory: TempDir,
+}
+
+impl SmallDisk {
+    /// With room for so many megabytes.
+    pub fn of(megabytes: usize) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let at = directory.path().display();
+        let script =
+            format!("mount -t tmpfs -o size={megabytes}m tmpfs {at} && echo mounted && exec sleep infinity");
+        // Whoever is not root becomes it in a user namespace.
+        let root = std::fs::metadata("/proc/self").unwrap();
+        let options: &[&str] = match std::os::unix::fs::MetadataExt::uid(&root) {
+            0 => &["--mount"],
+            _ => &["--mount", "--user", "--map-root-user"],
+        };
+        let mut child = Command::new("unshare")
+            .args(options)
+            .args(["sh", "-c", &script])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("unshare can't be started; it belongs to util-linux");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(
+            line, "mounted\n",
+            "a small tmpfs can't be mounted; these tests need root, or user namespaces that the system allows"
+        );
+        let path = PathBuf::from(format!("/proc/{}/root{at}", child.id()));
+        Self { path, _holder: Running { child }, _directory: directory }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Leave no byte free.
+    pub fn fill(&self) {
+        let mut ballast = std::fs::File::create(self.path.join("ballast")).unwrap();
+        for size in [1 << 16, 1 << 12, 1] {
+            while ballast.write_all(&vec![0; size]).is_ok() {}
+        }
+    }
+
+    /// Make room again.
+    pub fn free(&self) {
+        std::fs::remove_file(self.path.join("ballast")).unwrap();
+    }
+}
