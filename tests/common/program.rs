@@ -249,6 +249,13 @@ impl Daemon {
         }
     }
 
+    /// How many of the lines logged so far hold this.
+    pub fn count(&mut self, text: &str) -> u64 {
+        self.log.extend(self.lines.try_iter());
+        assert!(!self.log.iter().any(|line| line.contains("panicked")), "{:#?}", self.log);
+        self.log.iter().filter(|line| line.contains(text)).count() as u64
+    }
+
     /// Ask it to stop and wait for its exit code.
     pub fn terminate(&mut self) -> Option<i32> {
         let id = self.running.child.id().to_string();

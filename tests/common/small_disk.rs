@@ -50,14 +50,15 @@ impl SmallDisk {
 
     /// Leave no byte free.
     pub fn fill(&self) {
-        let mut ballast = std::fs::File::create(self.path.join("ballast")).unwrap();
+        let mut ballast = std::fs::File::options();
+        let mut ballast = ballast.create(true).append(true).open(self.path.join("ballast")).unwrap();
         for size in [1 << 16, 1 << 12, 1] {
             while ballast.write_all(&vec![0; size]).is_ok() {}
         }
     }
 
-    /// Make room again.
+    /// Make room again; there may be some already.
     pub fn free(&self) {
-        std::fs::remove_file(self.path.join("ballast")).unwrap();
+        let _ = std::fs::remove_file(self.path.join("ballast"));
     }
 }

@@ -1,0 +1,69 @@
+//! A network between a client and a broker that can be cut, and can stall.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+#[derive(Default)]
+struct Faults {
+    cuts: AtomicU64,
+    stalled: AtomicBool,
+}
+
+/// A proxy to a port of this machine.
+pub struct Cable {
+    pub port: u16,
+    faults: Arc<Faults>,
+}
+
+impl Cable {
+    pub fn to(broker: u16) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let faults = Arc::new(Faults::default());
+        let seen = Arc::clone(&faults);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let Ok(onward) = TcpStream::connect((Ipv4Addr::LOCALHOST, broker)) else { continue };
+                let born = seen.cuts.load(Ordering::Relaxed);
+                for (from, to) in [(&stream, &onward), (&onward, &stream)] {
+                    let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+                    let seen = Arc::clone(&seen);
+                    std::thread::spawn(move || pump(from, to, &seen, born));
+                }
+            }
+        });
+        Self { port, faults }
+    }
+
+    /// Break every connection.
+    pub fn cut(&self) {
+        self.faults.cuts.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Hold back every byte, of old connections and new ones, or let them go on.
+    pub fn stall(&self, stalled: bool) {
+        self.faults.stalled.store(stalled, Ordering::Relaxed);
+    }
+}
+
+fn pump(mut from: TcpStream, mut to: TcpStream, faults: &Faults, born: u64) {
+    let mut buffer = [0; 4096];
+    from.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+    while faults.cuts.load(Ordering::Relaxed) == born {
+        if faults.stalled.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(5));
+            continue;
+        }
+        match from.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) if to.write_all(&buffer[..count]).is_err() => break,
+            Err(error) if !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => break,
+            _ => {}
+        }
+    }
+    let _ = from.shutdown(Shutdown::Both);
+    let _ = to.shutdown(Shutdown::Both);
+}
