@@ -8,6 +8,7 @@ mod inspect;
 mod progress;
 mod run;
 mod sample;
+mod warm;
 
 use clap::{Parser, Subcommand};
 
@@ -35,6 +36,8 @@ enum Command {
     Diffuse(diffuse::Arguments),
     /// Tell what a model is, and what each key of its scheduler does
     Inspect(inspect::Arguments),
+    /// Build every engine that the configuration's models need, ahead of the daemon's start
+    Warm(ConfigFile),
     /// Check a configuration and tell every fault
     CheckConfig(ConfigFile),
 }
@@ -69,6 +72,7 @@ pub fn run() -> Result<(), Failure> {
         Command::Sample(arguments) => sample::run(&arguments),
         Command::Diffuse(arguments) => diffuse::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Warm(arguments) => warm::run(&arguments),
         Command::CheckConfig(arguments) => check_config::run(&arguments),
     }
 }
@@ -86,10 +90,10 @@ fn configuration(file: Option<&std::path::Path>) -> Result<Config, Failure> {
     crate::config::load(file, std::env::vars()).map_err(|errors: ConfigErrors| Failure::usage(errors))
 }
 
-/// What runs a model where there is no daemon, by the configuration and an engine named on the
+/// What runs a bundle where there is no daemon, by the configuration and an engine named on the
 /// command line; from here on warnings are shown.
-fn engine(named: Option<EngineKind>) -> Result<EngineOptions, Failure> {
-    let options = configuration(None)?.engine.options();
+fn engine(bundle: &std::path::Path, named: Option<EngineKind>) -> Result<EngineOptions, Failure> {
+    let options = configuration(None)?.engine_of(bundle);
     start_log(log::LevelFilter::Warn);
     Ok(EngineOptions { kind: named.unwrap_or(options.kind), ..options })
 }

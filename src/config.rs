@@ -3,15 +3,17 @@
 mod layers;
 mod values;
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
 use crate::job::JobLimits;
-use crate::model::{EngineKind, EngineOptions, Policy, Provider};
+use crate::model::{Cuda, EngineKind, EngineOptions, OpenVino, Policy, Provider, ProviderOptions, TensorRt};
 
+pub use crate::quantity::{Between, ByteSize};
 pub use layers::{ConfigErrors, DEFAULT_FILE, Fault, load};
-pub use values::{Between, BrokerUrl, ByteSize, Level, Node, Qos, Root, SharedQueue};
+pub use values::{BrokerUrl, Level, Node, Qos, Root, SharedQueue};
 
 /// Everything that can be set; see `systemd/config.toml` for what each key means.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -83,11 +85,14 @@ impl Default for Mqtt {
 pub struct Models {
     /// Their directories; the first is the default.
     pub paths: Vec<PathBuf>,
+    /// By a model's name, what it has of its own in place of `[engine]`.
+    pub engine: BTreeMap<String, ModelEngine>,
 }
 
 impl Default for Models {
     fn default() -> Self {
-        Self { paths: vec![PathBuf::from("/usr/share/denoised/models/digits")] }
+        let paths = vec![PathBuf::from("/usr/share/denoised/models/digits")];
+        Self { paths, engine: BTreeMap::new() }
     }
 }
 
@@ -105,6 +110,34 @@ pub struct Engine {
     pub policy: Policy,
     /// The most samples in one evaluation.
     pub batch: Between<1, 1024>,
+    /// The directory in which providers keep the engines that they build.
+    pub cache: PathBuf,
+    /// An engine is built only where so much memory is free.
+    pub build_memory: ByteSize,
+    /// TensorRT's options.
+    pub tensorrt: TensorRt,
+    /// CUDA's options.
+    pub cuda: Cuda,
+    /// OpenVINO's options.
+    pub openvino: OpenVino,
+}
+
+/// What one model has of its own in place of `[engine]`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelEngine {
+    /// Execution providers, first choice first.
+    pub providers: Option<Vec<Provider>>,
+    /// Whether the first choice must work.
+    pub policy: Option<Policy>,
+    /// The most samples in one evaluation.
+    pub batch: Option<Between<1, 1024>>,
+    /// TensorRT's options, all of them.
+    pub tensorrt: Option<TensorRt>,
+    /// CUDA's options, all of them.
+    pub cuda: Option<Cuda>,
+    /// OpenVINO's options, all of them.
+    pub openvino: Option<OpenVino>,
 }
 
 impl Default for Engine {
@@ -116,19 +149,34 @@ impl Default for Engine {
             providers: options.providers,
             policy: options.policy,
             batch: Between(options.batch as u64),
+            cache: options.cache,
+            build_memory: ByteSize(options.build_memory),
+            tensorrt: TensorRt::default(),
+            cuda: Cuda::default(),
+            openvino: OpenVino::default(),
         }
     }
 }
 
-impl Engine {
-    /// As the models take it.
-    pub fn options(&self) -> EngineOptions {
+impl Config {
+    /// What runs the bundle in a directory.
+    pub fn engine_of(&self, bundle: &Path) -> EngineOptions {
+        let name = bundle.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        let own = self.models.engine.get(&name).cloned().unwrap_or_default();
+        let Engine { kind, library, providers, policy, batch, cache, build_memory, .. } = self.engine.clone();
         EngineOptions {
-            kind: self.kind,
-            library: (!self.library.as_os_str().is_empty()).then(|| self.library.clone()),
-            providers: self.providers.clone(),
-            policy: self.policy,
-            batch: self.batch.0 as usize,
+            kind,
+            library: (!library.as_os_str().is_empty()).then_some(library),
+            providers: own.providers.unwrap_or(providers),
+            policy: own.policy.unwrap_or(policy),
+            batch: own.batch.unwrap_or(batch).0 as usize,
+            provider: ProviderOptions {
+                tensorrt: own.tensorrt.unwrap_or_else(|| self.engine.tensorrt.clone()),
+                cuda: own.cuda.unwrap_or_else(|| self.engine.cuda.clone()),
+                openvino: own.openvino.unwrap_or_else(|| self.engine.openvino.clone()),
+            },
+            cache,
+            build_memory: build_memory.0,
         }
     }
 }

@@ -6,6 +6,7 @@
 //! a [`receipt`] says how it was made, and [`mqtt`] delivers both. [`cli`] and [`config`] stand
 //! in front. `diffusion` knows none of the others, and `mqtt` knows no tensors.
 
+pub mod board;
 pub mod cli;
 pub mod config;
 pub mod diffusion;
@@ -15,6 +16,7 @@ pub mod model;
 pub mod mqtt;
 pub mod npy;
 pub mod pipeline;
+pub mod quantity;
 pub mod receipt;
 pub mod service;
 pub mod spool;

@@ -6,6 +6,7 @@
 
 mod bundle;
 mod embedded;
+mod engine_cache;
 mod graph;
 mod invariance;
 mod library;
@@ -22,8 +23,8 @@ pub use bundle::{Bundle, BundleError};
 pub use graph::{Axis, Element, Graph, Port};
 pub use invariance::{BatchDependence, batch_dependence};
 pub use manifest::{Condition, Manifest, SampleKind};
-pub use predictor::{Batch, EvaluationError, Origin, Predictor};
-pub use providers::{Policy, Provider};
+pub use predictor::{Batch, EvaluationError, Origin, Predictor, Refused, Share};
+pub use providers::{Cuda, OpenVino, Policy, Provider, ProviderOptions, TensorRt};
 pub use scheduler_config::{ConfigError, SchedulerConfig};
 pub use signature::{Signature, SignatureError, TimeInput, TimeShape};
 
@@ -54,6 +55,21 @@ pub struct EngineOptions {
     pub policy: Policy,
     /// The most samples that are evaluated at once.
     pub batch: usize,
+    /// What is set of each provider.
+    pub provider: ProviderOptions,
+    /// The directory in which providers keep the engines that they build.
+    pub cache: PathBuf,
+    /// An engine is built only where so many bytes of memory are free.
+    pub build_memory: u64,
+}
+
+/// What a model that is being loaded is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// A provider builds an engine of its own, which may take minutes.
+    BuildingEngine,
+    /// The network is loaded and evaluated for the first time.
+    Warming,
 }
 
 impl Default for EngineOptions {
@@ -64,6 +80,9 @@ impl Default for EngineOptions {
             providers: vec![Provider::TensorRt, Provider::Cuda, Provider::Cpu],
             policy: Policy::Preferred,
             batch: 8,
+            provider: ProviderOptions::default(),
+            cache: PathBuf::from("/var/cache/denoised"),
+            build_memory: 1 << 30,
         }
     }
 }
@@ -143,46 +162,67 @@ impl Model {
     /// Load the bundle in a directory and evaluate its network once, to learn its output's size
     /// and that it works.
     pub fn load(directory: &Path, options: &EngineOptions) -> Result<Self, ModelError> {
+        Self::load_telling(directory, options, &mut |_| {})
+    }
+
+    /// The same, telling what it is at.
+    pub fn load_telling(
+        directory: &Path,
+        options: &EngineOptions,
+        on: &mut dyn FnMut(Stage),
+    ) -> Result<Self, ModelError> {
+        let began = std::time::Instant::now();
+        on(Stage::Warming);
         let bundle = Bundle::open(directory)?;
-        let mut predictor = open(&bundle, options)?;
-        let outputs_per_value = warm_up(&bundle, predictor.as_mut())?;
+        let mut predictor = open(&bundle, options, on)?;
+        let smallest = predictor.signature().smallest_batch();
+        let warmed = warm_up(&bundle, predictor.as_mut(), smallest);
+        let outputs_per_value =
+            warmed.map_err(|error| ModelError::Warmup { graph: bundle.graph.clone(), error })?;
         let origin = predictor.origin();
         log::info!(
-            "model {} runs on {} {} with {}",
+            "model {} runs on {} {} with {}, after {} ms",
             bundle.name,
             origin.engine,
             origin.version,
-            origin.provider
+            origin.provider,
+            began.elapsed().as_millis()
         );
+        for share in &origin.ran {
+            log::info!("model {}: {share}", bundle.name);
+        }
         Ok(Self { bundle, predictor, outputs_per_value })
     }
 }
 
-fn open(bundle: &Bundle, options: &EngineOptions) -> Result<Box<dyn Predictor>, ModelError> {
+fn open(
+    bundle: &Bundle,
+    options: &EngineOptions,
+    on: &mut dyn FnMut(Stage),
+) -> Result<Box<dyn Predictor>, ModelError> {
     let runtime = match options.kind {
         EngineKind::Embedded => None,
         EngineKind::OnnxRuntime => Some(library::required(options.library.as_deref())?),
         EngineKind::Auto => library::if_present(options.library.as_deref())?,
     };
     Ok(match runtime {
-        Some(runtime) => Box::new(onnxruntime::OnnxRuntime::open(runtime, bundle, options)?),
+        Some(runtime) => Box::new(onnxruntime::open(&runtime, bundle, options, on)?),
         None => Box::new(embedded::Embedded::open(bundle, options.batch)?),
     })
 }
 
-fn warm_up(bundle: &Bundle, predictor: &mut dyn Predictor) -> Result<usize, ModelError> {
-    let signature = predictor.signature();
-    let len = signature.sample_len();
+/// Evaluate the network for so many samples; tells what it gives for each value of a sample.
+fn warm_up(bundle: &Bundle, predictor: &mut dyn Predictor, samples: usize) -> Result<usize, EvaluationError> {
+    let len = predictor.signature().sample_len();
     let mut batch = Batch::default();
-    for _ in 0..signature.smallest_batch() {
+    for _ in 0..samples {
         batch.push(|x| x.extend(std::iter::repeat_n(0.0, len)), 0.0, 0, &bundle.manifest);
     }
-    let failed = |error| ModelError::Warmup { graph: bundle.graph.clone(), error };
     let mut output = Vec::new();
-    predictor.evaluate(&batch, &mut output).map_err(failed)?;
+    predictor.evaluate(&batch, &mut output)?;
     match output.len() {
         n if n == batch.len() * len => Ok(1),
         n if n == batch.len() * 2 * len => Ok(2),
-        n => Err(failed(EvaluationError::OutputLength { expected: batch.len() * len, found: n })),
+        n => Err(EvaluationError::OutputLength { expected: batch.len() * len, found: n }),
     }
 }

@@ -7,7 +7,8 @@ use serde::Serialize;
 use crate::job::Job;
 use crate::model::Origin;
 
-/// How one image was made. It holds nothing that changes from run to run.
+/// How one image was made. It holds nothing that changes from run to run, but for the share of
+/// time in which each provider ran, which each start measures.
 #[derive(Debug, Clone, Serialize)]
 pub struct Receipt {
     /// The version of `denoised`.

@@ -29,6 +29,8 @@ const GOODBYE: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(25);
 /// How much may wait for the spool before nothing new is taken in.
 const OUT: usize = 256;
+/// How often it is tried again to open a spool on a full disk.
+const ROOM_EVERY: Duration = Duration::from_secs(1);
 /// How often a changed state is published at most.
 const STATE_EVERY: Duration = Duration::from_secs(1);
 
@@ -78,7 +80,9 @@ pub async fn run(config: &Config, mut signals: Signals) -> Result<(), ServiceErr
         keep_s: config.spool.keep_s.0,
         ledger: done.clone(),
     };
-    let (spool, unfinished) = Spool::open(spooled, link.asks.clone())?;
+    let Some((spool, unfinished)) = open_spool(spooled, &link, &mut signals.stop).await? else {
+        return Ok(());
+    };
     let mut service = Service {
         worker: Worker::start(config, unfinished.len()),
         link,
@@ -95,6 +99,26 @@ pub async fn run(config: &Config, mut signals: Signals) -> Result<(), ServiceErr
     let outcome = service.serve(&mut signals).await;
     service.end().await;
     outcome
+}
+
+/// Open the spool; on a disk that is full wait for room, unless told to stop, since what stands in
+/// the spool is still to be done.
+async fn open_spool(
+    settings: spool::Settings,
+    link: &Link,
+    stop: &mut watch::Receiver<bool>,
+) -> Result<Option<(Spool, Vec<AcceptedJob>)>, ServiceError> {
+    loop {
+        match Spool::open(settings.clone(), link.asks.clone()) {
+            Ok(opened) => return Ok(Some(opened)),
+            Err(full @ SpoolError::Full { .. }) => log::error!("{full}"),
+            Err(error) => return Err(error.into()),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(ROOM_EVERY) => {}
+            () = stopped(stop) => return Ok(None),
+        }
+    }
 }
 
 /// The task in the middle. It never waits for one of its neighbours alone, so that none of them
@@ -142,6 +166,7 @@ impl Service {
                 }
                 _ = changed.tick() => {
                     self.board.queue(self.desk.in_hand());
+                    self.board.elapse();
                     if self.board.is_stale() {
                         self.publish_state();
                     }
@@ -235,6 +260,10 @@ impl Service {
 
     fn learn(&mut self, tidings: Tidings) -> Result<(), ServiceError> {
         match tidings {
+            Tidings::Stage(stage) => {
+                self.board.phase(stage.into());
+                self.publish_state();
+            }
             Tidings::Ready(models) => {
                 self.board.ready(&models);
                 self.desk.open(models);

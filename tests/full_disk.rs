@@ -73,11 +73,21 @@ fn a_daemon_that_starts_on_a_full_disk_waits_for_room_and_loses_nothing() {
 }
 
 #[test]
-fn a_spool_that_can_not_be_made_is_an_error_that_says_what_to_do() {
-    let (broker, disk) = (Broker::start(), SmallDisk::of(1));
+fn a_daemon_without_room_for_a_spool_says_so_and_waits_for_it() {
+    let (broker, disk) = (Broker::start(), SmallDisk::of(4));
     disk.fill();
+    let mut subscriber = Subscriber::start(&broker, "denoised/test/#");
     let mut daemon = Daemon::on_disk(&config(&broker), disk.path());
     let line = daemon.wait_for("No space left on device");
     assert!(line.contains("spool.path") && line.contains("make room"), "{line}");
-    assert_eq!(daemon.running.child.wait().unwrap().code(), Some(1));
+    disk.free();
+    subscriber.phase("ready");
+    assert_eq!(daemon.terminate(), Some(0));
+    // One that is told to stop while it waits does.
+    disk.fill();
+    std::fs::remove_file(disk.path().join("spool.redb")).unwrap();
+    disk.fill();
+    let mut daemon = Daemon::on_disk(&config(&broker), disk.path());
+    daemon.wait_for("No space left on device");
+    assert_eq!(daemon.terminate(), Some(0));
 }

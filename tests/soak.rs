@@ -174,6 +174,9 @@ impl Soak {
                 self.asked_again += again as u64;
                 last.1 = Instant::now();
             }
+            if let Some(status) = self.daemon.running.child.try_wait().unwrap() {
+                panic!("the daemon ended by itself, {status}: {:#?}", self.daemon.log_so_far());
+            }
             self.subscriber.wait(Duration::from_millis(100));
         }
     }

@@ -43,7 +43,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let engine = super::engine(arguments.engine)?;
+    let engine = super::engine(&arguments.model, arguments.engine)?;
     let model = Model::load(&arguments.model, &engine)?;
     let mut figure = Figure::of(model, arguments).map_err(Failure::usage)?;
     let sheet = match figure.model.bundle.manifest.sample.kind {

@@ -18,7 +18,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let engine = super::engine(arguments.engine)?;
+    let engine = super::engine(&arguments.model, arguments.engine)?;
     let mut model = Model::load(&arguments.model, &engine)?;
     graph(&model);
     let dependence = batch_dependence(model.predictor.as_mut(), &model.bundle.manifest)?;
@@ -34,6 +34,12 @@ fn graph(model: &Model) {
     println!("model        {} ({})", bundle.name, bundle.graph.display());
     println!("sha256       {}", bundle.sha256);
     println!("engine       {} {}, provider {}", origin.engine, origin.version, origin.provider);
+    for share in &origin.ran {
+        println!("ran          {share}");
+    }
+    for refused in &origin.instead_of {
+        println!("instead of   {}, which does not work here: {}", refused.provider, refused.reason);
+    }
     for port in &signature.graph.inputs {
         println!("input        {port}");
     }

@@ -72,7 +72,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let engine = super::engine(arguments.engine)?;
+    let engine = super::engine(&arguments.model, arguments.engine)?;
     let output = Output::of(&arguments.output).map_err(Failure::usage)?;
     let mut model = Model::load(&arguments.model, &engine)?;
     if let Some(path) = &arguments.scheduler {

@@ -60,7 +60,7 @@ impl Embedded {
             inputs,
             model,
             signature,
-            origin: Origin { engine: ENGINE, version: "rten 0.27".to_owned(), provider: "cpu".to_owned() },
+            origin: Origin::new(ENGINE, "rten 0.27".to_owned(), "cpu".to_owned()),
             integers: Vec::new(),
             floats: Vec::new(),
         })

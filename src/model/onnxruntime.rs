@@ -1,20 +1,25 @@
 //! ONNX Runtime through `ort`, loaded at run time.
 
+mod proof;
+mod session;
+
 use half::f16;
 use ort::session::{Session, SessionInputValue};
 use ort::value::{PrimitiveTensorElementType, TensorElementType, TensorRef, ValueType};
 
+use super::EngineOptions;
 use super::bundle::Bundle;
 use super::graph::{Axis, Element, Graph, Port};
 use super::library::Runtime;
 use super::predictor::{Batch, EvaluationError, Origin, Predictor};
-use super::providers::{Policy, Provider};
-use super::signature::{Signature, TimeShape};
-use super::{EngineOptions, ModelError};
+use super::providers::Provider;
+use super::signature::{Signature, SignatureError, TimeShape};
 
 const ENGINE: &str = "onnxruntime";
 const WAY_OUT: &str = "If it names an operator or version that is unknown, use a newer ONNX \
     Runtime or export the model at opset 17; if the file is damaged, export it again";
+
+pub(super) use session::open;
 
 /// A graph opened by ONNX Runtime.
 pub(super) struct OnnxRuntime {
@@ -25,67 +30,30 @@ pub(super) struct OnnxRuntime {
 }
 
 impl OnnxRuntime {
-    pub(super) fn open(
-        runtime: Runtime,
+    fn new(
+        session: Session,
+        runtime: &Runtime,
         bundle: &Bundle,
         options: &EngineOptions,
-    ) -> Result<Self, ModelError> {
-        let (session, provider) = session(&runtime, bundle, options)?;
-        let graph = Graph {
-            inputs: session.inputs().iter().map(port).collect(),
-            outputs: session.outputs().iter().map(port).collect(),
-        };
-        let signature = Signature::resolve(&graph, &bundle.manifest, bundle.network, options.batch)
-            .map_err(|error| ModelError::Signature { graph: bundle.graph.clone(), error })?;
-        Ok(Self {
-            session,
-            columns: Columns::new(&signature),
-            signature,
-            origin: Origin { engine: ENGINE, version: runtime.version, provider: provider.to_string() },
-        })
+        provider: Provider,
+    ) -> Result<Self, SignatureError> {
+        let signature = signature(&session, bundle, options)?;
+        let origin = Origin::new(ENGINE, runtime.version.clone(), provider.to_string());
+        Ok(Self { session, columns: Columns::new(&signature), signature, origin })
     }
 }
 
-/// The first provider in the list that works, and a session on it.
-fn session(
-    runtime: &Runtime,
+/// How a session's graph is fed.
+fn signature(
+    session: &Session,
     bundle: &Bundle,
     options: &EngineOptions,
-) -> Result<(Session, Provider), ModelError> {
-    let mut last = None;
-    for &provider in &options.providers {
-        let reason = match try_provider(runtime, bundle, provider) {
-            Ok(session) => return Ok((session, provider)),
-            Err(error) => error.to_string(),
-        };
-        match (provider, options.policy) {
-            (Provider::Cpu, _) => {
-                return Err(ModelError::Load {
-                    engine: ENGINE,
-                    graph: bundle.graph.clone(),
-                    reason,
-                    way_out: WAY_OUT,
-                });
-            }
-            (_, Policy::Required) => return Err(ModelError::Provider { provider, reason }),
-            (_, Policy::Preferred) => {
-                log::warn!("the execution provider {provider} does not work here: {reason}");
-                last = Some((provider, reason));
-            }
-        }
-    }
-    let (provider, reason) = last.unwrap_or((Provider::Cpu, "no provider is configured".into()));
-    Err(ModelError::Provider { provider, reason })
-}
-
-fn try_provider(runtime: &Runtime, bundle: &Bundle, provider: Provider) -> Result<Session, ort::Error> {
-    let mut builder = Session::builder(&runtime.environment)?;
-    if let Some(dispatch) = provider.dispatch() {
-        builder = builder
-            .with_execution_providers([dispatch])
-            .map_err(|error| ort::Error::new(error.to_string()))?;
-    }
-    builder.commit_from_file(&bundle.graph)
+) -> Result<Signature, SignatureError> {
+    let graph = Graph {
+        inputs: session.inputs().iter().map(port).collect(),
+        outputs: session.outputs().iter().map(port).collect(),
+    };
+    Signature::resolve(&graph, &bundle.manifest, bundle.network, options.batch)
 }
 
 fn port(outlet: &ort::value::Outlet) -> Port {

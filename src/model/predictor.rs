@@ -4,7 +4,7 @@ use super::manifest::Manifest;
 use super::signature::Signature;
 
 /// Which engine, provider and library really serve.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Origin {
     /// `onnxruntime` or `embedded`.
     pub engine: &'static str,
@@ -12,6 +12,46 @@ pub struct Origin {
     pub version: String,
     /// The execution provider.
     pub provider: String,
+    /// What each provider did in a profiled run at the start; one entry where the engine has but
+    /// one place to run.
+    pub ran: Vec<Share>,
+    /// The providers that were asked for first and did not work.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub instead_of: Vec<Refused>,
+}
+
+/// What one provider did of an evaluation.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct Share {
+    /// The provider.
+    pub provider: String,
+    /// The nodes that it ran, as they were after fusing; an engine of the provider's own counts as one.
+    pub nodes: usize,
+    /// Its share of the time of all nodes, in percent.
+    pub percent: f64,
+}
+
+/// A provider that does not work here.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Refused {
+    /// The provider.
+    pub provider: String,
+    /// The library's words.
+    pub reason: String,
+}
+
+impl Origin {
+    /// Nothing is known yet of what runs.
+    pub fn new(engine: &'static str, version: String, provider: String) -> Self {
+        Self { engine, version, provider, ran: Vec::new(), instead_of: Vec::new() }
+    }
+}
+
+impl std::fmt::Display for Share {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let nodes = if self.nodes == 1 { "node" } else { "nodes" };
+        write!(f, "{} ran {} {nodes} in {} % of the time", self.provider, self.nodes, self.percent)
+    }
 }
 
 /// A network that can be evaluated.

@@ -1,21 +1,40 @@
 //! What the daemon publishes about itself.
 
+use std::time::Instant;
+
 use serde::Serialize;
 
 use crate::job::ModelCard;
+use crate::model::{Refused, Share, Stage};
 use crate::mqtt::{Message, Topics};
 
 /// What the daemon is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Phase {
-    /// Models are being loaded.
+    /// The daemon has begun.
     Starting,
+    /// A provider builds an engine of its own, which may take minutes.
+    BuildingEngine,
+    /// A model is loaded and evaluated for the first time.
+    Warming,
     /// Jobs are taken.
     Ready,
     /// The daemon is stopping.
     Draining,
 }
+
+impl From<Stage> for Phase {
+    fn from(stage: Stage) -> Self {
+        match stage {
+            Stage::BuildingEngine => Self::BuildingEngine,
+            Stage::Warming => Self::Warming,
+        }
+    }
+}
+
+/// While a phase lasts, how long it has is published in steps of so many seconds.
+const STEP_S: u64 = 5;
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
 struct ModelState {
@@ -24,12 +43,16 @@ struct ModelState {
     engine: &'static str,
     engine_version: String,
     provider: String,
+    ran: Vec<Share>,
+    instead_of: Vec<Refused>,
     ms_per_nfe: Option<f64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
 struct State {
     phase: Phase,
+    /// For how long the phase has lasted; not where it is ready.
+    elapsed_s: Option<u64>,
     node: String,
     version: &'static str,
     /// The default model's, for those who have but one.
@@ -43,6 +66,7 @@ struct State {
 /// The daemon's state and what of it was published last.
 #[derive(Debug)]
 pub(super) struct StateBoard {
+    began: Instant,
     state: State,
     published: Option<State>,
 }
@@ -51,6 +75,7 @@ impl StateBoard {
     pub(super) fn new(node: &str) -> Self {
         let state = State {
             phase: Phase::Starting,
+            elapsed_s: Some(0),
             node: node.to_owned(),
             version: env!("CARGO_PKG_VERSION"),
             engine: None,
@@ -59,7 +84,7 @@ impl StateBoard {
             queue: 0,
             models: Vec::new(),
         };
-        Self { state, published: None }
+        Self { began: Instant::now(), state, published: None }
     }
 
     pub(super) fn ready(&mut self, models: &[ModelCard]) {
@@ -72,6 +97,8 @@ impl StateBoard {
                 engine: card.origin.engine,
                 engine_version: card.origin.version.clone(),
                 provider: card.origin.provider.clone(),
+                ran: card.origin.ran.clone(),
+                instead_of: card.origin.instead_of.clone(),
                 ms_per_nfe: None,
             })
             .collect();
@@ -82,7 +109,17 @@ impl StateBoard {
     }
 
     pub(super) fn phase(&mut self, phase: Phase) {
+        if self.state.phase != phase {
+            self.began = Instant::now();
+        }
         self.state.phase = phase;
+        self.elapse();
+    }
+
+    /// Time goes on: a phase that lasts says for how long.
+    pub(super) fn elapse(&mut self) {
+        let elapsed = self.began.elapsed().as_secs() / STEP_S * STEP_S;
+        self.state.elapsed_s = (self.state.phase != Phase::Ready).then_some(elapsed);
     }
 
     pub(super) fn queue(&mut self, jobs: usize) {

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use crate::config::Config;
 use crate::image::{self, Format};
 use crate::job::{ErrorCode, Job, JobError, ModelCard};
-use crate::model::{EngineOptions, Model};
+use crate::model::{EngineOptions, Model, Stage};
 use crate::pipeline::{Event, Pipeline};
 use crate::receipt::Receipt;
 
@@ -45,6 +45,8 @@ pub(super) enum What {
 /// What the worker tells.
 #[derive(Debug)]
 pub(super) enum Tidings {
+    /// What the loading of the models is at.
+    Stage(Stage),
     /// The models are loaded.
     Ready(Vec<ModelCard>),
     /// A model can't be loaded; nothing more will come.
@@ -75,13 +77,13 @@ impl Worker {
             mpsc::channel(2 * (config.limits.queue.0 as usize).max(100_000) + unfinished);
         let (tidings, told) = mpsc::channel(64);
         let (raw, to_encode) = blocking::sync_channel(RAW);
-        let paths = config.models.paths.clone();
-        let engine = config.engine.options();
+        let of = |path: &PathBuf| (path.clone(), config.engine_of(path));
+        let models: Vec<_> = config.models.paths.iter().map(of).collect();
         let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
             std::thread::Builder::new().name(name.to_owned()).spawn(work)
         };
         let threads = [
-            spawn("evaluate", Box::new(move || evaluate(&paths, &engine, ordered, &raw))),
+            spawn("evaluate", Box::new(move || evaluate(&models, ordered, &raw))),
             spawn("encode", Box::new(move || encode(&to_encode, &tidings))),
         ];
         Self {
@@ -129,13 +131,12 @@ enum Raw {
 }
 
 fn evaluate(
-    paths: &[PathBuf],
-    engine: &EngineOptions,
+    models: &[(PathBuf, EngineOptions)],
     mut commands: mpsc::Receiver<Command>,
     out: &blocking::SyncSender<Raw>,
 ) {
     let tell = |tidings| out.send(Raw::Tidings(tidings)).is_ok();
-    let mut pipelines = match load(paths, engine) {
+    let mut pipelines = match load(models, &mut |stage| _ = tell(Tidings::Stage(stage))) {
         Ok(pipelines) => pipelines,
         Err(reason) => {
             tell(Tidings::Unable(reason));
@@ -182,11 +183,11 @@ fn poll(commands: &mut mpsc::Receiver<Command>) -> Result<Option<Command>, ()> {
     }
 }
 
-fn load(paths: &[PathBuf], engine: &EngineOptions) -> Result<Vec<Pipeline>, String> {
+fn load(models: &[(PathBuf, EngineOptions)], on: &mut dyn FnMut(Stage)) -> Result<Vec<Pipeline>, String> {
     let mut pipelines: Vec<Pipeline> = Vec::new();
-    for path in paths {
+    for (path, engine) in models {
         log::info!("loading {}", path.display());
-        let model = Model::load(path, engine).map_err(|error| error.to_string())?;
+        let model = Model::load_telling(path, engine, on).map_err(|error| error.to_string())?;
         let name = &model.bundle.name;
         if pipelines.iter().any(|other| &other.model().bundle.name == name) {
             return Err(format!("models.paths: two models are called {name}; rename a directory"));

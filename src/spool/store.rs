@@ -54,9 +54,17 @@ pub enum Change {
 #[derive(Debug, thiserror::Error)]
 pub enum SpoolError {
     /// The directory.
-    #[error("spool.path {path}: {error}; name a directory that the daemon may write, and make room there")]
+    #[error("spool.path {path}: {error}; name a directory that the daemon may write")]
     Directory {
         /// It.
+        path: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// There is no room left on its disk.
+    #[error("spool.path {path}: {error}; make room there, or name another directory")]
+    Full {
+        /// The file.
         path: PathBuf,
         /// Why.
         error: std::io::Error,
@@ -104,6 +112,9 @@ impl Store {
         match Self::open_file(&path, max_bytes, keep_s, ledger) {
             Ok(store) => Ok(store),
             Err(Trouble::InUse) => Err(SpoolError::InUse(path)),
+            Err(Trouble::Refused(error)) if error.kind() == ErrorKind::StorageFull => {
+                Err(SpoolError::Full { path, error })
+            }
             Err(Trouble::Refused(error)) => Err(SpoolError::Directory { path, error }),
             Err(Trouble::Foreign(reason)) => {
                 let aside = directory.join(format!("{FILE}.set-aside-{}", now()));

@@ -109,7 +109,7 @@ impl Exact {
                 conditions: Vec::new(),
                 output: input("out_sample"),
             },
-            origin: Origin { engine: "exact", version: "1".to_owned(), provider: "cpu".to_owned() },
+            origin: Origin::new("exact", "1".to_owned(), "cpu".to_owned()),
             batches: Arc::clone(&batches),
             breaks_at,
         };

@@ -46,11 +46,15 @@ pub fn succeeds(command: &mut Command) -> Output {
 
 /// The ONNX Runtime library that the test command brought along.
 pub fn onnxruntime() -> PathBuf {
-    let path = std::env::var_os("DENOISED_TEST_ONNXRUNTIME").map(PathBuf::from);
-    path.filter(|path| path.is_file()).expect(
-        "DENOISED_TEST_ONNXRUNTIME names no libonnxruntime.so; run the tests by tests/run, \
-         which brings it along",
-    )
+    library("DENOISED_TEST_ONNXRUNTIME")
+}
+
+/// A library that the test command brought along, by the variable that names it.
+pub fn library(variable: &str) -> PathBuf {
+    let path = std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_file());
+    path.unwrap_or_else(|| {
+        panic!("{variable} names no libonnxruntime.so; run the tests by tests/run, which brings it along")
+    })
 }
 
 /// The exact Gaussian, copied so that a test may change it.
@@ -249,11 +253,16 @@ impl Daemon {
         }
     }
 
-    /// How many of the lines logged so far hold this.
-    pub fn count(&mut self, text: &str) -> u64 {
+    /// What it has logged.
+    pub fn log_so_far(&mut self) -> &[String] {
         self.log.extend(self.lines.try_iter());
         assert!(!self.log.iter().any(|line| line.contains("panicked")), "{:#?}", self.log);
-        self.log.iter().filter(|line| line.contains(text)).count() as u64
+        &self.log
+    }
+
+    /// How many of the lines logged so far hold this.
+    pub fn count(&mut self, text: &str) -> u64 {
+        self.log_so_far().iter().filter(|line| line.contains(text)).count() as u64
     }
 
     /// Ask it to stop and wait for its exit code.

@@ -1,0 +1,29 @@
+//! `denoised warm`: every engine is built now, and not at the first start.
+
+use std::time::Instant;
+
+use super::{ConfigFile, Failure};
+use crate::model::{Model, Stage};
+
+pub(super) fn run(file: &ConfigFile) -> Result<(), Failure> {
+    let config = super::configuration(file.config.as_deref())?;
+    super::start_log(log::LevelFilter::Warn);
+    for path in &config.models.paths {
+        let began = Instant::now();
+        let mut builds = false;
+        let model = Model::load_telling(path, &config.engine_of(path), &mut |stage| {
+            builds |= stage == Stage::BuildingEngine;
+        })?;
+        let origin = model.predictor.origin();
+        let how = if builds { "its engine was built" } else { "nothing had to be built" };
+        println!(
+            "{}: {how}, {:.1?}; it runs on {} {} with {}",
+            model.bundle.name,
+            began.elapsed(),
+            origin.engine,
+            origin.version,
+            origin.provider
+        );
+    }
+    Ok(())
+}

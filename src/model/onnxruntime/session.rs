@@ -1,0 +1,229 @@
+//! The first provider that really works, with the proof that it does.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use ort::session::Session;
+use ort::session::builder::GraphOptimizationLevel;
+
+use super::{ENGINE, OnnxRuntime, WAY_OUT, proof};
+use crate::board::Board;
+use crate::model::bundle::Bundle;
+use crate::model::engine_cache::{EngineCache, Key};
+use crate::model::library::Runtime;
+use crate::model::predictor::{Predictor, Refused};
+use crate::model::providers::{Policy, Provider, ProviderOptions, Shapes};
+use crate::model::signature::{Signature, SignatureError};
+use crate::model::{EngineOptions, ModelError, Stage, warm_up};
+
+/// How often a build that goes on says so.
+const STILL: Duration = Duration::from_secs(10);
+
+/// Why a provider does not serve.
+enum Failure {
+    /// The graph can't be fed, whatever runs it.
+    Signature(SignatureError),
+    /// The provider does not work, in the library's words.
+    Provider(String),
+}
+
+impl<E: std::fmt::Display> From<E> for Failure {
+    /// Of the library's words, those that follow its own source's place and error code.
+    fn from(error: E) -> Self {
+        let text = error.to_string();
+        let words = text.rsplit("[ONNXRuntimeError] : ").next().unwrap_or(&text);
+        let words = words.split_once(" : ").map_or(words, |(code, rest)| match code.parse::<u32>() {
+            Ok(_) => rest.split_once(" : ").map_or(rest, |(_, rest)| rest),
+            Err(_) => words,
+        });
+        Self::Provider(words.trim().to_owned())
+    }
+}
+
+/// A session on the first provider in the list that works.
+pub(in crate::model) fn open(
+    runtime: &Runtime,
+    bundle: &Bundle,
+    options: &EngineOptions,
+    on: &mut dyn FnMut(Stage),
+) -> Result<OnnxRuntime, ModelError> {
+    let mut instead_of: Vec<Refused> = Vec::new();
+    for &provider in &options.providers {
+        let reason = match attempt(runtime, bundle, options, provider, on) {
+            Ok(mut opened) => {
+                opened.origin.instead_of = instead_of;
+                return Ok(opened);
+            }
+            Err(Failure::Signature(error)) => {
+                return Err(ModelError::Signature { graph: bundle.graph.clone(), error });
+            }
+            Err(Failure::Provider(reason)) => reason,
+        };
+        match (provider, options.policy) {
+            (Provider::Cpu, _) => {
+                let graph = bundle.graph.clone();
+                return Err(ModelError::Load { engine: ENGINE, graph, reason, way_out: WAY_OUT });
+            }
+            (_, Policy::Required) => return Err(ModelError::Provider { provider, reason }),
+            (_, Policy::Preferred) => {
+                log::warn!("the execution provider {provider} does not work here: {reason}");
+                instead_of.push(Refused { provider: provider.to_string(), reason });
+            }
+        }
+    }
+    let last = options.providers.last().copied().unwrap_or(Provider::Cpu);
+    let reason = instead_of.pop().map_or_else(|| "no provider is configured".to_owned(), |last| last.reason);
+    Err(ModelError::Provider { provider: last, reason })
+}
+
+fn attempt(
+    runtime: &Runtime,
+    bundle: &Bundle,
+    options: &EngineOptions,
+    provider: Provider,
+    on: &mut dyn FnMut(Stage),
+) -> Result<OnnxRuntime, Failure> {
+    if !provider.is_compiled_in() {
+        let version = &runtime.version;
+        return Err(Failure::Provider(format!("the library of ONNX Runtime {version} was built without it")));
+    }
+    let shapes = match provider {
+        Provider::TensorRt => {
+            Some(Shapes::of(&described(runtime, bundle, options)?, &options.provider.tensorrt))
+        }
+        _ => None,
+    };
+    let cache =
+        provider.builds().then(|| cache(runtime, bundle, options, provider, shapes.as_ref())).flatten();
+    let profile = tempfile::tempdir()?;
+    let mut builder = Session::builder(&runtime.environment)?
+        .with_profiling(profile.path().join("profile"))
+        .map_err(|error| error.to_string())?;
+    let directory = cache.as_ref().map(EngineCache::path);
+    if let Some(dispatch) = provider.dispatch(&options.provider, directory, shapes.as_ref()) {
+        builder = builder.with_execution_providers([dispatch]).map_err(|error| error.to_string())?;
+    }
+    // From here on the provider's libraries are there.
+    let still = if provider.builds() && cache.as_ref().is_none_or(|cache| !cache.is_built) {
+        enough_memory(options)?;
+        on(Stage::BuildingEngine);
+        Some(Still::building(&bundle.name, provider))
+    } else {
+        None
+    };
+    let proven = builder.commit_from_file(&bundle.graph).map_err(Failure::from).and_then(|session| {
+        on(Stage::Warming);
+        let opened = OnnxRuntime::new(session, runtime, bundle, options, provider);
+        proven(opened.map_err(Failure::Signature)?, bundle, provider)
+    });
+    drop(still);
+    match (&proven, &cache) {
+        (Ok(_), Some(cache)) => cache.keep()?,
+        (Err(_), Some(cache)) => cache.discard(),
+        (_, None) => {}
+    }
+    proven
+}
+
+/// Evaluate the network, and have the profile tell what really ran.
+fn proven(mut opened: OnnxRuntime, bundle: &Bundle, provider: Provider) -> Result<OnnxRuntime, Failure> {
+    let (small, large) = (opened.signature().smallest_batch(), opened.signature().largest_batch);
+    // Whatever a provider does once for a shape, it does now and not at a request. The last run counts.
+    let sizes: &[usize] = if provider == Provider::Cpu { &[small] } else { &[large, small, small] };
+    for &size in sizes {
+        warm_up(bundle, &mut opened, size)?;
+    }
+    let profile = opened.session.end_profiling()?;
+    opened.origin.ran = proof::shares(Path::new(&profile))?;
+    if opened.origin.ran.iter().any(|share| share.provider == opened.origin.provider) {
+        return Ok(opened);
+    }
+    Err(Failure::Provider(format!("it was registered, but ran none of the nodes of {}", bundle.name)))
+}
+
+/// How the graph is fed, learned without any provider.
+fn described(runtime: &Runtime, bundle: &Bundle, options: &EngineOptions) -> Result<Signature, Failure> {
+    let session = Session::builder(&runtime.environment)?
+        .with_optimization_level(GraphOptimizationLevel::Disable)
+        .map_err(|error| error.to_string())?
+        .commit_from_file(&bundle.graph)?;
+    super::signature(&session, bundle, options).map_err(Failure::Signature)
+}
+
+/// Where the provider's engine is kept; without such a place it is built at every start, aloud.
+fn cache(
+    runtime: &Runtime,
+    bundle: &Bundle,
+    options: &EngineOptions,
+    provider: Provider,
+    shapes: Option<&Shapes>,
+) -> Option<EngineCache> {
+    let board = Board::default();
+    let ProviderOptions { tensorrt, openvino, .. } = &options.provider;
+    let (chosen, library) = match provider {
+        Provider::TensorRt => (serde_json::to_string(tensorrt), "libnvinfer.so"),
+        _ => (serde_json::to_string(openvino), "libopenvino.so"),
+    };
+    let key = Key::from([
+        ("graph", bundle.sha256.clone()),
+        ("shapes", format!("{shapes:?}, batches of up to {}", options.batch)),
+        ("option", chosen.unwrap_or_default()),
+        ("ONNX Runtime", runtime.version.clone()),
+        ("library", board.library(library).map_or_else(String::new, |library| library.version)),
+        ("device", board.device()),
+    ]);
+    match EngineCache::open(&options.cache, &bundle.name, provider, key) {
+        Ok(cache) => Some(cache),
+        Err(error) => {
+            log::warn!(
+                "the engine that {provider} builds for {} can't be kept in {} ({error}), so every start builds \
+                 it again; name a directory that may be written in [engine] cache",
+                bundle.name,
+                options.cache.display()
+            );
+            None
+        }
+    }
+}
+
+fn enough_memory(options: &EngineOptions) -> Result<(), Failure> {
+    match Board::default().available_memory() {
+        Some(free) if free < options.build_memory => Err(Failure::Provider(format!(
+            "building its engine may take {} MiB ([engine] build_memory) and {} MiB are free; close what else \
+             runs, or build with `denoised warm` while the daemon is stopped",
+            options.build_memory >> 20,
+            free >> 20
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Says from time to time that a build goes on, until dropped.
+struct Still {
+    done: Option<std::sync::mpsc::SyncSender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Still {
+    fn building(model: &str, provider: Provider) -> Self {
+        log::warn!("{provider} builds its engine of {model}; on a board this takes minutes, and once only");
+        let (done, ended) = std::sync::mpsc::sync_channel::<()>(1);
+        let (model, began) = (model.to_owned(), Instant::now());
+        let thread = std::thread::Builder::new().name("still".to_owned()).spawn(move || {
+            while ended.recv_timeout(STILL) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+                log::warn!("{provider} still builds its engine of {model}: {:.0?} so far", began.elapsed());
+            }
+        });
+        Self { done: Some(done), thread: thread.ok() }
+    }
+}
+
+impl Drop for Still {
+    fn drop(&mut self) {
+        self.done = None;
+        if let Some(thread) = self.thread.take() {
+            // It says nothing more and waits for nothing.
+            let _ = thread.join();
+        }
+    }
+}
