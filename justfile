@@ -32,3 +32,7 @@ train name minutes="80":
 # Make the golden files again from torch and diffusers (needs models/train/requirements.txt)
 golden:
     python tests/golden/make_golden.py
+
+# Build for aarch64 as JetPack 5 needs it, run it under qemu, and compare with this machine's
+arm:
+    tests/arm

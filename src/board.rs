@@ -2,10 +2,12 @@
 //!
 //! Everything is read under one root directory, which tests replace by a tree of their own.
 
+mod heat;
 mod libraries;
 
 use std::path::{Path, PathBuf};
 
+pub use heat::{Governor, Heat};
 pub use libraries::Library;
 
 /// A machine, seen through its file system.

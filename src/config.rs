@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::board::Board;
 use crate::job::JobLimits;
 use crate::model::{Cuda, EngineKind, EngineOptions, OpenVino, Policy, Provider, ProviderOptions, TensorRt};
 
@@ -33,6 +34,8 @@ pub struct Config {
     pub limits: Limits,
     /// The log.
     pub log: Log,
+    /// The machine.
+    pub board: BoardSection,
 }
 
 /// The broker and how it is reached.
@@ -244,6 +247,34 @@ impl Limits {
 pub struct Log {
     /// The least urgent level that is shown; `RUST_LOG` counts before it.
     pub level: Level,
+}
+
+/// The machine.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BoardSection {
+    /// The directory under which its files are read.
+    pub root: PathBuf,
+    /// New jobs wait while the warmest zone has so many degrees Celsius or more.
+    pub pause_above_c: Option<Between<30, 150>>,
+}
+
+impl Default for BoardSection {
+    fn default() -> Self {
+        Self { root: PathBuf::from("/"), pause_above_c: None }
+    }
+}
+
+impl BoardSection {
+    /// As its files tell it.
+    pub fn machine(&self) -> Board {
+        Board::at(&self.root)
+    }
+
+    /// Its limit in degrees Celsius.
+    pub fn limit(&self) -> Option<f64> {
+        self.pause_above_c.map(|celsius| celsius.0 as f64)
+    }
 }
 
 impl Config {

@@ -78,6 +78,8 @@ pub struct Pipeline {
     /// In the order in which they ride: by priority, then by arrival.
     jobs: VecDeque<Active>,
     accepted: u64,
+    /// Whether jobs that were not begun must wait.
+    held: bool,
     given_noise: Option<GivenNoise>,
 }
 
@@ -93,7 +95,8 @@ impl std::fmt::Debug for Pipeline {
 impl Pipeline {
     /// With a loaded model.
     pub fn new(model: Model) -> Self {
-        Self { batcher: Batcher::default(), model, jobs: VecDeque::new(), accepted: 0, given_noise: None }
+        let (batcher, jobs) = (Batcher::default(), VecDeque::new());
+        Self { batcher, model, jobs, accepted: 0, held: false, given_noise: None }
     }
 
     /// Take each image's initial or step noise from here instead of its seed.
@@ -110,6 +113,16 @@ impl Pipeline {
     /// Whether nothing is left to do.
     pub fn is_idle(&self) -> bool {
         self.jobs.is_empty()
+    }
+
+    /// Whether an evaluation can be made now.
+    pub fn has_work(&self) -> bool {
+        if self.held { self.jobs.iter().any(|active| active.boarded > 0) } else { !self.jobs.is_empty() }
+    }
+
+    /// Begin no job from now on, and go on only with those that were begun; or begin them again.
+    pub fn hold(&mut self, held: bool) {
+        self.held = held;
     }
 
     /// Take a job on; its first evaluation is the next one that has room.
@@ -155,7 +168,8 @@ impl Pipeline {
         let signature = self.model.predictor.signature();
         let room = signature.largest_batch * BATCHES_ON_THE_WAY;
         let output_len = signature.sample_len() * self.model.outputs_per_value;
-        for active in &mut self.jobs {
+        let held = self.held;
+        for active in self.jobs.iter_mut().filter(|active| !held || active.boarded > 0) {
             while active.boarded < active.job.count
                 && (self.batcher.riding() < room || active.boarded == active.finished)
             {

@@ -6,6 +6,8 @@
 
 mod answers;
 mod desk;
+mod notify;
+mod pulse;
 mod state;
 mod worker;
 
@@ -15,11 +17,14 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use crate::board::Board;
 use crate::config::{BrokerUrl, Config};
 use crate::mqtt::link::{Incoming, Link, Report, Settings};
 use crate::mqtt::{TlsError, Topics};
 use crate::spool::{self, AcceptedJob, Change, Ledger, Order, Spool, SpoolError};
 use desk::{Desk, Outcome};
+use notify::Notifier;
+use pulse::Physician;
 use state::{Phase, StateBoard};
 use worker::{Tidings, Worker};
 
@@ -83,8 +88,12 @@ pub async fn run(config: &Config, mut signals: Signals) -> Result<(), ServiceErr
     let Some((spool, unfinished)) = open_spool(spooled, &link, &mut signals.stop).await? else {
         return Ok(());
     };
+    let worker = Worker::start(config, unfinished.len());
     let mut service = Service {
-        worker: Worker::start(config, unfinished.len()),
+        physician: Physician::of(worker.pulse.clone()),
+        notifier: Notifier::new(),
+        machine: config.board.machine(),
+        worker,
         link,
         spool,
         board: StateBoard::new(config.node.as_str()),
@@ -129,6 +138,10 @@ struct Service {
     worker: Worker,
     desk: Desk,
     board: StateBoard,
+    /// The machine on which all this runs.
+    machine: Board,
+    notifier: Notifier,
+    physician: Physician,
     topics: Topics,
     config: Config,
     connected: bool,
@@ -164,13 +177,7 @@ impl Service {
                         self.spool.told();
                     }
                 }
-                _ = changed.tick() => {
-                    self.board.queue(self.desk.in_hand());
-                    self.board.elapse();
-                    if self.board.is_stale() {
-                        self.publish_state();
-                    }
-                }
+                _ = changed.tick() => self.look_around(),
                 Some(config) = reload.recv() => self.reload(config),
                 () = stopped(stop), if draining.is_none() => {
                     let patience = Duration::from_secs(self.config.limits.drain_s.0);
@@ -178,6 +185,7 @@ impl Service {
                     draining = Some(Instant::now() + patience);
                     self.desk.close();
                     self.board.phase(Phase::Draining);
+                    self.notifier.stopping();
                     self.publish_state();
                 }
                 () = tokio::time::sleep_until(draining.unwrap_or_else(Instant::now)), if draining.is_some() => {
@@ -187,6 +195,18 @@ impl Service {
             }
         }
         Ok(())
+    }
+
+    /// Once in a while: tell the broker and the service manager how things stand.
+    fn look_around(&mut self) {
+        self.board.queue(self.desk.in_hand());
+        self.board.elapse();
+        self.board.heat(&self.machine);
+        if self.board.is_stale() {
+            self.publish_state();
+        }
+        self.notifier.status(self.board.line());
+        self.notifier.go_on(self.physician.finds_alive());
     }
 
     /// Whether a stopping daemon still has something to do that can be done now.
@@ -206,6 +226,7 @@ impl Service {
             ("[engine]", new.engine != old.engine),
             ("[spool]", new.spool != old.spool),
             ("[log]", new.log != old.log),
+            ("[board]", new.board != old.board),
         ];
         let waiting: Vec<_> = fixed.iter().filter(|(_, differs)| *differs).map(|(name, _)| *name).collect();
         if waiting.is_empty() {
@@ -266,6 +287,7 @@ impl Service {
             }
             Tidings::Ready(models) => {
                 self.board.ready(&models);
+                self.notifier.ready();
                 self.desk.open(models);
                 self.publish_state();
                 for job in std::mem::take(&mut self.unfinished) {

@@ -244,10 +244,10 @@ mod tests {
         assert_eq!(load(Some(&example), []).unwrap(), Config::default());
         let text = std::fs::read_to_string(example).unwrap();
         let faulty = with_file(
-            "x = 1\n[mqtt]\nx = 1\n[models]\nx = 1\n[engine]\nx = 1\n[spool]\nx = 1\n[limits]\nx = 1\n[log]\nx = 1\n",
+            "x = 1\n[mqtt]\nx = 1\n[models]\nx = 1\n[engine]\nx = 1\n[spool]\nx = 1\n[limits]\nx = 1\n[log]\nx = 1\n[board]\nx = 1\n[engine.tensorrt]\nx = 1\n[engine.cuda]\nx = 1\n[engine.openvino]\nx = 1\n",
         );
         let ConfigErrors(faults) = faulty.unwrap_err();
-        assert_eq!(faults.len(), 7);
+        assert_eq!(faults.len(), 11);
         // What an unknown key is told are all keys of its section.
         for fault in faults {
             for key in fault.message.split('`').skip(3).step_by(2) {

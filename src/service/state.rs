@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use crate::board::Board;
 use crate::job::ModelCard;
 use crate::model::{Refused, Share, Stage};
 use crate::mqtt::{Message, Topics};
@@ -60,8 +61,22 @@ struct State {
     provider: Option<String>,
     ms_per_nfe: Option<f64>,
     queue: usize,
+    /// Where the board has a thermal sensor.
+    heat: Option<HeatState>,
     models: Vec<ModelState>,
 }
+
+/// How warm the board is.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct HeatState {
+    /// The warmest zone's temperature in whole degrees Celsius.
+    celsius: i64,
+    /// What slows the board down at present.
+    throttles: Vec<String>,
+}
+
+/// A temperature is published again where it differs by so many degrees.
+const WARMER: i64 = 2;
 
 /// The daemon's state and what of it was published last.
 #[derive(Debug)]
@@ -82,6 +97,7 @@ impl StateBoard {
             provider: None,
             ms_per_nfe: None,
             queue: 0,
+            heat: None,
             models: Vec::new(),
         };
         Self { began: Instant::now(), state, published: None }
@@ -124,6 +140,38 @@ impl StateBoard {
 
     pub(super) fn queue(&mut self, jobs: usize) {
         self.state.queue = jobs;
+    }
+
+    pub(super) fn heat(&mut self, machine: &Board) {
+        let heat = machine.heat();
+        let Some(celsius) = heat.hottest().map(|celsius| celsius.round() as i64) else { return };
+        let told = self.state.heat.as_ref();
+        let same = told
+            .is_some_and(|told| (told.celsius - celsius).abs() < WARMER && told.throttles == heat.throttles);
+        if !same {
+            self.state.heat = Some(HeatState { celsius, throttles: heat.throttles });
+        }
+    }
+
+    /// All of it in one line.
+    pub(super) fn line(&self) -> String {
+        let State { phase, elapsed_s, queue, models, .. } = &self.state;
+        let phase = match phase {
+            Phase::Starting => "starting",
+            Phase::BuildingEngine => "building an engine",
+            Phase::Warming => "warming",
+            Phase::Ready => "ready",
+            Phase::Draining => "draining",
+        };
+        let models: Vec<_> =
+            models.iter().map(|model| format!("{} on {}", model.name, model.provider)).collect();
+        let parts = [
+            Some(phase.to_owned()),
+            elapsed_s.filter(|seconds| *seconds > 0).map(|seconds| format!("for {seconds} s")),
+            (!models.is_empty()).then(|| models.join(", ")),
+            (*queue > 0).then(|| format!("{queue} jobs in hand")),
+        ];
+        parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
     }
 
     /// How long an evaluation of a model takes at present.

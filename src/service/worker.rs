@@ -2,20 +2,24 @@
 //!
 //! One thread evaluates; a second one encodes what it finished, while it goes on.
 
-use std::collections::VecDeque;
+mod encode;
+mod evaluate;
+
 use std::path::PathBuf;
 use std::sync::mpsc as blocking;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
+use super::pulse::Pulse;
+use crate::board::Governor;
 use crate::config::Config;
-use crate::image::{self, Format};
-use crate::job::{ErrorCode, Job, JobError, ModelCard};
-use crate::model::{EngineOptions, Model, Stage};
-use crate::pipeline::{Event, Pipeline};
+use crate::image::Format;
+use crate::job::{Job, JobError, ModelCard};
+use crate::model::Stage;
 use crate::receipt::Receipt;
+use encode::encode;
+use evaluate::{Evaluator, Out};
 
 /// What the worker is told to do.
 #[derive(Debug)]
@@ -62,12 +66,12 @@ pub(super) enum Tidings {
 pub(super) struct Worker {
     commands: Option<mpsc::Sender<Command>>,
     pub(super) tidings: mpsc::Receiver<Tidings>,
+    pub(super) pulse: Pulse,
     threads: Vec<JoinHandle<()>>,
 }
 
 /// Finished samples that wait to be encoded.
 const RAW: usize = 32;
-const PACE_EVERY: Duration = Duration::from_secs(1);
 
 impl Worker {
     /// Begin to load the models; so many jobs of an earlier run will be ordered at once.
@@ -79,16 +83,23 @@ impl Worker {
         let (raw, to_encode) = blocking::sync_channel(RAW);
         let of = |path: &PathBuf| (path.clone(), config.engine_of(path));
         let models: Vec<_> = config.models.paths.iter().map(of).collect();
+        let governor = Governor::new(config.board.machine(), config.board.limit());
+        let pulse = Pulse::default();
+        let felt = pulse.clone();
         let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
             std::thread::Builder::new().name(name.to_owned()).spawn(work)
         };
         let threads = [
-            spawn("evaluate", Box::new(move || evaluate(&models, ordered, &raw))),
+            spawn(
+                "evaluate",
+                Box::new(move || Evaluator::run(&models, ordered, Out::new(raw, felt), governor)),
+            ),
             spawn("encode", Box::new(move || encode(&to_encode, &tidings))),
         ];
         Self {
             commands: Some(commands),
             tidings: told,
+            pulse,
             threads: threads.into_iter().filter_map(Result::ok).collect(),
         }
     }
@@ -124,169 +135,9 @@ impl Worker {
 }
 
 /// From the evaluating thread to the encoding one.
+#[derive(Debug)]
 enum Raw {
     Tidings(Tidings),
     Image { job: Job, receipt: Box<Receipt>, sample: Vec<f32> },
     Preview { job: Job, index: usize, x0: Vec<f32> },
-}
-
-fn evaluate(
-    models: &[(PathBuf, EngineOptions)],
-    mut commands: mpsc::Receiver<Command>,
-    out: &blocking::SyncSender<Raw>,
-) {
-    let tell = |tidings| out.send(Raw::Tidings(tidings)).is_ok();
-    let mut pipelines = match load(models, &mut |stage| _ = tell(Tidings::Stage(stage))) {
-        Ok(pipelines) => pipelines,
-        Err(reason) => {
-            tell(Tidings::Unable(reason));
-            return;
-        }
-    };
-    let cards = pipelines.iter().map(|p| ModelCard::of(p.model())).collect();
-    if !tell(Tidings::Ready(cards)) {
-        return;
-    }
-    let mut paces: VecDeque<Pace> = pipelines.iter().map(|_| Pace::default()).collect();
-    let mut alive = true;
-    while alive {
-        let idle = pipelines.iter().all(Pipeline::is_idle);
-        let command = if idle { commands.blocking_recv().map(Some).ok_or(()) } else { poll(&mut commands) };
-        match command {
-            Err(()) => return,
-            Ok(Some(command)) => {
-                obey(command, &mut pipelines, &mut |event| alive &= pass(event, out));
-                continue; // all that was ordered counts in the next evaluation
-            }
-            Ok(None) => {}
-        }
-        for (pipeline, pace) in pipelines.iter_mut().zip(&mut paces) {
-            if pipeline.is_idle() {
-                continue;
-            }
-            let start = Instant::now();
-            pipeline.turn(&mut |event| alive &= pass(event, out));
-            if let Some(ms_per_nfe) = pace.measured(start.elapsed()) {
-                let model = pipeline.model().bundle.name.clone();
-                alive &= tell(Tidings::Pace { model, ms_per_nfe });
-            }
-        }
-    }
-}
-
-/// A command if one is there, an error if none will come any more.
-fn poll(commands: &mut mpsc::Receiver<Command>) -> Result<Option<Command>, ()> {
-    match commands.try_recv() {
-        Ok(command) => Ok(Some(command)),
-        Err(mpsc::error::TryRecvError::Empty) => Ok(None),
-        Err(mpsc::error::TryRecvError::Disconnected) => Err(()),
-    }
-}
-
-fn load(models: &[(PathBuf, EngineOptions)], on: &mut dyn FnMut(Stage)) -> Result<Vec<Pipeline>, String> {
-    let mut pipelines: Vec<Pipeline> = Vec::new();
-    for (path, engine) in models {
-        log::info!("loading {}", path.display());
-        let model = Model::load_telling(path, engine, on).map_err(|error| error.to_string())?;
-        let name = &model.bundle.name;
-        if pipelines.iter().any(|other| &other.model().bundle.name == name) {
-            return Err(format!("models.paths: two models are called {name}; rename a directory"));
-        }
-        pipelines.push(Pipeline::new(model));
-    }
-    if pipelines.is_empty() {
-        return Err("models.paths is empty; name at least one bundle".to_owned());
-    }
-    Ok(pipelines)
-}
-
-fn obey(command: Command, pipelines: &mut [Pipeline], on: &mut dyn FnMut(Event<'_>)) {
-    match command {
-        Command::Draw(job) => {
-            let name = &job.model.bundle.name;
-            let pipeline = pipelines.iter_mut().find(|p| &p.model().bundle.name == name);
-            if let Some(pipeline) = pipeline {
-                pipeline.accept(*job);
-            }
-        }
-        Command::Cancel(id) => {
-            for pipeline in pipelines {
-                if pipeline.cancel(&id, on) {
-                    break;
-                }
-            }
-        }
-    }
-}
-
-/// Pass an event on; tells whether anyone still listens. Progress that finds no room is dropped.
-fn pass(event: Event<'_>, out: &blocking::SyncSender<Raw>) -> bool {
-    let news = |job: &Job, what| {
-        let id = job.id.clone();
-        Raw::Tidings(Tidings::Job(News { id, what }))
-    };
-    match event {
-        Event::Progress { job, step, of, eta_ms } => {
-            let sent = out.try_send(news(job, What::Progress { step, of, eta_ms }));
-            !matches!(sent, Err(blocking::TrySendError::Disconnected(_)))
-        }
-        Event::Preview { job, index, x0 } => {
-            let (job, x0) = (job.clone(), x0.to_vec());
-            out.send(Raw::Preview { job, index, x0 }).is_ok()
-        }
-        Event::Image { job, receipt, sample } => {
-            let job = job.clone();
-            out.send(Raw::Image { job, receipt, sample }).is_ok()
-        }
-        Event::Finished { job, elapsed_ms } => out.send(news(job, What::Finished { elapsed_ms })).is_ok(),
-        Event::Failed { job, error } => out.send(news(job, What::Failed(error))).is_ok(),
-    }
-}
-
-fn encode(raw: &blocking::Receiver<Raw>, tidings: &mpsc::Sender<Tidings>) {
-    for item in raw {
-        let told = match item {
-            Raw::Tidings(told) => told,
-            Raw::Image { job, receipt, sample } => {
-                let format = job.format;
-                let what = match encode_as(format, &sample, &job) {
-                    Ok(bytes) => What::Image { receipt, format, bytes },
-                    Err(error) => What::Failed(JobError::new(ErrorCode::Encoding, error)),
-                };
-                Tidings::Job(News { id: job.id, what })
-            }
-            Raw::Preview { job, index, x0 } => match encode_as(Format::Png, &x0, &job) {
-                Ok(png) => Tidings::Job(News { id: job.id, what: What::Preview { index, png } }),
-                Err(_) => continue, // what is no picture has no preview
-            },
-        };
-        if tidings.blocking_send(told).is_err() {
-            return;
-        }
-    }
-}
-
-fn encode_as(format: Format, sample: &[f32], job: &Job) -> Result<Vec<u8>, image::ImageError> {
-    let shape = &job.model.signature.sample_shape;
-    image::encode(format, sample, shape, &job.model.bundle.manifest)
-}
-
-/// A running mean of how long an evaluation takes, told once in a while.
-#[derive(Debug, Default)]
-struct Pace {
-    mean_ms: Option<f64>,
-    told: Option<Instant>,
-}
-
-impl Pace {
-    fn measured(&mut self, took: Duration) -> Option<f64> {
-        let ms = took.as_secs_f64() * 1e3;
-        let mean = self.mean_ms.map_or(ms, |mean| 0.9 * mean + 0.1 * ms);
-        self.mean_ms = Some(mean);
-        if self.told.is_some_and(|told| told.elapsed() < PACE_EVERY) {
-            return None;
-        }
-        self.told = Some(Instant::now());
-        Some(mean)
-    }
 }

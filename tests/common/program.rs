@@ -201,14 +201,26 @@ impl Daemon {
         daemon
     }
 
+    /// Start it with further variables in its environment and an empty spool.
+    pub fn with_variables(configuration: &str, variables: &[(&str, String)]) -> Self {
+        let spool = Arc::new(tempfile::tempdir().unwrap());
+        let mut daemon = Self::launch(configuration, spool.path(), variables);
+        daemon.spool = spool;
+        daemon
+    }
+
     /// Start it with its spool in this directory.
     pub fn on_disk(configuration: &str, spool: &Path) -> Self {
+        Self::launch(configuration, spool, &[])
+    }
+
+    fn launch(configuration: &str, spool: &Path, variables: &[(&str, String)]) -> Self {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         std::io::Write::write_all(&mut file, configuration.as_bytes()).unwrap();
         let (_, path) = file.keep().unwrap();
         let mut command = denoised();
         command.arg("run").arg("--config").arg(&path).env("RUST_LOG", "info");
-        command.env("DENOISED_SPOOL__PATH", spool);
+        command.env("DENOISED_SPOOL__PATH", spool).envs(variables.iter().cloned());
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let (sender, lines) = sync_channel(10_000);
         let stderr = BufReader::new(child.stderr.take().unwrap());

@@ -1,0 +1,38 @@
+//! The encoding thread: what was finished becomes bytes while the network goes on.
+
+use std::sync::mpsc as blocking;
+
+use tokio::sync::mpsc;
+
+use super::{News, Raw, Tidings, What};
+use crate::image::{self, Format};
+use crate::job::{ErrorCode, Job, JobError};
+
+/// Encode what comes and pass it on, until nobody listens.
+pub(super) fn encode(raw: &blocking::Receiver<Raw>, tidings: &mpsc::Sender<Tidings>) {
+    for item in raw {
+        let told = match item {
+            Raw::Tidings(told) => told,
+            Raw::Image { job, receipt, sample } => {
+                let format = job.format;
+                let what = match encode_as(format, &sample, &job) {
+                    Ok(bytes) => What::Image { receipt, format, bytes },
+                    Err(error) => What::Failed(JobError::new(ErrorCode::Encoding, error)),
+                };
+                Tidings::Job(News { id: job.id, what })
+            }
+            Raw::Preview { job, index, x0 } => match encode_as(Format::Png, &x0, &job) {
+                Ok(png) => Tidings::Job(News { id: job.id, what: What::Preview { index, png } }),
+                Err(_) => continue, // what is no picture has no preview
+            },
+        };
+        if tidings.blocking_send(told).is_err() {
+            return;
+        }
+    }
+}
+
+fn encode_as(format: Format, sample: &[f32], job: &Job) -> Result<Vec<u8>, image::ImageError> {
+    let shape = &job.model.signature.sample_shape;
+    image::encode(format, sample, shape, &job.model.bundle.manifest)
+}

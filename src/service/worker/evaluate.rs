@@ -1,0 +1,204 @@
+//! The evaluating thread: loads the models and turns their pipelines.
+
+use std::path::PathBuf;
+use std::sync::mpsc as blocking;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+
+use super::{Command, News, Pulse, Raw, Tidings, What};
+use crate::board::Governor;
+use crate::job::{Job, ModelCard};
+use crate::model::{EngineOptions, Model, Stage};
+use crate::pipeline::{Event, Pipeline};
+
+const PACE_EVERY: Duration = Duration::from_secs(1);
+/// How often the governor looks at the board's heat.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long a paused worker waits before it looks for commands again.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The way out of this thread.
+pub(super) struct Out {
+    to: blocking::SyncSender<Raw>,
+    pulse: Pulse,
+    listened_to: bool,
+}
+
+impl Out {
+    pub(super) fn new(to: blocking::SyncSender<Raw>, pulse: Pulse) -> Self {
+        Self { to, pulse, listened_to: true }
+    }
+
+    /// Pass something on. While the broker is away and the spool full, this may take long.
+    fn send(&mut self, raw: Raw) {
+        self.listened_to &= match self.to.try_send(raw) {
+            Ok(()) => true,
+            Err(blocking::TrySendError::Full(raw)) => self.pulse.rest(|| self.to.send(raw).is_ok()),
+            Err(blocking::TrySendError::Disconnected(_)) => false,
+        };
+    }
+
+    fn tell(&mut self, tidings: Tidings) {
+        self.send(Raw::Tidings(tidings));
+    }
+
+    /// Pass an event on; progress that finds no room is dropped.
+    fn pass(&mut self, event: Event<'_>) {
+        let news = |job: &Job, what| {
+            let id = job.id.clone();
+            Raw::Tidings(Tidings::Job(News { id, what }))
+        };
+        match event {
+            Event::Progress { job, step, of, eta_ms } => {
+                let sent = self.to.try_send(news(job, What::Progress { step, of, eta_ms }));
+                self.listened_to &= !matches!(sent, Err(blocking::TrySendError::Disconnected(_)));
+            }
+            Event::Preview { job, index, x0 } => {
+                self.send(Raw::Preview { job: job.clone(), index, x0: x0.to_vec() });
+            }
+            Event::Image { job, receipt, sample } => {
+                self.send(Raw::Image { job: job.clone(), receipt, sample });
+            }
+            Event::Finished { job, elapsed_ms } => self.send(news(job, What::Finished { elapsed_ms })),
+            Event::Failed { job, error } => self.send(news(job, What::Failed(error))),
+        }
+    }
+}
+
+/// The thread's state, once the models are loaded.
+pub(super) struct Evaluator {
+    pipelines: Vec<Pipeline>,
+    paces: Vec<Pace>,
+    commands: mpsc::Receiver<Command>,
+    out: Out,
+    governor: Governor,
+    looked: Option<Instant>,
+}
+
+impl Evaluator {
+    /// Load the models, then draw what is ordered until no order can come or nobody listens.
+    pub(super) fn run(
+        models: &[(PathBuf, EngineOptions)],
+        commands: mpsc::Receiver<Command>,
+        mut out: Out,
+        governor: Governor,
+    ) {
+        let pipelines = match load(models, &mut |stage| out.tell(Tidings::Stage(stage))) {
+            Ok(pipelines) => pipelines,
+            Err(reason) => return out.tell(Tidings::Unable(reason)),
+        };
+        out.tell(Tidings::Ready(pipelines.iter().map(|p| ModelCard::of(p.model())).collect()));
+        let paces = pipelines.iter().map(|_| Pace::default()).collect();
+        let mut evaluator = Self { pipelines, paces, commands, out, governor, looked: None };
+        while evaluator.out.listened_to && evaluator.obey_all() {
+            evaluator.out.pulse.beat();
+            evaluator.look_at_the_heat();
+            evaluator.turn();
+        }
+    }
+
+    /// Obey what was ordered, all of which counts in the next evaluation; wait for an order where
+    /// there is nothing else to do. False if none will come any more.
+    fn obey_all(&mut self) -> bool {
+        loop {
+            let command = match self.commands.try_recv() {
+                Ok(command) => command,
+                Err(mpsc::error::TryRecvError::Disconnected) => return false,
+                Err(mpsc::error::TryRecvError::Empty) if self.pipelines.iter().any(Pipeline::has_work) => {
+                    return true;
+                }
+                Err(mpsc::error::TryRecvError::Empty) if self.pipelines.iter().all(Pipeline::is_idle) => {
+                    let (pulse, commands) = (&self.out.pulse, &mut self.commands);
+                    match pulse.rest(|| commands.blocking_recv()) {
+                        Some(command) => command,
+                        None => return false,
+                    }
+                }
+                // Jobs are there, and must wait until the board is cooler.
+                Err(mpsc::error::TryRecvError::Empty) => {
+                    self.out.pulse.rest(|| std::thread::sleep(PAUSE));
+                    return true;
+                }
+            };
+            self.obey(command);
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Draw(job) => {
+                let name = &job.model.bundle.name;
+                let pipeline = self.pipelines.iter_mut().find(|p| &p.model().bundle.name == name);
+                if let Some(pipeline) = pipeline {
+                    pipeline.accept(*job);
+                }
+            }
+            Command::Cancel(id) => {
+                let out = &mut self.out;
+                let _ = self.pipelines.iter_mut().any(|p| p.cancel(&id, &mut |event| out.pass(event)));
+            }
+        }
+    }
+
+    fn look_at_the_heat(&mut self) {
+        if self.looked.is_none_or(|looked| looked.elapsed() >= LOOK_EVERY) {
+            self.looked = Some(Instant::now());
+            let pauses = self.governor.pauses();
+            self.pipelines.iter_mut().for_each(|pipeline| pipeline.hold(pauses));
+        }
+    }
+
+    /// One evaluation of every model that has something to do.
+    fn turn(&mut self) {
+        let out = &mut self.out;
+        for (pipeline, pace) in self.pipelines.iter_mut().zip(&mut self.paces) {
+            if !pipeline.has_work() {
+                continue;
+            }
+            let start = Instant::now();
+            pipeline.turn(&mut |event| out.pass(event));
+            if let Some(ms_per_nfe) = pace.measured(start.elapsed()) {
+                let model = pipeline.model().bundle.name.clone();
+                out.tell(Tidings::Pace { model, ms_per_nfe });
+            }
+        }
+    }
+}
+
+fn load(models: &[(PathBuf, EngineOptions)], on: &mut dyn FnMut(Stage)) -> Result<Vec<Pipeline>, String> {
+    let mut pipelines: Vec<Pipeline> = Vec::new();
+    for (path, engine) in models {
+        log::info!("loading {}", path.display());
+        let model = Model::load_telling(path, engine, on).map_err(|error| error.to_string())?;
+        let name = &model.bundle.name;
+        if pipelines.iter().any(|other| &other.model().bundle.name == name) {
+            return Err(format!("models.paths: two models are called {name}; rename a directory"));
+        }
+        pipelines.push(Pipeline::new(model));
+    }
+    if pipelines.is_empty() {
+        return Err("models.paths is empty; name at least one bundle".to_owned());
+    }
+    Ok(pipelines)
+}
+
+/// A running mean of how long an evaluation takes, told once in a while.
+#[derive(Debug, Default)]
+struct Pace {
+    mean_ms: Option<f64>,
+    told: Option<Instant>,
+}
+
+impl Pace {
+    fn measured(&mut self, took: Duration) -> Option<f64> {
+        let ms = took.as_secs_f64() * 1e3;
+        let mean = self.mean_ms.map_or(ms, |mean| 0.9 * mean + 0.1 * ms);
+        self.mean_ms = Some(mean);
+        if self.told.is_some_and(|told| told.elapsed() < PACE_EVERY) {
+            return None;
+        }
+        self.told = Some(Instant::now());
+        Some(mean)
+    }
+}
