@@ -12,6 +12,7 @@ mod state;
 mod worker;
 
 use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -337,11 +338,18 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     }
 }
 
+/// The password that the service manager hands over, if it does.
+fn credential() -> Option<PathBuf> {
+    let directory = std::env::var_os("CREDENTIALS_DIRECTORY")?;
+    Some(Path::new(&directory).join("mqtt-password")).filter(|path| path.is_file())
+}
+
 fn settings(config: &Config) -> Result<Settings, ServiceError> {
     let mqtt = &config.mqtt;
     let BrokerUrl { host, port, tls } = mqtt.url.clone();
-    let password = mqtt.password_file.as_ref().map(|path| {
-        std::fs::read_to_string(path)
+    let password = mqtt.password_file.clone().or_else(credential).filter(|_| !mqtt.username.is_empty());
+    let password = password.map(|path| {
+        std::fs::read_to_string(&path)
             .map_err(|error| ServiceError::Password { path: path.display().to_string(), error })
     });
     let client_certificate = match (&mqtt.cert_file, &mqtt.key_file) {

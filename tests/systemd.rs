@@ -4,11 +4,64 @@
 mod common;
 
 use std::os::unix::net::UnixDatagram;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use common::golden;
 use common::program::{Broker, Daemon, PATIENCE, Subscriber, configuration, onnxruntime, publish};
+use common::{golden, repository};
 use tempfile::TempDir;
+
+/// What systemd-analyze says of the unit, with a program that is there in place of the daemon.
+fn analyze(arguments: &[&str]) -> (bool, String) {
+    let directory = tempfile::tempdir().unwrap();
+    let unit = std::fs::read_to_string(repository().join("systemd/denoised.service")).unwrap();
+    assert!(unit.contains("\nExecStart=/usr/bin/denoised run "));
+    let file = directory.path().join("denoised.service");
+    std::fs::write(&file, unit.replace("/usr/bin/denoised run", "/bin/true run")).unwrap();
+    let output = Command::new("systemd-analyze")
+        .args(arguments)
+        .arg(&file)
+        .output()
+        .expect("systemd-analyze can't be started; run the tests by tests/run, which installs it");
+    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    (output.status.success(), text)
+}
+
+#[test]
+fn the_unit_is_without_fault_and_its_exposure_is_two_and_a_half_at_most() {
+    assert_eq!(analyze(&["verify", "--man=no"]), (true, String::new()));
+    let (within, text) = analyze(&["security", "--offline=true", "--threshold=25"]);
+    assert!(within, "{text}");
+}
+
+#[test]
+fn the_password_comes_from_a_credential_and_shows_nowhere() {
+    let broker = Broker::with_files(
+        "listener {port} 127.0.0.1\nallow_anonymous false\npassword_file {dir}/users\n",
+        &[("users", &hashed("board", "open sesame"))],
+    );
+    let credentials = tempfile::tempdir().unwrap();
+    std::fs::write(credentials.path().join("mqtt-password"), "open sesame\n").unwrap();
+    let text = configuration(&broker, "test", &[&golden("gaussian")], "");
+    let text = text.replace("[mqtt]\n", "[mqtt]\nusername = \"board\"\n");
+    let variables = [("CREDENTIALS_DIRECTORY", credentials.path().display().to_string())];
+    let mut daemon = Daemon::with_variables(&text, &variables);
+    daemon.wait_for("connected to the broker");
+    assert_eq!(daemon.terminate(), Some(0));
+    assert_eq!(daemon.count("sesame"), 0);
+    // Without it the broker refuses.
+    let mut daemon = Daemon::start(&text);
+    daemon.wait_for("the broker refused us");
+}
+
+/// A line of mosquitto's password file.
+fn hashed(user: &str, password: &str) -> String {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let arguments = ["-b", "-c", &file.path().display().to_string(), user, password];
+    let status = Command::new("mosquitto_passwd").args(arguments).status();
+    assert!(status.expect("mosquitto_passwd can't be started; it comes with mosquitto").success());
+    std::fs::read_to_string(file.path()).unwrap()
+}
 
 /// A service manager's end of the line.
 struct Manager {
@@ -57,8 +110,8 @@ impl Manager {
 fn ready_is_told_after_the_models_are_warm_and_stopping_at_the_end() {
     let (broker, manager) = (Broker::start(), Manager::start());
     let mut daemon = manager.daemon(&configuration(&broker, "test", &[&golden("gaussian")], ""));
+    daemon.wait_for("model gaussian runs on");
     manager.until("READY=1");
-    assert!(daemon.count("model gaussian runs on") == 1, "ready before the model was warm");
     let heard = manager.until("STATUS=ready");
     assert!(heard.contains(&"STATUS=ready; gaussian on cpu".to_owned()), "{heard:?}");
     for _ in 0..3 {
