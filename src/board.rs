@@ -3,11 +3,13 @@
 //! Everything is read under one root directory, which tests replace by a tree of their own.
 
 mod heat;
+mod jetpack;
 mod libraries;
 
 use std::path::{Path, PathBuf};
 
 pub use heat::{Governor, Heat};
+pub use jetpack::{JetPack, Release};
 pub use libraries::Library;
 
 /// A machine, seen through its file system.
@@ -64,6 +66,23 @@ impl Board {
         let memory = self.text("/proc/meminfo")?;
         let kibibytes: u64 = field(&memory, "MemAvailable")?.trim_end_matches(" kB").trim().parse().ok()?;
         Some(kibibytes << 10)
+    }
+
+    /// The number of a group.
+    pub fn group(&self, name: &str) -> Option<u32> {
+        let groups = self.text("/etc/group")?;
+        let line = groups.lines().find(|line| line.split(':').next() == Some(name))?;
+        line.split(':').nth(2)?.parse().ok()
+    }
+
+    /// The numbers of the groups in which this process is.
+    pub fn groups_of_this_process(&self) -> Vec<u32> {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let numbers = |name: &str| {
+            let found = field(&status, name).unwrap_or("").split_whitespace();
+            found.filter_map(|number| number.parse().ok()).collect::<Vec<_>>()
+        };
+        [numbers("Gid"), numbers("Groups")].concat()
     }
 
     /// What a directory holds, in the order of names; nothing where it is not there.

@@ -4,6 +4,7 @@ mod check_config;
 #[cfg(feature = "demo")]
 mod demo;
 mod diffuse;
+mod doctor;
 mod inspect;
 mod progress;
 mod run;
@@ -38,6 +39,8 @@ enum Command {
     Inspect(inspect::Arguments),
     /// Build every engine that the configuration's models need, ahead of the daemon's start
     Warm(ConfigFile),
+    /// Look at the machine: what is there, what is missing, what to do
+    Doctor(doctor::Arguments),
     /// Check a configuration and tell every fault
     CheckConfig(ConfigFile),
 }
@@ -73,6 +76,7 @@ pub fn run() -> Result<(), Failure> {
         Command::Diffuse(arguments) => diffuse::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Warm(arguments) => warm::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
         Command::CheckConfig(arguments) => check_config::run(&arguments),
     }
 }

@@ -74,7 +74,7 @@ impl Provider {
     }
 
     /// Whether it builds an engine of its own from the graph, which is worth keeping.
-    pub(super) fn builds(self) -> bool {
+    pub fn builds_engines(self) -> bool {
         matches!(self, Self::TensorRt | Self::OpenVino)
     }
 

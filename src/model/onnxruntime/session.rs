@@ -93,8 +93,10 @@ fn attempt(
         }
         _ => None,
     };
-    let cache =
-        provider.builds().then(|| cache(runtime, bundle, options, provider, shapes.as_ref())).flatten();
+    let cache = provider
+        .builds_engines()
+        .then(|| cache(runtime, bundle, options, provider, shapes.as_ref()))
+        .flatten();
     let profile = tempfile::tempdir()?;
     let mut builder = Session::builder(&runtime.environment)?
         .with_profiling(profile.path().join("profile"))
@@ -104,7 +106,7 @@ fn attempt(
         builder = builder.with_execution_providers([dispatch]).map_err(|error| error.to_string())?;
     }
     // From here on the provider's libraries are there.
-    let still = if provider.builds() && cache.as_ref().is_none_or(|cache| !cache.is_built) {
+    let still = if provider.builds_engines() && cache.as_ref().is_none_or(|cache| !cache.is_built) {
         enough_memory(options)?;
         on(Stage::BuildingEngine);
         Some(Still::building(&bundle.name, provider))
