@@ -36,3 +36,11 @@ golden:
 # Build for aarch64 as JetPack 5 needs it, run it under qemu, and compare with this machine's
 arm:
     tests/arm
+
+# Make the amd64 package, install, run, upgrade and remove it in an overlay over this system (as root)
+package:
+    tests/package
+
+# Build for a board by cross; it replaces the installed toolchain unless told not to (docs/jetson.md)
+cross:
+    CROSS_CUSTOM_TOOLCHAIN=1 cross build --release --target aarch64-unknown-linux-gnu

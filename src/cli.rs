@@ -5,6 +5,7 @@ mod check_config;
 mod demo;
 mod diffuse;
 mod doctor;
+mod generate;
 mod inspect;
 mod progress;
 mod run;
@@ -41,6 +42,12 @@ enum Command {
     Warm(ConfigFile),
     /// Look at the machine: what is there, what is missing, what to do
     Doctor(doctor::Arguments),
+    /// Write the man page or a shell's completions to stdout
+    #[command(hide = true)]
+    Generate {
+        /// What to write
+        what: generate::What,
+    },
     /// Check a configuration and tell every fault
     CheckConfig(ConfigFile),
 }
@@ -77,6 +84,7 @@ pub fn run() -> Result<(), Failure> {
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Warm(arguments) => warm::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Generate { what } => generate::run(what),
         Command::CheckConfig(arguments) => check_config::run(&arguments),
     }
 }
