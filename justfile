@@ -41,6 +41,11 @@ arm:
 package:
     tests/package
 
-# Build for a board by cross; it replaces the installed toolchain unless told not to (docs/jetson.md)
+# Build for a board by cross, which calls rustup and needs Docker or podman (docs/jetson.md)
 cross:
-    CROSS_CUSTOM_TOOLCHAIN=1 cross build --release --target aarch64-unknown-linux-gnu
+    cross build --release --target aarch64-unknown-linux-gnu
+
+# The daemon's memory over ten thousand jobs; prints the figures of docs/reliability.md
+memory:
+    cargo build --locked
+    tests/memory
