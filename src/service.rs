@@ -5,6 +5,7 @@
 //! with its engine on threads of its own, so that no evaluation ever blocks the connection.
 
 mod answers;
+mod broker;
 mod desk;
 mod notify;
 mod pulse;
@@ -12,15 +13,14 @@ mod state;
 mod worker;
 
 use std::collections::VecDeque;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::board::Board;
-use crate::config::{BrokerUrl, Config};
-use crate::mqtt::link::{Incoming, Link, Report, Settings};
+use crate::config::Config;
+use crate::mqtt::link::{Incoming, Link, Report};
 use crate::mqtt::{TlsError, Topics};
 use crate::spool::{self, AcceptedJob, Change, Ledger, Order, Spool, SpoolError};
 use desk::{Desk, Outcome};
@@ -31,8 +31,6 @@ use worker::{Tidings, Worker};
 
 /// How long saying goodbye may take, once the work is done.
 const GOODBYE: Duration = Duration::from_secs(10);
-/// A connection to the broker on which nothing moves for so long is given up: two pings and a half.
-const PATIENCE: Duration = Duration::from_secs(25);
 /// How much may wait for the spool before nothing new is taken in.
 const OUT: usize = 256;
 /// How often it is tried again to open a spool on a full disk.
@@ -79,7 +77,7 @@ pub struct Signals {
 pub async fn run(config: &Config, mut signals: Signals) -> Result<(), ServiceError> {
     let topics = Topics::new(config.root()).sharing(config.mqtt.shared_queue.parts());
     let done = Ledger::default();
-    let link = Link::open(settings(config)?, topics.clone())?;
+    let link = Link::open(broker::settings(config)?, topics.clone())?;
     let spooled = spool::Settings {
         path: config.spool.path.clone(),
         max_bytes: config.spool.max_bytes.0,
@@ -336,38 +334,4 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     if stop.wait_for(|&stop| stop).await.is_err() {
         std::future::pending::<()>().await;
     }
-}
-
-/// The password that the service manager hands over, if it does.
-fn credential() -> Option<PathBuf> {
-    let directory = std::env::var_os("CREDENTIALS_DIRECTORY")?;
-    Some(Path::new(&directory).join("mqtt-password")).filter(|path| path.is_file())
-}
-
-fn settings(config: &Config) -> Result<Settings, ServiceError> {
-    let mqtt = &config.mqtt;
-    let BrokerUrl { host, port, tls } = mqtt.url.clone();
-    let password = mqtt.password_file.clone().or_else(credential).filter(|_| !mqtt.username.is_empty());
-    let password = password.map(|path| {
-        std::fs::read_to_string(&path)
-            .map_err(|error| ServiceError::Password { path: path.display().to_string(), error })
-    });
-    let client_certificate = match (&mqtt.cert_file, &mqtt.key_file) {
-        (None, None) => None,
-        (Some(certificate), Some(key)) => Some((certificate.clone(), key.clone())),
-        (Some(_), None) => return Err(TlsError::Alone { given: "cert_file", missing: "key_file" }.into()),
-        (None, Some(_)) => return Err(TlsError::Alone { given: "key_file", missing: "cert_file" }.into()),
-    };
-    let password = password.transpose()?.unwrap_or_default();
-    let password = password.trim_end_matches(['\r', '\n']).to_owned();
-    Ok(Settings {
-        host,
-        port,
-        tls: tls.then(|| mqtt.ca_file.clone()),
-        client_id: format!("denoised-{}", config.node.as_str()),
-        credentials: (!mqtt.username.is_empty()).then(|| (mqtt.username.clone(), password)),
-        max_packet: u32::try_from(mqtt.max_packet.0).unwrap_or(u32::MAX),
-        client_certificate,
-        patience: PATIENCE,
-    })
 }
