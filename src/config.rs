@@ -117,6 +117,8 @@ pub struct Engine {
     pub cache: PathBuf,
     /// An engine is built only where so much memory is free.
     pub build_memory: ByteSize,
+    /// The provider that serves while the first one's engine is built.
+    pub meanwhile: Option<Provider>,
     /// TensorRT's options.
     pub tensorrt: TensorRt,
     /// CUDA's options.
@@ -154,6 +156,7 @@ impl Default for Engine {
             batch: Between(options.batch as u64),
             cache: options.cache,
             build_memory: ByteSize(options.build_memory),
+            meanwhile: options.meanwhile,
             tensorrt: TensorRt::default(),
             cuda: Cuda::default(),
             openvino: OpenVino::default(),
@@ -166,7 +169,8 @@ impl Config {
     pub fn engine_of(&self, bundle: &Path) -> EngineOptions {
         let name = bundle.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
         let own = self.models.engine.get(&name).cloned().unwrap_or_default();
-        let Engine { kind, library, providers, policy, batch, cache, build_memory, .. } = self.engine.clone();
+        let Engine { kind, library, providers, policy, batch, cache, build_memory, meanwhile, .. } =
+            self.engine.clone();
         EngineOptions {
             kind,
             library: (!library.as_os_str().is_empty()).then_some(library),
@@ -180,6 +184,7 @@ impl Config {
             },
             cache,
             build_memory: build_memory.0,
+            meanwhile,
         }
     }
 }

@@ -61,6 +61,16 @@ pub struct EngineOptions {
     pub cache: PathBuf,
     /// An engine is built only where so many bytes of memory are free.
     pub build_memory: u64,
+    /// The provider that serves while the first one's engine is built; none: nothing serves.
+    pub meanwhile: Option<Provider>,
+}
+
+impl EngineOptions {
+    /// What serves meanwhile, where that was asked for.
+    pub fn meanwhile(&self) -> Option<Self> {
+        let provider = self.meanwhile.filter(|provider| self.providers.first() != Some(provider))?;
+        Some(Self { providers: vec![provider], meanwhile: None, ..self.clone() })
+    }
 }
 
 /// What a model that is being loaded is at.
@@ -83,6 +93,7 @@ impl Default for EngineOptions {
             provider: ProviderOptions::default(),
             cache: PathBuf::from("/var/cache/denoised"),
             build_memory: 1 << 30,
+            meanwhile: None,
         }
     }
 }

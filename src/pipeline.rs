@@ -80,6 +80,8 @@ pub struct Pipeline {
     accepted: u64,
     /// Whether jobs that were not begun must wait.
     held: bool,
+    /// The same model on another provider, for when no job is under way.
+    successor: Option<Model>,
     given_noise: Option<GivenNoise>,
 }
 
@@ -96,7 +98,7 @@ impl Pipeline {
     /// With a loaded model.
     pub fn new(model: Model) -> Self {
         let (batcher, jobs) = (Batcher::default(), VecDeque::new());
-        Self { batcher, model, jobs, accepted: 0, held: false, given_noise: None }
+        Self { batcher, model, jobs, accepted: 0, held: false, successor: None, given_noise: None }
     }
 
     /// Take each image's initial or step noise from here instead of its seed.
@@ -117,12 +119,35 @@ impl Pipeline {
 
     /// Whether an evaluation can be made now.
     pub fn has_work(&self) -> bool {
-        if self.held { self.jobs.iter().any(|active| active.boarded > 0) } else { !self.jobs.is_empty() }
+        if self.waits() { self.jobs.iter().any(|active| active.boarded > 0) } else { !self.jobs.is_empty() }
+    }
+
+    /// Whether jobs that were not begun must wait.
+    fn waits(&self) -> bool {
+        self.held || self.successor.is_some()
     }
 
     /// Begin no job from now on, and go on only with those that were begun; or begin them again.
     pub fn hold(&mut self, held: bool) {
         self.held = held;
+    }
+
+    /// Let the same model on another provider take over as soon as no job is under way.
+    pub fn succeed(&mut self, model: Model) {
+        self.successor = Some(model);
+    }
+
+    /// Let a successor take over, if there is one and no job is under way; tells whether it did. A
+    /// job is drawn by one provider from its beginning to its end.
+    pub fn change_over(&mut self) -> bool {
+        let under_way = self.jobs.iter().any(|active| active.boarded > 0);
+        match self.successor.take_if(|_| !under_way) {
+            Some(model) => {
+                self.model = model;
+                true
+            }
+            None => false,
+        }
     }
 
     /// Take a job on; its first evaluation is the next one that has room.
@@ -168,8 +193,8 @@ impl Pipeline {
         let signature = self.model.predictor.signature();
         let room = signature.largest_batch * BATCHES_ON_THE_WAY;
         let output_len = signature.sample_len() * self.model.outputs_per_value;
-        let held = self.held;
-        for active in self.jobs.iter_mut().filter(|active| !held || active.boarded > 0) {
+        let waits = self.waits();
+        for active in self.jobs.iter_mut().filter(|active| !waits || active.boarded > 0) {
             while active.boarded < active.job.count
                 && (self.batcher.riding() < room || active.boarded == active.finished)
             {
@@ -222,7 +247,7 @@ impl Pipeline {
                 active.finished += 1;
                 on(Event::Image {
                     job: &active.job,
-                    receipt: Box::new(Receipt::of(&active.job, ticket.index)),
+                    receipt: Box::new(Receipt::of(&active.job, ticket.index, self.model.predictor.origin())),
                     sample,
                 });
                 if active.finished == active.job.count {

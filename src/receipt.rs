@@ -49,8 +49,8 @@ pub struct Receipt {
 }
 
 impl Receipt {
-    /// The receipt of a job's `index`-th image.
-    pub fn of(job: &Job, index: usize) -> Self {
+    /// The receipt of a job's `index`-th image, drawn by what `origin` tells.
+    pub fn of(job: &Job, index: usize, origin: &Origin) -> Self {
         let bundle = &job.model.bundle;
         let names = bundle.manifest.conditions.keys().cloned();
         Self {
@@ -70,7 +70,7 @@ impl Receipt {
             guidance: job.guidance,
             conditions: names.zip(job.conditions.iter().copied()).collect(),
             exact: job.exact,
-            origin: job.model.origin.clone(),
+            origin: origin.clone(),
         }
     }
 }

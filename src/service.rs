@@ -297,6 +297,11 @@ impl Service {
                     self.receive(incoming);
                 }
             }
+            Tidings::Changed(card) => {
+                self.board.changed(&card);
+                self.desk.changed(*card);
+                self.publish_state();
+            }
             Tidings::Unable(reason) => return Err(ServiceError::Model(reason)),
             Tidings::Pace { model, ms_per_nfe } => self.board.pace(&model, ms_per_nfe),
             Tidings::Job(news) => {

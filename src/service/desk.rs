@@ -85,6 +85,13 @@ impl Desk {
         self.models = models;
     }
 
+    /// A model is served by another provider.
+    pub(super) fn changed(&mut self, card: ModelCard) {
+        if let Some(known) = self.models.iter_mut().find(|known| known.bundle.name == card.bundle.name) {
+            *known = card;
+        }
+    }
+
     /// Other bounds count from now on.
     pub(super) fn set_limits(&mut self, limits: Limits) {
         self.limits = limits;

@@ -49,6 +49,22 @@ struct ModelState {
     ms_per_nfe: Option<f64>,
 }
 
+impl ModelState {
+    fn of(card: &ModelCard) -> Self {
+        let origin = card.origin.clone();
+        Self {
+            name: card.bundle.name.clone(),
+            sha256: card.bundle.sha256.clone(),
+            engine: origin.engine,
+            engine_version: origin.version,
+            provider: origin.provider,
+            ran: origin.ran,
+            instead_of: origin.instead_of,
+            ms_per_nfe: None,
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize)]
 struct State {
     phase: Phase,
@@ -105,23 +121,23 @@ impl StateBoard {
 
     pub(super) fn ready(&mut self, models: &[ModelCard]) {
         self.phase(Phase::Ready);
-        self.state.models = models
-            .iter()
-            .map(|card| ModelState {
-                name: card.bundle.name.clone(),
-                sha256: card.bundle.sha256.clone(),
-                engine: card.origin.engine,
-                engine_version: card.origin.version.clone(),
-                provider: card.origin.provider.clone(),
-                ran: card.origin.ran.clone(),
-                instead_of: card.origin.instead_of.clone(),
-                ms_per_nfe: None,
-            })
-            .collect();
-        if let Some(first) = self.state.models.first() {
-            self.state.engine = Some(first.engine);
-            self.state.provider = Some(first.provider.clone());
+        self.state.models = models.iter().map(ModelState::of).collect();
+        self.show_default();
+    }
+
+    /// A model is served by another provider.
+    pub(super) fn changed(&mut self, card: &ModelCard) {
+        for state in self.state.models.iter_mut().filter(|state| state.name == card.bundle.name) {
+            *state = ModelState::of(card);
         }
+        self.show_default();
+    }
+
+    /// The default model's engine and provider stand beside the phase.
+    fn show_default(&mut self) {
+        let first = self.state.models.first();
+        self.state.engine = first.map(|first| first.engine);
+        self.state.provider = first.map(|first| first.provider.clone());
     }
 
     pub(super) fn phase(&mut self, phase: Phase) {

@@ -16,7 +16,7 @@ use crate::board::Governor;
 use crate::config::Config;
 use crate::image::Format;
 use crate::job::{Job, JobError, ModelCard};
-use crate::model::Stage;
+use crate::model::{Model, Stage};
 use crate::receipt::Receipt;
 use encode::encode;
 use evaluate::{Evaluator, Out};
@@ -28,6 +28,8 @@ pub(super) enum Command {
     Draw(Box<Job>),
     /// Drop the job with this id.
     Cancel(String),
+    /// Let the same model on another provider take over.
+    Succeed(Box<Model>),
 }
 
 /// News of a job.
@@ -55,6 +57,8 @@ pub(super) enum Tidings {
     Ready(Vec<ModelCard>),
     /// A model can't be loaded; nothing more will come.
     Unable(String),
+    /// A model is served by another provider from now on.
+    Changed(Box<ModelCard>),
     /// How long an evaluation of a model takes at present.
     Pace { model: String, ms_per_nfe: f64 },
     /// News of a job.
@@ -89,10 +93,12 @@ impl Worker {
         let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
             std::thread::Builder::new().name(name.to_owned()).spawn(work)
         };
+        // A builder that is late holds nothing up: it is no reason for the evaluating thread to stay.
+        let builders = commands.downgrade();
         let threads = [
             spawn(
                 "evaluate",
-                Box::new(move || Evaluator::run(&models, ordered, Out::new(raw, felt), governor)),
+                Box::new(move || Evaluator::run(&models, ordered, &builders, Out::new(raw, felt), governor)),
             ),
             spawn("encode", Box::new(move || encode(&to_encode, &tidings))),
         ];

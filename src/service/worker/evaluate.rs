@@ -1,6 +1,6 @@
 //! The evaluating thread: loads the models and turns their pipelines.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc as blocking;
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use super::{Command, News, Pulse, Raw, Tidings, What};
 use crate::board::Governor;
 use crate::job::{Job, ModelCard};
-use crate::model::{EngineOptions, Model, Stage};
+use crate::model::{EngineOptions, Model, Policy, Stage};
 use crate::pipeline::{Event, Pipeline};
 
 const PACE_EVERY: Duration = Duration::from_secs(1);
@@ -81,6 +81,7 @@ impl Evaluator {
     pub(super) fn run(
         models: &[(PathBuf, EngineOptions)],
         commands: mpsc::Receiver<Command>,
+        builders: &mpsc::WeakSender<Command>,
         mut out: Out,
         governor: Governor,
     ) {
@@ -91,8 +92,11 @@ impl Evaluator {
         out.tell(Tidings::Ready(pipelines.iter().map(|p| ModelCard::of(p.model())).collect()));
         let paces = pipelines.iter().map(|_| Pace::default()).collect();
         let mut evaluator = Self { pipelines, paces, commands, out, governor, looked: None };
+        let later = models.iter().filter(|(_, engine)| engine.meanwhile().is_some());
+        later.for_each(|(path, engine)| build(path, engine, builders.clone(), evaluator.out.to.clone()));
         while evaluator.out.listened_to && evaluator.obey_all() {
             evaluator.out.pulse.beat();
+            evaluator.change_over();
             evaluator.look_at_the_heat();
             evaluator.turn();
         }
@@ -134,9 +138,28 @@ impl Evaluator {
                     pipeline.accept(*job);
                 }
             }
+            Command::Succeed(model) => {
+                let name = &model.bundle.name;
+                let pipeline = self.pipelines.iter_mut().find(|p| &p.model().bundle.name == name);
+                if let Some(pipeline) = pipeline {
+                    pipeline.succeed(*model);
+                    self.change_over();
+                }
+            }
             Command::Cancel(id) => {
                 let out = &mut self.out;
                 let _ = self.pipelines.iter_mut().any(|p| p.cancel(&id, &mut |event| out.pass(event)));
+            }
+        }
+    }
+
+    /// Let successors take over where no job is under way.
+    fn change_over(&mut self) {
+        for pipeline in &mut self.pipelines {
+            if pipeline.change_over() {
+                let card = ModelCard::of(pipeline.model());
+                log::info!("model {} is served by {} from now on", card.bundle.name, card.origin.provider);
+                self.out.tell(Tidings::Changed(Box::new(card)));
             }
         }
     }
@@ -166,11 +189,41 @@ impl Evaluator {
     }
 }
 
+/// Load a model on its own providers, on a thread of its own, and hand it over.
+fn build(
+    path: &Path,
+    engine: &EngineOptions,
+    commands: mpsc::WeakSender<Command>,
+    out: blocking::SyncSender<Raw>,
+) {
+    let (path, engine) = (path.to_owned(), engine.clone());
+    let spawned = std::thread::Builder::new().name("build".to_owned()).spawn(move || {
+        let meanwhile = engine.meanwhile.map(|provider| provider.to_string()).unwrap_or_default();
+        match Model::load(&path, &engine) {
+            Ok(model) if model.predictor.origin().provider == meanwhile => {}
+            Ok(model) => {
+                if let Some(commands) = commands.upgrade() {
+                    // A worker that has ended needs no model.
+                    let _ = commands.blocking_send(Command::Succeed(Box::new(model)));
+                }
+            }
+            Err(error) if engine.policy == Policy::Required => {
+                let _ = out.send(Raw::Tidings(Tidings::Unable(error.to_string())));
+            }
+            Err(error) => log::warn!("{meanwhile} goes on to serve: {error}"),
+        }
+    });
+    if let Err(error) = spawned {
+        log::error!("no engine can be built: {error}");
+    }
+}
+
 fn load(models: &[(PathBuf, EngineOptions)], on: &mut dyn FnMut(Stage)) -> Result<Vec<Pipeline>, String> {
     let mut pipelines: Vec<Pipeline> = Vec::new();
     for (path, engine) in models {
         log::info!("loading {}", path.display());
-        let model = Model::load_telling(path, engine, on).map_err(|error| error.to_string())?;
+        let engine = engine.meanwhile().unwrap_or_else(|| engine.clone());
+        let model = Model::load_telling(path, &engine, on).map_err(|error| error.to_string())?;
         let name = &model.bundle.name;
         if pipelines.iter().any(|other| &other.model().bundle.name == name) {
             return Err(format!("models.paths: two models are called {name}; rename a directory"));
