@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use super::message::{Message, Quality};
 
-/// Messages that may be lost wait here at most; old news of a job's progress is none.
+/// So many messages that may be lost wait here at most; old news of a job's progress is none.
 const PASSING: usize = 64;
 
 /// A message that waits, and the number by which its owner knows it.
@@ -84,7 +84,7 @@ impl Delivery {
     }
 
     /// Take a message, with the number that is told once the broker has it. One that may be lost
-    /// is dropped where there is no connection, or where [`PASSING`] such wait already.
+    /// is dropped where there is no connection, or where 64 such wait already.
     pub fn take(&mut self, message: Message, number: Option<u64>) {
         if message.quality == Quality::AtMostOnce {
             if self.connection.is_none() || self.passing >= PASSING {
