@@ -32,7 +32,7 @@ impl Board {
     }
 
     /// Where a file of the machine's stands.
-    pub fn path(&self, absolute: &str) -> PathBuf {
+    fn path(&self, absolute: &str) -> PathBuf {
         self.root.join(absolute.trim_start_matches('/'))
     }
 

@@ -15,11 +15,11 @@ use super::predictor::{Batch, EvaluationError, Origin, Predictor};
 use super::providers::Provider;
 use super::signature::{Signature, SignatureError, TimeShape};
 
+pub(super) use session::open;
+
 const ENGINE: &str = "onnxruntime";
 const WAY_OUT: &str = "If it names an operator or version that is unknown, use a newer ONNX \
     Runtime or export the model at opset 17; if the file is damaged, export it again";
-
-pub(super) use session::open;
 
 /// A graph opened by ONNX Runtime.
 pub(super) struct OnnxRuntime {

@@ -12,8 +12,8 @@ pub struct Origin {
     pub version: String,
     /// The execution provider.
     pub provider: String,
-    /// What each provider did in a profiled run at the start; one entry where the engine has but
-    /// one place to run.
+    /// What each provider did in a profiled run at the start; empty where the engine has but one
+    /// place to run.
     pub ran: Vec<Share>,
     /// The providers that were asked for first and did not work.
     #[serde(skip_serializing_if = "Vec::is_empty")]
