@@ -13,7 +13,7 @@ pub use jetpack::{JetPack, Release};
 pub use libraries::Library;
 
 /// A machine, seen through its file system.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Board {
     root: PathBuf,
 }

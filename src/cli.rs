@@ -42,12 +42,9 @@ enum Command {
     Warm(ConfigFile),
     /// Look at the machine: what is there, what is missing, what to do
     Doctor(doctor::Arguments),
-    /// Write the man page or a shell's completions to stdout
+    /// Write the man pages or a shell's completions
     #[command(hide = true)]
-    Generate {
-        /// What to write
-        what: generate::What,
-    },
+    Generate(generate::Arguments),
     /// Check a configuration and tell every fault
     CheckConfig(ConfigFile),
 }
@@ -84,7 +81,7 @@ pub fn run() -> Result<(), Failure> {
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Warm(arguments) => warm::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
-        Command::Generate { what } => generate::run(what),
+        Command::Generate(arguments) => generate::run(&arguments),
         Command::CheckConfig(arguments) => check_config::run(&arguments),
     }
 }

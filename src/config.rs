@@ -184,6 +184,7 @@ impl Config {
             },
             cache,
             build_memory: build_memory.0,
+            board: self.board.machine(),
             meanwhile,
         }
     }

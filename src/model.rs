@@ -11,6 +11,7 @@ mod graph;
 mod invariance;
 mod library;
 mod manifest;
+mod nodes;
 mod onnxruntime;
 mod predictor;
 mod providers;
@@ -18,6 +19,8 @@ mod scheduler_config;
 mod signature;
 
 use std::path::{Path, PathBuf};
+
+use crate::board::Board;
 
 pub use bundle::{Bundle, BundleError};
 pub use graph::{Axis, Element, Graph, Port};
@@ -61,6 +64,8 @@ pub struct EngineOptions {
     pub cache: PathBuf,
     /// An engine is built only where so many bytes of memory are free.
     pub build_memory: u64,
+    /// The machine, whose free memory and device count.
+    pub board: Board,
     /// The provider that serves while the first one's engine is built; none: nothing serves.
     pub meanwhile: Option<Provider>,
 }
@@ -93,6 +98,7 @@ impl Default for EngineOptions {
             provider: ProviderOptions::default(),
             cache: PathBuf::from("/var/cache/denoised"),
             build_memory: 1 << 30,
+            board: Board::default(),
             meanwhile: None,
         }
     }

@@ -84,13 +84,15 @@ pub async fn run(config: &Config, mut signals: Signals) -> Result<(), ServiceErr
         keep_s: config.spool.keep_s.0,
         ledger: done.clone(),
     };
-    let Some((spool, unfinished)) = open_spool(spooled, &link, &mut signals.stop).await? else {
+    let mut notifier = Notifier::new();
+    let Some((spool, unfinished)) = open_spool(spooled, &link, &mut notifier, &mut signals.stop).await?
+    else {
         return Ok(());
     };
     let worker = Worker::start(config, unfinished.len());
     let mut service = Service {
         physician: Physician::of(worker.pulse.clone()),
-        notifier: Notifier::new(),
+        notifier,
         machine: config.board.machine(),
         worker,
         link,
@@ -114,12 +116,17 @@ pub async fn run(config: &Config, mut signals: Signals) -> Result<(), ServiceErr
 async fn open_spool(
     settings: spool::Settings,
     link: &Link,
+    notifier: &mut Notifier,
     stop: &mut watch::Receiver<bool>,
 ) -> Result<Option<(Spool, Vec<AcceptedJob>)>, ServiceError> {
     loop {
         match Spool::open(settings.clone(), link.asks.clone()) {
             Ok(opened) => return Ok(Some(opened)),
-            Err(full @ SpoolError::Full { .. }) => log::error!("{full}"),
+            Err(full @ SpoolError::Full { .. }) => {
+                log::error!("{full}");
+                notifier.status("waiting for room on the disk".to_owned());
+                notifier.go_on(true);
+            }
             Err(error) => return Err(error.into()),
         }
         tokio::select! {

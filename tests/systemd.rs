@@ -3,13 +3,13 @@
 
 mod common;
 
-use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use common::manager::Manager;
 use common::program::{Broker, Daemon, PATIENCE, Subscriber, configuration, onnxruntime, publish};
+use common::small_disk::SmallDisk;
 use common::{golden, repository};
-use tempfile::TempDir;
 
 /// What systemd-analyze says of the unit, with a program that is there in place of the daemon.
 fn analyze(arguments: &[&str]) -> (bool, String) {
@@ -63,49 +63,6 @@ fn hashed(user: &str, password: &str) -> String {
     std::fs::read_to_string(file.path()).unwrap()
 }
 
-/// A service manager's end of the line.
-struct Manager {
-    socket: UnixDatagram,
-    directory: TempDir,
-}
-
-impl Manager {
-    fn start() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let socket = UnixDatagram::bind(directory.path().join("notify")).unwrap();
-        Self { socket, directory }
-    }
-
-    /// A daemon under it, that must say every two seconds that it lives.
-    fn daemon(&self, configuration: &str) -> Daemon {
-        let path = self.directory.path().join("notify");
-        let variables =
-            [("NOTIFY_SOCKET", path.display().to_string()), ("WATCHDOG_USEC", "2000000".to_owned())];
-        Daemon::with_variables(configuration, &variables)
-    }
-
-    /// The next lines that come within so long.
-    fn hear(&self, patience: Duration) -> Vec<String> {
-        self.socket.set_read_timeout(Some(patience)).unwrap();
-        let mut buffer = [0; 4096];
-        match self.socket.recv(&mut buffer) {
-            Ok(length) => String::from_utf8_lossy(&buffer[..length]).lines().map(str::to_owned).collect(),
-            Err(_) => Vec::new(),
-        }
-    }
-
-    /// All lines up to one that begins so.
-    fn until(&self, start: &str) -> Vec<String> {
-        let until = Instant::now() + PATIENCE;
-        let mut heard: Vec<String> = Vec::new();
-        while !heard.iter().any(|line| line.starts_with(start)) {
-            assert!(Instant::now() < until, "{start} was not told; what was: {heard:?}");
-            heard.extend(self.hear(Duration::from_secs(1)));
-        }
-        heard
-    }
-}
-
 #[test]
 fn ready_is_told_after_the_models_are_warm_and_stopping_at_the_end() {
     let (broker, manager) = (Broker::start(), Manager::start());
@@ -131,6 +88,19 @@ fn a_daemon_without_a_broker_is_ready_and_alive_all_the_same() {
     let _daemon = manager.daemon(&text);
     manager.until("READY=1");
     manager.until("WATCHDOG=1");
+}
+
+#[test]
+fn a_daemon_that_waits_for_room_on_its_disk_asks_for_more_time_to_start() {
+    let (broker, manager, disk) = (Broker::start(), Manager::start(), SmallDisk::of(4));
+    disk.fill();
+    let _daemon = manager.daemon_on(&configuration(&broker, "test", &[&golden("gaussian")], ""), disk.path());
+    manager.until("STATUS=waiting for room on the disk");
+    for _ in 0..2 {
+        manager.until("EXTEND_TIMEOUT_USEC=");
+    }
+    disk.free();
+    manager.until("READY=1");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! `denoised generate`: what packages carry besides the program, made from the command line itself.
 
 use std::io::Write;
+use std::path::PathBuf;
 
 use clap::CommandFactory;
 
@@ -9,7 +10,7 @@ use super::{Cli, Failure};
 /// What is written to stdout.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 pub(super) enum What {
-    /// The man page.
+    /// The man pages.
     Man,
     /// Completions for bash.
     Bash,
@@ -19,11 +20,24 @@ pub(super) enum What {
     Fish,
 }
 
-pub(super) fn run(what: What) -> Result<(), Failure> {
+/// What `generate` takes.
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// What to write
+    what: What,
+    /// Write the man pages of all commands into this directory, in place of the first to stdout
+    #[arg(long, value_name = "DIRECTORY")]
+    into: Option<PathBuf>,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mut command = Cli::command();
     let mut text = Vec::new();
-    let shell = match what {
+    let shell = match arguments.what {
         What::Man => {
+            if let Some(directory) = &arguments.into {
+                return Ok(clap_mangen::generate_to(command, directory)?);
+            }
             let man = clap_mangen::Man::new(command);
             man.render(&mut text)?;
             return Ok(std::io::stdout().write_all(&text)?);

@@ -19,19 +19,23 @@ pub(super) type Key = BTreeMap<&'static str, String>;
 pub(super) struct EngineCache {
     directory: PathBuf,
     key: Key,
+    /// Engines of the same model and provider that were built for something else.
+    outdated: Vec<PathBuf>,
     /// Whether a whole engine stands there already.
     pub(super) is_built: bool,
+    stays: bool,
 }
 
 const KEY: &str = "key.json";
 
 impl EngineCache {
-    /// The directory for a model's engine under `root`. Engines of this model and provider that
-    /// were built for something else are removed, aloud.
+    /// The directory for a model's engine under `root`. An engine of this model and provider that
+    /// was built for something else is told, and stays until the new one works.
     pub(super) fn open(root: &Path, model: &str, provider: Provider, key: Key) -> std::io::Result<Self> {
         let stem = format!("{model}-{provider}-");
         let directory = root.join(format!("{stem}{}", digest(&key)));
         std::fs::create_dir_all(root)?;
+        let mut outdated = Vec::new();
         for entry in std::fs::read_dir(root)? {
             let path = entry?.path();
             let ours = path.file_name().is_some_and(|name| is_engine_of(&name.to_string_lossy(), &stem));
@@ -40,7 +44,7 @@ impl EngineCache {
                     "the engine that {provider} built for {model} no longer fits ({}) and is built anew",
                     difference(&path, &key)
                 );
-                std::fs::remove_dir_all(&path)?;
+                outdated.push(path);
             }
         }
         let is_built = directory.join(KEY).is_file();
@@ -49,24 +53,43 @@ impl EngineCache {
             std::fs::remove_dir_all(&directory)?;
         }
         std::fs::create_dir_all(&directory)?;
-        Ok(Self { directory, key, is_built })
+        Ok(Self { directory, key, outdated, is_built, stays: is_built })
     }
 
     pub(super) fn path(&self) -> &Path {
         &self.directory
     }
 
-    /// The engine works: keep it.
-    pub(super) fn keep(&self) -> std::io::Result<()> {
-        let json = serde_json::to_vec_pretty(&self.key).unwrap_or_default();
-        std::fs::write(self.directory.join(KEY), json)
+    /// The engine is about to be used: unless it is then kept, no later start is to find it.
+    pub(super) fn doubt(&mut self) {
+        self.stays = false;
     }
 
-    /// The engine does not work: no later start is to find it.
-    pub(super) fn discard(&self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.directory) {
-            log::warn!("{}: {error}", self.directory.display());
+    /// The engine works: keep it, and none that was built for something else.
+    pub(super) fn keep(mut self) {
+        let json = serde_json::to_vec_pretty(&self.key).unwrap_or_default();
+        match std::fs::write(self.directory.join(KEY), json) {
+            Ok(()) => self.stays = true,
+            Err(error) => log::warn!(
+                "{}: the engine can't be kept ({error}), so the next start builds it again",
+                self.directory.display()
+            ),
         }
+        self.outdated.iter().for_each(|directory| remove(directory));
+    }
+}
+
+impl Drop for EngineCache {
+    fn drop(&mut self) {
+        if !self.stays {
+            remove(&self.directory);
+        }
+    }
+}
+
+fn remove(directory: &Path) {
+    if let Err(error) = std::fs::remove_dir_all(directory) {
+        log::warn!("{}: {error}", directory.display());
     }
 }
 
@@ -105,22 +128,42 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let open =
             |model: &str, key: Key| EngineCache::open(root.path(), model, Provider::TensorRt, key).unwrap();
-        let first = open("digits", key("a", "orin"));
-        assert!(!first.is_built);
-        std::fs::write(first.path().join("x.engine"), b"half").unwrap();
-        // Interrupted: what is there may be half an engine.
-        let again = open("digits", key("a", "orin"));
-        assert!(!again.is_built && !again.path().join("x.engine").exists());
-        std::fs::write(again.path().join("x.engine"), b"whole").unwrap();
-        again.keep().unwrap();
+        let build = |model: &str, key: Key| {
+            let cache = open(model, key);
+            assert!(!cache.is_built && !cache.path().join("x.engine").exists());
+            std::fs::write(cache.path().join("x.engine"), b"whole").unwrap();
+            let path = cache.path().to_owned();
+            cache.keep();
+            path
+        };
+        // A build that fails, or a provider that can't be registered, leaves nothing.
+        let failed = open("digits", key("a", "orin"));
+        std::fs::write(failed.path().join("x.engine"), b"half").unwrap();
+        let path = failed.path().to_owned();
+        drop(failed);
+        assert!(!path.exists());
+        // An interrupted one leaves what may be half an engine.
+        std::fs::create_dir(&path).unwrap();
+        std::fs::write(path.join("x.engine"), b"half").unwrap();
+        build("digits", key("a", "orin"));
         // A model whose name begins alike is another one.
-        open("digits-tensorrt", key("b", "orin")).keep().unwrap();
-        let third = open("digits", key("a", "orin"));
-        assert!(third.is_built && third.path().join("x.engine").exists());
-        assert_eq!(difference(third.path(), &key("c", "orin")), "another graph");
-        assert_eq!(difference(third.path(), &key("c", "thor")), "another device, another graph");
-        let other = open("digits", key("c", "orin"));
-        assert!(!other.is_built && !third.path().exists());
-        assert!(open("digits-tensorrt", key("b", "orin")).is_built);
+        build("digits-tensorrt", key("b", "orin"));
+        let again = open("digits", key("a", "orin"));
+        assert!(again.is_built && again.path().join("x.engine").exists());
+        assert_eq!(difference(again.path(), &key("c", "orin")), "another graph");
+        assert_eq!(difference(again.path(), &key("c", "thor")), "another device, another graph");
+        // Opened and not used, as where a library is missing, it stays.
+        drop(again);
+        assert!(open("digits", key("a", "orin")).is_built);
+        // Until another one works, it stays too.
+        drop(open("digits", key("c", "orin")));
+        assert!(path.exists());
+        build("digits", key("c", "orin"));
+        assert!(!path.exists() && open("digits-tensorrt", key("b", "orin")).is_built);
+        // Used without success, it goes.
+        let mut bad = open("digits", key("c", "orin"));
+        bad.doubt();
+        drop(bad);
+        assert!(!open("digits", key("c", "orin")).is_built);
     }
 }

@@ -25,7 +25,8 @@ pub struct Origin {
 pub struct Share {
     /// The provider.
     pub provider: String,
-    /// The nodes that it ran, as they were after fusing; an engine of the provider's own counts as one.
+    /// The nodes that it ran, as they were after fusing; of a provider that builds an engine of its
+    /// own, the graph's nodes that no other ran.
     pub nodes: usize,
     /// Its share of the time of all nodes, in percent.
     pub percent: f64,

@@ -30,6 +30,8 @@ pub(super) enum Command {
     Cancel(String),
     /// Let the same model on another provider take over.
     Succeed(Box<Model>),
+    /// The provider that is required can't take over, for this reason.
+    GiveUp(String),
 }
 
 /// News of a job.

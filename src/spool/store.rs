@@ -109,13 +109,7 @@ impl Store {
         std::fs::create_dir_all(directory)
             .map_err(|error| SpoolError::Directory { path: directory.to_owned(), error })?;
         let path = directory.join(FILE);
-        match Self::open_file(&path, max_bytes, keep_s, ledger) {
-            Ok(store) => Ok(store),
-            Err(Trouble::InUse) => Err(SpoolError::InUse(path)),
-            Err(Trouble::Refused(error)) if error.kind() == ErrorKind::StorageFull => {
-                Err(SpoolError::Full { path, error })
-            }
-            Err(Trouble::Refused(error)) => Err(SpoolError::Directory { path, error }),
+        match Self::open_or_create(&path, max_bytes, keep_s, ledger) {
             Err(Trouble::Foreign(reason)) => {
                 let aside = directory.join(format!("{FILE}.set-aside-{}", now()));
                 log::error!(
@@ -125,10 +119,22 @@ impl Store {
                 );
                 std::fs::rename(&path, &aside)
                     .map_err(|error| SpoolError::Directory { path: path.clone(), error })?;
-                let again = Self::open_file(&path, max_bytes, keep_s, ledger);
-                again.map_err(|trouble| SpoolError::Io { path, error: trouble.to_string() })
+                let again = Self::open_or_create(&path, max_bytes, keep_s, ledger);
+                again.map_err(|trouble| trouble.at(&path))
             }
+            opened => opened.map_err(|trouble| trouble.at(&path)),
         }
+    }
+
+    fn open_or_create(path: &Path, max_bytes: u64, keep_s: u64, ledger: &Ledger) -> Result<Self, Trouble> {
+        let is_new = !path.exists();
+        let opened = Self::open_file(path, max_bytes, keep_s, ledger);
+        if is_new && matches!(&opened, Err(Trouble::Refused(error)) if error.kind() == ErrorKind::StorageFull)
+        {
+            // What could not be written to its end is no spool, and would be taken for a foreign file.
+            let _ = std::fs::remove_file(path);
+        }
+        opened
     }
 
     fn open_file(path: &Path, max_bytes: u64, keep_s: u64, ledger: &Ledger) -> Result<Self, Trouble> {
@@ -268,14 +274,16 @@ impl Trouble {
             other => Self::Foreign(other.to_string()),
         }
     }
-}
 
-impl std::fmt::Display for Trouble {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    fn at(self, path: &Path) -> SpoolError {
+        let path = path.to_owned();
         match self {
-            Self::InUse => f.write_str("in use"),
-            Self::Refused(error) => error.fmt(f),
-            Self::Foreign(reason) => f.write_str(reason),
+            Self::InUse => SpoolError::InUse(path),
+            Self::Refused(error) if error.kind() == ErrorKind::StorageFull => {
+                SpoolError::Full { path, error }
+            }
+            Self::Refused(error) => SpoolError::Directory { path, error },
+            Self::Foreign(error) => SpoolError::Io { path, error },
         }
     }
 }

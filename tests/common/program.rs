@@ -214,7 +214,8 @@ impl Daemon {
         Self::launch(configuration, spool, &[])
     }
 
-    fn launch(configuration: &str, spool: &Path, variables: &[(&str, String)]) -> Self {
+    /// All of it.
+    pub fn launch(configuration: &str, spool: &Path, variables: &[(&str, String)]) -> Self {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         std::io::Write::write_all(&mut file, configuration.as_bytes()).unwrap();
         let (_, path) = file.keep().unwrap();

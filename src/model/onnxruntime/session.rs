@@ -7,10 +7,10 @@ use ort::session::Session;
 use ort::session::builder::GraphOptimizationLevel;
 
 use super::{ENGINE, OnnxRuntime, WAY_OUT, proof};
-use crate::board::Board;
 use crate::model::bundle::Bundle;
 use crate::model::engine_cache::{EngineCache, Key};
 use crate::model::library::Runtime;
+use crate::model::nodes;
 use crate::model::predictor::{Predictor, Refused};
 use crate::model::providers::{Policy, Provider, ProviderOptions, Shapes};
 use crate::model::signature::{Signature, SignatureError};
@@ -93,7 +93,7 @@ fn attempt(
         }
         _ => None,
     };
-    let cache = provider
+    let mut cache = provider
         .builds_engines()
         .then(|| cache(runtime, bundle, options, provider, shapes.as_ref()))
         .flatten();
@@ -113,16 +113,18 @@ fn attempt(
     } else {
         None
     };
+    if let Some(cache) = &mut cache {
+        // From here on what goes wrong may be the kept engine's fault.
+        cache.doubt();
+    }
     let proven = builder.commit_from_file(&bundle.graph).map_err(Failure::from).and_then(|session| {
         on(Stage::Warming);
         let opened = OnnxRuntime::new(session, runtime, bundle, options, provider);
         proven(opened.map_err(Failure::Signature)?, bundle, provider)
     });
     drop(still);
-    match (&proven, &cache) {
-        (Ok(_), Some(cache)) => cache.keep()?,
-        (Err(_), Some(cache)) => cache.discard(),
-        (_, None) => {}
+    if let (Ok(_), Some(cache)) = (&proven, cache) {
+        cache.keep();
     }
     proven
 }
@@ -136,7 +138,8 @@ fn proven(mut opened: OnnxRuntime, bundle: &Bundle, provider: Provider) -> Resul
         warm_up(bundle, &mut opened, size)?;
     }
     let profile = opened.session.end_profiling()?;
-    opened.origin.ran = proof::shares(Path::new(&profile))?;
+    let graph = if provider.builds_engines() { nodes::names(&bundle.graph)? } else { Vec::new() };
+    opened.origin.ran = proof::shares(Path::new(&profile), &graph)?;
     if opened.origin.ran.iter().any(|share| share.provider == opened.origin.provider) {
         return Ok(opened);
     }
@@ -160,7 +163,7 @@ fn cache(
     provider: Provider,
     shapes: Option<&Shapes>,
 ) -> Option<EngineCache> {
-    let board = Board::default();
+    let board = &options.board;
     let ProviderOptions { tensorrt, openvino, .. } = &options.provider;
     let (chosen, library) = match provider {
         Provider::TensorRt => (serde_json::to_string(tensorrt), "libnvinfer.so"),
@@ -189,7 +192,7 @@ fn cache(
 }
 
 fn enough_memory(options: &EngineOptions) -> Result<(), Failure> {
-    match Board::default().available_memory() {
+    match options.board.available_memory() {
         Some(free) if free < options.build_memory => Err(Failure::Provider(format!(
             "building its engine may take {} MiB ([engine] build_memory) and {} MiB are free; close what else \
              runs, or build with `denoised warm` while the daemon is stopped",

@@ -93,7 +93,7 @@ impl Evaluator {
         let paces = pipelines.iter().map(|_| Pace::default()).collect();
         let mut evaluator = Self { pipelines, paces, commands, out, governor, looked: None };
         let later = models.iter().filter(|(_, engine)| engine.meanwhile().is_some());
-        later.for_each(|(path, engine)| build(path, engine, builders.clone(), evaluator.out.to.clone()));
+        later.for_each(|(path, engine)| build(path, engine, builders.clone()));
         while evaluator.out.listened_to && evaluator.obey_all() {
             evaluator.out.pulse.beat();
             evaluator.change_over();
@@ -146,6 +146,7 @@ impl Evaluator {
                     self.change_over();
                 }
             }
+            Command::GiveUp(reason) => self.out.tell(Tidings::Unable(reason)),
             Command::Cancel(id) => {
                 let out = &mut self.out;
                 let _ = self.pipelines.iter_mut().any(|p| p.cancel(&id, &mut |event| out.pass(event)));
@@ -190,27 +191,19 @@ impl Evaluator {
 }
 
 /// Load a model on its own providers, on a thread of its own, and hand it over.
-fn build(
-    path: &Path,
-    engine: &EngineOptions,
-    commands: mpsc::WeakSender<Command>,
-    out: blocking::SyncSender<Raw>,
-) {
+fn build(path: &Path, engine: &EngineOptions, commands: mpsc::WeakSender<Command>) {
     let (path, engine) = (path.to_owned(), engine.clone());
     let spawned = std::thread::Builder::new().name("build".to_owned()).spawn(move || {
         let meanwhile = engine.meanwhile.map(|provider| provider.to_string()).unwrap_or_default();
-        match Model::load(&path, &engine) {
-            Ok(model) if model.predictor.origin().provider == meanwhile => {}
-            Ok(model) => {
-                if let Some(commands) = commands.upgrade() {
-                    // A worker that has ended needs no model.
-                    let _ = commands.blocking_send(Command::Succeed(Box::new(model)));
-                }
-            }
-            Err(error) if engine.policy == Policy::Required => {
-                let _ = out.send(Raw::Tidings(Tidings::Unable(error.to_string())));
-            }
-            Err(error) => log::warn!("{meanwhile} goes on to serve: {error}"),
+        let command = match Model::load(&path, &engine) {
+            Ok(model) if model.predictor.origin().provider == meanwhile => return,
+            Ok(model) => Command::Succeed(Box::new(model)),
+            Err(error) if engine.policy == Policy::Required => Command::GiveUp(error.to_string()),
+            Err(error) => return log::warn!("{meanwhile} goes on to serve: {error}"),
+        };
+        if let Some(commands) = commands.upgrade() {
+            // A worker that has ended needs neither.
+            let _ = commands.blocking_send(command);
         }
     });
     if let Err(error) = spawned {
