@@ -11,25 +11,34 @@ mod graph;
 mod invariance;
 mod library;
 mod manifest;
+mod network;
 mod nodes;
 mod onnxruntime;
+mod opening;
+mod parts;
 mod predictor;
 mod providers;
 mod scheduler_config;
+mod session;
 mod signature;
 
 use std::path::{Path, PathBuf};
 
 use crate::board::Board;
 
+use network::{Network, NetworkPurpose};
+use opening::{Opened, Source};
+
 pub use bundle::{Bundle, BundleError};
 pub use graph::{Axis, Element, Graph, Port};
 pub use invariance::{BatchDependence, batch_dependence};
 pub use manifest::{Condition, Manifest, SampleKind};
+pub use parts::Shelf;
 pub use predictor::{Batch, EvaluationError, Origin, Predictor, Refused, Share};
 pub use providers::{Cuda, OpenVino, Policy, Provider, ProviderOptions, TensorRt};
 pub use scheduler_config::{ConfigError, SchedulerConfig};
-pub use signature::{Signature, SignatureError, TimeInput, TimeShape};
+pub use session::Tensor;
+pub use signature::{Role, Signature, SignatureError, TensorInput, TimeInput, TimeShape};
 
 /// Which engine serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize, clap::ValueEnum)]
@@ -179,11 +188,12 @@ impl Model {
     /// Load the bundle in a directory and evaluate its network once, to learn its output's size
     /// and that it works.
     pub fn load(directory: &Path, options: &EngineOptions) -> Result<Self, ModelError> {
-        Self::load_telling(directory, options, &mut |_| {})
+        Self::load_onto(&Shelf::default(), directory, options, &mut |_| {})
     }
 
-    /// The same, telling what it is at.
-    pub fn load_telling(
+    /// The same with its graphs among those of other models, telling what it is at.
+    pub fn load_onto(
+        shelf: &Shelf,
         directory: &Path,
         options: &EngineOptions,
         on: &mut dyn FnMut(Stage),
@@ -191,11 +201,9 @@ impl Model {
         let began = std::time::Instant::now();
         on(Stage::Warming);
         let bundle = Bundle::open(directory)?;
-        let mut predictor = open(&bundle, options, on)?;
-        let smallest = predictor.signature().smallest_batch();
-        let warmed = warm_up(&bundle, predictor.as_mut(), smallest);
-        let outputs_per_value =
-            warmed.map_err(|error| ModelError::Warmup { graph: bundle.graph.clone(), error })?;
+        let mut predictor = open_network(&bundle, options, shelf, on)?;
+        let outputs_per_value = outputs_per_value(&bundle, predictor.as_mut())
+            .map_err(|error| ModelError::Warmup { graph: bundle.graph.clone(), error })?;
         let origin = predictor.origin();
         log::info!(
             "model {} runs on {} {} with {}, after {} ms",
@@ -212,34 +220,43 @@ impl Model {
     }
 }
 
-fn open(
+/// Open the bundle's network, now and whenever it was closed for want of memory.
+fn open_network(
     bundle: &Bundle,
     options: &EngineOptions,
+    shelf: &Shelf,
     on: &mut dyn FnMut(Stage),
 ) -> Result<Box<dyn Predictor>, ModelError> {
-    let runtime = match options.kind {
-        EngineKind::Embedded => None,
-        EngineKind::OnnxRuntime => Some(library::required(options.library.as_deref())?),
-        EngineKind::Auto => library::if_present(options.library.as_deref())?,
+    let purpose = NetworkPurpose { bundle, largest_batch: options.batch };
+    let source =
+        |purpose| Source { name: bundle.name.clone(), graph: &bundle.graph, sha256: &bundle.sha256, purpose };
+    let Opened { session, origin } = opening::open(&source(&purpose), options, on)?;
+    let signature = purpose
+        .signature(session.graph())
+        .map_err(|error| ModelError::Signature { graph: bundle.graph.clone(), error })?;
+    let again = {
+        let (bundle, options) = (bundle.clone(), options.clone());
+        move || {
+            let purpose = NetworkPurpose { bundle: &bundle, largest_batch: options.batch };
+            let (name, sha256) = (bundle.name.clone(), bundle.sha256.as_str());
+            let source = Source { name, graph: &bundle.graph, sha256, purpose: &purpose };
+            opening::open(&source, &options, &mut |_| {}).map(|opened| opened.session)
+        }
     };
-    Ok(match runtime {
-        Some(runtime) => Box::new(onnxruntime::open(&runtime, bundle, options, on)?),
-        None => Box::new(embedded::Embedded::open(bundle, options.batch)?),
-    })
+    let part = shelf.put(bundle.name.clone(), &bundle.graph, Some(session), Box::new(again));
+    Ok(Box::new(Network { part, signature, origin }))
 }
 
-/// Evaluate the network for so many samples; tells what it gives for each value of a sample.
-fn warm_up(bundle: &Bundle, predictor: &mut dyn Predictor, samples: usize) -> Result<usize, EvaluationError> {
-    let len = predictor.signature().sample_len();
-    let mut batch = Batch::default();
-    for _ in 0..samples {
-        batch.push(|x| x.extend(std::iter::repeat_n(0.0, len)), 0.0, 0, &bundle.manifest);
-    }
+/// Evaluate the network once, to learn what it gives for each value of a sample.
+fn outputs_per_value(bundle: &Bundle, predictor: &mut dyn Predictor) -> Result<usize, EvaluationError> {
+    let signature = predictor.signature();
+    let (len, samples) = (signature.sample_len(), signature.smallest_batch());
+    let batch = network::neutral(signature, bundle, samples);
     let mut output = Vec::new();
     predictor.evaluate(&batch, &mut output)?;
     match output.len() {
-        n if n == batch.len() * len => Ok(1),
-        n if n == batch.len() * 2 * len => Ok(2),
-        n => Err(EvaluationError::OutputLength { expected: batch.len() * len, found: n }),
+        n if n == samples * len => Ok(1),
+        n if n == samples * 2 * len => Ok(2),
+        n => Err(EvaluationError::OutputLength { expected: samples * len, found: n }),
     }
 }

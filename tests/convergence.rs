@@ -7,7 +7,7 @@ mod common;
 use common::exact::{DEVIATION, Gaussian, MEAN, predict};
 use denoised::diffusion::noise::Generator;
 use denoised::diffusion::prediction::PredictionType;
-use denoised::diffusion::sampler::{self, Options, Sampler};
+use denoised::diffusion::sampler::{self, Beginning, Options, Sampler};
 use denoised::diffusion::schedule::{NoiseSchedule, ScheduleDefaults};
 use denoised::diffusion::settings::{Settings, Value};
 use denoised::diffusion::trajectory::Turn;
@@ -50,7 +50,8 @@ fn walk(
     network: &Network,
 ) -> (f64, Vec<f32>) {
     let len = initial.len() * sampler.outputs_per_value();
-    let mut walk = sampler::begin(sampler.clone(), initial, Generator::Torch.seeded(seed), len);
+    let mut walk =
+        sampler::begin(sampler.clone(), Beginning::at_noise(initial), Generator::Torch.seeded(seed), len);
     let mut first = None;
     loop {
         match walk.poll() {

@@ -10,7 +10,7 @@ use common::exact::{Gaussian, posterior, predict};
 use common::{golden, largest_difference, read_json};
 use denoised::diffusion::noise::{Generator, Noise, Recorded};
 use denoised::diffusion::prediction::PredictionType;
-use denoised::diffusion::sampler::{self, Options, Sampler};
+use denoised::diffusion::sampler::{self, Beginning, Options, Sampler};
 use denoised::diffusion::schedule::{NoiseSchedule, ScheduleDefaults, ZeroSnr};
 use denoised::diffusion::settings::{Settings, Value};
 use denoised::diffusion::trajectory::Turn;
@@ -125,8 +125,12 @@ fn run(built: &std::sync::Arc<dyn Sampler>, case: &Json, initial: &[f32], draws:
     let net = network_of(scheduler["_class_name"].as_str().unwrap(), scheduler);
     let (noise, missing) = Recorded::new(draws);
     let output_len = initial.len() * built.outputs_per_value();
-    let mut trajectory =
-        sampler::begin(built.clone(), initial.to_vec(), Box::new(noise) as Noise, output_len);
+    let mut trajectory = sampler::begin(
+        built.clone(),
+        Beginning::at_noise(initial.to_vec()),
+        Box::new(noise) as Noise,
+        output_len,
+    );
     let (mut inputs, mut times) = (Vec::new(), Vec::new());
     loop {
         match trajectory.poll() {

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::manager::Manager;
-use common::program::{Broker, Daemon, PATIENCE, Subscriber, configuration, onnxruntime, publish};
+use common::program::{Broker, Daemon, Subscriber, configuration, onnxruntime, publish};
 use common::small_disk::SmallDisk;
 use common::{golden, repository};
 

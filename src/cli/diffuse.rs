@@ -10,7 +10,7 @@ use super::Failure;
 use crate::diffusion::noise::Generator;
 use crate::diffusion::prediction::PredictionType;
 use crate::diffusion::process::q_sample;
-use crate::diffusion::sampler::{self, Options, Time};
+use crate::diffusion::sampler::{self, Beginning, Options, Time};
 use crate::diffusion::schedule::{Level, NoiseSchedule, ScheduleDefaults, ZeroSnr};
 use crate::diffusion::trajectory::Turn;
 use crate::image::{self as pictures, ImageError};
@@ -212,7 +212,8 @@ impl Figure {
         let mut noise = Generator::Torch.seeded(self.seed);
         let mut initial = vec![0.0; len];
         noise.fill(&mut initial);
-        let mut walk = sampler::begin(sampler, initial, noise, len * self.model.outputs_per_value);
+        let mut walk =
+            sampler::begin(sampler, Beginning::at_noise(initial), noise, len * self.model.outputs_per_value);
         loop {
             match walk.poll() {
                 Turn::Done(sample) => return Ok(sample),

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::{ConfigFile, Failure};
-use crate::model::{Model, Stage};
+use crate::model::{Model, Shelf, Stage};
 
 pub(super) fn run(file: &ConfigFile) -> Result<(), Failure> {
     let config = super::configuration(file.config.as_deref())?;
@@ -11,7 +11,7 @@ pub(super) fn run(file: &ConfigFile) -> Result<(), Failure> {
     for path in &config.models.paths {
         let began = Instant::now();
         let mut builds = false;
-        let model = Model::load_telling(path, &config.engine_of(path), &mut |stage| {
+        let model = Model::load_onto(&Shelf::default(), path, &config.engine_of(path), &mut |stage| {
             builds |= stage == Stage::BuildingEngine;
         })?;
         let origin = model.predictor.origin();

@@ -13,9 +13,10 @@ mod walk;
 use std::sync::Arc;
 
 use super::noise::Noise;
-use super::trajectory::Trajectory;
+use super::schedule::Level;
+use super::trajectory::{Keep, Trajectory};
 
-pub use family::{Build, Family, Implied, Known, Options, Preset, Sampler, SamplerError, Time};
+pub use family::{Build, Family, Implied, Known, Options, Part, Preset, Sampler, SamplerError, Time};
 pub use name::{Choice, by_class, by_name, names, suffixes};
 
 /// Declares each family's file and lists what it holds.
@@ -51,18 +52,41 @@ families! {
     reverse_process: FAMILY;
 }
 
-/// Begin a walk at `initial`: standard normal noise, scaled here by the sampler's initial sigma.
-///
-/// `output_len` is the length of the network's output for one sample.
-pub fn begin(
-    sampler: Arc<dyn Sampler>,
-    mut initial: Vec<f32>,
-    noise: Noise,
-    output_len: usize,
-) -> Trajectory {
-    let sigma = sampler.initial_sigma() as f32;
-    for x in &mut initial {
-        *x *= sigma;
+/// Where a walk begins.
+#[derive(Debug, Clone, Default)]
+pub struct Beginning {
+    /// Standard normal noise.
+    pub noise: Vec<f32>,
+    /// The sample from which the walk begins, where it does not begin at noise alone.
+    pub image: Option<Vec<f32>>,
+    /// What is kept of a sample on the way.
+    pub keep: Option<Arc<Known>>,
+}
+
+impl Beginning {
+    /// At noise alone.
+    pub fn at_noise(noise: Vec<f32>) -> Self {
+        Self { noise, ..Self::default() }
     }
-    Trajectory::begin(output_len, |net| sampler.walk(initial, noise, net))
+}
+
+/// Begin a walk at noise, scaled here by the sampler's initial sigma, or at an image, brought here to
+/// the level of its first step.
+///
+/// `noise` is what is drawn on the way; `output_len` is the length of the network's output for one
+/// sample.
+pub fn begin(sampler: Arc<dyn Sampler>, at: Beginning, noise: Noise, output_len: usize) -> Trajectory {
+    let keep = at.keep.map(|known| Keep { known, noise: at.noise.clone() });
+    let mut x = at.noise;
+    match (at.image, sampler.start()) {
+        (Some(image), Some(Level { alpha, sigma })) => {
+            let (alpha, sigma) = (alpha as f32, sigma as f32);
+            x.iter_mut().zip(&image).for_each(|(x, x0)| *x = alpha * x0 + sigma * *x);
+        }
+        _ => {
+            let sigma = sampler.initial_sigma() as f32;
+            x.iter_mut().for_each(|x| *x *= sigma);
+        }
+    }
+    Trajectory::begin(output_len, keep, |net| sampler.walk(x, noise, net))
 }

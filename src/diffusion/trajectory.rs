@@ -5,14 +5,40 @@
 //! asks, evaluates many of them together, and posts each answer. The compiler cuts the sampler
 //! into the states between two evaluations, so any sampler rides in one batch with any other.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+
+use super::sampler::Known;
+use super::schedule::Level;
 
 /// A sampler's future: the finished sample.
 pub type Walk = Pin<Box<dyn Future<Output = Vec<f32>>>>;
+
+/// A sample of which a part is kept while the rest is drawn: at every level that the walk reaches,
+/// that part is replaced by the forward process of what is known, with always the same noise
+/// (Song et al. 2021, appendix I.2, in the form that latent diffusion's pipelines have).
+#[derive(Debug, Clone)]
+pub struct Keep {
+    /// What is known, and where.
+    pub known: Arc<Known>,
+    /// Its noise.
+    pub noise: Vec<f32>,
+}
+
+impl Keep {
+    /// Replace the known part of a state at a level.
+    pub fn apply(&self, x: &mut [f32], level: Level) {
+        let (alpha, sigma) = (level.alpha as f32, level.sigma as f32);
+        let known = self.known.sample.iter().zip(&self.known.mask).zip(&self.noise);
+        for (x, ((x0, kept), z)) in x.iter_mut().zip(known) {
+            *x = (1.0 - kept) * *x + kept * (alpha * x0 + sigma * z);
+        }
+    }
+}
 
 #[derive(Debug, Default)]
 struct Mailbox {
@@ -38,9 +64,19 @@ enum Letter {
 pub struct Net {
     mailbox: Rc<RefCell<Mailbox>>,
     output_len: usize,
+    keep: Option<Rc<Keep>>,
+    begun: Rc<Cell<bool>>,
 }
 
 impl Net {
+    /// Before an evaluation at a level: replace what is known, but at the walk's very start, which
+    /// its owner made.
+    pub fn keep(&self, x: &mut [f32], level: Level) {
+        if let Some(keep) = self.keep.as_ref().filter(|_| self.begun.replace(true)) {
+            keep.apply(x, level);
+        }
+    }
+
     /// A buffer of the size of the network's output, which is twice the sample's where the
     /// network also predicts variances.
     pub fn output_buffer(&self) -> Vec<f32> {
@@ -96,6 +132,7 @@ pub enum Turn {
 /// One image's walk from noise to sample.
 pub struct Trajectory {
     walk: Walk,
+    keep: Option<Rc<Keep>>,
     mailbox: Rc<RefCell<Mailbox>>,
 }
 
@@ -106,18 +143,25 @@ impl std::fmt::Debug for Trajectory {
 }
 
 impl Trajectory {
-    /// Begin a sampler's walk; `output_len` is the length of the network's output for one sample.
-    pub fn begin(output_len: usize, walk: impl FnOnce(Net) -> Walk) -> Self {
+    /// Begin a sampler's walk, on which a part may be kept; `output_len` is the length of the network's output for one sample.
+    pub fn begin(output_len: usize, keep: Option<Keep>, walk: impl FnOnce(Net) -> Walk) -> Self {
         let mailbox = Mailbox { output: vec![0.0; output_len], ..Mailbox::default() };
         let mailbox = Rc::new(RefCell::new(mailbox));
-        let net = Net { mailbox: Rc::clone(&mailbox), output_len };
-        Self { walk: walk(net), mailbox }
+        let keep = keep.map(Rc::new);
+        let begun = Rc::default();
+        let net = Net { mailbox: Rc::clone(&mailbox), output_len, keep: keep.clone(), begun };
+        Self { walk: walk(net), mailbox, keep }
     }
 
     /// Let the sampler run up to its next evaluation or its end.
     pub fn poll(&mut self) -> Turn {
         match self.walk.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(sample) => Turn::Done(sample),
+            Poll::Ready(mut sample) => {
+                if let Some(keep) = &self.keep {
+                    keep.apply(&mut sample, Level { alpha: 1.0, sigma: 0.0 });
+                }
+                Turn::Done(sample)
+            }
             Poll::Pending => Turn::Waiting,
         }
     }

@@ -30,6 +30,7 @@ impl Request {
             steps: in_range("steps", self.steps, limits.steps, || default_steps(model))?,
             eta: self.eta,
             known: self.known.clone(),
+            part: Default::default(),
         };
         let (sampler_name, sampler) = self.build_sampler(model, &options)?;
         let class = self.check_class(model)?;

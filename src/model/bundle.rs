@@ -111,6 +111,7 @@ impl Bundle {
                     SampleSize::Square(n) => (n, n),
                     SampleSize::Rectangle([h, w]) => (h, w),
                 }),
+                own_channels: None,
             },
             class_embeddings: network.num_class_embeds,
         })

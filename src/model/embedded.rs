@@ -1,13 +1,14 @@
 //! The embedded engine, rten: pure Rust, nothing to install.
 
+use std::path::Path;
+
 use rten::{DataType, Dimension, ModelOptions, NodeId, Value, ValueOrView, ValueType, ValueView};
 use rten_tensor::prelude::*;
 
 use super::ModelError;
-use super::bundle::Bundle;
 use super::graph::{Axis, Element, Graph, Port};
-use super::predictor::{Batch, EvaluationError, Origin, Predictor};
-use super::signature::{Signature, TimeShape};
+use super::predictor::{EvaluationError, Origin};
+use super::session::{Column, Input, Session};
 
 const ENGINE: &str = "embedded";
 const WAY_OUT: &str = "The embedded engine lacks some operators: install ONNX Runtime and name \
@@ -16,54 +17,29 @@ const WAY_OUT: &str = "The embedded engine lacks some operators: install ONNX Ru
 /// A graph opened by rten.
 pub(super) struct Embedded {
     model: rten::Model,
-    inputs: Inputs,
-    output: NodeId,
-    signature: Signature,
-    origin: Origin,
-    integers: Vec<i32>,
-    floats: Vec<f32>,
-}
-
-#[derive(Debug)]
-struct Inputs {
-    sample: NodeId,
-    time: NodeId,
-    class: Option<NodeId>,
-    conditions: Vec<NodeId>,
+    graph: Graph,
+    columns: Vec<Column>,
 }
 
 impl Embedded {
-    pub(super) fn open(bundle: &Bundle, largest_batch: usize) -> Result<Self, ModelError> {
-        let load_error = |reason: String| ModelError::Load {
-            engine: ENGINE,
-            graph: bundle.graph.clone(),
-            reason,
-            way_out: WAY_OUT,
-        };
+    pub(super) fn open(graph: &Path) -> Result<Self, ModelError> {
         let mut options = ModelOptions::with_all_ops();
         options.prepack_weights(true);
-        let model = options.load_file(&bundle.graph).map_err(|error| load_error(error.to_string()))?;
+        let model = options.load_file(graph).map_err(|error| ModelError::Load {
+            engine: ENGINE,
+            graph: graph.to_owned(),
+            reason: error.to_string(),
+            way_out: WAY_OUT,
+        })?;
         let graph =
             Graph { inputs: ports(&model, model.input_ids()), outputs: ports(&model, model.output_ids()) };
-        let signature = Signature::resolve(&graph, &bundle.manifest, bundle.network, largest_batch)
-            .map_err(|error| ModelError::Signature { graph: bundle.graph.clone(), error })?;
-        let node = |name: &str| model.node_id(name).map_err(|error| load_error(error.to_string()));
-        let class = signature.class.as_ref();
-        let inputs = Inputs {
-            sample: node(&signature.sample)?,
-            time: node(&signature.time.name)?,
-            class: class.map(|(name, _)| node(name)).transpose()?,
-            conditions: signature.conditions.iter().map(|(name, _)| node(name)).collect::<Result<_, _>>()?,
-        };
-        Ok(Self {
-            output: node(&signature.output)?,
-            inputs,
-            model,
-            signature,
-            origin: Origin::new(ENGINE, "rten 0.27".to_owned(), "cpu".to_owned()),
-            integers: Vec::new(),
-            floats: Vec::new(),
-        })
+        let columns = graph.inputs.iter().map(|port| Column::new(port.element)).collect();
+        Ok(Self { model, graph, columns })
+    }
+
+    /// What serves.
+    pub(super) fn origin() -> Origin {
+        Origin::new(ENGINE, "rten 0.27".to_owned(), "cpu".to_owned())
     }
 }
 
@@ -95,55 +71,51 @@ fn failed(reason: impl ToString) -> EvaluationError {
     EvaluationError::Engine { engine: ENGINE, reason: format!("{}. {WAY_OUT}", reason.to_string()) }
 }
 
-impl Predictor for Embedded {
-    fn signature(&self) -> &Signature {
-        &self.signature
+impl Session for Embedded {
+    fn graph(&self) -> &Graph {
+        &self.graph
     }
 
-    fn origin(&self) -> &Origin {
-        &self.origin
+    fn run_all(
+        &mut self,
+        inputs: &[Input<'_>],
+        names: &[&str],
+        outputs: &mut [Vec<f32>],
+    ) -> Result<Vec<Vec<usize>>, EvaluationError> {
+        let place = |name: &str| self.graph.inputs.iter().position(|port| port.name == name);
+        for input in inputs {
+            if let Some(place) = place(input.name) {
+                self.columns[place].fill(input.values);
+            }
+        }
+        let node = |name: &str| self.model.node_id(name).map_err(failed);
+        let mut fed = Vec::with_capacity(inputs.len());
+        for input in inputs {
+            if let Some(place) = place(input.name) {
+                let value = match &self.columns[place] {
+                    Column::F32(values) => view(&input.shape, values)?,
+                    Column::I32(values) => view(&input.shape, values)?,
+                    Column::F16(_) | Column::I64(_) => return Err(EvaluationError::OutputType),
+                };
+                fed.push((node(input.name)?, value));
+            }
+        }
+        let wanted = names.iter().map(|name| node(name)).collect::<Result<Vec<_>, _>>()?;
+        let found = self.model.run(fed, &wanted, None).map_err(failed)?;
+        found.into_iter().zip(outputs).map(|(value, output)| read(value, output)).collect()
     }
+}
 
-    fn evaluate(&mut self, batch: &Batch, output: &mut Vec<f32>) -> Result<(), EvaluationError> {
-        let n = batch.len();
-        let mut shape = vec![n];
-        shape.extend(&self.signature.sample_shape);
-        let times = match self.signature.time.shape {
-            TimeShape::Each => &batch.times[..],
-            TimeShape::Scalar | TimeShape::One => &batch.times[..1],
-        };
-        let time_shape: &[usize] = match self.signature.time.shape {
-            TimeShape::Scalar => &[],
-            TimeShape::One | TimeShape::Each => &[times.len()],
-        };
-        self.floats.clear();
-        self.floats.extend(times.iter().map(|&t| t as f32));
-        self.integers.clear();
-        self.integers.extend(times.iter().map(|&t| t as i32));
-        self.integers.extend(batch.classes.iter().map(|&c| c as i32));
-        let (whole_times, classes) = self.integers.split_at(times.len());
-        let time = match self.signature.time.element {
-            Element::F32 | Element::F16 => view(time_shape, &self.floats)?,
-            _ => view(time_shape, whole_times)?,
-        };
-        let mut inputs = vec![(self.inputs.sample, view(&shape, &batch.samples)?), (self.inputs.time, time)];
-        if let Some(class) = self.inputs.class {
-            inputs.push((class, view(&[n], classes)?));
-        }
-        for (&node, values) in self.inputs.conditions.iter().zip(&batch.conditions) {
-            inputs.push((node, view(&[n], values)?));
-        }
-        let [result] = self.model.run_n(inputs, [self.output], None).map_err(failed)?;
-        let Value::FloatTensor(tensor) = result else {
-            return Err(EvaluationError::OutputType);
-        };
-        output.clear();
-        match tensor.data() {
-            Some(data) => output.extend_from_slice(data),
-            None => output.extend(tensor.iter()),
-        }
-        Ok(())
+fn read(value: Value, output: &mut Vec<f32>) -> Result<Vec<usize>, EvaluationError> {
+    let Value::FloatTensor(tensor) = value else {
+        return Err(EvaluationError::OutputType);
+    };
+    output.clear();
+    match tensor.data() {
+        Some(data) => output.extend_from_slice(data),
+        None => output.extend(tensor.iter()),
     }
+    Ok(tensor.shape().to_vec())
 }
 
 fn view<'a, T>(shape: &[usize], data: &'a [T]) -> Result<ValueOrView<'a>, EvaluationError>

@@ -1,21 +1,17 @@
 //! ONNX Runtime through `ort`, loaded at run time.
 
+mod open;
 mod proof;
-mod session;
 
 use half::f16;
-use ort::session::{Session, SessionInputValue};
-use ort::value::{PrimitiveTensorElementType, TensorElementType, TensorRef, ValueType};
+use ort::session::SessionInputValue;
+use ort::value::{DynValue, PrimitiveTensorElementType, TensorElementType, TensorRef, ValueType};
 
-use super::EngineOptions;
-use super::bundle::Bundle;
 use super::graph::{Axis, Element, Graph, Port};
-use super::library::Runtime;
-use super::predictor::{Batch, EvaluationError, Origin, Predictor};
-use super::providers::Provider;
-use super::signature::{Signature, SignatureError, TimeShape};
+use super::predictor::EvaluationError;
+use super::session::{Column, Input, Session};
 
-pub(super) use session::open;
+pub(super) use open::open;
 
 const ENGINE: &str = "onnxruntime";
 const WAY_OUT: &str = "If it names an operator or version that is unknown, use a newer ONNX \
@@ -23,37 +19,21 @@ const WAY_OUT: &str = "If it names an operator or version that is unknown, use a
 
 /// A graph opened by ONNX Runtime.
 pub(super) struct OnnxRuntime {
-    session: Session,
-    signature: Signature,
-    origin: Origin,
-    columns: Columns,
+    session: ort::session::Session,
+    graph: Graph,
+    /// A buffer for each of the graph's inputs.
+    columns: Vec<Column>,
 }
 
 impl OnnxRuntime {
-    fn new(
-        session: Session,
-        runtime: &Runtime,
-        bundle: &Bundle,
-        options: &EngineOptions,
-        provider: Provider,
-    ) -> Result<Self, SignatureError> {
-        let signature = signature(&session, bundle, options)?;
-        let origin = Origin::new(ENGINE, runtime.version.clone(), provider.to_string());
-        Ok(Self { session, columns: Columns::new(&signature), signature, origin })
+    fn new(session: ort::session::Session) -> Self {
+        let graph = Graph {
+            inputs: session.inputs().iter().map(port).collect(),
+            outputs: session.outputs().iter().map(port).collect(),
+        };
+        let columns = graph.inputs.iter().map(|port| Column::new(port.element)).collect();
+        Self { session, graph, columns }
     }
-}
-
-/// How a session's graph is fed.
-fn signature(
-    session: &Session,
-    bundle: &Bundle,
-    options: &EngineOptions,
-) -> Result<Signature, SignatureError> {
-    let graph = Graph {
-        inputs: session.inputs().iter().map(port).collect(),
-        outputs: session.outputs().iter().map(port).collect(),
-    };
-    Signature::resolve(&graph, &bundle.manifest, bundle.network, options.batch)
 }
 
 fn port(outlet: &ort::value::Outlet) -> Port {
@@ -73,52 +53,47 @@ fn port(outlet: &ort::value::Outlet) -> Port {
     Port { name: outlet.name().to_owned(), element, shape }
 }
 
-impl Predictor for OnnxRuntime {
-    fn signature(&self) -> &Signature {
-        &self.signature
+impl Session for OnnxRuntime {
+    fn graph(&self) -> &Graph {
+        &self.graph
     }
 
-    fn origin(&self) -> &Origin {
-        &self.origin
+    fn run_all(
+        &mut self,
+        inputs: &[Input<'_>],
+        names: &[&str],
+        outputs: &mut [Vec<f32>],
+    ) -> Result<Vec<Vec<usize>>, EvaluationError> {
+        let place = |name: &str| self.graph.inputs.iter().position(|port| port.name == name);
+        for input in inputs {
+            if let Some(place) = place(input.name) {
+                self.columns[place].fill(input.values);
+            }
+        }
+        let mut fed = Vec::with_capacity(inputs.len());
+        for input in inputs {
+            if let Some(place) = place(input.name) {
+                fed.push((input.name, tensor(&self.columns[place], &input.shape)?));
+            }
+        }
+        let found = self.session.run(fed).map_err(failed)?;
+        let read = |(name, output): (&&str, &mut Vec<f32>)| read(&found[*name], output);
+        names.iter().zip(outputs).map(read).collect()
     }
+}
 
-    fn evaluate(&mut self, batch: &Batch, output: &mut Vec<f32>) -> Result<(), EvaluationError> {
-        let signature = &self.signature;
-        let n = batch.len();
-        let one_time = signature.time.shape != TimeShape::Each;
-        self.columns.fill(batch, one_time);
-        let mut shape = vec![n];
-        shape.extend(&signature.sample_shape);
-        let columns = &self.columns;
-        let mut inputs = vec![
-            (signature.sample.as_str(), columns.sample.tensor(&shape)?),
-            (
-                signature.time.name.as_str(),
-                match signature.time.shape {
-                    TimeShape::Scalar => columns.time.tensor(&[])?,
-                    TimeShape::One => columns.time.tensor(&[1])?,
-                    TimeShape::Each => columns.time.tensor(&[n])?,
-                },
-            ),
-        ];
-        if let Some((name, _)) = &signature.class {
-            inputs.push((name, columns.class.tensor(&[n])?));
-        }
-        for ((name, _), column) in signature.conditions.iter().zip(&columns.conditions) {
-            inputs.push((name, column.tensor(&[n])?));
-        }
-        let outputs = self.session.run(inputs).map_err(failed)?;
-        let value = &outputs[signature.output.as_str()];
-        output.clear();
-        if let Ok((_, data)) = value.try_extract_tensor::<f32>() {
-            output.extend_from_slice(data);
-            Ok(())
-        } else if let Ok((_, data)) = value.try_extract_tensor::<f16>() {
-            output.extend(data.iter().map(|x| x.to_f32()));
-            Ok(())
-        } else {
-            Err(EvaluationError::OutputType)
-        }
+/// An output's values in place of the buffer's, and its shape.
+fn read(value: &DynValue, output: &mut Vec<f32>) -> Result<Vec<usize>, EvaluationError> {
+    output.clear();
+    let lengths = |shape: &ort::value::Shape| shape.iter().map(|&n| n as usize).collect();
+    if let Ok((shape, data)) = value.try_extract_tensor::<f32>() {
+        output.extend_from_slice(data);
+        Ok(lengths(shape))
+    } else if let Ok((shape, data)) = value.try_extract_tensor::<f16>() {
+        output.extend(data.iter().map(|x| x.to_f32()));
+        Ok(lengths(shape))
+    } else {
+        Err(EvaluationError::OutputType)
     }
 }
 
@@ -126,83 +101,18 @@ fn failed<R>(error: ort::Error<R>) -> EvaluationError {
     EvaluationError::Engine { engine: ENGINE, reason: error.to_string() }
 }
 
-/// The batch in the graph's own types, in buffers that are used again.
-#[derive(Debug)]
-struct Columns {
-    sample: Column,
-    time: Column,
-    class: Column,
-    conditions: Vec<Column>,
-}
-
-#[derive(Debug)]
-enum Column {
-    F32(Vec<f32>),
-    F16(Vec<f16>),
-    I64(Vec<i64>),
-    I32(Vec<i32>),
-}
-
-impl Columns {
-    fn new(signature: &Signature) -> Self {
-        let class = signature.class.as_ref();
-        Self {
-            sample: Column::new(signature.sample_element),
-            time: Column::new(signature.time.element),
-            class: Column::new(class.map_or(Element::I64, |(_, element)| *element)),
-            conditions: signature.conditions.iter().map(|(_, element)| Column::new(*element)).collect(),
-        }
+fn tensor<'a>(column: &'a Column, shape: &[usize]) -> Result<SessionInputValue<'a>, EvaluationError> {
+    fn view<'a, T>(shape: &[usize], data: &'a [T]) -> Result<SessionInputValue<'a>, ort::Error>
+    where
+        T: PrimitiveTensorElementType + Clone + std::fmt::Debug + 'static,
+    {
+        Ok(TensorRef::from_array_view((shape.to_vec(), data))?.into())
     }
-
-    fn fill(&mut self, batch: &Batch, one_time: bool) {
-        self.sample.fill(batch.samples.iter().map(|&x| f64::from(x)));
-        let times = if one_time { &batch.times[..1] } else { &batch.times };
-        self.time.fill(times.iter().copied());
-        self.class.fill(batch.classes.iter().map(|&class| class as f64));
-        for (column, values) in self.conditions.iter_mut().zip(&batch.conditions) {
-            column.fill(values.iter().map(|&x| f64::from(x)));
-        }
+    match column {
+        Column::F32(data) => view(shape, data),
+        Column::F16(data) => view(shape, data),
+        Column::I64(data) => view(shape, data),
+        Column::I32(data) => view(shape, data),
     }
-}
-
-impl Column {
-    fn new(element: Element) -> Self {
-        match element {
-            Element::F32 | Element::Other => Self::F32(Vec::new()),
-            Element::F16 => Self::F16(Vec::new()),
-            Element::I64 => Self::I64(Vec::new()),
-            Element::I32 => Self::I32(Vec::new()),
-        }
-    }
-
-    /// Whole numbers are cut, not rounded, as the reference's exports do.
-    fn fill(&mut self, values: impl Iterator<Item = f64>) {
-        match self {
-            Self::F32(buffer) => refill(buffer, values.map(|x| x as f32)),
-            Self::F16(buffer) => refill(buffer, values.map(f16::from_f64)),
-            Self::I64(buffer) => refill(buffer, values.map(|x| x as i64)),
-            Self::I32(buffer) => refill(buffer, values.map(|x| x as i32)),
-        }
-    }
-
-    fn tensor<'a>(&'a self, shape: &[usize]) -> Result<SessionInputValue<'a>, EvaluationError> {
-        fn view<'a, T>(shape: &[usize], data: &'a [T]) -> Result<SessionInputValue<'a>, ort::Error>
-        where
-            T: PrimitiveTensorElementType + Clone + std::fmt::Debug + 'static,
-        {
-            Ok(TensorRef::from_array_view((shape.to_vec(), data))?.into())
-        }
-        match self {
-            Self::F32(data) => view(shape, data),
-            Self::F16(data) => view(shape, data),
-            Self::I64(data) => view(shape, data),
-            Self::I32(data) => view(shape, data),
-        }
-        .map_err(failed)
-    }
-}
-
-fn refill<T>(buffer: &mut Vec<T>, values: impl Iterator<Item = T>) {
-    buffer.clear();
-    buffer.extend(values);
+    .map_err(failed)
 }

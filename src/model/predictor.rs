@@ -1,7 +1,8 @@
 //! The network behind an engine: a batch goes in, predictions come out.
 
 use super::manifest::Manifest;
-use super::signature::Signature;
+use super::session::Tensor;
+use super::signature::{Signature, TensorInput};
 
 /// Which engine, provider and library really serve.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
@@ -71,6 +72,8 @@ pub trait Predictor: Send {
 /// Samples with their time steps and conditions, in buffers that are used again.
 #[derive(Debug, Default)]
 pub struct Batch {
+    /// Each sample's axes as the network takes it; empty where it is the signature's shape.
+    pub shape: Vec<usize>,
     /// The samples, one after the other.
     pub samples: Vec<f32>,
     /// Each sample's time step.
@@ -79,6 +82,8 @@ pub struct Batch {
     pub classes: Vec<i64>,
     /// For each condition of the manifest, each sample's value.
     pub conditions: Vec<Vec<f32>>,
+    /// For each of the signature's tensors, one sample's axes and the values of all.
+    pub tensors: Vec<Tensor>,
 }
 
 impl Batch {
@@ -99,6 +104,9 @@ impl Batch {
         self.classes.clear();
         for condition in &mut self.conditions {
             condition.clear();
+        }
+        for tensor in &mut self.tensors {
+            tensor.data.clear();
         }
     }
 
@@ -123,6 +131,35 @@ impl Batch {
     }
 }
 
+impl Batch {
+    /// Give the last sample these tensors, in the signature's order; those that all samples share
+    /// are taken from the first.
+    pub fn set_tensors(&mut self, inputs: &[TensorInput], values: &[Tensor]) {
+        self.tensors.resize_with(values.len(), Tensor::default);
+        for ((column, tensor), input) in self.tensors.iter_mut().zip(values).zip(inputs) {
+            if column.data.is_empty() || !input.role.is_shared() {
+                column.shape.clone_from(&tensor.shape);
+                column.data.extend_from_slice(&tensor.data);
+            }
+        }
+    }
+
+    /// Add the first sample once more.
+    pub(crate) fn repeat_first(&mut self, inputs: &[TensorInput]) {
+        let len = self.samples.len() / self.len().max(1);
+        self.samples.extend_from_within(..len);
+        self.times.push(self.times[0]);
+        self.classes.push(self.classes[0]);
+        for condition in &mut self.conditions {
+            condition.push(condition[0]);
+        }
+        for (tensor, _) in self.tensors.iter_mut().zip(inputs).filter(|(_, input)| !input.role.is_shared()) {
+            let each: usize = tensor.shape.iter().product();
+            tensor.data.extend_from_within(..each);
+        }
+    }
+}
+
 /// An evaluation that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum EvaluationError {
@@ -142,6 +179,12 @@ pub enum EvaluationError {
         /// As many came.
         found: usize,
     },
+    /// A graph that had left memory can't be opened again.
+    #[error(transparent)]
+    Open(Box<super::ModelError>),
+    /// A graph whose model is gone.
+    #[error("the model is gone")]
+    Closed,
     /// The output is of another type.
     #[error("the output is no float tensor")]
     OutputType,

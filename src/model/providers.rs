@@ -130,7 +130,9 @@ impl Shapes {
 }
 
 fn shapes(signature: &Signature, batch: usize) -> String {
-    let sample: Vec<_> = [batch].iter().chain(&signature.sample_shape).map(usize::to_string).collect();
+    let mut axes = signature.sample_shape.clone();
+    axes[0] += signature.beside;
+    let sample: Vec<_> = [batch].iter().chain(&axes).map(usize::to_string).collect();
     let time = match signature.time.shape {
         TimeShape::Each => Some((&signature.time.name, batch)),
         TimeShape::One => Some((&signature.time.name, 1)),

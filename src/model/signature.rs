@@ -46,8 +46,65 @@ pub struct Signature {
     pub class: Option<(String, Element)>,
     /// Further conditions: input and type, in the manifest's order.
     pub conditions: Vec<(String, Element)>,
+    /// What a pipeline's other networks make for this one, in the graph's order.
+    pub tensors: Vec<TensorInput>,
+    /// Whether a sample may have another height and width than those of `sample_shape`.
+    pub free_size: bool,
+    /// How many channels the sample's input has beside the sample's own: a mask and what is known.
+    pub beside: usize,
     /// The output that is read.
     pub output: String,
+}
+
+/// An input that a pipeline's other networks fill.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorInput {
+    /// Its name in the graph.
+    pub name: String,
+    /// What it is filled with.
+    pub role: Role,
+    /// One sample's axes as far as the graph fixes them.
+    pub shape: Vec<Axis>,
+}
+
+/// What an input of a pipeline's network means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// The prompt's embeddings, a row for each token.
+    Text,
+    /// The prompt as one vector.
+    Pooled,
+    /// SDXL's original size, crop and target size.
+    Sizes,
+    /// The guidance weight as a sinusoidal embedding (latent consistency models).
+    GuidanceEmbedding,
+    /// The guidance weight itself (Flux).
+    Guidance,
+    /// The places of the picture's patches (Flux), the same for all samples.
+    PicturePlaces,
+    /// The places of the text's tokens (Flux), the same for all samples.
+    TextPlaces,
+}
+
+impl Role {
+    /// What diffusers' graphs call them.
+    fn of(name: &str) -> Option<Self> {
+        Some(match name {
+            "encoder_hidden_states" => Self::Text,
+            "text_embeds" | "pooled_projections" => Self::Pooled,
+            "time_ids" => Self::Sizes,
+            "timestep_cond" => Self::GuidanceEmbedding,
+            "guidance" => Self::Guidance,
+            "img_ids" => Self::PicturePlaces,
+            "txt_ids" => Self::TextPlaces,
+            _ => return None,
+        })
+    }
+
+    /// Whether a batch has it once and not for each sample.
+    pub fn is_shared(self) -> bool {
+        matches!(self, Self::PicturePlaces | Self::TextPlaces)
+    }
 }
 
 /// A graph whose inputs can't be understood.
@@ -103,9 +160,11 @@ pub struct NetworkSize {
     pub channels: Option<usize>,
     /// `sample_size`, the height and the width.
     pub size: Option<(usize, usize)>,
+    /// The channels of a sample where the network's input has further ones.
+    pub own_channels: Option<usize>,
 }
 
-const SAMPLE_NAMES: [&str; 2] = ["sample", "latent_sample"];
+const SAMPLE_NAMES: [&str; 3] = ["sample", "latent_sample", "hidden_states"];
 const TIME_NAMES: [&str; 5] = ["timestep", "timesteps", "t", "noise_level", "sigma"];
 const CLASS_NAMES: [&str; 2] = ["class_labels", "class_label"];
 
@@ -129,12 +188,14 @@ impl Signature {
                 find(graph, Some(input), &[], "condition")
             })
             .collect::<Result<Vec<_>, _>>()?;
+        let tensors: Vec<TensorInput> = graph.inputs.iter().filter_map(tensor_input).collect();
         let known = |port: &Port| {
             [Some(sample), Some(time), class]
                 .into_iter()
                 .flatten()
                 .chain(conditions.iter().copied())
                 .any(|used| used.name == port.name)
+                || tensors.iter().any(|tensor| tensor.name == port.name)
         };
         if let Some(unknown) = graph.inputs.iter().find(|port| !known(port)) {
             return Err(SignatureError::Unknown(unknown.to_string()));
@@ -145,12 +206,22 @@ impl Signature {
         }
         .ok_or_else(|| SignatureError::NoOutput(names.output.clone().unwrap_or_default()))?;
         floating(sample)?;
-        let (fixed_batch, sample_shape) = sample_axes(sample, network)?;
+        let (fixed_batch, mut sample_shape) = sample_axes(sample, network)?;
+        let free_size = sample.shape.len() == 4 && sample.shape[2..] == [Axis::Free, Axis::Free];
+        let own = network.own_channels.unwrap_or(sample_shape[0]);
+        let beside = match sample_shape[0].checked_sub(own) {
+            Some(beside) if beside == 0 || beside == own + 1 => beside,
+            _ => return Err(unfit(sample, "it has more channels than a sample, its mask and what is known")),
+        };
+        sample_shape[0] = own;
         Ok(Self {
             graph: graph.clone(),
             sample: sample.name.clone(),
             sample_element: sample.element,
             sample_shape,
+            free_size,
+            beside,
+            tensors,
             fixed_batch,
             largest_batch: fixed_batch.unwrap_or(largest_batch),
             time: TimeInput {
@@ -181,6 +252,12 @@ impl Signature {
     pub fn mixes_time_steps(&self) -> bool {
         self.time.shape == TimeShape::Each
     }
+}
+
+fn tensor_input(port: &Port) -> Option<TensorInput> {
+    let role = Role::of(&port.name)?;
+    let shape = if role.is_shared() { &port.shape[..] } else { port.shape.get(1..).unwrap_or(&[]) };
+    Some(TensorInput { name: port.name.clone(), role, shape: shape.to_vec() })
 }
 
 fn find<'a>(
@@ -315,7 +392,7 @@ mod tests {
         graph.inputs[0].shape[3] = Axis::Free;
         let error = resolve(&graph).unwrap_err();
         assert!(error.to_string().contains("sample_size"), "{error}");
-        let network = NetworkSize { channels: Some(1), size: Some((28, 32)) };
+        let network = NetworkSize { channels: Some(1), size: Some((28, 32)), own_channels: None };
         let signature = Signature::resolve(&graph, &Manifest::default(), network, 8).unwrap();
         assert_eq!(signature.sample_shape, [1, 28, 32]);
     }

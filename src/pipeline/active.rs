@@ -6,7 +6,7 @@ use super::Event;
 use super::batcher::{Rider, Ticket};
 use super::guidance::Guide;
 use crate::diffusion::noise::Noise;
-use crate::diffusion::sampler;
+use crate::diffusion::sampler::{self, Beginning};
 use crate::job::Job;
 use crate::model::{Manifest, Signature};
 
@@ -86,7 +86,12 @@ impl Active {
         });
         Rider::new(
             Ticket { job: self.number, index },
-            sampler::begin(self.job.sampler.clone(), initial, steps.unwrap_or(generator), output_len),
+            sampler::begin(
+                self.job.sampler.clone(),
+                Beginning::at_noise(initial),
+                steps.unwrap_or(generator),
+                output_len,
+            ),
             Guide::of(&self.job, manifest),
             &self.job,
         )

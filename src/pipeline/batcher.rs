@@ -188,14 +188,14 @@ impl Batcher {
             let time = rider.trajectory.time();
             for place in 0..rider.guide.places() {
                 if self.batch.len() == predictor.signature().largest_batch {
-                    evaluate_part(predictor, &mut self.batch, manifest, &mut self.part, &mut self.outputs)?;
+                    evaluate_part(predictor, &mut self.batch, &mut self.part, &mut self.outputs)?;
                 }
                 rider.trajectory.input(|sample| {
                     rider.guide.push(place, &mut self.batch, sample, time, manifest);
                 });
             }
         }
-        evaluate_part(predictor, &mut self.batch, manifest, &mut self.part, &mut self.outputs)
+        evaluate_part(predictor, &mut self.batch, &mut self.part, &mut self.outputs)
     }
 
     fn hand_out(&mut self, sample_len: usize, arrivals: &mut Vec<(Ticket, Arrival)>) {
@@ -220,14 +220,13 @@ impl Batcher {
 fn evaluate_part(
     predictor: &mut dyn Predictor,
     batch: &mut Batch,
-    manifest: &Manifest,
     part: &mut Vec<f32>,
     outputs: &mut Vec<f32>,
 ) -> Result<(), EvaluationError> {
     let signature = predictor.signature();
     let (real, len) = (batch.len(), signature.sample_len());
     while batch.len() < signature.smallest_batch() {
-        batch.push(|x| x.extend_from_within(..len), batch.times[0], batch.classes[0], manifest);
+        batch.repeat_first(&signature.tensors);
     }
     predictor.evaluate(batch, part)?;
     let each = part.len() / batch.len();

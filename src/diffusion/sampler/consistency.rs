@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::family::{Family, Options, Sampler, SamplerError, Time, prediction_type};
+use super::family::{Family, Options, Part, Sampler, SamplerError, Time, prediction_type};
 use super::grid::edm::{consistency_levels, positive};
 use super::grid::point::{Input, Point};
 use super::walk::bound::Bound;
@@ -35,11 +35,16 @@ impl Latent {
             let reason = format!("it must lie between 1 and num_train_timesteps, {}", schedule.len());
             return Err(SettingsError::refused("original_inference_steps", original, reason).into());
         }
+        let original = match options.part {
+            // At least one time step is left.
+            Part::Over(strength) => ((original as f64 * strength) as usize).max(1),
+            _ => original,
+        };
         let steps = options.steps_up_to(original, name)?;
         // The time steps of the distillation, thinned evenly from the noisy end.
         let every = schedule.len() / original;
         let thinned = |i: usize| (i as f64 * (original as f64 / steps as f64)) as usize;
-        let times = (0..steps).map(|i| (original - thinned(i)) * every - 1).collect();
+        let times = options.rest((0..steps).map(|i| (original - thinned(i)) * every - 1).collect());
         let levels = schedule.alphas_cumprod().iter().map(|bar| Level::from_alpha_bar(*bar)).collect();
         Ok(Self { levels, times, kind })
     }
@@ -111,7 +116,7 @@ fn consistency(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sam
     let bound = if settings.flag("clip_denoised", true)? { Bound::Clip(1.0) } else { Bound::None };
     let train = settings.count("num_train_timesteps", 40)?;
     let n = options.steps_up_to(train, CONSISTENCY.name)?;
-    let levels = consistency_levels(max, min, rho, train, n);
+    let levels = options.rest(consistency_levels(max, min, rho, train, n));
     let steps = levels.iter().enumerate().map(|(i, exact)| {
         let sigma = round(*exact);
         // The boundary condition at sigma_min (Song et al. 2023, appendix C).

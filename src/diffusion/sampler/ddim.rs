@@ -37,6 +37,7 @@ struct Ddim {
     steps: Vec<Step>,
     bound: Bound,
     noisy: bool,
+    inverse: bool,
 }
 
 fn ddim(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, SamplerError> {
@@ -51,7 +52,7 @@ fn ddim(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, 
     let last = if to_one { 1.0 } else { bars[0] };
     // The reference steps back by ⌊T/n⌋ whatever the spacing.
     let back = schedule.len() / count;
-    let times = spacing.visits(schedule.len(), count, offset)?;
+    let times = options.rest(spacing.visits(schedule.len(), count, offset)?);
     if bars[times[0]] == 0.0 {
         check_pure_noise(eta, kind == Epsilon)?;
     }
@@ -68,7 +69,7 @@ fn ddim(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, 
             }
         })
         .collect();
-    Ok(Arc::new(Ddim { steps, bound, noisy: eta > 0.0 }))
+    Ok(Arc::new(Ddim { steps, bound, noisy: eta > 0.0, inverse: false }))
 }
 
 /// Two things can't be done at a time step without any signal.
@@ -116,12 +117,16 @@ fn inverse(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler
             Step { at, x0: to.alpha, epsilon: to.sigma, sigma: 0.0 }
         })
         .collect();
-    Ok(Arc::new(Ddim { steps, bound, noisy: false }))
+    Ok(Arc::new(Ddim { steps, bound, noisy: false, inverse: true }))
 }
 
 impl Sampler for Ddim {
     fn evaluations(&self) -> usize {
         self.steps.len()
+    }
+
+    fn start(&self) -> Option<Level> {
+        self.steps.first().filter(|_| !self.inverse).map(|step| step.at.level)
     }
 
     fn draws(&self) -> usize {
@@ -133,7 +138,7 @@ impl Sampler for Ddim {
             let mut denoiser = Denoiser::new(net, self.bound, x.len());
             let mut z = vec![0.0; x.len()];
             for step in &self.steps {
-                denoiser.x0_and_epsilon(&x, &step.at).await;
+                denoiser.x0_and_epsilon(&mut x, &step.at).await;
                 if self.noisy {
                     noise.fill(&mut z);
                 }

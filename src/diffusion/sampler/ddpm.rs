@@ -69,7 +69,7 @@ impl Ddpm {
         };
         let (spacing, offset) = Spacing::from_settings(settings, "leading")?;
         let count = options.steps_up_to(schedule.len(), FAMILY.name)?;
-        let times = spacing.visits(schedule.len(), count, offset)?;
+        let times = options.rest(spacing.visits(schedule.len(), count, offset)?);
         let bars = schedule.alphas_cumprod();
         let after = times.iter().skip(1).map(|&t| bars[t]).chain([1.0]);
         let steps = times
@@ -94,6 +94,10 @@ impl Sampler for Ddpm {
         self.steps.len()
     }
 
+    fn start(&self) -> Option<Level> {
+        self.steps.first().map(|step| step.at.level)
+    }
+
     fn draws(&self) -> usize {
         self.steps.iter().filter(|step| step.draws_noise).count()
     }
@@ -110,7 +114,7 @@ impl Sampler for Ddpm {
             let mut denoiser = Denoiser::new(net, self.bound, x.len());
             let mut z = vec![0.0; x.len()];
             for step in &self.steps {
-                denoiser.x0(&x, &step.at).await; // eq. 15
+                denoiser.x0(&mut x, &step.at).await; // eq. 15
                 mix(&mut x, step.posterior.x_t, &[(step.posterior.x0, &denoiser.x0)]); // eq. 7
                 if !step.draws_noise {
                     continue;

@@ -37,7 +37,7 @@ fn build(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>,
     let grid = LambdaGrid::read(settings, options, &CLASS)?;
     let n = grid.points.len();
     let steps = grid.steps().map(|(i, at, from, to)| {
-        let left = if short && n < 15 { n - i } else { DEPTH };
+        let left = if short && options.steps < 15 { n - i } else { DEPTH };
         match most.min(i + 1).min(left) {
             1 => {
                 let w = Algorithm::Dpm.weights(from, to);

@@ -113,7 +113,7 @@ fn inverse(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler
     times.dedup();
     sigmas.truncate(times.len() + 1);
     let grid = base.grid(&sigmas, &times);
-    Ok(Arc::new(plan.sampler(&grid.points, &grid.levels, false)))
+    Ok(Arc::new(Taylor { begins_anywhere: false, ..plan.sampler(&grid.points, &grid.levels, false) }))
 }
 
 /// The time steps of an inversion, the smallest first.
@@ -160,6 +160,8 @@ struct Plan {
     bound: Bound,
     lower_order_final: bool,
     euler_at_final: bool,
+    /// Whether the whole way is short, even where but a part of it is gone.
+    short: bool,
     outputs_per_value: usize,
 }
 
@@ -179,6 +181,7 @@ impl Plan {
             bound: Bound::thresholding(settings)?,
             lower_order_final: settings.flag("lower_order_final", true)?,
             euler_at_final: settings.flag("euler_at_final", false)?,
+            short: options.steps < 15,
             outputs_per_value: Solver::outputs_per_value(settings)?,
         })
     }
@@ -192,13 +195,14 @@ impl Plan {
             bound: self.bound,
             initial_sigma: 1.0,
             outputs_per_value: self.outputs_per_value,
+            begins_anywhere: true,
         }
     }
 
     /// The order of step `i` of `n`: as many estimates as there are, fewer towards the end of a
     /// short walk, and 1 where the walk ends at a noise level of 0.
     fn order_of(&self, i: usize, n: usize, to_zero: bool) -> usize {
-        let short = self.lower_order_final && n < 15;
+        let short = self.lower_order_final && self.short;
         let most = match n - 1 - i {
             0 if self.euler_at_final || short || to_zero => 1,
             1 if short => 2,

@@ -48,7 +48,14 @@ fn build(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>,
     let orders = orders(grid.points.len(), solver.order, lower_order_final, to_zero);
     let steps = orders.iter().enumerate().map(|(i, order)| step(&solver, &grid, i, *order));
     let kept = if solver.algorithm.keeps_x0() { Kept::X0 } else { Kept::Epsilon };
-    Ok(Arc::new(Taylor { steps: steps.collect(), kept, bound, initial_sigma: 1.0, outputs_per_value }))
+    Ok(Arc::new(Taylor {
+        steps: steps.collect(),
+        kept,
+        bound,
+        initial_sigma: 1.0,
+        outputs_per_value,
+        begins_anywhere: false,
+    }))
 }
 
 /// The order of every step: blocks 1, 2, … up to the solver's order, shorter ones at the end.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::diffusion::noise::Noise;
 use crate::diffusion::prediction::PredictionType;
+use crate::diffusion::schedule::Level;
 use crate::diffusion::settings::{Settings, SettingsError};
 use crate::diffusion::trajectory::{Net, Walk};
 
@@ -84,8 +85,23 @@ pub struct Options {
     /// How much noise a stochastic step adds: 0 is none, 1 the whole of it (η of DDIM,
     /// Song et al. 2021, eq. 16; γ of TCD; η of k-diffusion's ancestral samplers).
     pub eta: Option<f64>,
-    /// The part of the sample that is known, for inpainting.
+    /// The part of the sample that is known, for RePaint.
     pub known: Option<Arc<Known>>,
+    /// Which part of the way is gone.
+    pub part: Part,
+}
+
+/// Which part of the way from noise to sample is gone; what begins at an image goes but its end
+/// (SDEdit, Meng et al. 2022).
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub enum Part {
+    /// All of it.
+    #[default]
+    Whole,
+    /// Of the steps over the whole way, this share at the end.
+    Last(f64),
+    /// All steps, laid over this share of the way at the end, as latent consistency models do it.
+    Over(f64),
 }
 
 /// A sample of which a part is kept (Lugmayr et al. 2022).
@@ -115,6 +131,11 @@ pub trait Sampler: Send + Sync {
     /// Whether every weight of its plan is a number; a configuration can make it otherwise.
     fn is_finite(&self) -> bool {
         true
+    }
+
+    /// Where the walk begins, for one that can begin at an image: at α·x_0 + σ·ε.
+    fn start(&self) -> Option<Level> {
+        None
     }
 
     /// How many values the network gives for each of the sample's.
@@ -180,6 +201,12 @@ pub enum SamplerError {
         /// What that class tells.
         expected: Time,
     },
+    /// A part of the way for a sampler that goes it whole or not at all.
+    #[error("{name} can't begin at an image, nor go a part of the way; euler, ddim and dpmpp_2m can")]
+    Whole {
+        /// The sampler.
+        name: String,
+    },
     /// A suffix of a name that the sampler has no noise levels for.
     #[error("{name} has no {suffix} noise levels")]
     Suffix {
@@ -214,7 +241,24 @@ pub(super) fn prediction_type(
 impl Options {
     /// This many steps and nothing else.
     pub fn of_steps(steps: usize) -> Self {
-        Self { steps, eta: None, known: None }
+        Self { steps, eta: None, known: None, part: Part::Whole }
+    }
+
+    /// How many of the steps are left out at the beginning: never all, and with strength s the
+    /// reference goes the last ⌊n·s⌋.
+    pub(super) fn skipped(&self) -> usize {
+        match self.part {
+            Part::Last(strength) => {
+                self.steps - ((self.steps as f64 * strength) as usize).clamp(1, self.steps)
+            }
+            Part::Whole | Part::Over(_) => 0,
+        }
+    }
+
+    /// What is left of a list of the way's places when the first ones are left out.
+    pub(super) fn rest<T>(&self, mut places: Vec<T>) -> Vec<T> {
+        places.drain(..self.skipped().min(places.len()));
+        places
     }
 
     pub(super) fn steps_up_to(&self, most: usize, name: &'static str) -> Result<usize, SamplerError> {

@@ -59,7 +59,7 @@ fn euler(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>,
     let inverted = settings.flag("invert_sigmas", false)?;
     let end = if inverted { 1.0 } else { 0.0 };
     let turn = |sigma: f64| round(if inverted { 1.0 - round(sigma) } else { sigma });
-    let sigmas: Vec<f64> = sigmas.into_iter().map(turn).chain([end]).collect();
+    let sigmas: Vec<f64> = options.rest(sigmas).into_iter().map(turn).chain([end]).collect();
     let stochastic = settings.flag("stochastic_sampling", false)?;
     if stochastic {
         options.without_eta()?
@@ -82,7 +82,7 @@ fn euler(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>,
 fn heun(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, SamplerError> {
     options.deterministic()?;
     let (sigmas, train) = levels(settings, options, HEUN.name)?;
-    let sigmas: Vec<f64> = sigmas.into_iter().map(round).chain([0.0]).collect();
+    let sigmas: Vec<f64> = options.rest(sigmas).into_iter().map(round).chain([0.0]).collect();
     let points: Vec<Point> = sigmas[..sigmas.len() - 1].iter().map(|sigma| point(*sigma, train)).collect();
     // On the straight path, too, the slope is (x − x̂_0)/σ.
     let steps = heun::plan(&points, &sigmas);

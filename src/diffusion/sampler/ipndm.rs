@@ -30,6 +30,7 @@ fn build(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>,
             angles.map(|angle| f64::from(angle.sin().powi(2))).collect()
         }
     };
+    let sigmas = options.rest(sigmas);
     let levels: Vec<Level> = sigmas.iter().map(|sigma| level(*sigma as f32)).collect();
     let pairs = levels.windows(2).enumerate();
     let steps = pairs.map(|(i, pair)| step(pair[0], pair[1], adams_bashforth(i + 1)));

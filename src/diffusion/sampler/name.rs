@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::FAMILIES;
-use super::family::{Family, Implied, Options, Preset, Sampler, SamplerError, Time};
+use super::family::{Family, Implied, Options, Part, Preset, Sampler, SamplerError, Time};
 use crate::diffusion::settings::{Settings, Value};
 use crate::diffusion::sigmas::Spread;
 
@@ -81,6 +81,9 @@ impl Choice {
         })?;
         if let Some((_, suffix)) = self.spread.filter(|(key, _)| !settings.was_asked(key)) {
             return Err(SamplerError::Suffix { name: self.family.name, suffix });
+        }
+        if options.part != Part::Whole && sampler.start().is_none() {
+            return Err(SamplerError::Whole { name: self.name.clone() });
         }
         if !sampler.is_finite() {
             return Err(SamplerError::NotFinite { name: self.name.clone(), steps: options.steps });

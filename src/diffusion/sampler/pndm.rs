@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::family::{Family, Options, Sampler, SamplerError, prediction_type};
+use super::family::{Family, Options, Part, Sampler, SamplerError, prediction_type};
 use super::walk::history::{DEPTH, History};
 use super::walk::mix::mix;
 use crate::diffusion::noise::Noise;
@@ -38,6 +38,8 @@ enum Use {
 struct Step {
     t: f64,
     used: Use,
+    /// The level of the time step that the network is told.
+    told: Level,
     from: Level,
     to: Level,
 }
@@ -63,7 +65,16 @@ fn build(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>,
     let visited = spacing.visits(schedule.len(), count, offset)?;
     let times: Vec<i64> = visited.into_iter().map(|t| t as i64).collect();
     let width = (schedule.len() / count) as i64;
-    let plan = if skip { without_runge_kutta(&times, width) } else { with_runge_kutta(&times, width) };
+    if !skip && options.part != Part::Whole {
+        return Err(SamplerError::Whole {
+            name: "pndm with Runge-Kutta's start (skip_prk_steps false)".to_owned(),
+        });
+    }
+    let plan = match (skip, options.skipped()) {
+        (false, _) => with_runge_kutta(&times, width),
+        (true, 0) => without_runge_kutta(&times, width),
+        (true, left_out) => from_within(&times, width, left_out),
+    };
     let bars = schedule.alphas_cumprod();
     let last = if to_one { 1.0 } else { bars[0] };
     // Before the first time step lies the end of the walk.
@@ -75,8 +86,9 @@ fn build(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>,
             SettingsError::refused("steps_offset", offset, reason)
         })
     };
-    let step =
-        |(t, used, from, to): Planned| Ok(Step { t: t as f64, used, from: level(from)?, to: level(to)? });
+    let step = |(t, used, from, to): Planned| {
+        Ok(Step { t: t as f64, used, told: level(t)?, from: level(from)?, to: level(to)? })
+    };
     let steps: Result<_, SettingsError> = plan.into_iter().map(step).collect();
     Ok(Arc::new(Pndm { steps: steps?, kind }))
 }
@@ -109,9 +121,26 @@ fn without_runge_kutta(times: &[i64], width: i64) -> Vec<Planned> {
     plan
 }
 
+/// PLMS from a later step on, as the reference begins it at an image: its list of time steps has the
+/// second one twice, so that where more than one is left out, what follows is a step behind.
+fn from_within(times: &[i64], width: i64, left_out: usize) -> Vec<Planned> {
+    if left_out == 1 {
+        return without_runge_kutta(&times[1..], width);
+    }
+    let (first, rest) = (times[left_out - 1], &times[left_out..]);
+    let mut plan = vec![(first, Use::First, first, first - width)];
+    plan.push((rest[0], Use::Again, rest[0] + width, rest[0]));
+    plan.extend(rest[1..].iter().map(|&t| (t, Use::Multistep, t, t - width)));
+    plan
+}
+
 impl Sampler for Pndm {
     fn evaluations(&self) -> usize {
         self.steps.len()
+    }
+
+    fn start(&self) -> Option<Level> {
+        self.steps.first().map(|step| step.from)
     }
 
     fn walk(self: Arc<Self>, mut x: Vec<f32>, _: Noise, net: Net) -> Walk {
@@ -122,6 +151,7 @@ impl Sampler for Pndm {
             let mut outputs = History::new(DEPTH, output.len());
             let mut remembered = 0;
             for step in &self.steps {
+                net.keep(&mut x, step.told);
                 net.predict(&x, step.t, &mut output).await;
                 if matches!(step.used, Use::Opening | Use::First) {
                     start.copy_from_slice(&x);

@@ -105,7 +105,7 @@ impl Sampler for RePaint {
                         mix(&mut x, *signal, &[(*sigma, &z)]);
                     }
                     Step::Reverse { at, to, sigma, draws_noise } => {
-                        denoiser.x0_and_epsilon(&x, at).await;
+                        denoiser.x0_and_epsilon(&mut x, at).await;
                         noise.fill(&mut z);
                         let direction = (to.sigma * to.sigma - sigma * sigma).max(0.0).sqrt();
                         let drawn = if *draws_noise { *sigma } else { 0.0 };

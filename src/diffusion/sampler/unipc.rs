@@ -98,7 +98,7 @@ fn grid(settings: &mut Settings, options: &Options) -> Result<LambdaGrid, Sample
     let times: Vec<f64> = sigmas.iter().map(|sigma| sigma * base.schedule.len() as f64).collect();
     let zero = settings.choice("final_sigmas_type", "zero", &["zero", "sigma_min"])? == "zero";
     sigmas.push(if zero { 0.0 } else { sigmas[n - 1] });
-    Ok(base.grid(&sigmas, &times))
+    Ok(base.grid(&options.rest(sigmas), &options.rest(times)))
 }
 
 /// `n` levels along the straight path, stretched so that the last is the terminal one.

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use super::{Command, News, Pulse, Raw, Tidings, What};
 use crate::board::Governor;
 use crate::job::{Job, ModelCard};
-use crate::model::{EngineOptions, Model, Policy, Stage};
+use crate::model::{EngineOptions, Model, Policy, Shelf, Stage};
 use crate::pipeline::{Event, Pipeline};
 
 const PACE_EVERY: Duration = Duration::from_secs(1);
@@ -212,11 +212,12 @@ fn build(path: &Path, engine: &EngineOptions, commands: mpsc::WeakSender<Command
 }
 
 fn load(models: &[(PathBuf, EngineOptions)], on: &mut dyn FnMut(Stage)) -> Result<Vec<Pipeline>, String> {
+    let shelf = Shelf::default();
     let mut pipelines: Vec<Pipeline> = Vec::new();
     for (path, engine) in models {
         log::info!("loading {}", path.display());
         let engine = engine.meanwhile().unwrap_or_else(|| engine.clone());
-        let model = Model::load_telling(path, &engine, on).map_err(|error| error.to_string())?;
+        let model = Model::load_onto(&shelf, path, &engine, on).map_err(|error| error.to_string())?;
         let name = &model.bundle.name;
         if pipelines.iter().any(|other| &other.model().bundle.name == name) {
             return Err(format!("models.paths: two models are called {name}; rename a directory"));

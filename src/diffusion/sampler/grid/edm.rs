@@ -46,7 +46,7 @@ impl EdmGrid {
             _ => sigmas::exponential(max, min, steps),
         };
         let mut sigmas: Vec<f64> = levels.into_iter().map(round).collect();
-        let points = sigmas.iter().map(|sigma| preconditioned(*sigma, data, kind)).collect();
+        let points: Vec<Point> = sigmas.iter().map(|sigma| preconditioned(*sigma, data, kind)).collect();
         sigmas.push(
             match (settings.choice("final_sigmas_type", "zero", &["zero", "sigma_min"])?.as_str(), least) {
                 ("zero", _) => 0.0,
@@ -54,6 +54,7 @@ impl EdmGrid {
                 (_, Least::Configured) => round(min),
             },
         );
+        let (points, sigmas) = (options.rest(points), options.rest(sigmas));
         Ok(Self { points, sigmas, initial_sigma: (max * max + 1.0).sqrt() })
     }
 }

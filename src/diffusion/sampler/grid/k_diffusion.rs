@@ -11,6 +11,7 @@ use crate::diffusion::sigmas::{self, SigmaTable, Spread};
 #[derive(Debug)]
 pub(crate) struct KGrid {
     sigmas: Vec<f64>,
+    initial_sigma: f64,
     kind: PredictionType,
     table: SigmaTable,
 }
@@ -36,13 +37,14 @@ impl KGrid {
             Spread::Polyexponential => sigmas::polyexponential(max, min, settings.number("rho", 1.0)?, n),
             _ => linspace((schedule.len() - 1) as f64, 0.0, n).map(|t| table.at_by_log(round(t))).collect(),
         };
-        let sigmas = levels.into_iter().map(round).chain([0.0]).collect();
-        Ok(Self { sigmas, kind, table })
+        let sigmas: Vec<f64> = levels.into_iter().map(round).chain([0.0]).collect();
+        let initial_sigma = sigmas[0];
+        Ok(Self { sigmas: options.rest(sigmas), initial_sigma, kind, table })
     }
 
     /// The standard deviation of the state at the start.
     pub(crate) fn initial_sigma(&self) -> f64 {
-        self.sigmas[0]
+        self.initial_sigma
     }
 
     /// Every step: its σ, and the σ to which it goes.

@@ -189,7 +189,7 @@ impl LambdaGrid {
                 }
             }
         });
-        Ok(base.grid(&sigmas, &times))
+        Ok(base.grid(&options.rest(sigmas), &options.rest(times)))
     }
 
     /// Every step: its index, where it stands, its level, and the level to which it goes.

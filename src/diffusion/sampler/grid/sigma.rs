@@ -91,13 +91,14 @@ impl SigmaGrid {
         if euler.as_ref().is_some_and(|keys| keys.continuous) && kind == VPrediction {
             times = sigmas[..times.len()].iter().map(|sigma| 0.25 * sigma.ln()).collect();
         }
-        let points =
+        let points: Vec<Point> =
             times.iter().zip(&sigmas).map(|(t, sigma)| Point::unscaled(round(*t), *sigma, kind)).collect();
         let largest = sigmas.iter().fold(0.0, |most: f64, sigma| most.max(*sigma));
         let initial_sigma = match spacing {
             Spacing::Leading => (largest * largest + 1.0).sqrt(),
             Spacing::Linspace | Spacing::Trailing => largest,
         };
+        let (points, sigmas) = (options.rest(points), options.rest(sigmas));
         Ok(Self { points, sigmas, initial_sigma, kind, table })
     }
 

@@ -41,7 +41,8 @@ impl Denoiser {
     }
 
     /// Evaluate the network at a state, and compute x̂_0.
-    pub(crate) async fn x0(&mut self, x: &[f32], at: &Point) {
+    pub(crate) async fn x0(&mut self, x: &mut [f32], at: &Point) {
+        self.net.keep(x, at.level);
         self.predict(x, at).await;
         self.update_x0(x, at);
         self.net.observe(&self.x0);
@@ -49,13 +50,14 @@ impl Denoiser {
 
     /// Evaluate the network at a state, and compute x̂_0, and ε̂ as it belongs to x̂_0 before that
     /// was bounded.
-    pub(crate) async fn x0_and_epsilon(&mut self, x: &[f32], at: &Point) {
+    pub(crate) async fn x0_and_epsilon(&mut self, x: &mut [f32], at: &Point) {
         self.x0(x, at).await;
         at.epsilon.apply(x, &self.output[..x.len()], &mut self.epsilon);
     }
 
     /// Evaluate the network at a state, and compute what is kept; ε̂ belongs to the bounded x̂_0.
-    pub(crate) async fn evaluate(&mut self, kept: Kept, x: &[f32], at: &Point) -> &mut Vec<f32> {
+    pub(crate) async fn evaluate(&mut self, kept: Kept, x: &mut [f32], at: &Point) -> &mut Vec<f32> {
+        self.net.keep(x, at.level);
         self.predict(x, at).await;
         if matches!(kept, Kept::X0 | Kept::Slope) || self.bound != Bound::None || self.net.is_observed() {
             self.update_x0(x, at);

@@ -12,6 +12,7 @@ use super::mix::mix;
 use crate::diffusion::noise::Noise;
 use crate::diffusion::sampler::family::Sampler;
 use crate::diffusion::sampler::grid::point::Point;
+use crate::diffusion::schedule::Level;
 use crate::diffusion::trajectory::{Net, Walk};
 
 /// One step: x ← `x`·x + Σ `kept[k]`·m_{i−k} + `noise`·z.
@@ -73,6 +74,10 @@ impl Sampler for Multistep {
         self.initial_sigma
     }
 
+    fn start(&self) -> Option<Level> {
+        self.steps.first().map(|step| step.at.level)
+    }
+
     fn draws(&self) -> usize {
         self.steps.iter().filter(|step| step.noise.is_some()).count()
     }
@@ -91,7 +96,7 @@ impl Sampler for Multistep {
                 History::new(depth, if self.kept == Kept::Output { denoiser.output.len() } else { x.len() });
             let mut z = vec![0.0; x.len()];
             for step in &self.steps {
-                history.push(denoiser.evaluate(self.kept, &x, &step.at).await);
+                history.push(denoiser.evaluate(self.kept, &mut x, &step.at).await);
                 if step.noise.is_some() {
                     noise.fill(&mut z);
                 }

@@ -9,6 +9,7 @@ use super::history::{DEPTH, History};
 use crate::diffusion::noise::Noise;
 use crate::diffusion::sampler::family::Sampler;
 use crate::diffusion::sampler::grid::point::Point;
+use crate::diffusion::schedule::Level;
 use crate::diffusion::trajectory::{Net, Walk};
 
 /// How a state follows from another and from the estimates m_0 (the newest), m_1, …
@@ -86,6 +87,10 @@ impl Sampler for PredictorCorrector {
         self.steps.len()
     }
 
+    fn start(&self) -> Option<Level> {
+        self.steps.first().map(|step| step.at.level)
+    }
+
     fn draws(&self) -> usize {
         if self.stochastic { self.steps.len() } else { 0 }
     }
@@ -106,7 +111,7 @@ impl Sampler for PredictorCorrector {
             let mut last = vec![0.0; x.len()];
             let mut z = vec![0.0; x.len()];
             for step in &self.steps {
-                history.push(denoiser.evaluate(self.kept, &x, &step.at).await);
+                history.push(denoiser.evaluate(self.kept, &mut x, &step.at).await);
                 if let Some(corrector) = &step.corrector {
                     std::mem::swap(&mut x, &mut last);
                     corrector.apply(&mut x, &history, &z);

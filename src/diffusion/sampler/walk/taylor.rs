@@ -9,6 +9,7 @@ use super::history::History;
 use crate::diffusion::noise::Noise;
 use crate::diffusion::sampler::family::Sampler;
 use crate::diffusion::sampler::grid::point::Point;
+use crate::diffusion::schedule::Level;
 use crate::diffusion::trajectory::{Net, Walk};
 
 /// Where a step starts.
@@ -59,6 +60,8 @@ pub(crate) struct Taylor {
     pub(crate) bound: Bound,
     pub(crate) initial_sigma: f64,
     pub(crate) outputs_per_value: usize,
+    /// Whether its steps were laid over no more than the part of the way that was asked for.
+    pub(crate) begins_anywhere: bool,
 }
 
 impl Step {
@@ -89,6 +92,10 @@ impl Sampler for Taylor {
         self.initial_sigma
     }
 
+    fn start(&self) -> Option<Level> {
+        self.begins_anywhere.then(|| self.steps.first()).flatten().map(|step| step.at.level)
+    }
+
     fn draws(&self) -> usize {
         self.steps.iter().filter(|step| step.noise.is_some()).count()
     }
@@ -112,7 +119,7 @@ impl Sampler for Taylor {
             let mut z = vec![0.0; x.len()];
             let mut start = x.clone();
             for step in &self.steps {
-                history.push(denoiser.evaluate(self.kept, &x, &step.at).await);
+                history.push(denoiser.evaluate(self.kept, &mut x, &step.at).await);
                 if step.noise.is_some() {
                     noise.fill(&mut z);
                 }

@@ -9,6 +9,7 @@ use super::mix::mix;
 use crate::diffusion::noise::Noise;
 use crate::diffusion::sampler::family::Sampler;
 use crate::diffusion::sampler::grid::point::Point;
+use crate::diffusion::schedule::Level;
 use crate::diffusion::trajectory::{Net, Walk};
 
 /// Which slope makes the step.
@@ -48,6 +49,10 @@ impl Sampler for TwoSlopes {
         self.initial_sigma
     }
 
+    fn start(&self) -> Option<Level> {
+        self.steps.first().map(|step| step.at.level)
+    }
+
     fn draws(&self) -> usize {
         self.steps.iter().filter(|step| step.noise.is_some()).count()
     }
@@ -62,13 +67,13 @@ impl Sampler for TwoSlopes {
             let buffer = || vec![0.0; x.len()];
             let (mut first, mut second, mut ahead, mut z) = (buffer(), buffer(), buffer(), buffer());
             for step in &self.steps {
-                denoiser.x0(&x, &step.at).await;
+                denoiser.x0(&mut x, &step.at).await;
                 let sigma = step.at.level.sigma;
                 slope(&x, &denoiser.x0, sigma, &mut first);
                 if let Some(place) = &step.second {
                     ahead.copy_from_slice(&x);
                     mix(&mut ahead, 1.0, &[(place.level.sigma - sigma, &first)]);
-                    denoiser.x0(&ahead, place).await;
+                    denoiser.x0(&mut ahead, place).await;
                     slope(&ahead, &denoiser.x0, place.level.sigma, &mut second);
                     match self.rule {
                         Rule::Midpoint => std::mem::swap(&mut first, &mut second),

@@ -9,6 +9,7 @@ use super::mix::mix;
 use crate::diffusion::noise::Noise;
 use crate::diffusion::sampler::family::Sampler;
 use crate::diffusion::sampler::grid::point::Point;
+use crate::diffusion::schedule::Level;
 use crate::diffusion::trajectory::{Net, Walk};
 
 /// The guess x₂ = `x`·x + `d1`·D(x) + `noise`·z, and where it stands.
@@ -59,6 +60,10 @@ impl Sampler for TwoStage {
         self.initial_sigma
     }
 
+    fn start(&self) -> Option<Level> {
+        self.steps.first().map(|step| step.at.level)
+    }
+
     fn draws(&self) -> usize {
         let drawn = |noise: Option<f64>| usize::from(noise.is_some());
         self.steps.iter().map(|s| drawn(s.noise) + s.guess.map_or(0, |g| drawn(g.noise))).sum()
@@ -78,7 +83,7 @@ impl Sampler for TwoStage {
             let buffer = || vec![0.0; x.len()];
             let (mut first, mut guessed, mut z, mut z_guess) = (buffer(), buffer(), buffer(), buffer());
             for step in &self.steps {
-                denoiser.x0(&x, &step.at).await;
+                denoiser.x0(&mut x, &step.at).await;
                 std::mem::swap(&mut denoiser.x0, &mut first);
                 if let Some(guess) = &step.guess {
                     guessed.copy_from_slice(&x);
@@ -86,7 +91,7 @@ impl Sampler for TwoStage {
                         noise.fill(&mut z_guess);
                     }
                     mix(&mut guessed, guess.x, &[(guess.d1, &first), (guess.noise.unwrap_or(0.0), &z_guess)]);
-                    denoiser.x0(&guessed, &guess.at).await;
+                    denoiser.x0(&mut guessed, &guess.at).await;
                 }
                 if step.noise.is_some() {
                     noise.fill_beside(step.shared, &z_guess, &mut z);

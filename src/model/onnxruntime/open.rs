@@ -7,14 +7,15 @@ use ort::session::Session;
 use ort::session::builder::GraphOptimizationLevel;
 
 use super::{ENGINE, OnnxRuntime, WAY_OUT, proof};
-use crate::model::bundle::Bundle;
 use crate::model::engine_cache::{EngineCache, Key};
 use crate::model::library::Runtime;
 use crate::model::nodes;
-use crate::model::predictor::{Predictor, Refused};
+use crate::model::opening::{Opened, Refusal, Source};
+use crate::model::predictor::{Origin, Refused};
 use crate::model::providers::{Policy, Provider, ProviderOptions, Shapes};
-use crate::model::signature::{Signature, SignatureError};
-use crate::model::{EngineOptions, ModelError, Stage, warm_up};
+use crate::model::session::Session as _;
+use crate::model::signature::SignatureError;
+use crate::model::{EngineOptions, ModelError, Stage};
 
 /// How often a build that goes on says so.
 const STILL: Duration = Duration::from_secs(10);
@@ -43,25 +44,25 @@ impl<E: std::fmt::Display> From<E> for Failure {
 /// A session on the first provider in the list that works.
 pub(in crate::model) fn open(
     runtime: &Runtime,
-    bundle: &Bundle,
+    source: &Source<'_>,
     options: &EngineOptions,
     on: &mut dyn FnMut(Stage),
-) -> Result<OnnxRuntime, ModelError> {
+) -> Result<Opened, ModelError> {
     let mut instead_of: Vec<Refused> = Vec::new();
     for &provider in &options.providers {
-        let reason = match attempt(runtime, bundle, options, provider, on) {
+        let reason = match attempt(runtime, source, options, provider, on) {
             Ok(mut opened) => {
                 opened.origin.instead_of = instead_of;
                 return Ok(opened);
             }
             Err(Failure::Signature(error)) => {
-                return Err(ModelError::Signature { graph: bundle.graph.clone(), error });
+                return Err(ModelError::Signature { graph: source.graph.to_owned(), error });
             }
             Err(Failure::Provider(reason)) => reason,
         };
         match (provider, options.policy) {
             (Provider::Cpu, _) => {
-                let graph = bundle.graph.clone();
+                let graph = source.graph.to_owned();
                 return Err(ModelError::Load { engine: ENGINE, graph, reason, way_out: WAY_OUT });
             }
             (_, Policy::Required) => return Err(ModelError::Provider { provider, reason }),
@@ -78,24 +79,26 @@ pub(in crate::model) fn open(
 
 fn attempt(
     runtime: &Runtime,
-    bundle: &Bundle,
+    source: &Source<'_>,
     options: &EngineOptions,
     provider: Provider,
     on: &mut dyn FnMut(Stage),
-) -> Result<OnnxRuntime, Failure> {
+) -> Result<Opened, Failure> {
     if !provider.is_compiled_in() {
         let version = &runtime.version;
         return Err(Failure::Provider(format!("the library of ONNX Runtime {version} was built without it")));
     }
     let shapes = match provider {
         Provider::TensorRt => {
-            Some(Shapes::of(&described(runtime, bundle, options)?, &options.provider.tensorrt))
+            let shapes =
+                source.purpose.shapes(described(runtime, source)?.graph(), &options.provider.tensorrt);
+            shapes.map_err(Failure::Signature)?
         }
         _ => None,
     };
     let mut cache = provider
         .builds_engines()
-        .then(|| cache(runtime, bundle, options, provider, shapes.as_ref()))
+        .then(|| cache(runtime, source, options, provider, shapes.as_ref()))
         .flatten();
     let profile = tempfile::tempdir()?;
     let mut builder = Session::builder(&runtime.environment)?
@@ -109,7 +112,7 @@ fn attempt(
     let still = if provider.builds_engines() && cache.as_ref().is_none_or(|cache| !cache.is_built) {
         enough_memory(options)?;
         on(Stage::BuildingEngine);
-        Some(Still::building(&bundle.name, provider))
+        Some(Still::building(&source.name, provider))
     } else {
         None
     };
@@ -117,10 +120,10 @@ fn attempt(
         // From here on what goes wrong may be the kept engine's fault.
         cache.doubt();
     }
-    let proven = builder.commit_from_file(&bundle.graph).map_err(Failure::from).and_then(|session| {
+    let proven = builder.commit_from_file(source.graph).map_err(Failure::from).and_then(|session| {
         on(Stage::Warming);
-        let opened = OnnxRuntime::new(session, runtime, bundle, options, provider);
-        proven(opened.map_err(Failure::Signature)?, bundle, provider)
+        let origin = Origin::new(ENGINE, runtime.version.clone(), provider.to_string());
+        proven(OnnxRuntime::new(session), origin, source, provider)
     });
     drop(still);
     if let (Ok(_), Some(cache)) = (&proven, cache) {
@@ -130,35 +133,38 @@ fn attempt(
 }
 
 /// Evaluate the network, and have the profile tell what really ran.
-fn proven(mut opened: OnnxRuntime, bundle: &Bundle, provider: Provider) -> Result<OnnxRuntime, Failure> {
-    let (small, large) = (opened.signature().smallest_batch(), opened.signature().largest_batch);
-    // Whatever a provider does once for a shape, it does now and not at a request. The last run counts.
-    let sizes: &[usize] = if provider == Provider::Cpu { &[small] } else { &[large, small, small] };
-    for &size in sizes {
-        warm_up(bundle, &mut opened, size)?;
-    }
+fn proven(
+    mut opened: OnnxRuntime,
+    mut origin: Origin,
+    source: &Source<'_>,
+    provider: Provider,
+) -> Result<Opened, Failure> {
+    source.purpose.warm(&mut opened, provider != Provider::Cpu).map_err(|refusal| match refusal {
+        Refusal::Signature(error) => Failure::Signature(error),
+        Refusal::Evaluation(error) => Failure::from(error),
+    })?;
     let profile = opened.session.end_profiling()?;
-    let graph = if provider.builds_engines() { nodes::names(&bundle.graph)? } else { Vec::new() };
-    opened.origin.ran = proof::shares(Path::new(&profile), &graph)?;
-    if opened.origin.ran.iter().any(|share| share.provider == opened.origin.provider) {
-        return Ok(opened);
+    let graph = if provider.builds_engines() { nodes::names(source.graph)? } else { Vec::new() };
+    origin.ran = proof::shares(Path::new(&profile), &graph)?;
+    if origin.ran.iter().any(|share| share.provider == origin.provider) {
+        return Ok(Opened { session: Box::new(opened), origin });
     }
-    Err(Failure::Provider(format!("it was registered, but ran none of the nodes of {}", bundle.name)))
+    Err(Failure::Provider(format!("it was registered, but ran none of the nodes of {}", source.name)))
 }
 
 /// How the graph is fed, learned without any provider.
-fn described(runtime: &Runtime, bundle: &Bundle, options: &EngineOptions) -> Result<Signature, Failure> {
+fn described(runtime: &Runtime, source: &Source<'_>) -> Result<OnnxRuntime, Failure> {
     let session = Session::builder(&runtime.environment)?
         .with_optimization_level(GraphOptimizationLevel::Disable)
         .map_err(|error| error.to_string())?
-        .commit_from_file(&bundle.graph)?;
-    super::signature(&session, bundle, options).map_err(Failure::Signature)
+        .commit_from_file(source.graph)?;
+    Ok(OnnxRuntime::new(session))
 }
 
 /// Where the provider's engine is kept; without such a place it is built at every start, aloud.
 fn cache(
     runtime: &Runtime,
-    bundle: &Bundle,
+    source: &Source<'_>,
     options: &EngineOptions,
     provider: Provider,
     shapes: Option<&Shapes>,
@@ -170,20 +176,20 @@ fn cache(
         _ => (serde_json::to_string(openvino), "libopenvino.so"),
     };
     let key = Key::from([
-        ("graph", bundle.sha256.clone()),
+        ("graph", source.sha256.to_owned()),
         ("shapes", format!("{shapes:?}, batches of up to {}", options.batch)),
         ("option", chosen.unwrap_or_default()),
         ("ONNX Runtime", runtime.version.clone()),
         ("library", board.library(library).map_or_else(String::new, |library| library.version)),
         ("device", board.device()),
     ]);
-    match EngineCache::open(&options.cache, &bundle.name, provider, key) {
+    match EngineCache::open(&options.cache, &source.name, provider, key) {
         Ok(cache) => Some(cache),
         Err(error) => {
             log::warn!(
                 "the engine that {provider} builds for {} can't be kept in {} ({error}), so every start builds \
                  it again; name a directory that may be written in [engine] cache",
-                bundle.name,
+                source.name,
                 options.cache.display()
             );
             None

@@ -1,0 +1,121 @@
+//! The network as a predictor: a batch laid out as its graph takes it.
+
+use super::bundle::Bundle;
+use super::graph::{Axis, Graph};
+use super::opening::{Purpose, Refusal};
+use super::parts::Part;
+use super::predictor::{Batch, EvaluationError, Origin, Predictor};
+use super::providers::{Shapes, TensorRt};
+use super::session::{Input, Session, Tensor, Values};
+use super::signature::{Role, Signature, SignatureError, TimeShape};
+
+/// How the network of a bundle is opened and warmed up.
+pub(super) struct NetworkPurpose<'a> {
+    pub(super) bundle: &'a Bundle,
+    pub(super) largest_batch: usize,
+}
+
+impl NetworkPurpose<'_> {
+    pub(super) fn signature(&self, graph: &Graph) -> Result<Signature, SignatureError> {
+        Signature::resolve(graph, &self.bundle.manifest, self.bundle.network, self.largest_batch)
+    }
+}
+
+impl Purpose for NetworkPurpose<'_> {
+    fn warm(&self, session: &mut dyn Session, every_shape: bool) -> Result<(), Refusal> {
+        let signature = self.signature(session.graph())?;
+        let (small, large) = (signature.smallest_batch(), signature.largest_batch);
+        // Whatever a provider does once for a shape, it does now and not at a request. The last run counts.
+        let sizes: &[usize] = if every_shape { &[large, small, small] } else { &[small] };
+        for &size in sizes {
+            evaluate(session, &signature, &neutral(&signature, self.bundle, size), &mut Vec::new())?;
+        }
+        Ok(())
+    }
+
+    fn shapes(&self, graph: &Graph, options: &TensorRt) -> Result<Option<Shapes>, SignatureError> {
+        Ok(Some(Shapes::of(&self.signature(graph)?, options)))
+    }
+}
+
+/// So many samples of nothing, with conditions of the right shapes.
+pub(super) fn neutral(signature: &Signature, bundle: &Bundle, samples: usize) -> Batch {
+    let mut shape = signature.sample_shape.clone();
+    shape[0] += signature.beside;
+    let len = shape.iter().product();
+    let tensors: Vec<Tensor> = signature
+        .tensors
+        .iter()
+        .map(|input| {
+            let free = match input.role {
+                Role::PicturePlaces => signature.sample_shape[0],
+                // CLIP's length, at which every encoder's embeddings can be taken.
+                _ => 77,
+            };
+            let axes = input.shape.iter().map(|axis| match axis {
+                Axis::Fixed(n) => *n,
+                Axis::Free => free,
+            });
+            Tensor::zeros(axes.collect::<Vec<_>>())
+        })
+        .collect();
+    let mut batch = Batch { shape, ..Batch::default() };
+    for _ in 0..samples {
+        batch.push(|x| x.extend(std::iter::repeat_n(0.0, len)), 0.0, 0, &bundle.manifest);
+        batch.set_tensors(&signature.tensors, &tensors);
+    }
+    batch
+}
+
+/// A bundle's network.
+pub(super) struct Network {
+    pub(super) part: Part,
+    pub(super) signature: Signature,
+    pub(super) origin: Origin,
+}
+
+impl Predictor for Network {
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    fn evaluate(&mut self, batch: &Batch, output: &mut Vec<f32>) -> Result<(), EvaluationError> {
+        self.part.with(|session| evaluate(session, &self.signature, batch, output))?
+    }
+}
+
+fn evaluate(
+    session: &mut dyn Session,
+    signature: &Signature,
+    batch: &Batch,
+    output: &mut Vec<f32>,
+) -> Result<(), EvaluationError> {
+    let n = batch.len();
+    let each = if batch.shape.is_empty() { &signature.sample_shape } else { &batch.shape };
+    let of_all = |axes: &[usize]| [&[n], axes].concat();
+    let (times, time_shape): (_, &[usize]) = match signature.time.shape {
+        TimeShape::Each => (&batch.times[..], &[n]),
+        TimeShape::One => (&batch.times[..1], &[1]),
+        TimeShape::Scalar => (&batch.times[..1], &[]),
+    };
+    let mut inputs = vec![
+        Input::new(&signature.sample, of_all(each), Values::F32(&batch.samples)),
+        Input::new(&signature.time.name, time_shape, Values::F64(times)),
+    ];
+    if let Some((name, _)) = &signature.class {
+        inputs.push(Input::new(name, [n], Values::I64(&batch.classes)));
+    }
+    for ((name, _), values) in signature.conditions.iter().zip(&batch.conditions) {
+        inputs.push(Input::new(name, [n], Values::F32(values)));
+    }
+    for (input, tensor) in signature.tensors.iter().zip(&batch.tensors) {
+        let shape = if input.role.is_shared() { tensor.shape.clone() } else { of_all(&tensor.shape) };
+        inputs.push(Input::new(&input.name, shape, Values::F32(&tensor.data)));
+    }
+    session.run(&inputs, &signature.output, output)?;
+    Ok(())
+}

@@ -1,0 +1,146 @@
+//! The graphs of all models, opened when they are first needed and closed when memory runs short.
+//!
+//! A part costs what its file and its weights take on disk. Where a budget is set, the parts that
+//! were used longest ago make way before another is opened.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use super::ModelError;
+use super::predictor::EvaluationError;
+use super::session::Session;
+
+/// Opens a part's graph.
+type Open = Box<dyn FnMut() -> Result<Box<dyn Session>, ModelError> + Send>;
+
+/// The place where all parts stand.
+#[derive(Clone, Default)]
+pub struct Shelf(Arc<Mutex<Places>>);
+
+impl std::fmt::Debug for Shelf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shelf").finish_non_exhaustive()
+    }
+}
+
+#[derive(Default)]
+struct Places {
+    budget: Option<u64>,
+    places: Vec<Option<Place>>,
+    clock: u64,
+}
+
+struct Place {
+    name: String,
+    bytes: u64,
+    used: u64,
+    open: Open,
+    session: Option<Box<dyn Session>>,
+}
+
+/// One graph among all.
+pub(super) struct Part {
+    shelf: Shelf,
+    number: usize,
+}
+
+impl Shelf {
+    /// Within so many bytes, or without a bound.
+    pub fn within(budget: Option<u64>) -> Self {
+        Self(Arc::new(Mutex::new(Places { budget, ..Places::default() })))
+    }
+
+    /// Put a part there, opened already or not.
+    pub(super) fn put(
+        &self,
+        name: String,
+        graph: &std::path::Path,
+        session: Option<Box<dyn Session>>,
+        open: Open,
+    ) -> Part {
+        let mut places = self.places();
+        let bytes = files_of(graph).iter().filter_map(|file| Some(file.metadata().ok()?.len())).sum();
+        places.clock += 1;
+        let used = places.clock;
+        places.places.push(Some(Place { name, bytes, used, open, session }));
+        let number = places.places.len() - 1;
+        places.make_room(0, number);
+        drop(places);
+        Part { shelf: self.clone(), number }
+    }
+
+    fn places(&self) -> MutexGuard<'_, Places> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl Places {
+    /// Close what was used longest ago, but for the part with this number, until so many bytes more fit.
+    fn make_room(&mut self, more: u64, but: usize) {
+        let Some(budget) = self.budget else { return };
+        loop {
+            let open = |place: &&mut Place| place.session.is_some();
+            let taken: u64 = self.places.iter_mut().flatten().filter(open).map(|place| place.bytes).sum();
+            if taken + more <= budget {
+                return;
+            }
+            let places = self.places.iter_mut().enumerate().filter(|(number, _)| *number != but);
+            let oldest =
+                places.filter_map(|(_, place)| place.as_mut()).filter(open).min_by_key(|place| place.used);
+            let Some(oldest) = oldest else { return };
+            log::info!("{} leaves memory until it is needed again", oldest.name);
+            oldest.session = None;
+        }
+    }
+}
+
+impl Part {
+    /// Use the part's graph, which is opened first where it is not.
+    pub(super) fn with<R>(&self, work: impl FnOnce(&mut dyn Session) -> R) -> Result<R, EvaluationError> {
+        let mut places = self.shelf.places();
+        places.clock += 1;
+        let clock = places.clock;
+        let bytes = match places.places[self.number].as_ref() {
+            Some(place) if place.session.is_none() => place.bytes,
+            _ => 0,
+        };
+        if bytes > 0 {
+            places.make_room(bytes, self.number);
+        }
+        let Some(place) = places.places[self.number].as_mut() else {
+            return Err(EvaluationError::Closed);
+        };
+        place.used = clock;
+        let session = match &mut place.session {
+            Some(session) => session,
+            closed => closed.insert((place.open)().map_err(|error| EvaluationError::Open(Box::new(error)))?),
+        };
+        Ok(work(session.as_mut()))
+    }
+
+    /// What it costs while it is open, in bytes.
+    pub(super) fn bytes(&self) -> u64 {
+        self.shelf.places().places[self.number].as_ref().map_or(0, |place| place.bytes)
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        self.shelf.places().places[self.number] = None;
+    }
+}
+
+/// The files that make up a graph: its own, and those that hold its weights beside it.
+pub(super) fn files_of(graph: &std::path::Path) -> Vec<PathBuf> {
+    let weights =
+        |name: &str| name.ends_with(".onnx_data") || name.ends_with(".onnx.data") || name == "weights.pb";
+    let entries = graph.parent().and_then(|directory| std::fs::read_dir(directory).ok());
+    let mut beside: Vec<PathBuf> = entries
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.file_name().is_some_and(|name| weights(&name.to_string_lossy())))
+        .collect();
+    beside.sort();
+    [vec![graph.to_owned()], beside].concat()
+}

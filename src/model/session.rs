@@ -1,0 +1,119 @@
+//! A graph that an engine has opened: named tensors go in, tensors come out.
+
+use super::graph::{Element, Graph};
+use super::predictor::EvaluationError;
+
+/// Values in row-major order, with their shape.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Tensor {
+    /// The axes' lengths.
+    pub shape: Vec<usize>,
+    /// The values.
+    pub data: Vec<f32>,
+}
+
+impl Tensor {
+    /// Of this shape; `data` has as many values as it says.
+    pub fn new(shape: impl Into<Vec<usize>>, data: Vec<f32>) -> Self {
+        let shape = shape.into();
+        debug_assert_eq!(shape.iter().product::<usize>(), data.len());
+        Self { shape, data }
+    }
+
+    /// All zeros.
+    pub fn zeros(shape: impl Into<Vec<usize>>) -> Self {
+        let shape = shape.into();
+        let data = vec![0.0; shape.iter().product()];
+        Self { shape, data }
+    }
+}
+
+/// The values of an input, which a session turns into the type that its graph takes: whole numbers
+/// are cut, not rounded, as the reference's exports do.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Values<'a> {
+    F32(&'a [f32]),
+    F64(&'a [f64]),
+    I64(&'a [i64]),
+}
+
+/// What a session is fed.
+#[derive(Debug, Clone)]
+pub(super) struct Input<'a> {
+    pub(super) name: &'a str,
+    pub(super) shape: Vec<usize>,
+    pub(super) values: Values<'a>,
+}
+
+impl<'a> Input<'a> {
+    pub(super) fn new(name: &'a str, shape: impl Into<Vec<usize>>, values: Values<'a>) -> Self {
+        Self { name, shape: shape.into(), values }
+    }
+}
+
+/// A graph opened by an engine.
+pub(super) trait Session: Send {
+    /// Its inputs and outputs.
+    fn graph(&self) -> &Graph;
+
+    /// Evaluate it for one of its outputs, whose values replace those of `output`; tells their shape.
+    fn run(
+        &mut self,
+        inputs: &[Input<'_>],
+        name: &str,
+        output: &mut Vec<f32>,
+    ) -> Result<Vec<usize>, EvaluationError> {
+        let mut shapes = self.run_all(inputs, &[name], std::slice::from_mut(output))?;
+        Ok(shapes.pop().unwrap_or_default())
+    }
+
+    /// Evaluate it for several of its outputs at once.
+    fn run_all(
+        &mut self,
+        inputs: &[Input<'_>],
+        names: &[&str],
+        outputs: &mut [Vec<f32>],
+    ) -> Result<Vec<Vec<usize>>, EvaluationError>;
+}
+
+/// A buffer for an input in the type that the graph takes, used again at every evaluation.
+#[derive(Debug)]
+pub(super) enum Column {
+    F32(Vec<f32>),
+    F16(Vec<half::f16>),
+    I64(Vec<i64>),
+    I32(Vec<i32>),
+}
+
+impl Column {
+    pub(super) fn new(element: Element) -> Self {
+        match element {
+            Element::F32 | Element::Other => Self::F32(Vec::new()),
+            Element::F16 => Self::F16(Vec::new()),
+            Element::I64 => Self::I64(Vec::new()),
+            Element::I32 => Self::I32(Vec::new()),
+        }
+    }
+
+    pub(super) fn fill(&mut self, values: Values<'_>) {
+        match values {
+            Values::F32(values) => self.refill(values.iter().map(|&x| f64::from(x))),
+            Values::F64(values) => self.refill(values.iter().copied()),
+            // What counts things and tokens is far below the whole numbers that f64 holds.
+            Values::I64(values) => self.refill(values.iter().map(|&x| x as f64)),
+        }
+    }
+
+    fn refill(&mut self, values: impl Iterator<Item = f64>) {
+        fn replace<T>(buffer: &mut Vec<T>, values: impl Iterator<Item = T>) {
+            buffer.clear();
+            buffer.extend(values);
+        }
+        match self {
+            Self::F32(buffer) => replace(buffer, values.map(|x| x as f32)),
+            Self::F16(buffer) => replace(buffer, values.map(|x| half::f16::from_f64(x))),
+            Self::I64(buffer) => replace(buffer, values.map(|x| x as i64)),
+            Self::I32(buffer) => replace(buffer, values.map(|x| x as i32)),
+        }
+    }
+}
