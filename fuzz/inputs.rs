@@ -19,7 +19,7 @@ pub(crate) fn request(data: &[u8]) {
     };
     let json = serde_json::to_vec(&request).expect("a request has a form in JSON");
     assert_eq!(denoised::job::parse(&json).expect("what we wrote can be read"), request);
-    let limits = JobLimits { steps: 100, count: 64 };
+    let limits = JobLimits { steps: 100, count: 64, pixels: 1 << 20, memory: None };
     match request.check(models(), limits, || 7) {
         Ok(job) => assert!(job.count <= 64 && denoised::job::is_id(&job.id)),
         Err(error) => assert!(error.field.is_some(), "{error:?} names no field"),

@@ -5,6 +5,7 @@ mod check_config;
 mod demo;
 mod diffuse;
 mod doctor;
+mod fit_preview;
 mod generate;
 mod inspect;
 mod progress;
@@ -40,6 +41,8 @@ enum Command {
     Inspect(inspect::Arguments),
     /// Build every engine that the configuration's models need, ahead of the daemon's start
     Warm(ConfigFile),
+    /// Fit how a bundle's latents are shown before they are finished
+    FitPreview(fit_preview::Arguments),
     /// Look at the machine: what is there, what is missing, what to do
     Doctor(doctor::Arguments),
     /// Write the man pages or a shell's completions
@@ -80,6 +83,7 @@ pub fn run() -> Result<(), Failure> {
         Command::Diffuse(arguments) => diffuse::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Warm(arguments) => warm::run(&arguments),
+        Command::FitPreview(arguments) => fit_preview::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Generate(arguments) => generate::run(&arguments),
         Command::CheckConfig(arguments) => check_config::run(&arguments),

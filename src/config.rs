@@ -117,6 +117,8 @@ pub struct Engine {
     pub cache: PathBuf,
     /// An engine is built only where so much memory is free.
     pub build_memory: ByteSize,
+    /// The most that all open graphs with their weights may take; unset: all stay open.
+    pub memory: Option<ByteSize>,
     /// The provider that serves while the first one's engine is built.
     pub meanwhile: Option<Provider>,
     /// TensorRT's options.
@@ -156,6 +158,7 @@ impl Default for Engine {
             batch: Between(options.batch as u64),
             cache: options.cache,
             build_memory: ByteSize(options.build_memory),
+            memory: None,
             meanwhile: options.meanwhile,
             tensorrt: TensorRt::default(),
             cuda: Cuda::default(),
@@ -169,8 +172,9 @@ impl Config {
     pub fn engine_of(&self, bundle: &Path) -> EngineOptions {
         let name = bundle.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
         let own = self.models.engine.get(&name).cloned().unwrap_or_default();
-        let Engine { kind, library, providers, policy, batch, cache, build_memory, meanwhile, .. } =
-            self.engine.clone();
+        let Engine {
+            kind, library, providers, policy, batch, cache, build_memory, memory, meanwhile, ..
+        } = self.engine.clone();
         EngineOptions {
             kind,
             library: (!library.as_os_str().is_empty()).then_some(library),
@@ -184,6 +188,7 @@ impl Config {
             },
             cache,
             build_memory: build_memory.0,
+            memory: memory.map(|bytes| bytes.0),
             board: self.board.machine(),
             meanwhile,
         }
@@ -222,6 +227,8 @@ pub struct Limits {
     pub steps: Between<1, 100_000>,
     /// The most images of a job.
     pub count: Between<1, 10_000>,
+    /// The most pixels of a picture, given or drawn.
+    pub pixels: Between<1, 1_000_000_000>,
     /// The largest request.
     pub payload: ByteSize,
     /// For how long a daemon that stops works on and delivers, in seconds.
@@ -234,6 +241,7 @@ impl Default for Limits {
             queue: Between(1000),
             steps: Between(1000),
             count: Between(64),
+            pixels: Between(2048 * 2048),
             payload: ByteSize::mebibytes(1),
             drain_s: Between(10),
         }
@@ -242,8 +250,8 @@ impl Default for Limits {
 
 impl Limits {
     /// As jobs are checked against it.
-    pub fn job(&self) -> JobLimits {
-        JobLimits { steps: self.steps.0, count: self.count.0 }
+    pub fn job(&self, memory: Option<u64>) -> JobLimits {
+        JobLimits { steps: self.steps.0, count: self.count.0, pixels: self.pixels.0, memory }
     }
 }
 

@@ -45,21 +45,16 @@ pub enum ImageError {
     /// The shape is no picture.
     #[error("a sample of shape {0:?} is no picture of 1 or 3 channels; format npy holds any shape")]
     Shape(Vec<usize>),
-    /// A file that is no such sample.
-    #[error("{path}: {reason}")]
-    Read {
-        /// The file.
-        path: String,
-        /// What is wrong with it.
-        reason: String,
-    },
+    /// Bytes that are no such sample.
+    #[error("{0}")]
+    Read(String),
     /// The encoder's words.
     #[error("encoding failed: {0}")]
     Encode(String),
 }
 
 pub use figure::{arrows, rows};
-pub use read::read;
+pub use read::{Pixels, decode};
 
 /// The width and height of a scatter.
 const SCATTER: u32 = 256;
@@ -95,6 +90,9 @@ pub fn encode(
 pub fn picture(sample: &[f32], shape: &[usize], manifest: &Manifest) -> Result<DynamicImage, ImageError> {
     let range = manifest.sample.range;
     let wrong = || ImageError::Shape(shape.to_owned());
+    if sample.len() != shape.iter().product::<usize>() {
+        return Err(wrong());
+    }
     match (manifest.sample.kind, shape) {
         (SampleKind::Image, &[1, h, w]) => {
             let pixels = sample.iter().map(|&x| byte(x, range)).collect();

@@ -1,6 +1,10 @@
 //! A request becomes a job: parsed, checked against the models and limits, every default filled.
 
 mod check;
+mod picture;
+mod prompt;
+
+pub use picture::{Beginning, Sizes};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,9 +13,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::diffusion::noise::Generator;
-use crate::diffusion::sampler::{Known, Options, Sampler};
+use crate::diffusion::sampler::{Options, Sampler};
 use crate::image::Format;
-use crate::model::{Bundle, Model, Origin, Signature};
+use crate::model::{Bundle, Family, LatentBundle, Model, Origin, Signature, Wish};
 
 /// What a requester may say; every field has a default.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -35,9 +39,37 @@ pub struct Request {
     pub guidance: Option<f64>,
     /// η of DDIM.
     pub eta: Option<f64>,
-    /// The part of the sample that is known, which no message carries.
-    #[serde(skip)]
-    pub known: Option<Arc<Known>>,
+    /// How much of a guided prediction is brought back to the spread of one without guidance
+    /// (Lin et al. 2024, section 3.4); 0 is none.
+    pub guidance_rescale: Option<f64>,
+    /// What is to be drawn, in words.
+    pub prompt: Option<String>,
+    /// What is not.
+    pub negative_prompt: Option<String>,
+    /// The same for the second text encoder.
+    pub prompt_2: Option<String>,
+    /// What is not, for the second text encoder.
+    pub negative_prompt_2: Option<String>,
+    /// How many of CLIP's last layers are left out.
+    pub clip_skip: Option<u64>,
+    /// How many tokens T5 takes.
+    pub max_sequence_length: Option<u64>,
+    /// A picture's width in pixels.
+    pub width: Option<u64>,
+    /// A picture's height in pixels.
+    pub height: Option<u64>,
+    /// SDXL: the height and width that the picture is to look as if it had been.
+    pub original_size: Option<[u64; 2]>,
+    /// SDXL: the top and left at which it is to look cropped.
+    pub crop: Option<[u64; 2]>,
+    /// SDXL: the height and width that it is to look made for.
+    pub target_size: Option<[u64; 2]>,
+    /// The picture from which to begin: a PNG or JPEG file in base64.
+    pub image: Option<String>,
+    /// Which part of it is drawn anew: the white one.
+    pub mask: Option<String>,
+    /// How much of the way is gone from the picture: 1 is all of it.
+    pub strength: Option<f64>,
     /// Values of the model's further conditions.
     pub conditions: Option<BTreeMap<String, f64>>,
     /// The generator behind the seed.
@@ -120,6 +152,10 @@ pub struct JobLimits {
     pub steps: u64,
     /// The most images.
     pub count: u64,
+    /// The most pixels of a picture.
+    pub pixels: u64,
+    /// The most bytes that open graphs may take, where there is a bound.
+    pub memory: Option<u64>,
 }
 
 /// What is known of a loaded model where jobs are checked.
@@ -133,6 +169,12 @@ pub struct ModelCard {
     pub origin: Origin,
     /// Values that the network gives for each of a sample's.
     pub outputs_per_value: usize,
+    /// Which pipeline it is and what stands around its network, where it draws latents by a prompt.
+    pub latent: Option<(Family, LatentBundle)>,
+    /// The largest of its graphs with its weights, in bytes.
+    pub largest_part: u64,
+    /// Whether pictures can be turned into latents.
+    pub encodes: bool,
 }
 
 impl ModelCard {
@@ -143,6 +185,9 @@ impl ModelCard {
             signature: model.predictor.signature().clone(),
             origin: model.predictor.origin().clone(),
             outputs_per_value: model.outputs_per_value,
+            latent: model.latent.as_ref().map(|latent| (latent.family, latent.bundle.clone())),
+            largest_part: model.parts.iter().map(|part| part.bytes).max().unwrap_or(0),
+            encodes: model.latent.as_ref().is_some_and(|latent| latent.has_encoder()),
         }
     }
 }
@@ -170,6 +215,14 @@ pub struct Job {
     pub class: Option<i64>,
     /// The weight of guidance; 1 where there is none.
     pub guidance: f64,
+    /// How much of the prediction's spread is brought back.
+    pub guidance_rescale: f32,
+    /// What is to be drawn in words, where the model takes them.
+    pub wish: Option<Arc<Wish>>,
+    /// The sizes of samples and pictures.
+    pub sizes: Sizes,
+    /// The picture from which it begins.
+    pub beginning: Option<Arc<Beginning>>,
     /// The conditions' values in the manifest's order.
     pub conditions: Vec<f32>,
     /// How an image is encoded.

@@ -9,6 +9,7 @@ mod embedded;
 mod engine_cache;
 mod graph;
 mod invariance;
+mod latent;
 mod library;
 mod manifest;
 mod network;
@@ -32,8 +33,11 @@ use opening::{Opened, Source};
 pub use bundle::{Bundle, BundleError};
 pub use graph::{Axis, Element, Graph, Port};
 pub use invariance::{BatchDependence, batch_dependence};
+pub use latent::{
+    Conditions, Family, Latent, LatentBundle, LatentError, Posterior, Projection, VaeConfig, Wish,
+};
 pub use manifest::{Condition, Manifest, SampleKind};
-pub use parts::Shelf;
+pub use parts::{PartSize, Shelf};
 pub use predictor::{Batch, EvaluationError, Origin, Predictor, Refused, Share};
 pub use providers::{Cuda, OpenVino, Policy, Provider, ProviderOptions, TensorRt};
 pub use scheduler_config::{ConfigError, SchedulerConfig};
@@ -73,6 +77,8 @@ pub struct EngineOptions {
     pub cache: PathBuf,
     /// An engine is built only where so many bytes of memory are free.
     pub build_memory: u64,
+    /// The most that all open graphs with their weights may take, in bytes.
+    pub memory: Option<u64>,
     /// The machine, whose free memory and device count.
     pub board: Board,
     /// The provider that serves while the first one's engine is built; none: nothing serves.
@@ -107,6 +113,7 @@ impl Default for EngineOptions {
             provider: ProviderOptions::default(),
             cache: PathBuf::from("/var/cache/denoised"),
             build_memory: 1 << 30,
+            memory: None,
             board: Board::default(),
             meanwhile: None,
         }
@@ -143,6 +150,22 @@ pub enum ModelError {
     /// ONNX Runtime's library.
     #[error(transparent)]
     Library(#[from] library::LibraryError),
+    /// A tokenizer.
+    #[error(transparent)]
+    Tokenizer(#[from] latent::TokenizerError),
+    /// Text encoders are missing.
+    #[error(
+        "{name}: its network takes a prompt, for which {needed} text encoders are needed and {found} are there; \
+         export the folder whole: text_encoder/model.onnx and tokenizer/, and their siblings with _2 and _3"
+    )]
+    Texts {
+        /// The bundle.
+        name: String,
+        /// How many are needed.
+        needed: usize,
+        /// How many are there.
+        found: usize,
+    },
     /// A provider that was required and isn't there.
     #[error(
         "the execution provider {provider} is required but does not work here: {reason}. Install \
@@ -173,6 +196,10 @@ pub struct Model {
     pub predictor: Box<dyn Predictor>,
     /// What the network gives for each value of a sample: 1, or 2 with learned variances.
     pub outputs_per_value: usize,
+    /// All its graphs.
+    pub parts: Vec<PartSize>,
+    /// The networks around it, where it draws latents by a prompt.
+    pub latent: Option<Latent>,
 }
 
 impl std::fmt::Debug for Model {
@@ -216,7 +243,15 @@ impl Model {
         for share in &origin.ran {
             log::info!("model {}: {share}", bundle.name);
         }
-        Ok(Self { bundle, predictor, outputs_per_value })
+        // What did not work for the network is not tried again for those around it.
+        let refused = |provider: &&Provider| provider.to_string() != origin.provider;
+        let providers = options.providers.iter().skip_while(refused).copied().collect();
+        let settled = EngineOptions { providers, ..options.clone() };
+        let around = bundle.latent.as_ref();
+        let around =
+            around.map(|latent| latent::open(&bundle.name, latent, predictor.signature(), &settled, shelf));
+        let latent = around.transpose()?.flatten();
+        Ok(Self { parts: shelf.sizes(&bundle.name), latent, bundle, predictor, outputs_per_value })
     }
 }
 

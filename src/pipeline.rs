@@ -4,17 +4,20 @@
 mod active;
 pub mod batcher;
 pub mod guidance;
+mod prepared;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::diffusion::noise::Noise;
 use crate::job::{ErrorCode, Job, JobError};
-use crate::model::Model;
+use crate::model::{LatentError, Model, Tensor};
 use crate::receipt::Receipt;
 
 use active::Active;
 use batcher::{Arrival, Batcher, Ticket};
+use prepared::Prepared;
 
 /// How many images of one model are on their way at once, in batches: more than one, so that a
 /// short job is not stuck behind a long one.
@@ -40,8 +43,10 @@ pub enum Event<'a> {
         job: &'a Job,
         /// The image.
         index: usize,
-        /// The sample.
+        /// The sample, or the picture [3, H, W] in −1..1 that latents look like.
         x0: &'a [f32],
+        /// Its axes.
+        shape: &'a [usize],
     },
     /// An image is finished.
     Image {
@@ -49,8 +54,10 @@ pub enum Event<'a> {
         job: &'a Job,
         /// How it was made.
         receipt: Box<Receipt>,
-        /// The sample.
+        /// The sample, or the picture that was decoded from it.
         sample: Vec<f32>,
+        /// The sample before it was decoded, where it was.
+        latents: Option<Vec<f32>>,
     },
     /// All of a job's images are finished.
     Finished {
@@ -171,6 +178,7 @@ impl Pipeline {
     /// Evaluate one batch and tell what came of it.
     pub fn turn(&mut self, on: &mut dyn FnMut(Event<'_>)) {
         self.drop_late(on);
+        self.prepare(on);
         self.board();
         let mut arrivals = std::mem::take(&mut self.batcher.arrivals);
         let evaluated =
@@ -187,14 +195,30 @@ impl Pipeline {
         }
     }
 
+    /// Encode the words and pictures of the jobs that can begin now.
+    fn prepare(&mut self, on: &mut dyn FnMut(Event<'_>)) {
+        let waits = self.waits();
+        let mut failed = Vec::new();
+        for active in self.jobs.iter_mut().filter(|active| active.prepared.is_none() && !waits) {
+            let signature = self.model.predictor.signature();
+            match Prepared::of(&active.job, self.model.latent.as_mut(), signature) {
+                Ok(prepared) => active.prepared = Some(Arc::new(prepared)),
+                Err(error) => failed.push((active.number, of_latents(&error))),
+            }
+        }
+        for (number, error) in failed {
+            self.fail(number, &error, on);
+        }
+    }
+
     /// Let images ride while there is room, the first jobs' first; one image of every job rides
     /// even so, lest a long job keep all others out.
     fn board(&mut self) {
         let signature = self.model.predictor.signature();
         let room = signature.largest_batch * BATCHES_ON_THE_WAY;
-        let output_len = signature.sample_len() * self.model.outputs_per_value;
         let waits = self.waits();
         for active in self.jobs.iter_mut().filter(|active| !waits || active.boarded > 0) {
+            let Some(prepared) = active.prepared.clone() else { continue };
             while active.boarded < active.job.count
                 && (self.batcher.riding() < room || active.boarded == active.finished)
             {
@@ -203,10 +227,10 @@ impl Pipeline {
                 let given = self.given_noise.as_mut();
                 let (initial, steps) = given.map_or((None, None), |given| given(index));
                 self.batcher.board(active.rider(
+                    &prepared,
                     index,
                     &self.model.bundle.manifest,
-                    signature,
-                    output_len,
+                    self.model.outputs_per_value,
                     (initial, steps),
                 ));
             }
@@ -242,14 +266,33 @@ impl Pipeline {
                     on(progress);
                 }
             }
-            Arrival::Preview(x0) => on(Event::Preview { job: &active.job, index: ticket.index, x0: &x0 }),
+            Arrival::Preview(x0) => {
+                let (job, index) = (&active.job, ticket.index);
+                match (&self.model.latent, active.prepared.clone()) {
+                    (Some(latent), Some(prepared)) => {
+                        let x0 = prepared.unpacked(x0, &job.sizes);
+                        let shown = latent.shown(&x0, &job.sizes.latent, &self.model.bundle.manifest);
+                        if let Some(Tensor { data, shape }) = shown {
+                            on(Event::Preview { job, index, x0: &data, shape: &shape });
+                        }
+                    }
+                    _ => on(Event::Preview { job, index, x0: &x0, shape: &job.sizes.picture }),
+                }
+            }
             Arrival::Finished(sample) => {
+                let Some(prepared) = active.prepared.clone() else { return };
+                let sample = prepared.unpacked(sample, &active.job.sizes);
+                let latent = self.model.latent.as_ref();
+                let decoded = latent.map(|latent| latent.decode(&sample, &active.job.sizes.latent));
+                let (sample, latents) = match decoded.transpose() {
+                    Ok(None) => (sample, None),
+                    Ok(Some(picture)) => (picture.data, Some(sample)),
+                    Err(error) => return self.fail(ticket.job, &of_latents(&error), on),
+                };
                 active.finished += 1;
-                on(Event::Image {
-                    job: &active.job,
-                    receipt: Box::new(Receipt::of(&active.job, ticket.index, self.model.predictor.origin())),
-                    sample,
-                });
+                let mut receipt = Receipt::of(&active.job, ticket.index, self.model.predictor.origin());
+                receipt.cut.clone_from(&prepared.conditions.cut);
+                on(Event::Image { job: &active.job, receipt: Box::new(receipt), sample, latents });
                 if active.finished == active.job.count {
                     on(Event::Finished { job: &active.job, elapsed_ms: active.elapsed_ms() });
                     self.jobs.remove(place);
@@ -279,4 +322,16 @@ impl Pipeline {
             on(Event::Failed { job: &active.job, error: error.clone() });
         }
     }
+}
+
+/// What a job is told where the networks around the network fail it.
+fn of_latents(error: &LatentError) -> JobError {
+    let field = match error {
+        LatentError::Evaluation(_) | LatentError::Lacks(_) => None,
+        LatentError::Tokens(_) => Some("prompt"),
+        LatentError::NoLayers | LatentError::Layers { .. } => Some("clip_skip"),
+        LatentError::NoPicture => Some("image"),
+    };
+    let code = if field.is_some() { ErrorCode::OutOfRange } else { ErrorCode::Engine };
+    JobError { field: field.map(str::to_owned), ..JobError::new(code, error) }
 }

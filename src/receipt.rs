@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::job::Job;
-use crate::model::Origin;
+use crate::model::{Origin, Wish};
 
 /// How one image was made. It holds nothing that changes from run to run, but for the share of
 /// time in which each provider ran, which each start measures.
@@ -39,6 +39,21 @@ pub struct Receipt {
     pub class: Option<i64>,
     /// The weight of guidance.
     pub guidance: f64,
+    /// How much of the prediction's spread was brought back.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub guidance_rescale: f32,
+    /// The words, where the model takes them.
+    #[serde(flatten)]
+    pub words: Option<Words>,
+    /// What of the words found no room in the text encoder.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cut: Vec<String>,
+    /// The width and height of the picture, where the job chose them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size: Option<[usize; 2]>,
+    /// How much of the way was gone from a picture.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub strength: Option<f64>,
     /// Further conditions.
     pub conditions: BTreeMap<String, f32>,
     /// Whether it had batches of its own.
@@ -46,6 +61,47 @@ pub struct Receipt {
     /// Which engine and provider really ran.
     #[serde(flatten)]
     pub origin: Origin,
+}
+
+/// What a job said in words.
+#[derive(Debug, Clone, Serialize)]
+pub struct Words {
+    /// For the first text encoder.
+    pub prompt: String,
+    /// What is not wanted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub negative_prompt: Option<String>,
+    /// For the second one, where that has its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt_2: Option<String>,
+    /// What is not wanted, for the second one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub negative_prompt_2: Option<String>,
+    /// How many of CLIP's last layers are left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clip_skip: Option<usize>,
+    /// How many tokens T5 takes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_sequence_length: Option<usize>,
+}
+
+impl Words {
+    fn of(wish: &Wish) -> Self {
+        let second = |[first, second]: &[String; 2]| (first != second).then(|| second.clone());
+        Self {
+            prompt: wish.prompt[0].clone(),
+            negative_prompt: wish.negative.as_ref().map(|negative| negative[0].clone()),
+            prompt_2: second(&wish.prompt),
+            negative_prompt_2: wish.negative.as_ref().and_then(second),
+            clip_skip: wish.clip_skip,
+            max_sequence_length: wish.max_sequence_length,
+        }
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(x: &f32) -> bool {
+    *x == 0.0
 }
 
 impl Receipt {
@@ -68,6 +124,11 @@ impl Receipt {
             noise: job.noise.name(),
             class: job.class,
             guidance: job.guidance,
+            guidance_rescale: job.guidance_rescale,
+            words: job.wish.as_deref().map(Words::of),
+            cut: Vec::new(),
+            size: job.wish.as_ref().map(|_| [job.sizes.picture[2], job.sizes.picture[1]]),
+            strength: job.beginning.as_ref().map(|beginning| beginning.strength),
             conditions: names.zip(job.conditions.iter().copied()).collect(),
             exact: job.exact,
             origin: origin.clone(),

@@ -44,7 +44,7 @@ fn a_step_of_any_sampler_allocates_nothing() {
         let card = ModelCard::of(pipeline.model());
         let request = json!({"id": "a", "sampler": sampler, "steps": 40, "count": 4, "seed": 1, "class": 2, "guidance": 2.0});
         let request: Request = serde_json::from_value(request).unwrap();
-        let limits = JobLimits { steps: 1000, count: 64 };
+        let limits = JobLimits { steps: 1000, count: 64, pixels: 1 << 22, memory: None };
         let job = match request.check(std::slice::from_ref(&card), limits, || 0) {
             Ok(job) => job,
             // Their networks are told another kind of time; their walks are those of many others.

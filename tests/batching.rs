@@ -12,7 +12,7 @@ use denoised::model::{EngineKind, EngineOptions, Model, TimeShape};
 use denoised::pipeline::{Event, Pipeline};
 use serde_json::json;
 
-const LIMITS: JobLimits = JobLimits { steps: 1000, count: 64 };
+const LIMITS: JobLimits = JobLimits { steps: 1000, count: 64, pixels: 1 << 22, memory: None };
 
 fn job(card: &ModelCard, request: serde_json::Value) -> Job {
     let request: Request = serde_json::from_value(request).unwrap();
@@ -44,7 +44,7 @@ struct Seen {
 impl Seen {
     fn note(&mut self, event: Event<'_>) {
         match event {
-            Event::Image { job, receipt, sample } => {
+            Event::Image { job, receipt, sample, .. } => {
                 assert!(self.images.insert((job.id.clone(), receipt.index), sample).is_none());
             }
             Event::Finished { job, .. } => self.finished.push(job.id.clone()),

@@ -13,7 +13,7 @@ use crate::diffusion::process::q_sample;
 use crate::diffusion::sampler::{self, Beginning, Options, Time};
 use crate::diffusion::schedule::{Level, NoiseSchedule, ScheduleDefaults, ZeroSnr};
 use crate::diffusion::trajectory::Turn;
-use crate::image::{self as pictures, ImageError};
+use crate::image::{self as pictures, ImageError, Pixels};
 use crate::job::{Job, JobLimits, ModelCard, Request};
 use crate::model::{Batch, EngineKind, Model, SampleKind};
 
@@ -110,7 +110,7 @@ impl Figure {
         )?;
         // A class and a default sampler that a job could have.
         let request = Request { class: arguments.class, ..Request::default() };
-        let limits = JobLimits { steps: 100_000, count: 1 };
+        let limits = JobLimits { steps: 100_000, count: 1, pixels: u64::MAX, memory: None };
         let job = request
             .check(&[ModelCard::of(&model)], limits, || arguments.seed)
             .map_err(|error| anyhow!(error.message))?;
@@ -132,7 +132,10 @@ impl Figure {
     fn sample(&mut self, arguments: &Arguments) -> anyhow::Result<Vec<f32>> {
         if let Some(path) = &arguments.image {
             let shape = &self.model.predictor.signature().sample_shape;
-            return Ok(pictures::read(path, shape, &self.model.bundle.manifest)?);
+            let sample = &self.model.bundle.manifest.sample;
+            let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
+            let pixels = Pixels { shape, kind: sample.kind, range: sample.range, most: u64::MAX };
+            return pictures::decode(&bytes, pixels).with_context(|| path.display().to_string());
         }
         self.walk(Arc::clone(&self.job.sampler), |_, _| {})
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::Failure;
 use crate::diffusion::sampler::{self, Options, SamplerError};
 use crate::diffusion::settings::Treatment;
-use crate::model::{Bundle, EngineKind, Model, TimeShape, batch_dependence};
+use crate::model::{Bundle, EngineKind, Latent, Model, TimeShape, batch_dependence};
 
 /// What `inspect` takes.
 #[derive(Debug, clap::Args)]
@@ -21,6 +21,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let engine = super::engine(&arguments.model, arguments.engine)?;
     let mut model = Model::load(&arguments.model, &engine)?;
     graph(&model);
+    words(&model);
+    memory(&model);
     let dependence = batch_dependence(model.predictor.as_mut(), &model.bundle.manifest)?;
     println!("in company   {dependence}");
     schedule(&model.bundle)?;
@@ -58,6 +60,44 @@ fn graph(model: &Model) {
         (Some(_), Some(null)) => {
             println!("classes      {}, label {null} for none: guidance is possible", bundle.classes());
         }
+    }
+}
+
+/// What the graphs with their weights take, by what stands on disk.
+fn memory(model: &Model) {
+    let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    for part in &model.parts {
+        println!("graph        {}, {:.1} MiB", part.name, mebibytes(part.bytes));
+    }
+    let all = model.parts.iter().map(|part| part.bytes).sum();
+    let most = model.parts.iter().map(|part| part.bytes).max().unwrap_or(0);
+    println!(
+        "memory       {:.1} MiB of weights with all graphs open, {:.1} MiB one at a time ([engine] memory); the \
+         network's own working memory comes on top",
+        mebibytes(all),
+        mebibytes(most)
+    );
+}
+
+fn words(model: &Model) {
+    let Some(latent) = &model.latent else { return };
+    let Latent { bundle, family, .. } = latent;
+    println!("pipeline     {family:?}, {} text encoders", bundle.texts.len());
+    let vae = bundle.vae;
+    println!(
+        "latents      {} channels, a {}th of a picture's size, scaled by {}",
+        vae.channels, vae.factor, vae.scaling
+    );
+    for (there, name, needed) in [
+        (bundle.decoder.is_some(), "vae_decoder", "without it no picture comes out"),
+        (bundle.encoder.is_some(), "vae_encoder", "without it no job begins at a picture"),
+    ] {
+        if !there {
+            println!("lacks        {name}: {needed}");
+        }
+    }
+    if bundle.has_safety_checker {
+        println!("not run      safety_checker");
     }
 }
 

@@ -1,8 +1,8 @@
 //! `denoised sample`: one job without MQTT.
 
 mod given_noise;
-mod known;
 mod output;
+mod words;
 
 use std::path::PathBuf;
 
@@ -15,9 +15,10 @@ use crate::model::{EngineKind, Model, SchedulerConfig};
 use crate::pipeline::{Event, Pipeline};
 use given_noise::GivenNoise;
 use output::Output;
+use words::{PictureArguments, Words};
 
 /// What one may ask for where nobody else waits.
-const LIMITS: JobLimits = JobLimits { steps: 100_000, count: 10_000 };
+const LIMITS: JobLimits = JobLimits { steps: 100_000, count: 10_000, pixels: 1 << 28, memory: None };
 
 /// What `sample` takes.
 #[derive(Debug, clap::Args)]
@@ -57,12 +58,13 @@ pub(super) struct Arguments {
     /// Noise [K, N, …] fed in the order in which the sampler draws it, as .npy
     #[arg(long)]
     step_noise: Option<PathBuf>,
-    /// For inpainting: a picture of which a part is kept, as .png or .npy
+    #[command(flatten)]
+    words: Words,
+    #[command(flatten)]
+    picture: PictureArguments,
+    /// Write the final latents [N, C, H, W] too, as .npy
     #[arg(long)]
-    image: Option<PathBuf>,
-    /// Which part of the picture is drawn anew: white, or 1 in a .npy
-    #[arg(long)]
-    mask: Option<PathBuf>,
+    latents: Option<PathBuf>,
     /// The generator behind a seed: torch or philox
     #[arg(long)]
     noise: Option<String>,
@@ -83,9 +85,16 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let job = job(arguments, &ModelCard::of(&model)).map_err(Failure::usage)?;
     let noise = GivenNoise::read(arguments.init_noise.as_deref(), arguments.step_noise.as_deref(), &job)
         .map_err(Failure::usage)?;
-    let samples = draw(model, &job, &noise)?;
+    let Drawn { samples, latents, cut } = draw(model, &job, &noise)?;
     noise.check()?;
     output.write(&samples, &job)?;
+    if let Some(path) = &arguments.latents {
+        let shape = [&[job.count], &job.sizes.latent[..]].concat();
+        output::raw(path, &shape, &latents.concat())?;
+    }
+    for words in cut {
+        eprintln!("the text encoder has no room for: {words}");
+    }
     let origin = &job.model.origin;
     eprintln!(
         "{} × {} by {} in {} steps (NFE {}), seed {}, on {} {} ({}) -> {}",
@@ -113,20 +122,28 @@ fn job(arguments: &Arguments, card: &ModelCard) -> anyhow::Result<Job> {
         guidance: arguments.guidance,
         eta: arguments.eta,
         noise: arguments.noise.clone(),
-        known: known::read(arguments.image.as_deref(), arguments.mask.as_deref(), card)?,
         format: Some(Output::of(&arguments.output)?.format()),
-        ..Request::default()
+        ..arguments.picture.request(arguments.words.request())?
     };
     request.check(std::slice::from_ref(card), LIMITS, || fastrand::u64(..)).map_err(|error| {
         match error.field {
-            Some(field) => anyhow!("--{field}: {}", error.message),
+            Some(field) => anyhow!("--{}: {}", field.replace('_', "-"), error.message),
             None => anyhow!(error.message),
         }
     })
 }
 
-fn draw(model: Model, job: &Job, noise: &GivenNoise) -> anyhow::Result<Vec<Vec<f32>>> {
-    let mut samples = vec![Vec::new(); job.count];
+/// What came of a job.
+struct Drawn {
+    samples: Vec<Vec<f32>>,
+    /// The samples before they were decoded; the samples themselves where they were not.
+    latents: Vec<Vec<f32>>,
+    cut: Vec<String>,
+}
+
+fn draw(model: Model, job: &Job, noise: &GivenNoise) -> anyhow::Result<Drawn> {
+    let none = vec![Vec::new(); job.count];
+    let mut drawn = Drawn { samples: none.clone(), latents: none, cut: Vec::new() };
     let mut failure = None;
     let mut progress = Progress::begin(&model.bundle.name);
     let mut pipeline = Pipeline::new(model).with_given_noise(noise.source());
@@ -134,7 +151,11 @@ fn draw(model: Model, job: &Job, noise: &GivenNoise) -> anyhow::Result<Vec<Vec<f
     while !pipeline.is_idle() {
         pipeline.turn(&mut |event| match event {
             Event::Progress { step, of, eta_ms, .. } => progress.show(step, of, eta_ms),
-            Event::Image { receipt, sample, .. } => samples[receipt.index] = sample,
+            Event::Image { receipt, sample, latents, .. } => {
+                drawn.latents[receipt.index] = latents.unwrap_or_else(|| sample.clone());
+                drawn.samples[receipt.index] = sample;
+                drawn.cut = receipt.cut;
+            }
             Event::Failed { error, .. } => failure = Some(error),
             Event::Preview { .. } | Event::Finished { .. } => {}
         });
@@ -146,6 +167,6 @@ fn draw(model: Model, job: &Job, noise: &GivenNoise) -> anyhow::Result<Vec<Vec<f
             noise.check()?;
             Err(error).context("sampling failed")
         }
-        None => Ok(samples),
+        None => Ok(drawn),
     }
 }

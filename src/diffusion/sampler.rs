@@ -16,7 +16,9 @@ use super::noise::Noise;
 use super::schedule::Level;
 use super::trajectory::{Keep, Trajectory};
 
-pub use family::{Build, Family, Implied, Known, Options, Part, Preset, Sampler, SamplerError, Time};
+pub use family::{
+    Build, Family, Implied, Known, Options, Part, Patches, Preset, Sampler, SamplerError, Time,
+};
 pub use name::{Choice, by_class, by_name, names, suffixes};
 
 /// Declares each family's file and lists what it holds.

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::picture::{Beginning, Sizes, is_distilled};
 use super::{ErrorCode, Job, JobError, JobLimits, ModelCard, Request, is_id};
 use crate::diffusion::noise::Generator;
-use crate::diffusion::sampler::{self, Options, Sampler, SamplerError};
+use crate::diffusion::sampler::{self, Options, Part, Patches, Sampler, SamplerError};
 use crate::image::Format;
+use crate::model::Family;
 
 impl Request {
     /// Check every field against the models and limits; `fresh` gives an id or a seed where the
@@ -25,15 +27,29 @@ impl Request {
             None => format!("{:016x}", fresh()),
         };
         let model = self.find_model(models)?;
+        if let Some(memory) = limits.memory.filter(|memory| model.largest_part > *memory) {
+            let message = format!(
+                "{} has a graph of {} MiB, more than the {} MiB that [engine] memory allows",
+                model.bundle.name,
+                model.largest_part >> 20,
+                memory >> 20
+            );
+            return Err(JobError::field(ErrorCode::OutOfRange, "model", message));
+        }
         let manifest = &model.bundle.manifest;
+        let sizes = self.check_sizes(model, limits)?;
+        let beginning = self.check_beginning(model, &sizes, limits)?;
+        let wish = self.check_wish(model, &sizes)?;
         let options = Options {
-            steps: in_range("steps", self.steps, limits.steps, || default_steps(model))?,
             eta: self.eta,
-            known: self.known.clone(),
-            part: Default::default(),
+            ..Options::of_steps(in_range("steps", self.steps, limits.steps, || default_steps(model))?)
         };
-        let (sampler_name, sampler) = self.build_sampler(model, &options)?;
+        let (sampler_name, sampler, options) =
+            self.build_sampler(model, options, &sizes, beginning.as_ref())?;
+        // What RePaint keeps, it keeps by itself.
+        let beginning = beginning.filter(|_| options.known.is_none()).map(Arc::new);
         let class = self.check_class(model)?;
+        let format = self.check_format(model, &sizes.picture)?;
         Ok(Job {
             id,
             sampler_name,
@@ -43,7 +59,15 @@ impl Request {
             noise: self.generator()?,
             count: in_range("count", self.count, limits.count, || 1)?,
             class,
-            guidance: self.check_guidance(model, class)?,
+            guidance: match &wish {
+                Some(wish) => wish.guidance,
+                None => self.check_guidance(model, class)?,
+            },
+            guidance_rescale: self.guidance_rescale.unwrap_or(0.0) as f32,
+            wish: wish.map(Arc::new),
+            // What RePaint keeps, it keeps by itself.
+            beginning,
+            sizes,
             conditions: manifest
                 .conditions
                 .iter()
@@ -52,7 +76,7 @@ impl Request {
                     given.map_or(condition.default, |value| *value) as f32
                 })
                 .collect(),
-            format: self.check_format(model)?,
+            format,
             preview_every: match self.preview_every {
                 Some(0) => return Err(JobError::range("preview_every", "preview_every must be at least 1")),
                 every => every.map(|n| usize::try_from(n).unwrap_or(usize::MAX)),
@@ -80,14 +104,17 @@ impl Request {
     fn build_sampler(
         &self,
         model: &ModelCard,
-        options: &Options,
-    ) -> Result<(String, Arc<dyn Sampler>), JobError> {
+        mut options: Options,
+        sizes: &Sizes,
+        beginning: Option<&Beginning>,
+    ) -> Result<(String, Arc<dyn Sampler>, Options), JobError> {
         let default = model.bundle.manifest.default.sampler.as_deref();
         let name = self.sampler.as_deref().or(default);
         let fault = |error: SamplerError| {
             let (code, field) = match &error {
                 SamplerError::Steps { .. } => (ErrorCode::OutOfRange, "steps"),
                 SamplerError::Eta { .. } => (ErrorCode::OutOfRange, "eta"),
+                SamplerError::Whole { .. } => (ErrorCode::OutOfRange, "image"),
                 _ => (ErrorCode::UnknownSampler, "sampler"),
             };
             JobError::field(code, field, error)
@@ -97,12 +124,17 @@ impl Request {
             None => sampler::by_class(&model.bundle.scheduler.class),
         }
         .map_err(fault)?;
-        if options.known.is_some() && choice.family_name() != "repaint" {
-            let message = format!("{} keeps no part of an image; repaint does", choice.name);
-            return Err(JobError::range("image", message));
+        match beginning {
+            Some(beginning) if choice.family_name() == "repaint" => {
+                let needed = || JobError::range("mask", "repaint needs a mask: white is drawn anew");
+                options.known = Some(beginning.known().ok_or_else(needed)?);
+            }
+            Some(beginning) => options.part = part(model, beginning, options.steps)?,
+            None => {}
         }
+        options.patches = patches(model, sizes);
         choice.check_class(&model.bundle.scheduler.class).map_err(fault)?;
-        let sampler = choice.build(&mut model.bundle.scheduler.settings(), options).map_err(fault)?;
+        let sampler = choice.build(&mut model.bundle.scheduler.settings(), &options).map_err(fault)?;
         if sampler.outputs_per_value() > model.outputs_per_value {
             let message = format!(
                 "{} needs a network that also predicts variances (variance_type), and {} does not",
@@ -110,7 +142,7 @@ impl Request {
             );
             return Err(JobError::field(ErrorCode::UnknownSampler, "sampler", message));
         }
-        Ok((choice.name, sampler))
+        Ok((choice.name, sampler, options))
     }
 
     fn check_class(&self, model: &ModelCard) -> Result<Option<i64>, JobError> {
@@ -173,10 +205,10 @@ impl Request {
         Ok(model)
     }
 
-    fn check_format(&self, model: &ModelCard) -> Result<Format, JobError> {
+    fn check_format(&self, model: &ModelCard, shape: &[usize]) -> Result<Format, JobError> {
         let format = self.format.unwrap_or_default();
         let sample = &model.bundle.manifest.sample;
-        crate::image::check(format, sample.kind, &model.signature.sample_shape)
+        crate::image::check(format, sample.kind, shape)
             .map(|()| format)
             .map_err(|error| JobError::range("format", error))
     }
@@ -194,7 +226,39 @@ impl Request {
 }
 
 fn default_steps(model: &ModelCard) -> usize {
-    model.bundle.manifest.default.steps.unwrap_or(50)
+    // The reference pipelines' own.
+    let family = model.latent.as_ref().map(|(family, _)| *family);
+    let default = match family {
+        _ if is_distilled(model) => 4,
+        Some(Family::StableDiffusion3 | Family::Flux) => 28,
+        _ => 50,
+    };
+    model.bundle.manifest.default.steps.unwrap_or(default)
+}
+
+/// Which part of the way is left from a picture.
+fn part(model: &ModelCard, beginning: &Beginning, steps: usize) -> Result<Part, JobError> {
+    let strength = beginning.strength;
+    if is_distilled(model) {
+        return Ok(Part::Over(strength));
+    }
+    let share = steps as f64 * strength;
+    let left = match model.latent.as_ref().map(|(family, _)| *family) {
+        // What the reference cuts to a whole number differs.
+        Some(Family::StableDiffusion3 | Family::Flux) => steps - (steps as f64 - share) as usize,
+        _ => share as usize,
+    };
+    if left == 0 {
+        let message = format!("strength {strength} leaves none of {steps} steps; take more of either");
+        return Err(JobError::range("strength", message));
+    }
+    Ok(Part::Last(left))
+}
+
+/// What a schedule that follows the picture's size must know of it.
+fn patches(model: &ModelCard, sizes: &Sizes) -> Option<Patches> {
+    let (family, _) = model.latent.as_ref()?;
+    Some(Patches { count: sizes.latent[1] * sizes.latent[2] / 4, even: *family == Family::Flux })
 }
 
 fn in_range(

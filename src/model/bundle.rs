@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
+use super::latent::LatentBundle;
 use super::manifest::Manifest;
+use super::parts::files_of;
 use super::scheduler_config::{ConfigError, SchedulerConfig};
 use super::signature::NetworkSize;
 
@@ -24,6 +26,8 @@ pub struct Bundle {
     pub manifest: Manifest,
     /// The sizes that free axes take.
     pub network: NetworkSize,
+    /// What stands around the network, where that draws latents.
+    pub latent: Option<LatentBundle>,
     /// The number of classes that unet/config.json gives.
     class_embeddings: Option<usize>,
 }
@@ -99,6 +103,10 @@ impl Bundle {
             Some(text) => json(&config, &text)?,
             None => NetworkConfig::default(),
         };
+        let latent = LatentBundle::read(directory)?;
+        // A network of packed latents takes four values of each channel at once.
+        let packed =
+            network.in_channels.zip(latent.as_ref()).is_some_and(|(n, latent)| n == 4 * latent.vae.channels);
         Ok(Self {
             name,
             sha256: sha256(&graph)?,
@@ -111,8 +119,10 @@ impl Bundle {
                     SampleSize::Square(n) => (n, n),
                     SampleSize::Rectangle([h, w]) => (h, w),
                 }),
-                own_channels: None,
+                packed,
+                own_channels: latent.as_ref().filter(|_| !packed).map(|latent| latent.vae.channels),
             },
+            latent,
             class_embeddings: network.num_class_embeds,
         })
     }
@@ -140,7 +150,7 @@ fn first(directory: &Path, candidates: &[&str]) -> Result<PathBuf, BundleError> 
     )
 }
 
-fn optional(path: &Path) -> Result<Option<String>, BundleError> {
+pub(super) fn optional(path: &Path) -> Result<Option<String>, BundleError> {
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -148,7 +158,7 @@ fn optional(path: &Path) -> Result<Option<String>, BundleError> {
     }
 }
 
-fn json<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> Result<T, BundleError> {
+pub(super) fn json<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> Result<T, BundleError> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
     serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let key = error.path().to_string();
@@ -161,9 +171,12 @@ fn manifest(path: &Path) -> Result<Manifest, BundleError> {
     Manifest::parse(&text).map_err(|fault| BundleError::Content { path: path.to_owned(), fault })
 }
 
-fn sha256(path: &Path) -> Result<String, BundleError> {
-    let mut file = std::fs::File::open(path).map_err(reading(path))?;
+/// The digest of a graph and of the weights beside it.
+pub(super) fn sha256(graph: &Path) -> Result<String, BundleError> {
     let mut hasher = Sha256::new();
-    std::io::copy(&mut file, &mut hasher).map_err(reading(path))?;
+    for path in files_of(graph) {
+        let mut file = std::fs::File::open(&path).map_err(reading(&path))?;
+        std::io::copy(&mut file, &mut hasher).map_err(reading(&path))?;
+    }
     Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }

@@ -76,6 +76,11 @@ impl Session for Embedded {
         &self.graph
     }
 
+    /// rten 0.27 takes the last.
+    fn takes_the_first_of_equals(&self) -> bool {
+        false
+    }
+
     fn run_all(
         &mut self,
         inputs: &[Input<'_>],

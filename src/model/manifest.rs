@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use super::latent::Projection;
+
 /// The file's contents; every part may be missing.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -16,6 +18,8 @@ pub struct Manifest {
     pub classes: Classes,
     /// What a job gets that doesn't say otherwise.
     pub default: Defaults,
+    /// How latents are shown before they are decoded.
+    pub preview: Option<Projection>,
     /// Further conditions by the name that jobs use.
     pub conditions: BTreeMap<String, Condition>,
 }

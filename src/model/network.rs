@@ -102,6 +102,13 @@ fn evaluate(
         TimeShape::One => (&batch.times[..1], &[1]),
         TimeShape::Scalar => (&batch.times[..1], &[]),
     };
+    let divided: Vec<f64>;
+    let times = if signature.time.over == 1.0 {
+        times
+    } else {
+        divided = times.iter().map(|t| t / signature.time.over).collect();
+        &divided
+    };
     let mut inputs = vec![
         Input::new(&signature.sample, of_all(each), Values::F32(&batch.samples)),
         Input::new(&signature.time.name, time_shape, Values::F64(times)),

@@ -10,6 +10,15 @@ use super::ModelError;
 use super::predictor::EvaluationError;
 use super::session::Session;
 
+/// What a part is called and what it takes while it is open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartSize {
+    /// The model's name and the part's folder.
+    pub name: String,
+    /// Its file and its weights, in bytes.
+    pub bytes: u64,
+}
+
 /// Opens a part's graph.
 type Open = Box<dyn FnMut() -> Result<Box<dyn Session>, ModelError> + Send>;
 
@@ -69,6 +78,15 @@ impl Shelf {
         Part { shelf: self.clone(), number }
     }
 
+    /// What stands here of a model, by its name.
+    pub(super) fn sizes(&self, model: &str) -> Vec<PartSize> {
+        let own =
+            |name: &str| name == model || name.strip_prefix(model).is_some_and(|rest| rest.starts_with('-'));
+        let places = self.places();
+        let places = places.places.iter().flatten().filter(|place| own(&place.name));
+        places.map(|place| PartSize { name: place.name.clone(), bytes: place.bytes }).collect()
+    }
+
     fn places(&self) -> MutexGuard<'_, Places> {
         self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
@@ -116,11 +134,6 @@ impl Part {
             closed => closed.insert((place.open)().map_err(|error| EvaluationError::Open(Box::new(error)))?),
         };
         Ok(work(session.as_mut()))
-    }
-
-    /// What it costs while it is open, in bytes.
-    pub(super) fn bytes(&self) -> u64 {
-        self.shelf.places().places[self.number].as_ref().map_or(0, |place| place.bytes)
     }
 }
 

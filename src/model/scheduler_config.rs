@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
 
-use crate::diffusion::sampler::{self, Options, SamplerError};
+use crate::diffusion::sampler::{self, Options, Patches, SamplerError};
 use crate::diffusion::settings::{KeyReport, Settings, Value};
 
 /// A scheduler's configuration as it stands in the file.
@@ -91,7 +91,9 @@ impl SchedulerConfig {
     /// What the configuration's own class does with every key.
     pub fn report(&self) -> Result<Vec<KeyReport>, SamplerError> {
         let mut settings = self.settings();
-        sampler::by_class(&self.class)?.build(&mut settings, &Options::of_steps(4))?;
+        let patches = Some(Patches { count: 4096, even: false });
+        let options = Options { patches, ..Options::of_steps(4) };
+        sampler::by_class(&self.class)?.build(&mut settings, &options)?;
         Ok(settings.report())
     }
 }

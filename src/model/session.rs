@@ -56,6 +56,11 @@ pub(super) trait Session: Send {
     /// Its inputs and outputs.
     fn graph(&self) -> &Graph;
 
+    /// Whether the engine's ArgMax takes the first of several equal values, as ONNX has it.
+    fn takes_the_first_of_equals(&self) -> bool {
+        true
+    }
+
     /// Evaluate it for one of its outputs, whose values replace those of `output`; tells their shape.
     fn run(
         &mut self,

@@ -15,7 +15,7 @@ pub enum TimeShape {
 }
 
 /// The input for the time step or noise level.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct TimeInput {
     /// Its name in the graph.
     pub name: String,
@@ -23,6 +23,8 @@ pub struct TimeInput {
     pub element: Element,
     /// How many it takes.
     pub shape: TimeShape,
+    /// By what a sampler's time step is divided (1000 for Flux).
+    pub over: f64,
 }
 
 /// How a network is fed and read.
@@ -160,6 +162,8 @@ pub struct NetworkSize {
     pub channels: Option<usize>,
     /// `sample_size`, the height and the width.
     pub size: Option<(usize, usize)>,
+    /// Whether samples are latents packed into rows of patches.
+    pub packed: bool,
     /// The channels of a sample where the network's input has further ones.
     pub own_channels: Option<usize>,
 }
@@ -228,6 +232,7 @@ impl Signature {
                 name: time.name.clone(),
                 element: number(time)?,
                 shape: time_shape(time, fixed_batch)?,
+                over: if network.packed { 1000.0 } else { 1.0 },
             },
             class: class.map(|port| Ok((port.name.clone(), integer(port)?))).transpose()?,
             conditions: conditions
@@ -284,6 +289,9 @@ fn sample_axes(port: &Port, network: NetworkSize) -> Result<(Option<usize>, Vec<
         (0, 3) => (network.channels, "in_channels"),
         (1, 3) => (network.size.map(|(h, _)| h), "sample_size"),
         (2, 3) => (network.size.map(|(_, w)| w), "sample_size"),
+        // Packed latents: as many patches as the job's picture has.
+        (0, 2) => (network.packed.then_some(PATCHES), "sample_size"),
+        (1, 2) => (network.channels, "in_channels"),
         _ => (None, "axis of this kind"),
     };
     let shape = axes.iter().enumerate().map(|(i, axis)| match axis {
@@ -303,6 +311,9 @@ fn sample_axes(port: &Port, network: NetworkSize) -> Result<(Option<usize>, Vec<
         Axis::Free => Ok((None, shape)),
     }
 }
+
+/// With how many patches a network of packed latents is tried.
+const PATCHES: usize = 64;
 
 fn time_shape(port: &Port, fixed_batch: Option<usize>) -> Result<TimeShape, SignatureError> {
     match port.shape.as_slice() {
@@ -392,7 +403,8 @@ mod tests {
         graph.inputs[0].shape[3] = Axis::Free;
         let error = resolve(&graph).unwrap_err();
         assert!(error.to_string().contains("sample_size"), "{error}");
-        let network = NetworkSize { channels: Some(1), size: Some((28, 32)), own_channels: None };
+        let network =
+            NetworkSize { channels: Some(1), size: Some((28, 32)), own_channels: None, packed: false };
         let signature = Signature::resolve(&graph, &Manifest::default(), network, 8).unwrap();
         assert_eq!(signature.sample_shape, [1, 28, 32]);
     }

@@ -1,14 +1,16 @@
 //! A job that is being worked on: how far it is, and the riders that it sends.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Event;
 use super::batcher::{Rider, Ticket};
 use super::guidance::Guide;
+use super::prepared::Prepared;
 use crate::diffusion::noise::Noise;
-use crate::diffusion::sampler::{self, Beginning};
+use crate::diffusion::sampler;
 use crate::job::Job;
-use crate::model::{Manifest, Signature};
+use crate::model::Manifest;
 
 /// Progress is told at most so often, its end aside.
 const PROGRESS_EVERY: Duration = Duration::from_millis(50);
@@ -24,13 +26,16 @@ pub(super) struct Active {
     pub(super) finished: usize,
     /// Evaluations of all images together.
     pub(super) evaluated: usize,
+    /// Its words and picture as the network takes them, once they are encoded.
+    pub(super) prepared: Option<Arc<Prepared>>,
     accepted: Instant,
     told: Option<(Instant, usize)>,
 }
 
 impl Active {
     pub(super) fn new(number: u64, job: Job) -> Self {
-        Self { number, job, boarded: 0, finished: 0, evaluated: 0, accepted: Instant::now(), told: None }
+        let (prepared, accepted) = (None, Instant::now());
+        Self { number, job, boarded: 0, finished: 0, evaluated: 0, prepared, accepted, told: None }
     }
 
     pub(super) fn elapsed_ms(&self) -> u64 {
@@ -72,27 +77,26 @@ impl Active {
     /// from its own generator.
     pub(super) fn rider(
         &self,
+        prepared: &Prepared,
         index: usize,
         manifest: &Manifest,
-        signature: &Signature,
-        output_len: usize,
+        outputs_per_value: usize,
         (initial, steps): (Option<Vec<f32>>, Option<Noise>),
     ) -> Rider {
         let mut generator = self.job.noise.seeded(self.job.image_seed(index));
-        let initial = initial.unwrap_or_else(|| {
-            let mut z = vec![0.0; signature.sample_len()];
-            generator.fill(&mut z);
-            z
-        });
+        let draw = |generator: &mut Noise| {
+            initial.unwrap_or_else(|| {
+                let mut z = vec![0.0; self.job.sizes.latent.iter().product()];
+                generator.fill(&mut z);
+                z
+            })
+        };
+        let (beginning, beside) = prepared.begin(&self.job.sizes, &mut generator, draw);
+        let output_len = self.job.sizes.sample.iter().product::<usize>() * outputs_per_value;
         Rider::new(
             Ticket { job: self.number, index },
-            sampler::begin(
-                self.job.sampler.clone(),
-                Beginning::at_noise(initial),
-                steps.unwrap_or(generator),
-                output_len,
-            ),
-            Guide::of(&self.job, manifest),
+            sampler::begin(self.job.sampler.clone(), beginning, steps.unwrap_or(generator), output_len),
+            Guide::of(&self.job, manifest, Arc::clone(&prepared.conditions), beside),
             &self.job,
         )
     }

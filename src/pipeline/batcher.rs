@@ -52,6 +52,8 @@ pub struct Rider {
     ticket: Ticket,
     trajectory: Trajectory,
     guide: Guide,
+    /// The sample's axes.
+    shape: Vec<usize>,
     priority: i32,
     exact: bool,
     preview_every: Option<usize>,
@@ -67,6 +69,7 @@ impl Rider {
             ticket,
             trajectory,
             guide,
+            shape: job.sizes.sample.clone(),
             priority: job.priority,
             exact: job.exact,
             preview_every: job.preview_every,
@@ -126,7 +129,7 @@ impl Batcher {
             let jobs = jobs.collect();
             return Err(Failure { error, jobs });
         }
-        self.hand_out(predictor.signature().sample_len(), arrivals);
+        self.hand_out(arrivals);
         self.riders.retain(|rider| rider.last_turn != u64::MAX);
         Ok(())
     }
@@ -167,7 +170,9 @@ impl Batcher {
             let fits = places + rider.guide.places() <= signature.largest_batch
                 && !alone
                 && !rider.exact
-                && (signature.mixes_time_steps() || rider.trajectory.time() == time);
+                && (signature.mixes_time_steps() || rider.trajectory.time() == time)
+                && rider.shape == first.shape
+                && rider.guide.goes_with(&first.guide);
             // The first one rides even where guidance takes more places than there are.
             let rides = std::mem::take(&mut leads) || fits;
             places += if rides { rider.guide.places() } else { 0 };
@@ -183,6 +188,11 @@ impl Batcher {
     ) -> Result<(), EvaluationError> {
         self.batch.clear();
         self.outputs.clear();
+        let signature = predictor.signature().clone();
+        if let Some(&first) = self.chosen.first() {
+            self.batch.shape.clone_from(&self.riders[first].shape);
+            self.batch.shape[0] += signature.beside;
+        }
         for &i in &self.chosen {
             let rider = &self.riders[i];
             let time = rider.trajectory.time();
@@ -191,14 +201,14 @@ impl Batcher {
                     evaluate_part(predictor, &mut self.batch, &mut self.part, &mut self.outputs)?;
                 }
                 rider.trajectory.input(|sample| {
-                    rider.guide.push(place, &mut self.batch, sample, time, manifest);
+                    rider.guide.push(place, &mut self.batch, sample, time, manifest, &signature.tensors);
                 });
             }
         }
         evaluate_part(predictor, &mut self.batch, &mut self.part, &mut self.outputs)
     }
 
-    fn hand_out(&mut self, sample_len: usize, arrivals: &mut Vec<(Ticket, Arrival)>) {
+    fn hand_out(&mut self, arrivals: &mut Vec<(Ticket, Arrival)>) {
         let places: usize = self.chosen.iter().map(|&i| self.riders[i].guide.places()).sum();
         let output_len = self.outputs.len() / places;
         let mut rest = &self.outputs[..];
@@ -207,7 +217,7 @@ impl Batcher {
             let (outputs, others) = rest.split_at(rider.guide.places() * output_len);
             rest = others;
             rider.last_turn = self.turn;
-            if let Some(arrival) = rider.advance(outputs, sample_len, arrivals) {
+            if let Some(arrival) = rider.advance(outputs, arrivals) {
                 arrivals.push((rider.ticket, arrival));
                 rider.last_turn = u64::MAX; // it has arrived and leaves
             }
@@ -224,7 +234,9 @@ fn evaluate_part(
     outputs: &mut Vec<f32>,
 ) -> Result<(), EvaluationError> {
     let signature = predictor.signature();
-    let (real, len) = (batch.len(), signature.sample_len());
+    // Of the sample's own channels; those beside it are not predicted.
+    let own = |axes: &[usize]| (axes[0] - signature.beside) * axes[1..].iter().product::<usize>();
+    let (real, len) = (batch.len(), own(&batch.shape));
     while batch.len() < signature.smallest_batch() {
         batch.repeat_first(&signature.tensors);
     }
@@ -240,13 +252,9 @@ fn evaluate_part(
 
 impl Rider {
     /// Post an evaluation's outputs and run on; tells how the walk ended, if it did.
-    fn advance(
-        &mut self,
-        outputs: &[f32],
-        sample_len: usize,
-        arrivals: &mut Vec<(Ticket, Arrival)>,
-    ) -> Option<Arrival> {
+    fn advance(&mut self, outputs: &[f32], arrivals: &mut Vec<(Ticket, Arrival)>) -> Option<Arrival> {
         self.evaluations += 1;
+        let sample_len = self.shape.iter().product();
         let t = self.trajectory.time();
         if !outputs.iter().all(|x| x.is_finite()) {
             let evaluation = self.evaluations;

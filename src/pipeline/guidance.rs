@@ -1,7 +1,9 @@
 //! Classifier-free guidance (Ho & Salimans 2022): two evaluations pulled apart.
 
+use std::sync::Arc;
+
 use crate::job::Job;
-use crate::model::{Batch, Manifest};
+use crate::model::{Batch, Conditions, Manifest, TensorInput};
 
 /// What the network is told besides the sample, and how its answers are combined.
 #[derive(Debug, Clone)]
@@ -10,17 +12,39 @@ pub struct Guide {
     /// The label for no class and the weight, where there is guidance.
     away: Option<(i64, f32)>,
     conditions: Vec<f32>,
+    /// How much of the prediction's spread is brought back to that with the prompt.
+    rescale: f32,
+    /// The tensors of a text-to-image network.
+    tensors: Arc<Conditions>,
+    /// Channels beside the sample's own: a mask, and what is seen of a picture.
+    beside: Vec<f32>,
 }
 
 impl Guide {
     /// What a job says.
-    pub fn of(job: &Job, manifest: &Manifest) -> Self {
+    pub fn of(job: &Job, manifest: &Manifest, tensors: Arc<Conditions>, beside: Vec<f32>) -> Self {
         let null = manifest.classes.null;
+        let weight = job.guidance as f32;
+        let away = match &job.wish {
+            Some(wish) => wish.guided.then_some((0, weight)),
+            None => null.filter(|_| job.guidance != 1.0).map(|null| (null, weight)),
+        };
         Self {
             class: job.class.or(null).unwrap_or(0),
-            away: null.filter(|_| job.guidance != 1.0).map(|null| (null, job.guidance as f32)),
+            away,
             conditions: job.conditions.clone(),
+            rescale: job.guidance_rescale,
+            tensors,
+            beside,
         }
+    }
+
+    /// Whether one batch may hold both: the same tensors' shapes, and as many further channels.
+    pub fn goes_with(&self, other: &Self) -> bool {
+        let shapes =
+            |guide: &Self| guide.tensors.with.iter().map(|tensor| tensor.shape.clone()).collect::<Vec<_>>();
+        self.beside.len() == other.beside.len()
+            && (Arc::ptr_eq(&self.tensors, &other.tensors) || shapes(self) == shapes(other))
     }
 
     /// How many places of a batch one evaluation takes.
@@ -29,13 +53,27 @@ impl Guide {
     }
 
     /// Take the `place`-th place: with the class, then without.
-    pub fn push(&self, place: usize, batch: &mut Batch, sample: &[f32], time: f64, manifest: &Manifest) {
+    pub fn push(
+        &self,
+        place: usize,
+        batch: &mut Batch,
+        sample: &[f32],
+        time: f64,
+        manifest: &Manifest,
+        inputs: &[TensorInput],
+    ) {
         let class = match self.away {
             Some((null, _)) if place == 1 => null,
             _ => self.class,
         };
-        batch.push(|x| x.extend_from_slice(sample), time, class, manifest);
+        let both = |x: &mut Vec<f32>| {
+            x.extend_from_slice(sample);
+            x.extend_from_slice(&self.beside);
+        };
+        batch.push(both, time, class, manifest);
         batch.set_conditions(&self.conditions);
+        let without = self.away.is_some() && place == 1;
+        batch.set_tensors(inputs, if without { &self.tensors.without } else { &self.tensors.with });
     }
 
     /// Combine the outputs of all places into one: ε̃ = ε(∅) + w · (ε(c) − ε(∅)).
@@ -48,6 +86,38 @@ impl Guide {
             for ((x, with), without) in combined.iter_mut().zip(with).zip(without).take(guided) {
                 *x = without + weight * (with - without);
             }
+            if self.rescale > 0.0 {
+                rescale(&mut combined[..guided], &with[..guided], self.rescale);
+            }
         }
+    }
+}
+
+/// Bring the spread of a guided prediction back to that of the one with the prompt, by this share
+/// (Lin et al. 2024, eq. 14 to 16).
+fn rescale(guided: &mut [f32], with: &[f32], share: f32) {
+    let factor = (deviation(with) / deviation(guided)) as f32;
+    for x in guided {
+        *x = share * (*x * factor) + (1.0 - share) * *x;
+    }
+}
+
+fn deviation(values: &[f32]) -> f64 {
+    let n = values.len() as f64;
+    let mean = values.iter().map(|x| f64::from(*x)).sum::<f64>() / n;
+    let squares: f64 = values.iter().map(|x| (f64::from(*x) - mean).powi(2)).sum();
+    (squares / (n - 1.0)).sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_whole_rescale_has_the_spread_of_the_prediction_with_the_prompt() {
+        let with = [1.0, 2.0, 4.0, -3.0];
+        let mut guided = [5.0, 1.0, -8.0, 2.0];
+        rescale(&mut guided, &with, 1.0);
+        assert!((deviation(&guided) - deviation(&with)).abs() < 1e-6);
     }
 }

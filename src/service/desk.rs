@@ -30,6 +30,8 @@ struct InHand {
 pub(super) struct Desk {
     answers: Answers,
     limits: Limits,
+    /// The most that open graphs may take.
+    memory: Option<u64>,
     models: Vec<ModelCard>,
     in_hand: BTreeMap<String, InHand>,
     done: Ledger,
@@ -72,6 +74,7 @@ impl Desk {
         Self {
             answers: Answers::new(topics, config.mqtt.qos),
             limits: config.limits.clone(),
+            memory: config.engine.memory.map(|bytes| bytes.0),
             models: Vec::new(),
             in_hand: BTreeMap::new(),
             done,
@@ -154,7 +157,7 @@ impl Desk {
     }
 
     fn check(&self, request: &Request) -> Result<Job, JobError> {
-        request.check(&self.models, self.limits.job(), || fastrand::u64(..))
+        request.check(&self.models, self.limits.job(self.memory), || fastrand::u64(..))
     }
 
     /// What follows where a request with this id was taken before.

@@ -147,5 +147,5 @@ impl Worker {
 enum Raw {
     Tidings(Tidings),
     Image { job: Job, receipt: Box<Receipt>, sample: Vec<f32> },
-    Preview { job: Job, index: usize, x0: Vec<f32> },
+    Preview { job: Job, index: usize, x0: Vec<f32>, shape: Vec<usize> },
 }

@@ -104,7 +104,7 @@ impl Exact {
                 sample_shape: shape.to_vec(),
                 fixed_batch: None,
                 largest_batch,
-                time: TimeInput { name: input("timestep"), element: Element::F32, shape: time },
+                time: TimeInput { name: input("timestep"), element: Element::F32, shape: time, over: 1.0 },
                 class: Some((input("class_labels"), Element::I64)),
                 conditions: Vec::new(),
                 tensors: Vec::new(),
@@ -116,7 +116,13 @@ impl Exact {
             batches: Arc::clone(&batches),
             breaks_at,
         };
-        let model = Model { bundle, predictor: Box::new(exact), outputs_per_value: 1 };
+        let model = Model {
+            bundle,
+            predictor: Box::new(exact),
+            outputs_per_value: 1,
+            parts: Vec::new(),
+            latent: None,
+        };
         (model, batches)
     }
 }

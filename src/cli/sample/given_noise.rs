@@ -23,7 +23,7 @@ pub(super) struct GivenNoise {
 impl GivenNoise {
     /// Read the files and check their shapes against the job's.
     pub(super) fn read(initial: Option<&Path>, steps: Option<&Path>, job: &Job) -> anyhow::Result<Self> {
-        let shape = &job.model.signature.sample_shape;
+        let shape = &job.sizes.latent;
         let initial = initial.map(|path| {
             let array = npy::read(path).context("--init-noise")?;
             check(&array, &[&[job.count], &shape[..]].concat(), "--init-noise")?;

@@ -42,17 +42,14 @@ impl Output {
 
     /// Write all samples of a job.
     pub(super) fn write(&self, samples: &[Vec<f32>], job: &Job) -> anyhow::Result<()> {
-        let shape = &job.model.signature.sample_shape;
+        let shape = &job.sizes.picture;
         let manifest = &job.model.bundle.manifest;
         let pictures = || {
             let pictures = samples.iter().map(|sample| image::picture(sample, shape, manifest));
             pictures.collect::<Result<Vec<_>, _>>()
         };
         match self {
-            Self::Raw(path) => {
-                let shape = [&[samples.len()], &shape[..]].concat();
-                save(path, &npy::write(&shape, &samples.concat())?)
-            }
+            Self::Raw(path) => raw(path, &[&[samples.len()], &shape[..]].concat(), &samples.concat()),
             Self::Picture(path) => match pictures()?.as_slice() {
                 [single] => save(path, &image::png(single)?),
                 several => save(path, &image::png(&image::grid(several, 1)?)?),
@@ -67,6 +64,11 @@ impl Output {
             }
         }
     }
+}
+
+/// Write values of this shape as they are.
+pub(super) fn raw(path: &Path, shape: &[usize], values: &[f32]) -> anyhow::Result<()> {
+    save(path, &npy::write(shape, values)?)
 }
 
 fn save(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {

@@ -35,14 +35,14 @@ impl Latent {
             let reason = format!("it must lie between 1 and num_train_timesteps, {}", schedule.len());
             return Err(SettingsError::refused("original_inference_steps", original, reason).into());
         }
+        // The time steps of the distillation, thinned evenly from the noisy end.
+        let every = schedule.len() / original;
         let original = match options.part {
             // At least one time step is left.
             Part::Over(strength) => ((original as f64 * strength) as usize).max(1),
             _ => original,
         };
         let steps = options.steps_up_to(original, name)?;
-        // The time steps of the distillation, thinned evenly from the noisy end.
-        let every = schedule.len() / original;
         let thinned = |i: usize| (i as f64 * (original as f64 / steps as f64)) as usize;
         let times = options.rest((0..steps).map(|i| (original - thinned(i)) * every - 1).collect());
         let levels = schedule.alphas_cumprod().iter().map(|bar| Level::from_alpha_bar(*bar)).collect();

@@ -89,6 +89,17 @@ pub struct Options {
     pub known: Option<Arc<Known>>,
     /// Which part of the way is gone.
     pub part: Part,
+    /// What of a picture's size a schedule may follow.
+    pub patches: Option<Patches>,
+}
+
+/// A picture as a transformer sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patches {
+    /// How many patches it has.
+    pub count: usize,
+    /// Whether the pipeline lays the levels evenly from 1 to 1/n before they are shifted.
+    pub even: bool,
 }
 
 /// Which part of the way from noise to sample is gone; what begins at an image goes but its end
@@ -98,8 +109,8 @@ pub enum Part {
     /// All of it.
     #[default]
     Whole,
-    /// Of the steps over the whole way, this share at the end.
-    Last(f64),
+    /// Of the steps over the whole way, so many at the end.
+    Last(usize),
     /// All steps, laid over this share of the way at the end, as latent consistency models do it.
     Over(f64),
 }
@@ -241,16 +252,13 @@ pub(super) fn prediction_type(
 impl Options {
     /// This many steps and nothing else.
     pub fn of_steps(steps: usize) -> Self {
-        Self { steps, eta: None, known: None, part: Part::Whole }
+        Self { steps, eta: None, known: None, part: Part::Whole, patches: None }
     }
 
-    /// How many of the steps are left out at the beginning: never all, and with strength s the
-    /// reference goes the last ⌊n·s⌋.
+    /// How many of the steps are left out at the beginning: never all.
     pub(super) fn skipped(&self) -> usize {
         match self.part {
-            Part::Last(strength) => {
-                self.steps - ((self.steps as f64 * strength) as usize).clamp(1, self.steps)
-            }
+            Part::Last(steps) => self.steps - steps.clamp(1, self.steps),
             Part::Whole | Part::Over(_) => 0,
         }
     }

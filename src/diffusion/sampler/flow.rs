@@ -21,19 +21,65 @@ pub(super) const EULER: Family =
 pub(super) const HEUN: Family =
     Family::new("flow_heun", "FlowMatchHeunDiscreteScheduler", heun).told(Time::Path);
 
-/// `n` levels from the noisiest, which the reference shifts twice: once for the ends of its range,
-/// once along it.
+/// How the levels are moved towards the noisy end (Esser et al. 2024, section 5.3.2).
+#[derive(Debug, Clone, Copy)]
+enum Shift {
+    /// By a factor.
+    Fixed(f64),
+    /// By e^μ, or by μ, which grows with the number of a picture's patches.
+    BySize { mu: f64, linear: bool },
+}
+
+impl Shift {
+    fn read(settings: &mut Settings, options: &Options) -> Result<Self, SamplerError> {
+        let shift = positive(settings, "shift", 1.0)?;
+        let linear =
+            settings.choice("time_shift_type", "exponential", &["exponential", "linear"])? == "linear";
+        let (base, most) = (settings.number("base_shift", 0.5)?, settings.number("max_shift", 1.15)?);
+        let base_patches = settings.number("base_image_seq_len", 256.0)?;
+        let most_patches = settings.number("max_image_seq_len", 4096.0)?;
+        if !settings.flag("use_dynamic_shifting", false)? {
+            return Ok(Self::Fixed(shift));
+        }
+        let Some(patches) = options.patches else {
+            let reason = "the shift follows a picture's size, which a network without latents does not have; set shift";
+            return Err(SettingsError::refused("use_dynamic_shifting", true, reason).into());
+        };
+        let slope = (most - base) / (most_patches - base_patches);
+        Ok(Self::BySize { mu: base + slope * (patches.count as f64 - base_patches), linear })
+    }
+
+    fn apply(self, sigma: f64) -> f64 {
+        match self {
+            Self::Fixed(shift) => shifted(sigma, shift),
+            Self::BySize { mu, linear } => {
+                let weight = if linear { mu } else { mu.exp() };
+                weight / (weight + (1.0 / sigma - 1.0))
+            }
+        }
+    }
+}
+
+/// `n` levels from the noisiest, which the reference shifts twice where the shift is fixed: once for
+/// the ends of its range, once along it.
 fn levels(
     settings: &mut Settings,
     options: &Options,
+    shift: Shift,
     name: &'static str,
 ) -> Result<(Vec<f64>, f64), SamplerError> {
     let train = settings.count("num_train_timesteps", 1000)?;
     let n = options.steps_up_to(train, name)?;
-    let shift = positive(settings, "shift", 1.0)?;
-    let end = |t: usize| round(shifted(t as f64 / train as f64, shift));
+    let end = |t: usize| match shift {
+        Shift::Fixed(shift) => round(shifted(t as f64 / train as f64, shift)),
+        Shift::BySize { .. } => t as f64 / train as f64,
+    };
+    let (first, last) = match options.patches.filter(|patches| patches.even) {
+        Some(_) => (1.0, 1.0 / n as f64),
+        None => (end(train), end(1)),
+    };
     let train = train as f64;
-    let levels = linspace(end(train as usize) * train, end(1) * train, n).map(|t| shifted(t / train, shift));
+    let levels = linspace(first * train, last * train, n).map(|t| shift.apply(t / train));
     Ok((levels.collect(), train))
 }
 
@@ -43,8 +89,8 @@ fn point(sigma: f64, train: f64) -> Point {
 }
 
 fn euler(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, SamplerError> {
-    let (mut sigmas, train) = levels(settings, options, EULER.name)?;
-    refuse_dynamic_shift(settings)?;
+    let shift = Shift::read(settings, options)?;
+    let (mut sigmas, train) = levels(settings, options, shift, EULER.name)?;
     if let Some(terminal) = settings.optional_number("shift_terminal")?.filter(|t| *t != 0.0) {
         let factor = (1.0 - sigmas[sigmas.len() - 1]) / (1.0 - terminal);
         sigmas.iter_mut().for_each(|sigma| *sigma = 1.0 - (1.0 - *sigma) / factor);
@@ -81,27 +127,11 @@ fn euler(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>,
 
 fn heun(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, SamplerError> {
     options.deterministic()?;
-    let (sigmas, train) = levels(settings, options, HEUN.name)?;
+    let shift = Shift::Fixed(positive(settings, "shift", 1.0)?);
+    let (sigmas, train) = levels(settings, options, shift, HEUN.name)?;
     let sigmas: Vec<f64> = options.rest(sigmas).into_iter().map(round).chain([0.0]).collect();
     let points: Vec<Point> = sigmas[..sigmas.len() - 1].iter().map(|sigma| point(*sigma, train)).collect();
     // On the straight path, too, the slope is (x − x̂_0)/σ.
     let steps = heun::plan(&points, &sigmas);
     Ok(Arc::new(TwoSlopes { steps, rule: Rule::Heun, bound: Bound::None, initial_sigma: 1.0 }))
-}
-
-fn refuse_dynamic_shift(settings: &mut Settings) -> Result<(), SettingsError> {
-    settings.choice("time_shift_type", "exponential", &["exponential", "linear"])?;
-    for (key, default) in [
-        ("base_shift", 0.5),
-        ("max_shift", 1.15),
-        ("base_image_seq_len", 256.0),
-        ("max_image_seq_len", 4096.0),
-    ] {
-        settings.number(key, default)?;
-    }
-    if settings.flag("use_dynamic_shifting", false)? {
-        let reason = "the shift follows the image's size only in pipelines that tell it; set shift";
-        return Err(SettingsError::refused("use_dynamic_shifting", true, reason));
-    }
-    Ok(())
 }

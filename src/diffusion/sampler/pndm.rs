@@ -70,10 +70,10 @@ fn build(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>,
             name: "pndm with Runge-Kutta's start (skip_prk_steps false)".to_owned(),
         });
     }
-    let plan = match (skip, options.skipped()) {
-        (false, _) => with_runge_kutta(&times, width),
-        (true, 0) => without_runge_kutta(&times, width),
-        (true, left_out) => from_within(&times, width, left_out),
+    let plan = if skip {
+        without_runge_kutta(&times, width, options.skipped())
+    } else {
+        with_runge_kutta(&times, width)
     };
     let bars = schedule.alphas_cumprod();
     let last = if to_one { 1.0 } else { bars[0] };
@@ -111,27 +111,18 @@ fn with_runge_kutta(times: &[i64], width: i64) -> Vec<Planned> {
     plan
 }
 
-/// PLMS from the start: the first step is made twice, the second time with the mean.
-fn without_runge_kutta(times: &[i64], width: i64) -> Vec<Planned> {
-    let mut plan = vec![(times[0], Use::First, times[0], times[0] - width)];
-    if let Some(&second) = times.get(1) {
-        plan.push((second, Use::Again, second + width, second));
-    }
-    plan.extend(times[1..].iter().map(|&t| (t, Use::Multistep, t, t - width)));
-    plan
-}
-
-/// PLMS from a later step on, as the reference begins it at an image: its list of time steps has the
-/// second one twice, so that where more than one is left out, what follows is a step behind.
-fn from_within(times: &[i64], width: i64, left_out: usize) -> Vec<Planned> {
-    if left_out == 1 {
-        return without_runge_kutta(&times[1..], width);
-    }
-    let (first, rest) = (times[left_out - 1], &times[left_out..]);
-    let mut plan = vec![(first, Use::First, first, first - width)];
-    plan.push((rest[0], Use::Again, rest[0] + width, rest[0]));
-    plan.extend(rest[1..].iter().map(|&t| (t, Use::Multistep, t, t - width)));
-    plan
+/// PLMS from the start: the first step is made twice, the second time with the mean. Where steps are
+/// left out, the first two evaluations of those that remain are these two, as in the reference, whose
+/// list of time steps has the second one twice.
+fn without_runge_kutta(times: &[i64], width: i64, left_out: usize) -> Vec<Planned> {
+    let twice = times[..1].iter().chain(times.get(1)).chain(&times[1..]).copied();
+    let evaluated: Vec<i64> = twice.skip(left_out).collect();
+    let used = |(i, t): (usize, i64)| match i {
+        0 => (t, Use::First, t, t - width),
+        1 => (t, Use::Again, t + width, t),
+        _ => (t, Use::Multistep, t, t - width),
+    };
+    evaluated.into_iter().enumerate().map(used).collect()
 }
 
 impl Sampler for Pndm {

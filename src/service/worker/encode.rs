@@ -15,13 +15,13 @@ pub(super) fn encode(raw: &blocking::Receiver<Raw>, tidings: &mpsc::Sender<Tidin
             Raw::Tidings(told) => told,
             Raw::Image { job, receipt, sample } => {
                 let format = job.format;
-                let what = match encode_as(format, &sample, &job) {
+                let what = match encode_as(format, &sample, &job.sizes.picture, &job) {
                     Ok(bytes) => What::Image { receipt, format, bytes },
                     Err(error) => What::Failed(JobError::new(ErrorCode::Encoding, error)),
                 };
                 Tidings::Job(News { id: job.id, what })
             }
-            Raw::Preview { job, index, x0 } => match encode_as(Format::Png, &x0, &job) {
+            Raw::Preview { job, index, x0, shape } => match encode_as(Format::Png, &x0, &shape, &job) {
                 Ok(png) => Tidings::Job(News { id: job.id, what: What::Preview { index, png } }),
                 Err(_) => continue, // what is no picture has no preview
             },
@@ -32,7 +32,11 @@ pub(super) fn encode(raw: &blocking::Receiver<Raw>, tidings: &mpsc::Sender<Tidin
     }
 }
 
-fn encode_as(format: Format, sample: &[f32], job: &Job) -> Result<Vec<u8>, image::ImageError> {
-    let shape = &job.model.signature.sample_shape;
+fn encode_as(
+    format: Format,
+    sample: &[f32],
+    shape: &[usize],
+    job: &Job,
+) -> Result<Vec<u8>, image::ImageError> {
     image::encode(format, sample, shape, &job.model.bundle.manifest)
 }

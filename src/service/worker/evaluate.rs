@@ -54,10 +54,11 @@ impl Out {
                 let sent = self.to.try_send(news(job, What::Progress { step, of, eta_ms }));
                 self.listened_to &= !matches!(sent, Err(blocking::TrySendError::Disconnected(_)));
             }
-            Event::Preview { job, index, x0 } => {
-                self.send(Raw::Preview { job: job.clone(), index, x0: x0.to_vec() });
+            Event::Preview { job, index, x0, shape } => {
+                let (x0, shape) = (x0.to_vec(), shape.to_vec());
+                self.send(Raw::Preview { job: job.clone(), index, x0, shape });
             }
-            Event::Image { job, receipt, sample } => {
+            Event::Image { job, receipt, sample, .. } => {
                 self.send(Raw::Image { job: job.clone(), receipt, sample });
             }
             Event::Finished { job, elapsed_ms } => self.send(news(job, What::Finished { elapsed_ms })),
@@ -212,7 +213,7 @@ fn build(path: &Path, engine: &EngineOptions, commands: mpsc::WeakSender<Command
 }
 
 fn load(models: &[(PathBuf, EngineOptions)], on: &mut dyn FnMut(Stage)) -> Result<Vec<Pipeline>, String> {
-    let shelf = Shelf::default();
+    let shelf = Shelf::within(models.first().and_then(|(_, engine)| engine.memory));
     let mut pipelines: Vec<Pipeline> = Vec::new();
     for (path, engine) in models {
         log::info!("loading {}", path.display());

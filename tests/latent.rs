@@ -1,0 +1,274 @@
+//! Text-to-image pipelines as optimum exports them, against the reference pipelines' results.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use common::program::{
+    Broker, Daemon, Subscriber, configuration, denoised, fails, onnxruntime, publish, succeeds,
+};
+use common::{golden, largest_difference, read_json};
+use denoised::npy;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const PROMPT: &str = "A red fox, in the snow!";
+
+fn bundle(name: &str) -> PathBuf {
+    golden("latent/bundles").join(name)
+}
+
+fn values(path: &Path) -> (Vec<usize>, Vec<f32>) {
+    let array = npy::read(path).unwrap();
+    (array.shape().to_vec(), array.iter().copied().collect())
+}
+
+/// `denoised sample` on an engine.
+fn sample(engine: &str, model: &Path, output: &Path) -> Command {
+    let mut command = denoised();
+    command.env("ORT_DYLIB_PATH", onnxruntime()).env("DENOISED_ENGINE__PROVIDERS", "cpu");
+    command
+        .arg("sample")
+        .arg(model)
+        .arg("--output")
+        .arg(output)
+        .args(["--engine", engine, "--noise", "torch"]);
+    command
+}
+
+/// The flags of a case of `tests/golden/latent/make.py`.
+fn flags(case: &Value, folder: &Path, command: &mut Command) {
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    for (flag, key) in
+        [("--prompt", "prompt"), ("--steps", "steps"), ("--guidance", "guidance"), ("--seed", "seed")]
+    {
+        command.args([flag, &text(&case[key])]);
+    }
+    if let Some(negative) = case["negative_prompt"].as_str() {
+        command.args(["--negative-prompt", negative]);
+    }
+    for (flag, key) in [("--image", "init_image"), ("--mask", "mask_image")] {
+        if let Some(file) = case[key].as_str() {
+            command.arg(flag).arg(bundle(file));
+        }
+    }
+    for (key, value) in case["options"].as_object().unwrap() {
+        let flag = match key.as_str() {
+            "crops_coords_top_left" => "--crop".to_owned(),
+            other => format!("--{}", other.replace('_', "-")),
+        };
+        let value = match value {
+            Value::Array(pair) => pair.iter().map(text).collect::<Vec<_>>().join(","),
+            other => text(other),
+        };
+        command.args([flag, value]);
+    }
+    if case["scheduler_is_folder_default"] == false {
+        let file = folder.join("scheduler.json");
+        let words = case["scheduler"].to_string();
+        std::fs::write(&file, words).unwrap();
+        command.arg("--scheduler").arg(file);
+    }
+}
+
+fn every_case(engine: &str) {
+    let cases = read_json(&bundle("cases.json"));
+    let cases = cases.as_array().unwrap();
+    assert!(cases.len() >= 25);
+    let mut wrong = Vec::new();
+    for case in cases {
+        let folder = tempfile::tempdir().unwrap();
+        let (image, latents) = (folder.path().join("image.npy"), folder.path().join("latents.npy"));
+        let mut command = sample(engine, &bundle(case["folder"].as_str().unwrap()), &image);
+        command.arg("--latents").arg(&latents);
+        flags(case, folder.path(), &mut command);
+        succeeds(&mut command);
+        let difference = |found: Vec<f32>, file: &str| {
+            largest_difference(&found, &values(&bundle(case["files"][file].as_str().unwrap())).1)
+        };
+        let (shape, image) = values(&image);
+        // [N, 3, H, W] in −1..1 is what the reference has as [N, H, W, 3] in 0..1.
+        let plane = shape[2] * shape[3];
+        let seen = (0..3 * plane).map(|i| (image[i % 3 * plane + i / 3] / 2.0 + 0.5).clamp(0.0, 1.0));
+        let (image, latents) =
+            (difference(seen.collect(), "image"), difference(values(&latents).1, "latents"));
+        let bound = |key: &str| case["tolerance"][key].as_f64().unwrap() as f32;
+        if image > bound("image_max_abs") || latents > bound("latents_max_abs") {
+            wrong.push(format!("{}: latents {latents}, image {image}", case["name"]));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn every_pipeline_draws_the_reference_s_picture_by_its_seed_on_onnx_runtime() {
+    every_case("onnxruntime");
+}
+
+#[test]
+fn every_pipeline_draws_the_reference_s_picture_by_its_seed_on_the_embedded_engine() {
+    every_case("embedded");
+}
+
+/// A copy of `sd` in which these parts have other graphs.
+fn with_variants(parts: &[(&str, &str)]) -> (TempDir, PathBuf) {
+    let (directory, path) = common::program::copied(&bundle("sd"), "other");
+    for (part, variant) in parts {
+        std::fs::copy(bundle("variants").join(variant), path.join(part).join("model.onnx")).unwrap();
+    }
+    (directory, path)
+}
+
+fn drawn(model: &Path, more: &[&str]) -> Vec<f32> {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("x.npy");
+    let mut command = sample("onnxruntime", model, &file);
+    succeeds(command.args(["--prompt", PROMPT, "--steps", "5", "--seed", "3"]).args(more));
+    values(&file).1
+}
+
+#[test]
+fn older_exports_whole_numbers_draw_the_same_picture() {
+    let (_kept, old) =
+        with_variants(&[("text_encoder", "text_encoder_int32.onnx"), ("unet", "unet_int64.onnx")]);
+    let picture = ["--image", &bundle("init.png").display().to_string(), "--strength", "0.7"];
+    for more in [&[][..], &picture] {
+        assert_eq!(drawn(&old, more), drawn(&bundle("sd"), more));
+    }
+}
+
+#[test]
+fn float16_exports_draw_almost_the_same_picture() {
+    let parts = ["text_encoder", "unet", "vae_decoder", "vae_encoder"];
+    let files = parts.map(|part| format!("{part}_float16.onnx"));
+    let named: Vec<_> = parts.iter().zip(&files).map(|(part, file)| (*part, file.as_str())).collect();
+    let (_kept, half) = with_variants(&named);
+    let difference = largest_difference(&drawn(&half, &[]), &drawn(&bundle("sd"), &[]));
+    assert!(difference > 0.0 && difference < 0.05, "{difference}");
+}
+
+#[test]
+fn several_pictures_of_one_job_are_those_of_their_seeds() {
+    let pair = drawn(&bundle("sd"), &["--count", "2"]);
+    let (first, second) = pair.split_at(pair.len() / 2);
+    assert!(largest_difference(first, &drawn(&bundle("sd"), &[])) < 1e-4);
+    assert!(largest_difference(first, second) > 0.1);
+}
+
+/// What `sample` says of wrong words and pictures.
+fn refused(model: &Path, more: &[&str]) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = sample("onnxruntime", model, &folder.path().join("x.png"));
+    fails(command.args(["--steps", "4"]).args(more), 2)
+}
+
+#[test]
+fn wrong_words_and_pictures_are_refused_by_their_flag() {
+    let path = |name: &str| bundle(name).display().to_string();
+    let (init, mask, tall) = (path("init.png"), path("mask.png"), path("tall.png"));
+    let long = "a".repeat(100_000);
+    for (more, expected) in [
+        (&["--prompt", &long][..], "--prompt: prompt has 100000 bytes"),
+        (&[], "--prompt: sd draws what a prompt says"),
+        (&["--prompt", "", "--width", "33"], "--width: width is 33, but must be a multiple of 2"),
+        (&["--prompt", "", "--width", "0"], "--width: width is 0"),
+        (&["--prompt", "", "--width", "100000", "--height", "100000"], "limits.pixels"),
+        (&["--prompt", "", "--image", &tall], "--image: image: it is 32×48 pixels, but 32×32 are needed"),
+        (&["--prompt", "", "--image", &init, "--mask", &tall], "--mask: mask: it is 32×48 pixels"),
+        (&["--prompt", "", "--mask", &mask], "--mask: mask needs an image"),
+        (&["--prompt", "", "--image", &init, "--strength", "1.5"], "--strength: strength is 1.5"),
+        (&["--prompt", "", "--image", &init, "--strength", "0.1"], "leaves none of 4 steps"),
+        (&["--prompt", "", "--strength", "0.5"], "--strength: strength needs an image"),
+        (&["--prompt", "", "--guidance-rescale", "2"], "--guidance-rescale"),
+        (&["--prompt", "", "--image", &path("cases.json")], "--image: image: it is neither PNG nor JPEG"),
+    ] {
+        let words = refused(&bundle("sd"), more);
+        assert!(words.contains(expected), "{expected}: {words}");
+    }
+    assert!(refused(&bundle("lcm"), &["--prompt", "", "--negative-prompt", "x"]).contains("has no effect"));
+    assert!(refused(&golden("gaussian"), &["--prompt", "x"]).contains("takes no words"));
+}
+
+#[test]
+fn what_a_folder_lacks_or_has_wrong_is_said_by_its_file() {
+    let words_of = |change: &dyn Fn(&Path)| {
+        let (_kept, path) = with_variants(&[]);
+        change(&path);
+        let folder = tempfile::tempdir().unwrap();
+        fails(
+            sample("onnxruntime", &path, &folder.path().join("x.png"))
+                .args(["--prompt", "x", "--steps", "2"]),
+            1,
+        )
+    };
+    let words = words_of(&|path| std::fs::remove_dir_all(path.join("text_encoder")).unwrap());
+    assert!(words.contains("1 text encoders are needed and 0 are there"), "{words}");
+    let words = words_of(&|path| std::fs::remove_file(path.join("tokenizer/merges.txt")).unwrap());
+    assert!(words.contains("merges.txt: it is missing"), "{words}");
+    let words = words_of(&|path| {
+        let file = path.join("text_encoder/config.json");
+        let mut config = read_json(&file);
+        config["vocab_size"] = json!(20);
+        std::fs::write(file, config.to_string()).unwrap();
+    });
+    assert!(words.contains("they are not of one model"), "{words}");
+    let words = words_of(&|path| {
+        let file = path.join("vae_decoder/model.onnx");
+        let bytes = std::fs::read(&file).unwrap();
+        std::fs::write(file, &bytes[..bytes.len() / 2]).unwrap();
+    });
+    assert!(words.contains("vae_decoder/model.onnx"), "{words}");
+    let (_kept, path) = with_variants(&[]);
+    std::fs::remove_dir_all(path.join("vae_encoder")).unwrap();
+    let words = refused(&path, &["--prompt", "", "--image", &bundle("init.png").display().to_string()]);
+    assert!(words.contains("has no vae_encoder"), "{words}");
+}
+
+#[test]
+fn a_daemon_draws_what_it_is_told_in_words_and_goes_on_after_nonsense() {
+    let broker = Broker::start();
+    let mut subscriber = Subscriber::start(&broker, "denoised/test/#");
+    let engine = format!(
+        "[engine]\nkind = \"onnxruntime\"\nlibrary = {:?}\nproviders = [\"cpu\"]",
+        onnxruntime().display().to_string()
+    );
+    let models = [bundle("sd"), bundle("sdxl")];
+    let models: Vec<&Path> = models.iter().map(PathBuf::as_path).collect();
+    let _daemon = Daemon::start(&configuration(&broker, "test", &models, &engine));
+    subscriber.phase("ready");
+    let request = |id: &str, more: Value| {
+        let mut job = json!({"id": id, "steps": 3, "seed": 5, "prompt": PROMPT});
+        job.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        publish(&broker, "denoised/test/request", &job.to_string(), &[]);
+    };
+    use base64::Engine as _;
+    let coded = |bytes: &[u8]| base64::engine::general_purpose::STANDARD.encode(bytes);
+    let mut bomb = std::fs::read(bundle("init.png")).unwrap();
+    bomb[16..24].copy_from_slice(&[0, 0, 0xEA, 0x60, 0, 0, 0xEA, 0x60]);
+    for (id, field, more) in [
+        ("long", "prompt", json!({"prompt": "x".repeat(100_000)})),
+        ("bomb", "image", json!({"image": coded(&bomb)})),
+        ("cut", "image", json!({"image": coded(&std::fs::read(bundle("init.png")).unwrap()[..60])})),
+        ("text", "image", json!({"image": "?"})),
+        ("odd", "height", json!({"height": 31})),
+        ("skip", "clip_skip", json!({"clip_skip": 1})),
+    ] {
+        request(id, more);
+        let error = subscriber.on(&format!("denoised/test/error/{id}")).json();
+        assert_eq!(error["field"], field, "{error}");
+    }
+    request("words", json!({"prompt": "snow ".repeat(100), "negative_prompt": "dog", "count": 2}));
+    request("wide", json!({"model": "sdxl", "width": 48, "preview_every": 1}));
+    let picture = coded(&std::fs::read(bundle("init.png")).unwrap());
+    request("from", json!({"image": picture, "strength": 0.7}));
+    let receipt = |subscriber: &mut Subscriber, id: &str| {
+        subscriber.on(&format!("denoised/test/result/{id}")).json()["images"][0]["receipt"].clone()
+    };
+    let words = receipt(&mut subscriber, "words");
+    assert_eq!(words["negative_prompt"], "dog");
+    assert!(words["cut"][0].as_str().unwrap().starts_with("snow snow"), "{words}");
+    assert_eq!(receipt(&mut subscriber, "wide")["size"], json!([48, 32]));
+    assert_eq!(receipt(&mut subscriber, "from")["strength"], 0.7);
+}
