@@ -1,5 +1,6 @@
 //! The command line: one file a command.
 
+mod adopt;
 mod check_config;
 #[cfg(feature = "demo")]
 mod demo;
@@ -41,6 +42,8 @@ enum Command {
     Inspect(inspect::Arguments),
     /// Build every engine that the configuration's models need, ahead of the daemon's start
     Warm(ConfigFile),
+    /// Write a first denoised.toml for a graph, by looking at it
+    Adopt(adopt::Arguments),
     /// Fit how a bundle's latents are shown before they are finished
     FitPreview(fit_preview::Arguments),
     /// Look at the machine: what is there, what is missing, what to do
@@ -83,6 +86,7 @@ pub fn run() -> Result<(), Failure> {
         Command::Diffuse(arguments) => diffuse::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Warm(arguments) => warm::run(&arguments),
+        Command::Adopt(arguments) => adopt::run(&arguments),
         Command::FitPreview(arguments) => fit_preview::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Generate(arguments) => generate::run(&arguments),

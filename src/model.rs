@@ -7,13 +7,13 @@
 mod bundle;
 mod embedded;
 mod engine_cache;
+mod file;
 mod graph;
 mod invariance;
 mod latent;
 mod library;
 mod manifest;
 mod network;
-mod nodes;
 mod onnxruntime;
 mod opening;
 mod parts;
@@ -31,6 +31,7 @@ use network::{Network, NetworkPurpose};
 use opening::{Opened, Source};
 
 pub use bundle::{Bundle, BundleError};
+pub use file::ports;
 pub use graph::{Axis, Element, Graph, Port};
 pub use invariance::{BatchDependence, batch_dependence};
 pub use latent::{
@@ -262,6 +263,7 @@ fn open_network(
     shelf: &Shelf,
     on: &mut dyn FnMut(Stage),
 ) -> Result<Box<dyn Predictor>, ModelError> {
+    shelf.make_room_for(&bundle.graph);
     let purpose = NetworkPurpose { bundle, largest_batch: options.batch };
     let source =
         |purpose| Source { name: bundle.name.clone(), graph: &bundle.graph, sha256: &bundle.sha256, purpose };

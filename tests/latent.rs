@@ -263,12 +263,51 @@ fn a_daemon_draws_what_it_is_told_in_words_and_goes_on_after_nonsense() {
     request("wide", json!({"model": "sdxl", "width": 48, "preview_every": 1}));
     let picture = coded(&std::fs::read(bundle("init.png")).unwrap());
     request("from", json!({"image": picture, "strength": 0.7}));
-    let receipt = |subscriber: &mut Subscriber, id: &str| {
-        subscriber.on(&format!("denoised/test/result/{id}")).json()["images"][0]["receipt"].clone()
-    };
-    let words = receipt(&mut subscriber, "words");
-    assert_eq!(words["negative_prompt"], "dog");
-    assert!(words["cut"][0].as_str().unwrap().starts_with("snow snow"), "{words}");
-    assert_eq!(receipt(&mut subscriber, "wide")["size"], json!([48, 32]));
-    assert_eq!(receipt(&mut subscriber, "from")["strength"], 0.7);
+    let mut receipts = std::collections::BTreeMap::new();
+    while receipts.len() < 3 {
+        let result = subscriber.next(|m| m.topic.contains("/result/"));
+        let id = result.topic.rsplit('/').next().unwrap().to_owned();
+        receipts.insert(id, result.json()["images"][0]["receipt"].clone());
+    }
+    assert_eq!(receipts["words"]["negative_prompt"], "dog");
+    assert!(receipts["words"]["cut"][0].as_str().unwrap().starts_with("snow snow"), "{}", receipts["words"]);
+    assert_eq!(receipts["wide"]["size"], json!([48, 32]));
+    assert_eq!(receipts["from"]["strength"], 0.7);
+    let previews = subscriber.seen.iter().filter(|m| m.topic == "denoised/test/preview/wide");
+    assert!(previews.map(|m| assert!(m.payload.starts_with(b"\x89PNG"))).count() >= 2);
+}
+
+#[test]
+fn graphs_make_way_for_one_another_within_the_memory_that_is_allowed() {
+    let broker = Broker::start();
+    let mut subscriber = Subscriber::start(&broker, "denoised/test/#");
+    // Room for the larger network and a little more.
+    let engine = "[engine]\nkind = \"embedded\"\nmemory = \"2800 KiB\"";
+    let models = [bundle("sd"), bundle("sdxl")];
+    let models: Vec<&Path> = models.iter().map(PathBuf::as_path).collect();
+    let mut daemon = Daemon::start(&configuration(&broker, "test", &models, engine));
+    subscriber.phase("ready");
+    let mut images = Vec::new();
+    for round in 0..4 {
+        for model in ["sd", "sdxl"] {
+            let id = format!("{model}{round}");
+            let job =
+                json!({"id": id, "model": model, "steps": 2, "seed": 5, "prompt": PROMPT, "format": "npy"});
+            publish(&broker, "denoised/test/request", &job.to_string(), &[]);
+            images.push(subscriber.on("denoised/test/image").payload);
+            subscriber.on(&format!("denoised/test/result/{id}"));
+        }
+    }
+    assert!(images.chunks(2).all(|pair| pair == &images[..2]));
+    for graph in ["sd", "sdxl"] {
+        daemon.wait_for(&format!("{graph} leaves memory until it is needed again"));
+    }
+    // What fits at no time is refused before it starts.
+    let engine = "[engine]\nkind = \"embedded\"\nmemory = \"100 KiB\"";
+    let _other = Daemon::start(&configuration(&broker, "small", &[&bundle("sd")], engine));
+    let mut subscriber = Subscriber::start(&broker, "denoised/small/#");
+    subscriber.phase("ready");
+    publish(&broker, "denoised/small/request", r#"{"id": "large", "prompt": ""}"#, &[]);
+    let error = subscriber.on("denoised/small/error/large").json();
+    assert!(error["message"].as_str().unwrap().contains("[engine] memory allows"), "{error}");
 }

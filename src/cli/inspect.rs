@@ -63,7 +63,7 @@ fn graph(model: &Model) {
     }
 }
 
-/// What the graphs with their weights take, by what stands on disk.
+/// What the graphs take while they are opened, by what stands on disk.
 fn memory(model: &Model) {
     let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     for part in &model.parts {
@@ -72,8 +72,8 @@ fn memory(model: &Model) {
     let all = model.parts.iter().map(|part| part.bytes).sum();
     let most = model.parts.iter().map(|part| part.bytes).max().unwrap_or(0);
     println!(
-        "memory       {:.1} MiB of weights with all graphs open, {:.1} MiB one at a time ([engine] memory); the \
-         network's own working memory comes on top",
+        "memory       up to {:.1} MiB for all graphs, {:.1} MiB for one at a time ([engine] memory); what is \
+         worked on comes on top",
         mebibytes(all),
         mebibytes(most)
     );
@@ -120,7 +120,7 @@ fn samplers(bundle: &Bundle) {
     let steps = bundle.manifest.default.steps.unwrap_or(10);
     for name in sampler::names() {
         let built = sampler::by_name(name).and_then(|choice| {
-            choice.check_class(&bundle.scheduler.class)?;
+            choice.check_class(&bundle.scheduler.class, &mut bundle.scheduler.settings())?;
             choice.build(&mut bundle.scheduler.settings(), &Options::of_steps(steps))
         });
         match built {

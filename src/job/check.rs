@@ -133,7 +133,8 @@ impl Request {
             None => {}
         }
         options.patches = patches(model, sizes);
-        choice.check_class(&model.bundle.scheduler.class).map_err(fault)?;
+        let scheduler = &model.bundle.scheduler;
+        choice.check_class(&scheduler.class, &mut scheduler.settings()).map_err(fault)?;
         let sampler = choice.build(&mut model.bundle.scheduler.settings(), &options).map_err(fault)?;
         if sampler.outputs_per_value() > model.outputs_per_value {
             let message = format!(

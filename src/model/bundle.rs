@@ -96,8 +96,18 @@ impl Bundle {
         if let Some(index) = optional(&directory.join("model_index.json"))? {
             json::<serde_json::Map<String, serde_json::Value>>(&directory.join("model_index.json"), &index)?;
         }
-        let graph = first(directory, &["unet/model.onnx", "transformer/model.onnx", "model.onnx"])?;
-        let scheduler = first(directory, &["scheduler/scheduler_config.json", "scheduler_config.json"])?;
+        let description = directory.join("denoised.toml");
+        let manifest = manifest(&description)?;
+        let graph = match &manifest.graph.file {
+            Some(file) => first(directory, &[&file.to_string_lossy()])?,
+            None => first(directory, &["unet/model.onnx", "transformer/model.onnx", "model.onnx"])?,
+        };
+        let scheduler = first(directory, &["scheduler/scheduler_config.json", "scheduler_config.json"]);
+        let scheduler = match (scheduler, &manifest.scheduler) {
+            (Ok(file), _) => SchedulerConfig::read(&file)?,
+            (Err(_), Some(section)) => SchedulerConfig::of_section(&description, section)?,
+            (Err(missing), None) => return Err(missing),
+        };
         let config = graph.with_file_name("config.json");
         let network: NetworkConfig = match optional(&config)? {
             Some(text) => json(&config, &text)?,
@@ -111,8 +121,8 @@ impl Bundle {
             name,
             sha256: sha256(&graph)?,
             graph,
-            scheduler: SchedulerConfig::read(&scheduler)?,
-            manifest: manifest(&directory.join("denoised.toml"))?,
+            scheduler,
+            manifest,
             network: NetworkSize {
                 channels: network.in_channels,
                 size: network.sample_size.map(|size| match size {

@@ -1,6 +1,7 @@
 //! denoised.toml: what the diffusers layout has no place for.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde::Deserialize;
 
@@ -12,6 +13,8 @@ use super::latent::Projection;
 pub struct Manifest {
     /// Names of inputs and outputs where they differ from the customary ones.
     pub graph: GraphNames,
+    /// The noise schedule where no scheduler_config.json stands in the bundle: its class, and its keys.
+    pub scheduler: Option<BTreeMap<String, toml::Value>>,
     /// What a sample is.
     pub sample: SampleDescription,
     /// The classes of a class-conditional network.
@@ -28,6 +31,8 @@ pub struct Manifest {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct GraphNames {
+    /// The ONNX file, where it has no customary name.
+    pub file: Option<PathBuf>,
     /// The sample's input.
     pub sample: Option<String>,
     /// The time step's input.

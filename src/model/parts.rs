@@ -1,6 +1,7 @@
 //! The graphs of all models, opened when they are first needed and closed when memory runs short.
 //!
-//! A part costs what its file and its weights take on disk. Where a budget is set, the parts that
+//! A part costs twice its file and once the weights beside it, which is what it takes at most while it
+//! is opened. Where a budget is set, the parts that
 //! were used longest ago make way before another is opened.
 
 use std::path::PathBuf;
@@ -15,7 +16,7 @@ use super::session::Session;
 pub struct PartSize {
     /// The model's name and the part's folder.
     pub name: String,
-    /// Its file and its weights, in bytes.
+    /// Twice its file and once the weights beside it, in bytes.
     pub bytes: u64,
 }
 
@@ -59,6 +60,11 @@ impl Shelf {
         Self(Arc::new(Mutex::new(Places { budget, ..Places::default() })))
     }
 
+    /// Close others until a part that is about to be opened fits.
+    pub(super) fn make_room_for(&self, graph: &std::path::Path) {
+        self.places().make_room(size(graph), usize::MAX);
+    }
+
     /// Put a part there, opened already or not.
     pub(super) fn put(
         &self,
@@ -68,7 +74,7 @@ impl Shelf {
         open: Open,
     ) -> Part {
         let mut places = self.places();
-        let bytes = files_of(graph).iter().filter_map(|file| Some(file.metadata().ok()?.len())).sum();
+        let bytes = size(graph);
         places.clock += 1;
         let used = places.clock;
         places.places.push(Some(Place { name, bytes, used, open, session }));
@@ -141,6 +147,14 @@ impl Drop for Part {
     fn drop(&mut self) {
         self.shelf.places().places[self.number] = None;
     }
+}
+
+/// What a graph takes while it is opened: its own file twice, as an engine reads it and as it keeps it,
+/// and the weights beside it once.
+fn size(graph: &std::path::Path) -> u64 {
+    let length = |file: &PathBuf| file.metadata().map_or(0, |metadata| metadata.len());
+    let files = files_of(graph);
+    length(&graph.to_owned()) + files.iter().map(length).sum::<u64>()
 }
 
 /// The files that make up a graph: its own, and those that hold its weights beside it.

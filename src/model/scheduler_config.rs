@@ -51,6 +51,20 @@ impl SchedulerConfig {
             .map_err(|fault| ConfigError { path: path.to_owned(), fault })
     }
 
+    /// Of the section `[scheduler]` of a denoised.toml.
+    pub(super) fn of_section(
+        path: &Path,
+        section: &BTreeMap<String, toml::Value>,
+    ) -> Result<Self, ConfigError> {
+        let mut section = section.clone();
+        if let Some(class) = section.remove("class") {
+            section.insert("_class_name".to_owned(), class);
+        }
+        let text = serde_json::to_string(&section).map_err(Fault::from);
+        text.and_then(|text| Self::parse(path, &text))
+            .map_err(|fault| ConfigError { path: path.to_owned(), fault })
+    }
+
     fn parse(path: &Path, text: &str) -> Result<Self, Fault> {
         let object: BTreeMap<String, Json> = serde_json::from_str(&with_quoted_infinities(text))?;
         let Some(Json::String(class)) = object.get("_class_name") else {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::family::{Family, Options, Part, Sampler, SamplerError, Time, prediction_type};
-use super::grid::edm::{consistency_levels, positive};
+use super::grid::edm::{consistency_levels, denoised, positive, preconditions};
 use super::grid::point::{Input, Point};
 use super::walk::bound::Bound;
 use super::walk::multistep::{Multistep, Step};
@@ -116,13 +116,18 @@ fn consistency(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sam
     let bound = if settings.flag("clip_denoised", true)? { Bound::Clip(1.0) } else { Bound::None };
     let train = settings.count("num_train_timesteps", 40)?;
     let n = options.steps_up_to(train, CONSISTENCY.name)?;
+    let own = !preconditions(settings)?;
     let levels = options.rest(consistency_levels(max, min, rho, train, n));
     let steps = levels.iter().enumerate().map(|(i, exact)| {
         let sigma = round(*exact);
         // The boundary condition at sigma_min (Song et al. 2023, appendix C).
         let (above, norm) = (sigma - min, (sigma * sigma + data * data).sqrt());
         let x0 = Linear::of(data * data / (above * above + data * data), above * data / norm);
-        let at = Point::preconditioned(250.0 * (exact + 1e-44).ln(), sigma, Input::Over(norm), x0);
+        let at = if own {
+            denoised(sigma)
+        } else {
+            Point::preconditioned(250.0 * (exact + 1e-44).ln(), sigma, Input::Over(norm), x0)
+        };
         let next = levels.get(i + 1).map_or(min, |next| round(*next)).clamp(min, max);
         let step = Step::single(at, 0.0, 1.0);
         if n > 1 { step.noisy(share * (next * next - min * min).max(0.0).sqrt()) } else { step }

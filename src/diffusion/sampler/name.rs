@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::FAMILIES;
 use super::family::{Family, Implied, Options, Part, Preset, Sampler, SamplerError, Time};
-use crate::diffusion::settings::{Settings, Value};
+use super::grid::edm;
+use crate::diffusion::settings::{Settings, SettingsError, Value};
 use crate::diffusion::sigmas::Spread;
 
 /// A sampler that was named, by a person or by a configuration.
@@ -50,8 +51,12 @@ impl Choice {
     }
 
     /// Whether it can drive a network made for a class of scheduler configurations.
-    pub fn check_class(&self, class: &str) -> Result<(), SamplerError> {
-        let (told, expected) = (self.family.time, by_class(class)?.family.time);
+    pub fn check_class(&self, class: &str, settings: &mut Settings) -> Result<(), SamplerError> {
+        let of = |family: &Family, settings: &mut Settings| match family.time {
+            Time::LogSigma | Time::Consistency if !edm::preconditions(settings)? => Ok(Time::Sigma),
+            time => Ok::<_, SettingsError>(time),
+        };
+        let (told, expected) = (of(self.family, settings)?, of(by_class(class)?.family, settings)?);
         if told == expected {
             return Ok(());
         }

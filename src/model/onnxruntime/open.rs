@@ -8,8 +8,8 @@ use ort::session::builder::GraphOptimizationLevel;
 
 use super::{ENGINE, OnnxRuntime, WAY_OUT, proof};
 use crate::model::engine_cache::{EngineCache, Key};
+use crate::model::file;
 use crate::model::library::Runtime;
-use crate::model::nodes;
 use crate::model::opening::{Opened, Refusal, Source};
 use crate::model::predictor::{Origin, Refused};
 use crate::model::providers::{Policy, Provider, ProviderOptions, Shapes};
@@ -144,7 +144,7 @@ fn proven(
         Refusal::Evaluation(error) => Failure::from(error),
     })?;
     let profile = opened.session.end_profiling()?;
-    let graph = if provider.builds_engines() { nodes::names(source.graph)? } else { Vec::new() };
+    let graph = if provider.builds_engines() { file::node_names(source.graph)? } else { Vec::new() };
     origin.ran = proof::shares(Path::new(&profile), &graph)?;
     if origin.ran.iter().any(|share| share.provider == origin.provider) {
         return Ok(Opened { session: Box::new(opened), origin });

@@ -40,13 +40,17 @@ impl EdmGrid {
         let data = positive(settings, "sigma_data", 0.5)?;
         let rho = positive(settings, "rho", 7.0)?;
         let kind = prediction_type(settings, &[PredictionType::Epsilon, PredictionType::VPrediction])?;
+        let own = !preconditions(settings)?;
         let steps = options.steps_up_to(settings.count("num_train_timesteps", 1000)?, name)?;
         let levels = match settings.choice("sigma_schedule", "karras", &["karras", "exponential"])?.as_str() {
             "karras" => sigmas::karras(max, min, rho, steps),
             _ => sigmas::exponential(max, min, steps),
         };
         let mut sigmas: Vec<f64> = levels.into_iter().map(round).collect();
-        let points: Vec<Point> = sigmas.iter().map(|sigma| preconditioned(*sigma, data, kind)).collect();
+        let points: Vec<Point> = sigmas
+            .iter()
+            .map(|sigma| if own { denoised(*sigma) } else { preconditioned(*sigma, data, kind) })
+            .collect();
         sigmas.push(
             match (settings.choice("final_sigmas_type", "zero", &["zero", "sigma_min"])?.as_str(), least) {
                 ("zero", _) => 0.0,
@@ -55,8 +59,19 @@ impl EdmGrid {
             },
         );
         let (points, sigmas) = (options.rest(points), options.rest(sigmas));
-        Ok(Self { points, sigmas, initial_sigma: (max * max + 1.0).sqrt() })
+        Ok(Self { points, sigmas, initial_sigma: if own { max } else { (max * max + 1.0).sqrt() } })
     }
+}
+
+/// Whether a network is fed c_in·x and c_noise, or is told x and σ and gives x̂_0 by itself: the key
+/// `preconditioning`, which is this program's own.
+pub(crate) fn preconditions(settings: &mut Settings) -> Result<bool, SettingsError> {
+    Ok(settings.choice("preconditioning", "edm", &["edm", "none"])? == "edm")
+}
+
+/// A place of a network D(x; σ) that gives x̂_0.
+pub(crate) fn denoised(sigma: f64) -> Point {
+    Point::preconditioned(sigma, sigma, Input::State, Linear::of(0.0, 1.0))
 }
 
 /// A place with EDM's c_in, c_noise, c_skip and c_out; v turns c_out's sign.

@@ -1,16 +1,49 @@
-//! The nodes that a graph's file lists, read without its weights.
+//! What a graph's file says, read without an engine.
 
 use std::fs::File;
 use std::path::Path;
 
+use super::graph::{Axis, Element, Graph, Port};
+use rten_onnx::onnx::{DataType, Dimension, ModelProto, ValueInfoProto};
 use rten_onnx::protobuf::{DecodeMessage, Fields, OwnedValues, ProtobufError, ReadValue, ValueReader};
 
 /// The names of the graph's nodes, without those that only hold a constant.
-pub(super) fn names(graph: &Path) -> std::io::Result<Vec<String>> {
+pub(super) fn node_names(graph: &Path) -> std::io::Result<Vec<String>> {
     let file = File::open(graph)?;
     let model = Model::decode(ValueReader::from_file(file)).map_err(std::io::Error::other)?;
     let computes = |node: &Node| node.operator != "Constant";
     Ok(model.nodes.into_iter().filter(computes).map(|node| node.name).collect())
+}
+
+/// The graph's inputs and outputs; what its weights fill is none.
+pub fn ports(graph: &Path) -> std::io::Result<Graph> {
+    let model = ModelProto::parse_file(File::open(graph)?).map_err(std::io::Error::other)?;
+    let graph = model.graph.unwrap_or_default();
+    let is_weight =
+        |port: &Port| graph.initializer.iter().any(|tensor| tensor.name.as_ref() == Some(&port.name));
+    let inputs = graph.input.iter().map(port).filter(|port| !is_weight(port)).collect();
+    Ok(Graph { inputs, outputs: graph.output.iter().map(port).collect() })
+}
+
+fn port(value: &ValueInfoProto) -> Port {
+    let tensor = value.r#type.as_ref().and_then(|kind| kind.tensor_type.as_ref());
+    let element = match tensor.and_then(|tensor| tensor.elem_type) {
+        Some(DataType::FLOAT) => Element::F32,
+        Some(DataType::FLOAT16) => Element::F16,
+        Some(DataType::INT64) => Element::I64,
+        Some(DataType::INT32) => Element::I32,
+        _ => Element::Other,
+    };
+    let axes = tensor.and_then(|tensor| tensor.shape.as_ref()).map(|shape| &shape.dim[..]);
+    let axis = |dimension: &Dimension| {
+        let length = dimension.dim_value.and_then(|length| usize::try_from(length).ok());
+        length.map_or(Axis::Free, Axis::Fixed)
+    };
+    Port {
+        name: value.name.clone().unwrap_or_default(),
+        element,
+        shape: axes.unwrap_or_default().iter().map(axis).collect(),
+    }
 }
 
 /// What counts of `ModelProto` and its `GraphProto`.
@@ -27,7 +60,7 @@ struct Node {
 }
 
 /// `GraphProto` alone, which stands in a field of `ModelProto`.
-struct Graph(Vec<Node>);
+struct Nodes(Vec<Node>);
 
 impl DecodeMessage for Model {
     type Types = OwnedValues;
@@ -38,7 +71,7 @@ impl DecodeMessage for Model {
         let mut model = Self::default();
         while let Some(mut field) = fields.next()? {
             match field.number() {
-                7 => model.nodes = Graph::decode_field(&mut field)?.0,
+                7 => model.nodes = Nodes::decode_field(&mut field)?.0,
                 _ => field.skip()?,
             }
         }
@@ -46,7 +79,7 @@ impl DecodeMessage for Model {
     }
 }
 
-impl DecodeMessage for Graph {
+impl DecodeMessage for Nodes {
     type Types = OwnedValues;
 
     fn decode_fields<R: ReadValue<Types = OwnedValues>>(
@@ -88,10 +121,13 @@ mod tests {
     #[test]
     fn the_nodes_that_compute_are_listed_and_another_file_is_an_error() {
         let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/gaussian/unet/model.onnx");
-        let found = names(&golden).unwrap();
+        let found = node_names(&golden).unwrap();
         assert_eq!(found.len(), 38, "{found:?}");
         let other = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(other.path(), "no graph").unwrap();
-        assert!(names(other.path()).is_err());
+        assert!(node_names(other.path()).is_err() && ports(other.path()).is_err());
+        let graph = ports(&golden).unwrap();
+        let inputs: Vec<_> = graph.inputs.iter().map(Port::to_string).collect();
+        assert_eq!(inputs[0], "sample float32[?, 1, 4, 5]");
     }
 }
