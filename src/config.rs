@@ -119,6 +119,8 @@ pub struct Engine {
     pub build_memory: ByteSize,
     /// The most that all open graphs with their weights may take; unset: all stay open.
     pub memory: Option<ByteSize>,
+    /// The longest side in pixels that an autoencoder works on at once; unset: whole pictures.
+    pub vae_tile: Option<Between<64, 65536>>,
     /// The provider that serves while the first one's engine is built.
     pub meanwhile: Option<Provider>,
     /// TensorRT's options.
@@ -159,6 +161,7 @@ impl Default for Engine {
             cache: options.cache,
             build_memory: ByteSize(options.build_memory),
             memory: None,
+            vae_tile: None,
             meanwhile: options.meanwhile,
             tensorrt: TensorRt::default(),
             cuda: Cuda::default(),
@@ -173,7 +176,17 @@ impl Config {
         let name = bundle.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
         let own = self.models.engine.get(&name).cloned().unwrap_or_default();
         let Engine {
-            kind, library, providers, policy, batch, cache, build_memory, memory, meanwhile, ..
+            kind,
+            library,
+            providers,
+            policy,
+            batch,
+            cache,
+            build_memory,
+            memory,
+            vae_tile,
+            meanwhile,
+            ..
         } = self.engine.clone();
         EngineOptions {
             kind,
@@ -189,6 +202,7 @@ impl Config {
             cache,
             build_memory: build_memory.0,
             memory: memory.map(|bytes| bytes.0),
+            vae_tile: vae_tile.map(|side| side.0 as usize),
             board: self.board.machine(),
             meanwhile,
         }

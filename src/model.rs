@@ -80,6 +80,8 @@ pub struct EngineOptions {
     pub build_memory: u64,
     /// The most that all open graphs with their weights may take, in bytes.
     pub memory: Option<u64>,
+    /// The longest side in pixels that an autoencoder works on at once; larger pictures are tiled.
+    pub vae_tile: Option<usize>,
     /// The machine, whose free memory and device count.
     pub board: Board,
     /// The provider that serves while the first one's engine is built; none: nothing serves.
@@ -115,6 +117,7 @@ impl Default for EngineOptions {
             cache: PathBuf::from("/var/cache/denoised"),
             build_memory: 1 << 30,
             memory: None,
+            vae_tile: None,
             board: Board::default(),
             meanwhile: None,
         }
@@ -288,7 +291,7 @@ fn open_network(
 fn outputs_per_value(bundle: &Bundle, predictor: &mut dyn Predictor) -> Result<usize, EvaluationError> {
     let signature = predictor.signature();
     let (len, samples) = (signature.sample_len(), signature.smallest_batch());
-    let batch = network::neutral(signature, bundle, samples);
+    let batch = network::neutral(signature, &bundle.manifest, samples);
     let mut output = Vec::new();
     predictor.evaluate(&batch, &mut output)?;
     match output.len() {

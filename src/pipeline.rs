@@ -195,12 +195,18 @@ impl Pipeline {
         }
     }
 
-    /// Encode the words and pictures of the jobs that can begin now.
+    /// Encode the words and pictures of the jobs that can begin now: as many as fill the next batch,
+    /// and at least one, so that a long queue of prompts holds up no evaluation for long.
     fn prepare(&mut self, on: &mut dyn FnMut(Event<'_>)) {
         let waits = self.waits();
+        let signature = self.model.predictor.signature();
+        let many = match &self.model.latent {
+            Some(_) => signature.largest_batch.saturating_sub(self.batcher.riding()).max(1),
+            None => usize::MAX,
+        };
         let mut failed = Vec::new();
-        for active in self.jobs.iter_mut().filter(|active| active.prepared.is_none() && !waits) {
-            let signature = self.model.predictor.signature();
+        let new = self.jobs.iter_mut().filter(|active| active.prepared.is_none() && !waits);
+        for active in new.take(many) {
             match Prepared::of(&active.job, self.model.latent.as_mut(), signature) {
                 Ok(prepared) => active.prepared = Some(Arc::new(prepared)),
                 Err(error) => failed.push((active.number, of_latents(&error))),

@@ -107,3 +107,29 @@ fn a_preview_is_fitted_to_the_decoder_once() {
     assert_eq!(manifest.preview.unwrap().factors.len(), 16);
     assert!(fails(&mut fit, 1).contains("has a [preview] already"));
 }
+
+#[test]
+fn every_command_of_the_page_about_models_runs() {
+    let page = std::fs::read_to_string(common::repository().join("docs/models.md")).unwrap();
+    assert!(page.contains(LINES), "the page's denoised.toml is not the one that is tested");
+    let (kept, _maze) = folder();
+    let (_other, sd) = common::program::copied(&golden("latent/bundles/sd"), "sd15");
+    std::fs::rename(sd, kept.path().join("sd15")).unwrap();
+    let blocks = page.split("```sh\n").skip(1).map(|block| block.split("```").next().unwrap());
+    let lines: Vec<&str> = blocks.flat_map(str::lines).filter(|line| line.starts_with("denoised ")).collect();
+    assert!(lines.len() >= 4, "{lines:?}");
+    let program = Path::new(env!("CARGO_BIN_EXE_denoised")).parent().unwrap();
+    let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap());
+    for line in lines {
+        let mut shell = Command::new("sh");
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("DENOISED_")) {
+            shell.env_remove(name);
+        }
+        succeeds(
+            shell.args(["-c", line]).current_dir(kept.path()).env("PATH", &path).env_remove("ORT_DYLIB_PATH"),
+        );
+    }
+    for picture in ["fox.png", "maze.png"] {
+        assert!(std::fs::read(kept.path().join(picture)).unwrap().starts_with(b"\x89PNG"), "{picture}");
+    }
+}

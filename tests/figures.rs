@@ -84,13 +84,14 @@ fn inpainting_keeps_what_the_mask_leaves_and_draws_the_rest() {
         command.arg("--image").arg(path("image.npy")).arg("--output").arg(path("x.npy"));
         command
     };
-    succeeds(sample("repaint").arg("--mask").arg(path("mask.npy")));
-    let found: Vec<f32> = npy::read(&path("x.npy")).unwrap().iter().copied().collect();
-    assert!(largest_difference(&found[..10], &known[..10]) < 1e-6, "{found:?}");
-    assert!(largest_difference(&found[10..], &known[10..]) > 0.1, "{found:?}");
-
+    for sampler in ["repaint", "ddim", "dpmpp_2m", "euler_a"] {
+        succeeds(sample(sampler).arg("--mask").arg(path("mask.npy")));
+        let found: Vec<f32> = npy::read(&path("x.npy")).unwrap().iter().copied().collect();
+        assert!(largest_difference(&found[..10], &known[..10]) < 1e-6, "{sampler}: {found:?}");
+        assert!(largest_difference(&found[10..], &known[10..]) > 0.1, "{sampler}: {found:?}");
+    }
     let words = fails(&mut sample("repaint"), 2);
-    assert!(words.contains("--image needs a --mask"), "{words}");
-    let words = fails(sample("ddim").arg("--mask").arg(path("mask.npy")), 2);
-    assert!(words.contains("--image: ddim keeps no part of an image; repaint does"), "{words}");
+    assert!(words.contains("--mask: repaint needs a mask"), "{words}");
+    let words = fails(&mut sample("dpm_single"), 2);
+    assert!(words.contains("--image: dpm_single can't begin at an image"), "{words}");
 }

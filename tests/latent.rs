@@ -311,3 +311,22 @@ fn graphs_make_way_for_one_another_within_the_memory_that_is_allowed() {
     let error = subscriber.on("denoised/small/error/large").json();
     assert!(error["message"].as_str().unwrap().contains("[engine] memory allows"), "{error}");
 }
+
+#[test]
+fn large_pictures_are_tiled_as_the_reference_tiles_them() {
+    use denoised::model::{EngineKind, EngineOptions, Model, Posterior, Tensor};
+    let options =
+        EngineOptions { kind: EngineKind::Embedded, vae_tile: Some(32), ..EngineOptions::default() };
+    let latent = Model::load(&bundle("sd"), &options).unwrap().latent.unwrap();
+    let known = |name: &str| values(&bundle(&format!("tiles.{name}.npy")));
+    let (shape, latents) = known("latents");
+    let picture = latent.decode(&latents, &shape).unwrap();
+    let (shape, expected) = known("picture");
+    assert_eq!(picture.shape, shape);
+    assert!(largest_difference(&picture.data, &expected) < 1e-5);
+    let Posterior::Normal { mean, deviation } = latent.encode(&Tensor::new(shape, expected)).unwrap() else {
+        panic!("the encoder drew by itself");
+    };
+    assert!(largest_difference(&mean, &known("mean").1) < 1e-5);
+    assert!(largest_difference(&deviation, &known("deviation").1) < 1e-5);
+}

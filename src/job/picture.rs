@@ -55,8 +55,8 @@ impl Request {
         };
         let axis = |field: &str, given: Option<u64>, default: usize| -> Result<usize, JobError> {
             let length = given.map_or(default, |n| usize::try_from(n).unwrap_or(usize::MAX));
-            if length == 0 || length % step.max(8 * usize::from(vae.factor == 8)) != 0 {
-                let message = format!("{field} is {length}, but must be a multiple of {}", step.max(1));
+            if length == 0 || !length.is_multiple_of(step) {
+                let message = format!("{field} is {length}, but must be a multiple of {step}");
                 return Err(JobError::range(field, message));
             }
             if length != default && !model.signature.free_size && *family != Family::Flux {

@@ -1,7 +1,8 @@
 //! Whether a sample's prediction depends on the batch in which it is evaluated.
 
 use super::manifest::Manifest;
-use super::predictor::{Batch, EvaluationError, Predictor};
+use super::network;
+use super::predictor::{EvaluationError, Predictor};
 use crate::diffusion::noise::Generator;
 
 /// How a prediction changes with its batch's size.
@@ -36,13 +37,13 @@ pub fn batch_dependence(
     let signature = predictor.signature();
     let (small, large) = (signature.smallest_batch(), signature.largest_batch);
     // A time that every kind of network knows: a step, a level, the index of one.
-    let (len, time) = (signature.sample_len(), 1.0);
+    let time = 1.0;
     let mut evaluate = |n: usize| {
-        let mut batch = Batch::default();
-        for seed in 0..n as u64 {
-            let mut z = vec![0.0; len];
-            Generator::default().seeded(seed).fill(&mut z);
-            batch.push(|x| x.extend(z), time, 0, manifest);
+        let mut batch = network::neutral(predictor.signature(), manifest, n);
+        batch.times.fill(time);
+        let len = batch.samples.len() / n;
+        for (seed, sample) in (0..).zip(batch.samples.chunks_exact_mut(len)) {
+            Generator::default().seeded(seed).fill(sample);
         }
         let mut output = Vec::new();
         predictor.evaluate(&batch, &mut output)?;

@@ -5,6 +5,7 @@
 mod layout;
 mod preview;
 mod text;
+mod tiles;
 mod tokenizer;
 mod vae;
 
@@ -91,6 +92,8 @@ pub struct Latent {
     texts: Vec<TextEncoder>,
     decoder: Option<Part>,
     encoder: Option<Part>,
+    /// The longest side in pixels that the autoencoder works on at once.
+    tile: Option<usize>,
 }
 
 impl std::fmt::Debug for Latent {
@@ -192,13 +195,13 @@ impl Latent {
     /// The picture [3, H, W] in −1..1 of a finished sample.
     pub fn decode(&self, sample: &[f32], shape: &[usize]) -> Result<Tensor, LatentError> {
         let decoder = self.decoder.as_ref().ok_or(LatentError::Lacks("vae_decoder"))?;
-        vae::decode(decoder, self.bundle.vae, sample, shape)
+        vae::decode(decoder, self.bundle.vae, sample, shape, self.tile)
     }
 
     /// Where the latents of a picture [3, H, W] in −1..1 lie.
     pub fn encode(&self, picture: &Tensor) -> Result<Posterior, LatentError> {
         let encoder = self.encoder.as_ref().ok_or(LatentError::Lacks("vae_encoder"))?;
-        vae::encode(encoder, picture)
+        vae::encode(encoder, self.bundle.vae, picture, self.tile)
     }
 
     /// What latents look like, where that is known.

@@ -2,6 +2,7 @@
 
 use super::bundle::Bundle;
 use super::graph::{Axis, Graph};
+use super::manifest::Manifest;
 use super::opening::{Purpose, Refusal};
 use super::parts::Part;
 use super::predictor::{Batch, EvaluationError, Origin, Predictor};
@@ -28,7 +29,12 @@ impl Purpose for NetworkPurpose<'_> {
         // Whatever a provider does once for a shape, it does now and not at a request. The last run counts.
         let sizes: &[usize] = if every_shape { &[large, small, small] } else { &[small] };
         for &size in sizes {
-            evaluate(session, &signature, &neutral(&signature, self.bundle, size), &mut Vec::new())?;
+            evaluate(
+                session,
+                &signature,
+                &neutral(&signature, &self.bundle.manifest, size),
+                &mut Vec::new(),
+            )?;
         }
         Ok(())
     }
@@ -39,7 +45,7 @@ impl Purpose for NetworkPurpose<'_> {
 }
 
 /// So many samples of nothing, with conditions of the right shapes.
-pub(super) fn neutral(signature: &Signature, bundle: &Bundle, samples: usize) -> Batch {
+pub(super) fn neutral(signature: &Signature, manifest: &Manifest, samples: usize) -> Batch {
     let mut shape = signature.sample_shape.clone();
     shape[0] += signature.beside;
     let len = shape.iter().product();
@@ -61,7 +67,7 @@ pub(super) fn neutral(signature: &Signature, bundle: &Bundle, samples: usize) ->
         .collect();
     let mut batch = Batch { shape, ..Batch::default() };
     for _ in 0..samples {
-        batch.push(|x| x.extend(std::iter::repeat_n(0.0, len)), 0.0, 0, &bundle.manifest);
+        batch.push(|x| x.extend(std::iter::repeat_n(0.0, len)), 0.0, 0, manifest);
         batch.set_tensors(&signature.tensors, &tensors);
     }
     batch

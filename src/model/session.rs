@@ -116,7 +116,7 @@ impl Column {
         }
         match self {
             Self::F32(buffer) => replace(buffer, values.map(|x| x as f32)),
-            Self::F16(buffer) => replace(buffer, values.map(|x| half::f16::from_f64(x))),
+            Self::F16(buffer) => replace(buffer, values.map(half::f16::from_f64)),
             Self::I64(buffer) => replace(buffer, values.map(|x| x as i64)),
             Self::I32(buffer) => replace(buffer, values.map(|x| x as i32)),
         }

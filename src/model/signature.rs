@@ -1,7 +1,14 @@
 //! What each input of a graph means, found from names, shapes and types.
 
+mod axes;
+mod tensors;
+
 use super::graph::{Axis, Element, Graph, Port};
 use super::manifest::Manifest;
+use axes::{floating, integer, number, sample_axes, time_shape};
+use tensors::tensor_input;
+
+pub use tensors::{Role, TensorInput};
 
 /// How many time steps a graph takes at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,57 +63,6 @@ pub struct Signature {
     pub beside: usize,
     /// The output that is read.
     pub output: String,
-}
-
-/// An input that a pipeline's other networks fill.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TensorInput {
-    /// Its name in the graph.
-    pub name: String,
-    /// What it is filled with.
-    pub role: Role,
-    /// One sample's axes as far as the graph fixes them.
-    pub shape: Vec<Axis>,
-}
-
-/// What an input of a pipeline's network means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    /// The prompt's embeddings, a row for each token.
-    Text,
-    /// The prompt as one vector.
-    Pooled,
-    /// SDXL's original size, crop and target size.
-    Sizes,
-    /// The guidance weight as a sinusoidal embedding (latent consistency models).
-    GuidanceEmbedding,
-    /// The guidance weight itself (Flux).
-    Guidance,
-    /// The places of the picture's patches (Flux), the same for all samples.
-    PicturePlaces,
-    /// The places of the text's tokens (Flux), the same for all samples.
-    TextPlaces,
-}
-
-impl Role {
-    /// What diffusers' graphs call them.
-    fn of(name: &str) -> Option<Self> {
-        Some(match name {
-            "encoder_hidden_states" => Self::Text,
-            "text_embeds" | "pooled_projections" => Self::Pooled,
-            "time_ids" => Self::Sizes,
-            "timestep_cond" => Self::GuidanceEmbedding,
-            "guidance" => Self::Guidance,
-            "img_ids" => Self::PicturePlaces,
-            "txt_ids" => Self::TextPlaces,
-            _ => return None,
-        })
-    }
-
-    /// Whether a batch has it once and not for each sample.
-    pub fn is_shared(self) -> bool {
-        matches!(self, Self::PicturePlaces | Self::TextPlaces)
-    }
 }
 
 /// A graph whose inputs can't be understood.
@@ -259,12 +215,6 @@ impl Signature {
     }
 }
 
-fn tensor_input(port: &Port) -> Option<TensorInput> {
-    let role = Role::of(&port.name)?;
-    let shape = if role.is_shared() { &port.shape[..] } else { port.shape.get(1..).unwrap_or(&[]) };
-    Some(TensorInput { name: port.name.clone(), role, shape: shape.to_vec() })
-}
-
 fn find<'a>(
     graph: &'a Graph,
     named: Option<&str>,
@@ -279,71 +229,6 @@ fn find<'a>(
         let inputs: Vec<_> = graph.inputs.iter().map(Port::to_string).collect();
         SignatureError::Missing { role, inputs: inputs.join(", ") }
     })
-}
-
-fn sample_axes(port: &Port, network: NetworkSize) -> Result<(Option<usize>, Vec<usize>), SignatureError> {
-    let Some((batch, axes)) = port.shape.split_first().filter(|(_, axes)| !axes.is_empty()) else {
-        return Err(unfit(port, "a sample needs a batch axis and at least one more"));
-    };
-    let from_config = |axis: usize| match (axis, axes.len()) {
-        (0, 3) => (network.channels, "in_channels"),
-        (1, 3) => (network.size.map(|(h, _)| h), "sample_size"),
-        (2, 3) => (network.size.map(|(_, w)| w), "sample_size"),
-        // Packed latents: as many patches as the job's picture has.
-        (0, 2) => (network.packed.then_some(PATCHES), "sample_size"),
-        (1, 2) => (network.channels, "in_channels"),
-        _ => (None, "axis of this kind"),
-    };
-    let shape = axes.iter().enumerate().map(|(i, axis)| match axis {
-        Axis::Fixed(n) => Ok(*n),
-        Axis::Free => {
-            let (length, key) = from_config(i);
-            length.ok_or_else(|| SignatureError::FreeAxis { input: port.name.clone(), axis: i + 1, key })
-        }
-    });
-    let shape = shape.collect::<Result<Vec<_>, _>>()?;
-    if !(1..=100_000_000).contains(&shape.iter().product::<usize>()) {
-        return Err(unfit(port, "a sample must have between 1 and 100 million values"));
-    }
-    match batch {
-        Axis::Fixed(n) if *n > 0 => Ok((Some(*n), shape)),
-        Axis::Fixed(_) => Err(unfit(port, "its batch axis has length 0")),
-        Axis::Free => Ok((None, shape)),
-    }
-}
-
-/// With how many patches a network of packed latents is tried.
-const PATCHES: usize = 64;
-
-fn time_shape(port: &Port, fixed_batch: Option<usize>) -> Result<TimeShape, SignatureError> {
-    match port.shape.as_slice() {
-        [] => Ok(TimeShape::Scalar),
-        [Axis::Free] => Ok(TimeShape::Each),
-        [Axis::Fixed(n)] if Some(*n) == fixed_batch => Ok(TimeShape::Each),
-        [Axis::Fixed(1)] => Ok(TimeShape::One),
-        _ => Err(unfit(port, "a time step has no axis, one of length 1, or the batch's")),
-    }
-}
-
-fn number(port: &Port) -> Result<Element, SignatureError> {
-    match port.element {
-        Element::Other => Err(unfit(port, "only float32, float16, int64 and int32 are served")),
-        element => Ok(element),
-    }
-}
-
-fn integer(port: &Port) -> Result<Element, SignatureError> {
-    match port.element {
-        Element::I64 | Element::I32 => Ok(port.element),
-        _ => Err(unfit(port, "a class label is int64 or int32")),
-    }
-}
-
-fn floating(port: &Port) -> Result<Element, SignatureError> {
-    match port.element {
-        Element::F32 | Element::F16 => Ok(port.element),
-        _ => Err(unfit(port, "only float32 and float16 are served here")),
-    }
 }
 
 fn unfit(port: &Port, reason: &'static str) -> SignatureError {

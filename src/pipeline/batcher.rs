@@ -188,10 +188,9 @@ impl Batcher {
     ) -> Result<(), EvaluationError> {
         self.batch.clear();
         self.outputs.clear();
-        let signature = predictor.signature().clone();
         if let Some(&first) = self.chosen.first() {
             self.batch.shape.clone_from(&self.riders[first].shape);
-            self.batch.shape[0] += signature.beside;
+            self.batch.shape[0] += predictor.signature().beside;
         }
         for &i in &self.chosen {
             let rider = &self.riders[i];
@@ -201,7 +200,14 @@ impl Batcher {
                     evaluate_part(predictor, &mut self.batch, &mut self.part, &mut self.outputs)?;
                 }
                 rider.trajectory.input(|sample| {
-                    rider.guide.push(place, &mut self.batch, sample, time, manifest, &signature.tensors);
+                    rider.guide.push(
+                        place,
+                        &mut self.batch,
+                        sample,
+                        time,
+                        manifest,
+                        &predictor.signature().tensors,
+                    );
                 });
             }
         }

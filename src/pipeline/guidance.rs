@@ -41,10 +41,9 @@ impl Guide {
 
     /// Whether one batch may hold both: the same tensors' shapes, and as many further channels.
     pub fn goes_with(&self, other: &Self) -> bool {
-        let shapes =
-            |guide: &Self| guide.tensors.with.iter().map(|tensor| tensor.shape.clone()).collect::<Vec<_>>();
+        let shapes = self.tensors.with.iter().map(|tensor| &tensor.shape);
         self.beside.len() == other.beside.len()
-            && (Arc::ptr_eq(&self.tensors, &other.tensors) || shapes(self) == shapes(other))
+            && shapes.eq(other.tensors.with.iter().map(|tensor| &tensor.shape))
     }
 
     /// How many places of a batch one evaluation takes.

@@ -228,7 +228,7 @@ pub(in crate::model) fn open(
     }
     let decoder = bundle.decoder.as_ref().map(|graph| part("vae_decoder", graph));
     let encoder = bundle.encoder.as_ref().map(|graph| part("vae_encoder", graph));
-    Ok(Some(Latent { bundle: bundle.clone(), family, texts, decoder, encoder }))
+    Ok(Some(Latent { bundle: bundle.clone(), family, texts, decoder, encoder, tile: options.vae_tile }))
 }
 
 impl Axis {

@@ -1,6 +1,7 @@
 //! The autoencoder: pictures become latents and latents pictures (Rombach et al. 2022, section 3.1).
 
 use super::LatentError;
+use super::tiles::{Ratio, tiled};
 use crate::model::parts::Part;
 use crate::model::session::{Input, Tensor, Values};
 
@@ -47,37 +48,58 @@ impl Posterior {
     }
 }
 
-/// A picture [3, H, W] in −1..1 of a latent [C, H/f, W/f] as the network gives it.
+/// A picture [3, H, W] in −1..1 of a latent [C, H/f, W/f] as the network gives it; in tiles of at most
+/// `tile` pixels a side, if one is named.
 pub(super) fn decode(
     decoder: &Part,
     config: VaeConfig,
     latent: &[f32],
     shape: &[usize],
+    tile: Option<usize>,
 ) -> Result<Tensor, LatentError> {
-    let unscaled: Vec<f32> = latent.iter().map(|x| x / config.scaling + config.shift).collect();
-    let mut data = Vec::new();
-    let found = decoder.with(|session| {
-        let (input, output) = ends(session.graph());
-        let input = Input::new(&input, [&[1], shape].concat(), Values::F32(&unscaled));
-        session.run(&[input], &output, &mut data)
-    })??;
-    Ok(Tensor::new(&found[1..], data))
+    let unscaled = latent.iter().map(|x| x / config.scaling + config.shift).collect();
+    let unscaled = Tensor::new(shape, unscaled);
+    match tile.map(|tile| tile / config.factor).filter(|side| shape[1] > *side || shape[2] > *side) {
+        None => Ok(run(decoder, &unscaled)?.1),
+        Some(side) => tiled(&unscaled, side, Ratio::Times(config.factor), |part| Ok(run(decoder, part)?.1)),
+    }
 }
 
-/// The distribution of the latents of a picture [3, H, W] in −1..1.
-pub(super) fn encode(encoder: &Part, picture: &Tensor) -> Result<Posterior, LatentError> {
-    let mut data = Vec::new();
-    let output = encoder.with(|session| {
-        let (input, output) = ends(session.graph());
-        let input = Input::new(&input, [&[1], &picture.shape[..]].concat(), Values::F32(&picture.data));
-        session.run(&[input], &output, &mut data).map(|_| output)
-    })??;
+/// The distribution of the latents of a picture [3, H, W] in −1..1, in tiles as well.
+pub(super) fn encode(
+    encoder: &Part,
+    config: VaeConfig,
+    picture: &Tensor,
+    tile: Option<usize>,
+) -> Result<Posterior, LatentError> {
+    let mut output = String::new();
+    let mut work = |part: &Tensor| {
+        let (name, found) = run(encoder, part)?;
+        output = name;
+        Ok::<_, LatentError>(found)
+    };
+    let found = match tile.filter(|tile| picture.shape[1] > *tile || picture.shape[2] > *tile) {
+        None => work(picture)?,
+        Some(side) => tiled(picture, side, Ratio::Over(config.factor), work)?,
+    };
+    let mut data = found.data;
     if output != "latent_parameters" {
         return Ok(Posterior::Drawn(data));
     }
     let deviations = data.split_off(data.len() / 2);
     let deviation = deviations.iter().map(|log| (0.5 * log.clamp(-30.0, 20.0)).exp()).collect();
     Ok(Posterior::Normal { mean: data, deviation })
+}
+
+/// Evaluate a graph of one input; tells its output's name and values.
+fn run(part: &Part, input: &Tensor) -> Result<(String, Tensor), LatentError> {
+    let mut data = Vec::new();
+    let (name, shape) = part.with(|session| {
+        let (first, output) = ends(session.graph());
+        let input = Input::new(&first, [&[1], &input.shape[..]].concat(), Values::F32(&input.data));
+        session.run(&[input], &output, &mut data).map(|shape| (output, shape))
+    })??;
+    Ok((name, Tensor::new(&shape[1..], data)))
 }
 
 /// The names of a graph's one input and first output.

@@ -287,11 +287,24 @@ def variants(folder, out):
         onnx.save(half, out / f"{part}_float16.onnx")
 
 
+def tiles(out):
+    """A tall latent decoded, and its picture encoded, in tiles of 32 pixels by diffusers' own."""
+    autoencoder = vae()
+    autoencoder.enable_tiling()
+    latents = torch.randn((1, 4, 40, 22), generator=torch.Generator().manual_seed(SEED))
+    with torch.no_grad():
+        picture = autoencoder.decode(latents / autoencoder.config.scaling_factor).sample
+        moments = autoencoder.encode(picture).latent_dist
+    for name, value in {"latents": latents, "picture": picture, "mean": moments.mean, "deviation": moments.std}.items():
+        np.save(out / f"tiles.{name}.npy", value.squeeze(0).numpy())
+
+
 def main():
     from optimum.exporters.onnx import main_export
     out = Path(sys.argv[1])
     out.mkdir(parents=True, exist_ok=True)
     pictures(out)
+    tiles(out)
     file = out / "cases.json"
     cases = json.loads(file.read_text()) if file.is_file() else []
     for name in sys.argv[2:] or FAMILIES:

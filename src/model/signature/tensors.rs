@@ -1,0 +1,61 @@
+//! Inputs that a pipeline's text encoders and sizes fill.
+
+use crate::model::graph::{Axis, Port};
+
+/// An input that a pipeline's other networks fill.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorInput {
+    /// Its name in the graph.
+    pub name: String,
+    /// What it is filled with.
+    pub role: Role,
+    /// One sample's axes as far as the graph fixes them.
+    pub shape: Vec<Axis>,
+}
+
+/// What an input of a pipeline's network means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// The prompt's embeddings, a row for each token.
+    Text,
+    /// The prompt as one vector.
+    Pooled,
+    /// SDXL's original size, crop and target size.
+    Sizes,
+    /// The guidance weight as a sinusoidal embedding (latent consistency models).
+    GuidanceEmbedding,
+    /// The guidance weight itself (Flux).
+    Guidance,
+    /// The places of the picture's patches (Flux), the same for all samples.
+    PicturePlaces,
+    /// The places of the text's tokens (Flux), the same for all samples.
+    TextPlaces,
+}
+
+impl Role {
+    /// What diffusers' graphs call them.
+    fn of(name: &str) -> Option<Self> {
+        Some(match name {
+            "encoder_hidden_states" => Self::Text,
+            "text_embeds" | "pooled_projections" => Self::Pooled,
+            "time_ids" => Self::Sizes,
+            "timestep_cond" => Self::GuidanceEmbedding,
+            "guidance" => Self::Guidance,
+            "img_ids" => Self::PicturePlaces,
+            "txt_ids" => Self::TextPlaces,
+            _ => return None,
+        })
+    }
+
+    /// Whether a batch has it once and not for each sample.
+    pub fn is_shared(self) -> bool {
+        matches!(self, Self::PicturePlaces | Self::TextPlaces)
+    }
+}
+
+/// The input, if its name has a meaning known here.
+pub(super) fn tensor_input(port: &Port) -> Option<TensorInput> {
+    let role = Role::of(&port.name)?;
+    let shape = if role.is_shared() { &port.shape[..] } else { port.shape.get(1..).unwrap_or(&[]) };
+    Some(TensorInput { name: port.name.clone(), role, shape: shape.to_vec() })
+}
