@@ -4,7 +4,7 @@ mod check;
 mod picture;
 mod prompt;
 
-pub use picture::{Beginning, Sizes};
+pub use picture::{Beginning, Seen, Sizes};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

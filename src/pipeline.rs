@@ -12,12 +12,12 @@ use std::time::Instant;
 
 use crate::diffusion::noise::Noise;
 use crate::job::{ErrorCode, Job, JobError};
-use crate::model::{LatentError, Model, Tensor};
+use crate::model::{Model, Tensor};
 use crate::receipt::Receipt;
 
 use active::Active;
 use batcher::{Arrival, Batcher, Ticket};
-use prepared::Prepared;
+use prepared::{Prepared, of_latents};
 
 /// How many images of one model are on their way at once, in batches: more than one, so that a
 /// short job is not stuck behind a long one.
@@ -209,7 +209,7 @@ impl Pipeline {
         for active in new.take(many) {
             match Prepared::of(&active.job, self.model.latent.as_mut(), signature) {
                 Ok(prepared) => active.prepared = Some(Arc::new(prepared)),
-                Err(error) => failed.push((active.number, of_latents(&error))),
+                Err(error) => failed.push((active.number, error)),
             }
         }
         for (number, error) in failed {
@@ -328,16 +328,4 @@ impl Pipeline {
             on(Event::Failed { job: &active.job, error: error.clone() });
         }
     }
-}
-
-/// What a job is told where the networks around the network fail it.
-fn of_latents(error: &LatentError) -> JobError {
-    let field = match error {
-        LatentError::Evaluation(_) | LatentError::Lacks(_) => None,
-        LatentError::Tokens(_) => Some("prompt"),
-        LatentError::NoLayers | LatentError::Layers { .. } => Some("clip_skip"),
-        LatentError::NoPicture => Some("image"),
-    };
-    let code = if field.is_some() { ErrorCode::OutOfRange } else { ErrorCode::Engine };
-    JobError { field: field.map(str::to_owned), ..JobError::new(code, error) }
 }

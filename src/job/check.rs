@@ -127,7 +127,7 @@ impl Request {
         match beginning {
             Some(beginning) if choice.family_name() == "repaint" => {
                 let needed = || JobError::range("mask", "repaint needs a mask: white is drawn anew");
-                options.known = Some(beginning.known().ok_or_else(needed)?);
+                options.known = Some(beginning.unpacked()?.known().ok_or_else(needed)?);
             }
             Some(beginning) => options.part = part(model, beginning, options.steps)?,
             None => {}

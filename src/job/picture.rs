@@ -7,7 +7,7 @@ use base64::Engine as _;
 use super::{JobError, JobLimits, ModelCard, Request};
 use crate::diffusion::sampler::Known;
 use crate::image::{self, Pixels};
-use crate::model::{Family, Role, Tensor};
+use crate::model::{Family, Role, SampleKind, Tensor};
 
 /// The sizes of a job's samples and pictures.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,15 +20,26 @@ pub struct Sizes {
     pub picture: Vec<usize>,
 }
 
-/// The picture from which a job begins.
+/// The picture from which a job begins, as the request has it: a job that waits holds no more.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Beginning {
+    image: String,
+    mask: Option<String>,
+    /// How much of the way is gone.
+    pub strength: f64,
+    shape: Vec<usize>,
+    kind: SampleKind,
+    range: [f32; 2],
+    most: u64,
+}
+
+/// The picture from which a job begins, unpacked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Seen {
     /// The picture in the network's or the autoencoder's range.
     pub picture: Tensor,
     /// For each pixel 1 where it is drawn anew and 0 where it is kept.
     pub mask: Option<Vec<f32>>,
-    /// How much of the way is gone.
-    pub strength: f64,
 }
 
 impl Request {
@@ -104,27 +115,22 @@ impl Request {
             return Err(JobError::range("image", message));
         }
         let range = if model.latent.is_some() { [-1.0, 1.0] } else { model.bundle.manifest.sample.range };
-        let pixels = Pixels {
-            shape: &sizes.picture,
-            kind: model.bundle.manifest.sample.kind,
-            range,
-            most: limits.pixels,
-        };
-        let picture = read("image", text, pixels)?;
-        let mask = self.mask.as_ref().map(|text| {
-            let plane = [&[1], &sizes.picture[1..]].concat();
-            let pixels = Pixels { shape: &plane, range: [0.0, 1.0], ..pixels };
-            let whole = Pixels { shape: &sizes.picture, ..pixels };
-            read("mask", text, pixels).or_else(|error| read("mask", text, whole).map_err(|_| error))
-        });
-        let mask = mask.transpose()?;
-        let strength = self.strength.unwrap_or(default_strength(model, mask.is_some()));
+        let strength = self.strength.unwrap_or(default_strength(model, self.mask.is_some()));
         if !(0.0..=1.0).contains(&strength) {
             let message = format!("strength is {strength}, but must lie between 0 and 1");
             return Err(JobError::range("strength", message));
         }
-        let picture = Tensor::new(sizes.picture.clone(), picture);
-        Ok(Some(Beginning { picture, mask, strength }))
+        let beginning = Beginning {
+            image: text.clone(),
+            mask: self.mask.clone(),
+            strength,
+            shape: sizes.picture.clone(),
+            kind: model.bundle.manifest.sample.kind,
+            range,
+            most: limits.pixels,
+        };
+        beginning.unpacked()?;
+        Ok(Some(beginning))
     }
 }
 
@@ -146,6 +152,22 @@ fn read(field: &str, text: &str, pixels: Pixels<'_>) -> Result<Vec<f32>, JobErro
 }
 
 impl Beginning {
+    /// Unpack picture and mask.
+    pub fn unpacked(&self) -> Result<Seen, JobError> {
+        let Self { shape, kind, range, most, .. } = self;
+        let pixels = Pixels { shape, kind: *kind, range: *range, most: *most };
+        let picture = Tensor::new(shape.clone(), read("image", &self.image, pixels)?);
+        let mask = self.mask.as_ref().map(|text| {
+            let plane = [&[1], &shape[1..]].concat();
+            let whole = Pixels { range: [0.0, 1.0], ..pixels };
+            let one = Pixels { shape: &plane, ..whole };
+            read("mask", text, one).or_else(|error| read("mask", text, whole).map_err(|_| error))
+        });
+        Ok(Seen { picture, mask: mask.transpose()? })
+    }
+}
+
+impl Seen {
     /// What a sampler of the network's own pixels keeps: all but what the mask says.
     pub fn known(&self) -> Option<Arc<Known>> {
         let anew = self.mask.as_ref()?;

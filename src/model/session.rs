@@ -101,11 +101,15 @@ impl Column {
     }
 
     pub(super) fn fill(&mut self, values: Values<'_>) {
-        match values {
-            Values::F32(values) => self.refill(values.iter().map(|&x| f64::from(x))),
-            Values::F64(values) => self.refill(values.iter().copied()),
+        match (values, self) {
+            (Values::F32(values), Self::F32(buffer)) => {
+                buffer.clear();
+                buffer.extend_from_slice(values);
+            }
+            (Values::F32(values), column) => column.refill(values.iter().map(|&x| f64::from(x))),
+            (Values::F64(values), column) => column.refill(values.iter().copied()),
             // What counts things and tokens is far below the whole numbers that f64 holds.
-            Values::I64(values) => self.refill(values.iter().map(|&x| x as f64)),
+            (Values::I64(values), column) => column.refill(values.iter().map(|&x| x as f64)),
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::diffusion::noise::Noise;
 use crate::diffusion::sampler::{self, Known};
-use crate::job::Job;
+use crate::job::{Beginning, ErrorCode, Job, JobError, Seen, Sizes};
 use crate::model::{Conditions, Family, Latent, LatentError, Posterior, Signature, Tensor, VaeConfig};
 
 /// A job's conditions, and its picture's latents where it begins at one.
@@ -51,43 +51,26 @@ impl Prepared {
         job: &Job,
         latent: Option<&mut Latent>,
         signature: &Signature,
-    ) -> Result<Self, LatentError> {
-        let Some(latent) = latent else {
-            let picture = job.beginning.as_deref().map(|beginning| Picture {
-                whole: Source::Pixels(beginning.picture.data.clone()),
-                masked: beginning.mask.as_ref().map(|mask| {
-                    let channels = beginning.picture.data.len() / mask.len();
-                    (Source::Pixels(Vec::new()), mask.repeat(channels))
-                }),
-                told: false,
-                from_noise: beginning.strength == 1.0,
-            });
-            return Ok(Self { picture, ..Self::default() });
-        };
-        let conditions = match &job.wish {
-            Some(wish) => latent.conditions(wish, signature, &job.sizes.latent)?,
-            None => Conditions::default(),
-        };
-        let told = signature.beside > 0;
-        let picture = match job.beginning.as_deref() {
-            None if told => return Err(LatentError::NoPicture),
-            None => None,
-            Some(beginning) => {
-                let config = latent.bundle.vae;
-                let whole = Source::Latents(latent.encode(&beginning.picture)?, config);
-                let masked = match &beginning.mask {
-                    None if told => return Err(LatentError::NoPicture),
-                    None => None,
-                    Some(mask) => {
-                        let seen = without(&beginning.picture, mask);
-                        let mask = smaller(mask, &job.sizes.picture, &job.sizes.latent);
-                        Some((Source::Latents(latent.encode(&seen)?, config), mask))
-                    }
+    ) -> Result<Self, JobError> {
+        let beginning = job.beginning.as_deref();
+        let from_noise = beginning.is_some_and(|beginning| beginning.strength == 1.0);
+        let seen = beginning.map(Beginning::unpacked).transpose()?;
+        match latent {
+            None => Ok(Self { picture: seen.map(|seen| of_pixels(seen, from_noise)), ..Self::default() }),
+            Some(latent) => {
+                let conditions = match &job.wish {
+                    Some(wish) => latent.conditions(wish, signature, &job.sizes.latent),
+                    None => Ok(Conditions::default()),
                 };
-                Some(Picture { whole, masked, told, from_noise: beginning.strength == 1.0 })
+                let told = signature.beside > 0;
+                let picture = picture_of_latents(latent, seen.as_ref(), &job.sizes, told, from_noise);
+                Ok(Self {
+                    conditions: Arc::new(conditions.map_err(|error| of_latents(&error))?),
+                    picture: picture.map_err(|error| of_latents(&error))?,
+                    family: Some(latent.family),
+                })
             }
-        };
-        Ok(Self { conditions: Arc::new(conditions), picture, family: Some(latent.family) })
+        }
     }
 
     /// Where an image's walk begins, and the further channels that its network is told; `draw` makes the
@@ -95,7 +78,7 @@ impl Prepared {
     /// of what is seen of it.
     pub(super) fn begin(
         &self,
-        sizes: &crate::job::Sizes,
+        sizes: &Sizes,
         noise: &mut Noise,
         draw: impl FnOnce(&mut Noise) -> Vec<f32>,
     ) -> (sampler::Beginning, Vec<f32>) {
@@ -124,7 +107,7 @@ impl Prepared {
     }
 
     /// Latents as the sampler has them.
-    fn packed(&self, latent: Vec<f32>, sizes: &crate::job::Sizes) -> Vec<f32> {
+    fn packed(&self, latent: Vec<f32>, sizes: &Sizes) -> Vec<f32> {
         if self.family != Some(Family::Flux) {
             return latent;
         }
@@ -132,7 +115,7 @@ impl Prepared {
     }
 
     /// Samples as the autoencoder has them.
-    pub(super) fn unpacked(&self, sample: Vec<f32>, sizes: &crate::job::Sizes) -> Vec<f32> {
+    pub(super) fn unpacked(&self, sample: Vec<f32>, sizes: &Sizes) -> Vec<f32> {
         if self.family != Some(Family::Flux) {
             return sample;
         }
@@ -140,6 +123,49 @@ impl Prepared {
         places(&sizes.latent).zip(sample).for_each(|(place, x)| latent[place] = x);
         latent
     }
+}
+
+/// A picture that is the sample itself.
+fn of_pixels(seen: Seen, from_noise: bool) -> Picture {
+    let values = seen.picture.data.len();
+    let masked = seen.mask.map(|mask| (Source::Pixels(Vec::new()), mask.repeat(values / mask.len())));
+    Picture { masked, whole: Source::Pixels(seen.picture.data), told: false, from_noise }
+}
+
+/// A picture whose latents are drawn, with those of what is seen of it; `told` if the network takes both.
+fn picture_of_latents(
+    latent: &Latent,
+    seen: Option<&Seen>,
+    sizes: &Sizes,
+    told: bool,
+    from_noise: bool,
+) -> Result<Option<Picture>, LatentError> {
+    let is_masked = seen.is_some_and(|seen| seen.mask.is_some());
+    if told && !is_masked {
+        return Err(LatentError::NoPicture);
+    }
+    let Some(seen) = seen else { return Ok(None) };
+    let config = latent.bundle.vae;
+    let drawn_from =
+        |picture: &Tensor| Ok::<_, LatentError>(Source::Latents(latent.encode(picture)?, config));
+    let masked = seen.mask.as_ref().map(|mask| {
+        let plane = smaller(mask, &sizes.picture, &sizes.latent);
+        Ok::<_, LatentError>((drawn_from(&without(&seen.picture, mask))?, plane))
+    });
+    let (whole, masked) = (drawn_from(&seen.picture)?, masked.transpose()?);
+    Ok(Some(Picture { whole, masked, told, from_noise }))
+}
+
+/// What a job is told where the networks around the network fail it.
+pub(super) fn of_latents(error: &LatentError) -> JobError {
+    let field = match error {
+        LatentError::Evaluation(_) | LatentError::Lacks(_) => None,
+        LatentError::Tokens(_) => Some("prompt"),
+        LatentError::NoLayers | LatentError::Layers { .. } => Some("clip_skip"),
+        LatentError::NoPicture => Some("image"),
+    };
+    let code = if field.is_some() { ErrorCode::OutOfRange } else { ErrorCode::Engine };
+    JobError { field: field.map(str::to_owned), ..JobError::new(code, error) }
 }
 
 /// For each packed value its place in a latent [C, H, W]: patches of two by two in rows, each with all
