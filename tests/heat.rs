@@ -3,17 +3,9 @@
 
 mod common;
 
-use std::path::Path;
-
 use common::golden;
+use common::heat::{cautious, heat};
 use common::program::{Broker, Daemon, Subscriber, configuration, publish};
-
-fn heat(board: &Path, celsius: u32) {
-    let zone = board.join("sys/class/thermal/thermal_zone0");
-    std::fs::create_dir_all(&zone).unwrap();
-    std::fs::write(zone.join("type"), "gpu-thermal\n").unwrap();
-    std::fs::write(zone.join("temp"), format!("{celsius}000\n")).unwrap();
-}
 
 #[test]
 fn new_jobs_wait_until_the_board_is_cooler_and_state_says_how_hot_it_is() {
@@ -21,8 +13,8 @@ fn new_jobs_wait_until_the_board_is_cooler_and_state_says_how_hot_it_is() {
     heat(board.path(), 85);
     let broker = Broker::start();
     let mut subscriber = Subscriber::start(&broker, "denoised/test/#");
-    let more = format!("[board]\nroot = {:?}\npause_above_c = 80", board.path().display().to_string());
-    let mut daemon = Daemon::start(&configuration(&broker, "test", &[&golden("gaussian")], &more));
+    let mut daemon =
+        Daemon::start(&configuration(&broker, "test", &[&golden("gaussian")], &cautious(board.path())));
     let hot = subscriber.next(|m| m.topic.ends_with("/state") && m.json()["heat"]["celsius"] == 85);
     assert_eq!(hot.json()["heat"]["throttles"], serde_json::json!([]));
     subscriber.phase("ready");

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 pub mod cable;
 pub mod exact;
+pub mod heat;
 pub mod manager;
 pub mod program;
 pub mod scripted;
