@@ -85,7 +85,7 @@ fn words(model: &Model) {
     println!("pipeline     {family:?}, {} text encoders", bundle.texts.len());
     let vae = bundle.vae;
     println!(
-        "latents      {} channels, a {}th of a picture's size, scaled by {}",
+        "latents      {0} channels, each pixel for {1}×{1} of the picture's, scaled by {2}",
         vae.channels, vae.factor, vae.scaling
     );
     for (there, name, needed) in [
