@@ -160,7 +160,7 @@ pub enum ModelError {
     /// Text encoders are missing.
     #[error(
         "{name}: its network takes a prompt, for which {needed} text encoders are needed and {found} are there; \
-         export the folder whole: text_encoder/model.onnx and tokenizer/, and their siblings with _2 and _3"
+         export the folder whole: text_encoder/model.onnx and tokenizer/, their siblings with _2 and _3, and vae_decoder/"
     )]
     Texts {
         /// The bundle.
@@ -255,6 +255,10 @@ impl Model {
         let around =
             around.map(|latent| latent::open(&bundle.name, latent, predictor.signature(), &settled, shelf));
         let latent = around.transpose()?.flatten();
+        if latent.is_none() && !predictor.signature().tensors.is_empty() {
+            let found = bundle.latent.as_ref().map_or(0, |latent| latent.texts.len());
+            return Err(ModelError::Texts { name: bundle.name, needed: 1, found });
+        }
         Ok(Self { parts: shelf.sizes(&bundle.name), latent, bundle, predictor, outputs_per_value })
     }
 }

@@ -175,6 +175,10 @@ fn wrong_words_and_pictures_are_refused_by_their_flag() {
         (&["--prompt", "", "--width", "33"], "--width: width is 33, but must be a multiple of 2"),
         (&["--prompt", "", "--width", "0"], "--width: width is 0"),
         (&["--prompt", "", "--width", "100000", "--height", "100000"], "limits.pixels"),
+        (&["--prompt", "", "--width", "4611686018427387904", "--height", "16"], "limits.pixels"),
+        (&["--prompt", "", "--prompt-2", "x"], "--prompt-2: prompt_2 says nothing to sd"),
+        (&["--prompt", "", "--crop", "1,2"], "--crop: crop says nothing to sd"),
+        (&["--prompt", "", "--max-sequence-length", "9"], "--max-sequence-length: "),
         (&["--prompt", "", "--image", &tall], "--image: image: it is 32×48 pixels, but 32×32 are needed"),
         (&["--prompt", "", "--image", &init, "--mask", &tall], "--mask: mask: it is 32×48 pixels"),
         (&["--prompt", "", "--mask", &mask], "--mask: mask needs an image"),
@@ -188,6 +192,8 @@ fn wrong_words_and_pictures_are_refused_by_their_flag() {
         assert!(words.contains(expected), "{expected}: {words}");
     }
     assert!(refused(&bundle("lcm"), &["--prompt", "", "--negative-prompt", "x"]).contains("has no effect"));
+    assert!(refused(&bundle("flux"), &["--prompt", "", "--clip-skip", "1"]).contains("says nothing to flux"));
+    assert!(refused(&golden("gaussian"), &["--guidance-rescale", "2"]).contains("between 0 and 1"));
     assert!(refused(&golden("gaussian"), &["--prompt", "x"]).contains("takes no words"));
 }
 
@@ -205,6 +211,12 @@ fn what_a_folder_lacks_or_has_wrong_is_said_by_its_file() {
     };
     let words = words_of(&|path| std::fs::remove_dir_all(path.join("text_encoder")).unwrap());
     assert!(words.contains("1 text encoders are needed and 0 are there"), "{words}");
+    let words = words_of(&|path| {
+        for folder in ["text_encoder", "vae_decoder", "vae_encoder"] {
+            std::fs::remove_dir_all(path.join(folder)).unwrap();
+        }
+    });
+    assert!(words.contains("its network takes a prompt") && words.contains("vae_decoder/"), "{words}");
     let words = words_of(&|path| std::fs::remove_file(path.join("tokenizer/merges.txt")).unwrap());
     assert!(words.contains("merges.txt: it is missing"), "{words}");
     let words = words_of(&|path| {

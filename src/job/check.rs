@@ -63,7 +63,7 @@ impl Request {
                 Some(wish) => wish.guidance,
                 None => self.check_guidance(model, class)?,
             },
-            guidance_rescale: self.guidance_rescale.unwrap_or(0.0) as f32,
+            guidance_rescale: self.check_rescale()?,
             wish: wish.map(Arc::new),
             // What RePaint keeps, it keeps by itself.
             beginning,
@@ -212,6 +212,13 @@ impl Request {
         crate::image::check(format, sample.kind, shape)
             .map(|()| format)
             .map_err(|error| JobError::range("format", error))
+    }
+
+    fn check_rescale(&self) -> Result<f32, JobError> {
+        match self.guidance_rescale.unwrap_or(0.0) {
+            share if (0.0..=1.0).contains(&share) => Ok(share as f32),
+            _ => Err(JobError::range("guidance_rescale", "guidance_rescale must lie between 0 and 1")),
+        }
     }
 
     fn generator(&self) -> Result<Generator, JobError> {

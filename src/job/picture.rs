@@ -62,7 +62,7 @@ impl Request {
         let step = vae.factor * if matches!(family, Family::Flux | Family::StableDiffusion3) { 2 } else { 1 };
         let default = |axis: usize| match family {
             Family::Flux => 128 * vae.factor,
-            _ => own[axis] * vae.factor,
+            _ => own.get(axis).map_or(0, |n| n * vae.factor),
         };
         let axis = |field: &str, given: Option<u64>, default: usize| -> Result<usize, JobError> {
             let length = given.map_or(default, |n| usize::try_from(n).unwrap_or(usize::MAX));
@@ -78,7 +78,7 @@ impl Request {
         };
         let (height, width) =
             (axis("height", self.height, default(1))?, axis("width", self.width, default(2))?);
-        if height as u64 * width as u64 > limits.pixels {
+        if (height as u64).saturating_mul(width as u64) > limits.pixels {
             let message = format!(
                 "{width}×{height} is more than the {} pixels that limits.pixels allows",
                 limits.pixels

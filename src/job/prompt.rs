@@ -35,7 +35,7 @@ impl Request {
             embedded(Role::GuidanceEmbedding) || embedded(Role::Guidance) || *family == Family::Flux;
         let guidance = self.check_weight(model, default_guidance(*family, by_network))?;
         let guided = guidance > 1.0 && !by_network;
-        if self.negative_prompt.is_some() && by_network {
+        if (self.negative_prompt.is_some() || self.negative_prompt_2.is_some()) && by_network {
             let message = format!(
                 "{} is told the weight of guidance and never evaluated without the prompt, so that a negative \
                  prompt has no effect: leave it out",
@@ -43,9 +43,7 @@ impl Request {
             );
             return Err(JobError::range("negative_prompt", message));
         }
-        if self.guidance_rescale.is_some_and(|share| !(0.0..=1.0).contains(&share)) {
-            return Err(JobError::range("guidance_rescale", "guidance_rescale must lie between 0 and 1"));
-        }
+        self.refuse_what_says_nothing(model, *family)?;
         if let Some(n) = self.max_sequence_length.filter(|n| !(1..=512).contains(n)) {
             let message = format!("max_sequence_length is {n}, but must lie between 1 and 512");
             return Err(JobError::range("max_sequence_length", message));
@@ -80,6 +78,27 @@ impl Request {
         }
         let message = format!("guidance is {weight}, but must lie between 0 and 100");
         Err(JobError::range("guidance", message))
+    }
+
+    /// Words and sizes that other families have.
+    fn refuse_what_says_nothing(&self, model: &ModelCard, family: Family) -> Result<(), JobError> {
+        let (xl, sd) = (family == Family::StableDiffusionXl, family == Family::StableDiffusion);
+        let given = [
+            ("prompt_2", self.prompt_2.is_some() && sd),
+            ("negative_prompt_2", self.negative_prompt_2.is_some() && sd),
+            ("clip_skip", self.clip_skip.is_some() && family == Family::Flux),
+            ("max_sequence_length", self.max_sequence_length.is_some() && (sd || xl)),
+            ("original_size", self.original_size.is_some() && !xl),
+            ("crop", self.crop.is_some() && !xl),
+            ("target_size", self.target_size.is_some() && !xl),
+        ];
+        match given.iter().find(|(_, given)| *given) {
+            None => Ok(()),
+            Some((field, _)) => {
+                let message = format!("{field} says nothing to {}; leave it out", model.bundle.name);
+                Err(JobError::range(field, message))
+            }
+        }
     }
 
     fn refuse_words(&self, model: &ModelCard) -> Result<(), JobError> {

@@ -8,7 +8,7 @@ use rten_tensor::prelude::*;
 use super::ModelError;
 use super::graph::{Axis, Element, Graph, Port};
 use super::predictor::{EvaluationError, Origin};
-use super::session::{Column, Input, Session};
+use super::session::{Column, Input, Session, fill};
 
 const ENGINE: &str = "embedded";
 const WAY_OUT: &str = "The embedded engine lacks some operators: install ONNX Runtime and name \
@@ -87,23 +87,16 @@ impl Session for Embedded {
         names: &[&str],
         outputs: &mut [Vec<f32>],
     ) -> Result<Vec<Vec<usize>>, EvaluationError> {
-        let place = |name: &str| self.graph.inputs.iter().position(|port| port.name == name);
-        for input in inputs {
-            if let Some(place) = place(input.name) {
-                self.columns[place].fill(input.values);
-            }
-        }
+        let known = fill(&self.graph, &mut self.columns, inputs);
         let node = |name: &str| self.model.node_id(name).map_err(failed);
-        let mut fed = Vec::with_capacity(inputs.len());
-        for input in inputs {
-            if let Some(place) = place(input.name) {
-                let value = match &self.columns[place] {
-                    Column::F32(values) => view(&input.shape, values)?,
-                    Column::I32(values) => view(&input.shape, values)?,
-                    Column::F16(_) | Column::I64(_) => return Err(EvaluationError::OutputType),
-                };
-                fed.push((node(input.name)?, value));
-            }
+        let mut fed = Vec::with_capacity(known.len());
+        for (place, input) in known {
+            let value = match &self.columns[place] {
+                Column::F32(values) => view(&input.shape, values)?,
+                Column::I32(values) => view(&input.shape, values)?,
+                Column::F16(_) | Column::I64(_) => return Err(EvaluationError::OutputType),
+            };
+            fed.push((node(input.name)?, value));
         }
         let wanted = names.iter().map(|name| node(name)).collect::<Result<Vec<_>, _>>()?;
         let found = self.model.run(fed, &wanted, None).map_err(failed)?;

@@ -9,7 +9,7 @@ use ort::value::{DynValue, PrimitiveTensorElementType, TensorElementType, Tensor
 
 use super::graph::{Axis, Element, Graph, Port};
 use super::predictor::EvaluationError;
-use super::session::{Column, Input, Session};
+use super::session::{Column, Input, Session, fill};
 
 pub(super) use open::open;
 
@@ -64,18 +64,11 @@ impl Session for OnnxRuntime {
         names: &[&str],
         outputs: &mut [Vec<f32>],
     ) -> Result<Vec<Vec<usize>>, EvaluationError> {
-        let place = |name: &str| self.graph.inputs.iter().position(|port| port.name == name);
-        for input in inputs {
-            if let Some(place) = place(input.name) {
-                self.columns[place].fill(input.values);
-            }
-        }
-        let mut fed = Vec::with_capacity(inputs.len());
-        for input in inputs {
-            if let Some(place) = place(input.name) {
-                fed.push((input.name, tensor(&self.columns[place], &input.shape)?));
-            }
-        }
+        let known = fill(&self.graph, &mut self.columns, inputs);
+        let fed = known.iter().map(|(place, input)| {
+            Ok::<_, EvaluationError>((input.name, tensor(&self.columns[*place], &input.shape)?))
+        });
+        let fed = fed.collect::<Result<Vec<_>, _>>()?;
         let found = self.session.run(fed).map_err(failed)?;
         let read = |(name, output): (&&str, &mut Vec<f32>)| read(&found[*name], output);
         names.iter().zip(outputs).map(read).collect()

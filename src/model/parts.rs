@@ -1,8 +1,8 @@
 //! The graphs of all models, opened when they are first needed and closed when memory runs short.
 //!
 //! A part costs twice its file and once the weights beside it, which is what it takes at most while it
-//! is opened. Where a budget is set, the parts that
-//! were used longest ago make way before another is opened.
+//! is opened. Where a budget is set, the parts that were used longest ago make way before another is
+//! opened.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};

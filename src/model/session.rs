@@ -90,6 +90,18 @@ pub(super) enum Column {
     I32(Vec<i32>),
 }
 
+/// Fill each input's buffer among those of a graph; tells the inputs that the graph has, with their places.
+pub(super) fn fill<'a>(
+    graph: &Graph,
+    columns: &mut [Column],
+    inputs: &'a [Input<'a>],
+) -> Vec<(usize, &'a Input<'a>)> {
+    let place = |input: &Input<'_>| graph.inputs.iter().position(|port| port.name == input.name);
+    let known: Vec<_> = inputs.iter().filter_map(|input| Some((place(input)?, input))).collect();
+    known.iter().for_each(|(place, input)| columns[*place].fill(input.values));
+    known
+}
+
 impl Column {
     pub(super) fn new(element: Element) -> Self {
         match element {
@@ -100,7 +112,7 @@ impl Column {
         }
     }
 
-    pub(super) fn fill(&mut self, values: Values<'_>) {
+    fn fill(&mut self, values: Values<'_>) {
         match (values, self) {
             (Values::F32(values), Self::F32(buffer)) => {
                 buffer.clear();

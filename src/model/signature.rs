@@ -148,7 +148,9 @@ impl Signature {
                 find(graph, Some(input), &[], "condition")
             })
             .collect::<Result<Vec<_>, _>>()?;
-        let tensors: Vec<TensorInput> = graph.inputs.iter().filter_map(tensor_input).collect();
+        // What the manifest calls a condition is one, whatever its name.
+        let free = graph.inputs.iter().filter(|port| conditions.iter().all(|used| used.name != port.name));
+        let tensors: Vec<TensorInput> = free.filter_map(tensor_input).collect();
         let known = |port: &Port| {
             [Some(sample), Some(time), class]
                 .into_iter()
