@@ -25,7 +25,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
             path.display()
         )));
     }
-    let graph = ports(&arguments.graph).with_context(|| arguments.graph.display().to_string())?;
+    let graph = ports(&arguments.graph)
+        .with_context(|| format!("{} can't be read as an ONNX graph", arguments.graph.display()))?;
     let file =
         arguments.graph.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let has_scheduler = ["scheduler_config.json", "scheduler/scheduler_config.json"];

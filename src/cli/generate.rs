@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::PathBuf;
 
+use anyhow::Context;
 use clap::CommandFactory;
 
 use super::{Cli, Failure};
@@ -36,7 +37,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let shell = match arguments.what {
         What::Man => {
             if let Some(directory) = &arguments.into {
-                return Ok(clap_mangen::generate_to(command, directory)?);
+                let written = clap_mangen::generate_to(command, directory);
+                return Ok(written.with_context(|| format!("--into {}", directory.display()))?);
             }
             let man = clap_mangen::Man::new(command);
             man.render(&mut text)?;
