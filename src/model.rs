@@ -24,6 +24,7 @@ mod session;
 mod signature;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::board::Board;
 
@@ -203,7 +204,7 @@ pub struct Model {
     /// All its graphs.
     pub parts: Vec<PartSize>,
     /// The networks around it, where it draws latents by a prompt.
-    pub latent: Option<Latent>,
+    pub latent: Option<Arc<Latent>>,
 }
 
 impl std::fmt::Debug for Model {
@@ -259,7 +260,13 @@ impl Model {
             let found = bundle.latent.as_ref().map_or(0, |latent| latent.texts.len());
             return Err(ModelError::Texts { name: bundle.name, needed: 1, found });
         }
-        Ok(Self { parts: shelf.sizes(&bundle.name), latent, bundle, predictor, outputs_per_value })
+        Ok(Self {
+            parts: shelf.sizes(&bundle.name),
+            latent: latent.map(Arc::new),
+            bundle,
+            predictor,
+            outputs_per_value,
+        })
     }
 }
 

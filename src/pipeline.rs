@@ -2,7 +2,9 @@
 //! network's evaluations.
 
 mod active;
+mod around;
 pub mod batcher;
+mod event;
 pub mod guidance;
 mod prepared;
 
@@ -16,64 +18,15 @@ use crate::model::{Model, Tensor};
 use crate::receipt::Receipt;
 
 use active::Active;
+use around::{Around, Done, Order};
 use batcher::{Arrival, Batcher, Ticket};
-use prepared::{Prepared, of_latents};
+
+pub use around::Wake;
+pub use event::Event;
 
 /// How many images of one model are on their way at once, in batches: more than one, so that a
 /// short job is not stuck behind a long one.
 const BATCHES_ON_THE_WAY: usize = 4;
-
-/// What happened to a job between two evaluations.
-#[derive(Debug)]
-pub enum Event<'a> {
-    /// So many of the job's evaluations are done, averaged over its images.
-    Progress {
-        /// The job.
-        job: &'a Job,
-        /// Evaluations done.
-        step: usize,
-        /// Evaluations in all.
-        of: usize,
-        /// The milliseconds that the rest will take at the present pace.
-        eta_ms: u64,
-    },
-    /// The present x̂_0 of an image.
-    Preview {
-        /// The job.
-        job: &'a Job,
-        /// The image.
-        index: usize,
-        /// The sample, or the picture [3, H, W] in −1..1 that latents look like.
-        x0: &'a [f32],
-        /// Its axes.
-        shape: &'a [usize],
-    },
-    /// An image is finished.
-    Image {
-        /// The job.
-        job: &'a Job,
-        /// How it was made.
-        receipt: Box<Receipt>,
-        /// The sample, or the picture that was decoded from it.
-        sample: Vec<f32>,
-        /// The sample before it was decoded, where it was.
-        latents: Option<Vec<f32>>,
-    },
-    /// All of a job's images are finished.
-    Finished {
-        /// The job.
-        job: &'a Job,
-        /// The time from its acceptance to now.
-        elapsed_ms: u64,
-    },
-    /// The job ended without all of its images.
-    Failed {
-        /// The job.
-        job: &'a Job,
-        /// Why.
-        error: JobError,
-    },
-}
 
 /// Noise given from outside instead of a seed's, for one image.
 pub type GivenNoise = Box<dyn FnMut(usize) -> (Option<Vec<f32>>, Option<Noise>)>;
@@ -82,6 +35,8 @@ pub type GivenNoise = Box<dyn FnMut(usize) -> (Option<Vec<f32>>, Option<Noise>)>
 pub struct Pipeline {
     model: Model,
     batcher: Batcher,
+    around: Around,
+    wake: Wake,
     /// In the order in which they ride: by priority, then by arrival.
     jobs: VecDeque<Active>,
     accepted: u64,
@@ -104,8 +59,22 @@ impl std::fmt::Debug for Pipeline {
 impl Pipeline {
     /// With a loaded model.
     pub fn new(model: Model) -> Self {
-        let (batcher, jobs) = (Batcher::default(), VecDeque::new());
-        Self { batcher, model, jobs, accepted: 0, held: false, successor: None, given_noise: None }
+        Self::waking(model, Arc::new(|| {}))
+    }
+
+    /// With a loaded model, calling this from another thread whenever there is work again.
+    pub fn waking(model: Model, wake: Wake) -> Self {
+        Self {
+            batcher: Batcher::default(),
+            around: Around::of(&model, &wake),
+            wake,
+            model,
+            jobs: VecDeque::new(),
+            accepted: 0,
+            held: false,
+            successor: None,
+            given_noise: None,
+        }
     }
 
     /// Take each image's initial or step noise from here instead of its seed.
@@ -124,14 +93,32 @@ impl Pipeline {
         self.jobs.is_empty()
     }
 
-    /// Whether an evaluation can be made now.
+    /// Whether a turn would do something now; what is encoded or decoded elsewhere is waited for.
     pub fn has_work(&self) -> bool {
-        if self.waits() { self.jobs.iter().any(|active| active.boarded > 0) } else { !self.jobs.is_empty() }
+        let begins = self.room_to_prepare() > 0 && self.jobs.iter().any(|active| self.can_begin(active));
+        let boards = || {
+            let mut ready = self.jobs.iter().filter(|active| active.prepared.is_some());
+            ready.any(|active| active.boarded < active.job.count && self.lets_ride(active))
+        };
+        self.batcher.riding() > 0 || self.around.has_news() || begins || boards()
+    }
+
+    /// Whether jobs are here that must wait until they are let go on.
+    pub fn is_held(&self) -> bool {
+        self.waits() && self.jobs.iter().any(|active| active.boarded == 0)
     }
 
     /// Whether jobs that were not begun must wait.
     fn waits(&self) -> bool {
         self.held || self.successor.is_some()
+    }
+
+    fn can_begin(&self, active: &Active) -> bool {
+        !active.ordered && !self.waits()
+    }
+
+    fn lets_ride(&self, active: &Active) -> bool {
+        !self.waits() || active.boarded > 0
     }
 
     /// Begin no job from now on, and go on only with those that were begun; or begin them again.
@@ -150,6 +137,9 @@ impl Pipeline {
         let under_way = self.jobs.iter().any(|active| active.boarded > 0);
         match self.successor.take_if(|_| !under_way) {
             Some(model) => {
+                self.around = Around::of(&model, &self.wake);
+                // What was prepared for the model before holds for this one; what was only ordered is lost.
+                self.jobs.iter_mut().for_each(|active| active.ordered = active.prepared.is_some());
                 self.model = model;
                 true
             }
@@ -175,10 +165,15 @@ impl Pipeline {
         true
     }
 
-    /// Evaluate one batch and tell what came of it.
+    /// Evaluate one batch and tell what came of it; where all wait for what is encoded or decoded
+    /// elsewhere, wait as well.
     pub fn turn(&mut self, on: &mut dyn FnMut(Event<'_>)) {
         self.drop_late(on);
-        self.prepare(on);
+        self.prepare();
+        if !self.has_work() {
+            self.around.wait();
+        }
+        self.hear(on);
         self.board();
         let mut arrivals = std::mem::take(&mut self.batcher.arrivals);
         let evaluated =
@@ -193,27 +188,46 @@ impl Pipeline {
                 self.fail(job, &error, on);
             }
         }
+        self.hear(on);
     }
 
-    /// Encode the words and pictures of the jobs that can begin now: as many as fill the next batch,
-    /// and at least one, so that a long queue of prompts holds up no evaluation for long.
-    fn prepare(&mut self, on: &mut dyn FnMut(Event<'_>)) {
-        let waits = self.waits();
-        let signature = self.model.predictor.signature();
-        let many = match &self.model.latent {
-            Some(_) => signature.largest_batch.saturating_sub(self.batcher.riding()).max(1),
-            None => usize::MAX,
-        };
-        let mut failed = Vec::new();
-        let new = self.jobs.iter_mut().filter(|active| active.prepared.is_none() && !waits);
-        for active in new.take(many) {
-            match Prepared::of(&active.job, self.model.latent.as_mut(), signature) {
-                Ok(prepared) => active.prepared = Some(Arc::new(prepared)),
-                Err(error) => failed.push((active.number, error)),
-            }
+    /// Have words and pictures of the jobs encoded that can begin now.
+    fn prepare(&mut self) {
+        let jobs: Vec<_> = (0..self.jobs.len()).filter(|&place| self.can_begin(&self.jobs[place])).collect();
+        for place in jobs.into_iter().take(self.room_to_prepare()) {
+            let active = &mut self.jobs[place];
+            active.ordered = true;
+            self.around.order(Order::Prepare(active.number, Box::new(active.job.clone())));
         }
-        for (number, error) in failed {
-            self.fail(number, &error, on);
+    }
+
+    /// Of how many jobs more the words are to be encoded: as many as fill the next batch, and at least one,
+    /// so that a long queue of prompts holds up no evaluation for long.
+    fn room_to_prepare(&self) -> usize {
+        if self.model.latent.is_none() {
+            return usize::MAX;
+        }
+        let batch = self.model.predictor.signature().largest_batch;
+        let ahead = self.jobs.iter().filter(|active| active.ordered && active.boarded == 0).count();
+        batch.saturating_sub(self.batcher.riding()).max(1).saturating_sub(ahead)
+    }
+
+    /// Take what was encoded and decoded.
+    fn hear(&mut self, on: &mut dyn FnMut(Event<'_>)) {
+        while let Some(done) = self.around.news() {
+            match done {
+                Done::Prepared(number, Ok(prepared)) => {
+                    let active = self.jobs.iter_mut().find(|active| active.number == number);
+                    if let Some(active) = active {
+                        active.prepared = Some(Arc::new(prepared));
+                    }
+                }
+                Done::Prepared(number, Err(error)) => self.fail(number, &error, on),
+                Done::Decoded { ticket, picture: Ok(picture), latents } => {
+                    self.finish(ticket, picture, Some(latents), on);
+                }
+                Done::Decoded { ticket, picture: Err(error), .. } => self.fail(ticket.job, &error, on),
+            }
         }
     }
 
@@ -286,23 +300,13 @@ impl Pipeline {
                 }
             }
             Arrival::Finished(sample) => {
-                let Some(prepared) = active.prepared.clone() else { return };
-                let sample = prepared.unpacked(sample, &active.job.sizes);
-                let latent = self.model.latent.as_ref();
-                let decoded = latent.map(|latent| latent.decode(&sample, &active.job.sizes.latent));
-                let (sample, latents) = match decoded.transpose() {
-                    Ok(None) => (sample, None),
-                    Ok(Some(picture)) => (picture.data, Some(sample)),
-                    Err(error) => return self.fail(ticket.job, &of_latents(&error), on),
-                };
-                active.finished += 1;
-                let mut receipt = Receipt::of(&active.job, ticket.index, self.model.predictor.origin());
-                receipt.cut.clone_from(&prepared.conditions.cut);
-                on(Event::Image { job: &active.job, receipt: Box::new(receipt), sample, latents });
-                if active.finished == active.job.count {
-                    on(Event::Finished { job: &active.job, elapsed_ms: active.elapsed_ms() });
-                    self.jobs.remove(place);
+                let sizes = &active.job.sizes;
+                if self.model.latent.is_none() {
+                    return self.finish(ticket, sample, None, on);
                 }
+                let unpacked = active.prepared.as_ref().map(|prepared| prepared.unpacked(sample, sizes));
+                let (latents, shape) = (unpacked.unwrap_or_default(), sizes.latent.clone());
+                self.around.order(Order::Decode { ticket, latents, shape });
             }
             Arrival::NonFinite { evaluation, t } => {
                 let error = JobError::new(
@@ -316,6 +320,29 @@ impl Pipeline {
                 );
                 self.fail(ticket.job, &error, on);
             }
+        }
+    }
+
+    /// Tell that an image is finished, and with the last one its job.
+    fn finish(
+        &mut self,
+        ticket: Ticket,
+        sample: Vec<f32>,
+        latents: Option<Vec<f32>>,
+        on: &mut dyn FnMut(Event<'_>),
+    ) {
+        let Some(place) = self.jobs.iter().position(|a| a.number == ticket.job) else {
+            return;
+        };
+        let active = &mut self.jobs[place];
+        active.finished += 1;
+        let mut receipt = Receipt::of(&active.job, ticket.index, self.model.predictor.origin());
+        receipt.cut =
+            active.prepared.as_ref().map_or_else(Vec::new, |prepared| prepared.conditions.cut.clone());
+        on(Event::Image { job: &active.job, receipt: Box::new(receipt), sample, latents });
+        if active.finished == active.job.count {
+            on(Event::Finished { job: &active.job, elapsed_ms: active.elapsed_ms() });
+            self.jobs.remove(place);
         }
     }
 

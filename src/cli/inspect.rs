@@ -81,7 +81,7 @@ fn memory(model: &Model) {
 
 fn words(model: &Model) {
     let Some(latent) = &model.latent else { return };
-    let Latent { bundle, family, .. } = latent;
+    let Latent { bundle, family, .. } = latent.as_ref();
     println!("pipeline     {family:?}, {} text encoders", bundle.texts.len());
     let vae = bundle.vae;
     println!(

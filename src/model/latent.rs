@@ -94,6 +94,8 @@ pub struct Latent {
     encoder: Option<Part>,
     /// The longest side in pixels that the autoencoder works on at once.
     tile: Option<usize>,
+    /// Whether memory allows any of these graphs to be open beside the network.
+    pub overlaps: bool,
 }
 
 impl std::fmt::Debug for Latent {
@@ -112,7 +114,7 @@ struct Understood {
 impl Latent {
     /// What the network is fed for a wish, for samples of this shape.
     pub fn conditions(
-        &mut self,
+        &self,
         wish: &Wish,
         signature: &Signature,
         shape: &[usize],
@@ -139,7 +141,7 @@ impl Latent {
     }
 
     fn understand(
-        &mut self,
+        &self,
         prompt: &[String; 2],
         clip_skip: Option<usize>,
         wish: &Wish,
@@ -147,8 +149,8 @@ impl Latent {
         let skip = clip_skip.unwrap_or(0);
         let family = self.family;
         let t5_length = wish.max_sequence_length.unwrap_or(family.sequence_length());
-        let mut encode = |which: usize, layer: Layer| -> Result<Embedding, LatentError> {
-            let text = &mut self.texts[which];
+        let encode = |which: usize, layer: Layer| -> Result<Embedding, LatentError> {
+            let text = &self.texts[which];
             let length = if which == family.t5() { t5_length } else { text.tokenizer.length };
             text.encode(&prompt[which.min(1)], layer, length)
         };

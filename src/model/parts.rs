@@ -2,10 +2,11 @@
 //!
 //! A part costs twice its file and once the weights beside it, which is what it takes at most while it
 //! is opened. Where a budget is set, the parts that were used longest ago make way before another is
-//! opened.
+//! opened, and whoever needs room that is in use waits for it, the first one first.
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::ModelError;
 use super::predictor::EvaluationError;
@@ -25,7 +26,14 @@ type Open = Box<dyn FnMut() -> Result<Box<dyn Session>, ModelError> + Send>;
 
 /// The place where all parts stand.
 #[derive(Clone, Default)]
-pub struct Shelf(Arc<Mutex<Places>>);
+pub struct Shelf(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    places: Mutex<Places>,
+    /// A part was put back.
+    returned: Condvar,
+}
 
 impl std::fmt::Debug for Shelf {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -38,14 +46,42 @@ struct Places {
     budget: Option<u64>,
     places: Vec<Option<Place>>,
     clock: u64,
+    /// Who waits for room, by the clock.
+    queue: VecDeque<u64>,
 }
 
 struct Place {
     name: String,
     bytes: u64,
     used: u64,
+    /// Not here while it is in use.
+    graph: Option<PartGraph>,
+}
+
+struct PartGraph {
     open: Open,
     session: Option<Box<dyn Session>>,
+}
+
+impl Place {
+    fn is_in_use(&self) -> bool {
+        self.graph.is_none()
+    }
+
+    fn takes_memory(&self) -> bool {
+        self.graph.as_ref().is_none_or(|graph| graph.session.is_some())
+    }
+
+    fn can_be_closed(&self) -> bool {
+        self.graph.as_ref().is_some_and(|graph| graph.session.is_some())
+    }
+
+    fn close(&mut self) {
+        log::info!("{} leaves memory until it is needed again", self.name);
+        if let Some(graph) = &mut self.graph {
+            graph.session = None;
+        }
+    }
 }
 
 /// One graph among all.
@@ -57,7 +93,8 @@ pub(super) struct Part {
 impl Shelf {
     /// Within so many bytes, or without a bound.
     pub fn within(budget: Option<u64>) -> Self {
-        Self(Arc::new(Mutex::new(Places { budget, ..Places::default() })))
+        let places = Mutex::new(Places { budget, ..Places::default() });
+        Self(Arc::new(Shared { places, returned: Condvar::new() }))
     }
 
     /// Close others until a part that is about to be opened fits.
@@ -75,9 +112,8 @@ impl Shelf {
     ) -> Part {
         let mut places = self.places();
         let bytes = size(graph);
-        places.clock += 1;
-        let used = places.clock;
-        places.places.push(Some(Place { name, bytes, used, open, session }));
+        let used = places.tick();
+        places.places.push(Some(Place { name, bytes, used, graph: Some(PartGraph { open, session }) }));
         let number = places.places.len() - 1;
         places.make_room(0, number);
         drop(places);
@@ -93,53 +129,101 @@ impl Shelf {
         places.map(|place| PartSize { name: place.name.clone(), bytes: place.bytes }).collect()
     }
 
+    /// Whether a model's network finds room beside any one of the networks around it.
+    pub(super) fn holds_network_and_another(&self, model: &str) -> bool {
+        let Some(budget) = self.places().budget else { return true };
+        let (network, around): (Vec<_>, Vec<_>) =
+            self.sizes(model).into_iter().partition(|part| part.name == model);
+        let network: u64 = network.iter().map(|part| part.bytes).sum();
+        around.iter().all(|part| network + part.bytes <= budget)
+    }
+
     fn places(&self) -> MutexGuard<'_, Places> {
-        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.0.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Places {
-    /// Close what was used longest ago, but for the part with this number, until so many bytes more fit.
-    fn make_room(&mut self, more: u64, but: usize) {
-        let Some(budget) = self.budget else { return };
+    fn tick(&mut self) -> u64 {
+        self.clock += 1;
+        self.clock
+    }
+
+    /// Close what was used longest ago and is not in use, but for the part with this number, until so
+    /// many bytes more fit; false if they will only once something that is in use is put back.
+    fn make_room(&mut self, more: u64, but: usize) -> bool {
+        let Some(budget) = self.budget else { return true };
         loop {
-            let open = |place: &&mut Place| place.session.is_some();
-            let taken: u64 = self.places.iter_mut().flatten().filter(open).map(|place| place.bytes).sum();
-            if taken + more <= budget {
-                return;
+            let open = self.places.iter().flatten().filter(|place| place.takes_memory());
+            if open.map(|place| place.bytes).sum::<u64>() + more <= budget {
+                return true;
             }
-            let places = self.places.iter_mut().enumerate().filter(|(number, _)| *number != but);
-            let oldest =
-                places.filter_map(|(_, place)| place.as_mut()).filter(open).min_by_key(|place| place.used);
-            let Some(oldest) = oldest else { return };
-            log::info!("{} leaves memory until it is needed again", oldest.name);
-            oldest.session = None;
+            let others = self.places.iter_mut().enumerate().filter(|(number, _)| *number != but);
+            let others = others.filter_map(|(_, place)| place.as_mut());
+            match others.filter(|place| place.can_be_closed()).min_by_key(|place| place.used) {
+                Some(oldest) => oldest.close(),
+                None => return !self.places.iter().flatten().any(Place::is_in_use),
+            }
         }
+    }
+
+    /// Whether a part may be taken now by one who asked at this time.
+    fn is_free(&mut self, number: usize, asked: u64) -> bool {
+        let Some(place) = self.places[number].as_ref() else { return true };
+        let more = if place.takes_memory() { 0 } else { place.bytes };
+        let is_first = self.queue.front().is_none_or(|first| *first >= asked);
+        !place.is_in_use() && is_first && (more == 0 || self.make_room(more, number))
     }
 }
 
 impl Part {
     /// Use the part's graph, which is opened first where it is not.
     pub(super) fn with<R>(&self, work: impl FnOnce(&mut dyn Session) -> R) -> Result<R, EvaluationError> {
-        let mut places = self.shelf.places();
-        places.clock += 1;
-        let clock = places.clock;
-        let bytes = match places.places[self.number].as_ref() {
-            Some(place) if place.session.is_none() => place.bytes,
-            _ => 0,
-        };
-        if bytes > 0 {
-            places.make_room(bytes, self.number);
-        }
-        let Some(place) = places.places[self.number].as_mut() else {
+        let mut taken = self.take().ok_or(EvaluationError::Closed)?;
+        let Some(PartGraph { open, session }) = taken.graph.as_mut() else {
             return Err(EvaluationError::Closed);
         };
-        place.used = clock;
-        let session = match &mut place.session {
+        let session = match session {
             Some(session) => session,
-            closed => closed.insert((place.open)().map_err(|error| EvaluationError::Open(Box::new(error)))?),
+            closed => closed.insert(open().map_err(|error| EvaluationError::Open(Box::new(error)))?),
         };
         Ok(work(session.as_mut()))
+    }
+
+    /// Take the graph out of its place, as soon as nobody uses it and there is room for it.
+    fn take(&self) -> Option<Taken<'_>> {
+        let mut places = self.shelf.places();
+        let asked = places.tick();
+        while !places.is_free(self.number, asked) {
+            if !places.queue.contains(&asked) {
+                places.queue.push_back(asked);
+            }
+            places = self.shelf.0.returned.wait(places).unwrap_or_else(PoisonError::into_inner);
+        }
+        if places.queue.contains(&asked) {
+            places.queue.retain(|waiting| *waiting != asked);
+            self.shelf.0.returned.notify_all();
+        }
+        let graph = places.places[self.number].as_mut()?.graph.take();
+        Some(Taken { part: self, graph, asked })
+    }
+}
+
+/// A graph that is in use, until this is dropped.
+struct Taken<'a> {
+    part: &'a Part,
+    graph: Option<PartGraph>,
+    asked: u64,
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        let shelf = &self.part.shelf;
+        if let Some(place) = &mut shelf.places().places[self.part.number] {
+            place.graph = self.graph.take();
+            place.used = self.asked;
+        }
+        shelf.0.returned.notify_all();
     }
 }
 
@@ -170,4 +254,91 @@ pub(super) fn files_of(graph: &std::path::Path) -> Vec<PathBuf> {
         .collect();
     beside.sort();
     [vec![graph.to_owned()], beside].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::model::graph::Graph;
+    use crate::model::session::Input;
+
+    /// A graph of nothing.
+    struct Empty(Graph);
+
+    impl Session for Empty {
+        fn graph(&self) -> &Graph {
+            &self.0
+        }
+
+        fn run_all(
+            &mut self,
+            _: &[Input<'_>],
+            _: &[&str],
+            _: &mut [Vec<f32>],
+        ) -> Result<Vec<Vec<usize>>, EvaluationError> {
+            Ok(Vec::new())
+        }
+    }
+
+    /// Two parts of ten bytes each, under a budget, and how often each was opened.
+    fn two(budget: Option<u64>) -> (Shelf, [Part; 2], mpsc::Receiver<usize>) {
+        let directory = tempfile::tempdir().unwrap();
+        let graph = directory.path().join("model.onnx");
+        std::fs::write(&graph, "12345").unwrap();
+        let shelf = Shelf::within(budget);
+        let (opened, openings) = mpsc::sync_channel(100);
+        let part = |which: usize| {
+            let opened = opened.clone();
+            let open = move || {
+                opened.send(which).unwrap();
+                Ok(Box::new(Empty(Graph::default())) as Box<dyn Session>)
+            };
+            shelf.put(["net", "net-vae"][which].to_owned(), &graph, None, Box::new(open))
+        };
+        let parts = [part(0), part(1)];
+        (shelf, parts, openings)
+    }
+
+    #[test]
+    fn parts_that_find_room_are_used_at_the_same_time() {
+        let (shelf, [net, vae], openings) = two(Some(20));
+        assert!(shelf.holds_network_and_another("net"));
+        net.with(|_| vae.with(|_| ()).unwrap()).unwrap();
+        net.with(|_| ()).unwrap();
+        drop((net, vae, shelf));
+        assert_eq!(openings.try_iter().collect::<Vec<_>>(), [0, 1]);
+    }
+
+    #[test]
+    fn who_needs_room_waits_until_the_part_in_use_is_back_and_comes_first_then() {
+        let (shelf, [net, vae], openings) = two(Some(19));
+        assert!(!shelf.holds_network_and_another("net"));
+        let (net, vae) = (&net, &vae);
+        std::thread::scope(|scope| {
+            let waiting = net
+                .with(|_| {
+                    let waiting = scope.spawn(|| vae.with(|_| ()).unwrap());
+                    while shelf.places().queue.is_empty() {
+                        std::thread::yield_now();
+                    }
+                    waiting
+                })
+                .unwrap();
+            // The other one asked first, so that this has to open the network again.
+            net.with(|_| ()).unwrap();
+            waiting.join().unwrap();
+        });
+        assert_eq!(openings.try_iter().collect::<Vec<_>>(), [0, 1, 0]);
+    }
+
+    #[test]
+    fn a_part_larger_than_the_budget_is_opened_alone() {
+        let (_shelf, [net, vae], openings) = two(Some(5));
+        for part in [&net, &vae, &vae, &net] {
+            part.with(|_| ()).unwrap();
+        }
+        assert_eq!(openings.try_iter().collect::<Vec<_>>(), [0, 1, 0]);
+    }
 }

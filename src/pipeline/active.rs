@@ -26,7 +26,9 @@ pub(super) struct Active {
     pub(super) finished: usize,
     /// Evaluations of all images together.
     pub(super) evaluated: usize,
-    /// Its words and picture as the network takes them, once they are encoded.
+    /// Whether its words and picture are being encoded, or are.
+    pub(super) ordered: bool,
+    /// Both as the network takes them, once they are encoded.
     pub(super) prepared: Option<Arc<Prepared>>,
     accepted: Instant,
     told: Option<(Instant, usize)>,
@@ -34,8 +36,17 @@ pub(super) struct Active {
 
 impl Active {
     pub(super) fn new(number: u64, job: Job) -> Self {
-        let (prepared, accepted) = (None, Instant::now());
-        Self { number, job, boarded: 0, finished: 0, evaluated: 0, prepared, accepted, told: None }
+        Self {
+            number,
+            job,
+            boarded: 0,
+            finished: 0,
+            evaluated: 0,
+            ordered: false,
+            prepared: None,
+            accepted: Instant::now(),
+            told: None,
+        }
     }
 
     pub(super) fn elapsed_ms(&self) -> u64 {

@@ -47,11 +47,7 @@ impl Source {
 
 impl Prepared {
     /// Prepare a job on a model's networks.
-    pub(super) fn of(
-        job: &Job,
-        latent: Option<&mut Latent>,
-        signature: &Signature,
-    ) -> Result<Self, JobError> {
+    pub(super) fn of(job: &Job, latent: Option<&Latent>, signature: &Signature) -> Result<Self, JobError> {
         let beginning = job.beginning.as_deref();
         let from_noise = beginning.is_some_and(|beginning| beginning.strength == 1.0);
         let seen = beginning.map(Beginning::unpacked).transpose()?;

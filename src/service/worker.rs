@@ -28,6 +28,8 @@ pub(super) enum Command {
     Draw(Box<Job>),
     /// Drop the job with this id.
     Cancel(String),
+    /// See which job can go on.
+    Look,
     /// Let the same model on another provider take over.
     Succeed(Box<Model>),
     /// The provider that is required can't take over, for this reason.

@@ -228,7 +228,9 @@ pub(in crate::model) fn open(
     }
     let decoder = bundle.decoder.as_ref().map(|graph| part("vae_decoder", graph));
     let encoder = bundle.encoder.as_ref().map(|graph| part("vae_encoder", graph));
-    Ok(Some(Latent { bundle: bundle.clone(), family, texts, decoder, encoder, tile: options.vae_tile }))
+    let (bundle, tile) = (bundle.clone(), options.vae_tile);
+    let overlaps = shelf.holds_network_and_another(name);
+    Ok(Some(Latent { bundle, family, texts, decoder, encoder, tile, overlaps }))
 }
 
 impl Axis {

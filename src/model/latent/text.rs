@@ -1,6 +1,7 @@
 //! A pipeline's text encoders: prompts become the tensors that tell its network what to draw.
 
 use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
 
 use super::LatentError;
 use super::tokenizer::Tokenizer;
@@ -14,7 +15,7 @@ const KEPT: usize = 32;
 pub(super) struct TextEncoder {
     pub(super) tokenizer: Tokenizer,
     encoder: Part,
-    kept: VecDeque<(Key, Embedding)>,
+    kept: Mutex<VecDeque<(Key, Embedding)>>,
 }
 
 type Key = (String, Layer, usize);
@@ -41,25 +42,21 @@ pub(super) struct Embedding {
 
 impl TextEncoder {
     pub(super) fn new(tokenizer: Tokenizer, encoder: Part) -> Self {
-        Self { tokenizer, encoder, kept: VecDeque::new() }
+        Self { tokenizer, encoder, kept: Mutex::default() }
     }
 
     /// Encode a prompt at a length of so many tokens; what was encoded lately is kept.
-    pub(super) fn encode(
-        &mut self,
-        prompt: &str,
-        layer: Layer,
-        length: usize,
-    ) -> Result<Embedding, LatentError> {
+    pub(super) fn encode(&self, prompt: &str, layer: Layer, length: usize) -> Result<Embedding, LatentError> {
         let key = (prompt.to_owned(), layer, length);
-        if let Some((_, embedding)) = self.kept.iter().find(|(kept, _)| *kept == key) {
+        let mut all = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, embedding)) = all.iter().find(|(kept, _)| *kept == key) {
             return Ok(embedding.clone());
         }
         let embedding = self.evaluate(prompt, layer, length)?;
-        if self.kept.len() == KEPT {
-            self.kept.pop_front();
+        if all.len() == KEPT {
+            all.pop_front();
         }
-        self.kept.push_back((key, embedding.clone()));
+        all.push_back((key, embedding.clone()));
         Ok(embedding)
     }
 

@@ -1,6 +1,7 @@
 //! The evaluating thread: loads the models and turns their pipelines.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc as blocking;
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use super::{Command, News, Pulse, Raw, Tidings, What};
 use crate::board::Governor;
 use crate::job::{Job, ModelCard};
 use crate::model::{EngineOptions, Model, Policy, Shelf, Stage};
-use crate::pipeline::{Event, Pipeline};
+use crate::pipeline::{Event, Pipeline, Wake};
 
 const PACE_EVERY: Duration = Duration::from_secs(1);
 /// How often the governor looks at the board's heat.
@@ -86,7 +87,12 @@ impl Evaluator {
         mut out: Out,
         governor: Governor,
     ) {
-        let pipelines = match load(models, &mut |stage| out.tell(Tidings::Stage(stage))) {
+        let awake = builders.clone();
+        let wake: Wake = Arc::new(move || {
+            // A worker with more to do than there is room for needs no waking.
+            let _ = awake.upgrade().map(|commands| commands.try_send(Command::Look));
+        });
+        let pipelines = match load(models, &wake, &mut |stage| out.tell(Tidings::Stage(stage))) {
             Ok(pipelines) => pipelines,
             Err(reason) => return out.tell(Tidings::Unable(reason)),
         };
@@ -113,25 +119,33 @@ impl Evaluator {
                 Err(mpsc::error::TryRecvError::Empty) if self.pipelines.iter().any(Pipeline::has_work) => {
                     return true;
                 }
-                Err(mpsc::error::TryRecvError::Empty) if self.pipelines.iter().all(Pipeline::is_idle) => {
-                    let (pulse, commands) = (&self.out.pulse, &mut self.commands);
-                    match pulse.rest(|| commands.blocking_recv()) {
-                        Some(command) => command,
-                        None => return false,
-                    }
-                }
                 // Jobs are there, and must wait until the board is cooler.
-                Err(mpsc::error::TryRecvError::Empty) => {
+                Err(mpsc::error::TryRecvError::Empty) if self.pipelines.iter().any(Pipeline::is_held) => {
                     self.out.pulse.rest(|| std::thread::sleep(PAUSE));
                     return true;
                 }
+                Err(mpsc::error::TryRecvError::Empty) => match self.wait() {
+                    Some(command) => command,
+                    None => return false,
+                },
             };
             self.obey(command);
         }
     }
 
+    /// Wait for an order, or for what is encoded and decoded beside the networks; that one takes too long
+    /// is as serious as an evaluation that does.
+    fn wait(&mut self) -> Option<Command> {
+        let (pulse, commands) = (&self.out.pulse, &mut self.commands);
+        match self.pipelines.iter().all(Pipeline::is_idle) {
+            true => pulse.rest(|| commands.blocking_recv()),
+            false => commands.blocking_recv(),
+        }
+    }
+
     fn obey(&mut self, command: Command) {
         match command {
+            Command::Look => {}
             Command::Draw(job) => {
                 let name = &job.model.bundle.name;
                 let pipeline = self.pipelines.iter_mut().find(|p| &p.model().bundle.name == name);
@@ -212,7 +226,11 @@ fn build(path: &Path, engine: &EngineOptions, commands: mpsc::WeakSender<Command
     }
 }
 
-fn load(models: &[(PathBuf, EngineOptions)], on: &mut dyn FnMut(Stage)) -> Result<Vec<Pipeline>, String> {
+fn load(
+    models: &[(PathBuf, EngineOptions)],
+    wake: &Wake,
+    on: &mut dyn FnMut(Stage),
+) -> Result<Vec<Pipeline>, String> {
     let shelf = Shelf::within(models.first().and_then(|(_, engine)| engine.memory));
     let mut pipelines: Vec<Pipeline> = Vec::new();
     for (path, engine) in models {
@@ -223,7 +241,7 @@ fn load(models: &[(PathBuf, EngineOptions)], on: &mut dyn FnMut(Stage)) -> Resul
         if pipelines.iter().any(|other| &other.model().bundle.name == name) {
             return Err(format!("models.paths: two models are called {name}; rename a directory"));
         }
-        pipelines.push(Pipeline::new(model));
+        pipelines.push(Pipeline::waking(model, Arc::clone(wake)));
     }
     if pipelines.is_empty() {
         return Err("models.paths is empty; name at least one bundle".to_owned());
