@@ -1,9 +1,11 @@
 //! A request becomes a job: parsed, checked against the models and limits, every default filled.
 
+mod attached;
 mod check;
 mod picture;
 mod prompt;
 
+pub use attached::{Attached, OnTopic};
 pub use picture::{Beginning, Seen, Sizes};
 
 use std::collections::BTreeMap;
@@ -64,10 +66,10 @@ pub struct Request {
     pub crop: Option<[u64; 2]>,
     /// SDXL: the height and width that it is to look made for.
     pub target_size: Option<[u64; 2]>,
-    /// The picture from which to begin: a PNG or JPEG file in base64.
-    pub image: Option<String>,
+    /// The picture from which to begin.
+    pub image: Option<Attached>,
     /// Which part of it is drawn anew: the white one.
-    pub mask: Option<String>,
+    pub mask: Option<Attached>,
     /// How much of the way is gone from the picture: 1 is all of it.
     pub strength: Option<f64>,
     /// Values of the model's further conditions.

@@ -7,8 +7,10 @@
 mod answers;
 mod broker;
 mod desk;
+mod error;
 mod notify;
 mod pulse;
+mod retained;
 mod state;
 mod worker;
 
@@ -20,14 +22,17 @@ use tokio::time::Instant;
 
 use crate::board::Board;
 use crate::config::Config;
-use crate::mqtt::link::{Incoming, Link, Report};
-use crate::mqtt::{TlsError, Topics};
+use crate::mqtt::Topics;
+use crate::mqtt::link::{Ask, Incoming, Link, Report};
 use crate::spool::{self, AcceptedJob, Change, Ledger, Order, Spool, SpoolError};
 use desk::{Desk, Outcome};
 use notify::Notifier;
 use pulse::Physician;
+use retained::{Found, Waiting};
 use state::{Phase, StateBoard};
 use worker::{Tidings, Worker};
+
+pub use error::ServiceError;
 
 /// How long saying goodbye may take, once the work is done.
 const GOODBYE: Duration = Duration::from_secs(10);
@@ -37,32 +42,6 @@ const OUT: usize = 256;
 const ROOM_EVERY: Duration = Duration::from_secs(1);
 /// How often a changed state is published at most.
 const STATE_EVERY: Duration = Duration::from_secs(1);
-
-/// Why the daemon can't go on.
-#[derive(Debug, thiserror::Error)]
-pub enum ServiceError {
-    /// The password's file.
-    #[error("mqtt.password_file {path}: {error}")]
-    Password {
-        /// The file.
-        path: String,
-        /// Why it can't be read.
-        #[source]
-        error: std::io::Error,
-    },
-    /// The certificates.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    /// The spool.
-    #[error(transparent)]
-    Spool(#[from] SpoolError),
-    /// A model can't be loaded.
-    #[error("{0}")]
-    Model(String),
-    /// A part ended by itself, which is a fault of this program.
-    #[error("{0} ended unexpectedly: {1}")]
-    Ended(&'static str, String),
-}
 
 /// What the daemon is told from outside while it runs.
 #[derive(Debug)]
@@ -104,6 +83,7 @@ pub async fn run(config: &Config, mut signals: Signals) -> Result<(), ServiceErr
         connected: false,
         out: VecDeque::new(),
         early: Vec::new(),
+        waiting: Waiting::default(),
         unfinished,
     };
     let outcome = service.serve(&mut signals).await;
@@ -155,6 +135,8 @@ struct Service {
     out: VecDeque<Order>,
     /// Requests that came before the models were loaded; the broker sends only so many.
     early: Vec<Incoming>,
+    /// Requests that name pictures by topics.
+    waiting: Waiting,
     /// Jobs of an earlier run, until the models are loaded.
     unfinished: Vec<AcceptedJob>,
 }
@@ -205,6 +187,7 @@ impl Service {
 
     /// Once in a while: tell the broker and the service manager how things stand.
     fn look_around(&mut self) {
+        self.give_up_waiting();
         self.board.queue(self.desk.in_hand());
         self.board.elapse();
         self.board.heat(&self.machine);
@@ -266,9 +249,16 @@ impl Service {
                 self.out.push_back(Order::Pass(online));
                 self.publish_state();
             }
-            Report::Disconnected => self.connected = false,
+            Report::Disconnected => {
+                self.connected = false;
+                self.waiting.disconnected();
+            }
+            Report::Retained { topic, found } => {
+                let complete = self.waiting.found(&topic, &found);
+                complete.into_iter().for_each(|(incoming, found)| self.receive(incoming, &found));
+            }
             Report::Incoming(incoming) if !self.desk.takes_requests() => self.early.push(incoming),
-            Report::Incoming(incoming) => self.receive(incoming),
+            Report::Incoming(incoming) => self.receive(incoming, &Found::new()),
             Report::Delivered(number) => self.out.push_back(Order::Change(Change::Delivered(number))),
             Report::Undeliverable { message, number, why } => {
                 let outcome = self.desk.undeliverable(&message, &why);
@@ -279,10 +269,37 @@ impl Service {
     }
 
     /// Take a message in; it is acknowledged once what follows from it is on disk.
-    fn receive(&mut self, incoming: Incoming) {
-        let outcome = self.desk.receive(&incoming, self.spool.has_room());
+    fn receive(&mut self, incoming: Incoming, found: &Found) {
+        let mut outcome = self.desk.receive(&incoming, found, self.spool.has_room());
+        let wants = std::mem::take(&mut outcome.fetch);
+        if !wants.is_empty() {
+            return self.wait_for(incoming, wants);
+        }
         self.carry_out(outcome);
         self.out.push_back(Order::Acknowledge(incoming.receipt));
+    }
+
+    /// Fetch what a request names by its topic, and let it wait until that has come.
+    fn wait_for(&mut self, incoming: Incoming, wants: Vec<String>) {
+        for topic in &wants {
+            if let Err(error) = self.link.asks.try_send(Ask::Fetch(topic.clone())) {
+                // The request is told so when its time is over.
+                log::warn!("{topic} can't be fetched: {error}");
+            }
+        }
+        if let Some((incoming, found)) = self.waiting.hold(incoming, wants, Instant::now()) {
+            self.receive(incoming, &found);
+        }
+    }
+
+    /// Go on with requests whose retained messages did not come.
+    fn give_up_waiting(&mut self) {
+        for (incoming, found) in self.waiting.expired(Instant::now()) {
+            for topic in self.waiting.unwanted(found.keys()) {
+                let _ = self.link.asks.try_send(Ask::Forget(topic));
+            }
+            self.receive(incoming, &found);
+        }
     }
 
     fn learn(&mut self, tidings: Tidings) -> Result<(), ServiceError> {
@@ -301,7 +318,7 @@ impl Service {
                     self.carry_out(outcome);
                 }
                 for incoming in std::mem::take(&mut self.early) {
-                    self.receive(incoming);
+                    self.receive(incoming, &Found::new());
                 }
             }
             Tidings::Changed(card) => {

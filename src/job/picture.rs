@@ -100,7 +100,7 @@ impl Request {
         sizes: &Sizes,
         limits: JobLimits,
     ) -> Result<Option<Beginning>, JobError> {
-        let Some(text) = &self.image else {
+        let Some(image) = &self.image else {
             return match (&self.mask, self.strength) {
                 (Some(_), _) => Err(JobError::range("mask", "mask needs an image of which it says a part")),
                 (_, Some(_)) => Err(JobError::range("strength", "strength needs an image to begin with")),
@@ -121,8 +121,8 @@ impl Request {
             return Err(JobError::range("strength", message));
         }
         let beginning = Beginning {
-            image: text.clone(),
-            mask: self.mask.clone(),
+            image: image.base64("image")?.clone(),
+            mask: self.mask.as_ref().map(|mask| mask.base64("mask").cloned()).transpose()?,
             strength,
             shape: sizes.picture.clone(),
             kind: model.bundle.manifest.sample.kind,

@@ -5,6 +5,7 @@
 //! and after any error throws both away and begins anew after a pause.
 
 mod connection;
+mod fetches;
 mod words;
 
 use std::collections::VecDeque;
@@ -17,6 +18,7 @@ use super::delivery::{Delivery, Next};
 use super::tls::TlsError;
 use super::topics::Topics;
 use connection::{Connection, Happening};
+use fetches::Fetches;
 
 pub use words::{Acknowledgement, Ask, Incoming, Refusal, Report, Settings};
 
@@ -55,6 +57,7 @@ impl Link {
             asked,
             report,
             tidings: VecDeque::new(),
+            fetches: Fetches::default(),
             pause: SHORTEST_PAUSE,
             generation: 0,
             closing: None,
@@ -85,6 +88,7 @@ struct State {
     report: mpsc::Sender<Report>,
     /// What is still to be told; the broker's own window bounds it, and [`INBOX`] the rest.
     tidings: VecDeque<Report>,
+    fetches: Fetches,
     pause: Duration,
     generation: u64,
     closing: Option<Instant>,
@@ -164,6 +168,7 @@ impl State {
                 self.pause = SHORTEST_PAUSE;
                 self.met = true;
                 connection.subscribe(&self.topics);
+                self.fetches.connected().iter().for_each(|topic| connection.look_at(topic));
                 let limit = largest_packet.map_or(self.own_limit, |n| n.min(self.own_limit));
                 self.delivery.connected(limit);
                 self.tidings.push_back(Report::Connected);
@@ -174,7 +179,20 @@ impl State {
                 self.tidings.extend(number.map(Report::Delivered));
             }
             Happening::Refused { packet, reason, for_good } => return self.refused(packet, reason, for_good),
-            Happening::Message(publish) => self.receive(*publish),
+            Happening::Message(publish) => self.receive(*publish, connection),
+            Happening::Subscribed(answer) => match (self.fetches.answered(), answer) {
+                (_, Ok(())) => {}
+                (Some(topic), Err(reason)) => {
+                    self.fetches.forget(&topic);
+                    let found = Err(format!("the broker does not let this daemon read it ({reason})"));
+                    self.tidings.push_back(Report::Retained { topic, found });
+                }
+                (None, Err(reason)) => {
+                    return Some(format!(
+                        "the broker refused our subscription ({reason}); check its access list"
+                    ));
+                }
+            },
             Happening::Broken(reason) => return Some(reason),
             Happening::Other => {}
         }
@@ -196,11 +214,17 @@ impl State {
         None
     }
 
-    fn receive(&mut self, publish: rumqttc::v5::mqttbytes::v5::Publish) {
+    fn receive(&mut self, publish: rumqttc::v5::mqttbytes::v5::Publish, connection: &Connection) {
         let topic = String::from_utf8_lossy(&publish.topic).into_owned();
         let Some(input) = self.topics.input(&topic) else {
-            log::warn!("a message on {topic}, which nobody subscribed to, is dropped");
-            return;
+            if self.fetches.wants(&topic) {
+                let found = Ok(publish.payload.clone());
+                self.fetches.forget(&topic);
+                self.tidings.push_back(Report::Retained { topic: topic.clone(), found });
+            } else {
+                log::warn!("a message on {topic}, which nobody subscribed to, is dropped");
+            }
+            return connection.leave(&topic);
         };
         let unasked = publish.qos == rumqttc::v5::mqttbytes::QoS::AtMostOnce;
         if unasked && self.tidings.len() >= INBOX {
@@ -226,6 +250,20 @@ impl State {
                     connection.acknowledge(&receipt.publish);
                 }
             }
+            Some(Ask::Fetch(topic)) if self.topics.input(&topic).is_some() => {
+                let found = Err("requests arrive there, and no pictures".to_owned());
+                self.tidings.push_back(Report::Retained { topic, found });
+            }
+            Some(Ask::Fetch(topic)) => {
+                if self.fetches.want(&topic, connection.is_some()) {
+                    connection.into_iter().for_each(|connection| connection.look_at(&topic));
+                }
+            }
+            Some(Ask::Forget(topic)) if self.fetches.wants(&topic) => {
+                self.fetches.forget(&topic);
+                connection.into_iter().for_each(|connection| connection.leave(&topic));
+            }
+            Some(Ask::Forget(_)) => {}
             Some(Ask::Close(patience)) => {
                 let patience = if self.met { patience } else { Duration::ZERO };
                 self.closing = Some(Instant::now() + patience);

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::answers::{Answers, Delivered, Reply};
+use super::retained::Found;
 use super::worker::{Command, News, What};
 use crate::config::{Config, Limits};
 use crate::job::{ErrorCode, Job, JobError, ModelCard, Request, parse};
@@ -45,6 +46,8 @@ pub(super) struct Desk {
 pub(super) struct Outcome {
     pub(super) orders: Vec<Order>,
     pub(super) command: Option<Command>,
+    /// Topics whose retained messages are needed first; nothing else follows then.
+    pub(super) fetch: Vec<String>,
 }
 
 impl Outcome {
@@ -54,7 +57,7 @@ impl Outcome {
             Quality::AtMostOnce => Order::Pass(message),
             _ => Order::Change(Change::Send(message)),
         };
-        Self { orders: messages.into_iter().map(order).collect(), command: None }
+        Self { orders: messages.into_iter().map(order).collect(), ..Self::default() }
     }
 
     fn and(mut self, change: Change) -> Self {
@@ -120,15 +123,15 @@ impl Desk {
         self.in_hand.is_empty()
     }
 
-    /// What a message that came in leads to; `room` tells whether the spool has some.
-    pub(super) fn receive(&mut self, incoming: &Incoming, room: bool) -> Outcome {
+    /// What a message that came in leads to, with what was found on the topics that it names; `room` tells whether the spool has some.
+    pub(super) fn receive(&mut self, incoming: &Incoming, found: &Found, room: bool) -> Outcome {
         match incoming.input {
-            Input::Request => self.request(incoming, room),
+            Input::Request => self.request(incoming, found, room),
             Input::Cancel => self.cancel(&incoming.payload),
         }
     }
 
-    fn request(&mut self, incoming: &Incoming, room: bool) -> Outcome {
+    fn request(&mut self, incoming: &Incoming, found: &Found, room: bool) -> Outcome {
         let reply = match reply(incoming) {
             Ok(reply) => reply,
             Err(error) => return self.refuse(None, None, &error),
@@ -139,7 +142,7 @@ impl Desk {
             let message = format!("the request has {size} bytes; at most {most} are taken (limits.payload)");
             return self.refuse(None, reply, &JobError::new(ErrorCode::OutOfRange, message));
         }
-        let request = match parse(&incoming.payload) {
+        let mut request = match parse(&incoming.payload) {
             Ok(request) => request,
             Err((id, error)) => return self.refuse(id, reply, &error),
         };
@@ -147,7 +150,11 @@ impl Desk {
         if let Some(outcome) = request.id.as_ref().and_then(|id| self.repeated(id, &digest, reply.as_ref())) {
             return outcome;
         }
-        match self.room(room).and_then(|()| self.check(&request)) {
+        let fetched = self.room(room).and_then(|()| request.attach(found, most));
+        if let Some(fetch) = fetched.as_ref().ok().filter(|missing| !missing.is_empty()) {
+            return Outcome { fetch: fetch.clone(), ..Outcome::default() };
+        }
+        match fetched.and_then(|_| self.check(&request)) {
             Ok(job) => self.accept(request, job, digest, reply),
             Err(error) => {
                 let id = request.id.filter(|id| crate::job::is_id(id));

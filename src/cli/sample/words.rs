@@ -3,9 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use base64::Engine as _;
 
-use crate::job::Request;
+use crate::job::{Attached, Request};
 
 /// What is to be drawn.
 #[derive(Debug, clap::Args)]
@@ -102,8 +101,8 @@ fn pair(text: &str) -> Result<[u64; 2], String> {
 }
 
 /// A file's bytes as a request has them.
-fn file(flag: &str, path: Option<&Path>) -> anyhow::Result<Option<String>> {
+fn file(flag: &str, path: Option<&Path>) -> anyhow::Result<Option<Attached>> {
     let Some(path) = path else { return Ok(None) };
     let bytes = std::fs::read(path).with_context(|| format!("{flag} {}", path.display()))?;
-    Ok(Some(base64::engine::general_purpose::STANDARD.encode(bytes)))
+    Ok(Some(Attached::file(&bytes)))
 }

@@ -49,6 +49,8 @@ pub(super) enum Happening {
         /// Whether the same message would be refused again.
         for_good: bool,
     },
+    /// The broker's answer to the oldest subscription that has none; its word where it refused.
+    Subscribed(Result<(), String>),
     /// A message came in.
     Message(Box<Publish>),
     /// The connection is over.
@@ -112,6 +114,19 @@ impl Connection {
             filters.into_iter().map(|topic| Filter::new(topic, QoS::AtLeastOnce)).collect::<Vec<_>>();
         if let Err(error) = self.client.try_subscribe_many(filters) {
             log::error!("subscribing failed: {error}");
+        }
+    }
+
+    /// Subscribe to one more topic, whose retained message the broker sends then.
+    pub(super) fn look_at(&self, topic: &str) {
+        if let Err(error) = self.client.try_subscribe(topic, QoS::AtMostOnce) {
+            log::error!("subscribing to {topic} failed: {error}");
+        }
+    }
+
+    pub(super) fn leave(&self, topic: &str) {
+        if let Err(error) = self.client.try_unsubscribe(topic) {
+            log::error!("unsubscribing from {topic} failed: {error}");
         }
     }
 
@@ -203,12 +218,8 @@ fn understand(event: Event) -> Happening {
         Event::Incoming(Packet::Publish(publish)) => Happening::Message(Box::new(publish)),
         Event::Incoming(Packet::SubAck(ack)) => {
             use rumqttc::v5::mqttbytes::v5::SubscribeReasonCode::Success;
-            match ack.return_codes.iter().find(|code| !matches!(code, Success(_))) {
-                Some(code) => Happening::Broken(format!(
-                    "the broker refused our subscription ({code:?}); check its access list"
-                )),
-                None => Happening::Other,
-            }
+            let refused = ack.return_codes.iter().find(|code| !matches!(code, Success(_)));
+            Happening::Subscribed(refused.map_or(Ok(()), |code| Err(format!("{code:?}"))))
         }
         _ => Happening::Other,
     }

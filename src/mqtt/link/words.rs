@@ -29,6 +29,13 @@ pub struct Settings {
     pub patience: Duration,
 }
 
+impl Acknowledgement {
+    /// Whether the broker sends the message again on another connection.
+    pub fn comes_again(&self) -> bool {
+        self.publish.qos != rumqttc::v5::mqttbytes::QoS::AtMostOnce
+    }
+}
+
 impl std::fmt::Debug for Settings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Settings")
@@ -81,6 +88,13 @@ pub enum Report {
         /// Why.
         why: Refusal,
     },
+    /// What a fetch brought, or why nothing.
+    Retained {
+        /// The topic.
+        topic: String,
+        /// The message's payload.
+        found: Result<Bytes, String>,
+    },
 }
 
 /// Why the broker does not take a message.
@@ -104,6 +118,10 @@ pub enum Ask {
     },
     /// Acknowledge a message.
     Acknowledge(Acknowledgement),
+    /// Fetch the retained message on this topic.
+    Fetch(String),
+    /// Fetch it no longer.
+    Forget(String),
     /// Deliver what is still here for so long, then disconnect and end.
     Close(Duration),
 }
