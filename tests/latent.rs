@@ -6,37 +6,10 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::program::{
-    Broker, Daemon, Subscriber, configuration, denoised, fails, onnxruntime, publish, succeeds,
-};
+use common::pipelines::{PROMPT, bundle, drawn, refused, sample, values};
+use common::program::{Broker, Daemon, Subscriber, configuration, onnxruntime, publish, succeeds};
 use common::{golden, largest_difference, read_json};
-use denoised::npy;
 use serde_json::{Value, json};
-use tempfile::TempDir;
-
-const PROMPT: &str = "A red fox, in the snow!";
-
-fn bundle(name: &str) -> PathBuf {
-    golden("latent/bundles").join(name)
-}
-
-fn values(path: &Path) -> (Vec<usize>, Vec<f32>) {
-    let array = npy::read(path).unwrap();
-    (array.shape().to_vec(), array.iter().copied().collect())
-}
-
-/// `denoised sample` on an engine.
-fn sample(engine: &str, model: &Path, output: &Path) -> Command {
-    let mut command = denoised();
-    command.env("ORT_DYLIB_PATH", onnxruntime()).env("DENOISED_ENGINE__PROVIDERS", "cpu");
-    command
-        .arg("sample")
-        .arg(model)
-        .arg("--output")
-        .arg(output)
-        .args(["--engine", engine, "--noise", "torch"]);
-    command
-}
 
 /// The flags of a case of `tests/golden/latent/make.py`.
 fn flags(case: &Value, folder: &Path, command: &mut Command) {
@@ -112,56 +85,12 @@ fn every_pipeline_draws_the_reference_s_picture_by_its_seed_on_the_embedded_engi
     every_case("embedded");
 }
 
-/// A copy of `sd` in which these parts have other graphs.
-fn with_variants(parts: &[(&str, &str)]) -> (TempDir, PathBuf) {
-    let (directory, path) = common::program::copied(&bundle("sd"), "other");
-    for (part, variant) in parts {
-        std::fs::copy(bundle("variants").join(variant), path.join(part).join("model.onnx")).unwrap();
-    }
-    (directory, path)
-}
-
-fn drawn(model: &Path, more: &[&str]) -> Vec<f32> {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("x.npy");
-    let mut command = sample("onnxruntime", model, &file);
-    succeeds(command.args(["--prompt", PROMPT, "--steps", "5", "--seed", "3"]).args(more));
-    values(&file).1
-}
-
-#[test]
-fn older_exports_whole_numbers_draw_the_same_picture() {
-    let (_kept, old) =
-        with_variants(&[("text_encoder", "text_encoder_int32.onnx"), ("unet", "unet_int64.onnx")]);
-    let picture = ["--image", &bundle("init.png").display().to_string(), "--strength", "0.7"];
-    for more in [&[][..], &picture] {
-        assert_eq!(drawn(&old, more), drawn(&bundle("sd"), more));
-    }
-}
-
-#[test]
-fn float16_exports_draw_almost_the_same_picture() {
-    let parts = ["text_encoder", "unet", "vae_decoder", "vae_encoder"];
-    let files = parts.map(|part| format!("{part}_float16.onnx"));
-    let named: Vec<_> = parts.iter().zip(&files).map(|(part, file)| (*part, file.as_str())).collect();
-    let (_kept, half) = with_variants(&named);
-    let difference = largest_difference(&drawn(&half, &[]), &drawn(&bundle("sd"), &[]));
-    assert!(difference > 0.0 && difference < 0.05, "{difference}");
-}
-
 #[test]
 fn several_pictures_of_one_job_are_those_of_their_seeds() {
     let pair = drawn(&bundle("sd"), &["--count", "2"]);
     let (first, second) = pair.split_at(pair.len() / 2);
     assert!(largest_difference(first, &drawn(&bundle("sd"), &[])) < 1e-4);
     assert!(largest_difference(first, second) > 0.1);
-}
-
-/// What `sample` says of wrong words and pictures.
-fn refused(model: &Path, more: &[&str]) -> String {
-    let folder = tempfile::tempdir().unwrap();
-    let mut command = sample("onnxruntime", model, &folder.path().join("x.png"));
-    fails(command.args(["--steps", "4"]).args(more), 2)
 }
 
 #[test]
@@ -195,47 +124,6 @@ fn wrong_words_and_pictures_are_refused_by_their_flag() {
     assert!(refused(&bundle("flux"), &["--prompt", "", "--clip-skip", "1"]).contains("says nothing to flux"));
     assert!(refused(&golden("gaussian"), &["--guidance-rescale", "2"]).contains("between 0 and 1"));
     assert!(refused(&golden("gaussian"), &["--prompt", "x"]).contains("takes no words"));
-}
-
-#[test]
-fn what_a_folder_lacks_or_has_wrong_is_said_by_its_file() {
-    let words_of = |change: &dyn Fn(&Path)| {
-        let (_kept, path) = with_variants(&[]);
-        change(&path);
-        let folder = tempfile::tempdir().unwrap();
-        fails(
-            sample("onnxruntime", &path, &folder.path().join("x.png"))
-                .args(["--prompt", "x", "--steps", "2"]),
-            1,
-        )
-    };
-    let words = words_of(&|path| std::fs::remove_dir_all(path.join("text_encoder")).unwrap());
-    assert!(words.contains("1 text encoders are needed and 0 are there"), "{words}");
-    let words = words_of(&|path| {
-        for folder in ["text_encoder", "vae_decoder", "vae_encoder"] {
-            std::fs::remove_dir_all(path.join(folder)).unwrap();
-        }
-    });
-    assert!(words.contains("its network takes a prompt") && words.contains("vae_decoder/"), "{words}");
-    let words = words_of(&|path| std::fs::remove_file(path.join("tokenizer/merges.txt")).unwrap());
-    assert!(words.contains("merges.txt: it is missing"), "{words}");
-    let words = words_of(&|path| {
-        let file = path.join("text_encoder/config.json");
-        let mut config = read_json(&file);
-        config["vocab_size"] = json!(20);
-        std::fs::write(file, config.to_string()).unwrap();
-    });
-    assert!(words.contains("they are not of one model"), "{words}");
-    let words = words_of(&|path| {
-        let file = path.join("vae_decoder/model.onnx");
-        let bytes = std::fs::read(&file).unwrap();
-        std::fs::write(file, &bytes[..bytes.len() / 2]).unwrap();
-    });
-    assert!(words.contains("vae_decoder/model.onnx"), "{words}");
-    let (_kept, path) = with_variants(&[]);
-    std::fs::remove_dir_all(path.join("vae_encoder")).unwrap();
-    let words = refused(&path, &["--prompt", "", "--image", &bundle("init.png").display().to_string()]);
-    assert!(words.contains("has no vae_encoder"), "{words}");
 }
 
 #[test]

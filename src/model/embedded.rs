@@ -13,6 +13,8 @@ use super::session::{Column, Input, Session, fill};
 const ENGINE: &str = "embedded";
 const WAY_OUT: &str = "The embedded engine lacks some operators: install ONNX Runtime and name \
     its library in ORT_DYLIB_PATH or [engine] library, or export the model at opset 17";
+const WAY_OUT_OF_WEIGHTS: &str = "The embedded engine takes weights only from files whose names end in .data or \
+    .onnx_data: save the graph again with such a name, or use ONNX Runtime";
 
 /// A graph opened by rten.
 pub(super) struct Embedded {
@@ -25,11 +27,11 @@ impl Embedded {
     pub(super) fn open(graph: &Path) -> Result<Self, ModelError> {
         let mut options = ModelOptions::with_all_ops();
         options.prepack_weights(true);
-        let model = options.load_file(graph).map_err(|error| ModelError::Load {
-            engine: ENGINE,
-            graph: graph.to_owned(),
-            reason: error.to_string(),
-            way_out: WAY_OUT,
+        let model = options.load_file(graph).map_err(|error| {
+            let reason = error.to_string();
+            // rten tells the two apart by words alone.
+            let way_out = if reason.contains("disallowed path") { WAY_OUT_OF_WEIGHTS } else { WAY_OUT };
+            ModelError::Load { engine: ENGINE, graph: graph.to_owned(), reason, way_out }
         })?;
         let graph =
             Graph { inputs: ports(&model, model.input_ids()), outputs: ports(&model, model.output_ids()) };

@@ -185,6 +185,18 @@ pub enum EvaluationError {
     /// A graph whose model is gone.
     #[error("the model is gone")]
     Closed,
+    /// The output has other axes.
+    #[error(
+        "the output {output} has the axes {found:?} where {expected} were expected; export the folder again"
+    )]
+    OutputShape {
+        /// The output.
+        output: String,
+        /// What was expected.
+        expected: String,
+        /// What came.
+        found: Vec<usize>,
+    },
     /// The output is of another type.
     #[error("the output is no float tensor")]
     OutputType,

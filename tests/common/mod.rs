@@ -7,6 +7,7 @@ pub mod cable;
 pub mod exact;
 pub mod heat;
 pub mod manager;
+pub mod pipelines;
 pub mod program;
 pub mod scripted;
 pub mod small_disk;

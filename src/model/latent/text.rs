@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use super::LatentError;
 use super::tokenizer::Tokenizer;
 use crate::model::parts::Part;
+use crate::model::predictor::EvaluationError;
 use crate::model::session::{Input, Tensor, Values};
 
 /// How many prompts' embeddings are kept.
@@ -76,6 +77,11 @@ impl TextEncoder {
                 // CLIP's vector is that of the prompt's end, which such an engine looks for among what
                 // fills up. No row depends on those after it, so that they can be left out.
                 session.run(&[of(tokens.said)], pooled, &mut values[1])?;
+            }
+            if shapes[0].len() != 3 || shapes[0][..2] != [1, length] {
+                let expected = format!("[1, {length}, a width]");
+                let (output, found) = (rows, shapes[0].clone());
+                return Err(EvaluationError::OutputShape { output, expected, found }.into());
             }
             let mut values = values.into_iter();
             let rows = Tensor::new(&shapes[0][1..], values.next().unwrap_or_default());

@@ -15,7 +15,7 @@ pub(super) enum Ratio {
 }
 
 impl Ratio {
-    fn of(self, length: usize) -> usize {
+    pub(super) fn of(self, length: usize) -> usize {
         match self {
             Self::Times(factor) => length * factor,
             Self::Over(factor) => length / factor,

@@ -3,6 +3,7 @@
 use super::LatentError;
 use super::tiles::{Ratio, tiled};
 use crate::model::parts::Part;
+use crate::model::predictor::EvaluationError;
 use crate::model::session::{Input, Tensor, Values};
 
 /// What the autoencoder's configuration says of its latents.
@@ -59,9 +60,11 @@ pub(super) fn decode(
 ) -> Result<Tensor, LatentError> {
     let unscaled = latent.iter().map(|x| x / config.scaling + config.shift).collect();
     let unscaled = Tensor::new(shape, unscaled);
+    let ratio = Ratio::Times(config.factor);
+    let work = |part: &Tensor| Ok(run(decoder, part, ratio, &[3])?.1);
     match tile.map(|tile| tile / config.factor).filter(|side| shape[1] > *side || shape[2] > *side) {
-        None => Ok(run(decoder, &unscaled)?.1),
-        Some(side) => tiled(&unscaled, side, Ratio::Times(config.factor), |part| Ok(run(decoder, part)?.1)),
+        None => work(&unscaled),
+        Some(side) => tiled(&unscaled, side, ratio, work),
     }
 }
 
@@ -73,17 +76,22 @@ pub(super) fn encode(
     tile: Option<usize>,
 ) -> Result<Posterior, LatentError> {
     let mut output = String::new();
+    let ratio = Ratio::Over(config.factor);
     let mut work = |part: &Tensor| {
-        let (name, found) = run(encoder, part)?;
+        let (name, found) = run(encoder, part, ratio, &[config.channels, 2 * config.channels])?;
         output = name;
         Ok::<_, LatentError>(found)
     };
     let found = match tile.filter(|tile| picture.shape[1] > *tile || picture.shape[2] > *tile) {
         None => work(picture)?,
-        Some(side) => tiled(picture, side, Ratio::Over(config.factor), work)?,
+        Some(side) => tiled(picture, side, ratio, work)?,
     };
     let mut data = found.data;
     if output != "latent_parameters" {
+        log::warn!(
+            "this vae_encoder draws its latent by itself, so that no picture that begins at one can be drawn again \
+             by its seed; export it with optimum 1.22 or later"
+        );
         return Ok(Posterior::Drawn(data));
     }
     let deviations = data.split_off(data.len() / 2);
@@ -91,14 +99,25 @@ pub(super) fn encode(
     Ok(Posterior::Normal { mean: data, deviation })
 }
 
-/// Evaluate a graph of one input; tells its output's name and values.
-fn run(part: &Part, input: &Tensor) -> Result<(String, Tensor), LatentError> {
+/// Evaluate a graph of one input, whose output has as many channels as one of these; tells the output's name
+/// and values.
+fn run(
+    part: &Part,
+    input: &Tensor,
+    ratio: Ratio,
+    channels: &[usize],
+) -> Result<(String, Tensor), LatentError> {
     let mut data = Vec::new();
     let (name, shape) = part.with(|session| {
         let (first, output) = ends(session.graph());
         let input = Input::new(&first, [&[1], &input.shape[..]].concat(), Values::F32(&input.data));
         session.run(&[input], &output, &mut data).map(|shape| (output, shape))
     })??;
+    let (height, width) = (ratio.of(input.shape[1]), ratio.of(input.shape[2]));
+    if !channels.iter().any(|n| shape == [1, *n, height, width]) {
+        let expected = format!("[1, {channels:?}, {height}, {width}]");
+        return Err(EvaluationError::OutputShape { output: name, expected, found: shape }.into());
+    }
     Ok((name, Tensor::new(&shape[1..], data)))
 }
 

@@ -8,6 +8,7 @@ nothing here is anybody else's. Run it as `python make.py OUT [FAMILY...]`.
 import json
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -285,6 +286,72 @@ def variants(folder, out):
     for part in ["text_encoder", "unet", "vae_decoder", "vae_encoder"]:
         half = convert_float_to_float16(load(part), keep_io_types=False)
         onnx.save(half, out / f"{part}_float16.onnx")
+    onnx.save(load("unet"), out / "unet_weights.onnx", save_as_external_data=True, location="weights.pb", size_threshold=0)
+    for part in ["text_encoder", "unet"]:
+        onnx.save(whole_weights(load(part)), out / f"{part}_int8.onnx")
+    onnx.save(drawing(load("vae_encoder"), 1.0), out / "vae_encoder_draws.onnx")
+    onnx.save(drawing(load("vae_encoder"), 0.0), out / "vae_encoder_mean.onnx")
+    mean_of(folder, out)
+
+
+def whole_weights(model):
+    """The graph with weights in int8, a scale for each output channel, and DequantizeLinear before their use."""
+    from onnx import helper, numpy_helper
+    uses = {name: node.op_type for node in model.graph.node for name in node.input[1:2]}
+    for weight in list(model.graph.initializer):
+        values = numpy_helper.to_array(weight)
+        if uses.get(weight.name) not in ("Conv", "MatMul") or values.ndim < 2:
+            continue
+        axis = 0 if uses[weight.name] == "Conv" else values.ndim - 1
+        most = np.abs(values).max(axis=tuple(i for i in range(values.ndim) if i != axis))
+        scale = np.maximum(most / 127, 1e-9).astype(np.float32)
+        shape = [-1 if i == axis else 1 for i in range(values.ndim)]
+        whole = np.round(values / scale.reshape(shape)).astype(np.int8)
+        names = [f"{weight.name}_{part}" for part in ("int8", "scale", "zero")]
+        for name, part in zip(names, (whole, scale, np.zeros_like(scale, np.int8))):
+            model.graph.initializer.append(numpy_helper.from_array(part, name))
+        model.graph.node.insert(0, helper.make_node("DequantizeLinear", names, [weight.name], axis=axis))
+        model.graph.initializer.remove(weight)
+    return model
+
+
+def drawing(model, scale):
+    """The autoencoder's encoder as optimum exported it up to 1.21, which draws its latent inside; with a
+    scale of 0 it gives the mean."""
+    from onnx import TensorProto, helper
+    graph = model.graph
+    numbers = {"low": -30.0, "high": 20.0, "half": 0.5, "spread": scale}
+    for name, value in numbers.items():
+        graph.initializer.append(helper.make_tensor(name, TensorProto.FLOAT, [], [value]))
+    steps = [
+        ("Split", ["latent_parameters"], ["mean", "log"], {"axis": 1, "num_outputs": 2}),
+        ("Clip", ["log", "low", "high"], ["clipped"], {}),
+        ("Mul", ["clipped", "half"], ["halved"], {}),
+        ("Exp", ["halved"], ["deviation"], {}),
+        ("RandomNormalLike", ["mean"], ["z"], {}),
+        ("Mul", ["z", "spread"], ["scaled"], {}),
+        ("Mul", ["scaled", "deviation"], ["added"], {}),
+        ("Add", ["mean", "added"], ["latent_sample"], {}),
+    ]
+    graph.node.extend(helper.make_node(kind, given, made, **more) for kind, given, made, more in steps)
+    graph.output[0].name = "latent_sample"
+    graph.output[0].type.tensor_type.shape.dim[1].Clear()
+    return model
+
+
+def mean_of(folder, out):
+    """What optimum's pipeline draws from a picture with an encoder that draws inside, of its mean."""
+    from optimum.onnxruntime import ORTPipelineForImage2Image
+    with tempfile.TemporaryDirectory() as scratch:
+        old = Path(scratch) / "old"
+        shutil.copytree(folder, old)
+        shutil.copy(out / "vae_encoder_mean.onnx", old / "vae_encoder" / "model.onnx")
+        pipe = ORTPipelineForImage2Image.from_pretrained(old)
+        pipe.set_progress_bar_config(disable=True)
+        latents = pipe(
+            prompt=PROMPT, image=Image.open(out.parent / "init.png").convert("RGB"), strength=0.7, num_inference_steps=5,
+            guidance_scale=5.0, generator=torch.Generator().manual_seed(SEED), output_type="latent").images
+    np.save(out / "mean.latents.npy", np.asarray(latents, np.float32))
 
 
 def tiles(out):
