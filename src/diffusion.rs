@@ -4,6 +4,7 @@
 //! Nothing here knows files, networks, engines or messages. A sampler is an `async fn` over a
 //! [`trajectory::Net`]; whoever drives the [`trajectory::Trajectory`] answers its evaluations.
 
+pub(crate) mod lanes;
 pub mod noise;
 pub mod prediction;
 pub mod process;

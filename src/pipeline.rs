@@ -28,6 +28,10 @@ pub use event::Event;
 /// short job is not stuck behind a long one.
 const BATCHES_ON_THE_WAY: usize = 4;
 
+/// How many jobs are on their way at once, the first ones: each with one image at least, whatever the others
+/// want. All others wait and cost nothing.
+const JOBS_ON_THE_WAY: usize = 64;
+
 /// Noise given from outside instead of a seed's, for one image.
 pub type GivenNoise = Box<dyn FnMut(usize) -> (Option<Vec<f32>>, Option<Noise>)>;
 
@@ -40,6 +44,8 @@ pub struct Pipeline {
     /// In the order in which they ride: by priority, then by arrival.
     jobs: VecDeque<Active>,
     accepted: u64,
+    /// When the first of their deadlines passes.
+    earliest: Option<Instant>,
     /// Whether jobs that were not begun must wait.
     held: bool,
     /// The same model on another provider, for when no job is under way.
@@ -71,6 +77,7 @@ impl Pipeline {
             model,
             jobs: VecDeque::new(),
             accepted: 0,
+            earliest: None,
             held: false,
             successor: None,
             given_noise: None,
@@ -95,12 +102,17 @@ impl Pipeline {
 
     /// Whether a turn would do something now; what is encoded or decoded elsewhere is waited for.
     pub fn has_work(&self) -> bool {
-        let begins = self.room_to_prepare() > 0 && self.jobs.iter().any(|active| self.can_begin(active));
+        let begins = self.room_to_prepare() > 0 && self.first().any(|active| self.can_begin(active));
         let boards = || {
-            let mut ready = self.jobs.iter().filter(|active| active.prepared.is_some());
+            let mut ready = self.first().filter(|active| active.prepared.is_some());
             ready.any(|active| active.boarded < active.job.count && self.lets_ride(active))
         };
         self.batcher.riding() > 0 || self.around.has_news() || begins || boards()
+    }
+
+    /// The jobs that may be on their way.
+    fn first(&self) -> impl Iterator<Item = &Active> {
+        self.jobs.iter().take(JOBS_ON_THE_WAY)
     }
 
     /// Whether jobs are here that must wait until they are let go on.
@@ -150,9 +162,10 @@ impl Pipeline {
     /// Take a job on; its first evaluation is the next one that has room.
     pub fn accept(&mut self, job: Job) {
         self.accepted += 1;
-        let place =
-            self.jobs.iter().position(|other| other.job.priority < job.priority).unwrap_or(self.jobs.len());
-        self.jobs.insert(place, Active::new(self.accepted, job));
+        let place = self.jobs.partition_point(|other| other.job.priority >= job.priority);
+        let active = Active::new(self.accepted, job);
+        self.earliest = self.earliest.into_iter().chain(active.deadline()).min();
+        self.jobs.insert(place, active);
     }
 
     /// Drop a job; tells whether it was here.
@@ -193,7 +206,8 @@ impl Pipeline {
 
     /// Have words and pictures of the jobs encoded that can begin now.
     fn prepare(&mut self) {
-        let jobs: Vec<_> = (0..self.jobs.len()).filter(|&place| self.can_begin(&self.jobs[place])).collect();
+        let first = 0..self.jobs.len().min(JOBS_ON_THE_WAY);
+        let jobs: Vec<_> = first.filter(|&place| self.can_begin(&self.jobs[place])).collect();
         for place in jobs.into_iter().take(self.room_to_prepare()) {
             let active = &mut self.jobs[place];
             active.ordered = true;
@@ -208,7 +222,7 @@ impl Pipeline {
             return usize::MAX;
         }
         let batch = self.model.predictor.signature().largest_batch;
-        let ahead = self.jobs.iter().filter(|active| active.ordered && active.boarded == 0).count();
+        let ahead = self.first().filter(|active| active.ordered && active.boarded == 0).count();
         batch.saturating_sub(self.batcher.riding()).max(1).saturating_sub(ahead)
     }
 
@@ -237,7 +251,8 @@ impl Pipeline {
         let signature = self.model.predictor.signature();
         let room = signature.largest_batch * BATCHES_ON_THE_WAY;
         let waits = self.waits();
-        for active in self.jobs.iter_mut().filter(|active| !waits || active.boarded > 0) {
+        let first = self.jobs.iter_mut().take(JOBS_ON_THE_WAY);
+        for active in first.filter(|active| !waits || active.boarded > 0) {
             let Some(prepared) = active.prepared.clone() else { continue };
             while active.boarded < active.job.count
                 && (self.batcher.riding() < room || active.boarded == active.finished)
@@ -259,6 +274,9 @@ impl Pipeline {
 
     fn drop_late(&mut self, on: &mut dyn FnMut(Event<'_>)) {
         let now = Instant::now();
+        if self.earliest.is_none_or(|earliest| now <= earliest) {
+            return;
+        }
         while let Some(late) = self.jobs.iter().find(|active| active.is_late(now)) {
             let error = JobError::new(
                 ErrorCode::Deadline,
@@ -271,6 +289,7 @@ impl Pipeline {
             );
             self.fail(late.number, &error, on);
         }
+        self.earliest = self.jobs.iter().filter_map(Active::deadline).min();
     }
 
     fn tell(&mut self, ticket: Ticket, arrival: Arrival, on: &mut dyn FnMut(Event<'_>)) {

@@ -53,8 +53,13 @@ impl Active {
         self.accepted.elapsed().as_millis() as u64
     }
 
+    /// When its time is over.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.job.deadline.and_then(|deadline| self.accepted.checked_add(deadline))
+    }
+
     pub(super) fn is_late(&self, now: Instant) -> bool {
-        self.job.deadline.is_some_and(|deadline| now.duration_since(self.accepted) > deadline)
+        self.deadline().is_some_and(|deadline| now > deadline)
     }
 
     /// Evaluations done, averaged over the images.

@@ -3,6 +3,7 @@
 //! no other machine can know; here every number has a thread of its own.
 
 use super::NoiseSource;
+use crate::diffusion::lanes::wide;
 
 /// Standard normal numbers as torch draws them on CUDA.
 #[derive(Debug, Clone)]
@@ -20,16 +21,23 @@ impl Philox {
 
 impl NoiseSource for Philox {
     fn fill(&mut self, z: &mut [f32]) {
-        for (thread, z) in z.iter_mut().enumerate() {
-            let thread = thread as u64;
-            let counter = [self.draw, 0, thread as u32, (thread >> 32) as u32];
-            let [a, b, ..] = philox4x32_10(counter, self.key);
-            *z = box_muller(a, b);
-        }
+        let (key, draw) = (self.key, self.draw);
+        wide(
+            #[inline(always)]
+            move || {
+                for (thread, z) in z.iter_mut().enumerate() {
+                    let thread = thread as u64;
+                    let counter = [draw, 0, thread as u32, (thread >> 32) as u32];
+                    let [a, b, ..] = philox4x32_10(counter, key);
+                    *z = box_muller(a, b);
+                }
+            },
+        );
         self.draw += 1;
     }
 }
 
+#[inline(always)]
 fn philox4x32_10(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
     for round in 0..10 {
         if round > 0 {
@@ -48,11 +56,68 @@ fn philox4x32_10(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
     counter
 }
 
+/// √(−2·ln u)·sin 2πv of the uniform numbers u and v that two words stand for.
+#[inline(always)]
 fn box_muller(a: u32, b: u32) -> f32 {
     const UNIT: f64 = 1.0 / 4_294_967_296.0;
     let u = f64::from(a) * UNIT + UNIT / 2.0;
-    let v = (f64::from(b) * UNIT + UNIT / 2.0) * std::f64::consts::TAU;
-    ((-2.0 * libm::log(u)).sqrt() * libm::sin(v)) as f32
+    let v = f64::from(b) * UNIT + UNIT / 2.0;
+    ((-2.0 * log(u)).sqrt() * sin_turns(v)) as f32
+}
+
+/// c0·xⁿ + c1·xⁿ⁻¹ + …, by Horner's rule.
+#[inline(always)]
+fn polynomial<const K: usize>(x: f64, coefficients: [f64; K]) -> f64 {
+    coefficients[1..].iter().fold(coefficients[0], |sum, c| sum * x + c)
+}
+
+/// The natural logarithm of a normal number less than 1: 2·artanh((m − 1)/(m + 1)) of a mantissa m about 1.
+#[inline(always)]
+fn log(x: f64) -> f64 {
+    const ROOT: u64 = std::f64::consts::FRAC_1_SQRT_2.to_bits();
+    // The exponent counts from 1/sqrt 2, so that the mantissa lies about 1.
+    let above = x.to_bits().wrapping_sub(ROOT);
+    let exponent = (above as i64 >> 52) as i32;
+    let m = f64::from_bits((above & 0x000f_ffff_ffff_ffff).wrapping_add(ROOT));
+    let s = (m - 1.0) / (m + 1.0);
+    let series = std::array::from_fn::<f64, 11, _>(|k| 2.0 / (2 * (10 - k) + 1) as f64);
+    f64::from(exponent) * std::f64::consts::LN_2 + s * polynomial(s * s, series)
+}
+
+/// sin 2πv of 0 < v < 1, by Taylor's series about the nearest quarter of a turn.
+#[inline(always)]
+fn sin_turns(v: f64) -> f64 {
+    let quarter = (4.0 * v + 0.5).floor();
+    let x = (v - 0.25 * quarter) * std::f64::consts::TAU;
+    let z = x * x;
+    let sin = x * polynomial(
+        z,
+        [
+            1.0 / 6_227_020_800.0,
+            -1.0 / 39_916_800.0,
+            1.0 / 362_880.0,
+            -1.0 / 5040.0,
+            1.0 / 120.0,
+            -1.0 / 6.0,
+            1.0,
+        ],
+    );
+    let cos = polynomial(
+        z,
+        [
+            -1.0 / 87_178_291_200.0,
+            1.0 / 479_001_600.0,
+            -1.0 / 3_628_800.0,
+            1.0 / 40_320.0,
+            -1.0 / 720.0,
+            1.0 / 24.0,
+            -0.5,
+            1.0,
+        ],
+    );
+    let quarter = quarter as i32;
+    let value = if quarter & 1 == 0 { sin } else { cos };
+    if quarter & 2 == 0 { value } else { -value }
 }
 
 #[cfg(test)]

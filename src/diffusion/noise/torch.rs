@@ -6,6 +6,7 @@
 //! multiply-add wherever torch's build has one.
 
 use super::NoiseSource;
+use crate::diffusion::lanes::wide;
 
 const N: usize = 624;
 const M: usize = 397;
@@ -30,11 +31,18 @@ impl Mt19937 {
     }
 
     fn twist(&mut self) {
-        for i in 0..N {
-            let y = (self.state[i] & 0x8000_0000) | (self.state[(i + 1) % N] & 0x7fff_ffff);
-            let magic = if y & 1 == 1 { 0x9908_b0df } else { 0 };
-            self.state[i] = self.state[(i + M) % N] ^ (y >> 1) ^ magic;
+        let state = &mut self.state;
+        let mixed = |high: u32, low: u32| {
+            let y = (high & 0x8000_0000) | (low & 0x7fff_ffff);
+            (y >> 1) ^ ((y & 1).wrapping_neg() & 0x9908_b0df)
+        };
+        for i in 0..N - M {
+            state[i] = state[i + M] ^ mixed(state[i], state[i + 1]);
         }
+        for i in N - M..N - 1 {
+            state[i] = state[i + M - N] ^ mixed(state[i], state[i + 1]);
+        }
+        state[N - 1] = state[M - 1] ^ mixed(state[N - 1], state[0]);
         self.next = 0;
     }
 
@@ -42,17 +50,30 @@ impl Mt19937 {
         if self.next == N {
             self.twist();
         }
-        let mut y = self.state[self.next];
+        let y = self.state[self.next];
         self.next += 1;
-        y ^= y >> 11;
-        y ^= (y << 7) & 0x9d2c_5680;
-        y ^= (y << 15) & 0xefc6_0000;
-        y ^ (y >> 18)
+        tempered(y)
     }
 
-    /// Uniform in 0 ≤ u < 1 with 24 bits.
-    fn uniform_f32(&mut self) -> f32 {
-        (self.next_u32() & 0x00ff_ffff) as f32 * (1.0 / 16_777_216.0)
+    /// Uniform in 0 ≤ u < 1 with 24 bits each.
+    fn uniforms_f32(&mut self, mut u: &mut [f32]) {
+        while !u.is_empty() {
+            if self.next == N {
+                self.twist();
+            }
+            let ready = &self.state[self.next..];
+            let (now, later) = u.split_at_mut(ready.len().min(u.len()));
+            self.next += now.len();
+            wide(
+                #[inline(always)]
+                move || {
+                    for (u, y) in now.iter_mut().zip(ready) {
+                        *u = (tempered(*y) & 0x00ff_ffff) as f32 * (1.0 / 16_777_216.0);
+                    }
+                },
+            );
+            u = later;
+        }
     }
 
     /// Uniform in 0 ≤ u < 1 with 53 bits.
@@ -62,6 +83,15 @@ impl Mt19937 {
         let bits = ((high << 32) | low) & ((1 << 53) - 1);
         bits as f64 * (1.0 / 9_007_199_254_740_992.0)
     }
+}
+
+/// The twister's output of a word of its state.
+#[inline(always)]
+fn tempered(mut y: u32) -> u32 {
+    y ^= y >> 11;
+    y ^= (y << 7) & 0x9d2c_5680;
+    y ^= (y << 15) & 0xefc6_0000;
+    y ^ (y >> 18)
 }
 
 /// Standard normal numbers as torch draws them on a CPU.
@@ -98,26 +128,32 @@ impl NoiseSource for Torch {
             }
             return;
         }
-        for z in z.iter_mut() {
-            *z = self.twister.uniform_f32();
-        }
+        self.twister.uniforms_f32(z);
         let (blocks, rest) = z.as_chunks_mut::<16>();
-        for block in blocks {
-            box_muller(block);
-        }
+        box_muller_all(blocks);
         if !rest.is_empty() {
             // The tail is a whole block again, drawn anew over the last 16 numbers.
             if let Some(tail) = z.last_chunk_mut::<16>() {
-                for z in tail.iter_mut() {
-                    *z = self.twister.uniform_f32();
-                }
-                box_muller(tail);
+                self.twister.uniforms_f32(tail);
+                box_muller_all(std::slice::from_mut(tail));
             }
         }
     }
 }
 
+fn box_muller_all(blocks: &mut [[f32; 16]]) {
+    wide(
+        #[inline(always)]
+        move || {
+            for block in blocks {
+                box_muller(block);
+            }
+        },
+    );
+}
+
 /// Eight pairs of uniform numbers become sixteen normal ones.
+#[inline(always)]
 fn box_muller(block: &mut [f32; 16]) {
     let (first, second) = block.split_at_mut(8);
     for (a, b) in first.iter_mut().zip(second) {
@@ -129,12 +165,14 @@ fn box_muller(block: &mut [f32; 16]) {
 }
 
 /// c0·xⁿ + c1·xⁿ⁻¹ + …, by Horner's rule.
+#[inline(always)]
 fn polynomial<const K: usize>(x: f32, coefficients: [f32; K]) -> f32 {
     coefficients[1..].iter().fold(coefficients[0], |sum, c| sum.mul_add(x, *c))
 }
 
 /// The natural logarithm of a positive number.
 #[allow(clippy::excessive_precision)] // the constants as Cephes prints them
+#[inline(always)]
 fn log(x: f32) -> f32 {
     let bits = x.max(f32::MIN_POSITIVE).to_bits();
     let mut exponent = (bits >> 23) as i32 - 126;
@@ -168,6 +206,7 @@ fn log(x: f32) -> f32 {
 
 /// Sine and cosine of a number of moderate size.
 #[allow(clippy::excessive_precision)] // the constants as Cephes prints them
+#[inline(always)]
 fn sin_cos(x: f32) -> (f32, f32) {
     let octant = ((x * 1.273_239_544_735_16) as i32 + 1) & !1;
     let y = octant as f32;

@@ -1,5 +1,6 @@
 //! How far x̂_0 may go: clipping and dynamic thresholding.
 
+use crate::diffusion::lanes::wide;
 use crate::diffusion::settings::{Settings, SettingsError};
 
 /// How far x̂_0 may go.
@@ -53,11 +54,14 @@ impl Bound {
     pub(crate) fn apply(self, x0: &mut [f32], magnitudes: &mut [f32]) {
         match self {
             Self::None => {}
-            Self::Clip(range) => {
-                for x in x0 {
-                    *x = x.clamp(-range, range);
-                }
-            }
+            Self::Clip(range) => wide(
+                #[inline(always)]
+                move || {
+                    for x in x0 {
+                        *x = x.clamp(-range, range);
+                    }
+                },
+            ),
             Self::Dynamic { quantile, most } => {
                 for (magnitude, x) in magnitudes.iter_mut().zip(x0.iter()) {
                     *magnitude = x.abs();

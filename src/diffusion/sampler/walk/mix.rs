@@ -1,5 +1,7 @@
 //! The one arithmetic of a step: a state replaced by a weighted sum.
 
+use crate::diffusion::lanes::wide;
+
 /// x ← a·x + Σ w·v for up to five further terms, in the order given; all slices have one length.
 pub(crate) fn mix(x: &mut [f32], a: f64, terms: &[(f64, &[f32])]) {
     let w = |i: usize| terms[i].0 as f32;
@@ -20,13 +22,18 @@ pub(crate) fn mix(x: &mut [f32], a: f64, terms: &[(f64, &[f32])]) {
 
 fn sum<const N: usize>(x: &mut [f32], a: f32, weights: [f32; N], values: [&[f32]; N]) {
     let values = values.map(|v| &v[..x.len()]);
-    for (i, x) in x.iter_mut().enumerate() {
-        let mut total = a * *x;
-        for (w, v) in weights.iter().zip(&values) {
-            total += w * v[i];
-        }
-        *x = total;
-    }
+    wide(
+        #[inline(always)]
+        move || {
+            for (i, x) in x.iter_mut().enumerate() {
+                let mut total = a * *x;
+                for (w, v) in weights.iter().zip(&values) {
+                    total += w * v[i];
+                }
+                *x = total;
+            }
+        },
+    );
 }
 
 #[cfg(test)]

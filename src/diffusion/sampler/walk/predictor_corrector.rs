@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::bound::Bound;
 use super::denoiser::{Denoiser, Kept};
 use super::history::{DEPTH, History};
+use crate::diffusion::lanes::wide;
 use crate::diffusion::noise::Noise;
 use crate::diffusion::sampler::family::Sampler;
 use crate::diffusion::sampler::grid::point::Point;
@@ -42,23 +43,62 @@ impl Sum {
     }
 
     fn apply(&self, x: &mut [f32], history: &History, z: &[f32]) {
-        let m: [&[f32]; DEPTH] = std::array::from_fn(|k| history.estimate(k));
+        let m: [&[f32]; DEPTH] = std::array::from_fn(|k| &history.estimate(k)[..x.len()]);
         match self {
-            Self::Weighted { x: a, kept, noise } => {
-                for (i, x) in x.iter_mut().enumerate() {
-                    let gradient: f32 = kept.iter().zip(&m).map(|(w, m)| w * m[i]).sum();
-                    *x = a * *x + gradient + noise * z[i];
-                }
+            &Self::Weighted { x: a, kept, noise } => {
+                let z = &z[..x.len()];
+                wide(
+                    #[inline(always)]
+                    move || {
+                        for (i, x) in x.iter_mut().enumerate() {
+                            let mut gradient = 0.0;
+                            for (w, m) in kept.iter().zip(&m) {
+                                gradient += w * m[i];
+                            }
+                            *x = a * *x + gradient + noise * z[i];
+                        }
+                    },
+                );
             }
             Self::Differences { x: a, at, base, scale, differences } => {
-                for (i, x) in x.iter_mut().enumerate() {
-                    let m_b = m[*at][i];
-                    let known = differences.iter().zip(&m).filter(|(d, _)| d.weight != 0.0);
-                    let slope: f32 = known.map(|(d, m)| d.weight * ((m[i] - m_b) / d.over)).sum();
-                    *x = a * *x + base * m_b + scale * slope;
+                let mut known = differences.iter().zip(m).filter(|(d, _)| d.weight != 0.0);
+                let sum = By { x: *a, base: *base, scale: *scale, m_b: m[*at] };
+                match (known.next(), known.next(), known.next(), known.next()) {
+                    (None, ..) => sum.apply(x, []),
+                    (Some(a), None, ..) => sum.apply(x, [a]),
+                    (Some(a), Some(b), None, _) => sum.apply(x, [a, b]),
+                    (Some(a), Some(b), Some(c), None) => sum.apply(x, [a, b, c]),
+                    (Some(a), Some(b), Some(c), Some(d)) => sum.apply(x, [a, b, c, d]),
                 }
             }
         }
+    }
+}
+
+/// [`Sum::Differences`] with its base at hand.
+struct By<'a> {
+    x: f32,
+    base: f32,
+    scale: f32,
+    m_b: &'a [f32],
+}
+
+impl By<'_> {
+    fn apply<const N: usize>(&self, x: &mut [f32], known: [(&Difference, &[f32]); N]) {
+        let Self { x: a, base, scale, m_b } = *self;
+        let (m_b, known) = (&m_b[..x.len()], known.map(|(d, m)| (*d, &m[..x.len()])));
+        wide(
+            #[inline(always)]
+            move || {
+                for (i, x) in x.iter_mut().enumerate() {
+                    let mut slope = 0.0;
+                    for (d, m) in &known {
+                        slope += d.weight * ((m[i] - m_b[i]) / d.over);
+                    }
+                    *x = a * *x + base * m_b[i] + scale * slope;
+                }
+            },
+        );
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::bound::Bound;
 use super::denoiser::{Denoiser, Kept};
 use super::history::History;
+use crate::diffusion::lanes::wide;
 use crate::diffusion::noise::Noise;
 use crate::diffusion::sampler::family::Sampler;
 use crate::diffusion::sampler::grid::point::Point;
@@ -65,6 +66,7 @@ pub(crate) struct Taylor {
 }
 
 impl Step {
+    #[inline(always)]
     fn derivatives(&self, m0: f32, m1: f32, m2: f32) -> [f32; 3] {
         match self.differences {
             Differences::First => [m0, 0.0, 0.0],
@@ -80,6 +82,39 @@ impl Step {
             }
             Differences::BlockThirdPlain { r0 } => [m2, 1.0 / r0 * (m0 - m2), 0.0],
         }
+    }
+}
+
+impl Step {
+    /// Make the step; each kind of derivatives has a loop of its own.
+    fn apply(&self, x: &mut [f32], estimates: [&[f32]; 3], z: &[f32]) {
+        use Differences::{BlockSecond, BlockThird, BlockThirdPlain, First, Second, Third};
+        match self.differences {
+            First => self.apply_with(First, x, estimates, z),
+            Second { r } => self.apply_with(Second { r }, x, estimates, z),
+            Third { r0, r1 } => self.apply_with(Third { r0, r1 }, x, estimates, z),
+            BlockSecond { r } => self.apply_with(BlockSecond { r }, x, estimates, z),
+            BlockThird { r0, r1 } => self.apply_with(BlockThird { r0, r1 }, x, estimates, z),
+            BlockThirdPlain { r0 } => self.apply_with(BlockThirdPlain { r0 }, x, estimates, z),
+        }
+    }
+
+    #[inline(always)]
+    fn apply_with(&self, differences: Differences, x: &mut [f32], estimates: [&[f32]; 3], z: &[f32]) {
+        let [m0, m1, m2] = estimates.map(|m| &m[..x.len()]);
+        let z = &z[..x.len()];
+        let [w0, w1, w2] = self.d;
+        let s = self.noise.unwrap_or(0.0);
+        let step = Self { differences, ..*self };
+        wide(
+            #[inline(always)]
+            move || {
+                for (i, x) in x.iter_mut().enumerate() {
+                    let [d0, d1, d2] = step.derivatives(m0[i], m1[i], m2[i]);
+                    *x = step.x * *x + w0 * d0 + w1 * d1 + w2 * d2 + s * z[i];
+                }
+            },
+        );
     }
 }
 
@@ -128,13 +163,7 @@ impl Sampler for Taylor {
                     From::BlockStart => start.copy_from_slice(&x),
                     From::Block => x.copy_from_slice(&start),
                 }
-                let [m0, m1, m2]: [&[f32]; 3] = std::array::from_fn(|age| history.estimate(age));
-                let [w0, w1, w2] = step.d;
-                let s = step.noise.unwrap_or(0.0);
-                for (i, x) in x.iter_mut().enumerate() {
-                    let [d0, d1, d2] = step.derivatives(m0[i], m1[i], m2[i]);
-                    *x = step.x * *x + w0 * d0 + w1 * d1 + w2 * d2 + s * z[i];
-                }
+                step.apply(&mut x, std::array::from_fn(|age| history.estimate(age)), &z);
             }
             x
         })

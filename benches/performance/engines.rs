@@ -1,0 +1,117 @@
+//! The engines to measure with, and a bare one beside them.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Instant;
+
+use denoised::model::{EngineKind, EngineOptions, Model, Provider};
+use ort::session::Session;
+use ort::value::TensorRef;
+
+use crate::common::program::onnxruntime;
+
+/// ONNX Runtime on the processor.
+pub fn runtime() -> EngineOptions {
+    EngineOptions {
+        kind: EngineKind::OnnxRuntime,
+        library: Some(onnxruntime()),
+        providers: vec![Provider::Cpu],
+        ..EngineOptions::default()
+    }
+}
+
+/// The embedded engine.
+pub fn embedded() -> EngineOptions {
+    EngineOptions { kind: EngineKind::Embedded, ..EngineOptions::default() }
+}
+
+/// A bundle on an engine.
+pub fn load(bundle: &Path, options: &EngineOptions) -> Model {
+    Model::load(bundle, options).unwrap()
+}
+
+/// A bundle of `benches/networks.py`, where they were made.
+pub fn network(name: &str) -> Option<PathBuf> {
+    let folder = PathBuf::from(std::env::var_os("DENOISED_BENCH_NETWORKS")?).join(name);
+    folder.is_dir().then_some(folder)
+}
+
+/// A graph as ONNX Runtime itself runs it, with nothing of ours around it: in a process of its own, since a
+/// process has but one environment.
+pub struct Bare {
+    child: Child,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Bare {
+    /// With samples of this shape.
+    pub fn open(bundle: &Path, shape: &[usize]) -> Self {
+        let lengths = shape.iter().map(ToString::to_string);
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .arg(BARE)
+            .arg(bundle.join("unet/model.onnx"))
+            .args(lengths)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut answers = BufReader::new(child.stdout.take().unwrap());
+        // It tells that it has loaded.
+        answer(&mut answers);
+        Self { child, answers }
+    }
+
+    /// The most that it was resident with, in MiB.
+    pub fn resident(&self) -> f64 {
+        crate::start::figure(self.child.id(), "VmHWM:")
+    }
+
+    /// Evaluate it so often, one sample at a time.
+    pub fn run(&mut self, times: usize) {
+        writeln!(self.child.stdin.as_mut().unwrap(), "{times}").unwrap();
+        answer(&mut self.answers);
+    }
+}
+
+impl Drop for Bare {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take());
+        self.child.wait().unwrap();
+    }
+}
+
+fn answer(from: &mut BufReader<ChildStdout>) -> f64 {
+    let mut line = String::new();
+    from.read_line(&mut line).unwrap();
+    line.trim().parse().unwrap()
+}
+
+/// The argument that makes this program a bare engine.
+pub const BARE: &str = "--bare";
+
+/// Be a bare engine: for each number on stdin evaluate the graph so often, then answer.
+pub fn be_bare(arguments: &[String]) {
+    let start = Instant::now();
+    let environment = ort::init_from(onnxruntime()).unwrap().build().unwrap();
+    let mut session = Session::builder(&environment).unwrap().commit_from_file(&arguments[0]).unwrap();
+    println!("{}", start.elapsed().as_secs_f64());
+    let shape: Vec<usize> = arguments[1..].iter().map(|length| length.parse().unwrap()).collect();
+    let sample = vec![0.1_f32; shape.iter().product()];
+    let shape = [&[1], &shape[..]].concat();
+    for line in std::io::stdin().lines() {
+        let times: usize = line.unwrap().parse().unwrap();
+        let start = Instant::now();
+        for _ in 0..times {
+            let sample = TensorRef::from_array_view((shape.clone(), &sample[..])).unwrap();
+            let time = TensorRef::from_array_view(([1], &[500.0_f32][..])).unwrap();
+            let class = TensorRef::from_array_view(([1], &[3_i64][..])).unwrap();
+            let found = match session.inputs().len() {
+                2 => session.run(ort::inputs![sample, time]),
+                _ => session.run(ort::inputs![sample, time, class]),
+            };
+            std::hint::black_box(found.unwrap());
+        }
+        println!("{}", start.elapsed().as_secs_f64());
+    }
+}

@@ -1,0 +1,151 @@
+//! Whole jobs beside the bare evaluations that they need, and what riding together costs.
+
+use std::path::Path;
+
+use denoised::job::{Job, JobLimits, ModelCard, Request};
+use denoised::model::{Batch, EngineOptions, Model};
+use denoised::pipeline::{Event, Pipeline};
+use serde_json::{Value, json};
+
+use crate::clock::in_turns;
+use crate::common::program::model;
+use crate::engines::{Bare, embedded, load, network, runtime};
+use crate::table::Row;
+
+const LIMITS: JobLimits = JobLimits { steps: 1000, count: 64, pixels: 1 << 22, memory: None };
+
+/// A request as a job of a pipeline's model.
+pub fn job(pipeline: &Pipeline, request: Value) -> Job {
+    let request: Request = serde_json::from_value(request).unwrap();
+    request.check(&[ModelCard::of(pipeline.model())], LIMITS, || 1).unwrap()
+}
+
+/// Draw until nothing is left to do.
+pub fn drain(pipeline: &mut Pipeline) {
+    while !pipeline.is_idle() {
+        pipeline.turn(&mut |event| assert!(!matches!(event, Event::Failed { .. })));
+    }
+}
+
+/// Fifty steps beside fifty evaluations of a bare session on the same graph.
+fn whole_job(name: &str, most: f64) -> Option<Row> {
+    let bundle = network(name)?;
+    let mut pipeline = Pipeline::new(load(&bundle, &runtime()));
+    let mut bare = Bare::open(&bundle, &[3, 32, 32]);
+    let wish = job(&pipeline, json!({"sampler": "ddim", "steps": 50, "seed": 1}));
+    let mut whole = || {
+        pipeline.accept(wish.clone());
+        drain(&mut pipeline);
+    };
+    let mut evaluations = || bare.run(50);
+    let mut model = load(&bundle, &runtime());
+    let mut batch = Batch { shape: vec![3, 32, 32], ..Batch::default() };
+    batch.push(|x| x.extend([0.1; 3072]), 500.0, 0, &model.bundle.manifest);
+    let mut output = Vec::new();
+    let mut predictor = || (0..50).for_each(|_| model.predictor.evaluate(&batch, &mut output).unwrap());
+    let times = in_turns(11, &mut [&mut whole, &mut evaluations, &mut predictor]);
+    let [job, alone, network] = [times[0], times[1], times[2]].map(|seconds| seconds * 1e3);
+    let remark = format!("{job:.1} ms beside {alone:.1} ms; {network:.1} ms by the predictor, nothing else");
+    let what = format!("a job of 50 steps beside 50 bare runs, {name}");
+    Some(Row::new(what, times[0] / times[1], "×").at_most(most).remark(remark))
+}
+
+/// Eight jobs of one image beside one job of eight.
+fn company(name: &str, options: &EngineOptions) -> Row {
+    let mut one = Pipeline::new(load(&model("digits"), options));
+    let mut eight = Pipeline::new(load(&model("digits"), options));
+    let request = |seed: u64, count: u64| json!({"id": seed.to_string(), "sampler": "ddim", "steps": 20, "seed": seed, "count": count, "class": 1, "guidance": 1});
+    let single: Vec<Job> = (0..8).map(|seed| job(&one, request(seed, 1))).collect();
+    let together = job(&eight, request(0, 8));
+    let mut eight_jobs = || {
+        single.iter().for_each(|single| one.accept(single.clone()));
+        drain(&mut one);
+    };
+    let mut one_job = || {
+        eight.accept(together.clone());
+        drain(&mut eight);
+    };
+    let times = in_turns(9, &mut [&mut eight_jobs, &mut one_job]);
+    Row::new(format!("eight requests of one image beside one of eight, {name}"), times[0] / times[1], "×")
+        .at_most(1.1)
+}
+
+/// Ten steps that arrive beside a thousand, beside the same ten in a batch of two.
+fn latecomer(name: &str, options: &EngineOptions) -> Row {
+    let mut busy = Pipeline::new(load(&model("digits"), options));
+    let mut idle = Pipeline::new(load(&model("digits"), options));
+    let request = |id: &str, steps: u64, count: u64| json!({"id": id, "sampler": "ddim", "steps": steps, "seed": 1, "count": count, "class": 1, "guidance": 1});
+    let (long, short) = (job(&busy, request("long", 1000, 1)), job(&busy, request("short", 10, 1)));
+    let pair = job(&idle, request("pair", 10, 2));
+    busy.accept(long.clone());
+    let mut beside = || {
+        busy.accept(short.clone());
+        let mut finished = false;
+        while !finished {
+            busy.turn(&mut |event| {
+                finished |= matches!(event, Event::Finished { job, .. } if job.id == "short")
+            });
+        }
+    };
+    let mut alone = || {
+        idle.accept(pair.clone());
+        drain(&mut idle);
+    };
+    let times = in_turns(21, &mut [&mut beside, &mut alone]);
+    Row::new(
+        format!("10 steps beside a job of 1,000, beside 10 steps at batch two, {name}"),
+        times[0] / times[1],
+        "×",
+    )
+    .at_most(1.5)
+}
+
+/// What a batch of seven costs where the graph's batch is fixed at eight.
+fn padding(options: &EngineOptions) -> Row {
+    let mut digits = load(&model("digits"), options);
+    let time = |model: &mut Model, samples: usize| {
+        let mut batch = Batch { shape: vec![1, 28, 28], ..Batch::default() };
+        for _ in 0..samples {
+            batch.push(|x| x.extend([0.1; 784]), 500.0, 1, &model.bundle.manifest);
+        }
+        let mut output = Vec::new();
+        in_turns(21, &mut [&mut || model.predictor.evaluate(&batch, &mut output).unwrap()])[0]
+    };
+    let (one, eight) = (time(&mut digits, 1), time(&mut digits, 8));
+    Row::new(
+        "an evaluation padded from one sample to eight, beside one of one, onnxruntime",
+        eight / one,
+        "×",
+    )
+    .remark("only where a graph's batch is fixed; `digits` is free and never padded")
+}
+
+/// The embedded engine beside ONNX Runtime, a sample at a time.
+fn engines(bundle: &Path) -> Row {
+    let (mut own, mut other) = (load(bundle, &embedded()), load(bundle, &runtime()));
+    let manifest = own.bundle.manifest.clone();
+    let mut batch = Batch { shape: vec![1, 28, 28], ..Batch::default() };
+    batch.push(|x| x.extend([0.1; 784]), 500.0, 1, &manifest);
+    let (mut a, mut b) = (Vec::new(), Vec::new());
+    let mut embedded = || (0..20).for_each(|_| own.predictor.evaluate(&batch, &mut a).unwrap());
+    let mut runtime = || (0..20).for_each(|_| other.predictor.evaluate(&batch, &mut b).unwrap());
+    let times = in_turns(15, &mut [&mut embedded, &mut runtime]);
+    let remark = format!("{:.2} ms beside {:.2} ms", times[0] * 50.0, times[1] * 50.0);
+    Row::new("the embedded engine beside ONNX Runtime, `digits`", times[0] / times[1], "×")
+        .at_most(1.5)
+        .remark(remark)
+}
+
+/// The section about jobs.
+pub fn rows() -> Vec<Row> {
+    let digits = model("digits");
+    let mut rows: Vec<Row> =
+        [whole_job("unet7m", 1.01), whole_job("unet300k", 1.03)].into_iter().flatten().collect();
+    rows.push(company("onnxruntime", &runtime()));
+    rows.push(company("embedded", &embedded()));
+    rows.push(latecomer("onnxruntime", &runtime()));
+    rows.push(latecomer("embedded", &embedded()));
+    rows.push(padding(&runtime()));
+    rows.push(engines(&digits));
+    rows
+}

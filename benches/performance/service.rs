@@ -1,0 +1,156 @@
+//! The service: how long a request and its image are on their way, and what a long queue costs.
+
+use std::time::{Duration, Instant};
+
+use denoised::model::{Batch, EvaluationError, Model, Origin, Predictor, Signature, TimeShape};
+use denoised::pipeline::Pipeline;
+use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::Packet;
+use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
+use serde_json::json;
+
+use crate::clock::median;
+use crate::common::exact::Exact;
+use crate::common::golden;
+use crate::common::program::{Broker, Daemon, Subscriber, configuration};
+use crate::jobs::{drain, job};
+use crate::table::Row;
+
+/// A client that has subscribed to the images.
+async fn client(port: u16) -> (AsyncClient, EventLoop) {
+    let mut options = MqttOptions::new("bench", "127.0.0.1", port);
+    let mut network = rumqttc::NetworkOptions::new();
+    network.set_tcp_nodelay(true);
+    options.set_network_options(network);
+    let (client, mut events) = AsyncClient::new(options, 64);
+    client.subscribe("denoised/test/image", QoS::AtLeastOnce).await.unwrap();
+    while !matches!(events.poll().await.unwrap(), Event::Incoming(Packet::SubAck(_))) {}
+    (client, events)
+}
+
+/// Milliseconds from a request's publication to its image, of a network that takes no time.
+async fn round_trips(port: u16, count: usize) -> Vec<f64> {
+    let (client, mut events) = client(port).await;
+    let mut times = Vec::new();
+    for round in 0..count {
+        let request = json!({"id": format!("{round}"), "seed": 1, "steps": 1, "sampler": "ddim"}).to_string();
+        let start = Instant::now();
+        client.publish("denoised/test/request", QoS::AtLeastOnce, false, request).await.unwrap();
+        while !matches!(events.poll().await.unwrap(), Event::Incoming(Packet::Publish(_))) {}
+        times.push(start.elapsed().as_secs_f64() * 1e3);
+        // Until the acknowledgements of both are through.
+        let _ =
+            tokio::time::timeout(Duration::from_millis(5), async { while events.poll().await.is_ok() {} })
+                .await;
+    }
+    times
+}
+
+fn latency() -> Row {
+    // mosquitto, left to itself, holds small packets back for some 40 ms.
+    let broker = Broker::with("set_tcp_nodelay true");
+    let mut subscriber = Subscriber::start(&broker, "denoised/test/#");
+    let gaussian = golden("gaussian");
+    let _daemon =
+        Daemon::start(&configuration(&broker, "test", &[&gaussian], "[engine]\nkind = \"embedded\""));
+    subscriber.phase("ready");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let times = runtime.block_on(round_trips(broker.port, 200));
+    Row::new(
+        "from a request's publication to its image at the subscriber, a network of no time",
+        median(times),
+        "ms",
+    )
+    .at_most(6.0)
+    .remark("3 ms to the first step and 3 ms from the last one; on disk before each acknowledgement")
+}
+
+/// Microseconds an image, of one step each by a network of no time, with so many jobs waiting.
+fn cost_of_an_image(queued: usize) -> f64 {
+    let (model, _) = Exact::model(&[1, 4, 5], 8, TimeShape::Each);
+    let mut pipeline = Pipeline::new(model);
+    let wish = job(&pipeline, json!({"sampler": "ddim", "steps": 10, "seed": 1, "class": 1}));
+    let start = Instant::now();
+    (0..queued).for_each(|_| pipeline.accept(wish.clone()));
+    drain(&mut pipeline);
+    start.elapsed().as_secs_f64() * 1e6 / queued as f64
+}
+
+fn queue() -> Vec<Row> {
+    let cost = |queued: usize, rounds: usize| median((0..rounds).map(|_| cost_of_an_image(queued)).collect());
+    let hundred = cost(100, 21);
+    let thousands = cost(10_000, 3);
+    vec![
+        Row::new("an image's cost with 10,000 requests queued, beside 100", thousands / hundred, "×")
+            .at_most(1.1)
+            .remark(format!("{thousands:.0} µs beside {hundred:.0} µs, the network aside")),
+    ]
+}
+
+/// A network that sleeps, as one on a board of its own would.
+struct Sleeping(Box<dyn Predictor>);
+
+impl Predictor for Sleeping {
+    fn signature(&self) -> &Signature {
+        self.0.signature()
+    }
+
+    fn origin(&self) -> &Origin {
+        self.0.origin()
+    }
+
+    fn evaluate(&mut self, batch: &Batch, output: &mut Vec<f32>) -> Result<(), EvaluationError> {
+        std::thread::sleep(Duration::from_millis(2));
+        self.0.evaluate(batch, output)
+    }
+}
+
+/// Images a second of so many daemons' pipelines that share a queue of jobs.
+fn fleet(daemons: usize) -> f64 {
+    const JOBS: usize = 96;
+    let left = std::sync::atomic::AtomicUsize::new(JOBS);
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..daemons {
+            scope.spawn(|| {
+                let (model, _) = Exact::model(&[1, 4, 5], 1, TimeShape::Each);
+                let Model { predictor, .. } = model;
+                let model = Model {
+                    predictor: Box::new(Sleeping(predictor)),
+                    ..Exact::model(&[1, 4, 5], 1, TimeShape::Each).0
+                };
+                let mut pipeline = Pipeline::new(model);
+                let wish = job(
+                    &pipeline,
+                    json!({"sampler": "ddim", "steps": 10, "seed": 1, "class": 1, "guidance": 1}),
+                );
+                let ordering = std::sync::atomic::Ordering::Relaxed;
+                while left.fetch_update(ordering, ordering, |n| n.checked_sub(1)).is_ok() {
+                    pipeline.accept(wish.clone());
+                    drain(&mut pipeline);
+                }
+            });
+        }
+    });
+    JOBS as f64 / start.elapsed().as_secs_f64()
+}
+
+fn fleets() -> Vec<Row> {
+    let one = fleet(1);
+    let row = |daemons: usize| {
+        let short = 1.0 - fleet(daemons) / one / daemons as f64;
+        Row::new(
+            format!("{daemons} daemons with a network that sleeps: short of {daemons} times one"),
+            short * 100.0,
+            "%",
+        )
+        .at_most(5.0)
+        .remark("simulated by threads")
+    };
+    vec![row(2), row(4)]
+}
+
+/// The section about the service.
+pub fn rows() -> Vec<Row> {
+    [vec![latency()], queue(), fleets()].concat()
+}

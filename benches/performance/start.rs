@@ -1,0 +1,133 @@
+//! From a process's start to a picture on disk, and an idle daemon.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use denoised::model::Batch;
+
+use crate::clock::{in_turns, median};
+use crate::common::program::{Broker, Daemon, Subscriber, configuration, denoised, model, onnxruntime};
+use crate::engines::{Bare, embedded, load, network};
+use crate::table::Row;
+
+const ROUNDS: usize = 7;
+
+/// Ten steps of a bundle by the command, on an engine.
+fn sample(bundle: &Path, engine: &str, folder: &Path) -> Command {
+    let mut command = denoised();
+    command
+        .env("ORT_DYLIB_PATH", onnxruntime())
+        .env("DENOISED_ENGINE__PROVIDERS", "cpu")
+        .args(["sample", "--engine", engine, "--sampler", "ddim", "--steps", "10", "--seed", "1"])
+        .arg(bundle)
+        .arg("--output")
+        .arg(folder.join("x.png"))
+        .stderr(Stdio::null());
+    command
+}
+
+/// The most that a process was resident with, in MiB, and its seconds; the kernel keeps the highest mark, which
+/// is read until the process ends.
+fn watched(mut command: Command) -> (f64, f64) {
+    let start = Instant::now();
+    let mut child = command.spawn().unwrap();
+    let mut most = 0.0_f64;
+    loop {
+        most = most.max(figure(child.id(), "VmHWM:"));
+        if let Some(status) = child.try_wait().unwrap() {
+            assert!(status.success());
+            return (most, start.elapsed().as_secs_f64());
+        }
+        std::thread::sleep(Duration::from_micros(500));
+    }
+}
+
+/// A line of /proc/PID/status, in MiB.
+pub fn figure(process: u32, name: &str) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("0");
+    line.trim().trim_end_matches(" kB").parse::<f64>().unwrap_or(0.0) / 1024.0
+}
+
+/// The seconds that the embedded engine takes by itself for loading and ten evaluations.
+fn embedded_alone(bundle: &Path) -> f64 {
+    let mut output = Vec::new();
+    let mut all = || {
+        let mut model = load(bundle, &embedded());
+        let mut batch = Batch { shape: vec![1, 28, 28], ..Batch::default() };
+        batch.push(|x| x.extend([0.1; 784]), 500.0, 1, &model.bundle.manifest);
+        (0..10).for_each(|_| model.predictor.evaluate(&batch, &mut output).unwrap());
+    };
+    in_turns(ROUNDS, &mut [&mut all])[0]
+}
+
+fn command_rows() -> Vec<Row> {
+    let folder = tempfile::tempdir().unwrap();
+    let row = |name: &str, bundle: &Path, engine: &str, alone: f64| {
+        let times = (0..ROUNDS).map(|_| watched(sample(bundle, engine, folder.path())).1);
+        let whole = median(times.collect());
+        Row::new(
+            format!("start to picture, ten steps, {name}, {engine}, beyond the engine's own time"),
+            whole - alone,
+            "s",
+        )
+        .at_most(0.1)
+        .remark(format!("{whole:.3} s in all, the engine alone {alone:.3} s"))
+    };
+    let digits = model("digits");
+    let mut rows = vec![row("digits", &digits, "embedded", embedded_alone(&digits))];
+    if let Some(tiny) = network("unet300k") {
+        let alone = (0..ROUNDS).map(|_| {
+            let start = Instant::now();
+            let mut bare = Bare::open(&tiny, &[3, 32, 32]);
+            bare.run(10);
+            start.elapsed().as_secs_f64()
+        });
+        rows.push(row("unet300k", &tiny, "onnxruntime", median(alone.collect())));
+        let (own, bare) = (watched(sample(&tiny, "onnxruntime", folder.path())).0, {
+            let mut bare = Bare::open(&tiny, &[3, 32, 32]);
+            bare.run(10);
+            bare.resident()
+        });
+        rows.push(
+            Row::new(
+                "resident beside the engine's and model's own, unet300k, onnxruntime",
+                own - bare,
+                "MiB",
+            )
+            .at_most(40.0)
+            .remark(format!("{own:.0} MiB in all, the bare engine {bare:.0} MiB")),
+        );
+    }
+    rows
+}
+
+/// Seconds of processor time that a process has used; the kernel counts in hundredths.
+fn processor(process: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
+}
+
+fn idle() -> Vec<Row> {
+    let broker = Broker::start();
+    let mut subscriber = Subscriber::start(&broker, "denoised/test/#");
+    let daemon =
+        Daemon::start(&configuration(&broker, "test", &[&model("digits")], "[engine]\nkind = \"embedded\""));
+    subscriber.phase("ready");
+    let process = daemon.running.child.id();
+    let (start, before) = (Instant::now(), processor(process));
+    std::thread::sleep(Duration::from_secs(10));
+    let share = (processor(process) - before) / start.elapsed().as_secs_f64() * 100.0;
+    vec![
+        Row::new("an idle daemon with `digits`, embedded: processor", share, "%").at_most(1.0),
+        Row::new("an idle daemon with `digits`, embedded: resident", figure(process, "VmRSS:"), "MiB")
+            .at_most(30.0),
+    ]
+}
+
+/// The section about starting.
+pub fn rows() -> Vec<Row> {
+    [command_rows(), idle()].concat()
+}

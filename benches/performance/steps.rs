@@ -1,0 +1,103 @@
+//! The samplers alone: a step of each, beside a copy of the bytes that it needs.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use denoised::diffusion::noise::{Generator, NoiseSource};
+use denoised::diffusion::sampler::{self, Beginning, Sampler};
+use denoised::diffusion::trajectory::Turn;
+use denoised::job::{JobLimits, ModelCard, Request};
+use denoised::model::TimeShape;
+use serde_json::json;
+
+use crate::clock::{in_turns, median};
+use crate::common::exact::Exact;
+use crate::table::Row;
+
+const STEPS: usize = 200;
+const ROUNDS: usize = 9;
+
+/// Noise that costs nothing.
+struct Silence;
+
+impl NoiseSource for Silence {
+    fn fill(&mut self, _: &mut [f32]) {}
+}
+
+/// Every sampler's plan that serves a network that is told time steps.
+fn samplers(steps: usize) -> Vec<(&'static str, Arc<dyn Sampler>)> {
+    let (model, _) = Exact::model(&[1, 28, 28], 8, TimeShape::Each);
+    let card = ModelCard::of(&model);
+    let limits = JobLimits { steps: 1000, count: 1, pixels: 1 << 22, memory: None };
+    let plan = |name: &'static str| {
+        let request = json!({"sampler": name, "steps": steps, "seed": 1, "class": 1});
+        let request: Request = serde_json::from_value(request).ok()?;
+        Some((name, request.check(std::slice::from_ref(&card), limits, || 0).ok()?.sampler))
+    };
+    denoised::diffusion::sampler::names().into_iter().filter_map(plan).collect()
+}
+
+/// Seconds for one evaluation's share of a walk over samples of `len` values, the network and the walk's first
+/// tenth aside, in which its buffers grow.
+fn step(sampler: &Arc<dyn Sampler>, len: usize) -> f64 {
+    let noise: Vec<f32> = (0..len).map(|i| (i as f32 * 0.37).sin()).collect();
+    let walk = || {
+        let at = Beginning::at_noise(noise.clone());
+        let mut trajectory = sampler::begin(Arc::clone(sampler), at, Box::new(Silence), len);
+        let first = sampler.evaluations() / 10;
+        let (mut evaluations, mut start) = (0, Instant::now());
+        while trajectory.poll() == Turn::Waiting {
+            if evaluations == first {
+                start = Instant::now();
+            }
+            evaluations += 1;
+            trajectory.answer(|output| output.copy_from_slice(&noise));
+        }
+        start.elapsed().as_secs_f64() / (evaluations - first) as f64
+    };
+    median((0..ROUNDS).map(|_| walk()).collect())
+}
+
+/// Seconds for a copy of `len` values, of which each is read and written once.
+fn copy(len: usize) -> f64 {
+    let (from, mut to) = (vec![1.0_f32; len], vec![0.0_f32; len]);
+    let rounds = (1 << 24) / len;
+    let times = (0..ROUNDS).map(|_| {
+        let mut many = || {
+            (0..rounds)
+                .for_each(|_| std::hint::black_box(&mut to).copy_from_slice(std::hint::black_box(&from)))
+        };
+        in_turns(1, &mut [&mut many])[0] / rounds as f64
+    });
+    median(times.collect())
+}
+
+/// Nanoseconds for a number of each generator.
+fn noise() -> Vec<Row> {
+    let mut z = vec![0.0; 28 * 28];
+    let row = |name: &str| {
+        let mut source = Generator::from_name(name).map(|generator| generator.seeded(1));
+        let mut draw = || (0..1000).for_each(|_| source.iter_mut().for_each(|source| source.fill(&mut z)));
+        let seconds = in_turns(ROUNDS, &mut [&mut draw])[0] / 1000.0 / (28.0 * 28.0);
+        Row::new(format!("a number of noise, {name}"), seconds * 1e9, "ns").at_most(15.0)
+    };
+    Generator::NAMES.map(row).into()
+}
+
+/// The section about steps.
+pub fn rows() -> Vec<Row> {
+    let mut rows = noise();
+    for (name, sampler) in samplers(STEPS) {
+        rows.push(
+            Row::new(format!("a step of {name}, 28×28×1"), step(&sampler, 784) * 1e6, "µs").at_most(3.0),
+        );
+    }
+    for (shape, len) in [("4×64×64", 4 * 64 * 64), ("3×512×512", 3 * 512 * 512)] {
+        let copied = copy(len);
+        for (name, sampler) in samplers(20) {
+            let ratio = step(&sampler, len) / copied;
+            rows.push(Row::new(format!("a step of {name}, {shape}"), ratio, "copies of a sample"));
+        }
+    }
+    rows
+}
