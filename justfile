@@ -45,6 +45,10 @@ package:
 cross:
     cross build --release --target aarch64-unknown-linux-gnu
 
+# Speed against every target, beside the bare engine and diffusers; writes docs/performance.md
+bench:
+    benches/run
+
 # The daemon's memory over ten thousand jobs; prints the figures of docs/reliability.md
 memory:
     cargo build --locked

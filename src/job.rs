@@ -3,6 +3,7 @@
 mod attached;
 mod check;
 mod picture;
+mod plan;
 mod prompt;
 
 pub use attached::{Attached, OnTopic};
@@ -201,6 +202,8 @@ pub struct Job {
     pub id: String,
     /// The model.
     pub model: ModelCard,
+    /// The sampler's name as the request or the bundle has it.
+    sampler_asked: Option<String>,
     /// The sampler's name.
     pub sampler_name: String,
     /// The sampler with its plan.

@@ -1,8 +1,7 @@
 //! The engines to measure with, and a bare one beside them.
 
-use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::Command;
 use std::time::Instant;
 
 use denoised::model::{EngineKind, EngineOptions, Model, Provider};
@@ -10,6 +9,7 @@ use ort::session::Session;
 use ort::value::TensorRef;
 
 use crate::common::program::onnxruntime;
+use crate::peer::Peer;
 
 /// ONNX Runtime on the processor.
 pub fn runtime() -> EngineOptions {
@@ -39,52 +39,26 @@ pub fn network(name: &str) -> Option<PathBuf> {
 
 /// A graph as ONNX Runtime itself runs it, with nothing of ours around it: in a process of its own, since a
 /// process has but one environment.
-pub struct Bare {
-    child: Child,
-    answers: BufReader<ChildStdout>,
-}
+pub struct Bare(Peer);
 
 impl Bare {
     /// With samples of this shape.
     pub fn open(bundle: &Path, shape: &[usize]) -> Self {
-        let lengths = shape.iter().map(ToString::to_string);
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .arg(BARE)
-            .arg(bundle.join("unet/model.onnx"))
-            .args(lengths)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut answers = BufReader::new(child.stdout.take().unwrap());
-        // It tells that it has loaded.
-        answer(&mut answers);
-        Self { child, answers }
-    }
-
-    /// The most that it was resident with, in MiB.
-    pub fn resident(&self) -> f64 {
-        crate::start::figure(self.child.id(), "VmHWM:")
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.arg(BARE).arg(bundle.join("unet/model.onnx"));
+        command.args(shape.iter().map(ToString::to_string));
+        Self(Peer::of(command))
     }
 
     /// Evaluate it so often, one sample at a time.
     pub fn run(&mut self, times: usize) {
-        writeln!(self.child.stdin.as_mut().unwrap(), "{times}").unwrap();
-        answer(&mut self.answers);
+        self.0.seconds(&times.to_string());
     }
-}
 
-impl Drop for Bare {
-    fn drop(&mut self) {
-        drop(self.child.stdin.take());
-        self.child.wait().unwrap();
+    /// The most that it was resident with, in MiB.
+    pub fn resident(&self) -> f64 {
+        crate::start::figure(self.0.process(), "VmHWM:")
     }
-}
-
-fn answer(from: &mut BufReader<ChildStdout>) -> f64 {
-    let mut line = String::new();
-    from.read_line(&mut line).unwrap();
-    line.trim().parse().unwrap()
 }
 
 /// The argument that makes this program a bare engine.

@@ -7,18 +7,48 @@ mod common;
 mod clock;
 mod engines;
 mod jobs;
+mod peer;
 mod service;
 mod start;
 mod steps;
 mod table;
+
+/// What stands above this line of the page is written by hand.
+const LINE: &str = "<!-- All that follows is written by `just bench`. -->\n";
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.first().is_some_and(|first| first == engines::BARE) {
         return engines::be_bare(&arguments[1..]);
     }
-    println!("{}", table::section("The service", &service::rows()));
-    println!("{}", table::section("Jobs", &jobs::rows()));
-    println!("{}", table::section("Starting", &start::rows()));
-    println!("{}", table::section("Steps", &steps::rows()));
+    type Rows = fn() -> Vec<table::Row>;
+    let sections: [(&str, Rows); 4] = [
+        ("Jobs", jobs::rows),
+        ("Starting and resting", start::rows),
+        ("The service", service::rows),
+        ("Steps", steps::rows),
+    ];
+    let mut tables = format!("\nMeasured on {} by `just bench`.\n", machine());
+    for (title, rows) in sections {
+        let section = table::section(title, &rows());
+        println!("{section}");
+        tables.push_str(&section);
+    }
+    let page = common::repository().join("docs/performance.md");
+    let text = std::fs::read_to_string(&page).unwrap();
+    let by_hand = text.split(LINE).next().unwrap();
+    std::fs::write(&page, format!("{by_hand}{LINE}{tables}")).unwrap();
+    println!("written to {}", page.display());
+}
+
+fn machine() -> String {
+    let processor = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name =
+        processor.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("an unknown processor");
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    format!(
+        "{} with {cores} cores, Linux on {}",
+        name.trim_start_matches(['\t', ' ', ':']),
+        std::env::consts::ARCH
+    )
 }

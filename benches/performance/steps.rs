@@ -12,6 +12,7 @@ use serde_json::json;
 
 use crate::clock::{in_turns, median};
 use crate::common::exact::Exact;
+use crate::peer::Peer;
 use crate::table::Row;
 
 const STEPS: usize = 200;
@@ -84,6 +85,38 @@ fn noise() -> Vec<Row> {
     Generator::NAMES.map(row).into()
 }
 
+/// Of how many samples' values a step must read or write each once: the state, twice, the network's answer and
+/// its next input; each older estimate and the newest one, where any is kept; and the noise.
+fn needed(name: &str) -> f64 {
+    let kept = match name {
+        "lms" | "pndm" | "ipndm" | "unipc" | "sa" => 4,
+        "dpmpp_3m" | "dpmpp_3m_sde" => 3,
+        "ddpm" | "ddim" | "ddim_inverse" | "euler" | "euler_a" | "lcm" | "tcd" | "repaint" | "sgld"
+        | "sohl_dickstein" => 0,
+        _ => 2,
+    };
+    let draws = ["_a", "_sde", "ddpm", "lcm", "sa", "repaint", "sgld", "sohl_dickstein"];
+    f64::from(4 + kept + i32::from(draws.iter().any(|end| name.ends_with(end))))
+}
+
+/// diffusers' schedulers beside ours, where a Python has them.
+fn diffusers() -> Vec<Row> {
+    let Some(mut peer) = Peer::start() else { return Vec::new() };
+    let known = ["ddim", "ddpm", "euler_a", "dpmpp_2m", "unipc"];
+    let ours = samplers(STEPS).into_iter().filter(|(name, _)| known.contains(name));
+    ours.map(|(name, sampler)| {
+        let (mut own, mut other) = (Vec::new(), Vec::new());
+        for _ in 0..ROUNDS {
+            own.push(step(&sampler, 784));
+            other.push(peer.seconds(&format!("{name} {STEPS}")) / STEPS as f64);
+        }
+        let (own, other) = (median(own), median(other));
+        Row::new(format!("a step of diffusers' beside ours, {name}, 28×28×1"), other / own, "×")
+            .remark(format!("{:.0} µs beside {:.2} µs", other * 1e6, own * 1e6))
+    })
+    .collect()
+}
+
 /// The section about steps.
 pub fn rows() -> Vec<Row> {
     let mut rows = noise();
@@ -95,9 +128,12 @@ pub fn rows() -> Vec<Row> {
     for (shape, len) in [("4×64×64", 4 * 64 * 64), ("3×512×512", 3 * 512 * 512)] {
         let copied = copy(len);
         for (name, sampler) in samplers(20) {
-            let ratio = step(&sampler, len) / copied;
-            rows.push(Row::new(format!("a step of {name}, {shape}"), ratio, "copies of a sample"));
+            let took = step(&sampler, len);
+            let row =
+                Row::new(format!("a step of {name}, {shape}"), took / copied / (needed(name) / 2.0), "×");
+            rows.push(row.at_most(2.0).remark(format!("{:.0} µs", took * 1e6)));
         }
     }
+    rows.extend(diffusers());
     rows
 }

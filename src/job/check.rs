@@ -3,12 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::picture::{Beginning, Sizes, is_distilled};
+use super::plan::{Plan, default_steps, plan};
 use super::{ErrorCode, Job, JobError, JobLimits, ModelCard, Request, is_id};
 use crate::diffusion::noise::Generator;
-use crate::diffusion::sampler::{self, Options, Part, Patches, Sampler, SamplerError};
+use crate::diffusion::sampler::Options;
 use crate::image::Format;
-use crate::model::Family;
 
 impl Request {
     /// Check every field against the models and limits; `fresh` gives an id or a seed where the
@@ -44,14 +43,16 @@ impl Request {
             eta: self.eta,
             ..Options::of_steps(in_range("steps", self.steps, limits.steps, || default_steps(model))?)
         };
-        let (sampler_name, sampler, options) =
-            self.build_sampler(model, options, &sizes, beginning.as_ref())?;
+        let asked = self.sampler.clone().or_else(|| manifest.default.sampler.clone());
+        let Plan { name: sampler_name, sampler, options } =
+            plan(model, asked.as_deref(), options, &sizes, beginning.as_ref())?;
         // What RePaint keeps, it keeps by itself.
         let beginning = beginning.filter(|_| options.known.is_none()).map(Arc::new);
         let class = self.check_class(model)?;
         let format = self.check_format(model, &sizes.picture)?;
         Ok(Job {
             id,
+            sampler_asked: asked,
             sampler_name,
             sampler,
             options,
@@ -99,51 +100,6 @@ impl Request {
             let message = format!("there is no model {asked:?}; there are: {}", known.join(", "));
             JobError::field(ErrorCode::UnknownModel, "model", message)
         })
-    }
-
-    fn build_sampler(
-        &self,
-        model: &ModelCard,
-        mut options: Options,
-        sizes: &Sizes,
-        beginning: Option<&Beginning>,
-    ) -> Result<(String, Arc<dyn Sampler>, Options), JobError> {
-        let default = model.bundle.manifest.default.sampler.as_deref();
-        let name = self.sampler.as_deref().or(default);
-        let fault = |error: SamplerError| {
-            let (code, field) = match &error {
-                SamplerError::Steps { .. } => (ErrorCode::OutOfRange, "steps"),
-                SamplerError::Eta { .. } => (ErrorCode::OutOfRange, "eta"),
-                SamplerError::Whole { .. } => (ErrorCode::OutOfRange, "image"),
-                _ => (ErrorCode::UnknownSampler, "sampler"),
-            };
-            JobError::field(code, field, error)
-        };
-        let choice = match name {
-            Some(name) => sampler::by_name(name),
-            None => sampler::by_class(&model.bundle.scheduler.class),
-        }
-        .map_err(fault)?;
-        match beginning {
-            Some(beginning) if choice.family_name() == "repaint" => {
-                let needed = || JobError::range("mask", "repaint needs a mask: white is drawn anew");
-                options.known = Some(beginning.unpacked()?.known().ok_or_else(needed)?);
-            }
-            Some(beginning) => options.part = part(model, beginning, options.steps)?,
-            None => {}
-        }
-        options.patches = patches(model, sizes);
-        let scheduler = &model.bundle.scheduler;
-        choice.check_class(&scheduler.class, &mut scheduler.settings()).map_err(fault)?;
-        let sampler = choice.build(&mut model.bundle.scheduler.settings(), &options).map_err(fault)?;
-        if sampler.outputs_per_value() > model.outputs_per_value {
-            let message = format!(
-                "{} needs a network that also predicts variances (variance_type), and {} does not",
-                choice.name, model.bundle.name
-            );
-            return Err(JobError::field(ErrorCode::UnknownSampler, "sampler", message));
-        }
-        Ok((choice.name, sampler, options))
     }
 
     fn check_class(&self, model: &ModelCard) -> Result<Option<i64>, JobError> {
@@ -231,42 +187,6 @@ impl Request {
             }),
         }
     }
-}
-
-fn default_steps(model: &ModelCard) -> usize {
-    // The reference pipelines' own.
-    let family = model.latent.as_ref().map(|(family, _)| *family);
-    let default = match family {
-        _ if is_distilled(model) => 4,
-        Some(Family::StableDiffusion3 | Family::Flux) => 28,
-        _ => 50,
-    };
-    model.bundle.manifest.default.steps.unwrap_or(default)
-}
-
-/// Which part of the way is left from a picture.
-fn part(model: &ModelCard, beginning: &Beginning, steps: usize) -> Result<Part, JobError> {
-    let strength = beginning.strength;
-    if is_distilled(model) {
-        return Ok(Part::Over(strength));
-    }
-    let share = steps as f64 * strength;
-    let left = match model.latent.as_ref().map(|(family, _)| *family) {
-        // What the reference cuts to a whole number differs.
-        Some(Family::StableDiffusion3 | Family::Flux) => steps - (steps as f64 - share) as usize,
-        _ => share as usize,
-    };
-    if left == 0 {
-        let message = format!("strength {strength} leaves none of {steps} steps; take more of either");
-        return Err(JobError::range("strength", message));
-    }
-    Ok(Part::Last(left))
-}
-
-/// What a schedule that follows the picture's size must know of it.
-fn patches(model: &ModelCard, sizes: &Sizes) -> Option<Patches> {
-    let (family, _) = model.latent.as_ref()?;
-    Some(Patches { count: sizes.latent[1] * sizes.latent[2] / 4, even: *family == Family::Flux })
 }
 
 fn in_range(

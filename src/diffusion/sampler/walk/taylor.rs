@@ -66,55 +66,52 @@ pub(crate) struct Taylor {
 }
 
 impl Step {
-    #[inline(always)]
-    fn derivatives(&self, m0: f32, m1: f32, m2: f32) -> [f32; 3] {
+    /// Make the step; each kind of derivatives is a loop of its own.
+    fn apply(&self, x: &mut [f32], m: [&[f32]; 3], z: &[f32]) {
         match self.differences {
-            Differences::First => [m0, 0.0, 0.0],
-            Differences::Second { r } => [m0, 1.0 / r * (m0 - m1), 0.0],
-            Differences::Third { r0, r1 } => {
+            Differences::First => self.sum(x, m, z, |m0, _, _| [m0, 0.0, 0.0]),
+            Differences::Second { r } => self.sum(x, m, z, |m0, m1, _| [m0, 1.0 / r * (m0 - m1), 0.0]),
+            Differences::Third { r0, r1 } => self.sum(x, m, z, |m0, m1, m2| {
                 let (near, far) = (1.0 / r0 * (m0 - m1), 1.0 / r1 * (m1 - m2));
                 [m0, near + r0 / (r0 + r1) * (near - far), 1.0 / (r0 + r1) * (near - far)]
-            }
-            Differences::BlockSecond { r } => [m1, 1.0 / r * (m0 - m1), 0.0],
-            Differences::BlockThird { r0, r1 } => {
+            }),
+            Differences::BlockSecond { r } => self.sum(x, m, z, |m0, m1, _| [m1, 1.0 / r * (m0 - m1), 0.0]),
+            Differences::BlockThird { r0, r1 } => self.sum(x, m, z, |m0, m1, m2| {
                 let (near, far) = (1.0 / r1 * (m1 - m2), 1.0 / r0 * (m0 - m2));
                 [m2, (r0 * near - r1 * far) / (r0 - r1), 2.0 * (far - near) / (r0 - r1)]
+            }),
+            Differences::BlockThirdPlain { r0 } => {
+                self.sum(x, m, z, |m0, _, m2| [m2, 1.0 / r0 * (m0 - m2), 0.0]);
             }
-            Differences::BlockThirdPlain { r0 } => [m2, 1.0 / r0 * (m0 - m2), 0.0],
-        }
-    }
-}
-
-impl Step {
-    /// Make the step; each kind of derivatives has a loop of its own.
-    fn apply(&self, x: &mut [f32], estimates: [&[f32]; 3], z: &[f32]) {
-        use Differences::{BlockSecond, BlockThird, BlockThirdPlain, First, Second, Third};
-        match self.differences {
-            First => self.apply_with(First, x, estimates, z),
-            Second { r } => self.apply_with(Second { r }, x, estimates, z),
-            Third { r0, r1 } => self.apply_with(Third { r0, r1 }, x, estimates, z),
-            BlockSecond { r } => self.apply_with(BlockSecond { r }, x, estimates, z),
-            BlockThird { r0, r1 } => self.apply_with(BlockThird { r0, r1 }, x, estimates, z),
-            BlockThirdPlain { r0 } => self.apply_with(BlockThirdPlain { r0 }, x, estimates, z),
         }
     }
 
-    #[inline(always)]
-    fn apply_with(&self, differences: Differences, x: &mut [f32], estimates: [&[f32]; 3], z: &[f32]) {
+    fn sum(
+        &self,
+        x: &mut [f32],
+        estimates: [&[f32]; 3],
+        z: &[f32],
+        derivatives: impl Fn(f32, f32, f32) -> [f32; 3],
+    ) {
         let [m0, m1, m2] = estimates.map(|m| &m[..x.len()]);
         let z = &z[..x.len()];
-        let [w0, w1, w2] = self.d;
-        let s = self.noise.unwrap_or(0.0);
-        let step = Self { differences, ..*self };
+        let ([w0, w1, w2], w, s) = (self.d, self.x, self.noise.unwrap_or(0.0));
         wide(
             #[inline(always)]
             move || {
                 for (i, x) in x.iter_mut().enumerate() {
-                    let [d0, d1, d2] = step.derivatives(m0[i], m1[i], m2[i]);
-                    *x = step.x * *x + w0 * d0 + w1 * d1 + w2 * d2 + s * z[i];
+                    let [d0, d1, d2] = derivatives(m0[i], m1[i], m2[i]);
+                    *x = w * *x + w0 * d0 + w1 * d1 + w2 * d2 + s * z[i];
                 }
             },
         );
+    }
+
+    /// Whether all its numbers are: what it makes of 1 and of estimates that differ is, then.
+    fn is_finite(&self) -> bool {
+        let mut x = [1.0];
+        self.apply(&mut x, [&[1.0], &[2.0], &[4.0]], &[1.0]);
+        x[0].is_finite()
     }
 }
 
@@ -136,11 +133,7 @@ impl Sampler for Taylor {
     }
 
     fn is_finite(&self) -> bool {
-        let finite = |step: &Step| {
-            let derivatives = step.derivatives(1.0, 2.0, 4.0);
-            step.d.iter().chain(&derivatives).chain(&step.noise).all(|w| w.is_finite())
-        };
-        self.steps.iter().all(|step| step.x.is_finite() && finite(step))
+        self.steps.iter().all(Step::is_finite)
     }
 
     fn outputs_per_value(&self) -> usize {
