@@ -81,7 +81,7 @@ pub struct Request {
     pub format: Option<Format>,
     /// Publish x̂_0 after every so many evaluations.
     pub preview_every: Option<u64>,
-    /// Give up after so many milliseconds.
+    /// Take only as many of the steps as fit into so many milliseconds, and give up after them.
     pub deadline_ms: Option<u64>,
     /// Who rides first when a batch is full; higher goes first.
     pub priority: Option<i32>,

@@ -25,6 +25,7 @@ mod signature;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::board::Board;
 
@@ -199,6 +200,8 @@ pub struct Model {
     pub bundle: Bundle,
     /// The network.
     pub predictor: Box<dyn Predictor>,
+    /// How long its first evaluation took.
+    pub first_evaluation: Duration,
     /// What the network gives for each value of a sample: 1, or 2 with learned variances.
     pub outputs_per_value: usize,
     /// All its graphs.
@@ -230,12 +233,14 @@ impl Model {
         options: &EngineOptions,
         on: &mut dyn FnMut(Stage),
     ) -> Result<Self, ModelError> {
-        let began = std::time::Instant::now();
+        let began = Instant::now();
         on(Stage::Warming);
         let bundle = Bundle::open(directory)?;
         let mut predictor = open_network(&bundle, options, shelf, on)?;
+        let opened = Instant::now();
         let outputs_per_value = outputs_per_value(&bundle, predictor.as_mut())
             .map_err(|error| ModelError::Warmup { graph: bundle.graph.clone(), error })?;
+        let first_evaluation = opened.elapsed();
         let origin = predictor.origin();
         log::info!(
             "model {} runs on {} {} with {}, after {} ms",
@@ -265,6 +270,7 @@ impl Model {
             latent: latent.map(Arc::new),
             bundle,
             predictor,
+            first_evaluation,
             outputs_per_value,
         })
     }

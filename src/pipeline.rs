@@ -6,6 +6,7 @@ mod around;
 pub mod batcher;
 mod event;
 pub mod guidance;
+mod pace;
 mod prepared;
 
 use std::collections::VecDeque;
@@ -20,6 +21,8 @@ use crate::receipt::Receipt;
 use active::Active;
 use around::{Around, Done, Order};
 use batcher::{Arrival, Batcher, Ticket};
+use guidance::places_of;
+use pace::{Load, Pace};
 
 pub use around::Wake;
 pub use event::Event;
@@ -41,6 +44,7 @@ pub struct Pipeline {
     batcher: Batcher,
     around: Around,
     wake: Wake,
+    pace: Pace,
     /// In the order in which they ride: by priority, then by arrival.
     jobs: VecDeque<Active>,
     accepted: u64,
@@ -74,6 +78,7 @@ impl Pipeline {
             batcher: Batcher::default(),
             around: Around::of(&model, &wake),
             wake,
+            pace: Pace::of_first(model.first_evaluation),
             model,
             jobs: VecDeque::new(),
             accepted: 0,
@@ -98,6 +103,11 @@ impl Pipeline {
     /// Whether nothing is left to do.
     pub fn is_idle(&self) -> bool {
         self.jobs.is_empty()
+    }
+
+    /// How many jobs are here.
+    pub fn in_hand(&self) -> usize {
+        self.jobs.len()
     }
 
     /// Whether a turn would do something now; what is encoded or decoded elsewhere is waited for.
@@ -150,6 +160,7 @@ impl Pipeline {
         match self.successor.take_if(|_| !under_way) {
             Some(model) => {
                 self.around = Around::of(&model, &self.wake);
+                self.pace = Pace::of_first(model.first_evaluation);
                 // What was prepared for the model before holds for this one; what was only ordered is lost.
                 self.jobs.iter_mut().for_each(|active| active.ordered = active.prepared.is_some());
                 self.model = model;
@@ -189,8 +200,10 @@ impl Pipeline {
         self.hear(on);
         self.board();
         let mut arrivals = std::mem::take(&mut self.batcher.arrivals);
+        let start = Instant::now();
         let evaluated =
             self.batcher.turn(self.model.predictor.as_mut(), &self.model.bundle.manifest, &mut arrivals);
+        self.pace.turned(self.batcher.places(), start.elapsed());
         for (ticket, arrival) in arrivals.drain(..) {
             self.tell(ticket, arrival, on);
         }
@@ -237,7 +250,8 @@ impl Pipeline {
                     }
                 }
                 Done::Prepared(number, Err(error)) => self.fail(number, &error, on),
-                Done::Decoded { ticket, picture: Ok(picture), latents } => {
+                Done::Decoded { ticket, picture: Ok(picture), latents, took } => {
+                    self.pace.decoded(took);
                     self.finish(ticket, picture, Some(latents), on);
                 }
                 Done::Decoded { ticket, picture: Err(error), .. } => self.fail(ticket.job, &error, on),
@@ -254,6 +268,16 @@ impl Pipeline {
         let first = self.jobs.iter_mut().take(JOBS_ON_THE_WAY);
         for active in first.filter(|active| !waits || active.boarded > 0) {
             let Some(prepared) = active.prepared.clone() else { continue };
+            if let Some(deadline) = active.deadline().filter(|_| active.boarded == 0) {
+                let load = Load {
+                    images: active.job.count,
+                    places: places_of(&active.job),
+                    others: self.batcher.company_of(active.job.priority),
+                    batch: if active.job.exact { places_of(&active.job) } else { signature.largest_batch },
+                };
+                let left = deadline.saturating_duration_since(Instant::now());
+                active.fit(self.pace.evaluations_within(left, load));
+            }
             while active.boarded < active.job.count
                 && (self.batcher.riding() < room || active.boarded == active.finished)
             {
@@ -281,7 +305,7 @@ impl Pipeline {
             let error = JobError::new(
                 ErrorCode::Deadline,
                 format!(
-                    "the deadline of {} ms passed after {} of {} evaluations; ask for fewer steps",
+                    "the deadline of {} ms passed after {} of {} evaluations; give it more time",
                     late.job.deadline.unwrap_or_default().as_millis(),
                     late.step(),
                     late.job.sampler.evaluations()

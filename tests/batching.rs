@@ -4,8 +4,9 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use common::exact::Exact;
+use common::exact::{Exact, Sleeping};
 use common::{largest_difference, program};
 use denoised::job::{ErrorCode, Job, JobLimits, ModelCard, Request};
 use denoised::model::{EngineKind, EngineOptions, Model, TimeShape};
@@ -39,12 +40,15 @@ struct Seen {
     finished: Vec<String>,
     failed: Vec<(String, ErrorCode, String)>,
     previews: usize,
+    /// Of the last image.
+    steps: usize,
 }
 
 impl Seen {
     fn note(&mut self, event: Event<'_>) {
         match event {
             Event::Image { job, receipt, sample, .. } => {
+                self.steps = receipt.steps;
                 assert!(self.images.insert((job.id.clone(), receipt.index), sample).is_none());
             }
             Event::Finished { job, .. } => self.finished.push(job.id.clone()),
@@ -223,6 +227,44 @@ fn previews_come_as_often_as_asked() {
     let mut seen = Seen::default();
     seen.drain(&mut pipeline);
     assert_eq!(seen.previews, 2 * 3);
+}
+
+#[test]
+fn a_job_takes_as_many_steps_as_fit_into_its_time_and_is_the_job_of_those_steps() {
+    let nap = Duration::from_millis(10);
+    let mut pipeline = Pipeline::new(Sleeping::model(&[1, 4, 5], 8, nap));
+    let card = ModelCard::of(pipeline.model());
+    let request = |steps: usize, deadline: Option<u64>| json!({"id": "a", "sampler": "heun", "steps": steps, "seed": 1, "class": 3, "guidance": 2.0, "deadline_ms": deadline});
+    let mut seen = Seen::default();
+    pipeline.accept(job(&card, request(1000, Some(1500))));
+    seen.drain(&mut pipeline);
+    assert_eq!(seen.failed, []);
+    // Heun evaluates twice a step, but for the last one.
+    assert!(seen.steps > 10 && seen.steps <= 75, "{} steps of 20 ms in 1.5 s", seen.steps);
+
+    let mut same = Seen::default();
+    pipeline.accept(job(&card, request(seen.steps, None)));
+    same.drain(&mut pipeline);
+    assert_eq!(same.images, seen.images);
+    // What fits anyway is left as it is.
+    let mut few = Seen::default();
+    pipeline.accept(job(&card, request(2, Some(60_000))));
+    few.drain(&mut pipeline);
+    assert_eq!(few.steps, 2);
+}
+
+#[test]
+fn who_has_a_deadline_rides_before_who_has_none() {
+    let (model, _) = Exact::model(&[1, 4, 5], 1, TimeShape::Each);
+    let mut pipeline = Pipeline::new(model);
+    let card = ModelCard::of(pipeline.model());
+    let request = |id: &str, deadline: Option<u64>| json!({"id": id, "sampler": "ddim", "steps": 10, "seed": 1, "class": 1, "guidance": 1, "deadline_ms": deadline});
+    let mut seen = Seen::default();
+    pipeline.accept(job(&card, request("patient", None)));
+    pipeline.turn(&mut |event| seen.note(event));
+    pipeline.accept(job(&card, request("hurried", Some(60_000))));
+    seen.drain(&mut pipeline);
+    assert_eq!(seen.finished, ["hurried", "patient"]);
 }
 
 #[test]

@@ -62,6 +62,25 @@ impl Active {
         self.deadline().is_some_and(|deadline| now > deadline)
     }
 
+    /// Take no more steps than so many evaluations of each image allow, but one at least.
+    pub(super) fn fit(&mut self, evaluations: usize) {
+        let (asked, needed) = (self.job.options.steps, self.job.sampler.evaluations());
+        if needed <= evaluations {
+            return;
+        }
+        // Some samplers take more than one evaluation a step, and some have no plan of so few steps.
+        let most = (asked * evaluations / needed).max(1);
+        let shorter = (1..=most).rev().find_map(|steps| {
+            let job = self.job.in_steps(steps).ok()?;
+            (job.sampler.evaluations() <= evaluations || steps == 1).then_some(job)
+        });
+        if let Some(job) = shorter {
+            let (steps, deadline) = (job.options.steps, job.deadline.unwrap_or_default());
+            log::info!("job {}: {steps} of {asked} steps fit into {} ms", job.id, deadline.as_millis());
+            self.job = job;
+        }
+    }
+
     /// Evaluations done, averaged over the images.
     pub(super) fn step(&self) -> usize {
         self.evaluated / self.job.count

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc as blocking;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
@@ -35,7 +36,7 @@ pub(super) enum Done {
     /// The job with this number can begin.
     Prepared(u64, Result<Prepared, JobError>),
     /// An image's picture, where its sample was a latent.
-    Decoded { ticket: Ticket, picture: Result<Vec<f32>, JobError>, latents: Vec<f32> },
+    Decoded { ticket: Ticket, picture: Result<Vec<f32>, JobError>, latents: Vec<f32>, took: Duration },
 }
 
 /// The networks, and who works with them.
@@ -58,12 +59,13 @@ impl Networks {
                 Done::Prepared(number, Prepared::of(&job, self.latent.as_deref(), &self.signature))
             }
             Order::Decode { ticket, latents, shape } => {
+                let start = Instant::now();
                 let picture = match &self.latent {
                     Some(latent) => latent.decode(&latents, &shape).map(|picture| picture.data),
                     None => Ok(latents.clone()),
                 };
                 let picture = picture.map_err(|error| of_latents(&error));
-                Done::Decoded { ticket, picture, latents }
+                Done::Decoded { ticket, picture, latents, took: start.elapsed() }
             }
         }
     }

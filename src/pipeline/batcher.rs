@@ -56,6 +56,8 @@ pub struct Rider {
     shape: Vec<usize>,
     priority: i32,
     exact: bool,
+    /// Whether its job has a deadline.
+    hurries: bool,
     preview_every: Option<usize>,
     evaluations: usize,
     /// The batcher's turn in which it was last evaluated.
@@ -72,6 +74,7 @@ impl Rider {
             shape: job.sizes.sample.clone(),
             priority: job.priority,
             exact: job.exact,
+            hurries: job.deadline.is_some(),
             preview_every: job.preview_every,
             evaluations: 0,
             last_turn: 0,
@@ -87,6 +90,8 @@ pub struct Batcher {
     /// The riders' places in the next evaluation, as indices.
     chosen: Vec<usize>,
     batch: Batch,
+    /// How many places they take.
+    evaluated: usize,
     /// One evaluation's output, and those of all of a turn.
     part: Vec<f32>,
     outputs: Vec<f32>,
@@ -100,6 +105,19 @@ impl Batcher {
         self.riders.len()
     }
 
+    /// How many places the images take that a job of this priority with a deadline shares with, or stands
+    /// back behind.
+    pub fn company_of(&self, priority: i32) -> usize {
+        let others = self.riders.iter();
+        let others = others.filter(|other| (other.priority, other.hurries) >= (priority, true));
+        others.map(|other| other.guide.places()).sum()
+    }
+
+    /// How many places the last evaluation had.
+    pub fn places(&self) -> usize {
+        self.evaluated
+    }
+
     /// Take an image on.
     pub fn board(&mut self, rider: Rider) {
         self.riders.push(rider);
@@ -111,7 +129,7 @@ impl Batcher {
     }
 
     /// One evaluation: of the riders that have waited longest among those of the highest
-    /// priority, as many as the network takes.
+    /// priority, those with a deadline first, as many as the network takes.
     pub fn turn(
         &mut self,
         predictor: &mut dyn Predictor,
@@ -121,6 +139,7 @@ impl Batcher {
         self.turn += 1;
         self.start_new(arrivals);
         self.choose(predictor.signature());
+        self.evaluated = self.chosen.iter().map(|&i| self.riders[i].guide.places()).sum();
         if self.chosen.is_empty() {
             return Ok(());
         }
@@ -156,7 +175,8 @@ impl Batcher {
         self.chosen.extend(0..riders.len());
         self.chosen.sort_unstable_by_key(|&i| {
             let rider = &riders[i];
-            (std::cmp::Reverse(rider.priority), rider.last_turn, rider.ticket.job, rider.ticket.index)
+            let rank = std::cmp::Reverse((rider.priority, rider.hurries));
+            (rank, rider.last_turn, rider.ticket.job, rider.ticket.index)
         });
         let Some(&first) = self.chosen.first() else {
             return;
@@ -215,8 +235,7 @@ impl Batcher {
     }
 
     fn hand_out(&mut self, arrivals: &mut Vec<(Ticket, Arrival)>) {
-        let places: usize = self.chosen.iter().map(|&i| self.riders[i].guide.places()).sum();
-        let output_len = self.outputs.len() / places;
+        let output_len = self.outputs.len() / self.evaluated;
         let mut rest = &self.outputs[..];
         for &i in &self.chosen {
             let rider = &mut self.riders[i];

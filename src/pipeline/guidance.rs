@@ -20,15 +20,20 @@ pub struct Guide {
     beside: Vec<f32>,
 }
 
+/// How many places of a batch one evaluation of a job's image takes.
+pub fn places_of(job: &Job) -> usize {
+    let guided = match &job.wish {
+        Some(wish) => wish.guided,
+        None => job.guidance != 1.0 && job.model.bundle.manifest.classes.null.is_some(),
+    };
+    if guided { 2 } else { 1 }
+}
+
 impl Guide {
     /// What a job says.
     pub fn of(job: &Job, manifest: &Manifest, tensors: Arc<Conditions>, beside: Vec<f32>) -> Self {
         let null = manifest.classes.null;
-        let weight = job.guidance as f32;
-        let away = match &job.wish {
-            Some(wish) => wish.guided.then_some((0, weight)),
-            None => null.filter(|_| job.guidance != 1.0).map(|null| (null, weight)),
-        };
+        let away = (places_of(job) == 2).then_some((null.unwrap_or(0), job.guidance as f32));
         Self {
             class: job.class.or(null).unwrap_or(0),
             away,

@@ -1,6 +1,7 @@
 //! A network that is right: the closed-form prediction where x_0 ~ N(mean, deviation² I).
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use denoised::diffusion::prediction::PredictionType;
 use denoised::diffusion::schedule::{NoiseSchedule, ScheduleDefaults};
@@ -119,6 +120,7 @@ impl Exact {
         let model = Model {
             bundle,
             predictor: Box::new(exact),
+            first_evaluation: Duration::from_millis(1),
             outputs_per_value: 1,
             parts: Vec::new(),
             latent: None,
@@ -157,5 +159,35 @@ impl Predictor for Exact {
             output[0] = f32::NAN;
         }
         Ok(())
+    }
+}
+
+/// A network that takes its time.
+pub struct Sleeping {
+    network: Box<dyn Predictor>,
+    nap: Duration,
+}
+
+impl Sleeping {
+    /// The exact network, each evaluation of which takes so long.
+    pub fn model(shape: &[usize], largest_batch: usize, nap: Duration) -> Model {
+        let (mut model, _) = Exact::model(shape, largest_batch, TimeShape::Each);
+        model.first_evaluation = nap;
+        Model { predictor: Box::new(Self { network: model.predictor, nap }), ..model }
+    }
+}
+
+impl Predictor for Sleeping {
+    fn signature(&self) -> &Signature {
+        self.network.signature()
+    }
+
+    fn origin(&self) -> &Origin {
+        self.network.origin()
+    }
+
+    fn evaluate(&mut self, batch: &Batch, output: &mut Vec<f32>) -> Result<(), EvaluationError> {
+        std::thread::sleep(self.nap);
+        self.network.evaluate(batch, output)
     }
 }
