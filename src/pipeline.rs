@@ -8,8 +8,8 @@ mod event;
 pub mod guidance;
 mod pace;
 mod prepared;
+mod queue;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -23,6 +23,7 @@ use around::{Around, Done, Order};
 use batcher::{Arrival, Batcher, Ticket};
 use guidance::places_of;
 use pace::{Load, Pace};
+use queue::Queue;
 
 pub use around::Wake;
 pub use event::Event;
@@ -30,10 +31,6 @@ pub use event::Event;
 /// How many images of one model are on their way at once, in batches: more than one, so that a
 /// short job is not stuck behind a long one.
 const BATCHES_ON_THE_WAY: usize = 4;
-
-/// How many jobs are on their way at once, the first ones: each with one image at least, whatever the others
-/// want. All others wait and cost nothing.
-const JOBS_ON_THE_WAY: usize = 64;
 
 /// Noise given from outside instead of a seed's, for one image.
 pub type GivenNoise = Box<dyn FnMut(usize) -> (Option<Vec<f32>>, Option<Noise>)>;
@@ -45,11 +42,7 @@ pub struct Pipeline {
     around: Around,
     wake: Wake,
     pace: Pace,
-    /// In the order in which they ride: by priority, then by arrival.
-    jobs: VecDeque<Active>,
-    accepted: u64,
-    /// When the first of their deadlines passes.
-    earliest: Option<Instant>,
+    jobs: Queue,
     /// Whether jobs that were not begun must wait.
     held: bool,
     /// The same model on another provider, for when no job is under way.
@@ -80,9 +73,7 @@ impl Pipeline {
             wake,
             pace: Pace::of_first(model.first_evaluation),
             model,
-            jobs: VecDeque::new(),
-            accepted: 0,
-            earliest: None,
+            jobs: Queue::default(),
             held: false,
             successor: None,
             given_noise: None,
@@ -102,7 +93,7 @@ impl Pipeline {
 
     /// Whether nothing is left to do.
     pub fn is_idle(&self) -> bool {
-        self.jobs.is_empty()
+        self.jobs.len() == 0
     }
 
     /// How many jobs are here.
@@ -112,35 +103,22 @@ impl Pipeline {
 
     /// Whether a turn would do something now; what is encoded or decoded elsewhere is waited for.
     pub fn has_work(&self) -> bool {
-        let begins = self.room_to_prepare() > 0 && self.first().any(|active| self.can_begin(active));
-        let boards = || {
-            let mut ready = self.first().filter(|active| active.prepared.is_some());
-            ready.any(|active| active.boarded < active.job.count && self.lets_ride(active))
+        let (room, waits) = (self.room_to_prepare() > 0, self.waits());
+        let goes_on = |active: &Active| match active.prepared {
+            Some(_) => active.boarded < active.job.count && (!waits || active.boarded > 0),
+            None => !active.ordered && !waits && room,
         };
-        self.batcher.riding() > 0 || self.around.has_news() || begins || boards()
-    }
-
-    /// The jobs that may be on their way.
-    fn first(&self) -> impl Iterator<Item = &Active> {
-        self.jobs.iter().take(JOBS_ON_THE_WAY)
+        self.batcher.riding() > 0 || self.around.has_news() || self.jobs.first().any(goes_on)
     }
 
     /// Whether jobs are here that must wait until they are let go on.
     pub fn is_held(&self) -> bool {
-        self.waits() && self.jobs.iter().any(|active| active.boarded == 0)
+        self.waits() && self.jobs.is_waiting()
     }
 
     /// Whether jobs that were not begun must wait.
     fn waits(&self) -> bool {
         self.held || self.successor.is_some()
-    }
-
-    fn can_begin(&self, active: &Active) -> bool {
-        !active.ordered && !self.waits()
-    }
-
-    fn lets_ride(&self, active: &Active) -> bool {
-        !self.waits() || active.boarded > 0
     }
 
     /// Begin no job from now on, and go on only with those that were begun; or begin them again.
@@ -156,13 +134,13 @@ impl Pipeline {
     /// Let a successor take over, if there is one and no job is under way; tells whether it did. A
     /// job is drawn by one provider from its beginning to its end.
     pub fn change_over(&mut self) -> bool {
-        let under_way = self.jobs.iter().any(|active| active.boarded > 0);
+        let under_way = self.jobs.is_under_way();
         match self.successor.take_if(|_| !under_way) {
             Some(model) => {
                 self.around = Around::of(&model, &self.wake);
                 self.pace = Pace::of_first(model.first_evaluation);
                 // What was prepared for the model before holds for this one; what was only ordered is lost.
-                self.jobs.iter_mut().for_each(|active| active.ordered = active.prepared.is_some());
+                self.jobs.all_mut().for_each(|active| active.ordered = active.prepared.is_some());
                 self.model = model;
                 true
             }
@@ -172,20 +150,16 @@ impl Pipeline {
 
     /// Take a job on; its first evaluation is the next one that has room.
     pub fn accept(&mut self, job: Job) {
-        self.accepted += 1;
-        let place = self.jobs.partition_point(|other| other.job.priority >= job.priority);
-        let active = Active::new(self.accepted, job);
-        self.earliest = self.earliest.into_iter().chain(active.deadline()).min();
-        self.jobs.insert(place, active);
+        self.jobs.accept(job);
     }
 
     /// Drop a job; tells whether it was here.
     pub fn cancel(&mut self, id: &str, on: &mut dyn FnMut(Event<'_>)) -> bool {
-        let Some(job) = self.jobs.iter().find(|active| active.job.id == id) else {
+        let Some(number) = self.jobs.number_of(id) else {
             return false;
         };
         let error = JobError::new(ErrorCode::Cancelled, "the job was cancelled");
-        self.fail(job.number, &error, on);
+        self.fail(number, &error, on);
         true
     }
 
@@ -219,10 +193,8 @@ impl Pipeline {
 
     /// Have words and pictures of the jobs encoded that can begin now.
     fn prepare(&mut self) {
-        let first = 0..self.jobs.len().min(JOBS_ON_THE_WAY);
-        let jobs: Vec<_> = first.filter(|&place| self.can_begin(&self.jobs[place])).collect();
-        for place in jobs.into_iter().take(self.room_to_prepare()) {
-            let active = &mut self.jobs[place];
+        let (room, waits) = (self.room_to_prepare(), self.waits());
+        for active in self.jobs.first_mut().filter(|active| !active.ordered && !waits).take(room) {
             active.ordered = true;
             self.around.order(Order::Prepare(active.number, Box::new(active.job.clone())));
         }
@@ -235,7 +207,7 @@ impl Pipeline {
             return usize::MAX;
         }
         let batch = self.model.predictor.signature().largest_batch;
-        let ahead = self.first().filter(|active| active.ordered && active.boarded == 0).count();
+        let ahead = self.jobs.first().filter(|active| active.ordered && active.boarded == 0).count();
         batch.saturating_sub(self.batcher.riding()).max(1).saturating_sub(ahead)
     }
 
@@ -244,8 +216,7 @@ impl Pipeline {
         while let Some(done) = self.around.news() {
             match done {
                 Done::Prepared(number, Ok(prepared)) => {
-                    let active = self.jobs.iter_mut().find(|active| active.number == number);
-                    if let Some(active) = active {
+                    if let Some(active) = self.jobs.get_mut(number) {
                         active.prepared = Some(Arc::new(prepared));
                     }
                 }
@@ -265,8 +236,7 @@ impl Pipeline {
         let signature = self.model.predictor.signature();
         let room = signature.largest_batch * BATCHES_ON_THE_WAY;
         let waits = self.waits();
-        let first = self.jobs.iter_mut().take(JOBS_ON_THE_WAY);
-        for active in first.filter(|active| !waits || active.boarded > 0) {
+        for active in self.jobs.first_mut().filter(|active| !waits || active.boarded > 0) {
             let Some(prepared) = active.prepared.clone() else { continue };
             if let Some(deadline) = active.deadline().filter(|_| active.boarded == 0) {
                 let load = Load {
@@ -297,31 +267,16 @@ impl Pipeline {
     }
 
     fn drop_late(&mut self, on: &mut dyn FnMut(Event<'_>)) {
-        let now = Instant::now();
-        if self.earliest.is_none_or(|earliest| now <= earliest) {
-            return;
+        let late: Vec<_> =
+            self.jobs.late(Instant::now()).into_iter().map(|late| (late.number, late.too_late())).collect();
+        for (number, error) in late {
+            self.fail(number, &error, on);
         }
-        while let Some(late) = self.jobs.iter().find(|active| active.is_late(now)) {
-            let error = JobError::new(
-                ErrorCode::Deadline,
-                format!(
-                    "the deadline of {} ms passed after {} of {} evaluations; give it more time",
-                    late.job.deadline.unwrap_or_default().as_millis(),
-                    late.step(),
-                    late.job.sampler.evaluations()
-                ),
-            );
-            self.fail(late.number, &error, on);
-        }
-        self.earliest = self.jobs.iter().filter_map(Active::deadline).min();
     }
 
     fn tell(&mut self, ticket: Ticket, arrival: Arrival, on: &mut dyn FnMut(Event<'_>)) {
         // A job of which one image failed is no longer here when its other images arrive.
-        let Some(place) = self.jobs.iter().position(|a| a.number == ticket.job) else {
-            return;
-        };
-        let active = &mut self.jobs[place];
+        let Some(active) = self.jobs.get_mut(ticket.job) else { return };
         match arrival {
             Arrival::Evaluated => {
                 active.evaluated += 1;
@@ -374,10 +329,7 @@ impl Pipeline {
         latents: Option<Vec<f32>>,
         on: &mut dyn FnMut(Event<'_>),
     ) {
-        let Some(place) = self.jobs.iter().position(|a| a.number == ticket.job) else {
-            return;
-        };
-        let active = &mut self.jobs[place];
+        let Some(active) = self.jobs.get_mut(ticket.job) else { return };
         active.finished += 1;
         let mut receipt = Receipt::of(&active.job, ticket.index, self.model.predictor.origin());
         receipt.cut =
@@ -385,16 +337,13 @@ impl Pipeline {
         on(Event::Image { job: &active.job, receipt: Box::new(receipt), sample, latents });
         if active.finished == active.job.count {
             on(Event::Finished { job: &active.job, elapsed_ms: active.elapsed_ms() });
-            self.jobs.remove(place);
+            self.jobs.remove(ticket.job);
         }
     }
 
     fn fail(&mut self, number: u64, error: &JobError, on: &mut dyn FnMut(Event<'_>)) {
         self.batcher.leave(number);
-        let Some(place) = self.jobs.iter().position(|a| a.number == number) else {
-            return;
-        };
-        if let Some(active) = self.jobs.remove(place) {
+        if let Some(active) = self.jobs.remove(number) {
             on(Event::Failed { job: &active.job, error: error.clone() });
         }
     }

@@ -9,7 +9,7 @@ use super::guidance::Guide;
 use super::prepared::Prepared;
 use crate::diffusion::noise::Noise;
 use crate::diffusion::sampler;
-use crate::job::Job;
+use crate::job::{ErrorCode, Job, JobError};
 use crate::model::Manifest;
 
 /// Progress is told at most so often, its end aside.
@@ -60,6 +60,17 @@ impl Active {
 
     pub(super) fn is_late(&self, now: Instant) -> bool {
         self.deadline().is_some_and(|deadline| now > deadline)
+    }
+
+    /// What it is told whose time is over.
+    pub(super) fn too_late(&self) -> JobError {
+        let (deadline, of) =
+            (self.job.deadline.unwrap_or_default().as_millis(), self.job.sampler.evaluations());
+        let message = format!(
+            "the deadline of {deadline} ms passed after {} of {of} evaluations; give it more time",
+            self.step()
+        );
+        JobError::new(ErrorCode::Deadline, message)
     }
 
     /// Take no more steps than so many evaluations of each image allow, but one at least.
