@@ -49,6 +49,10 @@ cross:
 bench:
     benches/run
 
+# The instructions of steps, noise and requests against their bounds
+instructions:
+    tests/instructions
+
 # The daemon's memory over ten thousand jobs; prints the figures of docs/reliability.md
 memory:
     cargo build --locked

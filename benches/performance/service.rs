@@ -80,7 +80,12 @@ fn queue() -> Vec<Row> {
     let cost = |queued: usize, rounds: usize| median((0..rounds).map(|_| cost_of_an_image(queued)).collect());
     let hundred = cost(100, 21);
     let thousands = cost(10_000, 3);
+    let resident = || crate::start::figure(std::process::id(), "VmRSS:");
+    let (before, _, after) = (resident(), cost(100, 100), resident());
     vec![
+        Row::new("resident after 10,000 more jobs, beside before", after / before, "×")
+            .at_most(1.05)
+            .remark(format!("{after:.1} MiB beside {before:.1} MiB; over MQTT: docs/reliability.md")),
         Row::new("an image's cost with 10,000 requests queued, beside 100", thousands / hundred, "×")
             .at_most(1.1)
             .remark(format!("{thousands:.0} µs beside {hundred:.0} µs, the network aside")),

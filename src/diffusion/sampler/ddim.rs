@@ -145,7 +145,7 @@ impl Sampler for Ddim {
                 // Eq. 12: predicted x_0, direction pointing to x_t, random noise.
                 let terms =
                     [(step.x0, &denoiser.x0[..]), (step.epsilon, &denoiser.epsilon), (step.sigma, &z)];
-                mix(&mut x, 0.0, &terms);
+                mix(&mut x, 0.0, if self.noisy { &terms } else { &terms[..2] });
             }
             x
         })

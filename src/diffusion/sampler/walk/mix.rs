@@ -21,10 +21,10 @@ pub(crate) fn mix(x: &mut [f32], a: f64, terms: &[(f64, &[f32])]) {
 }
 
 fn sum<const N: usize>(x: &mut [f32], a: f32, weights: [f32; N], values: [&[f32]; N]) {
-    let values = values.map(|v| &v[..x.len()]);
     wide(
         #[inline(always)]
         move || {
+            let values = values.map(|v| &v[..x.len()]);
             for (i, x) in x.iter_mut().enumerate() {
                 let mut total = a * *x;
                 for (w, v) in weights.iter().zip(&values) {

@@ -43,13 +43,13 @@ impl Sum {
     }
 
     fn apply(&self, x: &mut [f32], history: &History, z: &[f32]) {
-        let m: [&[f32]; DEPTH] = std::array::from_fn(|k| &history.estimate(k)[..x.len()]);
+        let m: [&[f32]; DEPTH] = std::array::from_fn(|k| history.estimate(k));
         match self {
             &Self::Weighted { x: a, kept, noise } => {
-                let z = &z[..x.len()];
                 wide(
                     #[inline(always)]
                     move || {
+                        let (m, z) = (m.map(|m| &m[..x.len()]), &z[..x.len()]);
                         for (i, x) in x.iter_mut().enumerate() {
                             let mut gradient = 0.0;
                             for (w, m) in kept.iter().zip(&m) {
@@ -86,14 +86,18 @@ struct By<'a> {
 impl By<'_> {
     fn apply<const N: usize>(&self, x: &mut [f32], known: [(&Difference, &[f32]); N]) {
         let Self { x: a, base, scale, m_b } = *self;
-        let (m_b, known) = (&m_b[..x.len()], known.map(|(d, m)| (*d, &m[..x.len()])));
+        // Apart from one another: the compiler keeps arrays of numbers in registers, and none of pairs.
+        let (weights, overs) = (known.map(|(d, _)| d.weight), known.map(|(d, _)| d.over));
+        let values = known.map(|(_, m)| m);
         wide(
             #[inline(always)]
             move || {
+                let m_b = &m_b[..x.len()];
+                let values = values.map(|m| &m[..x.len()]);
                 for (i, x) in x.iter_mut().enumerate() {
                     let mut slope = 0.0;
-                    for (d, m) in &known {
-                        slope += d.weight * ((m[i] - m_b[i]) / d.over);
+                    for ((w, over), m) in weights.iter().zip(&overs).zip(&values) {
+                        slope += w * ((m[i] - m_b[i]) / over);
                     }
                     *x = a * *x + base * m_b[i] + scale * slope;
                 }

@@ -89,16 +89,15 @@ impl Step {
     fn sum(
         &self,
         x: &mut [f32],
-        estimates: [&[f32]; 3],
+        [m0, m1, m2]: [&[f32]; 3],
         z: &[f32],
         derivatives: impl Fn(f32, f32, f32) -> [f32; 3],
     ) {
-        let [m0, m1, m2] = estimates.map(|m| &m[..x.len()]);
-        let z = &z[..x.len()];
         let ([w0, w1, w2], w, s) = (self.d, self.x, self.noise.unwrap_or(0.0));
         wide(
             #[inline(always)]
             move || {
+                let [m0, m1, m2, z] = [m0, m1, m2, z].map(|values| &values[..x.len()]);
                 for (i, x) in x.iter_mut().enumerate() {
                     let [d0, d1, d2] = derivatives(m0[i], m1[i], m2[i]);
                     *x = w * *x + w0 * d0 + w1 * d1 + w2 * d2 + s * z[i];
