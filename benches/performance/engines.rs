@@ -9,7 +9,7 @@ use ort::session::Session;
 use ort::value::TensorRef;
 
 use crate::common::program::onnxruntime;
-use crate::peer::Peer;
+use crate::peer::{Peer, figure};
 
 /// ONNX Runtime on the processor.
 pub fn runtime() -> EngineOptions {
@@ -57,7 +57,7 @@ impl Bare {
 
     /// The most that it was resident with, in MiB.
     pub fn resident(&self) -> f64 {
-        crate::start::figure(self.0.process(), "VmHWM:")
+        figure(self.0.process(), "VmHWM:")
     }
 }
 

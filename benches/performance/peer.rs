@@ -50,3 +50,10 @@ impl Drop for Peer {
         self.child.wait().unwrap();
     }
 }
+
+/// A line of /proc/PID/status, in MiB.
+pub fn figure(process: u32, name: &str) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("0");
+    line.trim().trim_end_matches(" kB").parse::<f64>().unwrap_or(0.0) / 1024.0
+}

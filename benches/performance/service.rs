@@ -80,7 +80,7 @@ fn queue() -> Vec<Row> {
     let cost = |queued: usize, rounds: usize| median((0..rounds).map(|_| cost_of_an_image(queued)).collect());
     let hundred = cost(100, 21);
     let thousands = cost(10_000, 3);
-    let resident = || crate::start::figure(std::process::id(), "VmRSS:");
+    let resident = || crate::peer::figure(std::process::id(), "VmRSS:");
     let (before, _, after) = (resident(), cost(100, 100), resident());
     vec![
         Row::new("resident after 10,000 more jobs, beside before", after / before, "×")

@@ -9,6 +9,7 @@ use denoised::model::Batch;
 use crate::clock::{in_turns, median};
 use crate::common::program::{Broker, Daemon, Subscriber, configuration, denoised, model, onnxruntime};
 use crate::engines::{Bare, embedded, load, network};
+use crate::peer::figure;
 use crate::table::Row;
 
 const ROUNDS: usize = 7;
@@ -41,13 +42,6 @@ fn watched(mut command: Command) -> (f64, f64) {
         }
         std::thread::sleep(Duration::from_micros(500));
     }
-}
-
-/// A line of /proc/PID/status, in MiB.
-pub fn figure(process: u32, name: &str) -> f64 {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("0");
-    line.trim().trim_end_matches(" kB").parse::<f64>().unwrap_or(0.0) / 1024.0
 }
 
 /// The seconds that the embedded engine takes by itself for loading and ten evaluations.

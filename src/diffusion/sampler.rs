@@ -14,11 +14,9 @@ use std::sync::Arc;
 
 use super::noise::Noise;
 use super::schedule::Level;
-use super::trajectory::{Keep, Trajectory};
+use super::trajectory::{Keep, Known, Trajectory};
 
-pub use family::{
-    Build, Family, Implied, Known, Options, Part, Patches, Preset, Sampler, SamplerError, Time,
-};
+pub use family::{Build, Family, Implied, Options, Part, Patches, Preset, Sampler, SamplerError, Time};
 pub use name::{Choice, by_class, by_name, names, suffixes};
 
 /// Declares each family's file and lists what it holds.

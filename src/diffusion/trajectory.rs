@@ -12,11 +12,19 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use super::sampler::Known;
 use super::schedule::Level;
 
 /// A sampler's future: the finished sample.
 pub type Walk = Pin<Box<dyn Future<Output = Vec<f32>>>>;
+
+/// A sample of which a part is kept (Lugmayr et al. 2022).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Known {
+    /// The sample, in the network's range.
+    pub sample: Vec<f32>,
+    /// 1 where it is kept, 0 where it is drawn anew.
+    pub mask: Vec<f32>,
+}
 
 /// A sample of which a part is kept while the rest is drawn: at every level that the walk reaches,
 /// that part is replaced by the forward process of what is known, with always the same noise

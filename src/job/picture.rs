@@ -5,7 +5,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 
 use super::{JobError, JobLimits, ModelCard, Request};
-use crate::diffusion::sampler::Known;
+use crate::diffusion::trajectory::Known;
 use crate::image::{self, Pixels};
 use crate::model::{Family, Role, SampleKind, Tensor};
 

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crate::diffusion::noise::Noise;
-use crate::diffusion::sampler::{self, Known};
+use crate::diffusion::sampler;
+use crate::diffusion::trajectory::Known;
 use crate::job::{Beginning, ErrorCode, Job, JobError, Seen, Sizes};
 use crate::model::{Conditions, Family, Latent, LatentError, Posterior, Signature, Tensor, VaeConfig};
 

@@ -6,7 +6,7 @@ use crate::diffusion::noise::Noise;
 use crate::diffusion::prediction::PredictionType;
 use crate::diffusion::schedule::Level;
 use crate::diffusion::settings::{Settings, SettingsError};
-use crate::diffusion::trajectory::{Net, Walk};
+use crate::diffusion::trajectory::{Known, Net, Walk};
 
 /// Reads settings into a sampler with its plan.
 pub type Build = fn(&mut Settings, &Options) -> Result<Arc<dyn Sampler>, SamplerError>;
@@ -113,15 +113,6 @@ pub enum Part {
     Last(usize),
     /// All steps, laid over this share of the way at the end, as latent consistency models do it.
     Over(f64),
-}
-
-/// A sample of which a part is kept (Lugmayr et al. 2022).
-#[derive(Debug, Clone, PartialEq)]
-pub struct Known {
-    /// The sample, in the network's range.
-    pub sample: Vec<f32>,
-    /// 1 where it is kept, 0 where it is drawn anew.
-    pub mask: Vec<f32>,
 }
 
 /// An update rule with its plan of time steps and coefficients.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::family::{Family, Known, Options, Sampler, SamplerError};
+use super::family::{Family, Options, Sampler, SamplerError};
 use super::grid::point::Point;
 use super::walk::bound::Bound;
 use super::walk::denoiser::Denoiser;
@@ -13,7 +13,7 @@ use crate::diffusion::prediction::PredictionType;
 use crate::diffusion::process::Posterior;
 use crate::diffusion::schedule::{Level, NoiseSchedule, ScheduleDefaults};
 use crate::diffusion::settings::{Settings, SettingsError};
-use crate::diffusion::trajectory::{Net, Walk};
+use crate::diffusion::trajectory::{Known, Net, Walk};
 
 pub(super) const FAMILY: Family = Family::new("repaint", "RePaintScheduler", build);
 
