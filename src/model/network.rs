@@ -42,10 +42,6 @@ impl Purpose for NetworkPurpose<'_> {
     fn shapes(&self, graph: &Graph, options: &TensorRt) -> Result<Option<Shapes>, SignatureError> {
         Ok(Some(Shapes::of(&self.signature(graph)?, options)))
     }
-
-    fn is_evaluated_often(&self) -> bool {
-        true
-    }
 }
 
 /// So many samples of nothing, with conditions of the right shapes.

@@ -28,9 +28,6 @@ pub(super) trait Purpose {
 
     /// The shapes of its inputs, for an engine that is built for them.
     fn shapes(&self, graph: &Graph, options: &TensorRt) -> Result<Option<Shapes>, SignatureError>;
-
-    /// Whether it is evaluated again and again, so that its working memory is worth keeping in between.
-    fn is_evaluated_often(&self) -> bool;
 }
 
 /// Why a graph can't be used.

@@ -188,10 +188,6 @@ impl Purpose for Once {
     fn shapes(&self, _: &Graph, _: &TensorRt) -> Result<Option<Shapes>, SignatureError> {
         Ok(None)
     }
-
-    fn is_evaluated_often(&self) -> bool {
-        false
-    }
 }
 
 /// The height and width at which an autoencoder is tried.

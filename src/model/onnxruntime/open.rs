@@ -108,11 +108,6 @@ fn attempt(
     if let Some(dispatch) = provider.dispatch(&options.provider, directory, shapes.as_ref()) {
         builder = builder.with_execution_providers([dispatch]).map_err(|error| error.to_string())?;
     }
-    if provider == Provider::Cpu && !source.purpose.is_evaluated_often() {
-        // An arena would keep the working memory of the largest picture until the graph is closed.
-        let without = ort::ep::CPU::default().with_arena_allocator(false).build();
-        builder = builder.with_execution_providers([without]).map_err(|error| error.to_string())?;
-    }
     // From here on the provider's libraries are there.
     let still = if provider.builds_engines() && cache.as_ref().is_none_or(|cache| !cache.is_built) {
         enough_memory(options)?;
