@@ -55,7 +55,7 @@ fn a_job_begins_at_a_picture_that_the_broker_keeps() {
     let given = subscriber.on("denoised/test/image").payload;
     request(&broker, &job("kept", json!({"topic": "camera/front"})));
     assert_eq!(subscriber.on("denoised/test/image").payload, given);
-    // Image and mask of one topic are fetched once.
+    // One topic may serve for image and mask.
     let mut both = job("both", json!({"topic": "camera/front"}));
     both["mask"] = json!({"topic": "camera/front"});
     request(&broker, &both);

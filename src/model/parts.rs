@@ -15,7 +15,7 @@ use super::session::Session;
 /// What a part is called and what it takes while it is open.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartSize {
-    /// The model's name and the part's folder.
+    /// The model's name, and after a slash the part's folder where it is not the network.
     pub name: String,
     /// Twice its file and once the weights beside it, in bytes.
     pub bytes: u64,
@@ -123,7 +123,7 @@ impl Shelf {
     /// What stands here of a model, by its name.
     pub(super) fn sizes(&self, model: &str) -> Vec<PartSize> {
         let own =
-            |name: &str| name == model || name.strip_prefix(model).is_some_and(|rest| rest.starts_with('-'));
+            |name: &str| name == model || name.strip_prefix(model).is_some_and(|rest| rest.starts_with('/'));
         let places = self.places();
         let places = places.places.iter().flatten().filter(|place| own(&place.name));
         places.map(|place| PartSize { name: place.name.clone(), bytes: place.bytes }).collect()
@@ -295,7 +295,7 @@ mod tests {
                 opened.send(which).unwrap();
                 Ok(Box::new(Empty(Graph::default())) as Box<dyn Session>)
             };
-            shelf.put(["net", "net-vae"][which].to_owned(), &graph, None, Box::new(open))
+            shelf.put(["net", "net/vae"][which].to_owned(), &graph, None, Box::new(open))
         };
         let parts = [part(0), part(1)];
         (shelf, parts, openings)
@@ -331,6 +331,18 @@ mod tests {
             waiting.join().unwrap();
         });
         assert_eq!(openings.try_iter().collect::<Vec<_>>(), [0, 1, 0]);
+    }
+
+    #[test]
+    fn a_model_whose_name_begins_like_another_s_is_not_part_of_it() {
+        let (shelf, _parts, _openings) = two(Some(20));
+        let graph = std::path::Path::new("nowhere.onnx");
+        let _other = shelf.put("net-2".to_owned(), graph, None, Box::new(|| unreachable!()));
+        let names = |model| shelf.sizes(model).into_iter().map(|part| part.name).collect::<Vec<_>>();
+        assert_eq!(
+            (names("net"), names("net-2")),
+            (vec!["net".into(), "net/vae".into()], vec!["net-2".into()])
+        );
     }
 
     #[test]

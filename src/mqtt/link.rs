@@ -168,7 +168,7 @@ impl State {
                 self.pause = SHORTEST_PAUSE;
                 self.met = true;
                 connection.subscribe(&self.topics);
-                self.fetches.connected().iter().for_each(|topic| connection.look_at(topic));
+                self.fetches.connected().iter().for_each(|topic| self.look_at(topic, connection));
                 let limit = largest_packet.map_or(self.own_limit, |n| n.min(self.own_limit));
                 self.delivery.connected(limit);
                 self.tidings.push_back(Report::Connected);
@@ -241,6 +241,12 @@ impl State {
         }));
     }
 
+    fn look_at(&mut self, topic: &str, connection: &Connection) {
+        if connection.look_at(topic) {
+            self.fetches.asked(topic);
+        }
+    }
+
     fn answer(&mut self, ask: Option<Ask>, connection: Option<&Connection>) {
         match ask {
             Some(Ask::Send { message, number }) => self.delivery.take(message, number),
@@ -255,8 +261,8 @@ impl State {
                 self.tidings.push_back(Report::Retained { topic, found });
             }
             Some(Ask::Fetch(topic)) => {
-                if self.fetches.want(&topic, connection.is_some()) {
-                    connection.into_iter().for_each(|connection| connection.look_at(&topic));
+                if let (true, Some(connection)) = (self.fetches.want(&topic), connection) {
+                    self.look_at(&topic, connection);
                 }
             }
             Some(Ask::Forget(topic)) if self.fetches.wants(&topic) => {

@@ -123,7 +123,8 @@ impl Desk {
         self.in_hand.is_empty()
     }
 
-    /// What a message that came in leads to, with what was found on the topics that it names; `room` tells whether the spool has some.
+    /// What a message that came in leads to, with what was found on the topics that it names; `room` tells
+    /// whether the spool has some.
     pub(super) fn receive(&mut self, incoming: &Incoming, found: &Found, room: bool) -> Outcome {
         match incoming.input {
             Input::Request => self.request(incoming, found, room),

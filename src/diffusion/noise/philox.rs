@@ -122,7 +122,21 @@ fn sin_turns(v: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::philox4x32_10;
+    use super::{box_muller, philox4x32_10};
+
+    /// What is written out here is as exact as a library's own logarithm and sine.
+    #[test]
+    fn normal_numbers_are_those_of_exact_functions() {
+        const UNIT: f64 = 1.0 / 4_294_967_296.0;
+        let edges = [0, 1, 1 << 29, (1 << 30) - 1, 1 << 30, 1 << 31, 3 << 30, u32::MAX - 1, u32::MAX];
+        let words = || edges.into_iter().chain((0..200).map(|i: u32| i.wrapping_mul(2_654_435_761)));
+        for (a, b) in words().flat_map(|a| words().map(move |b| (a, b))) {
+            let (u, v) = (f64::from(a) * UNIT + UNIT / 2.0, f64::from(b) * UNIT + UNIT / 2.0);
+            let exact = (-2.0 * libm::log(u)).sqrt() * libm::sin(v * std::f64::consts::TAU);
+            let found = f64::from(box_muller(a, b));
+            assert!((found - exact).abs() <= 1e-7 * exact.abs() + 1e-12, "{a} {b}: {found}, not {exact}");
+        }
+    }
 
     /// The known answers of Random123's `kat_vectors`.
     #[test]

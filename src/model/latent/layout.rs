@@ -210,7 +210,7 @@ pub(in crate::model) fn open(
     }
     let part = |folder: &str, graph: &Path| {
         let (graph, options, called) = (graph.to_owned(), options.clone(), format!("{name}-{folder}"));
-        let (place, label) = (graph.clone(), called.clone());
+        let (place, label) = (graph.clone(), format!("{name}/{folder}"));
         let open = move || {
             let digest = sha256(&graph)?;
             let source = Source { name: called.clone(), graph: &graph, sha256: &digest, purpose: &Once };

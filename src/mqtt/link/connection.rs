@@ -117,11 +117,11 @@ impl Connection {
         }
     }
 
-    /// Subscribe to one more topic, whose retained message the broker sends then.
-    pub(super) fn look_at(&self, topic: &str) {
-        if let Err(error) = self.client.try_subscribe(topic, QoS::AtMostOnce) {
-            log::error!("subscribing to {topic} failed: {error}");
-        }
+    /// Subscribe to one more topic, whose retained message the broker sends then; tells whether the
+    /// subscription is on its way.
+    pub(super) fn look_at(&self, topic: &str) -> bool {
+        let asked = self.client.try_subscribe(topic, QoS::AtMostOnce);
+        asked.inspect_err(|error| log::error!("subscribing to {topic} failed: {error}")).is_ok()
     }
 
     pub(super) fn leave(&self, topic: &str) {

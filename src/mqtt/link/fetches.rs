@@ -14,20 +14,22 @@ impl Fetches {
     /// A connection is there, on which the daemon's own topics are subscribed to first; tells what is to be
     /// subscribed to after them.
     pub(super) fn connected(&mut self) -> Vec<String> {
-        self.unanswered = [None].into_iter().chain(self.wanted.iter().cloned().map(Some)).collect();
+        self.unanswered = [None].into();
         self.wanted.clone()
     }
 
-    /// Fetch this; tells whether it is to be subscribed to.
-    pub(super) fn want(&mut self, topic: &str, connected: bool) -> bool {
+    /// Fetch this; tells whether that is new.
+    pub(super) fn want(&mut self, topic: &str) -> bool {
         let is_new = !self.wants(topic);
         if is_new {
             self.wanted.push(topic.to_owned());
         }
-        if is_new && connected {
-            self.unanswered.push_back(Some(topic.to_owned()));
-        }
-        is_new && connected
+        is_new
+    }
+
+    /// A subscription to this is on its way.
+    pub(super) fn asked(&mut self, topic: &str) {
+        self.unanswered.push_back(Some(topic.to_owned()));
     }
 
     /// Whether this is being fetched.
