@@ -4,10 +4,12 @@
 #[path = "../tests/common/mod.rs"]
 mod common;
 
+use std::rc::Rc;
+
 use common::exact::Exact;
 use denoised::diffusion::noise::Generator;
 use denoised::diffusion::sampler::{self, Beginning};
-use denoised::diffusion::trajectory::Turn;
+use denoised::diffusion::trajectory::{Output, Turn};
 use denoised::job::{JobLimits, ModelCard, Request, parse};
 use denoised::model::TimeShape;
 use serde_json::json;
@@ -41,13 +43,14 @@ fn walk(card: &ModelCard, name: &str, times: usize) {
     let request = json!({"sampler": name, "steps": STEPS, "seed": 1, "class": 1});
     let request: Request = serde_json::from_value(request).unwrap();
     let sampler = request.check(std::slice::from_ref(card), LIMITS, || 1).unwrap().sampler;
-    let noise = vec![0.5; 784];
+    let (noise, mut input) = (Rc::new(vec![0.5; 784]), Vec::new());
     for _ in 0..times {
-        let at = Beginning::at_noise(noise.clone());
-        let mut trajectory =
-            sampler::begin(std::sync::Arc::clone(&sampler), at, Generator::Torch.seeded(1), noise.len());
+        let at = Beginning::at_noise(noise.to_vec());
+        let mut trajectory = sampler::begin(std::sync::Arc::clone(&sampler), at, Generator::Torch.seeded(1));
         while trajectory.poll() == Turn::Waiting {
-            trajectory.answer(|output| output.copy_from_slice(&noise));
+            input.clear();
+            trajectory.append_input(&mut input);
+            trajectory.answer(Output::of(Rc::clone(&noise), 0..noise.len()));
         }
     }
 }

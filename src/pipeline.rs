@@ -259,7 +259,6 @@ impl Pipeline {
                     &prepared,
                     index,
                     &self.model.bundle.manifest,
-                    self.model.outputs_per_value,
                     (initial, steps),
                 ));
             }

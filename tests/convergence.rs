@@ -51,7 +51,7 @@ fn walk(
 ) -> (f64, Vec<f32>) {
     let len = initial.len() * sampler.outputs_per_value();
     let mut walk =
-        sampler::begin(sampler.clone(), Beginning::at_noise(initial), Generator::Torch.seeded(seed), len);
+        sampler::begin(sampler.clone(), Beginning::at_noise(initial), Generator::Torch.seeded(seed));
     let mut first = None;
     loop {
         match walk.poll() {
@@ -59,8 +59,11 @@ fn walk(
             Turn::Waiting => {
                 let t = walk.time();
                 first.get_or_insert(t);
-                let input = walk.input(<[f32]>::to_vec);
-                walk.answer(|output| network(&input, t, output));
+                let mut input = Vec::new();
+                walk.append_input(&mut input);
+                let mut output = vec![0.0; len];
+                network(&input, t, &mut output);
+                walk.answer(output.into());
             }
         }
     }

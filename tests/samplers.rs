@@ -125,20 +125,19 @@ fn run(built: &std::sync::Arc<dyn Sampler>, case: &Json, initial: &[f32], draws:
     let net = network_of(scheduler["_class_name"].as_str().unwrap(), scheduler);
     let (noise, missing) = Recorded::new(draws);
     let output_len = initial.len() * built.outputs_per_value();
-    let mut trajectory = sampler::begin(
-        built.clone(),
-        Beginning::at_noise(initial.to_vec()),
-        Box::new(noise) as Noise,
-        output_len,
-    );
+    let mut trajectory =
+        sampler::begin(built.clone(), Beginning::at_noise(initial.to_vec()), Box::new(noise) as Noise);
     let (mut inputs, mut times) = (Vec::new(), Vec::new());
     loop {
         match trajectory.poll() {
             Turn::Done(sample) => return Run { inputs, times, sample, missing: missing.get() },
             Turn::Waiting => {
                 let t = trajectory.time();
-                let input = trajectory.input(<[f32]>::to_vec);
-                trajectory.answer(|output| net(&input, t, output));
+                let mut input = Vec::new();
+                trajectory.append_input(&mut input);
+                let mut output = vec![0.0; output_len];
+                net(&input, t, &mut output);
+                trajectory.answer(output.into());
                 inputs.push(input);
                 times.push(t);
             }

@@ -28,11 +28,19 @@ fn main() {
         ("The service", service::rows),
         ("Steps", steps::rows),
     ];
+    // Cargo adds options of its own.
+    let asked: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
     let mut tables = format!("\nMeasured on {} by `just bench`.\n", machine());
     for (title, rows) in sections {
+        if !asked.is_empty() && !asked.iter().any(|asked| title.eq_ignore_ascii_case(asked)) {
+            continue;
+        }
         let section = table::section(title, &rows());
         println!("{section}");
         tables.push_str(&section);
+    }
+    if !asked.is_empty() {
+        return println!("only a part was measured, so that docs/performance.md stays as it is");
     }
     let page = common::repository().join("docs/performance.md");
     let text = std::fs::read_to_string(&page).unwrap();

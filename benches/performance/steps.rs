@@ -1,11 +1,12 @@
 //! The samplers alone: a step of each, beside a copy of the bytes that it needs.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
 use denoised::diffusion::noise::{Generator, NoiseSource};
 use denoised::diffusion::sampler::{self, Beginning, Sampler};
-use denoised::diffusion::trajectory::Turn;
+use denoised::diffusion::trajectory::{Output, Turn};
 use denoised::job::{JobLimits, ModelCard, Request};
 use denoised::model::TimeShape;
 use serde_json::json;
@@ -38,13 +39,14 @@ fn samplers(steps: usize) -> Vec<(&'static str, Arc<dyn Sampler>)> {
     denoised::diffusion::sampler::names().into_iter().filter_map(plan).collect()
 }
 
-/// Seconds for one evaluation's share of a walk over samples of `len` values, the network and the walk's first
-/// tenth aside, in which its buffers grow.
+/// Seconds for one evaluation's share of a walk over samples of `len` values, with its input written to a batch
+/// and its answer read from one, the network and the walk's first tenth aside, in which its buffers grow.
 fn step(sampler: &Arc<dyn Sampler>, len: usize) -> f64 {
-    let noise: Vec<f32> = (0..len).map(|i| (i as f32 * 0.37).sin()).collect();
-    let walk = || {
-        let at = Beginning::at_noise(noise.clone());
-        let mut trajectory = sampler::begin(Arc::clone(sampler), at, Box::new(Silence), len);
+    let answers = Rc::new((0..len).map(|i| (i as f32 * 0.37).sin()).collect::<Vec<f32>>());
+    let mut batch = Vec::with_capacity(len);
+    let mut walk = || {
+        let at = Beginning::at_noise(answers.to_vec());
+        let mut trajectory = sampler::begin(Arc::clone(sampler), at, Box::new(Silence));
         let first = sampler.evaluations() / 10;
         let (mut evaluations, mut start) = (0, Instant::now());
         while trajectory.poll() == Turn::Waiting {
@@ -52,7 +54,10 @@ fn step(sampler: &Arc<dyn Sampler>, len: usize) -> f64 {
                 start = Instant::now();
             }
             evaluations += 1;
-            trajectory.answer(|output| output.copy_from_slice(&noise));
+            batch.clear();
+            trajectory.append_input(&mut batch);
+            std::hint::black_box(&mut batch);
+            trajectory.answer(Output::of(Rc::clone(&answers), 0..len));
         }
         start.elapsed().as_secs_f64() / (evaluations - first) as f64
     };
@@ -85,9 +90,10 @@ fn noise() -> Vec<Row> {
     Generator::NAMES.map(row).into()
 }
 
-/// Of how many samples' values a step must read or write each once: the state, twice, the network's answer and
-/// its next input; each older estimate and the newest one, where any is kept; and the noise.
-fn needed(name: &str) -> f64 {
+/// How many samples' values a step must read or write once each: the state, twice, the network's answer and its
+/// next input; each older estimate and the newest one, where any is kept; the noise; and for each of RePaint's
+/// steps back up to noise, of which there are many to an evaluation, the state, twice, and noise.
+fn needed(name: &str, sampler: &dyn Sampler) -> f64 {
     let kept = match name {
         "lms" | "pndm" | "ipndm" | "unipc" | "sa" => 4,
         "dpmpp_3m" | "dpmpp_3m_sde" => 3,
@@ -96,7 +102,9 @@ fn needed(name: &str) -> f64 {
         _ => 2,
     };
     let draws = ["_a", "_sde", "ddpm", "lcm", "sa", "repaint", "sgld", "sohl_dickstein"];
+    let back = if name == "repaint" { sampler.draws() - sampler.evaluations() } else { 0 };
     f64::from(4 + kept + i32::from(draws.iter().any(|end| name.ends_with(end))))
+        + 3.0 * back as f64 / sampler.evaluations() as f64
 }
 
 /// diffusers' schedulers beside ours, where a Python has them.
@@ -126,12 +134,16 @@ pub fn rows() -> Vec<Row> {
         );
     }
     for (shape, len) in [("4×64×64", 4 * 64 * 64), ("3×512×512", 3 * 512 * 512)] {
-        let copied = copy(len);
         for (name, sampler) in samplers(20) {
+            // A copy reads and writes, so that it moves two of its values for each.
+            let same_bytes = copy((len as f64 * needed(name, &*sampler) / 2.0) as usize);
             let took = step(&sampler, len);
-            let row =
-                Row::new(format!("a step of {name}, {shape}"), took / copied / (needed(name) / 2.0), "×");
-            rows.push(row.at_most(2.0).remark(format!("{:.0} µs", took * 1e6)));
+            let row = Row::new(format!("a step of {name}, {shape}"), took / same_bytes, "×");
+            rows.push(row.at_most(2.0).remark(format!(
+                "{:.1} µs beside {:.1} µs",
+                took * 1e6,
+                same_bytes * 1e6
+            )));
         }
     }
     rows.extend(diffusers());

@@ -215,16 +215,16 @@ impl Figure {
         let mut noise = Generator::Torch.seeded(self.seed);
         let mut initial = vec![0.0; len];
         noise.fill(&mut initial);
-        let mut walk =
-            sampler::begin(sampler, Beginning::at_noise(initial), noise, len * self.model.outputs_per_value);
+        let mut walk = sampler::begin(sampler, Beginning::at_noise(initial), noise);
         loop {
             match walk.poll() {
                 Turn::Done(sample) => return Ok(sample),
                 Turn::Waiting => {
-                    let (t, x) = (walk.time(), walk.input(<[f32]>::to_vec));
+                    let (t, mut x) = (walk.time(), Vec::new());
+                    walk.append_input(&mut x);
                     see(t, &x);
                     let output = self.evaluate(&x, t)?;
-                    walk.answer(|answer| answer.copy_from_slice(&output));
+                    walk.answer(output.into());
                 }
             }
         }

@@ -3,7 +3,7 @@
 //! With x_t = α·x_0 + σ·ε every kind is a linear function of x_t and any other kind, so a
 //! conversion is a pair of coefficients.
 
-use super::lanes::wide;
+use super::lanes::update;
 use super::schedule::Level;
 
 /// What the network's output means.
@@ -123,34 +123,7 @@ impl Linear {
     /// The function's values, element by element; the slices have one length.
     pub fn apply(self, x: &[f32], output: &[f32], result: &mut [f32]) {
         let (a, b, over) = (self.x as f32, self.output as f32, self.over as f32);
-        let terms = result.iter_mut().zip(x.iter().zip(output));
-        wide(
-            #[inline(always)]
-            move || match (a == 0.0, over == 1.0) {
-                // Multiplying by zero would keep an infinite x; the kind doesn't depend on x at all. And a
-                // division by one takes as long as any other.
-                (true, true) => {
-                    for (r, (_, o)) in terms {
-                        *r = b * o;
-                    }
-                }
-                (true, false) => {
-                    for (r, (_, o)) in terms {
-                        *r = b * o / over;
-                    }
-                }
-                (false, true) => {
-                    for (r, (x, o)) in terms {
-                        *r = a * x + b * o;
-                    }
-                }
-                (false, false) => {
-                    for (r, (x, o)) in terms {
-                        *r = (a * x + b * o) / over;
-                    }
-                }
-            },
-        );
+        update(result, [x, output], |_, [x, output]| (a * x + b * output) / over);
     }
 }
 

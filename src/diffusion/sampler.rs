@@ -73,9 +73,8 @@ impl Beginning {
 /// Begin a walk at noise, scaled here by the sampler's initial sigma, or at an image, brought here to
 /// the level of its first step.
 ///
-/// `noise` is what is drawn on the way; `output_len` is the length of the network's output for one
-/// sample.
-pub fn begin(sampler: Arc<dyn Sampler>, at: Beginning, noise: Noise, output_len: usize) -> Trajectory {
+/// `noise` is what is drawn on the way.
+pub fn begin(sampler: Arc<dyn Sampler>, at: Beginning, noise: Noise) -> Trajectory {
     let keep = at.keep.map(|known| Keep { known, noise: at.noise.clone() });
     let mut x = at.noise;
     match (at.image, sampler.start()) {
@@ -88,5 +87,5 @@ pub fn begin(sampler: Arc<dyn Sampler>, at: Beginning, noise: Noise, output_len:
             x.iter_mut().for_each(|x| *x *= sigma);
         }
     }
-    Trajectory::begin(output_len, keep, |net| sampler.walk(x, noise, net))
+    Trajectory::begin(keep, |net| sampler.walk(x, noise, net))
 }

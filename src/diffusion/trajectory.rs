@@ -7,11 +7,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
+use std::ops::Range;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use super::lanes::{Divisor, parts, update};
 use super::schedule::Level;
 
 /// A sampler's future: the finished sample.
@@ -48,30 +50,96 @@ impl Keep {
     }
 }
 
+/// What the network takes in place of a state.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub enum Input {
+    /// The state itself.
+    #[default]
+    State,
+    /// The state divided by this.
+    Over(f64),
+    /// The state times this.
+    Times(f64),
+}
+
+impl Input {
+    fn append(self, state: &[f32], to: &mut Vec<f32>) {
+        if self == Self::State {
+            return to.extend_from_slice(state);
+        }
+        to.reserve(state.len());
+        for part in parts(state.len()) {
+            let start = to.len();
+            to.extend_from_slice(&state[part]);
+            let part = &mut to[start..];
+            match self {
+                Self::State => {}
+                Self::Over(norm) => {
+                    let norm = Divisor::new(norm);
+                    update(part, [], move |x, []| norm.divide(x));
+                }
+                Self::Times(factor) => {
+                    let factor = factor as f32;
+                    update(part, [], move |x, []| factor * x);
+                }
+            }
+        }
+    }
+}
+
+/// The network's output for one sample among those of a batch, which is shared with whoever evaluated it until
+/// this is dropped.
+#[derive(Debug, Clone)]
+pub struct Output {
+    batch: Rc<Vec<f32>>,
+    own: Range<usize>,
+}
+
+impl Output {
+    /// A part of a batch's outputs.
+    pub fn of(batch: Rc<Vec<f32>>, own: Range<usize>) -> Self {
+        Self { batch, own }
+    }
+}
+
+impl From<Vec<f32>> for Output {
+    fn from(output: Vec<f32>) -> Self {
+        let own = 0..output.len();
+        Self { batch: Rc::new(output), own }
+    }
+}
+
+impl std::ops::Deref for Output {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        &self.batch[self.own.clone()]
+    }
+}
+
 #[derive(Debug, Default)]
 struct Mailbox {
-    state: Letter,
-    input: Vec<f32>,
+    letter: Letter,
+    state: Vec<f32>,
+    input: Input,
     t: f64,
-    output: Vec<f32>,
     observing: bool,
     observed: bool,
     x0: Vec<f32>,
 }
 
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default)]
 enum Letter {
     #[default]
     None,
     Asked,
-    Answered,
+    Answered(Output),
 }
 
 /// The sampler's side of a trajectory: the network, as far as it can see it.
 #[derive(Debug, Clone)]
 pub struct Net {
     mailbox: Rc<RefCell<Mailbox>>,
-    output_len: usize,
     keep: Option<Rc<Keep>>,
     begun: Rc<Cell<bool>>,
 }
@@ -85,31 +153,29 @@ impl Net {
         }
     }
 
-    /// A buffer of the size of the network's output, which is twice the sample's where the
-    /// network also predicts variances.
-    pub fn output_buffer(&self) -> Vec<f32> {
-        vec![0.0; self.output_len]
-    }
-
-    /// Evaluate the network at `x` and time step `t`; the output is swapped into `output`.
-    pub async fn predict(&self, x: &[f32], t: f64, output: &mut Vec<f32>) {
+    /// Evaluate the network at the state `x` and time step `t`. The state is lent to the trajectory's owner until it
+    /// answers. The output, which is twice the sample's length where the network also predicts variances, must be
+    /// dropped before the next evaluation: only then can its buffer be filled again.
+    pub async fn predict(&self, x: &mut Vec<f32>, input: Input, t: f64) -> Output {
         {
             let mut mailbox = self.mailbox.borrow_mut();
-            mailbox.t = t;
-            mailbox.input.clear();
-            mailbox.input.extend_from_slice(x);
-            mailbox.state = Letter::Asked;
+            (mailbox.input, mailbox.t, mailbox.letter) = (input, t, Letter::Asked);
+            std::mem::swap(&mut mailbox.state, x);
         }
         poll_fn(|_| {
             let mut mailbox = self.mailbox.borrow_mut();
-            if mailbox.state != Letter::Answered {
-                return Poll::Pending;
+            match std::mem::take(&mut mailbox.letter) {
+                Letter::Answered(output) => {
+                    std::mem::swap(&mut mailbox.state, x);
+                    Poll::Ready(output)
+                }
+                letter => {
+                    mailbox.letter = letter;
+                    Poll::Pending
+                }
             }
-            mailbox.state = Letter::None;
-            std::mem::swap(&mut mailbox.output, output);
-            Poll::Ready(())
         })
-        .await;
+        .await
     }
 
     /// Whether anybody watches x̂_0.
@@ -131,7 +197,7 @@ impl Net {
 /// What a poll of a trajectory found.
 #[derive(Debug, PartialEq)]
 pub enum Turn {
-    /// It waits for the evaluation that [`Trajectory::input`] shows.
+    /// It waits for the evaluation that [`Trajectory::append_input`] tells.
     Waiting,
     /// The sample is finished.
     Done(Vec<f32>),
@@ -151,13 +217,12 @@ impl std::fmt::Debug for Trajectory {
 }
 
 impl Trajectory {
-    /// Begin a sampler's walk, on which a part may be kept; `output_len` is the length of the network's output for one sample.
-    pub fn begin(output_len: usize, keep: Option<Keep>, walk: impl FnOnce(Net) -> Walk) -> Self {
-        let mailbox = Mailbox { output: vec![0.0; output_len], ..Mailbox::default() };
-        let mailbox = Rc::new(RefCell::new(mailbox));
+    /// Begin a sampler's walk, on which a part may be kept.
+    pub fn begin(keep: Option<Keep>, walk: impl FnOnce(Net) -> Walk) -> Self {
+        let mailbox = Rc::new(RefCell::new(Mailbox::default()));
         let keep = keep.map(Rc::new);
         let begun = Rc::default();
-        let net = Net { mailbox: Rc::clone(&mailbox), output_len, keep: keep.clone(), begun };
+        let net = Net { mailbox: Rc::clone(&mailbox), keep: keep.clone(), begun };
         Self { walk: walk(net), mailbox, keep }
     }
 
@@ -179,16 +244,15 @@ impl Trajectory {
         self.mailbox.borrow().t
     }
 
-    /// Show the network's input that it waits for.
-    pub fn input<R>(&self, read: impl FnOnce(&[f32]) -> R) -> R {
-        read(&self.mailbox.borrow().input)
+    /// Append the network's input of the evaluation that it waits for.
+    pub fn append_input(&self, to: &mut Vec<f32>) {
+        let mailbox = self.mailbox.borrow();
+        mailbox.input.append(&mailbox.state, to);
     }
 
-    /// Post the evaluation's result: `write` fills the output in.
-    pub fn answer(&self, write: impl FnOnce(&mut [f32])) {
-        let mut mailbox = self.mailbox.borrow_mut();
-        write(&mut mailbox.output);
-        mailbox.state = Letter::Answered;
+    /// Post the evaluation's output.
+    pub fn answer(&self, output: Output) {
+        self.mailbox.borrow_mut().letter = Letter::Answered(output);
     }
 
     /// Ask the sampler to show x̂_0 from now on, or no longer.

@@ -126,7 +126,6 @@ impl Active {
         prepared: &Prepared,
         index: usize,
         manifest: &Manifest,
-        outputs_per_value: usize,
         (initial, steps): (Option<Vec<f32>>, Option<Noise>),
     ) -> Rider {
         let mut generator = self.job.noise.seeded(self.job.image_seed(index));
@@ -138,10 +137,9 @@ impl Active {
             })
         };
         let (beginning, beside) = prepared.begin(&self.job.sizes, &mut generator, draw);
-        let output_len = self.job.sizes.sample.iter().product::<usize>() * outputs_per_value;
         Rider::new(
             Ticket { job: self.number, index },
-            sampler::begin(self.job.sampler.clone(), beginning, steps.unwrap_or(generator), output_len),
+            sampler::begin(self.job.sampler.clone(), beginning, steps.unwrap_or(generator)),
             Guide::of(&self.job, manifest, Arc::clone(&prepared.conditions), beside),
             &self.job,
         )

@@ -5,8 +5,11 @@
 //! joins the next evaluation. Between two evaluations nothing is allocated once the buffers
 //! have grown to the batch's size.
 
+use std::rc::Rc;
+
 use super::guidance::Guide;
-use crate::diffusion::trajectory::{Trajectory, Turn};
+use crate::diffusion::lanes::all_finite;
+use crate::diffusion::trajectory::{Output, Trajectory, Turn};
 use crate::job::Job;
 use crate::model::{Batch, EvaluationError, Manifest, Predictor, Signature};
 
@@ -92,9 +95,10 @@ pub struct Batcher {
     batch: Batch,
     /// How many places they take.
     evaluated: usize,
-    /// One evaluation's output, and those of all of a turn.
+    /// One evaluation's output where a turn has several, and those of all of a turn. These are lent to the
+    /// trajectories, which have given them back when they wait again.
     part: Vec<f32>,
-    outputs: Vec<f32>,
+    outputs: Rc<Vec<f32>>,
     /// A buffer for what a turn tells, lent to the caller.
     pub(super) arrivals: Vec<(Ticket, Arrival)>,
 }
@@ -207,7 +211,8 @@ impl Batcher {
         manifest: &Manifest,
     ) -> Result<(), EvaluationError> {
         self.batch.clear();
-        self.outputs.clear();
+        let outputs = Rc::make_mut(&mut self.outputs);
+        outputs.clear();
         if let Some(&first) = self.chosen.first() {
             self.batch.shape.clone_from(&self.riders[first].shape);
             self.batch.shape[0] += predictor.signature().beside;
@@ -217,32 +222,32 @@ impl Batcher {
             let time = rider.trajectory.time();
             for place in 0..rider.guide.places() {
                 if self.batch.len() == predictor.signature().largest_batch {
-                    evaluate_part(predictor, &mut self.batch, &mut self.part, &mut self.outputs)?;
+                    evaluate_part(predictor, &mut self.batch, &mut self.part, outputs)?;
                 }
-                rider.trajectory.input(|sample| {
-                    rider.guide.push(
-                        place,
-                        &mut self.batch,
-                        sample,
-                        time,
-                        manifest,
-                        &predictor.signature().tensors,
-                    );
-                });
+                let input = |to: &mut Vec<f32>| rider.trajectory.append_input(to);
+                let tensors = &predictor.signature().tensors;
+                rider.guide.push(place, &mut self.batch, input, time, manifest, tensors);
             }
         }
-        evaluate_part(predictor, &mut self.batch, &mut self.part, &mut self.outputs)
+        evaluate_part(predictor, &mut self.batch, &mut self.part, outputs)
     }
 
     fn hand_out(&mut self, arrivals: &mut Vec<(Ticket, Arrival)>) {
-        let output_len = self.outputs.len() / self.evaluated;
-        let mut rest = &self.outputs[..];
+        let len = self.outputs.len() / self.evaluated;
+        let mut rest = &mut Rc::make_mut(&mut self.outputs)[..];
+        for &i in &self.chosen {
+            let rider = &self.riders[i];
+            let (outputs, others) = rest.split_at_mut(rider.guide.places() * len);
+            rider.guide.combine(outputs, len, rider.shape.iter().product());
+            rest = others;
+        }
+        let mut start = 0;
         for &i in &self.chosen {
             let rider = &mut self.riders[i];
-            let (outputs, others) = rest.split_at(rider.guide.places() * output_len);
-            rest = others;
+            let output = Output::of(Rc::clone(&self.outputs), start..start + len);
+            start += rider.guide.places() * len;
             rider.last_turn = self.turn;
-            if let Some(arrival) = rider.advance(outputs, arrivals) {
+            if let Some(arrival) = rider.advance(output, arrivals) {
                 arrivals.push((rider.ticket, arrival));
                 rider.last_turn = u64::MAX; // it has arrived and leaves
             }
@@ -265,27 +270,32 @@ fn evaluate_part(
     while batch.len() < signature.smallest_batch() {
         batch.repeat_first(&signature.tensors);
     }
-    predictor.evaluate(batch, part)?;
-    let each = part.len() / batch.len();
-    if each * batch.len() != part.len() || !each.is_multiple_of(len) || each == 0 {
-        return Err(EvaluationError::OutputLength { expected: batch.len() * len, found: part.len() });
+    // Of a turn's only evaluation they go where they are wanted at once.
+    let single = outputs.is_empty();
+    let found = if single { &mut *outputs } else { &mut *part };
+    predictor.evaluate(batch, found)?;
+    let each = found.len() / batch.len();
+    if each * batch.len() != found.len() || !each.is_multiple_of(len) || each == 0 {
+        return Err(EvaluationError::OutputLength { expected: batch.len() * len, found: found.len() });
     }
-    outputs.extend_from_slice(&part[..real * each]);
+    found.truncate(real * each);
+    if !single {
+        outputs.extend_from_slice(part);
+    }
     batch.clear();
     Ok(())
 }
 
 impl Rider {
-    /// Post an evaluation's outputs and run on; tells how the walk ended, if it did.
-    fn advance(&mut self, outputs: &[f32], arrivals: &mut Vec<(Ticket, Arrival)>) -> Option<Arrival> {
+    /// Post an evaluation's output and run on; tells how the walk ended, if it did.
+    fn advance(&mut self, output: Output, arrivals: &mut Vec<(Ticket, Arrival)>) -> Option<Arrival> {
         self.evaluations += 1;
-        let sample_len = self.shape.iter().product();
         let t = self.trajectory.time();
-        if !outputs.iter().all(|x| x.is_finite()) {
+        if !all_finite(&output) {
             let evaluation = self.evaluations;
             return Some(Arrival::NonFinite { evaluation, t });
         }
-        self.trajectory.answer(|answer| self.guide.combine(outputs, sample_len, answer));
+        self.trajectory.answer(output);
         let shows = self.preview_every.is_some_and(|every| self.evaluations.is_multiple_of(every));
         self.trajectory.watch(shows);
         let turn = self.trajectory.poll();

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::diffusion::lanes::update;
 use crate::job::Job;
 use crate::model::{Batch, Conditions, Manifest, TensorInput};
 
@@ -56,12 +57,12 @@ impl Guide {
         if self.away.is_some() { 2 } else { 1 }
     }
 
-    /// Take the `place`-th place: with the class, then without.
+    /// Take the `place`-th place, with the class, then without; `sample` appends the network's input.
     pub fn push(
         &self,
         place: usize,
         batch: &mut Batch,
-        sample: &[f32],
+        sample: impl FnOnce(&mut Vec<f32>),
         time: f64,
         manifest: &Manifest,
         inputs: &[TensorInput],
@@ -71,7 +72,7 @@ impl Guide {
             _ => self.class,
         };
         let both = |x: &mut Vec<f32>| {
-            x.extend_from_slice(sample);
+            sample(x);
             x.extend_from_slice(&self.beside);
         };
         batch.push(both, time, class, manifest);
@@ -80,27 +81,26 @@ impl Guide {
         batch.set_tensors(inputs, if without { &self.tensors.without } else { &self.tensors.with });
     }
 
-    /// Combine the outputs of all places into one: ε̃ = ε(∅) + w · (ε(c) − ε(∅)).
+    /// Combine the outputs of all places, each of `len` values, in the first one's place:
+    /// ε̃ = ε(∅) + w · (ε(c) − ε(∅)).
     ///
     /// Only the first `guided` values are guided; learned variances stay those of the class.
-    pub fn combine(&self, outputs: &[f32], guided: usize, combined: &mut [f32]) {
-        let (with, without) = outputs.split_at(combined.len());
-        combined.copy_from_slice(with);
-        if let Some((_, weight)) = self.away {
-            for ((x, with), without) in combined.iter_mut().zip(with).zip(without).take(guided) {
-                *x = without + weight * (with - without);
-            }
-            if self.rescale > 0.0 {
-                rescale(&mut combined[..guided], &with[..guided], self.rescale);
-            }
+    pub fn combine(&self, outputs: &mut [f32], len: usize, guided: usize) {
+        let Some((_, weight)) = self.away else { return };
+        let (with, without) = outputs.split_at_mut(len);
+        let with = &mut with[..guided];
+        let spread = if self.rescale > 0.0 { deviation(with) } else { 0.0 };
+        update(with, [without], move |with, [without]| without + weight * (with - without));
+        if self.rescale > 0.0 {
+            rescale(with, spread, self.rescale);
         }
     }
 }
 
 /// Bring the spread of a guided prediction back to that of the one with the prompt, by this share
 /// (Lin et al. 2024, eq. 14 to 16).
-fn rescale(guided: &mut [f32], with: &[f32], share: f32) {
-    let factor = (deviation(with) / deviation(guided)) as f32;
+fn rescale(guided: &mut [f32], spread: f64, share: f32) {
+    let factor = (spread / deviation(guided)) as f32;
     for x in guided {
         *x = share * (*x * factor) + (1.0 - share) * *x;
     }
@@ -121,7 +121,7 @@ mod tests {
     fn a_whole_rescale_has_the_spread_of_the_prediction_with_the_prompt() {
         let with = [1.0, 2.0, 4.0, -3.0];
         let mut guided = [5.0, 1.0, -8.0, 2.0];
-        rescale(&mut guided, &with, 1.0);
+        rescale(&mut guided, deviation(&with), 1.0);
         assert!((deviation(&guided) - deviation(&with)).abs() < 1e-6);
     }
 }

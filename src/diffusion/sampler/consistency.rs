@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use super::family::{Family, Options, Part, Sampler, SamplerError, Time, prediction_type};
 use super::grid::edm::{consistency_levels, denoised, positive, preconditions};
-use super::grid::point::{Input, Point};
+use super::grid::point::Point;
 use super::walk::bound::Bound;
 use super::walk::multistep::{Multistep, Step};
 use crate::diffusion::prediction::Linear;
 use crate::diffusion::prediction::PredictionType::{self, Epsilon, Sample, VPrediction};
 use crate::diffusion::schedule::{Level, NoiseSchedule, ScheduleDefaults, ZeroSnr, round};
 use crate::diffusion::settings::{Settings, SettingsError};
+use crate::diffusion::trajectory::Input;
 
 pub(super) const LCM: Family = Family::new("lcm", "LCMScheduler", lcm);
 pub(super) const TCD: Family = Family::new("tcd", "TCDScheduler", tcd);

@@ -7,7 +7,6 @@ use super::family::{Family, Options, Sampler, SamplerError, prediction_type};
 use super::grid::point::Point;
 use super::walk::bound::Bound;
 use super::walk::denoiser::Denoiser;
-use super::walk::mix::mix;
 use crate::diffusion::noise::Noise;
 use crate::diffusion::prediction::PredictionType::{Epsilon, Sample, VPrediction};
 use crate::diffusion::process::Posterior;
@@ -135,17 +134,16 @@ impl Sampler for Ddim {
 
     fn walk(self: Arc<Self>, mut x: Vec<f32>, mut noise: Noise, net: Net) -> Walk {
         Box::pin(async move {
-            let mut denoiser = Denoiser::new(net, self.bound, x.len());
-            let mut z = vec![0.0; x.len()];
+            let mut denoiser = Denoiser::new(net, self.bound);
+            let mut z = vec![0.0; if self.noisy { x.len() } else { 0 }];
             for step in &self.steps {
-                denoiser.x0_and_epsilon(&mut x, &step.at).await;
+                let seen = denoiser.ask(&mut x, &step.at).await;
                 if self.noisy {
                     noise.fill(&mut z);
                 }
                 // Eq. 12: predicted x_0, direction pointing to x_t, random noise.
-                let terms =
-                    [(step.x0, &denoiser.x0[..]), (step.epsilon, &denoiser.epsilon), (step.sigma, &z)];
-                mix(&mut x, 0.0, if self.noisy { &terms } else { &terms[..2] });
+                let noise = self.noisy.then_some((step.sigma, &z[..]));
+                seen.combine(&mut x, denoiser.answer(), [step.x0, step.epsilon], noise);
             }
             x
         })

@@ -7,7 +7,7 @@ use super::family::{Family, Options, Sampler, SamplerError, prediction_type};
 use super::grid::point::Point;
 use super::walk::bound::Bound;
 use super::walk::denoiser::Denoiser;
-use super::walk::mix::mix;
+use super::walk::estimate::{Estimate, add, with};
 use crate::diffusion::noise::Noise;
 use crate::diffusion::prediction::PredictionType::{Epsilon, Sample, VPrediction};
 use crate::diffusion::process::Posterior;
@@ -111,30 +111,34 @@ impl Sampler for Ddpm {
 
     fn walk(self: Arc<Self>, mut x: Vec<f32>, mut noise: Noise, net: Net) -> Walk {
         Box::pin(async move {
-            let mut denoiser = Denoiser::new(net, self.bound, x.len());
+            let mut denoiser = Denoiser::new(net, self.bound);
             let mut z = vec![0.0; x.len()];
             for step in &self.steps {
-                denoiser.x0(&mut x, &step.at).await; // eq. 15
-                mix(&mut x, step.posterior.x_t, &[(step.posterior.x0, &denoiser.x0)]); // eq. 7
+                let x0 = denoiser.ask(&mut x, &step.at).await.x0; // eq. 15
+                let (answer, between) = denoiser.answer().split_at(x.len());
+                let (a, b) = (step.posterior.x_t as f32, step.posterior.x0 as f32); // eq. 7
                 if !step.draws_noise {
+                    with!(x0, x0 => add(&mut x, answer, None, move |x, o| a * x + b * x0(x, o)));
                     continue;
                 }
                 noise.fill(&mut z);
                 // Never quite 0: the reference's logarithm must exist (and it draws even so).
                 let small = step.posterior.variance.max(1e-20);
                 let large = step.posterior.beta;
-                match self.variance {
-                    Variance::FixedSmall => mix(&mut x, 1.0, &[(small.sqrt(), &z)]),
-                    Variance::FixedLarge => mix(&mut x, 1.0, &[(large.sqrt(), &z)]),
+                let sigma = match self.variance {
+                    Variance::FixedSmall => small.sqrt(),
+                    Variance::FixedLarge => large.sqrt(),
                     Variance::LearnedRange => {
                         let (low, high) = (small.ln() as f32, large.ln() as f32);
-                        let between = &denoiser.output[x.len()..];
-                        for ((x, z), v) in x.iter_mut().zip(&z).zip(between) {
+                        for (z, v) in z.iter_mut().zip(between) {
                             let share = (v + 1.0) / 2.0;
-                            *x += (0.5 * (share * high + (1.0 - share) * low)).exp() * z;
+                            *z *= (0.5 * (share * high + (1.0 - share) * low)).exp();
                         }
+                        1.0
                     }
-                }
+                };
+                let noise = Some((sigma, &z[..]));
+                with!(x0, x0 => add(&mut x, answer, noise, move |x, o| a * x + b * x0(x, o)));
             }
             x
         })

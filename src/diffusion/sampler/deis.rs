@@ -45,7 +45,9 @@ fn build(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>,
             }
             order => {
                 let kept = weights(&grid.levels, i, order);
-                Step { at, frame: Some((from.alpha, to.alpha)), x: 1.0, kept, noise: None }
+                // The paper's step is one of the unscaled state x/α.
+                let kept = kept.map(|w| to.alpha * w);
+                Step::of(at, to.alpha / from.alpha, kept)
             }
         }
     });

@@ -137,7 +137,7 @@ fn multistep(
             let kept = [-(-h - eta * h).exp_m1(), 0.0, 0.0, 0.0];
             let noise = (eta > 0.0).then(|| next * (-(-2.0 * eta * h).exp_m1()).sqrt());
             let x = next / sigma * (-eta * h).exp();
-            let mut step = Sum { at, frame: None, x, kept, noise };
+            let mut step = Sum { noise, ..Sum::of(at, x, kept) };
             correct(&mut step, h, older);
             older = Some([h, older.map_or(0.0, |[last, _]: [f64; 2]| last)]);
             step

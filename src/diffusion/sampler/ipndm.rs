@@ -47,11 +47,6 @@ fn step(from: Level, to: Level, kept: [f64; 4]) -> Step {
     let t = round(from.sigma.atan2(from.alpha) / std::f64::consts::FRAC_PI_2);
     // x̂_0 = (x − σ·ε̂)/α; where nothing is left of the signal it is taken as 0.
     let ratio = if from.alpha < 1e-8 { 0.0 } else { to.alpha / from.alpha };
-    Step {
-        at: Point::plain(t, from, VPrediction),
-        frame: None,
-        x: ratio,
-        kept: kept.map(|w| w * (to.sigma - ratio * from.sigma)),
-        noise: None,
-    }
+    let kept = kept.map(|w| w * (to.sigma - ratio * from.sigma));
+    Step::of(Point::plain(t, from, VPrediction), ratio, kept)
 }

@@ -18,10 +18,7 @@ fn build(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>,
     options.deterministic()?;
     let class = Class { schedule: ScheduleDefaults::DDPM, ..Class::latent(FAMILY.name, Class::PREDICTIONS) };
     let grid = SigmaGrid::read(settings, options, &class)?;
-    let steps = grid.points.iter().enumerate().map(|(i, at)| {
-        let kept = weights(&grid.sigmas, i);
-        Step { at: *at, frame: None, x: 1.0, kept, noise: None }
-    });
+    let steps = grid.points.iter().enumerate().map(|(i, at)| Step::of(*at, 1.0, weights(&grid.sigmas, i)));
     let sampler = Multistep::of_x0(steps.collect(), Bound::None).keeping(Kept::Slope);
     Ok(Arc::new(sampler.starting_at(grid.initial_sigma)))
 }

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use super::family::{Family, Options, Part, Sampler, SamplerError, prediction_type};
 use super::walk::history::{DEPTH, History};
 use super::walk::mix::mix;
+use crate::diffusion::lanes::{Divisor, update};
 use crate::diffusion::noise::Noise;
 use crate::diffusion::prediction::PredictionType::{self, Epsilon, Sample, VPrediction};
 use crate::diffusion::schedule::{Level, NoiseSchedule, ScheduleDefaults};
 use crate::diffusion::settings::{Settings, SettingsError};
 use crate::diffusion::spacing::Spacing;
-use crate::diffusion::trajectory::{Net, Walk};
+use crate::diffusion::trajectory::{Input, Net, Walk};
 
 pub(super) const FAMILY: Family = Family::new("pndm", "PNDMScheduler", build);
 
@@ -136,14 +137,13 @@ impl Sampler for Pndm {
 
     fn walk(self: Arc<Self>, mut x: Vec<f32>, _: Noise, net: Net) -> Walk {
         Box::pin(async move {
-            let mut output = net.output_buffer();
             let buffer = || vec![0.0; x.len()];
-            let (mut start, mut total, mut estimate, mut x0) = (x.clone(), buffer(), buffer(), buffer());
-            let mut outputs = History::new(DEPTH, output.len());
+            let (mut start, mut total, mut estimate, mut x0) = (buffer(), buffer(), buffer(), Vec::new());
+            let mut outputs = History::new(DEPTH, x.len());
             let mut remembered = 0;
             for step in &self.steps {
                 net.keep(&mut x, step.told);
-                net.predict(&x, step.t, &mut output).await;
+                let output = net.predict(&mut x, Input::State, step.t).await;
                 if matches!(step.used, Use::Opening | Use::First) {
                     start.copy_from_slice(&x);
                     total.fill(0.0);
@@ -151,32 +151,30 @@ impl Sampler for Pndm {
                 match step.used {
                     Use::Opening | Use::Inner => {
                         let weight = if step.used == Use::Opening { 1.0 / 6.0 } else { 1.0 / 3.0 };
-                        mix(&mut total, 1.0, &[(weight, &output)]);
+                        mix(&mut total, 1.0, [(weight, &output[..])]);
                         estimate.copy_from_slice(&output);
                     }
-                    Use::Closing => mix(&mut total, 1.0, &[(1.0 / 6.0, &output)]),
+                    Use::Closing => {
+                        mix(&mut total, 1.0, [(1.0 / 6.0, &output[..])]);
+                        estimate.copy_from_slice(&total);
+                    }
                     Use::Again => {
-                        let (terms, count) = outputs.terms(&[0.5, 0.0, 0.0, 0.0], Some((0.5, &output)));
-                        mix(&mut estimate, 0.0, &terms[..count]);
+                        mix(&mut estimate, 0.0, [(0.5, outputs.estimate(0)), (0.5, &output[..])]);
                     }
                     Use::First | Use::Multistep => {}
                 }
                 if matches!(step.used, Use::Opening | Use::First | Use::Multistep) {
-                    outputs.push(&mut output);
+                    outputs.push().copy_from_slice(&output);
                     remembered += 1;
                 }
-                match step.used {
-                    Use::First | Use::Multistep => {
-                        let (terms, count) = outputs.terms(&adams_bashforth(remembered), None);
-                        mix(&mut estimate, 0.0, &terms[..count]);
-                    }
-                    Use::Closing => estimate.copy_from_slice(&total),
-                    Use::Opening | Use::Inner | Use::Again => {}
+                if matches!(step.used, Use::First | Use::Multistep) {
+                    mix(&mut estimate, 0.0, outputs.terms(&adams_bashforth(remembered)));
                 }
                 if matches!(step.used, Use::Inner | Use::Closing | Use::Again) {
                     x.copy_from_slice(&start);
                 }
                 if net.is_observed() {
+                    x0.resize(x.len(), 0.0);
                     self.kind.convert(Sample, step.from).apply(&x, &estimate, &mut x0);
                     net.observe(&x0);
                 }
@@ -195,10 +193,12 @@ impl Pndm {
         let (beta_t, beta_s) = (1.0 - bar_t, 1.0 - bar_s);
         let ratio = (bar_s / bar_t).sqrt();
         let over = bar_t * beta_s.sqrt() + (bar_t * beta_t * bar_s).sqrt();
-        let (alpha, sigma) = (bar_t.sqrt(), beta_t.sqrt());
-        for (x, output) in x.iter_mut().zip(estimate) {
-            let epsilon = if self.kind == VPrediction { alpha * output + sigma * *x } else { *output };
-            *x = ratio * *x - (bar_s - bar_t) * epsilon / over;
+        let (alpha, sigma, share) = (bar_t.sqrt(), beta_t.sqrt(), bar_s - bar_t);
+        let over = Divisor::new(f64::from(over));
+        if self.kind == VPrediction {
+            update(x, [estimate], move |x, [v]| ratio * x - over.divide(share * (alpha * v + sigma * x)));
+        } else {
+            update(x, [estimate], move |x, [epsilon]| ratio * x - over.divide(share * epsilon));
         }
     }
 }

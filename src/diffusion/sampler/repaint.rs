@@ -8,6 +8,7 @@ use super::grid::point::Point;
 use super::walk::bound::Bound;
 use super::walk::denoiser::Denoiser;
 use super::walk::mix::mix;
+use crate::diffusion::lanes::update;
 use crate::diffusion::noise::Noise;
 use crate::diffusion::prediction::PredictionType;
 use crate::diffusion::process::Posterior;
@@ -96,22 +97,20 @@ impl Sampler for RePaint {
 
     fn walk(self: Arc<Self>, mut x: Vec<f32>, mut noise: Noise, net: Net) -> Walk {
         Box::pin(async move {
-            let mut denoiser = Denoiser::new(net, self.bound, x.len());
+            let mut denoiser = Denoiser::new(net, self.bound);
             let mut z = vec![0.0; x.len()];
             for step in &self.steps {
                 match step {
                     Step::Forward { signal, noise: sigma } => {
                         noise.fill(&mut z);
-                        mix(&mut x, *signal, &[(*sigma, &z)]);
+                        mix(&mut x, *signal, [(*sigma, &z[..])]);
                     }
                     Step::Reverse { at, to, sigma, draws_noise } => {
-                        denoiser.x0_and_epsilon(&mut x, at).await;
+                        let seen = denoiser.ask(&mut x, at).await;
                         noise.fill(&mut z);
                         let direction = (to.sigma * to.sigma - sigma * sigma).max(0.0).sqrt();
                         let drawn = if *draws_noise { *sigma } else { 0.0 };
-                        let terms =
-                            [(to.alpha, &denoiser.x0[..]), (direction, &denoiser.epsilon), (drawn, &z)];
-                        mix(&mut x, 0.0, &terms);
+                        seen.combine(&mut x, denoiser.answer(), [to.alpha, direction], Some((drawn, &z)));
                         if let Some(known) = &self.known {
                             keep(known, *to, &z, &mut x);
                         }
@@ -126,10 +125,9 @@ impl Sampler for RePaint {
 /// Eq. 8: the known part noised to the level, the rest as drawn.
 fn keep(known: &Known, to: Level, z: &[f32], x: &mut [f32]) {
     let (alpha, sigma) = (to.alpha as f32, to.sigma as f32);
-    for (i, x) in x.iter_mut().enumerate() {
-        let noised = alpha * known.sample[i] + sigma * z[i];
-        *x = known.mask[i] * noised + (1.0 - known.mask[i]) * *x;
-    }
+    update(x, [&known.sample, &known.mask, z], move |x, [x0, mask, z]| {
+        mask * (alpha * x0 + sigma * z) + (1.0 - mask) * x
+    });
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use super::walk::mix::mix;
 use crate::diffusion::noise::Noise;
 use crate::diffusion::schedule::{linspace32, round};
 use crate::diffusion::settings::Settings;
-use crate::diffusion::trajectory::{Net, Walk};
+use crate::diffusion::trajectory::{Input, Net, Walk};
 
 pub(super) const FAMILY: Family = Family::new("score_sde_ve", "ScoreSdeVeScheduler", build).told(Time::Sigma);
 
@@ -64,23 +64,22 @@ impl Sampler for ScoreSde {
 
     fn walk(self: Arc<Self>, mut x: Vec<f32>, mut noise: Noise, net: Net) -> Walk {
         Box::pin(async move {
-            let mut score = net.output_buffer();
             let mut z = vec![0.0; x.len()];
             let mut mean = x.clone();
             for step in &self.steps {
                 for _ in 0..self.corrections {
-                    net.predict(&x, step.sigma, &mut score).await;
+                    let score = net.predict(&mut x, Input::State, step.sigma).await;
                     noise.fill(&mut z);
                     let ratio = self.snr * norm(&z) / norm(&score);
                     let size = f64::from(2.0 * ratio * ratio);
-                    mix(&mut x, 1.0, &[(size, &score), ((2.0 * size).sqrt(), &z)]);
+                    mix(&mut x, 1.0, [(size, &score[..]), ((2.0 * size).sqrt(), &z[..])]);
                 }
-                net.predict(&x, step.sigma, &mut score).await;
+                let score = net.predict(&mut x, Input::State, step.sigma).await;
                 noise.fill(&mut z);
-                mix(&mut x, 1.0, &[(step.variance, &score)]);
+                mix(&mut x, 1.0, [(step.variance, &score[..])]);
                 mean.copy_from_slice(&x);
                 net.observe(&mean);
-                mix(&mut x, 1.0, &[(step.variance.sqrt(), &z)]);
+                mix(&mut x, 1.0, [(step.variance.sqrt(), &z[..])]);
             }
             // The last step's noise is left away.
             mean

@@ -3,6 +3,7 @@
 
 pub(crate) mod bound;
 pub(crate) mod denoiser;
+pub(crate) mod estimate;
 pub(crate) mod history;
 pub(crate) mod mix;
 pub(crate) mod multistep;

@@ -1,11 +1,12 @@
 //! EDM's noise levels and preconditioning (Karras et al. 2022, table 1, column "ours").
 
-use super::point::{Input, Point};
+use super::point::Point;
 use crate::diffusion::prediction::{Linear, PredictionType};
 use crate::diffusion::sampler::family::{Options, SamplerError, prediction_type};
 use crate::diffusion::schedule::{linspace, round};
 use crate::diffusion::settings::{Settings, SettingsError};
 use crate::diffusion::sigmas;
+use crate::diffusion::trajectory::Input;
 
 /// The levels to visit, the largest first.
 #[derive(Debug)]

@@ -3,17 +3,7 @@
 
 use crate::diffusion::prediction::{Linear, PredictionType};
 use crate::diffusion::schedule::Level;
-
-/// What the network takes in place of the state.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Input {
-    /// The state itself.
-    State,
-    /// The state divided by this.
-    Over(f64),
-    /// The state times this.
-    Times(f64),
-}
+use crate::diffusion::trajectory::Input;
 
 /// A place at which the network is evaluated.
 #[derive(Debug, Clone, Copy)]

@@ -1,6 +1,8 @@
 //! How far x̂_0 may go: clipping and dynamic thresholding.
 
-use crate::diffusion::lanes::wide;
+use super::estimate::{Estimate, with};
+use crate::diffusion::lanes::update;
+use crate::diffusion::prediction::Linear;
 use crate::diffusion::settings::{Settings, SettingsError};
 
 /// How far x̂_0 may go.
@@ -50,26 +52,25 @@ impl Bound {
         Ok(if thresholding == Self::None { clipping } else { thresholding })
     }
 
-    /// Bring values into the bound; `magnitudes` is a buffer of their length.
-    pub(crate) fn apply(self, x0: &mut [f32], magnitudes: &mut [f32]) {
+    /// x̂_0 within the bound, as a function of the state and of the network's answer; `magnitudes` is a buffer
+    /// for what a quantile is taken of.
+    pub(crate) fn applied(
+        self,
+        x0: Linear,
+        x: &[f32],
+        answer: &[f32],
+        magnitudes: &mut Vec<f32>,
+    ) -> Estimate {
         match self {
-            Self::None => {}
-            Self::Clip(range) => wide(
-                #[inline(always)]
-                move || {
-                    for x in x0 {
-                        *x = x.clamp(-range, range);
-                    }
-                },
-            ),
+            Self::None => Estimate::of(x0),
+            Self::Clip(range) => Estimate::within(x0, range, 1.0),
             Self::Dynamic { quantile, most } => {
-                for (magnitude, x) in magnitudes.iter_mut().zip(x0.iter()) {
-                    *magnitude = x.abs();
-                }
+                magnitudes.resize(x.len(), 0.0);
+                with!(Estimate::of(x0), m => {
+                    update(magnitudes, [x, answer], move |_, [x, answer]| m(x, answer).abs());
+                });
                 let s = quantile_of(magnitudes, quantile).max(1.0).min(most);
-                for x in x0 {
-                    *x = x.clamp(-s, s) / s;
-                }
+                Estimate::within(x0, s, s)
             }
         }
     }
@@ -106,13 +107,15 @@ mod tests {
     #[test]
     fn dynamic_thresholding_scales_what_it_bounds() {
         let bound = Bound::Dynamic { quantile: 0.5, most: 10.0 };
-        let mut x0 = [-4.0, 2.0, 1.0];
-        bound.apply(&mut x0, &mut [0.0; 3]);
-        assert_eq!(x0, [-1.0, 1.0, 0.5]);
+        let bounded = |answer: [f32; 3]| {
+            let mut x0 = [0.0; 3];
+            let estimate = bound.applied(Linear::of(0.0, 1.0), &[0.0; 3], &answer, &mut Vec::new());
+            estimate.write(&[0.0; 3], &answer, &mut x0);
+            x0
+        };
+        assert_eq!(bounded([-4.0, 2.0, 1.0]), [-1.0, 1.0, 0.5]);
         // Below 1 the quantile is taken as 1, which is plain clipping.
-        let mut x0 = [-3.0, 0.5, 0.25];
-        bound.apply(&mut x0, &mut [0.0; 3]);
-        assert_eq!(x0, [-1.0, 0.5, 0.25]);
+        assert_eq!(bounded([-3.0, 0.5, 0.25]), [-1.0, 0.5, 0.25]);
     }
 
     #[test]

@@ -1,108 +1,76 @@
-//! x̂_0 and ε̂ at a place: the network asked, its answer converted and bounded.
+//! The network asked at a place, and what its answer says there.
 
 use super::bound::Bound;
-use crate::diffusion::prediction::Linear;
-use crate::diffusion::sampler::grid::point::{Input, Point};
-use crate::diffusion::trajectory::Net;
+use super::estimate::{Estimate, Seen};
+use crate::diffusion::sampler::grid::point::Point;
+use crate::diffusion::schedule::Level;
+use crate::diffusion::trajectory::{Net, Output};
 
-/// Which form of the network's answer a sampler works with.
+/// Which form of the network's answer a sampler keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kept {
     /// x̂_0.
     X0,
     /// ε̂.
     Epsilon,
-    /// (x − x̂_0)/σ, the slope of the probability-flow ODE where the signal is unscaled.
+    /// (x − x̂_0)/σ, the slope of the probability-flow ODE where the signal is unscaled (Karras et al. 2022,
+    /// eq. 3).
     Slope,
     /// The output as it is.
     Output,
 }
 
-/// One walk's view of the network, with buffers that are used again at every evaluation.
+/// One walk's view of the network.
 pub(crate) struct Denoiser {
     net: Net,
     bound: Bound,
-    input: Vec<f32>,
-    /// The network's last output.
-    pub(crate) output: Vec<f32>,
-    /// x̂_0 of the last evaluation that asked for it.
-    pub(crate) x0: Vec<f32>,
-    /// ε̂ of the last evaluation that asked for it.
-    pub(crate) epsilon: Vec<f32>,
-    magnitudes: Vec<f32>,
+    /// The network's last answer, until the next one is asked for.
+    answer: Option<Output>,
+    /// x̂_0 where somebody watches, and magnitudes of which a quantile is taken; it grows when it is needed.
+    aside: Vec<f32>,
 }
 
 impl Denoiser {
-    /// For samples of `len` values.
-    pub(crate) fn new(net: Net, bound: Bound, len: usize) -> Self {
-        let buffer = || vec![0.0; len];
-        let (input, x0, epsilon, magnitudes) = (buffer(), buffer(), buffer(), buffer());
-        Self { output: net.output_buffer(), net, bound, input, x0, epsilon, magnitudes }
+    pub(crate) fn new(net: Net, bound: Bound) -> Self {
+        Self { net, bound, answer: None, aside: Vec::new() }
     }
 
-    /// Evaluate the network at a state, and compute x̂_0.
-    pub(crate) async fn x0(&mut self, x: &mut [f32], at: &Point) {
+    /// The network's last answer.
+    pub(crate) fn answer(&self) -> &[f32] {
+        self.answer.as_deref().unwrap_or_default()
+    }
+
+    /// Evaluate the network at a state; tells what the answer says there.
+    pub(crate) async fn ask(&mut self, x: &mut Vec<f32>, at: &Point) -> Seen {
         self.net.keep(x, at.level);
-        self.predict(x, at).await;
-        self.update_x0(x, at);
-        self.net.observe(&self.x0);
-    }
-
-    /// Evaluate the network at a state, and compute x̂_0, and ε̂ as it belongs to x̂_0 before that
-    /// was bounded.
-    pub(crate) async fn x0_and_epsilon(&mut self, x: &mut [f32], at: &Point) {
-        self.x0(x, at).await;
-        at.epsilon.apply(x, &self.output[..x.len()], &mut self.epsilon);
-    }
-
-    /// Evaluate the network at a state, and compute what is kept; ε̂ belongs to the bounded x̂_0.
-    pub(crate) async fn evaluate(&mut self, kept: Kept, x: &mut [f32], at: &Point) -> &mut Vec<f32> {
-        self.net.keep(x, at.level);
-        self.predict(x, at).await;
-        if matches!(kept, Kept::X0 | Kept::Slope) || self.bound != Bound::None || self.net.is_observed() {
-            self.update_x0(x, at);
-            self.net.observe(&self.x0);
-        }
-        match kept {
-            Kept::X0 => &mut self.x0,
-            Kept::Output => &mut self.output,
-            Kept::Slope => {
-                slope(x, &self.x0, at.level.sigma, &mut self.epsilon);
-                &mut self.epsilon
-            }
-            Kept::Epsilon => {
-                if self.bound == Bound::None {
-                    at.epsilon.apply(x, &self.output[..x.len()], &mut self.epsilon);
-                } else {
-                    let (alpha, sigma) = (at.level.alpha, at.level.sigma);
-                    Linear::of(1.0, -alpha).over(sigma).apply(x, &self.x0, &mut self.epsilon);
-                }
-                &mut self.epsilon
-            }
-        }
-    }
-
-    async fn predict(&mut self, x: &[f32], at: &Point) {
-        let values = self.input.iter_mut().zip(x);
-        match at.input {
-            Input::State => return self.net.predict(x, at.t, &mut self.output).await,
-            Input::Over(norm) => values.for_each(|(input, x)| *input = x / norm as f32),
-            Input::Times(factor) => values.for_each(|(input, x)| *input = x * factor as f32),
-        }
-        self.net.predict(&self.input, at.t, &mut self.output).await;
-    }
-
-    fn update_x0(&mut self, x: &[f32], at: &Point) {
+        self.answer = None;
+        let answer = self.answer.insert(self.net.predict(x, at.input, at.t).await);
         // Channels beyond the sample's own are variances.
-        at.x0.apply(x, &self.output[..x.len()], &mut self.x0);
-        self.bound.apply(&mut self.x0, &mut self.magnitudes);
+        let answer = &answer[..x.len()];
+        let x0 = self.bound.applied(at.x0, x, answer, &mut self.aside);
+        if self.net.is_observed() {
+            self.aside.resize(x.len(), 0.0);
+            x0.write(x, answer, &mut self.aside);
+            self.net.observe(&self.aside);
+        }
+        Seen { x0, epsilon: at.epsilon }
     }
-}
 
-/// (x − x̂_0)/σ, eq. 3 of Karras et al. 2022 where the signal is unscaled.
-pub(crate) fn slope(x: &[f32], x0: &[f32], sigma: f64, slope: &mut [f32]) {
-    let sigma = sigma as f32;
-    for ((slope, x), x0) in slope.iter_mut().zip(x).zip(x0) {
-        *slope = (x - x0) / sigma;
+    /// Evaluate the network at a state; tells what is kept of the answer.
+    pub(crate) async fn estimate(&mut self, kept: Kept, x: &mut Vec<f32>, at: &Point) -> Estimate {
+        let Seen { x0, epsilon } = self.ask(x, at).await;
+        match kept {
+            Kept::X0 => x0,
+            Kept::Output => Estimate::answer(),
+            Kept::Epsilon if self.bound == Bound::None => Estimate::of(epsilon),
+            // It belongs to the bounded x̂_0.
+            Kept::Epsilon => x0.rest(at.level),
+            Kept::Slope => x0.rest(Level { alpha: 1.0, ..at.level }),
+        }
+    }
+
+    /// Evaluate the network at a state, and compute what is kept.
+    pub(crate) async fn evaluate(&mut self, kept: Kept, x: &mut Vec<f32>, at: &Point, values: &mut [f32]) {
+        self.estimate(kept, x, at).await.write(x, self.answer(), values);
     }
 }

@@ -1,39 +1,47 @@
 //! The one arithmetic of a step: a state replaced by a weighted sum.
 
-use crate::diffusion::lanes::wide;
+use crate::diffusion::lanes::update;
 
-/// x ← a·x + Σ w·v for up to five further terms, in the order given; all slices have one length.
-pub(crate) fn mix(x: &mut [f32], a: f64, terms: &[(f64, &[f32])]) {
-    let w = |i: usize| terms[i].0 as f32;
-    let v = |i: usize| terms[i].1;
-    match terms.len() {
-        0 => sum(x, a as f32, [], []),
-        1 => sum(x, a as f32, [w(0)], [v(0)]),
-        2 => sum(x, a as f32, [w(0), w(1)], [v(0), v(1)]),
-        3 => sum(x, a as f32, [w(0), w(1), w(2)], [v(0), v(1), v(2)]),
-        4 => sum(x, a as f32, [w(0), w(1), w(2), w(3)], [v(0), v(1), v(2), v(3)]),
-        _ => {
-            let (first, rest) = terms.split_at(4);
-            mix(x, a, first);
-            mix(x, 1.0, rest);
+/// The most terms that one pass takes.
+const MOST: usize = 5;
+
+/// x ← a·x + Σ w·v, in the order given. Terms of weight 0 are not read; all other slices have at least the length of `x`.
+pub(crate) fn mix<'a>(x: &mut [f32], a: f64, terms: impl IntoIterator<Item = (f64, &'a [f32])>) {
+    let mut terms = terms.into_iter().filter(|(weight, _)| *weight != 0.0);
+    let mut a = a as f32;
+    loop {
+        let mut pass = [(0.0, &[][..]); MOST];
+        let mut count = 0;
+        for (slot, (weight, values)) in pass.iter_mut().zip(terms.by_ref().take(MOST)) {
+            *slot = (weight as f32, values);
+            count += 1;
         }
+        sum(x, a, &pass[..count]);
+        if count < MOST {
+            return;
+        }
+        a = 1.0;
     }
 }
 
-fn sum<const N: usize>(x: &mut [f32], a: f32, weights: [f32; N], values: [&[f32]; N]) {
-    wide(
-        #[inline(always)]
-        move || {
-            let values = values.map(|v| &v[..x.len()]);
-            for (i, x) in x.iter_mut().enumerate() {
-                let mut total = a * *x;
-                for (w, v) in weights.iter().zip(&values) {
-                    total += w * v[i];
-                }
-                *x = total;
-            }
-        },
-    );
+fn sum(x: &mut [f32], a: f32, terms: &[(f32, &[f32])]) {
+    match *terms {
+        [] if a == 1.0 => {}
+        [] => update(x, [], move |x, []| a * x),
+        [(u, k)] => update(x, [k], move |x, [k]| a * x + u * k),
+        [(u, k), (v, l)] => update(x, [k, l], move |x, [k, l]| a * x + u * k + v * l),
+        [(u, k), (v, l), (w, m)] => {
+            update(x, [k, l, m], move |x, [k, l, m]| a * x + u * k + v * l + w * m);
+        }
+        [(t, j), (u, k), (v, l), (w, m)] => {
+            update(x, [j, k, l, m], move |x, [j, k, l, m]| a * x + t * j + u * k + v * l + w * m);
+        }
+        [(s, i), (t, j), (u, k), (v, l), (w, m), ..] => {
+            update(x, [i, j, k, l, m], move |x, [i, j, k, l, m]| {
+                a * x + s * i + t * j + u * k + v * l + w * m
+            });
+        }
+    }
 }
 
 #[cfg(test)]
@@ -51,7 +59,7 @@ mod tests {
             let values: Vec<[f32; 3]> = terms.iter().map(|(_, v)| [*v; 3]).collect();
             let given: Vec<(f64, &[f32])> = terms.iter().zip(&values).map(|((w, _), v)| (*w, &v[..])).collect();
             let mut found = [x; 3];
-            mix(&mut found, a, &given);
+            mix(&mut found, a, given);
             let expected = a * f64::from(x) + terms.iter().map(|(w, v)| w * f64::from(*v)).sum::<f64>();
             for found in found {
                 prop_assert!((f64::from(found) - expected).abs() < 1e-5);

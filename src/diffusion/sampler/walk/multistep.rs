@@ -1,12 +1,13 @@
 //! The walk of every method whose step is a weighted sum of the state, the last few estimates and
 //! fresh noise: x ← a·x + Σ_k w_k·m_{i−k} + s·z.
 //!
-//! A family computes the weights from its paper's formula; what remains is this loop.
+//! A family computes the weights from its paper's formula; what remains is one of two loops.
 
 use std::sync::Arc;
 
 use super::bound::Bound;
 use super::denoiser::{Denoiser, Kept};
+use super::estimate::{Estimate, add, with};
 use super::history::{DEPTH, History};
 use super::mix::mix;
 use crate::diffusion::noise::Noise;
@@ -19,8 +20,6 @@ use crate::diffusion::trajectory::{Net, Walk};
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Step {
     pub(crate) at: Point,
-    /// The signal's share before and after, where the step is made on the unscaled state x/α.
-    pub(crate) frame: Option<(f64, f64)>,
     pub(crate) x: f64,
     pub(crate) kept: [f64; DEPTH],
     /// Noise is drawn even where its weight is 0, since the references draw it.
@@ -28,9 +27,14 @@ pub(crate) struct Step {
 }
 
 impl Step {
+    /// A deterministic step x ← `x`·x + Σ `kept[k]`·m_{i−k}.
+    pub(crate) fn of(at: Point, x: f64, kept: [f64; DEPTH]) -> Self {
+        Self { at, x, kept, noise: None }
+    }
+
     /// A deterministic step of one term: x ← `x`·x + `newest`·m.
     pub(crate) fn single(at: Point, x: f64, newest: f64) -> Self {
-        Self { at, frame: None, x, kept: [newest, 0.0, 0.0, 0.0], noise: None }
+        Self::of(at, x, [newest, 0.0, 0.0, 0.0])
     }
 
     /// The same with noise of this length.
@@ -87,28 +91,46 @@ impl Sampler for Multistep {
         self.steps.iter().all(|step| step.x.is_finite() && finite(step))
     }
 
-    fn walk(self: Arc<Self>, mut x: Vec<f32>, mut noise: Noise, net: Net) -> Walk {
+    fn walk(self: Arc<Self>, x: Vec<f32>, noise: Noise, net: Net) -> Walk {
+        let looks_back = |step: &Step| step.kept.iter().rposition(|w| *w != 0.0);
+        match self.steps.iter().filter_map(looks_back).max() {
+            Some(back @ 1..) => self.walk_with_history(1 + back, x, noise, net),
+            _ => self.walk_without_history(x, noise, net),
+        }
+    }
+}
+
+impl Multistep {
+    /// Steps of the newest estimate alone, which is nowhere but in the step's own pass.
+    fn walk_without_history(self: Arc<Self>, mut x: Vec<f32>, mut noise: Noise, net: Net) -> Walk {
         Box::pin(async move {
-            let depth =
-                1 + self.steps.iter().flat_map(|s| s.kept.iter().rposition(|w| *w != 0.0)).max().unwrap_or(0);
-            let mut denoiser = Denoiser::new(net, self.bound, x.len());
-            let mut history =
-                History::new(depth, if self.kept == Kept::Output { denoiser.output.len() } else { x.len() });
-            let mut z = vec![0.0; x.len()];
+            let mut denoiser = Denoiser::new(net, self.bound);
+            let mut z = vec![0.0; if self.draws() > 0 { x.len() } else { 0 }];
             for step in &self.steps {
-                history.push(denoiser.evaluate(self.kept, &mut x, &step.at).await);
+                let estimate = denoiser.estimate(self.kept, &mut x, &step.at).await;
+                let (a, w) = (step.x as f32, step.kept[0] as f32);
+                let noise = step.noise.map(|s| {
+                    noise.fill(&mut z);
+                    (s, &z[..])
+                });
+                with!(estimate, m => add(&mut x, denoiser.answer(), noise, move |x, o| a * x + w * m(x, o)));
+            }
+            x
+        })
+    }
+
+    fn walk_with_history(self: Arc<Self>, depth: usize, mut x: Vec<f32>, mut noise: Noise, net: Net) -> Walk {
+        Box::pin(async move {
+            let mut denoiser = Denoiser::new(net, self.bound);
+            let mut history = History::new(depth, x.len());
+            let mut z = vec![0.0; if self.draws() > 0 { x.len() } else { 0 }];
+            for step in &self.steps {
+                denoiser.evaluate(self.kept, &mut x, &step.at, history.push()).await;
                 if step.noise.is_some() {
                     noise.fill(&mut z);
                 }
-                let (terms, count) = history.terms(&step.kept, step.noise.map(|s| (s, z.as_slice())));
-                let (before, after) = step.frame.map_or((1.0, 1.0), |(a, b)| (a as f32, b as f32));
-                if step.frame.is_some() {
-                    x.iter_mut().for_each(|x| *x /= before);
-                }
-                mix(&mut x, step.x, &terms[..count]);
-                if step.frame.is_some() {
-                    x.iter_mut().for_each(|x| *x *= after);
-                }
+                let noise = step.noise.map(|s| (s, &z[..]));
+                mix(&mut x, step.x, history.terms(&step.kept).chain(noise));
             }
             x
         })

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::bound::Bound;
 use super::denoiser::{Denoiser, Kept};
 use super::history::{DEPTH, History};
-use crate::diffusion::lanes::wide;
+use crate::diffusion::lanes::{parts, update};
 use crate::diffusion::noise::Noise;
 use crate::diffusion::sampler::family::Sampler;
 use crate::diffusion::sampler::grid::point::Point;
@@ -42,67 +42,47 @@ impl Sum {
         }
     }
 
-    fn apply(&self, x: &mut [f32], history: &History, z: &[f32]) {
-        let m: [&[f32]; DEPTH] = std::array::from_fn(|k| history.estimate(k));
+    fn apply(&self, x: &mut [f32], m: [&[f32]; DEPTH], z: &[f32]) {
         match self {
-            &Self::Weighted { x: a, kept, noise } => {
-                wide(
-                    #[inline(always)]
-                    move || {
-                        let (m, z) = (m.map(|m| &m[..x.len()]), &z[..x.len()]);
-                        for (i, x) in x.iter_mut().enumerate() {
-                            let mut gradient = 0.0;
-                            for (w, m) in kept.iter().zip(&m) {
-                                gradient += w * m[i];
-                            }
-                            *x = a * *x + gradient + noise * z[i];
-                        }
-                    },
-                );
-            }
+            Self::Weighted { x: a, kept, noise } => weighted(x, *a, kept, m, (*noise, z)),
             Self::Differences { x: a, at, base, scale, differences } => {
-                let mut known = differences.iter().zip(m).filter(|(d, _)| d.weight != 0.0);
-                let sum = By { x: *a, base: *base, scale: *scale, m_b: m[*at] };
-                match (known.next(), known.next(), known.next(), known.next()) {
-                    (None, ..) => sum.apply(x, []),
-                    (Some(a), None, ..) => sum.apply(x, [a]),
-                    (Some(a), Some(b), None, _) => sum.apply(x, [a, b]),
-                    (Some(a), Some(b), Some(c), None) => sum.apply(x, [a, b, c]),
-                    (Some(a), Some(b), Some(c), Some(d)) => sum.apply(x, [a, b, c, d]),
+                let (a, base, b) = (*a, *base, m[*at]);
+                let mut known = differences.iter().enumerate().filter(|(_, d)| d.weight != 0.0);
+                // Whatever is the same for all values is taken together beforehand.
+                let weight = |d: &Difference| f64::from(*scale) * f64::from(d.weight) / f64::from(d.over);
+                let mut next = || known.next().map(|(k, d)| (weight(d) as f32, m[k]));
+                match (next(), next(), next()) {
+                    (None, ..) => update(x, [b], move |x, [b]| a * x + base * b),
+                    (Some((u, k)), None, _) => {
+                        update(x, [b, k], move |x, [b, k]| a * x + base * b + u * (k - b));
+                    }
+                    (Some((u, k)), Some((v, l)), None) => update(x, [b, k, l], move |x, [b, k, l]| {
+                        a * x + base * b + (u * (k - b) + v * (l - b))
+                    }),
+                    (Some((u, k)), Some((v, l)), Some((w, m))) => {
+                        update(x, [b, k, l, m], move |x, [b, k, l, m]| {
+                            a * x + base * b + (u * (k - b) + v * (l - b) + w * (m - b))
+                        });
+                    }
                 }
             }
         }
     }
 }
 
-/// [`Sum::Differences`] with its base at hand.
-struct By<'a> {
-    x: f32,
-    base: f32,
-    scale: f32,
-    m_b: &'a [f32],
-}
-
-impl By<'_> {
-    fn apply<const N: usize>(&self, x: &mut [f32], known: [(&Difference, &[f32]); N]) {
-        let Self { x: a, base, scale, m_b } = *self;
-        // Apart from one another: the compiler keeps arrays of numbers in registers, and none of pairs.
-        let (weights, overs) = (known.map(|(d, _)| d.weight), known.map(|(d, _)| d.over));
-        let values = known.map(|(_, m)| m);
-        wide(
-            #[inline(always)]
-            move || {
-                let m_b = &m_b[..x.len()];
-                let values = values.map(|m| &m[..x.len()]);
-                for (i, x) in x.iter_mut().enumerate() {
-                    let mut slope = 0.0;
-                    for ((w, over), m) in weights.iter().zip(&overs).zip(&values) {
-                        slope += w * ((m[i] - m_b[i]) / over);
-                    }
-                    *x = a * *x + base * m_b[i] + scale * slope;
-                }
-            },
-        );
+/// x ← a·x + (Σ w·m) + s·z, where the sum of the estimates is made first.
+fn weighted(x: &mut [f32], a: f32, kept: &[f32; DEPTH], m: [&[f32]; DEPTH], (s, z): (f32, &[f32])) {
+    match *kept {
+        [t, 0.0, 0.0, 0.0] => update(x, [m[0], z], move |x, [j, z]| a * x + t * j + s * z),
+        [t, u, 0.0, 0.0] => {
+            update(x, [m[0], m[1], z], move |x, [j, k, z]| a * x + (t * j + u * k) + s * z);
+        }
+        [t, u, v, 0.0] => {
+            update(x, [m[0], m[1], m[2], z], move |x, [j, k, l, z]| a * x + (t * j + u * k + v * l) + s * z)
+        }
+        [t, u, v, w] => update(x, [m[0], m[1], m[2], m[3], z], move |x, [j, k, l, m, z]| {
+            a * x + (t * j + u * k + v * l + w * m) + s * z
+        }),
     }
 }
 
@@ -150,21 +130,27 @@ impl Sampler for PredictorCorrector {
 
     fn walk(self: Arc<Self>, mut x: Vec<f32>, mut noise: Noise, net: Net) -> Walk {
         Box::pin(async move {
-            let mut denoiser = Denoiser::new(net, self.bound, x.len());
+            let mut denoiser = Denoiser::new(net, self.bound);
             let mut history = History::new(DEPTH, x.len());
             let mut last = vec![0.0; x.len()];
-            let mut z = vec![0.0; x.len()];
+            let (mut z, mut z_before) = (vec![0.0; x.len()], vec![0.0; x.len()]);
             for step in &self.steps {
-                history.push(denoiser.evaluate(self.kept, &mut x, &step.at).await);
-                if let Some(corrector) = &step.corrector {
-                    std::mem::swap(&mut x, &mut last);
-                    corrector.apply(&mut x, &history, &z);
-                }
+                denoiser.evaluate(self.kept, &mut x, &step.at, history.push()).await;
                 if self.stochastic {
+                    std::mem::swap(&mut z, &mut z_before);
                     noise.fill(&mut z);
                 }
-                last.copy_from_slice(&x);
-                step.predictor.apply(&mut x, &history, &z);
+                for part in parts(x.len()) {
+                    let (x, last) = (&mut x[part.clone()], &mut last[part.clone()]);
+                    let m = std::array::from_fn(|age| &history.estimate(age)[part.clone()]);
+                    if let Some(corrector) = &step.corrector {
+                        corrector.apply(last, m, &z_before[part.clone()]);
+                        x.copy_from_slice(last);
+                    } else {
+                        last.copy_from_slice(x);
+                    }
+                    step.predictor.apply(x, m, &z[part]);
+                }
             }
             x
         })

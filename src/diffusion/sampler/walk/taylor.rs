@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::bound::Bound;
 use super::denoiser::{Denoiser, Kept};
 use super::history::History;
-use crate::diffusion::lanes::wide;
+use super::mix::mix;
+use crate::diffusion::lanes::{Divisor, update};
 use crate::diffusion::noise::Noise;
 use crate::diffusion::sampler::family::Sampler;
 use crate::diffusion::sampler::grid::point::Point;
@@ -67,43 +68,43 @@ pub(crate) struct Taylor {
 
 impl Step {
     /// Make the step; each kind of derivatives is a loop of its own.
-    fn apply(&self, x: &mut [f32], m: [&[f32]; 3], z: &[f32]) {
+    fn apply(&self, x: &mut [f32], [m0, m1, m2]: [&[f32]; 3], z: &[f32]) {
+        let ([w0, w1, w2], w) = (self.d, self.x);
         match self.differences {
-            Differences::First => self.sum(x, m, z, |m0, _, _| [m0, 0.0, 0.0]),
-            Differences::Second { r } => self.sum(x, m, z, |m0, m1, _| [m0, 1.0 / r * (m0 - m1), 0.0]),
-            Differences::Third { r0, r1 } => self.sum(x, m, z, |m0, m1, m2| {
-                let (near, far) = (1.0 / r0 * (m0 - m1), 1.0 / r1 * (m1 - m2));
-                [m0, near + r0 / (r0 + r1) * (near - far), 1.0 / (r0 + r1) * (near - far)]
-            }),
-            Differences::BlockSecond { r } => self.sum(x, m, z, |m0, m1, _| [m1, 1.0 / r * (m0 - m1), 0.0]),
-            Differences::BlockThird { r0, r1 } => self.sum(x, m, z, |m0, m1, m2| {
-                let (near, far) = (1.0 / r1 * (m1 - m2), 1.0 / r0 * (m0 - m2));
-                [m2, (r0 * near - r1 * far) / (r0 - r1), 2.0 * (far - near) / (r0 - r1)]
-            }),
+            Differences::First => update(x, [m0], move |x, [m0]| w * x + w0 * m0),
+            Differences::Second { r } => {
+                let per = 1.0 / r;
+                update(x, [m0, m1], move |x, [m0, m1]| w * x + w0 * m0 + w1 * (per * (m0 - m1)));
+            }
+            Differences::Third { r0, r1 } => {
+                let (per_0, per_1, per) = (1.0 / r0, 1.0 / r1, 1.0 / (r0 + r1));
+                let share = r0 / (r0 + r1);
+                update(x, [m0, m1, m2], move |x, [m0, m1, m2]| {
+                    let (near, far) = (per_0 * (m0 - m1), per_1 * (m1 - m2));
+                    let (d1, d2) = (near + share * (near - far), per * (near - far));
+                    w * x + w0 * m0 + w1 * d1 + w2 * d2
+                });
+            }
+            Differences::BlockSecond { r } => {
+                let per = 1.0 / r;
+                update(x, [m0, m1], move |x, [m0, m1]| w * x + w0 * m1 + w1 * (per * (m0 - m1)));
+            }
+            Differences::BlockThird { r0, r1 } => {
+                let (per_0, per_1, over) = (1.0 / r0, 1.0 / r1, Divisor::new(f64::from(r0 - r1)));
+                update(x, [m0, m1, m2], move |x, [m0, m1, m2]| {
+                    let (near, far) = (per_1 * (m1 - m2), per_0 * (m0 - m2));
+                    let (d1, d2) = (over.divide(r0 * near - r1 * far), over.divide(2.0 * (far - near)));
+                    w * x + w0 * m2 + w1 * d1 + w2 * d2
+                });
+            }
             Differences::BlockThirdPlain { r0 } => {
-                self.sum(x, m, z, |m0, _, m2| [m2, 1.0 / r0 * (m0 - m2), 0.0]);
+                let per = 1.0 / r0;
+                update(x, [m0, m2], move |x, [m0, m2]| w * x + w0 * m2 + w1 * (per * (m0 - m2)));
             }
         }
-    }
-
-    fn sum(
-        &self,
-        x: &mut [f32],
-        [m0, m1, m2]: [&[f32]; 3],
-        z: &[f32],
-        derivatives: impl Fn(f32, f32, f32) -> [f32; 3],
-    ) {
-        let ([w0, w1, w2], w, s) = (self.d, self.x, self.noise.unwrap_or(0.0));
-        wide(
-            #[inline(always)]
-            move || {
-                let [m0, m1, m2, z] = [m0, m1, m2, z].map(|values| &values[..x.len()]);
-                for (i, x) in x.iter_mut().enumerate() {
-                    let [d0, d1, d2] = derivatives(m0[i], m1[i], m2[i]);
-                    *x = w * *x + w0 * d0 + w1 * d1 + w2 * d2 + s * z[i];
-                }
-            },
-        );
+        if let Some(s) = self.noise {
+            mix(x, 1.0, [(f64::from(s), z)]);
+        }
     }
 
     /// Whether all its numbers are: what it makes of 1 and of estimates that differ is, then.
@@ -141,19 +142,21 @@ impl Sampler for Taylor {
 
     fn walk(self: Arc<Self>, mut x: Vec<f32>, mut noise: Noise, net: Net) -> Walk {
         Box::pin(async move {
-            let mut denoiser = Denoiser::new(net, self.bound, x.len());
+            let mut denoiser = Denoiser::new(net, self.bound);
             let mut history = History::new(3, x.len());
-            let mut z = vec![0.0; x.len()];
-            let mut start = x.clone();
-            for step in &self.steps {
-                history.push(denoiser.evaluate(self.kept, &mut x, &step.at).await);
+            let mut z = vec![0.0; if self.draws() > 0 { x.len() } else { 0 }];
+            let mut start = Vec::new();
+            for (i, step) in self.steps.iter().enumerate() {
+                denoiser.evaluate(self.kept, &mut x, &step.at, history.push()).await;
                 if step.noise.is_some() {
                     noise.fill(&mut z);
                 }
+                let again = self.steps.get(i + 1).is_some_and(|next| next.from == From::Block);
                 match step.from {
                     From::Here => {}
-                    From::BlockStart => start.copy_from_slice(&x),
-                    From::Block => x.copy_from_slice(&start),
+                    From::BlockStart => start.clone_from(&x),
+                    From::Block if again => x.copy_from_slice(&start),
+                    From::Block => std::mem::swap(&mut x, &mut start),
                 }
                 step.apply(&mut x, std::array::from_fn(|age| history.estimate(age)), &z);
             }

@@ -4,8 +4,9 @@
 use std::sync::Arc;
 
 use super::bound::Bound;
-use super::denoiser::{Denoiser, slope};
+use super::denoiser::{Denoiser, Kept};
 use super::mix::mix;
+use crate::diffusion::lanes::update;
 use crate::diffusion::noise::Noise;
 use crate::diffusion::sampler::family::Sampler;
 use crate::diffusion::sampler::grid::point::Point;
@@ -63,28 +64,26 @@ impl Sampler for TwoSlopes {
 
     fn walk(self: Arc<Self>, mut x: Vec<f32>, mut noise: Noise, net: Net) -> Walk {
         Box::pin(async move {
-            let mut denoiser = Denoiser::new(net, self.bound, x.len());
+            let mut denoiser = Denoiser::new(net, self.bound);
+            let mut z = vec![0.0; if self.draws() > 0 { x.len() } else { 0 }];
             let buffer = || vec![0.0; x.len()];
-            let (mut first, mut second, mut ahead, mut z) = (buffer(), buffer(), buffer(), buffer());
+            let (mut first, mut second, mut ahead) = (buffer(), buffer(), buffer());
             for step in &self.steps {
-                denoiser.x0(&mut x, &step.at).await;
-                let sigma = step.at.level.sigma;
-                slope(&x, &denoiser.x0, sigma, &mut first);
+                denoiser.evaluate(Kept::Slope, &mut x, &step.at, &mut first).await;
                 if let Some(place) = &step.second {
-                    ahead.copy_from_slice(&x);
-                    mix(&mut ahead, 1.0, &[(place.level.sigma - sigma, &first)]);
-                    denoiser.x0(&mut ahead, place).await;
-                    slope(&ahead, &denoiser.x0, place.level.sigma, &mut second);
+                    let length = (place.level.sigma - step.at.level.sigma) as f32;
+                    update(&mut ahead, [&x, &first], move |_, [x, slope]| x + length * slope);
+                    denoiser.evaluate(Kept::Slope, &mut ahead, place, &mut second).await;
                     match self.rule {
                         Rule::Midpoint => std::mem::swap(&mut first, &mut second),
-                        Rule::Heun => first.iter_mut().zip(&second).for_each(|(d, e)| *d = (*d + e) / 2.0),
+                        Rule::Heun => update(&mut first, [&second], |d, [e]| (d + e) / 2.0),
                     }
                 }
-                mix(&mut x, 1.0, &[(step.step, &first)]);
-                if let Some(sigma) = step.noise {
+                let noise = step.noise.map(|sigma| {
                     noise.fill(&mut z);
-                    mix(&mut x, 1.0, &[(sigma, &z)]);
-                }
+                    (sigma, &z[..])
+                });
+                mix(&mut x, 1.0, [(step.step, &first[..])].into_iter().chain(noise));
             }
             x
         })

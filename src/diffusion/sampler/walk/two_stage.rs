@@ -4,8 +4,9 @@
 use std::sync::Arc;
 
 use super::bound::Bound;
-use super::denoiser::Denoiser;
+use super::denoiser::{Denoiser, Kept};
 use super::mix::mix;
+use crate::diffusion::lanes::update;
 use crate::diffusion::noise::Noise;
 use crate::diffusion::sampler::family::Sampler;
 use crate::diffusion::sampler::grid::point::Point;
@@ -79,25 +80,27 @@ impl Sampler for TwoStage {
 
     fn walk(self: Arc<Self>, mut x: Vec<f32>, mut noise: Noise, net: Net) -> Walk {
         Box::pin(async move {
-            let mut denoiser = Denoiser::new(net, self.bound, x.len());
+            let mut denoiser = Denoiser::new(net, self.bound);
             let buffer = || vec![0.0; x.len()];
-            let (mut first, mut guessed, mut z, mut z_guess) = (buffer(), buffer(), buffer(), buffer());
+            let (mut first, mut second, mut guessed) = (buffer(), buffer(), buffer());
+            let (mut z, mut z_guess) = (buffer(), buffer());
             for step in &self.steps {
-                denoiser.x0(&mut x, &step.at).await;
-                std::mem::swap(&mut denoiser.x0, &mut first);
+                denoiser.evaluate(Kept::X0, &mut x, &step.at, &mut first).await;
                 if let Some(guess) = &step.guess {
-                    guessed.copy_from_slice(&x);
-                    if guess.noise.is_some() {
+                    let (a, w) = (guess.x as f32, guess.d1 as f32);
+                    update(&mut guessed, [&x, &first], move |_, [x, d1]| a * x + w * d1);
+                    if let Some(s) = guess.noise {
                         noise.fill(&mut z_guess);
+                        mix(&mut guessed, 1.0, [(s, &z_guess[..])]);
                     }
-                    mix(&mut guessed, guess.x, &[(guess.d1, &first), (guess.noise.unwrap_or(0.0), &z_guess)]);
-                    denoiser.x0(&mut guessed, &guess.at).await;
+                    denoiser.evaluate(Kept::X0, &mut guessed, &guess.at, &mut second).await;
                 }
                 if step.noise.is_some() {
                     noise.fill_beside(step.shared, &z_guess, &mut z);
                 }
-                let terms = [(step.d1, &first[..]), (step.d2, &denoiser.x0), (step.noise.unwrap_or(0.0), &z)];
-                mix(&mut x, step.x, &terms);
+                let noise = step.noise.map(|s| (s, &z[..]));
+                let estimates = [(step.d1, &first[..]), (step.d2, &second[..])];
+                mix(&mut x, step.x, estimates.into_iter().chain(noise));
             }
             x
         })
