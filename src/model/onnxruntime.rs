@@ -1,15 +1,17 @@
 //! ONNX Runtime through `ort`, loaded at run time.
 
+mod bound;
 mod open;
 mod proof;
 
 use half::f16;
-use ort::session::SessionInputValue;
-use ort::value::{DynValue, PrimitiveTensorElementType, TensorElementType, TensorRef, ValueType};
+use ort::value::{DynValue, TensorElementType, ValueType};
 
 use super::graph::{Axis, Element, Graph, Port};
 use super::predictor::EvaluationError;
-use super::session::{Column, Input, Session, fill};
+use super::session::{Input, Session};
+
+use bound::Bound;
 
 pub(super) use open::open;
 
@@ -21,18 +23,30 @@ const WAY_OUT: &str = "If it names an operator or version that is unknown, use a
 pub(super) struct OnnxRuntime {
     session: ort::session::Session,
     graph: Graph,
-    /// A buffer for each of the graph's inputs.
-    columns: Vec<Column>,
+    /// Buffers for the kinds of batches that came last, the newest first.
+    bound: Vec<Bound>,
+    /// Whether buffers lie in memory that a GPU reads by itself.
+    pinned: bool,
 }
 
+/// How many kinds of batches have their buffers.
+const KINDS: usize = 8;
+
 impl OnnxRuntime {
-    fn new(session: ort::session::Session) -> Self {
+    fn new(session: ort::session::Session, pinned: bool) -> Self {
         let graph = Graph {
             inputs: session.inputs().iter().map(port).collect(),
             outputs: session.outputs().iter().map(port).collect(),
         };
-        let columns = graph.inputs.iter().map(|port| Column::new(port.element)).collect();
-        Self { session, graph, columns }
+        Self { session, graph, bound: Vec::with_capacity(KINDS), pinned }
+    }
+
+    /// The buffers for such a batch, to be put back among the others.
+    fn buffers(&mut self, inputs: &[Input<'_>], names: &[&str]) -> Result<Bound, ort::Error> {
+        match self.bound.iter().position(|bound| bound.serves(&self.graph, inputs, names)) {
+            Some(place) => Ok(self.bound.remove(place)),
+            None => Bound::new(&self.session, &self.graph, inputs, names, self.pinned),
+        }
     }
 }
 
@@ -64,14 +78,16 @@ impl Session for OnnxRuntime {
         names: &[&str],
         outputs: &mut [Vec<f32>],
     ) -> Result<Vec<Vec<usize>>, EvaluationError> {
-        let known = fill(&self.graph, &mut self.columns, inputs);
-        let fed = known.iter().map(|(place, input)| {
-            Ok::<_, EvaluationError>((input.name, tensor(&self.columns[*place], &input.shape)?))
-        });
-        let fed = fed.collect::<Result<Vec<_>, _>>()?;
-        let found = self.session.run(fed).map_err(failed)?;
+        let mut bound = self.buffers(inputs, names).map_err(failed)?;
+        let found = bound.run(&mut self.session, &self.graph, inputs).map_err(failed)?;
         let read = |(name, output): (&&str, &mut Vec<f32>)| read(&found[*name], output);
-        names.iter().zip(outputs).map(read).collect()
+        let shapes = names.iter().zip(outputs).map(read).collect::<Result<Vec<_>, _>>()?;
+        drop(found);
+        bound.settle(&self.session, &self.graph, &shapes, self.pinned).map_err(failed)?;
+        // Where something failed the buffers are left away: what is wrong may be theirs.
+        self.bound.truncate(KINDS - 1);
+        self.bound.insert(0, bound);
+        Ok(shapes)
     }
 }
 
@@ -92,20 +108,4 @@ fn read(value: &DynValue, output: &mut Vec<f32>) -> Result<Vec<usize>, Evaluatio
 
 fn failed<R>(error: ort::Error<R>) -> EvaluationError {
     EvaluationError::Engine { engine: ENGINE, reason: error.to_string() }
-}
-
-fn tensor<'a>(column: &'a Column, shape: &[usize]) -> Result<SessionInputValue<'a>, EvaluationError> {
-    fn view<'a, T>(shape: &[usize], data: &'a [T]) -> Result<SessionInputValue<'a>, ort::Error>
-    where
-        T: PrimitiveTensorElementType + Clone + std::fmt::Debug + 'static,
-    {
-        Ok(TensorRef::from_array_view((shape.to_vec(), data))?.into())
-    }
-    match column {
-        Column::F32(data) => view(shape, data),
-        Column::F16(data) => view(shape, data),
-        Column::I64(data) => view(shape, data),
-        Column::I32(data) => view(shape, data),
-    }
-    .map_err(failed)
 }

@@ -78,6 +78,11 @@ impl Provider {
         matches!(self, Self::TensorRt | Self::OpenVino)
     }
 
+    /// Whether the GPU that it runs on reads memory that is pinned without a copy.
+    pub(super) fn reads_pinned_memory(self) -> bool {
+        matches!(self, Self::TensorRt | Self::Cuda)
+    }
+
     /// What to register in a session, an error if it fails; nothing for the processor, which
     /// every session has. `cache` is where its engine is kept; `shapes` are those of the inputs.
     pub(super) fn dispatch(

@@ -90,14 +90,22 @@ pub(super) enum Column {
     I32(Vec<i32>),
 }
 
+/// The inputs that a graph has, with their places among its own.
+pub(super) fn known<'a>(
+    graph: &Graph,
+    inputs: &'a [Input<'a>],
+) -> impl Iterator<Item = (usize, &'a Input<'a>)> {
+    let place = |input: &Input<'_>| graph.inputs.iter().position(|port| port.name == input.name);
+    inputs.iter().filter_map(move |input| Some((place(input)?, input)))
+}
+
 /// Fill each input's buffer among those of a graph; tells the inputs that the graph has, with their places.
 pub(super) fn fill<'a>(
     graph: &Graph,
     columns: &mut [Column],
     inputs: &'a [Input<'a>],
 ) -> Vec<(usize, &'a Input<'a>)> {
-    let place = |input: &Input<'_>| graph.inputs.iter().position(|port| port.name == input.name);
-    let known: Vec<_> = inputs.iter().filter_map(|input| Some((place(input)?, input))).collect();
+    let known: Vec<_> = known(graph, inputs).collect();
     known.iter().for_each(|(place, input)| columns[*place].fill(input.values));
     known
 }
@@ -113,28 +121,59 @@ impl Column {
     }
 
     fn fill(&mut self, values: Values<'_>) {
+        fn of_length<T: Copy + Default>(buffer: &mut Vec<T>, length: usize) -> &mut [T] {
+            buffer.resize(length, T::default());
+            buffer
+        }
+        let length = values.len();
+        let buffer = match self {
+            Self::F32(buffer) => Buffer::F32(of_length(buffer, length)),
+            Self::F16(buffer) => Buffer::F16(of_length(buffer, length)),
+            Self::I64(buffer) => Buffer::I64(of_length(buffer, length)),
+            Self::I32(buffer) => Buffer::I32(of_length(buffer, length)),
+        };
+        buffer.fill(values);
+    }
+}
+
+impl Values<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Self::F32(values) => values.len(),
+            Self::F64(values) => values.len(),
+            Self::I64(values) => values.len(),
+        }
+    }
+}
+
+/// Where an input's values are wanted, in the type that the graph takes.
+pub(super) enum Buffer<'a> {
+    F32(&'a mut [f32]),
+    F16(&'a mut [half::f16]),
+    I64(&'a mut [i64]),
+    I32(&'a mut [i32]),
+}
+
+impl Buffer<'_> {
+    /// Fill it with as many values as it has places.
+    pub(super) fn fill(self, values: Values<'_>) {
         match (values, self) {
-            (Values::F32(values), Self::F32(buffer)) => {
-                buffer.clear();
-                buffer.extend_from_slice(values);
-            }
-            (Values::F32(values), column) => column.refill(values.iter().map(|&x| f64::from(x))),
-            (Values::F64(values), column) => column.refill(values.iter().copied()),
+            (Values::F32(values), Self::F32(buffer)) => buffer.copy_from_slice(values),
+            (Values::F32(values), buffer) => buffer.convert(values.iter().map(|&x| f64::from(x))),
+            (Values::F64(values), buffer) => buffer.convert(values.iter().copied()),
             // What counts things and tokens is far below the whole numbers that f64 holds.
-            (Values::I64(values), column) => column.refill(values.iter().map(|&x| x as f64)),
+            (Values::I64(values), buffer) => buffer.convert(values.iter().map(|&x| x as f64)),
         }
     }
 
-    fn refill(&mut self, values: impl Iterator<Item = f64>) {
-        fn replace<T>(buffer: &mut Vec<T>, values: impl Iterator<Item = T>) {
-            buffer.clear();
-            buffer.extend(values);
-        }
+    fn convert(self, values: impl Iterator<Item = f64>) {
         match self {
-            Self::F32(buffer) => replace(buffer, values.map(|x| x as f32)),
-            Self::F16(buffer) => replace(buffer, values.map(half::f16::from_f64)),
-            Self::I64(buffer) => replace(buffer, values.map(|x| x as i64)),
-            Self::I32(buffer) => replace(buffer, values.map(|x| x as i32)),
+            Self::F32(buffer) => buffer.iter_mut().zip(values).for_each(|(place, x)| *place = x as f32),
+            Self::F16(buffer) => {
+                buffer.iter_mut().zip(values).for_each(|(place, x)| *place = half::f16::from_f64(x));
+            }
+            Self::I64(buffer) => buffer.iter_mut().zip(values).for_each(|(place, x)| *place = x as i64),
+            Self::I32(buffer) => buffer.iter_mut().zip(values).for_each(|(place, x)| *place = x as i32),
         }
     }
 }

@@ -123,7 +123,7 @@ fn attempt(
     let proven = builder.commit_from_file(source.graph).map_err(Failure::from).and_then(|session| {
         on(Stage::Warming);
         let origin = Origin::new(ENGINE, runtime.version.clone(), provider.to_string());
-        proven(OnnxRuntime::new(session), origin, source, provider)
+        proven(OnnxRuntime::new(session, provider.reads_pinned_memory()), origin, source, provider)
     });
     drop(still);
     if let (Ok(_), Some(cache)) = (&proven, cache) {
@@ -158,7 +158,7 @@ fn described(runtime: &Runtime, source: &Source<'_>) -> Result<OnnxRuntime, Fail
         .with_optimization_level(GraphOptimizationLevel::Disable)
         .map_err(|error| error.to_string())?
         .commit_from_file(source.graph)?;
-    Ok(OnnxRuntime::new(session))
+    Ok(OnnxRuntime::new(session, false))
 }
 
 /// Where the provider's engine is kept; without such a place it is built at every start, aloud.
