@@ -1,13 +1,14 @@
 //! Whole jobs beside the bare evaluations that they need, and what riding together costs.
 
 use std::path::Path;
+use std::time::Instant;
 
 use denoised::job::{Job, JobLimits, ModelCard, Request};
 use denoised::model::{Batch, EngineOptions, Model};
 use denoised::pipeline::{Event, Pipeline};
 use serde_json::{Value, json};
 
-use crate::clock::in_turns;
+use crate::clock::{in_turns, median};
 use crate::common::program::model;
 use crate::engines::{Bare, embedded, load, network, runtime};
 use crate::table::Row;
@@ -123,20 +124,72 @@ fn padding(options: &EngineOptions) -> Row {
     .remark("only where a graph's batch is fixed; `digits` is free and never padded")
 }
 
-/// The embedded engine beside ONNX Runtime, a sample at a time.
-fn engines(bundle: &Path) -> Row {
+/// Seconds of processor time that this process's threads have used.
+fn processor_time() -> f64 {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let used = tasks.filter_map(|task| {
+        // A thread that ends meanwhile has no file any more.
+        let text = std::fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
+        text.split(' ').next()?.parse::<f64>().ok()
+    });
+    used.sum::<f64>() / 1e9
+}
+
+/// The embedded engine beside ONNX Runtime, a sample at a time: by the clock, and by the processor's time.
+fn engines(bundle: &Path) -> Vec<Row> {
+    const EACH: usize = 20;
     let (mut own, mut other) = (load(bundle, &embedded()), load(bundle, &runtime()));
     let manifest = own.bundle.manifest.clone();
     let mut batch = Batch { shape: vec![1, 28, 28], ..Batch::default() };
     batch.push(|x| x.extend([0.1; 784]), 500.0, 1, &manifest);
-    let (mut a, mut b) = (Vec::new(), Vec::new());
-    let mut embedded = || (0..20).for_each(|_| own.predictor.evaluate(&batch, &mut a).unwrap());
-    let mut runtime = || (0..20).for_each(|_| other.predictor.evaluate(&batch, &mut b).unwrap());
-    let times = in_turns(15, &mut [&mut embedded, &mut runtime]);
-    let remark = format!("{:.2} ms beside {:.2} ms", times[0] * 50.0, times[1] * 50.0);
-    Row::new("the embedded engine beside ONNX Runtime, `digits`", times[0] / times[1], "×")
-        .at_most(1.5)
-        .remark(remark)
+    let mut output = Vec::new();
+    let mut used = [Vec::new(), Vec::new()];
+    let mut clock = [Vec::new(), Vec::new()];
+    for _ in 0..15 {
+        for ((model, used), clock) in [&mut own, &mut other].into_iter().zip(&mut used).zip(&mut clock) {
+            let (start, before) = (Instant::now(), processor_time());
+            (0..EACH).for_each(|_| model.predictor.evaluate(&batch, &mut output).unwrap());
+            clock.push(start.elapsed().as_secs_f64() / EACH as f64);
+            used.push((processor_time() - before) / EACH as f64);
+        }
+    }
+    let row = |what: &str, times: [Vec<f64>; 2]| {
+        let [own, other] = times.map(median);
+        let remark = format!("{:.2} ms beside {:.2} ms", own * 1e3, other * 1e3);
+        Row::new(format!("the embedded engine beside ONNX Runtime, `digits`, {what}"), own / other, "×")
+            .at_most(1.5)
+            .remark(remark)
+    };
+    vec![row("processor time", used), row("by the clock", clock)]
+}
+
+/// How many of eight images that are drawn together have other bytes than those drawn alone.
+fn bytes_in_company(name: &str, options: &EngineOptions, exact: bool) -> Row {
+    let mut pipeline = Pipeline::new(load(&model("digits"), options));
+    let request = |seed: u64, count: u64| json!({"id": seed.to_string(), "sampler": "ddim", "steps": 20, "seed": seed, "count": count, "class": 1, "exact": exact});
+    let mut draw = |seed: u64, count: u64| {
+        pipeline.accept(job(&pipeline, request(seed, count)));
+        let mut samples = Vec::new();
+        while !pipeline.is_idle() {
+            pipeline.turn(&mut |event| {
+                if let Event::Image { receipt, sample, .. } = event {
+                    let bits: Vec<u32> = sample.iter().map(|value| value.to_bits()).collect();
+                    samples.push((receipt.index, bits));
+                }
+            });
+        }
+        samples.sort();
+        samples
+    };
+    let together = draw(0, 8);
+    let others = together.iter().filter(|(index, bits)| draw(*index as u64, 1)[0].1 != *bits).count();
+    let asked = if exact { "`exact`, " } else { "" };
+    let row = Row::new(
+        format!("of eight images drawn together, those with other bytes than alone, {asked}{name}"),
+        others as f64,
+        "",
+    );
+    if exact { row.at_most(0.0) } else { row.remark("as its arithmetic has it: `inspect` tells") }
 }
 
 /// The section about jobs.
@@ -148,6 +201,10 @@ pub fn rows() -> Vec<Row> {
     rows.push(latecomer("onnxruntime", &runtime()));
     rows.push(latecomer("embedded", &embedded()));
     rows.push(padding(&runtime()));
-    rows.push(engines(&digits));
+    for (name, options) in [("onnxruntime", runtime()), ("embedded", embedded())] {
+        rows.push(bytes_in_company(name, &options, false));
+        rows.push(bytes_in_company(name, &options, true));
+    }
+    rows.extend(engines(&digits));
     rows
 }

@@ -97,6 +97,50 @@ fn command_rows() -> Vec<Row> {
     rows
 }
 
+/// Whole processes of Python that draw such an image, beside ours.
+fn python_rows() -> Vec<Row> {
+    let (Some(python), Some(tiny)) = (std::env::var_os("DENOISED_BENCH_PYTHON"), network("unet300k")) else {
+        return Vec::new();
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let of_python = |kind: &str| {
+        let mut command = Command::new(&python);
+        command
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/benches/whole.py"))
+            .args([kind.as_ref(), tiny.join("unet/model.onnx").as_os_str()])
+            .arg(tiny.join("scheduler/scheduler_config.json"))
+            .arg(folder.path().join("python.png"))
+            .stderr(Stdio::null());
+        command
+    };
+    let kinds = [
+        ("diffusers", "diffusers and ONNX Runtime in Python"),
+        ("plain", "numpy and ONNX Runtime in Python"),
+    ];
+    let rows = kinds.map(|(kind, name)| {
+        let (mut own, mut other) = (Vec::new(), Vec::new());
+        for _ in 0..3 {
+            own.push(watched(sample(&tiny, "onnxruntime", folder.path())));
+            other.push(watched(of_python(kind)));
+        }
+        let times = |runs: &[(f64, f64)]| median(runs.iter().map(|(_, seconds)| *seconds).collect());
+        let most = |runs: &[(f64, f64)]| median(runs.iter().map(|(most, _)| *most).collect());
+        Row::new(
+            format!("a whole process of {name} beside ours, ten steps, unet300k"),
+            times(&other) / times(&own),
+            "×",
+        )
+        .remark(format!(
+            "{:.2} s and {:.0} MiB beside {:.2} s and {:.0} MiB",
+            times(&other),
+            most(&other),
+            times(&own),
+            most(&own)
+        ))
+    });
+    rows.into()
+}
+
 /// Seconds of processor time that a process has used; the kernel counts in hundredths.
 fn processor(process: u32) -> f64 {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
@@ -123,5 +167,5 @@ fn idle() -> Vec<Row> {
 
 /// The section about starting.
 pub fn rows() -> Vec<Row> {
-    [command_rows(), idle()].concat()
+    [command_rows(), python_rows(), idle()].concat()
 }

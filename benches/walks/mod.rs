@@ -1,0 +1,39 @@
+//! Walks of samplers without a network, for benches that time them or count their instructions.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use denoised::diffusion::noise::Noise;
+use denoised::diffusion::sampler::{self, Beginning, Sampler};
+use denoised::diffusion::trajectory::{Output, Turn};
+use denoised::job::{JobLimits, ModelCard, Request};
+use denoised::model::TimeShape;
+use serde_json::json;
+
+use crate::common::exact::Exact;
+
+/// The bounds of the requests here.
+pub const LIMITS: JobLimits = JobLimits { steps: 1000, count: 64, pixels: 1 << 22, memory: None };
+
+/// What requests are checked against.
+pub fn card() -> ModelCard {
+    ModelCard::of(&Exact::model(&[1, 28, 28], 8, TimeShape::Each).0)
+}
+
+/// A sampler's plan of so many steps.
+pub fn plan(name: &str, steps: usize) -> Arc<dyn Sampler> {
+    let request = json!({"sampler": name, "steps": steps, "seed": 1, "class": 1});
+    let request: Request = serde_json::from_value(request).unwrap();
+    request.check(&[card()], LIMITS, || 1).unwrap().sampler
+}
+
+/// One walk whose network always answers the same; its inputs are written to the buffer.
+pub fn walk(sampler: &Arc<dyn Sampler>, noise: Noise, answer: &Rc<Vec<f32>>, input: &mut Vec<f32>) {
+    let at = Beginning::at_noise(answer.to_vec());
+    let mut trajectory = sampler::begin(Arc::clone(sampler), at, noise);
+    while trajectory.poll() == Turn::Waiting {
+        input.clear();
+        trajectory.append_input(input);
+        trajectory.answer(Output::of(Rc::clone(answer), 0..answer.len()));
+    }
+}
