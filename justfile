@@ -46,8 +46,12 @@ cross:
     cross build --release --target aarch64-unknown-linux-gnu
 
 # Speed against every target, beside the bare engine and diffusers; writes docs/performance.md
-bench:
-    benches/run
+bench *sections:
+    benches/run {{sections}}
+
+# The parts by themselves, with criterion; a word of a name for some of them
+parts *words:
+    cargo bench --locked --bench parts -- {{words}}
 
 # The instructions of steps, noise and requests against their bounds
 instructions:

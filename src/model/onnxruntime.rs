@@ -21,16 +21,18 @@ const WAY_OUT: &str = "If it names an operator or version that is unknown, use a
 
 /// A graph opened by ONNX Runtime.
 pub(super) struct OnnxRuntime {
+    /// Buffers for the kinds of batches that came last, the newest first; dropped before the session.
+    bound: Vec<Bound>,
     session: ort::session::Session,
     graph: Graph,
-    /// Buffers for the kinds of batches that came last, the newest first.
-    bound: Vec<Bound>,
     /// Whether buffers lie in memory that a GPU reads by itself.
     pinned: bool,
 }
 
-/// How many kinds of batches have their buffers.
+/// How many kinds of batches have their buffers, and how many bytes those but the last one's may take: a network's are
+/// small, a decoder's are not.
 const KINDS: usize = 8;
+const KEPT_BYTES: usize = 16 << 20;
 
 impl OnnxRuntime {
     fn new(session: ort::session::Session, pinned: bool) -> Self {
@@ -86,6 +88,9 @@ impl Session for OnnxRuntime {
         bound.settle(&self.session, &self.graph, &shapes, self.pinned).map_err(failed)?;
         // Where something failed the buffers are left away: what is wrong may be theirs.
         self.bound.truncate(KINDS - 1);
+        while self.bound.iter().map(Bound::bytes).sum::<usize>() > KEPT_BYTES {
+            self.bound.pop();
+        }
         self.bound.insert(0, bound);
         Ok(shapes)
     }

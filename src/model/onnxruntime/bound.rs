@@ -11,13 +11,15 @@ use crate::model::session::{Buffer, Input, known};
 
 /// The buffers for batches of certain shapes.
 pub(super) struct Bound {
-    binding: IoBinding,
     /// Each input with its name, its element, its shape and its tensor.
     inputs: Vec<(String, Element, Vec<usize>, DynValue)>,
     /// The outputs that are asked for.
     wanted: Vec<String>,
     /// Whether the outputs' shapes are known, so that they have buffers too.
     settled: bool,
+    bytes: usize,
+    /// The last to be dropped, since it keeps the session whose memory the others may lie in.
+    binding: IoBinding,
 }
 
 impl Bound {
@@ -39,7 +41,13 @@ impl Bound {
         let inputs = inputs.collect::<ort::Result<Vec<_>>>()?;
         let wanted: Vec<String> = wanted.iter().map(|name| (*name).to_owned()).collect();
         release(&mut binding, &wanted)?;
-        Ok(Self { binding, inputs, wanted, settled: false })
+        let bytes = inputs.iter().map(|(_, element, shape, _)| size(*element, shape)).sum();
+        Ok(Self { binding, inputs, wanted, settled: false, bytes })
+    }
+
+    /// How much memory the buffers take.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Whether it is for such inputs and outputs.
@@ -81,6 +89,7 @@ impl Bound {
             let port = graph.outputs.iter().find(|port| port.name == *name);
             if let Some(element @ (Element::F32 | Element::F16)) = port.map(|port| port.element) {
                 self.binding.bind_output(&name[..], memory.tensor(element, shape)?)?;
+                self.bytes += size(element, shape);
             }
         }
         Ok(())
@@ -120,6 +129,15 @@ impl Memory {
         }
         tensor(&self.plain, element, shape)
     }
+}
+
+fn size(element: Element, shape: &[usize]) -> usize {
+    let each = match element {
+        Element::F32 | Element::I32 | Element::Other => 4,
+        Element::F16 => 2,
+        Element::I64 => 8,
+    };
+    each * shape.iter().product::<usize>()
 }
 
 fn tensor(memory: &Allocator, element: Element, shape: &[usize]) -> ort::Result<DynValue> {
