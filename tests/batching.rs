@@ -9,7 +9,7 @@ use std::time::Duration;
 use common::exact::{Exact, Sleeping};
 use common::{largest_difference, program};
 use denoised::job::{ErrorCode, Job, JobLimits, ModelCard, Request};
-use denoised::model::{EngineKind, EngineOptions, Model, TimeShape};
+use denoised::model::{Batch, EngineKind, EngineOptions, Model, TimeShape};
 use denoised::pipeline::{Event, Pipeline};
 use serde_json::json;
 
@@ -131,17 +131,48 @@ fn company_changes_no_byte_with_an_exact_network() {
     }
 }
 
+fn onnxruntime() -> EngineOptions {
+    EngineOptions {
+        kind: EngineKind::OnnxRuntime,
+        library: Some(program::onnxruntime()),
+        providers: vec![denoised::model::Provider::Cpu],
+        ..EngineOptions::default()
+    }
+}
+
+/// More sizes than there are buffers for, each three times: with outputs that the library makes, with those bound
+/// since, and with what was bound anew.
+#[test]
+fn bound_buffers_serve_batches_of_any_size_in_any_order() {
+    let options = EngineOptions { batch: 12, ..onnxruntime() };
+    let mut model = Model::load(&program::model("digits"), &options).unwrap();
+    let manifest = model.bundle.manifest.clone();
+    let mut evaluate = |samples: usize| {
+        let mut batch = Batch { shape: vec![1, 28, 28], ..Batch::default() };
+        for i in 0..samples {
+            let value = |k: usize| ((i * 784 + k) as f32 * 0.37).sin();
+            batch.push(|x| x.extend((0..784).map(value)), 400.0 + i as f64, i as i64 % 10, &manifest);
+        }
+        let mut output = vec![f32::NAN; 5];
+        model.predictor.evaluate(&batch, &mut output).unwrap();
+        assert_eq!(output.len(), samples * 784);
+        output
+    };
+    let first: Vec<Vec<f32>> = (1..=12).map(&mut evaluate).collect();
+    for round in 0..2 {
+        for samples in (1..=12).rev() {
+            assert_eq!(evaluate(samples), first[samples - 1], "round {round}, {samples} samples");
+            assert_eq!(evaluate(samples), first[samples - 1], "round {round}, {samples} samples again");
+        }
+    }
+    for (i, alone) in first[11].chunks(784).enumerate().take(6) {
+        assert!(largest_difference(alone, &first[5][i * 784..][..784]) < 1e-4, "sample {i}");
+    }
+}
+
 #[test]
 fn company_is_measured_with_both_engines() {
-    let engines = [
-        EngineOptions { kind: EngineKind::Embedded, ..EngineOptions::default() },
-        EngineOptions {
-            kind: EngineKind::OnnxRuntime,
-            library: Some(program::onnxruntime()),
-            providers: vec![denoised::model::Provider::Cpu],
-            ..EngineOptions::default()
-        },
-    ];
+    let engines = [EngineOptions { kind: EngineKind::Embedded, ..EngineOptions::default() }, onnxruntime()];
     for options in engines {
         let load = || Model::load(&program::model("digits"), &options).unwrap();
         let alone = alone(load);
