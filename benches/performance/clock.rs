@@ -2,15 +2,17 @@
 
 use std::time::Instant;
 
-/// The median seconds of each, over so many rounds after one that does not count.
+/// The median seconds of each, over so many rounds after one that does not count. Every second round goes backwards, so
+/// that nothing always follows the same other.
 pub fn in_turns(rounds: usize, things: &mut [&mut dyn FnMut()]) -> Vec<f64> {
     let mut times = vec![Vec::with_capacity(rounds); things.len()];
     for round in 0..=rounds {
-        for (thing, times) in things.iter_mut().zip(&mut times) {
+        for place in 0..things.len() {
+            let place = if round % 2 == 0 { place } else { things.len() - 1 - place };
             let start = Instant::now();
-            thing();
+            things[place]();
             if round > 0 {
-                times.push(start.elapsed().as_secs_f64());
+                times[place].push(start.elapsed().as_secs_f64());
             }
         }
     }

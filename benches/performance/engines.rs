@@ -2,9 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use denoised::model::{EngineKind, EngineOptions, Model, Provider};
+use denoised::model::{
+    Batch, EngineKind, EngineOptions, EvaluationError, Model, Origin, Predictor, Provider, Signature,
+};
 use ort::session::Session;
 use ort::value::TensorRef;
 
@@ -29,6 +32,37 @@ pub fn embedded() -> EngineOptions {
 /// A bundle on an engine.
 pub fn load(bundle: &Path, options: &EngineOptions) -> Model {
     Model::load(bundle, options).unwrap()
+}
+
+/// A predictor that several use in turns.
+#[derive(Clone)]
+pub struct Shared {
+    predictor: Arc<Mutex<Box<dyn Predictor>>>,
+    signature: Signature,
+    origin: Origin,
+}
+
+impl Shared {
+    /// A model's own, which the model then shares.
+    pub fn of(model: Model) -> (Model, Self) {
+        let (signature, origin) = (model.predictor.signature().clone(), model.predictor.origin().clone());
+        let shared = Self { predictor: Arc::new(Mutex::new(model.predictor)), signature, origin };
+        (Model { predictor: Box::new(shared.clone()), ..model }, shared)
+    }
+}
+
+impl Predictor for Shared {
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    fn evaluate(&mut self, batch: &Batch, output: &mut Vec<f32>) -> Result<(), EvaluationError> {
+        self.predictor.lock().unwrap().evaluate(batch, output)
+    }
 }
 
 /// A bundle of `benches/networks.py`, where they were made.

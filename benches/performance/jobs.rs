@@ -4,13 +4,13 @@ use std::path::Path;
 use std::time::Instant;
 
 use denoised::job::{Job, JobLimits, ModelCard, Request};
-use denoised::model::{Batch, EngineOptions, Model};
+use denoised::model::{Batch, EngineOptions, Model, Predictor};
 use denoised::pipeline::{Event, Pipeline};
 use serde_json::{Value, json};
 
 use crate::clock::{in_turns, median};
 use crate::common::program::model;
-use crate::engines::{Bare, embedded, load, network, runtime};
+use crate::engines::{Bare, Shared, embedded, load, network, runtime};
 use crate::table::Row;
 
 const LIMITS: JobLimits = JobLimits { steps: 1000, count: 64, pixels: 1 << 22, memory: None };
@@ -31,7 +31,9 @@ pub fn drain(pipeline: &mut Pipeline) {
 /// Fifty steps beside fifty evaluations of the same session, and of one in a process without us.
 fn whole_job(name: &str, most: f64) -> Vec<Row> {
     let Some(bundle) = network(name) else { return Vec::new() };
-    let mut pipeline = Pipeline::new(load(&bundle, &runtime()));
+    let (model, mut session) = Shared::of(load(&bundle, &runtime()));
+    let manifest = model.bundle.manifest.clone();
+    let mut pipeline = Pipeline::new(model);
     let mut bare = Bare::open(&bundle, &[3, 32, 32]);
     let wish = job(&pipeline, json!({"sampler": "ddim", "steps": 50, "seed": 1}));
     let mut whole = || {
@@ -39,11 +41,10 @@ fn whole_job(name: &str, most: f64) -> Vec<Row> {
         drain(&mut pipeline);
     };
     let mut evaluations = || bare.run(50);
-    let mut model = load(&bundle, &runtime());
     let mut batch = Batch { shape: vec![3, 32, 32], ..Batch::default() };
-    batch.push(|x| x.extend([0.1; 3072]), 500.0, 0, &model.bundle.manifest);
+    batch.push(|x| x.extend([0.1; 3072]), 500.0, 0, &manifest);
     let mut output = Vec::new();
-    let mut predictor = || (0..50).for_each(|_| model.predictor.evaluate(&batch, &mut output).unwrap());
+    let mut predictor = || (0..50).for_each(|_| session.evaluate(&batch, &mut output).unwrap());
     let times = in_turns(21, &mut [&mut whole, &mut evaluations, &mut predictor]);
     let [job, alone, network] = [times[0], times[1], times[2]].map(|seconds| seconds * 1e3);
     let row = |what: &str, other: f64| {

@@ -67,7 +67,7 @@ fn step(sampler: &Arc<dyn Sampler>, len: usize) -> f64 {
 /// Seconds for a copy of `len` values, of which each is read and written once.
 fn copy(len: usize) -> f64 {
     let (from, mut to) = (vec![1.0_f32; len], vec![0.0_f32; len]);
-    let rounds = (1 << 24) / len;
+    let rounds = ((1 << 24) / len).max(1);
     let times = (0..ROUNDS).map(|_| {
         let mut many = || {
             (0..rounds)
@@ -91,9 +91,8 @@ fn noise() -> Vec<Row> {
 }
 
 /// How many samples' values a step must read or write once each: the state, twice, the network's answer and its
-/// next input; each older estimate and the newest one, where any is kept; the noise; and for each of RePaint's
-/// steps back up to noise, of which there are many to an evaluation, the state, twice, and noise.
-fn needed(name: &str, sampler: &dyn Sampler) -> f64 {
+/// next input; each older estimate and the newest one, where any is kept; and the noise.
+fn needed(name: &str) -> usize {
     let kept = match name {
         "lms" | "pndm" | "ipndm" | "unipc" | "sa" => 4,
         "dpmpp_3m" | "dpmpp_3m_sde" => 3,
@@ -102,9 +101,7 @@ fn needed(name: &str, sampler: &dyn Sampler) -> f64 {
         _ => 2,
     };
     let draws = ["_a", "_sde", "ddpm", "lcm", "sa", "repaint", "sgld", "sohl_dickstein"];
-    let back = if name == "repaint" { sampler.draws() - sampler.evaluations() } else { 0 };
-    f64::from(4 + kept + i32::from(draws.iter().any(|end| name.ends_with(end))))
-        + 3.0 * back as f64 / sampler.evaluations() as f64
+    4 + kept + usize::from(draws.iter().any(|end| name.ends_with(end)))
 }
 
 /// diffusers' schedulers beside ours, where a Python has them.
@@ -136,7 +133,13 @@ pub fn rows() -> Vec<Row> {
     for (shape, len) in [("4×64×64", 4 * 64 * 64), ("3×512×512", 3 * 512 * 512)] {
         for (name, sampler) in samplers(20) {
             // A copy reads and writes, so that it moves two of its values for each.
-            let same_bytes = copy((len as f64 * needed(name, &*sampler) / 2.0) as usize);
+            let mut same_bytes = copy(len * needed(name) / 2);
+            if name == "repaint" {
+                // Each of its steps back up to noise, of which there are many to an evaluation, needs the state,
+                // twice, and noise.
+                let back = (sampler.draws() - sampler.evaluations()) as f64;
+                same_bytes += back / sampler.evaluations() as f64 * copy(len * 3 / 2);
+            }
             let took = step(&sampler, len);
             let row = Row::new(format!("a step of {name}, {shape}"), took / same_bytes, "×");
             rows.push(row.at_most(2.0).remark(format!(
