@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use denoised::model::{
     Batch, EngineKind, EngineOptions, EvaluationError, Model, Origin, Predictor, Provider, Signature,
@@ -38,6 +38,7 @@ pub fn load(bundle: &Path, options: &EngineOptions) -> Model {
 #[derive(Clone)]
 pub struct Shared {
     predictor: Arc<Mutex<Box<dyn Predictor>>>,
+    spent: Arc<Mutex<Duration>>,
     signature: Signature,
     origin: Origin,
 }
@@ -46,8 +47,18 @@ impl Shared {
     /// A model's own, which the model then shares.
     pub fn of(model: Model) -> (Model, Self) {
         let (signature, origin) = (model.predictor.signature().clone(), model.predictor.origin().clone());
-        let shared = Self { predictor: Arc::new(Mutex::new(model.predictor)), signature, origin };
+        let shared = Self {
+            predictor: Arc::new(Mutex::new(model.predictor)),
+            spent: Arc::default(),
+            signature,
+            origin,
+        };
         (Model { predictor: Box::new(shared.clone()), ..model }, shared)
+    }
+
+    /// The seconds that were spent in evaluations since the last call.
+    pub fn spent(&self) -> f64 {
+        std::mem::take(&mut *self.spent.lock().unwrap()).as_secs_f64()
     }
 }
 
@@ -61,7 +72,10 @@ impl Predictor for Shared {
     }
 
     fn evaluate(&mut self, batch: &Batch, output: &mut Vec<f32>) -> Result<(), EvaluationError> {
-        self.predictor.lock().unwrap().evaluate(batch, output)
+        let start = Instant::now();
+        let evaluated = self.predictor.lock().unwrap().evaluate(batch, output);
+        *self.spent.lock().unwrap() += start.elapsed();
+        evaluated
     }
 }
 

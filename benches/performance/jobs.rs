@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
+use denoised::diffusion::noise::Generator;
 use denoised::job::{Job, JobLimits, ModelCard, Request};
 use denoised::model::{Batch, EngineOptions, Model, Predictor};
 use denoised::pipeline::{Event, Pipeline};
@@ -36,13 +37,19 @@ fn whole_job(name: &str, most: f64) -> Vec<Row> {
     let mut pipeline = Pipeline::new(model);
     let mut bare = Bare::open(&bundle, &[3, 32, 32]);
     let wish = job(&pipeline, json!({"sampler": "ddim", "steps": 50, "seed": 1}));
+    let (mut shares, within) = (Vec::new(), session.clone());
     let mut whole = || {
+        within.spent();
+        let start = Instant::now();
         pipeline.accept(wish.clone());
         drain(&mut pipeline);
+        shares.push(start.elapsed().as_secs_f64() / within.spent());
     };
     let mut evaluations = || bare.run(50);
     let mut batch = Batch { shape: vec![3, 32, 32], ..Batch::default() };
-    batch.push(|x| x.extend([0.1; 3072]), 500.0, 0, &manifest);
+    let mut noise = vec![0.0; 3072];
+    Generator::Torch.seeded(1).fill(&mut noise);
+    batch.push(|x| x.extend(noise), 500.0, 0, &manifest);
     let mut output = Vec::new();
     let mut predictor = || (0..50).for_each(|_| session.evaluate(&batch, &mut output).unwrap());
     let times = in_turns(21, &mut [&mut whole, &mut evaluations, &mut predictor]);
@@ -52,7 +59,17 @@ fn whole_job(name: &str, most: f64) -> Vec<Row> {
             .at_most(most)
             .remark(format!("{job:.1} ms beside {other:.1} ms"))
     };
-    vec![row("runs of its session", network), row("runs of a bare session in a process of its own", alone)]
+    vec![
+        Row::new(
+            format!("a job of 50 steps beside its own 50 runs of the session, {name}"),
+            median(shares),
+            "×",
+        )
+        .at_most(most)
+        .remark("what the loop adds to them"),
+        row("more runs of the session", network),
+        row("runs of a bare session in a process of its own", alone),
+    ]
 }
 
 /// Eight jobs of one image beside one job of eight.
