@@ -124,10 +124,14 @@ impl Evaluator {
                     self.out.pulse.rest(|| std::thread::sleep(PAUSE));
                     return true;
                 }
-                Err(mpsc::error::TryRecvError::Empty) => match self.wait() {
-                    Some(command) => command,
-                    None => return false,
-                },
+                Err(mpsc::error::TryRecvError::Empty) => {
+                    // The last job may be what a successor waited for.
+                    self.change_over();
+                    match self.wait() {
+                        Some(command) => command,
+                        None => return false,
+                    }
+                }
             };
             self.obey(command);
         }
