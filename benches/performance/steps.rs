@@ -39,14 +39,16 @@ fn samplers(steps: usize) -> Vec<(&'static str, Arc<dyn Sampler>)> {
     denoised::diffusion::sampler::names().into_iter().filter_map(plan).collect()
 }
 
-/// Seconds for one evaluation's share of a walk over samples of `len` values, with its input written to a batch
-/// and its answer read from one, the network and the walk's first tenth aside, in which its buffers grow.
-fn step(sampler: &Arc<dyn Sampler>, len: usize) -> f64 {
+/// Walks of a sampler over samples of `len` values: each call gives the seconds for one evaluation's share, with its
+/// input written to a batch and its answer read from one, the network and the walk's first tenth aside, in which its
+/// buffers grow.
+fn walks(sampler: &Arc<dyn Sampler>, len: usize) -> impl FnMut() -> f64 + use<> {
+    let sampler = Arc::clone(sampler);
     let answers = Rc::new((0..len).map(|i| (i as f32 * 0.37).sin()).collect::<Vec<f32>>());
     let mut batch = Vec::with_capacity(len);
-    let mut walk = || {
+    move || {
         let at = Beginning::at_noise(answers.to_vec());
-        let mut trajectory = sampler::begin(Arc::clone(sampler), at, Box::new(Silence));
+        let mut trajectory = sampler::begin(Arc::clone(&sampler), at, Box::new(Silence));
         let first = sampler.evaluations() / 10;
         let (mut evaluations, mut start) = (0, Instant::now());
         while trajectory.poll() == Turn::Waiting {
@@ -60,22 +62,48 @@ fn step(sampler: &Arc<dyn Sampler>, len: usize) -> f64 {
             trajectory.answer(Output::of(Rc::clone(&answers), 0..len));
         }
         start.elapsed().as_secs_f64() / (evaluations - first) as f64
-    };
+    }
+}
+
+/// The median seconds of a step.
+fn step(sampler: &Arc<dyn Sampler>, len: usize) -> f64 {
+    let mut walk = walks(sampler, len);
     median((0..ROUNDS).map(|_| walk()).collect())
 }
 
-/// Seconds for a copy of `len` values, of which each is read and written once.
-fn copy(len: usize) -> f64 {
+/// Copies of `len` values, of which each is read and written once: each call gives the seconds for one.
+fn copies(len: usize) -> impl FnMut() -> f64 {
     let (from, mut to) = (vec![1.0_f32; len], vec![0.0_f32; len]);
-    let rounds = ((1 << 24) / len).max(1);
-    let times = (0..ROUNDS).map(|_| {
-        let mut many = || {
-            (0..rounds)
-                .for_each(|_| std::hint::black_box(&mut to).copy_from_slice(std::hint::black_box(&from)))
-        };
-        in_turns(1, &mut [&mut many])[0] / rounds as f64
-    });
-    median(times.collect())
+    let rounds = ((1 << 23) / len).max(1);
+    move || {
+        let start = Instant::now();
+        for _ in 0..rounds {
+            std::hint::black_box(&mut to).copy_from_slice(std::hint::black_box(&from));
+        }
+        start.elapsed().as_secs_f64() / rounds as f64
+    }
+}
+
+/// A step beside a copy of the bytes that it needs, in turns.
+fn traffic(name: &str, sampler: &Arc<dyn Sampler>, shape: &str, len: usize) -> Row {
+    let mut walk = walks(sampler, len);
+    // A copy reads and writes, so that it moves two of its values for each.
+    let mut copy = copies(len * needed(name) / 2);
+    // Each of RePaint's steps back up to noise, of which there are many to an evaluation, needs the state, twice,
+    // and noise.
+    let mut copy_back = copies(len * 3 / 2);
+    let back = if name == "repaint" { sampler.draws() - sampler.evaluations() } else { 0 };
+    let back = back as f64 / sampler.evaluations() as f64;
+    let (mut took, mut same_bytes, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        took.push(walk());
+        same_bytes.push(copy() + if back > 0.0 { back * copy_back() } else { 0.0 });
+        ratios.push(took[took.len() - 1] / same_bytes[same_bytes.len() - 1]);
+    }
+    let [took, same_bytes] = [took, same_bytes].map(|times| median(times) * 1e6);
+    Row::new(format!("a step of {name}, {shape}"), median(ratios), "×")
+        .at_most(2.0)
+        .remark(format!("{took:.1} µs beside {same_bytes:.1} µs"))
 }
 
 /// Nanoseconds for a number of each generator.
@@ -131,23 +159,7 @@ pub fn rows() -> Vec<Row> {
         );
     }
     for (shape, len) in [("4×64×64", 4 * 64 * 64), ("3×512×512", 3 * 512 * 512)] {
-        for (name, sampler) in samplers(20) {
-            // A copy reads and writes, so that it moves two of its values for each.
-            let mut same_bytes = copy(len * needed(name) / 2);
-            if name == "repaint" {
-                // Each of its steps back up to noise, of which there are many to an evaluation, needs the state,
-                // twice, and noise.
-                let back = (sampler.draws() - sampler.evaluations()) as f64;
-                same_bytes += back / sampler.evaluations() as f64 * copy(len * 3 / 2);
-            }
-            let took = step(&sampler, len);
-            let row = Row::new(format!("a step of {name}, {shape}"), took / same_bytes, "×");
-            rows.push(row.at_most(2.0).remark(format!(
-                "{:.1} µs beside {:.1} µs",
-                took * 1e6,
-                same_bytes * 1e6
-            )));
-        }
+        rows.extend(samplers(20).iter().map(|(name, sampler)| traffic(name, sampler, shape, len)));
     }
     rows.extend(diffusers());
     rows
