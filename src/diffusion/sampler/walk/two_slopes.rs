@@ -70,20 +70,27 @@ impl Sampler for TwoSlopes {
             let (mut first, mut second, mut ahead) = (buffer(), buffer(), buffer());
             for step in &self.steps {
                 denoiser.evaluate(Kept::Slope, &mut x, &step.at, &mut first).await;
-                if let Some(place) = &step.second {
-                    let length = (place.level.sigma - step.at.level.sigma) as f32;
-                    update(&mut ahead, [&x, &first], move |_, [x, slope]| x + length * slope);
-                    denoiser.evaluate(Kept::Slope, &mut ahead, place, &mut second).await;
-                    match self.rule {
-                        Rule::Midpoint => std::mem::swap(&mut first, &mut second),
-                        Rule::Heun => update(&mut first, [&second], |d, [e]| (d + e) / 2.0),
+                let size = step.step as f32;
+                match &step.second {
+                    None => update(&mut x, [&first], move |x, [d]| x + size * d),
+                    Some(place) => {
+                        let length = (place.level.sigma - step.at.level.sigma) as f32;
+                        update(&mut ahead, [&x, &first], move |_, [x, d]| x + length * d);
+                        denoiser.evaluate(Kept::Slope, &mut ahead, place, &mut second).await;
+                        match self.rule {
+                            Rule::Midpoint => update(&mut x, [&second], move |x, [e]| x + size * e),
+                            Rule::Heun => {
+                                update(&mut x, [&first, &second], move |x, [d, e]| {
+                                    x + size * ((d + e) / 2.0)
+                                });
+                            }
+                        }
                     }
                 }
-                let noise = step.noise.map(|sigma| {
+                if let Some(sigma) = step.noise {
                     noise.fill(&mut z);
-                    (sigma, &z[..])
-                });
-                mix(&mut x, 1.0, [(step.step, &first[..])].into_iter().chain(noise));
+                    mix(&mut x, 1.0, [(sigma, &z[..])]);
+                }
             }
             x
         })
