@@ -240,6 +240,37 @@ fn whole_trajectories_agree_with_the_references() {
     assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
 }
 
+/// A network that also predicts variances gives twice as many values, of which most samplers take the first half.
+#[test]
+fn what_a_network_says_of_variances_changes_no_other_samplers_walk() {
+    let walk = |sampler: &std::sync::Arc<dyn Sampler>, outputs: usize| {
+        let mut z = vec![0.0; 21];
+        let mut noise = Generator::Torch.seeded(3);
+        noise.fill(&mut z);
+        let mut trajectory = sampler::begin(sampler.clone(), Beginning::at_noise(z), noise);
+        loop {
+            match trajectory.poll() {
+                Turn::Done(sample) => return sample.iter().map(|x| x.to_bits()).collect::<Vec<_>>(),
+                Turn::Waiting => {
+                    let mut output = Vec::new();
+                    trajectory.append_input(&mut output);
+                    output.iter_mut().for_each(|x| *x *= 0.9);
+                    output.resize(21 * outputs, 7.0);
+                    trajectory.answer(output.into());
+                }
+            }
+        }
+    };
+    let mut walked = 0;
+    for name in sampler::names() {
+        let choice = sampler::by_name(name).unwrap();
+        let built = choice.build(&mut settings(&serde_json::json!({})), &Options::of_steps(6)).unwrap();
+        assert_eq!(walk(&built, 1), walk(&built, 2), "{name}");
+        walked += 1;
+    }
+    assert!(walked > 35, "{walked} samplers");
+}
+
 #[test]
 fn every_class_has_a_case() {
     let cases = Cases::read(&golden("samplers"));

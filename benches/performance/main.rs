@@ -30,6 +30,13 @@ fn main() {
     ];
     // Cargo adds options of its own.
     let asked: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
+    if let Some(unknown) =
+        asked.iter().find(|asked| !sections.iter().any(|(title, _)| title.eq_ignore_ascii_case(asked)))
+    {
+        let titles = sections.map(|(title, _)| format!("{title:?}")).join(", ");
+        eprintln!("there is no section {unknown:?}; there are: {titles}");
+        std::process::exit(2);
+    }
     let mut tables = format!("\nMeasured on {} by `just bench`.\n", machine());
     for (title, rows) in sections {
         if !asked.is_empty() && !asked.iter().any(|asked| title.eq_ignore_ascii_case(asked)) {

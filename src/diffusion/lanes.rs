@@ -95,8 +95,9 @@ pub(crate) fn within(value: f32, range: f32) -> f32 {
     if range < value { range } else { value }
 }
 
-/// A number that many are divided by. The quotient is that of a division, bit for bit, by three operations that take a
-/// third of its time: the product with the inverse, and its correction by what remains (Markstein 1990).
+/// A number that many are divided by. The quotient is that of a division, bit for bit but for the sign of zero, by three
+/// operations that take a third of its time: the product with the inverse, and its correction by what remains (Markstein
+/// 1990). Where the division's result or the inverse is not a normal number, the quotient need not be the same.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Divisor {
     by: f32,

@@ -123,7 +123,7 @@ impl Linear {
     /// The function's values, element by element; the slices have one length.
     pub fn apply(self, x: &[f32], output: &[f32], result: &mut [f32]) {
         let (a, b, over) = (self.x as f32, self.output as f32, self.over as f32);
-        update(result, [x, output], |_, [x, output]| (a * x + b * output) / over);
+        update(result, [x, output], move |_, [x, output]| (a * x + b * output) / over);
     }
 }
 

@@ -143,7 +143,9 @@ impl Sampler for Pndm {
             let mut remembered = 0;
             for step in &self.steps {
                 net.keep(&mut x, step.told);
-                let output = net.predict(&mut x, Input::State, step.t).await;
+                let answer = net.predict(&mut x, Input::State, step.t).await;
+                // Channels beyond the sample's own are variances.
+                let output = &answer[..x.len()];
                 if matches!(step.used, Use::Opening | Use::First) {
                     start.copy_from_slice(&x);
                     total.fill(0.0);
@@ -151,20 +153,20 @@ impl Sampler for Pndm {
                 match step.used {
                     Use::Opening | Use::Inner => {
                         let weight = if step.used == Use::Opening { 1.0 / 6.0 } else { 1.0 / 3.0 };
-                        mix(&mut total, 1.0, [(weight, &output[..])]);
-                        estimate.copy_from_slice(&output);
+                        mix(&mut total, 1.0, [(weight, output)]);
+                        estimate.copy_from_slice(output);
                     }
                     Use::Closing => {
-                        mix(&mut total, 1.0, [(1.0 / 6.0, &output[..])]);
+                        mix(&mut total, 1.0, [(1.0 / 6.0, output)]);
                         estimate.copy_from_slice(&total);
                     }
                     Use::Again => {
-                        mix(&mut estimate, 0.0, [(0.5, outputs.estimate(0)), (0.5, &output[..])]);
+                        mix(&mut estimate, 0.0, [(0.5, outputs.estimate(0)), (0.5, output)]);
                     }
                     Use::First | Use::Multistep => {}
                 }
                 if matches!(step.used, Use::Opening | Use::First | Use::Multistep) {
-                    outputs.push().copy_from_slice(&output);
+                    outputs.push().copy_from_slice(output);
                     remembered += 1;
                 }
                 if matches!(step.used, Use::First | Use::Multistep) {

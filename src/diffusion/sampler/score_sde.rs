@@ -68,15 +68,17 @@ impl Sampler for ScoreSde {
             let mut mean = x.clone();
             for step in &self.steps {
                 for _ in 0..self.corrections {
-                    let score = net.predict(&mut x, Input::State, step.sigma).await;
+                    let answer = net.predict(&mut x, Input::State, step.sigma).await;
+                    let score = &answer[..x.len()];
                     noise.fill(&mut z);
-                    let ratio = self.snr * norm(&z) / norm(&score);
+                    let ratio = self.snr * norm(&z) / norm(score);
                     let size = f64::from(2.0 * ratio * ratio);
-                    mix(&mut x, 1.0, [(size, &score[..]), ((2.0 * size).sqrt(), &z[..])]);
+                    mix(&mut x, 1.0, [(size, score), ((2.0 * size).sqrt(), &z[..])]);
                 }
-                let score = net.predict(&mut x, Input::State, step.sigma).await;
+                let answer = net.predict(&mut x, Input::State, step.sigma).await;
+                let score = &answer[..x.len()];
                 noise.fill(&mut z);
-                mix(&mut x, 1.0, [(step.variance, &score[..])]);
+                mix(&mut x, 1.0, [(step.variance, score)]);
                 mean.copy_from_slice(&x);
                 net.observe(&mean);
                 mix(&mut x, 1.0, [(step.variance.sqrt(), &z[..])]);
