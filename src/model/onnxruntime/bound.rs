@@ -40,7 +40,9 @@ impl Bound {
         });
         let inputs = inputs.collect::<ort::Result<Vec<_>>>()?;
         let wanted: Vec<String> = wanted.iter().map(|name| (*name).to_owned()).collect();
-        release(&mut binding, &wanted)?;
+        let processor =
+            MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Device, MemoryType::CPUOutput)?;
+        wanted.iter().try_for_each(|name| binding.bind_output_to_device(&name[..], &processor))?;
         let bytes = inputs.iter().map(|(_, element, shape, _)| size(*element, shape)).sum();
         Ok(Self { binding, inputs, wanted, settled: false, bytes })
     }
@@ -64,7 +66,14 @@ impl Bound {
         graph: &Graph,
         inputs: &[Input<'_>],
     ) -> ort::Result<SessionOutputs<'a>> {
-        for ((name, element, _, tensor), (_, input)) in self.inputs.iter_mut().zip(known(graph, inputs)) {
+        for ((name, element, shape, tensor), (_, input)) in self.inputs.iter_mut().zip(known(graph, inputs)) {
+            let (found, places) = (input.values.len(), shape.iter().product::<usize>());
+            if found != places {
+                let words = format!(
+                    "the input {name} of shape {shape:?} takes {places} values and was given {found}"
+                );
+                return Err(ort::Error::new(words));
+            }
             buffer(*element, tensor)?.fill(input.values);
             // Where the graph runs elsewhere, binding is what brings the values there.
             self.binding.bind_input(&name[..], tensor)?;
@@ -94,12 +103,6 @@ impl Bound {
         }
         Ok(())
     }
-}
-
-/// Let the library make the outputs in each evaluation.
-fn release(binding: &mut IoBinding, outputs: &[String]) -> ort::Result<()> {
-    let processor = MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Device, MemoryType::CPUOutput)?;
-    outputs.iter().try_for_each(|name| binding.bind_output_to_device(&name[..], &processor))
 }
 
 /// Where buffers are made.

@@ -103,16 +103,17 @@ impl Evaluator {
         later.for_each(|(path, engine)| build(path, engine, builders.clone()));
         while evaluator.out.listened_to && evaluator.obey_all() {
             evaluator.out.pulse.beat();
-            evaluator.change_over();
             evaluator.look_at_the_heat();
             evaluator.turn();
         }
     }
 
     /// Obey what was ordered, all of which counts in the next evaluation; wait for an order where
-    /// there is nothing else to do. False if none will come any more.
+    /// there is nothing else to do. False if none will come any more. A successor takes over as soon as an
+    /// evaluation or an order leaves its model without a job under way.
     fn obey_all(&mut self) -> bool {
         loop {
+            self.change_over();
             let command = match self.commands.try_recv() {
                 Ok(command) => command,
                 Err(mpsc::error::TryRecvError::Disconnected) => return false,
@@ -124,14 +125,10 @@ impl Evaluator {
                     self.out.pulse.rest(|| std::thread::sleep(PAUSE));
                     return true;
                 }
-                Err(mpsc::error::TryRecvError::Empty) => {
-                    // The last job may be what a successor waited for.
-                    self.change_over();
-                    match self.wait() {
-                        Some(command) => command,
-                        None => return false,
-                    }
-                }
+                Err(mpsc::error::TryRecvError::Empty) => match self.wait() {
+                    Some(command) => command,
+                    None => return false,
+                },
             };
             self.obey(command);
         }
@@ -162,7 +159,6 @@ impl Evaluator {
                 let pipeline = self.pipelines.iter_mut().find(|p| &p.model().bundle.name == name);
                 if let Some(pipeline) = pipeline {
                     pipeline.succeed(*model);
-                    self.change_over();
                 }
             }
             Command::GiveUp(reason) => self.out.tell(Tidings::Unable(reason)),
