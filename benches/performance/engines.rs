@@ -6,20 +6,28 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use denoised::model::{
-    Batch, EngineKind, EngineOptions, EvaluationError, Model, Origin, Predictor, Provider, Signature,
+    Batch, EngineKind, EngineOptions, EvaluationError, Model, Origin, Policy, Predictor, Provider, Signature,
 };
+use ort::ep::CUDA;
 use ort::session::Session;
 use ort::value::TensorRef;
 
 use crate::common::program::onnxruntime;
 use crate::peer::{Peer, figure};
 
-/// ONNX Runtime on the processor.
+/// Where ONNX Runtime does its arithmetic: on the processor, or where DENOISED_BENCH_PROVIDER says.
+fn provider() -> Provider {
+    let named = std::env::var("DENOISED_BENCH_PROVIDER").unwrap_or_else(|_| "cpu".to_owned());
+    serde_json::from_value(named.into()).unwrap()
+}
+
+/// ONNX Runtime with that provider, and with no other in its place.
 pub fn runtime() -> EngineOptions {
     EngineOptions {
         kind: EngineKind::OnnxRuntime,
         library: Some(onnxruntime()),
-        providers: vec![Provider::Cpu],
+        providers: vec![provider()],
+        policy: Policy::Required,
         ..EngineOptions::default()
     }
 }
@@ -116,7 +124,15 @@ pub const BARE: &str = "--bare";
 pub fn be_bare(arguments: &[String]) {
     let start = Instant::now();
     let environment = ort::init_from(onnxruntime()).unwrap().build().unwrap();
-    let mut session = Session::builder(&environment).unwrap().commit_from_file(&arguments[0]).unwrap();
+    let mut builder = Session::builder(&environment).unwrap();
+    builder = match provider() {
+        Provider::Cpu => builder,
+        Provider::Cuda => {
+            builder.with_execution_providers([CUDA::default().build().error_on_failure()]).unwrap()
+        }
+        other => panic!("a bare session on {other} is not made"),
+    };
+    let mut session = builder.commit_from_file(&arguments[0]).unwrap();
     println!("{}", start.elapsed().as_secs_f64());
     let shape: Vec<usize> = arguments[1..].iter().map(|length| length.parse().unwrap()).collect();
     let sample = vec![0.1_f32; shape.iter().product()];
