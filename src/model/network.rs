@@ -1,14 +1,14 @@
 //! The network as a predictor: a batch laid out as its graph takes it.
 
 use super::bundle::Bundle;
-use super::graph::{Axis, Graph};
+use super::graph::Graph;
 use super::manifest::Manifest;
 use super::opening::{Purpose, Refusal};
 use super::parts::Part;
 use super::predictor::{Batch, EvaluationError, Origin, Predictor};
 use super::providers::{Shapes, TensorRt};
 use super::session::{Input, Session, Tensor, Values};
-use super::signature::{Role, Signature, SignatureError, TimeShape};
+use super::signature::{Signature, SignatureError, TensorInput, TimeShape};
 
 /// How the network of a bundle is opened and warmed up.
 pub(super) struct NetworkPurpose<'a> {
@@ -49,22 +49,8 @@ pub(super) fn neutral(signature: &Signature, manifest: &Manifest, samples: usize
     let mut shape = signature.sample_shape.clone();
     shape[0] += signature.beside;
     let len = shape.iter().product();
-    let tensors: Vec<Tensor> = signature
-        .tensors
-        .iter()
-        .map(|input| {
-            let free = match input.role {
-                Role::PicturePlaces => signature.sample_shape[0],
-                // CLIP's length, at which every encoder's embeddings can be taken.
-                _ => 77,
-            };
-            let axes = input.shape.iter().map(|axis| match axis {
-                Axis::Fixed(n) => *n,
-                Axis::Free => free,
-            });
-            Tensor::zeros(axes.collect::<Vec<_>>())
-        })
-        .collect();
+    let usual = |input: &TensorInput| Tensor::zeros(input.usual_shape(&signature.sample_shape));
+    let tensors: Vec<Tensor> = signature.tensors.iter().map(usual).collect();
     let mut batch = Batch { shape, ..Batch::default() };
     for _ in 0..samples {
         batch.push(|x| x.extend(std::iter::repeat_n(0.0, len)), 0.0, 0, manifest);

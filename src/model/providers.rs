@@ -1,6 +1,7 @@
 //! ONNX Runtime's execution providers.
 
 mod options;
+mod shapes;
 
 use std::path::Path;
 
@@ -10,9 +11,7 @@ use ort::ep::{
 };
 
 pub use options::{Cuda, OpenVino, ProviderOptions, TensorRt};
-
-use super::signature::{Signature, TimeShape};
-use crate::quantity::Between;
+pub(super) use shapes::{InputShapes, Shapes};
 
 /// Where ONNX Runtime does its arithmetic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
@@ -83,17 +82,29 @@ impl Provider {
         matches!(self, Self::TensorRt | Self::Cuda)
     }
 
+    /// Whether a run is to be captured as a CUDA graph and replayed, and on which GPU.
+    pub(super) fn captures(self, options: &ProviderOptions) -> Option<i32> {
+        let (asked, device) = match self {
+            Self::TensorRt => (options.tensorrt.cuda_graph, options.tensorrt.device),
+            Self::Cuda => (options.cuda.cuda_graph, options.cuda.device),
+            Self::OpenVino | Self::Cpu => (false, None),
+        };
+        asked.then(|| device.map_or(0, |device| device.0 as i32))
+    }
+
     /// What to register in a session, an error if it fails; nothing for the processor, which
-    /// every session has. `cache` is where its engine is kept; `shapes` are those of the inputs.
+    /// every session has. `cache` is where its engine is kept; `shapes` are those of the inputs; with `capture` a run
+    /// becomes a CUDA graph.
     pub(super) fn dispatch(
         self,
         options: &ProviderOptions,
         cache: Option<&Path>,
         shapes: Option<&Shapes>,
+        capture: bool,
     ) -> Option<ExecutionProviderDispatch> {
         let pairs = match self {
-            Self::TensorRt => options.tensorrt.pairs(cache, shapes),
-            Self::Cuda => options.cuda.pairs(),
+            Self::TensorRt => options.tensorrt.pairs(cache, shapes, capture),
+            Self::Cuda => options.cuda.pairs(capture),
             Self::OpenVino => options.openvino.pairs(cache),
             Self::Cpu => return None,
         };
@@ -111,53 +122,14 @@ fn with<P: ArbitrarilyConfigurableExecutionProvider>(provider: P, pairs: Vec<(&s
     pairs.into_iter().fold(provider, |provider, (key, value)| provider.with_arbitrary_config(key, value))
 }
 
-/// The shapes of a graph's inputs as TensorRT writes them, `sample:1x1x28x28,timestep:1`: an
-/// engine built for these serves every batch between, so that no request ever builds one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Shapes {
-    least: String,
-    tuned: String,
-    most: String,
-}
-
-impl Shapes {
-    pub(super) fn of(signature: &Signature, options: &TensorRt) -> Self {
-        let most = signature.largest_batch;
-        let batch = |chosen: Option<Between<1, 1024>>, default: usize| {
-            chosen.map_or(default, |n| n.0 as usize).clamp(signature.smallest_batch(), most)
-        };
-        Self {
-            least: shapes(signature, batch(options.min_batch, signature.smallest_batch())),
-            tuned: shapes(signature, batch(options.opt_batch, most)),
-            most: shapes(signature, most),
-        }
-    }
-}
-
-fn shapes(signature: &Signature, batch: usize) -> String {
-    let mut axes = signature.sample_shape.clone();
-    axes[0] += signature.beside;
-    let sample: Vec<_> = [batch].iter().chain(&axes).map(usize::to_string).collect();
-    let time = match signature.time.shape {
-        TimeShape::Each => Some((&signature.time.name, batch)),
-        TimeShape::One => Some((&signature.time.name, 1)),
-        TimeShape::Scalar => None,
-    };
-    let each = signature.class.iter().chain(&signature.conditions).map(|(name, _)| (name, batch));
-    let vectors = time.into_iter().chain(each).map(|(name, n)| format!("{name}:{n}"));
-    let all: Vec<_> =
-        [format!("{}:{}", signature.sample, sample.join("x"))].into_iter().chain(vectors).collect();
-    all.join(",")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn options_that_are_not_set_are_left_to_the_library() {
-        assert_eq!(TensorRt::default().pairs(None, None), []);
-        assert_eq!(Cuda::default().pairs(), []);
+        assert_eq!(TensorRt::default().pairs(None, None, false), []);
+        assert_eq!(Cuda::default().pairs(false), []);
         assert_eq!(OpenVino::default().pairs(None), [("device_type", "CPU".to_owned())]);
     }
 
@@ -169,7 +141,7 @@ mod tests {
              arena = \"same_as_requested\"\ntf32 = false\n[openvino]\ndevice = \"GPU\"\nthreads = 2\n",
         )
         .unwrap();
-        let pairs = options.tensorrt.pairs(Some(Path::new("/c")), None);
+        let pairs = options.tensorrt.pairs(Some(Path::new("/c")), None, true);
         let expected = [
             ("device_id", "0"),
             ("trt_fp16_enable", "1"),
@@ -186,9 +158,13 @@ mod tests {
             ("trt_timing_cache_path", "/c"),
         ];
         assert_eq!(pairs, expected.map(|(key, value)| (key, value.to_owned())));
-        let cuda =
-            [("gpu_mem_limit", "2097152"), ("arena_extend_strategy", "kSameAsRequested"), ("use_tf32", "0")];
-        assert_eq!(options.cuda.pairs(), cuda.map(|(key, value)| (key, value.to_owned())));
+        let cuda = [
+            ("gpu_mem_limit", "2097152"),
+            ("arena_extend_strategy", "kSameAsRequested"),
+            ("enable_cuda_graph", "1"),
+            ("use_tf32", "0"),
+        ];
+        assert_eq!(options.cuda.pairs(true), cuda.map(|(key, value)| (key, value.to_owned())));
         let openvino = [("device_type", "GPU"), ("num_of_threads", "2"), ("cache_dir", "/c")];
         assert_eq!(
             options.openvino.pairs(Some(Path::new("/c"))),

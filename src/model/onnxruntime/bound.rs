@@ -1,18 +1,66 @@
 //! Inputs and outputs of a session in buffers that stay bound to it: one set for the shapes of each kind of batch,
 //! used again whenever such a batch comes.
 
-use half::f16;
 use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::{IoBinding, Session, SessionOutputs};
-use ort::value::{DynValue, PrimitiveTensorElementType, Tensor};
+use ort::value::DynTensor;
 
+use super::failed;
+use super::tensors::{buffer, fill, read, size, tensor};
 use crate::model::graph::{Element, Graph};
-use crate::model::session::{Buffer, Input, known};
+use crate::model::predictor::EvaluationError;
+use crate::model::session::{Input, known};
+
+/// How many kinds of batches have their buffers, and how many bytes those but the last one's may take: a network's are
+/// small, a decoder's are not.
+const KINDS: usize = 8;
+const KEPT_BYTES: usize = 16 << 20;
+
+/// Buffers for the kinds of batches that came last.
+pub(super) struct Kinds {
+    /// The newest first.
+    bound: Vec<Bound>,
+    /// Whether they lie in memory that a GPU reads by itself.
+    pinned: bool,
+}
+
+impl Kinds {
+    pub(super) fn new(pinned: bool) -> Self {
+        Self { bound: Vec::with_capacity(KINDS), pinned }
+    }
+
+    /// Evaluate the graph for some of its outputs; tells their shapes.
+    pub(super) fn run(
+        &mut self,
+        session: &mut Session,
+        graph: &Graph,
+        inputs: &[Input<'_>],
+        names: &[&str],
+        outputs: &mut [Vec<f32>],
+    ) -> Result<Vec<Vec<usize>>, EvaluationError> {
+        // It is put back among the others once all went well: what was wrong may be its own.
+        let mut bound = match self.bound.iter().position(|bound| bound.serves(graph, inputs, names)) {
+            Some(place) => self.bound.remove(place),
+            None => Bound::new(session, graph, inputs, names, self.pinned).map_err(failed)?,
+        };
+        let found = bound.run(session, graph, inputs).map_err(failed)?;
+        let read = |(name, output): (&&str, &mut Vec<f32>)| read(&found[*name], output);
+        let shapes = names.iter().zip(outputs).map(read).collect::<Result<Vec<_>, _>>()?;
+        drop(found);
+        bound.settle(session, graph, &shapes, self.pinned).map_err(failed)?;
+        self.bound.truncate(KINDS - 1);
+        while self.bound.iter().map(|bound| bound.bytes).sum::<usize>() > KEPT_BYTES {
+            self.bound.pop();
+        }
+        self.bound.insert(0, bound);
+        Ok(shapes)
+    }
+}
 
 /// The buffers for batches of certain shapes.
-pub(super) struct Bound {
+struct Bound {
     /// Each input with its name, its element, its shape and its tensor.
-    inputs: Vec<(String, Element, Vec<usize>, DynValue)>,
+    inputs: Vec<(String, Element, Vec<usize>, DynTensor)>,
     /// The outputs that are asked for.
     wanted: Vec<String>,
     /// Whether the outputs' shapes are known, so that they have buffers too.
@@ -25,7 +73,7 @@ pub(super) struct Bound {
 impl Bound {
     /// Bind buffers for inputs of these shapes, in memory that a GPU reads without a copy of its own where it is
     /// `pinned`. The library makes the outputs until their shapes are known.
-    pub(super) fn new(
+    fn new(
         session: &Session,
         graph: &Graph,
         inputs: &[Input<'_>],
@@ -47,34 +95,22 @@ impl Bound {
         Ok(Self { binding, inputs, wanted, settled: false, bytes })
     }
 
-    /// How much memory the buffers take.
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
-    }
-
     /// Whether it is for such inputs and outputs.
-    pub(super) fn serves(&self, graph: &Graph, inputs: &[Input<'_>], wanted: &[&str]) -> bool {
+    fn serves(&self, graph: &Graph, inputs: &[Input<'_>], wanted: &[&str]) -> bool {
         let own = self.inputs.iter().map(|(name, _, shape, _)| (&name[..], &shape[..]));
         own.eq(known(graph, inputs).map(|(_, input)| (input.name, &input.shape[..])))
             && self.wanted.iter().eq(wanted.iter())
     }
 
     /// Evaluate the graph; the outputs are there until the next evaluation.
-    pub(super) fn run<'a>(
+    fn run<'a>(
         &'a mut self,
         session: &'a mut Session,
         graph: &Graph,
         inputs: &[Input<'_>],
     ) -> ort::Result<SessionOutputs<'a>> {
         for ((name, element, shape, tensor), (_, input)) in self.inputs.iter_mut().zip(known(graph, inputs)) {
-            let (found, places) = (input.values.len(), shape.iter().product::<usize>());
-            if found != places {
-                let words = format!(
-                    "the input {name} of shape {shape:?} takes {places} values and was given {found}"
-                );
-                return Err(ort::Error::new(words));
-            }
-            buffer(*element, tensor)?.fill(input.values);
+            fill(name, *element, shape, tensor, input.values)?;
             // Where the graph runs elsewhere, binding is what brings the values there.
             self.binding.bind_input(&name[..], tensor)?;
         }
@@ -82,7 +118,7 @@ impl Bound {
     }
 
     /// Give the outputs buffers of the shapes that they had in the last evaluation.
-    pub(super) fn settle(
+    fn settle(
         &mut self,
         session: &Session,
         graph: &Graph,
@@ -123,7 +159,7 @@ impl Memory {
 
     /// A tensor in pinned memory where there is some that this program can write, else in plain memory: of
     /// libraries from 1.23 on `ort` takes pinned memory for the GPU's own unless it is built for them alone.
-    fn tensor(&self, element: Element, shape: &[usize]) -> ort::Result<DynValue> {
+    fn tensor(&self, element: Element, shape: &[usize]) -> ort::Result<DynTensor> {
         if let Some(pinned) = &self.pinned
             && let Ok(mut tensor) = tensor(pinned, element, shape)
             && buffer(element, &mut tensor).is_ok()
@@ -132,37 +168,4 @@ impl Memory {
         }
         tensor(&self.plain, element, shape)
     }
-}
-
-fn size(element: Element, shape: &[usize]) -> usize {
-    let each = match element {
-        Element::F32 | Element::I32 | Element::Other => 4,
-        Element::F16 => 2,
-        Element::I64 => 8,
-    };
-    each * shape.iter().product::<usize>()
-}
-
-fn tensor(memory: &Allocator, element: Element, shape: &[usize]) -> ort::Result<DynValue> {
-    fn of<T>(memory: &Allocator, shape: &[usize]) -> ort::Result<DynValue>
-    where
-        T: PrimitiveTensorElementType + std::fmt::Debug,
-    {
-        Ok(Tensor::<T>::new(memory, shape.to_vec())?.into_dyn())
-    }
-    match element {
-        Element::F32 | Element::Other => of::<f32>(memory, shape),
-        Element::F16 => of::<f16>(memory, shape),
-        Element::I64 => of::<i64>(memory, shape),
-        Element::I32 => of::<i32>(memory, shape),
-    }
-}
-
-fn buffer(element: Element, tensor: &mut DynValue) -> ort::Result<Buffer<'_>> {
-    Ok(match element {
-        Element::F32 | Element::Other => Buffer::F32(tensor.try_extract_tensor_mut()?.1),
-        Element::F16 => Buffer::F16(tensor.try_extract_tensor_mut()?.1),
-        Element::I64 => Buffer::I64(tensor.try_extract_tensor_mut()?.1),
-        Element::I32 => Buffer::I32(tensor.try_extract_tensor_mut()?.1),
-    })
 }

@@ -4,7 +4,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ort::session::Session;
-use ort::session::builder::GraphOptimizationLevel;
+use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
+use ort::value::ValueType;
 
 use super::{ENGINE, OnnxRuntime, WAY_OUT, proof};
 use crate::model::engine_cache::{EngineCache, Key};
@@ -12,8 +13,7 @@ use crate::model::file;
 use crate::model::library::Runtime;
 use crate::model::opening::{Opened, Refusal, Source};
 use crate::model::predictor::{Origin, Refused};
-use crate::model::providers::{Policy, Provider, ProviderOptions, Shapes};
-use crate::model::session::Session as _;
+use crate::model::providers::{InputShapes, Policy, Provider, ProviderOptions, Shapes, TensorRt};
 use crate::model::signature::SignatureError;
 use crate::model::{EngineOptions, ModelError, Stage};
 
@@ -88,14 +88,23 @@ fn attempt(
         let version = &runtime.version;
         return Err(Failure::Provider(format!("the library of ONNX Runtime {version} was built without it")));
     }
-    let shapes = match provider {
-        Provider::TensorRt => {
-            let shapes =
-                source.purpose.shapes(described(runtime, source)?.graph(), &options.provider.tensorrt);
-            shapes.map_err(Failure::Signature)?
-        }
-        _ => None,
+    let mut capture = provider.captures(&options.provider);
+    let TensorRt { min_batch, opt_batch, .. } = options.provider.tensorrt;
+    if capture.is_some() && provider == Provider::TensorRt && min_batch.or(opt_batch).is_some() {
+        let words =
+            "cuda_graph fills every batch up to the largest; leave out min_batch and opt_batch, or it";
+        return Err(Failure::Provider(words.to_owned()));
+    }
+    let (described, shapes) = if capture.is_some() || provider == Provider::TensorRt {
+        let session = described(runtime, source)?;
+        let shapes = source.purpose.shapes(&super::described(&session), &options.provider.tensorrt);
+        (Some(session), shapes.map_err(Failure::Signature)?)
+    } else {
+        (None, None)
     };
+    // What is not evaluated again and again in the same shapes is not captured.
+    capture = capture.filter(|_| shapes.is_some());
+    let shapes = if capture.is_some() { shapes.map(Shapes::of_largest) } else { shapes };
     let mut cache = provider
         .builds_engines()
         .then(|| cache(runtime, source, options, provider, shapes.as_ref()))
@@ -105,9 +114,14 @@ fn attempt(
         .with_profiling(profile.path().join("profile"))
         .map_err(|error| error.to_string())?;
     let directory = cache.as_ref().map(EngineCache::path);
-    if let Some(dispatch) = provider.dispatch(&options.provider, directory, shapes.as_ref()) {
+    let dispatch = provider.dispatch(&options.provider, directory, shapes.as_ref(), capture.is_some());
+    if let Some(dispatch) = dispatch {
         builder = builder.with_execution_providers([dispatch]).map_err(|error| error.to_string())?;
     }
+    if let (Some(_), Some(described), Some(shapes)) = (capture, &described, &shapes) {
+        builder = fixed(builder, described, shapes.largest())?;
+    }
+    drop(described);
     // From here on the provider's libraries are there.
     let still = if provider.builds_engines() && cache.as_ref().is_none_or(|cache| !cache.is_built) {
         enough_memory(options)?;
@@ -123,7 +137,11 @@ fn attempt(
     let proven = builder.commit_from_file(source.graph).map_err(Failure::from).and_then(|session| {
         on(Stage::Warming);
         let origin = Origin::new(ENGINE, runtime.version.clone(), provider.to_string());
-        proven(OnnxRuntime::new(session, provider.reads_pinned_memory()), origin, source, provider)
+        let opened = match capture {
+            Some(device) => OnnxRuntime::captured(session, device).map_err(Failure::Provider)?,
+            None => OnnxRuntime::new(session, provider.reads_pinned_memory()),
+        };
+        proven(opened, origin, source, provider)
     });
     drop(still);
     if let (Ok(_), Some(cache)) = (&proven, cache) {
@@ -152,13 +170,36 @@ fn proven(
     Err(Failure::Provider(format!("it was registered, but ran none of the nodes of {}", source.name)))
 }
 
-/// How the graph is fed, learned without any provider.
-fn described(runtime: &Runtime, source: &Source<'_>) -> Result<OnnxRuntime, Failure> {
-    let session = Session::builder(&runtime.environment)?
+/// The graph without any provider, which tells how it is fed.
+fn described(runtime: &Runtime, source: &Source<'_>) -> Result<Session, Failure> {
+    Ok(Session::builder(&runtime.environment)?
         .with_optimization_level(GraphOptimizationLevel::Disable)
         .map_err(|error| error.to_string())?
-        .commit_from_file(source.graph)?;
-    Ok(OnnxRuntime::new(session, false))
+        .commit_from_file(source.graph)?)
+}
+
+/// Fix the axes that the graph leaves free to the lengths that they have in these shapes.
+fn fixed(
+    mut builder: SessionBuilder,
+    described: &Session,
+    shapes: &InputShapes,
+) -> Result<SessionBuilder, Failure> {
+    for outlet in described.inputs() {
+        let lengths = shapes.0.iter().find(|(name, _)| name == outlet.name());
+        let (Some((_, lengths)), ValueType::Tensor { shape, dimension_symbols, .. }) =
+            (lengths, outlet.dtype())
+        else {
+            continue;
+        };
+        for ((&axis, symbol), &length) in shape.iter().zip(dimension_symbols.iter()).zip(lengths) {
+            if axis < 0 && !symbol.is_empty() {
+                builder = builder
+                    .with_dimension_override(symbol, length as i64)
+                    .map_err(|error| error.to_string())?;
+            }
+        }
+    }
+    Ok(builder)
 }
 
 /// Where the provider's engine is kept; without such a place it is built at every start, aloud.

@@ -38,7 +38,7 @@ pub struct TensorRt {
     pub workspace: Option<ByteSize>,
     /// How long the builder searches for faster kernels.
     pub builder_level: Option<Between<0, 5>>,
-    /// Whether a whole run is captured and replayed.
+    /// Whether a run of the network is captured as a CUDA graph and replayed, for batches filled up to the largest.
     pub cuda_graph: bool,
     /// Whether measured kernel times are kept for the next build.
     pub timing_cache: Option<bool>,
@@ -58,7 +58,7 @@ pub struct Cuda {
     pub memory_limit: Option<ByteSize>,
     /// How the arena grows.
     pub arena: Option<Arena>,
-    /// Whether a whole run is captured and replayed.
+    /// Whether a run of the network is captured as a CUDA graph and replayed, for batches filled up to the largest.
     pub cuda_graph: bool,
     /// Whether TensorFloat-32 may be used, which is faster and less exact.
     pub tf32: Option<bool>,
@@ -98,7 +98,7 @@ fn set<T: ToString>(key: &'static str, value: Option<T>) -> Option<(&'static str
 }
 
 impl TensorRt {
-    pub(super) fn pairs(&self, cache: Option<&Path>, shapes: Option<&Shapes>) -> Pairs {
+    pub(super) fn pairs(&self, cache: Option<&Path>, shapes: Option<&Shapes>, capture: bool) -> Pairs {
         let directory = cache.map(|path| path.display().to_string());
         let yes = |on: bool| on.then(|| flag(true));
         [
@@ -113,7 +113,7 @@ impl TensorRt {
             set("trt_dla_core", self.dla_core.map(|n| n.0)),
             set("trt_max_workspace_size", self.workspace.map(|size| size.0)),
             set("trt_builder_optimization_level", self.builder_level.map(|n| n.0)),
-            set("trt_cuda_graph_enable", yes(self.cuda_graph)),
+            set("trt_cuda_graph_enable", yes(capture)),
             set("trt_engine_cache_enable", directory.as_ref().map(|_| flag(true))),
             set("trt_engine_cache_path", directory.as_ref()),
             set("trt_timing_cache_enable", self.timing_cache.or(directory.as_ref().map(|_| true)).map(flag)),
@@ -129,7 +129,7 @@ impl TensorRt {
 }
 
 impl Cuda {
-    pub(super) fn pairs(&self) -> Pairs {
+    pub(super) fn pairs(&self, capture: bool) -> Pairs {
         let arena = self.arena.map(|arena| match arena {
             Arena::NextPowerOfTwo => "kNextPowerOfTwo",
             Arena::SameAsRequested => "kSameAsRequested",
@@ -138,7 +138,7 @@ impl Cuda {
             set("device_id", self.device.map(|n| n.0)),
             set("gpu_mem_limit", self.memory_limit.map(|size| size.0)),
             set("arena_extend_strategy", arena),
-            set("enable_cuda_graph", self.cuda_graph.then(|| flag(true))),
+            set("enable_cuda_graph", capture.then(|| flag(true))),
             set("use_tf32", self.tf32.map(flag)),
         ]
         .into_iter()

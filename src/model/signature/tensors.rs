@@ -13,6 +13,18 @@ pub struct TensorInput {
     pub shape: Vec<Axis>,
 }
 
+impl TensorInput {
+    /// One sample's axes, those that the graph leaves free at the lengths that they mostly have.
+    pub(in crate::model) fn usual_shape(&self, sample: &[usize]) -> Vec<usize> {
+        let free = match self.role {
+            Role::PicturePlaces => sample[0],
+            // CLIP's length, at which every encoder's embeddings can be taken.
+            _ => 77,
+        };
+        self.shape.iter().map(|axis| axis.length().unwrap_or(free)).collect()
+    }
+}
+
 /// What an input of a pipeline's network means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {

@@ -1,0 +1,93 @@
+//! Inputs and outputs that stay at their places in a GPU's memory, as a CUDA graph needs them: what was captured is
+//! replayed on what lies there, and nothing else that a run is given counts.
+
+use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
+use ort::session::{IoBinding, Session};
+use ort::value::DynTensor;
+
+use super::failed;
+use super::tensors::{fill, read, tensor};
+use crate::model::graph::{Axis, Element, Graph, Port};
+use crate::model::predictor::EvaluationError;
+use crate::model::session::{Input, known};
+
+/// The buffers of a session whose shapes are all fixed.
+pub(super) struct Captured {
+    /// In the graph's order.
+    inputs: Vec<Twin>,
+    /// In the graph's order.
+    outputs: Vec<Twin>,
+    /// The last to be dropped, since it keeps the session whose memory the others lie in.
+    binding: IoBinding,
+}
+
+/// A tensor on the GPU, and one beside it that the processor reads and writes.
+struct Twin {
+    name: String,
+    element: Element,
+    shape: Vec<usize>,
+    host: DynTensor,
+    device: DynTensor,
+}
+
+impl Twin {
+    fn new(memory: &Allocator, port: &Port) -> Result<Self, String> {
+        let shape: Option<Vec<usize>> = port.shape.iter().map(Axis::length).collect();
+        let (Some(shape), false) = (shape, port.element == Element::Other) else {
+            return Err(format!(
+                "a CUDA graph needs numbers in a shape that is known ahead, and {port} is none; leave cuda_graph \
+                 out, or export the graph with that shape fixed"
+            ));
+        };
+        let made = |memory| tensor(memory, port.element, &shape).map_err(|error| error.to_string());
+        let (host, device) = (made(&Allocator::default())?, made(memory)?);
+        Ok(Self { name: port.name.clone(), element: port.element, shape, host, device })
+    }
+}
+
+impl Captured {
+    /// Bind a buffer to each input and output of the graph, on the GPU of this number.
+    pub(super) fn new(session: &Session, graph: &Graph, device: i32) -> Result<Self, String> {
+        let all = |memory: &Allocator, ports: &[Port]| -> Result<Vec<Twin>, String> {
+            ports.iter().map(|port| Twin::new(memory, port)).collect()
+        };
+        let memory =
+            MemoryInfo::new(AllocationDevice::CUDA, device, AllocatorType::Device, MemoryType::Default);
+        let memory = memory.and_then(|memory| Allocator::new(session, memory));
+        let memory = memory.map_err(|error| error.to_string())?;
+        let (inputs, mut outputs) = (all(&memory, &graph.inputs)?, all(&memory, &graph.outputs)?);
+        let mut bind = || {
+            let mut binding = session.create_binding()?;
+            inputs.iter().try_for_each(|twin| binding.bind_input(&twin.name[..], &twin.device))?;
+            outputs.iter_mut().try_for_each(|twin| binding.bind_output(&twin.name[..], &mut twin.device))?;
+            Ok(binding)
+        };
+        let binding = bind().map_err(|error: ort::Error| error.to_string())?;
+        Ok(Self { inputs, outputs, binding })
+    }
+
+    /// Evaluate the graph for some of its outputs; tells their shapes. The first time captures it.
+    pub(super) fn run(
+        &mut self,
+        session: &mut Session,
+        graph: &Graph,
+        inputs: &[Input<'_>],
+        names: &[&str],
+        outputs: &mut [Vec<f32>],
+    ) -> Result<Vec<Vec<usize>>, EvaluationError> {
+        for (place, input) in known(graph, inputs) {
+            let Twin { name, element, shape, host, device } = &mut self.inputs[place];
+            fill(name, *element, shape, host, input.values).map_err(failed)?;
+            host.copy_into(device).map_err(failed)?;
+        }
+        session.run_binding(&self.binding).map_err(failed)?;
+        let mut answers = Vec::with_capacity(names.len());
+        for (name, output) in names.iter().zip(outputs) {
+            let twin = self.outputs.iter_mut().find(|twin| twin.name == *name);
+            let twin = twin.ok_or(EvaluationError::OutputType)?;
+            twin.device.copy_into(&mut twin.host).map_err(failed)?;
+            answers.push(read(&twin.host, output)?);
+        }
+        Ok(answers)
+    }
+}
