@@ -78,7 +78,12 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 
 /// Parse the command line and run the command.
 pub fn run() -> Result<(), Failure> {
-    match Cli::parse().command {
+    let command = Cli::parse().command;
+    if !matches!(command, Command::Run(_)) {
+        // As every tool ends whose reader goes away (`denoised inspect … | head`). The daemon outlives its log's reader.
+        sigpipe::reset();
+    }
+    match command {
         Command::Run(arguments) => run::run(&arguments),
         #[cfg(feature = "demo")]
         Command::Demo(arguments) => demo::run(&arguments),

@@ -49,6 +49,17 @@ fn a_provider_that_is_required_and_lacks_a_library_fails_by_that_library_s_name(
 }
 
 #[test]
+fn a_captured_graph_has_but_one_batch() {
+    let cache = tempfile::tempdir().unwrap();
+    let mut command = on(&library("DENOISED_TEST_GPU"), "tensorrt", cache.path());
+    command.env("DENOISED_ENGINE__POLICY", "required").arg("inspect").arg(golden("gaussian"));
+    command.env("DENOISED_ENGINE__TENSORRT__CUDA_GRAPH", "true");
+    assert!(fails(&mut command, 1).contains("libcublas.so.12"));
+    let words = fails(command.env("DENOISED_ENGINE__TENSORRT__MIN_BATCH", "2"), 1);
+    assert!(words.contains("cuda_graph fills every batch up to the largest; leave out min_batch"), "{words}");
+}
+
+#[test]
 fn a_daemon_whose_required_provider_does_not_work_does_not_start() {
     let broker = Broker::start();
     let engine = format!(

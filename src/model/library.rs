@@ -11,6 +11,21 @@ pub(super) struct Runtime {
     path: PathBuf,
 }
 
+impl Runtime {
+    /// Whether its version is this one or newer, as far as its version can be read.
+    pub(super) fn is_at_least(&self, major: u32, minor: u32) -> bool {
+        is_at_least(&self.version, (major, minor))
+    }
+}
+
+fn is_at_least(version: &str, least: (u32, u32)) -> bool {
+    let mut numbers = version.split('.').map(str::parse::<u32>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) >= least,
+        _ => true,
+    }
+}
+
 static LOADED: Mutex<Option<Runtime>> = Mutex::new(None);
 
 /// ONNX Runtime can't be had.
@@ -124,4 +139,17 @@ fn version(path: &Path) -> String {
             Some(version.to_owned())
         })
         .unwrap_or_else(|| ort::info().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_compared_by_their_numbers() {
+        let newer = ["1.23.0", "1.23.2", "1.100.1", "2.0.0", "ORT Build Info: git-branch=HEAD"];
+        let older = ["1.22.9", "1.9.1", "0.99.0"];
+        assert!(newer.iter().all(|version| is_at_least(version, (1, 23))));
+        assert!(!older.iter().any(|version| is_at_least(version, (1, 23))));
+    }
 }

@@ -34,7 +34,7 @@ enum Buffers {
     /// Memory of the processor's.
     Bound(Kinds),
     /// Memory of the GPU's, where a captured graph finds them.
-    Captured(Captured),
+    Captured(Box<Captured>),
 }
 
 impl OnnxRuntime {
@@ -48,7 +48,7 @@ impl OnnxRuntime {
     fn captured(session: ort::session::Session, device: i32) -> Result<Self, String> {
         let graph = described(&session);
         let captured = Captured::new(&session, &graph, device)?;
-        Ok(Self { session, graph, buffers: Buffers::Captured(captured) })
+        Ok(Self { session, graph, buffers: Buffers::Captured(Box::new(captured)) })
     }
 }
 

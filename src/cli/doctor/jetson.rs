@@ -28,7 +28,7 @@ fn model(board: &Board, release: Option<&Release>) -> Finding {
         None => Finding::note(
             "board",
             format!("{name}, no Jetson (there is no /etc/nv_tegra_release)"),
-            "nothing to do: here the processor serves",
+            "nothing to do; the lines below tell which provider serves here",
         ),
     }
 }

@@ -2,13 +2,15 @@
 //! replayed on what lies there, and nothing else that a run is given counts.
 
 use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
+use ort::session::builder::SessionBuilder;
 use ort::session::{IoBinding, Session};
-use ort::value::DynTensor;
+use ort::value::{DynTensor, ValueType};
 
 use super::failed;
 use super::tensors::{fill, read, tensor};
 use crate::model::graph::{Axis, Element, Graph, Port};
 use crate::model::predictor::EvaluationError;
+use crate::model::providers::InputShapes;
 use crate::model::session::{Input, known};
 
 /// The buffers of a session whose shapes are all fixed.
@@ -90,4 +92,26 @@ impl Captured {
         }
         Ok(answers)
     }
+}
+
+/// Fix the axes that a graph leaves free to the lengths that they have in these shapes.
+pub(super) fn fixed(
+    mut builder: SessionBuilder,
+    described: &Session,
+    shapes: &InputShapes,
+) -> ort::Result<SessionBuilder> {
+    for outlet in described.inputs() {
+        let lengths = shapes.0.iter().find(|(name, _)| name == outlet.name());
+        let (Some((_, lengths)), ValueType::Tensor { shape, dimension_symbols, .. }) =
+            (lengths, outlet.dtype())
+        else {
+            continue;
+        };
+        for ((&axis, symbol), &length) in shape.iter().zip(dimension_symbols.iter()).zip(lengths) {
+            if axis < 0 && !symbol.is_empty() {
+                builder = builder.with_dimension_override(symbol, length as i64)?;
+            }
+        }
+    }
+    Ok(builder)
 }

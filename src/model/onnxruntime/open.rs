@@ -4,16 +4,15 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ort::session::Session;
-use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
-use ort::value::ValueType;
+use ort::session::builder::GraphOptimizationLevel;
 
-use super::{ENGINE, OnnxRuntime, WAY_OUT, proof};
+use super::{ENGINE, OnnxRuntime, WAY_OUT, captured, proof};
 use crate::model::engine_cache::{EngineCache, Key};
 use crate::model::file;
 use crate::model::library::Runtime;
 use crate::model::opening::{Opened, Refusal, Source};
 use crate::model::predictor::{Origin, Refused};
-use crate::model::providers::{InputShapes, Policy, Provider, ProviderOptions, Shapes, TensorRt};
+use crate::model::providers::{Policy, Provider, ProviderOptions, Shapes, TensorRt};
 use crate::model::signature::SignatureError;
 use crate::model::{EngineOptions, ModelError, Stage};
 
@@ -89,11 +88,8 @@ fn attempt(
         return Err(Failure::Provider(format!("the library of ONNX Runtime {version} was built without it")));
     }
     let mut capture = provider.captures(&options.provider);
-    let TensorRt { min_batch, opt_batch, .. } = options.provider.tensorrt;
-    if capture.is_some() && provider == Provider::TensorRt && min_batch.or(opt_batch).is_some() {
-        let words =
-            "cuda_graph fills every batch up to the largest; leave out min_batch and opt_batch, or it";
-        return Err(Failure::Provider(words.to_owned()));
+    if capture.is_some() {
+        check_capture(runtime, options, provider)?;
     }
     let (described, shapes) = if capture.is_some() || provider == Provider::TensorRt {
         let session = described(runtime, source)?;
@@ -119,7 +115,7 @@ fn attempt(
         builder = builder.with_execution_providers([dispatch]).map_err(|error| error.to_string())?;
     }
     if let (Some(_), Some(described), Some(shapes)) = (capture, &described, &shapes) {
-        builder = fixed(builder, described, shapes.largest())?;
+        builder = captured::fixed(builder, described, shapes.largest()).map_err(|error| error.to_string())?;
     }
     drop(described);
     // From here on the provider's libraries are there.
@@ -150,6 +146,24 @@ fn attempt(
     proven
 }
 
+/// Whether what is asked for goes with a CUDA graph.
+fn check_capture(runtime: &Runtime, options: &EngineOptions, provider: Provider) -> Result<(), Failure> {
+    if !runtime.is_at_least(1, 23) {
+        // With an older library `ort` has no way to copy between the processor and a GPU.
+        return Err(Failure::Provider(format!(
+            "cuda_graph needs ONNX Runtime 1.23 or newer, and this is {}; take a newer one, or leave cuda_graph out",
+            runtime.version
+        )));
+    }
+    let TensorRt { min_batch, opt_batch, .. } = options.provider.tensorrt;
+    if provider == Provider::TensorRt && min_batch.or(opt_batch).is_some() {
+        let words =
+            "cuda_graph fills every batch up to the largest; leave out min_batch and opt_batch, or it";
+        return Err(Failure::Provider(words.to_owned()));
+    }
+    Ok(())
+}
+
 /// Evaluate the network, and have the profile tell what really ran.
 fn proven(
     mut opened: OnnxRuntime,
@@ -176,30 +190,6 @@ fn described(runtime: &Runtime, source: &Source<'_>) -> Result<Session, Failure>
         .with_optimization_level(GraphOptimizationLevel::Disable)
         .map_err(|error| error.to_string())?
         .commit_from_file(source.graph)?)
-}
-
-/// Fix the axes that the graph leaves free to the lengths that they have in these shapes.
-fn fixed(
-    mut builder: SessionBuilder,
-    described: &Session,
-    shapes: &InputShapes,
-) -> Result<SessionBuilder, Failure> {
-    for outlet in described.inputs() {
-        let lengths = shapes.0.iter().find(|(name, _)| name == outlet.name());
-        let (Some((_, lengths)), ValueType::Tensor { shape, dimension_symbols, .. }) =
-            (lengths, outlet.dtype())
-        else {
-            continue;
-        };
-        for ((&axis, symbol), &length) in shape.iter().zip(dimension_symbols.iter()).zip(lengths) {
-            if axis < 0 && !symbol.is_empty() {
-                builder = builder
-                    .with_dimension_override(symbol, length as i64)
-                    .map_err(|error| error.to_string())?;
-            }
-        }
-    }
-    Ok(builder)
 }
 
 /// Where the provider's engine is kept; without such a place it is built at every start, aloud.
