@@ -226,6 +226,24 @@ fn a_daemon_that_builds_an_engine_says_so_in_its_state() {
 }
 
 #[test]
+fn a_daemon_that_is_stopped_while_it_builds_ends_well() {
+    let broker = Broker::start();
+    // Of a fault of the destructors' one end in ten told.
+    for _ in 0..20 {
+        let cache = tempfile::tempdir().unwrap();
+        let engine = format!(
+            "[engine]\nkind = \"onnxruntime\"\nlibrary = {:?}\nproviders = [\"openvino\"]\ncache = {:?}\n",
+            library("DENOISED_TEST_OPENVINO").display().to_string(),
+            cache.path().display().to_string()
+        );
+        let mut daemon = Daemon::start(&configuration(&broker, "test", &[&model("digits")], &engine));
+        daemon.wait_for("openvino builds its engine");
+        daemon.signal("TERM");
+        assert_eq!(daemon.running.child.wait().unwrap().code(), Some(0));
+    }
+}
+
+#[test]
 fn where_it_is_asked_for_another_provider_serves_until_the_engine_is_built() {
     let broker = Broker::start();
     let cache = tempfile::tempdir().unwrap();
