@@ -101,6 +101,11 @@ impl Pipeline {
         self.jobs.len()
     }
 
+    /// The milliseconds that turns like the last one take at present, once there were two.
+    pub fn ms_per_evaluation(&self) -> Option<f64> {
+        self.pace.latest().map(|seconds| seconds * 1e3)
+    }
+
     /// Whether a turn would do something now; what is encoded or decoded elsewhere is waited for.
     pub fn has_work(&self) -> bool {
         let (room, waits) = (self.room_to_prepare() > 0, self.waits());

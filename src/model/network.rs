@@ -27,8 +27,8 @@ impl Purpose for NetworkPurpose<'_> {
         let signature = self.signature(session.graph())?;
         let (small, large) = (signature.smallest_batch(), signature.largest_batch);
         // Whatever a provider does once for a shape, it does now and not at a request. The last run counts.
-        let sizes: &[usize] = if every_shape { &[large, small, small] } else { &[small] };
-        for &size in sizes {
+        let largest = if every_shape { large } else { small };
+        for size in (small..=largest).rev().chain(every_shape.then_some(small)) {
             evaluate(
                 session,
                 &signature,

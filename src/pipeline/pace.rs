@@ -11,11 +11,21 @@ const SHARE: f64 = 0.9;
 #[derive(Debug, Clone)]
 pub(super) struct Pace {
     /// Of a turn with one place more than the index.
-    turns: Vec<Option<f64>>,
+    turns: Vec<Option<Running>>,
+    /// How many places the last turn had.
+    last: usize,
     /// Of a picture's decoding, where there is one.
     decoding: Option<f64>,
     /// What to expect of a turn before any was measured.
     first: f64,
+}
+
+/// A running mean of seconds.
+#[derive(Debug, Clone, Copy)]
+struct Running {
+    mean: f64,
+    /// Whether it is of one turn alone, which may hold what a provider does but once for a batch of that size.
+    alone: bool,
 }
 
 /// What a job asks of the network, and in what company.
@@ -34,17 +44,25 @@ pub(super) struct Load {
 impl Pace {
     /// Before anything but one evaluation was measured.
     pub(super) fn of_first(evaluation: Duration) -> Self {
-        Self { turns: Vec::new(), decoding: None, first: evaluation.as_secs_f64() }
+        Self { turns: Vec::new(), last: 0, decoding: None, first: evaluation.as_secs_f64() }
     }
 
-    /// A turn with so many places took so long.
+    /// A turn with so many places took so long. The second one takes the first one's place.
     pub(super) fn turned(&mut self, places: usize, took: Duration) {
         if self.turns.len() < places {
             self.turns.resize(places, None);
         }
-        if let Some(mean) = places.checked_sub(1).and_then(|index| self.turns.get_mut(index)) {
-            *mean = Some(mixed(*mean, took));
+        self.last = places;
+        if let Some(running) = places.checked_sub(1).and_then(|index| self.turns.get_mut(index)) {
+            let before = running.filter(|running| !running.alone).map(|running| running.mean);
+            *running = Some(Running { mean: mixed(before, took), alone: running.is_none() });
         }
+    }
+
+    /// The seconds of turns like the last one, once there were two.
+    pub(super) fn latest(&self) -> Option<f64> {
+        let running = (*self.turns.get(self.last.checked_sub(1)?)?)?;
+        (!running.alone).then_some(running.mean)
     }
 
     /// A picture was decoded in so long.
@@ -55,7 +73,8 @@ impl Pace {
     /// The seconds of a turn with so many places: as measured, or no more than in proportion to a smaller
     /// batch, or those of a larger one.
     fn turn(&self, places: usize) -> f64 {
-        let measured = self.turns.iter().enumerate().filter_map(|(index, mean)| Some((index + 1, (*mean)?)));
+        let measured =
+            self.turns.iter().enumerate().filter_map(|(index, running)| Some((index + 1, (*running)?.mean)));
         let (smaller, larger): (Vec<_>, Vec<_>) = measured.partition(|(known, _)| *known <= places);
         match (smaller.last(), larger.first()) {
             (Some((known, seconds)), larger) => {
@@ -125,5 +144,17 @@ mod tests {
             pace.turned(1, Duration::from_millis(40));
         }
         assert!((22..=23).contains(&pace.evaluations_within(SECOND, alone(1))));
+    }
+    #[test]
+    fn what_a_provider_does_once_for_a_batch_of_a_size_is_soon_forgotten() {
+        let mut pace = Pace::of_first(SECOND);
+        pace.turned(2, Duration::from_millis(400));
+        assert_eq!((pace.latest(), pace.evaluations_within(SECOND, alone(2))), (None, 2));
+        pace.turned(2, Duration::from_millis(10));
+        assert_eq!((pace.latest(), pace.evaluations_within(SECOND, alone(2))), (Some(0.01), 90));
+        pace.turned(3, Duration::from_millis(400));
+        assert_eq!(pace.latest(), None);
+        pace.turned(2, Duration::from_millis(15));
+        assert!(pace.latest().is_some_and(|seconds| (seconds - 0.011).abs() < 1e-9));
     }
 }

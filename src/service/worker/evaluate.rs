@@ -71,7 +71,8 @@ impl Out {
 /// The thread's state, once the models are loaded.
 pub(super) struct Evaluator {
     pipelines: Vec<Pipeline>,
-    paces: Vec<Pace>,
+    /// When each one's pace was told last.
+    told: Vec<Option<Instant>>,
     commands: mpsc::Receiver<Command>,
     out: Out,
     governor: Governor,
@@ -97,8 +98,8 @@ impl Evaluator {
             Err(reason) => return out.tell(Tidings::Unable(reason)),
         };
         out.tell(Tidings::Ready(pipelines.iter().map(|p| ModelCard::of(p.model())).collect()));
-        let paces = pipelines.iter().map(|_| Pace::default()).collect();
-        let mut evaluator = Self { pipelines, paces, commands, out, governor, looked: None };
+        let told = vec![None; pipelines.len()];
+        let mut evaluator = Self { pipelines, told, commands, out, governor, looked: None };
         let later = models.iter().filter(|(_, engine)| engine.meanwhile().is_some());
         later.for_each(|(path, engine)| build(path, engine, builders.clone()));
         while evaluator.out.listened_to && evaluator.obey_all() {
@@ -191,13 +192,15 @@ impl Evaluator {
     /// One evaluation of every model that has something to do.
     fn turn(&mut self) {
         let out = &mut self.out;
-        for (pipeline, pace) in self.pipelines.iter_mut().zip(&mut self.paces) {
+        for (pipeline, told) in self.pipelines.iter_mut().zip(&mut self.told) {
             if !pipeline.has_work() {
                 continue;
             }
-            let start = Instant::now();
             pipeline.turn(&mut |event| out.pass(event));
-            if let Some(ms_per_nfe) = pace.measured(start.elapsed()) {
+            if let Some(ms_per_nfe) = pipeline.ms_per_evaluation()
+                && told.is_none_or(|told| told.elapsed() >= PACE_EVERY)
+            {
+                *told = Some(Instant::now());
                 let model = pipeline.model().bundle.name.clone();
                 out.tell(Tidings::Pace { model, ms_per_nfe });
             }
@@ -247,24 +250,4 @@ fn load(
         return Err("models.paths is empty; name at least one bundle".to_owned());
     }
     Ok(pipelines)
-}
-
-/// A running mean of how long an evaluation takes, told once in a while.
-#[derive(Debug, Default)]
-struct Pace {
-    mean_ms: Option<f64>,
-    told: Option<Instant>,
-}
-
-impl Pace {
-    fn measured(&mut self, took: Duration) -> Option<f64> {
-        let ms = took.as_secs_f64() * 1e3;
-        let mean = self.mean_ms.map_or(ms, |mean| 0.9 * mean + 0.1 * ms);
-        self.mean_ms = Some(mean);
-        if self.told.is_some_and(|told| told.elapsed() < PACE_EVERY) {
-            return None;
-        }
-        self.told = Some(Instant::now());
-        Some(mean)
-    }
 }
