@@ -2,7 +2,6 @@
 //! replayed on what lies there, and nothing else that a run is given counts.
 
 use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
-use ort::session::builder::SessionBuilder;
 use ort::session::{IoBinding, Session};
 use ort::value::{DynTensor, ValueType};
 
@@ -94,12 +93,9 @@ impl Captured {
     }
 }
 
-/// Fix the axes that a graph leaves free to the lengths that they have in these shapes.
-pub(super) fn fixed(
-    mut builder: SessionBuilder,
-    described: &Session,
-    shapes: &InputShapes,
-) -> ort::Result<SessionBuilder> {
+/// The axes that a graph leaves free, by their names, with the lengths that they have in these shapes.
+pub(super) fn fixed(described: &Session, shapes: &InputShapes) -> Vec<(String, usize)> {
+    let mut fixed = Vec::new();
     for outlet in described.inputs() {
         let lengths = shapes.0.iter().find(|(name, _)| name == outlet.name());
         let (Some((_, lengths)), ValueType::Tensor { shape, dimension_symbols, .. }) =
@@ -107,11 +103,9 @@ pub(super) fn fixed(
         else {
             continue;
         };
-        for ((&axis, symbol), &length) in shape.iter().zip(dimension_symbols.iter()).zip(lengths) {
-            if axis < 0 && !symbol.is_empty() {
-                builder = builder.with_dimension_override(symbol, length as i64)?;
-            }
-        }
+        let axes = shape.iter().zip(dimension_symbols.iter()).zip(lengths);
+        let free = axes.filter(|((axis, name), _)| **axis < 0 && !name.is_empty());
+        fixed.extend(free.map(|((_, name), length)| (name.clone(), *length)));
     }
-    Ok(builder)
+    fixed
 }

@@ -87,20 +87,7 @@ fn attempt(
         let version = &runtime.version;
         return Err(Failure::Provider(format!("the library of ONNX Runtime {version} was built without it")));
     }
-    let mut capture = provider.captures(&options.provider);
-    if capture.is_some() {
-        check_capture(runtime, options, provider)?;
-    }
-    let (described, shapes) = if capture.is_some() || provider == Provider::TensorRt {
-        let session = described(runtime, source)?;
-        let shapes = source.purpose.shapes(&super::described(&session), &options.provider.tensorrt);
-        (Some(session), shapes.map_err(Failure::Signature)?)
-    } else {
-        (None, None)
-    };
-    // What is not evaluated again and again in the same shapes is not captured.
-    capture = capture.filter(|_| shapes.is_some());
-    let shapes = if capture.is_some() { shapes.map(Shapes::of_largest) } else { shapes };
+    let Form { shapes, captured } = form(runtime, source, options, provider)?;
     let mut cache = provider
         .builds_engines()
         .then(|| cache(runtime, source, options, provider, shapes.as_ref()))
@@ -110,14 +97,13 @@ fn attempt(
         .with_profiling(profile.path().join("profile"))
         .map_err(|error| error.to_string())?;
     let directory = cache.as_ref().map(EngineCache::path);
-    let dispatch = provider.dispatch(&options.provider, directory, shapes.as_ref(), capture.is_some());
+    let dispatch = provider.dispatch(&options.provider, directory, shapes.as_ref(), captured.is_some());
     if let Some(dispatch) = dispatch {
         builder = builder.with_execution_providers([dispatch]).map_err(|error| error.to_string())?;
     }
-    if let (Some(_), Some(described), Some(shapes)) = (capture, &described, &shapes) {
-        builder = captured::fixed(builder, described, shapes.largest()).map_err(|error| error.to_string())?;
+    for (axis, length) in captured.iter().flat_map(|captured| &captured.fixed) {
+        builder = builder.with_dimension_override(axis, *length as i64).map_err(|error| error.to_string())?;
     }
-    drop(described);
     // From here on the provider's libraries are there.
     let still = if provider.builds_engines() && cache.as_ref().is_none_or(|cache| !cache.is_built) {
         enough_memory(options)?;
@@ -133,8 +119,10 @@ fn attempt(
     let proven = builder.commit_from_file(source.graph).map_err(Failure::from).and_then(|session| {
         on(Stage::Warming);
         let origin = Origin::new(ENGINE, runtime.version.clone(), provider.to_string());
-        let opened = match capture {
-            Some(device) => OnnxRuntime::captured(session, device).map_err(Failure::Provider)?,
+        let opened = match captured {
+            Some(Capture { device, .. }) => {
+                OnnxRuntime::captured(session, device).map_err(Failure::Provider)?
+            }
             None => OnnxRuntime::new(session, provider.reads_pinned_memory()),
         };
         proven(opened, origin, source, provider)
@@ -144,6 +132,45 @@ fn attempt(
         cache.keep();
     }
     proven
+}
+
+/// The form in which a provider gets the graph.
+struct Form {
+    /// The shapes of its inputs, where an engine is built or a run captured for them.
+    shapes: Option<Shapes>,
+    captured: Option<Capture>,
+}
+
+/// How a run is captured.
+struct Capture {
+    /// On which GPU.
+    device: i32,
+    /// The lengths of the axes that the graph leaves free, by their names.
+    fixed: Vec<(String, usize)>,
+}
+
+fn form(
+    runtime: &Runtime,
+    source: &Source<'_>,
+    options: &EngineOptions,
+    provider: Provider,
+) -> Result<Form, Failure> {
+    let device = provider.captures(&options.provider);
+    if device.is_some() {
+        check_capture(runtime, options, provider)?;
+    } else if provider != Provider::TensorRt {
+        return Ok(Form { shapes: None, captured: None });
+    }
+    let session = described(runtime, source)?;
+    let shapes = source.purpose.shapes(&super::described(&session), &options.provider.tensorrt);
+    // What is not evaluated again and again in the same shapes is not captured.
+    Ok(match (device, shapes.map_err(Failure::Signature)?) {
+        (Some(device), Some(shapes)) => {
+            let fixed = captured::fixed(&session, shapes.largest());
+            Form { captured: Some(Capture { device, fixed }), shapes: Some(shapes.of_largest()) }
+        }
+        (_, shapes) => Form { shapes, captured: None },
+    })
 }
 
 /// Whether what is asked for goes with a CUDA graph.
