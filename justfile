@@ -37,6 +37,10 @@ golden:
 arm:
     tests/arm
 
+# Compare CUDA with the processor where there is a GPU; ORT_DYLIB_PATH names the library of ONNX Runtime
+gpu program="target/release/denoised":
+    tests/gpu {{program}}
+
 # Make the amd64 package, install, run, upgrade and remove it in an overlay over this system (as root)
 package:
     tests/package

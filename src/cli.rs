@@ -79,9 +79,8 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 /// Parse the command line and run the command.
 pub fn run() -> Result<(), Failure> {
     let command = Cli::parse().command;
-    if !matches!(command, Command::Run(_)) {
-        // As every tool ends whose reader goes away (`denoised inspect … | head`). The daemon outlives its log's reader.
-        sigpipe::reset();
+    if !command.speaks_over_a_network() {
+        end_with_the_reader();
     }
     match command {
         Command::Run(arguments) => run::run(&arguments),
@@ -97,6 +96,23 @@ pub fn run() -> Result<(), Failure> {
         Command::Generate(arguments) => generate::run(&arguments),
         Command::CheckConfig(arguments) => check_config::run(&arguments),
     }
+}
+
+impl Command {
+    /// Whether it has other peers than its reader, of whom none may end it by going away.
+    fn speaks_over_a_network(&self) -> bool {
+        match self {
+            Self::Run(_) | Self::Doctor(_) => true,
+            #[cfg(feature = "demo")]
+            Self::Demo(_) => true,
+            _ => false,
+        }
+    }
+}
+
+/// From here on end quietly when the output's reader goes away (`denoised inspect … | head`), as any tool does.
+fn end_with_the_reader() {
+    sigpipe::reset();
 }
 
 /// Where the configuration stands.

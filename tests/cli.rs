@@ -329,12 +329,15 @@ fn a_required_provider_that_does_not_work_is_no_silent_run_on_the_processor() {
 
 #[test]
 fn a_reader_that_goes_away_ends_the_program_quietly() {
-    let (reader, writer) = std::io::pipe().unwrap();
-    drop(reader);
-    let output = denoised().arg("inspect").arg(golden("gaussian")).stdout(writer).output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
-    // SIGPIPE, as of any other tool.
-    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&output.status), Some(13));
+    let bundle = golden("gaussian").display().to_string();
+    for arguments in [&["inspect", &bundle[..]][..], &["doctor"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = denoised().args(arguments).stdout(writer).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+        // SIGPIPE, as of any other tool.
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&output.status), Some(13));
+    }
 }
 
 #[test]

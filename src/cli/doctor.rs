@@ -31,6 +31,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mut findings = jetson::findings(&board);
     findings.extend(network::findings(&config, &board));
     findings.extend(surroundings::findings(&config, &board));
+    super::end_with_the_reader();
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&findings)?);
     } else {
