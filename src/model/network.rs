@@ -27,8 +27,8 @@ impl Purpose for NetworkPurpose<'_> {
         let signature = self.signature(session.graph())?;
         let (small, large) = (signature.smallest_batch(), signature.largest_batch);
         // Whatever a provider does once for a shape, it does now and not at a request. The last run counts.
-        let largest = if every_shape { large } else { small };
-        for size in (small..=largest).rev().chain(every_shape.then_some(small)) {
+        let others = every_shape.then(|| sizes(small, large)).into_iter().flatten();
+        for size in others.chain([small]) {
             evaluate(
                 session,
                 &signature,
@@ -42,6 +42,14 @@ impl Purpose for NetworkPurpose<'_> {
     fn shapes(&self, graph: &Graph, options: &TensorRt) -> Result<Option<Shapes>, SignatureError> {
         Ok(Some(Shapes::of(&self.signature(graph)?, options)))
     }
+}
+
+/// How many sizes of batches are evaluated ahead, beside the largest: as many as the largest has by default.
+const AHEAD: usize = 8;
+
+/// The sizes of batches that are evaluated ahead: the largest, then the smaller ones that jobs mostly make.
+fn sizes(small: usize, large: usize) -> impl Iterator<Item = usize> {
+    (small..=large).rev().filter(move |&size| size == large || size < small + AHEAD)
 }
 
 /// So many samples of nothing, with conditions of the right shapes.
@@ -117,4 +125,17 @@ fn evaluate(
     }
     session.run(&inputs, &signature.output, output)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_are_tried_in_a_bounded_number_of_sizes() {
+        let tried = |small, large| sizes(small, large).collect::<Vec<_>>();
+        assert_eq!(tried(1, 3), [3, 2, 1]);
+        assert_eq!(tried(1, 1024), [1024, 8, 7, 6, 5, 4, 3, 2, 1]);
+        assert_eq!(tried(5, 5), [5]);
+    }
 }
