@@ -12,6 +12,7 @@ mod inspect;
 mod progress;
 mod run;
 mod sample;
+mod stdout;
 mod warm;
 
 use clap::{Parser, Subcommand};

@@ -341,6 +341,17 @@ fn a_reader_that_goes_away_ends_the_program_quietly() {
 }
 
 #[test]
+fn a_full_disk_under_the_output_is_an_error_in_words() {
+    let bundle = golden("gaussian").display().to_string();
+    for arguments in [&["inspect", &bundle[..]][..], &["check-config"], &["generate", "man"], &["demo"]] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = denoised().args(arguments).stdout(full).output().unwrap();
+        let words = "denoised: standard output can't be written to: No space left on device (os error 28)\n";
+        assert_eq!((output.status.code(), &*String::from_utf8_lossy(&output.stderr)), (Some(1), words));
+    }
+}
+
+#[test]
 fn inspect_tells_every_key_and_every_sampler() {
     let output = succeeds(denoised().arg("inspect").arg(golden("gaussian")));
     let told = String::from_utf8(output.stdout).unwrap();

@@ -1,11 +1,13 @@
 //! `denoised adopt`: a first draft of a denoised.toml, by looking at a graph.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
 use super::Failure;
+use super::stdout::Stdout;
 use crate::model::{Axis, Element, Graph, Port, ports};
 
 /// What `adopt` takes.
@@ -33,7 +35,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let has_scheduler = has_scheduler.iter().any(|file| directory.join(file).is_file());
     let text = draft(&graph, &file, has_scheduler)?;
     std::fs::write(&path, &text).with_context(|| path.display().to_string())?;
-    print!("{text}");
+    write!(Stdout, "{text}")?;
     eprintln!(
         "{} was written; read it, then try: denoised sample {} --output x.png",
         path.display(),

@@ -5,6 +5,7 @@
 mod broker;
 mod subscriber;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::Failure;
 use super::progress::Progress;
+use super::stdout::Stdout;
 use crate::config::{BrokerUrl, Config};
 use crate::service::Signals;
 use subscriber::{Answer, Subscriber};
@@ -49,7 +51,7 @@ async fn show(arguments: &Arguments) -> anyhow::Result<()> {
         Some(url) => url.clone(),
         None => broker::start()?,
     };
-    println!("broker       {url} {}", since(began));
+    writeln!(Stdout, "broker       {url} {}", since(began))?;
 
     let began = Instant::now();
     let mut config = super::configuration(None).map_err(|failure| failure.cause)?;
@@ -78,13 +80,14 @@ async fn show(arguments: &Arguments) -> anyhow::Result<()> {
 async fn draw(config: &Config, output: &Path, began: Instant) -> anyhow::Result<()> {
     let mut subscriber = Subscriber::connect(&config.mqtt.url, &config.root()).await?;
     let state = subscriber.ready().await?;
-    println!(
+    writeln!(
+        Stdout,
         "daemon       {} on {} {} {}",
         state["node"].as_str().unwrap_or_default(),
         state["engine"].as_str().unwrap_or_default(),
         state["provider"].as_str().unwrap_or_default(),
         since(began)
-    );
+    )?;
     std::fs::create_dir_all(output).with_context(|| output.display().to_string())?;
     let mut digits = Vec::new();
     for class in 0..10 {
@@ -96,7 +99,7 @@ async fn draw(config: &Config, output: &Path, began: Instant) -> anyhow::Result<
     std::fs::write(&path, crate::image::png(&sheet)?).with_context(|| path.display().to_string())?;
     let request = serde_json::json!({"id": "swissroll", "model": "swissroll", "seed": 1});
     order(&mut subscriber, output, "swissroll", request).await?;
-    println!("all ten digits on one sheet: {}", path.display());
+    writeln!(Stdout, "all ten digits on one sheet: {}", path.display())?;
     Ok(())
 }
 
@@ -123,14 +126,15 @@ async fn order(
             Answer::Result(result) => {
                 progress.end();
                 let receipt = &result["images"][0]["receipt"];
-                println!(
+                writeln!(
+                    Stdout,
                     "{id:<12} {}, {} steps, seed {} -> {} {}",
                     receipt["sampler"].as_str().unwrap_or_default(),
                     receipt["steps"],
                     receipt["seed"],
                     output.join(format!("{id}.png")).display(),
                     since(began)
-                );
+                )?;
                 return picture.context("the result came without its image");
             }
         }

@@ -5,8 +5,10 @@ mod jetson;
 mod network;
 mod surroundings;
 
+use std::io::Write;
 use std::path::PathBuf;
 
+use super::stdout::Stdout;
 use super::{ConfigFile, Failure};
 use crate::board::Board;
 use finding::State;
@@ -33,9 +35,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     findings.extend(surroundings::findings(&config, &board));
     super::end_with_the_reader();
     if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&findings)?);
+        writeln!(Stdout, "{}", serde_json::to_string_pretty(&findings)?)?;
     } else {
-        findings.iter().for_each(|finding| println!("{finding}"));
+        findings.iter().try_for_each(|finding| writeln!(Stdout, "{finding}"))?;
     }
     let faults = findings.iter().filter(|finding| finding.state == State::Missing).count();
     match faults {

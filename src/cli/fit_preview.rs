@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, bail};
 
 use super::Failure;
+use super::stdout::Stdout;
 use crate::diffusion::noise::Generator;
 use crate::model::{EngineKind, Latent, Model, Projection, Tensor};
 
@@ -39,8 +40,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let path = arguments.model.join("denoised.toml");
     let file = std::fs::OpenOptions::new().create(true).append(true).open(&path);
     file.and_then(|mut file| file.write_all(text.as_bytes())).with_context(|| path.display().to_string())?;
-    println!("{}: [preview] was added, fitted to {} pictures", path.display(), arguments.count);
-    Ok(())
+    let (path, count) = (path.display(), arguments.count);
+    Ok(writeln!(Stdout, "{path}: [preview] was added, fitted to {count} pictures")?)
 }
 
 fn fit(latent: &Latent, count: u64) -> anyhow::Result<Projection> {

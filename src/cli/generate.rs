@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::CommandFactory;
 
+use super::stdout::Stdout;
 use super::{Cli, Failure};
 
 /// What is written to stdout.
@@ -42,12 +43,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
             }
             let man = clap_mangen::Man::new(command);
             man.render(&mut text)?;
-            return Ok(std::io::stdout().write_all(&text)?);
+            return Ok(Stdout.write_all(&text)?);
         }
         What::Bash => clap_complete::Shell::Bash,
         What::Zsh => clap_complete::Shell::Zsh,
         What::Fish => clap_complete::Shell::Fish,
     };
     clap_complete::generate(shell, &mut command, "denoised", &mut text);
-    Ok(std::io::stdout().write_all(&text)?)
+    Ok(Stdout.write_all(&text)?)
 }

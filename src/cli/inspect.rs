@@ -1,8 +1,10 @@
 //! `denoised inspect`: inputs, outputs, schedule, and what each scheduler key does here.
 
+use std::io::Write;
 use std::path::PathBuf;
 
 use super::Failure;
+use super::stdout::Stdout;
 use crate::diffusion::sampler::{self, Options, SamplerError};
 use crate::diffusion::settings::Treatment;
 use crate::model::{Bundle, EngineKind, Latent, Model, TimeShape, batch_dependence};
@@ -20,89 +22,101 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let engine = super::engine(&arguments.model, arguments.engine)?;
     let mut model = Model::load(&arguments.model, &engine)?;
-    graph(&model);
-    words(&model);
-    memory(&model);
+    graph(&model)?;
+    words(&model)?;
+    memory(&model)?;
     let dependence = batch_dependence(model.predictor.as_mut(), &model.bundle.manifest)?;
-    println!("in company   {dependence}");
+    writeln!(Stdout, "in company   {dependence}")?;
     schedule(&model.bundle)?;
-    samplers(&model.bundle);
-    Ok(())
+    Ok(samplers(&model.bundle)?)
 }
 
-fn graph(model: &Model) {
+fn graph(model: &Model) -> anyhow::Result<()> {
     let (bundle, origin) = (&model.bundle, model.predictor.origin());
     let signature = model.predictor.signature();
-    println!("model        {} ({})", bundle.name, bundle.graph.display());
-    println!("sha256       {}", bundle.sha256);
-    println!("engine       {} {}, provider {}", origin.engine, origin.version, origin.provider);
+    writeln!(Stdout, "model        {} ({})", bundle.name, bundle.graph.display())?;
+    writeln!(Stdout, "sha256       {}", bundle.sha256)?;
+    writeln!(Stdout, "engine       {} {}, provider {}", origin.engine, origin.version, origin.provider)?;
     for share in &origin.ran {
-        println!("ran          {share}");
+        writeln!(Stdout, "ran          {share}")?;
     }
     for refused in &origin.instead_of {
-        println!("instead of   {}, which does not work here: {}", refused.provider, refused.reason);
+        writeln!(Stdout, "instead of   {}, which does not work here: {}", refused.provider, refused.reason)?;
     }
     for port in &signature.graph.inputs {
-        println!("input        {port}");
+        writeln!(Stdout, "input        {port}")?;
     }
     for port in &signature.graph.outputs {
-        println!("output       {port}");
+        writeln!(Stdout, "output       {port}")?;
     }
-    println!("sample       {:?}, batches of up to {}", signature.sample_shape, signature.largest_batch);
+    writeln!(
+        Stdout,
+        "sample       {:?}, batches of up to {}",
+        signature.sample_shape, signature.largest_batch
+    )?;
     let time = match signature.time.shape {
         TimeShape::Each => "one for each sample",
         TimeShape::Scalar | TimeShape::One => "one for the whole batch",
     };
-    println!("time step    {} {}, {time}", signature.time.name, signature.time.element);
+    writeln!(Stdout, "time step    {} {}, {time}", signature.time.name, signature.time.element)?;
     match (&signature.class, bundle.manifest.classes.null) {
         (None, _) => {}
-        (Some(_), None) => println!("classes      {}, no guidance", bundle.classes()),
+        (Some(_), None) => writeln!(Stdout, "classes      {}, no guidance", bundle.classes())?,
         (Some(_), Some(null)) => {
-            println!("classes      {}, label {null} for none: guidance is possible", bundle.classes());
+            writeln!(
+                Stdout,
+                "classes      {}, label {null} for none: guidance is possible",
+                bundle.classes()
+            )?;
         }
     }
+    Ok(())
 }
 
 /// What the graphs take while they are opened, by what stands on disk.
-fn memory(model: &Model) {
+fn memory(model: &Model) -> anyhow::Result<()> {
     let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     for part in &model.parts {
-        println!("graph        {}, {:.1} MiB", part.name, mebibytes(part.bytes));
+        writeln!(Stdout, "graph        {}, {:.1} MiB", part.name, mebibytes(part.bytes))?;
     }
     let all = model.parts.iter().map(|part| part.bytes).sum();
     let most = model.parts.iter().map(|part| part.bytes).max().unwrap_or(0);
-    println!(
+    writeln!(
+        Stdout,
         "memory       up to {:.1} MiB for all graphs, {:.1} MiB for one at a time ([engine] memory); what is \
          worked on comes on top",
         mebibytes(all),
         mebibytes(most)
-    );
+    )?;
+    Ok(())
 }
 
-fn words(model: &Model) {
-    let Some(latent) = &model.latent else { return };
+fn words(model: &Model) -> anyhow::Result<()> {
+    let Some(latent) = &model.latent else { return Ok(()) };
     let Latent { bundle, family, .. } = latent.as_ref();
-    println!("pipeline     {family:?}, {} text encoders", bundle.texts.len());
+    writeln!(Stdout, "pipeline     {family:?}, {} text encoders", bundle.texts.len())?;
     let vae = bundle.vae;
-    println!(
+    writeln!(
+        Stdout,
         "latents      {0} channels, each pixel for {1}×{1} of the picture's, scaled by {2}",
         vae.channels, vae.factor, vae.scaling
-    );
+    )?;
     for (there, name, needed) in [
         (bundle.decoder.is_some(), "vae_decoder", "without it no picture comes out"),
         (bundle.encoder.is_some(), "vae_encoder", "without it no job begins at a picture"),
     ] {
         if !there {
-            println!("lacks        {name}: {needed}");
+            writeln!(Stdout, "lacks        {name}: {needed}")?;
         }
     }
     if bundle.has_safety_checker {
-        println!("not run      safety_checker");
+        writeln!(Stdout, "not run      safety_checker")?;
     }
+    Ok(())
 }
 
-fn schedule(bundle: &Bundle) -> Result<(), Failure> {
-    println!("scheduler    {}", bundle.scheduler.class);
+fn schedule(bundle: &Bundle) -> anyhow::Result<()> {
+    writeln!(Stdout, "scheduler    {}", bundle.scheduler.class)?;
     for line in bundle.scheduler.report()? {
         let treatment = match line.treatment {
             Treatment::Used => "used",
@@ -111,12 +125,12 @@ fn schedule(bundle: &Bundle) -> Result<(), Failure> {
             Treatment::WithoutEffect => "without effect in this class",
             Treatment::NotOfThisSampler => "no key of this class",
         };
-        println!("  {:<28} {:<20} {treatment}", line.key, line.value.to_string());
+        writeln!(Stdout, "  {:<28} {:<20} {treatment}", line.key, line.value.to_string())?;
     }
     Ok(())
 }
 
-fn samplers(bundle: &Bundle) {
+fn samplers(bundle: &Bundle) -> anyhow::Result<()> {
     let steps = bundle.manifest.default.steps.unwrap_or(10);
     for name in sampler::names() {
         let built = sampler::by_name(name).and_then(|choice| {
@@ -124,10 +138,13 @@ fn samplers(bundle: &Bundle) {
             choice.build(&mut bundle.scheduler.settings(), &Options::of_steps(steps))
         });
         match built {
-            Ok(_) => println!("sampler      {name}"),
-            Err(SamplerError::Steps { most, .. }) => println!("sampler      {name} (up to {most} steps)"),
-            Err(error) => println!("sampler      {name}: can't serve this bundle: {error}"),
+            Ok(_) => writeln!(Stdout, "sampler      {name}")?,
+            Err(SamplerError::Steps { most, .. }) => {
+                writeln!(Stdout, "sampler      {name} (up to {most} steps)")?
+            }
+            Err(error) => writeln!(Stdout, "sampler      {name}: can't serve this bundle: {error}")?,
         }
     }
-    println!("suffixes     {}, as in dpmpp_2m_karras", sampler::suffixes().join(", "));
+    writeln!(Stdout, "suffixes     {}, as in dpmpp_2m_karras", sampler::suffixes().join(", "))?;
+    Ok(())
 }

@@ -1,7 +1,9 @@
 //! `denoised warm`: every engine is built now, and not at the first start.
 
+use std::io::Write;
 use std::time::Instant;
 
+use super::stdout::Stdout;
 use super::{ConfigFile, Failure};
 use crate::model::{Model, Shelf, Stage};
 
@@ -16,14 +18,15 @@ pub(super) fn run(file: &ConfigFile) -> Result<(), Failure> {
         })?;
         let origin = model.predictor.origin();
         let how = if builds { "its engine was built" } else { "nothing had to be built" };
-        println!(
+        writeln!(
+            Stdout,
             "{}: {how}, {:.1?}; it runs on {} {} with {}",
             model.bundle.name,
             began.elapsed(),
             origin.engine,
             origin.version,
             origin.provider
-        );
+        )?;
     }
     Ok(())
 }

@@ -185,22 +185,18 @@ fn check_variable(name: &str, raw: &str) -> Result<Table, Fault> {
         literal.and_then(|mut table| table.remove("value")),
         Some(Value::Array(list.collect())),
     ];
-    let mut message = None;
+    let mut complaints = Vec::new();
     for value in candidates.into_iter().flatten() {
         let table = nest(&keys, value);
         match deserialize(&table) {
             Ok(_) => return Ok(table),
-            // The literal's complaint, where there is one, fits what was meant better.
-            Err(error) if !raw.is_empty() => {
-                let literal = error.inner().message().to_owned();
-                message = Some(message.map_or(literal.clone(), |first: String| {
-                    if first.contains("string") { literal } else { first }
-                }));
-            }
-            Err(error) => message = Some(error.inner().message().to_owned()),
+            Err(error) => complaints.push(error.inner().message().to_owned()),
         }
     }
-    Err(Fault { place: name.to_owned(), key: keys.join("."), message: message.unwrap_or_default() })
+    // One about the type says only that this reading was not meant.
+    let fitting = complaints.iter().find(|complaint| !complaint.starts_with("invalid type"));
+    let message = fitting.or(complaints.first()).cloned().unwrap_or_default();
+    Err(Fault { place: name.to_owned(), key: keys.join("."), message })
 }
 
 fn nest(keys: &[String], value: Value) -> Table {
@@ -309,6 +305,14 @@ mod tests {
             faults[0].to_string(),
             "DENOISED_MQTT__QOS: mqtt.qos: invalid value: integer `3`, expected 1 or 2"
         );
+        let ConfigErrors(faults) = variable("DENOISED_ENGINE__CUDA__CUDA_GRAPH", "yes").unwrap_err();
+        assert_eq!(
+            faults[0].to_string(),
+            "DENOISED_ENGINE__CUDA__CUDA_GRAPH: engine.cuda.cuda_graph: invalid type: string \"yes\", expected a \
+             boolean"
+        );
+        let ConfigErrors(faults) = variable("DENOISED_ENGINE__PROVIDERS", "cpu, tpu").unwrap_err();
+        assert!(faults[0].message.contains("`tpu`"), "{}", faults[0]);
         let ConfigErrors(faults) = variable("DENOISED_LIMIT__STEPS", "7").unwrap_err();
         assert!(faults[0].message.contains("unknown field `limit`"), "{}", faults[0]);
     }
