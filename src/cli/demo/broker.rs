@@ -1,7 +1,8 @@
 //! A broker of its own, on a free port of the loopback interface.
 
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use rumqttd::{Broker, Config, ConnectionSettings, RouterConfig, ServerSettings};
@@ -11,13 +12,17 @@ use crate::config::BrokerUrl;
 /// The largest packet that the demo's broker takes.
 const MAX_PAYLOAD: usize = 16 << 20;
 
+/// It listens within milliseconds; a busy machine may take longer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Start it on a thread of its own, which lives as long as the process; tells its address once
 /// it listens.
 pub(super) fn start() -> anyhow::Result<BrokerUrl> {
     let port = free_port()?;
+    let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let server = ServerSettings {
         name: "demo".to_owned(),
-        listen: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+        listen,
         tls: None,
         next_connection_delay_ms: 1,
         connections: ConnectionSettings {
@@ -49,10 +54,26 @@ pub(super) fn start() -> anyhow::Result<BrokerUrl> {
             }
         })
         .context("starting the broker's thread")?;
+    until_it_listens(listen)?;
     Ok(BrokerUrl { host: Ipv4Addr::LOCALHOST.to_string(), port, tls: false })
 }
 
 fn free_port() -> anyhow::Result<u16> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("finding a free port")?;
     Ok(listener.local_addr().context("finding a free port")?.port())
+}
+
+fn until_it_listens(address: SocketAddr) -> anyhow::Result<()> {
+    let began = Instant::now();
+    loop {
+        // Seldom too early: what asks for a port on which nobody listens may be given that very port for its own end.
+        std::thread::sleep(Duration::from_millis(5));
+        match TcpStream::connect(address) {
+            Ok(_) => return Ok(()),
+            Err(error) if began.elapsed() > PATIENCE => {
+                return Err(error).with_context(|| format!("the demo's broker does not listen at {address}"));
+            }
+            Err(_) => {}
+        }
+    }
 }
