@@ -145,6 +145,7 @@ mod tests {
         }
         assert!((22..=23).contains(&pace.evaluations_within(SECOND, alone(1))));
     }
+
     #[test]
     fn what_a_provider_does_once_for_a_batch_of_a_size_is_soon_forgotten() {
         let mut pace = Pace::of_first(SECOND);
