@@ -7,6 +7,8 @@
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use common::cable::Cable;
@@ -199,6 +201,27 @@ fn faults(requests: u64, kinds: &[(&'static str, u64)]) -> BTreeMap<u64, Vec<&'s
         }
     }
     faults
+}
+
+#[test]
+fn the_cable_holds_back_and_breaks_as_it_is_told() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let cable = Cable::to(listener.local_addr().unwrap().port());
+    let mut near = TcpStream::connect((Ipv4Addr::LOCALHOST, cable.port)).unwrap();
+    let mut far = listener.accept().unwrap().0;
+    let mut byte = [0];
+    near.write_all(b"a").unwrap();
+    far.read_exact(&mut byte).unwrap();
+    cable.stall(true);
+    near.write_all(b"b").unwrap();
+    far.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    assert_eq!(far.read(&mut byte).unwrap_err().kind(), ErrorKind::WouldBlock);
+    cable.stall(false);
+    far.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    far.read_exact(&mut byte).unwrap();
+    assert_eq!(byte, *b"b");
+    cable.cut();
+    assert_eq!(far.read(&mut byte).unwrap(), 0);
 }
 
 #[test]

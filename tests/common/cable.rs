@@ -77,7 +77,8 @@ fn pump(mut from: TcpStream, mut to: TcpStream, faults: &Faults, born: u64) {
     while faults.lets_through(born) {
         match from.read(&mut buffer) {
             Ok(0) => break,
-            Ok(count) if to.write_all(&buffer[..count]).is_err() => break,
+            // What was read before a stall began is held back too.
+            Ok(count) if !faults.lets_through(born) || to.write_all(&buffer[..count]).is_err() => break,
             Err(error) if !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => break,
             _ => {}
         }
