@@ -13,12 +13,12 @@ test *arguments:
 
 # What has to hold before a commit
 check:
-    cargo fmt --check
-    rustfmt --check --edition 2024 src/diffusion/sampler/*.rs
-    cargo clippy --all-targets --locked -- -D warnings
+    cargo fmt --all --check
+    rustfmt --check --edition 2024 crates/diffusion-samplers/src/sampler/*.rs
+    cargo clippy --workspace --all-targets --locked -- -D warnings
     cargo clippy --no-default-features --locked -- -D warnings
     cargo deny check licenses bans sources
-    RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 
 # Thousands of jobs while the broker, the daemon and the network fail; prints the table of docs/reliability.md
 soak requests="2000" brokers="100" daemons="50":

@@ -11,10 +11,10 @@ use std::rc::Rc;
 
 use common::exact::Exact;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use denoised::diffusion::noise::Generator;
 use denoised::job::{Request, parse};
 use denoised::model::TimeShape;
 use denoised::pipeline::Pipeline;
+use diffusion_samplers::noise::Generator;
 use serde_json::json;
 use walks::{LIMITS, card, plan, walk};
 

@@ -15,10 +15,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::diffusion::noise::Generator;
-use crate::diffusion::sampler::{Options, Sampler};
 use crate::image::Format;
 use crate::model::{Bundle, Family, LatentBundle, Model, Origin, Signature, Wish};
+use diffusion_samplers::noise::Generator;
+use diffusion_samplers::sampler::{Options, Sampler};
 
 /// What a requester may say; every field has a default.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

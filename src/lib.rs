@@ -1,15 +1,14 @@
 //! `denoised`, the denoising daemon: diffusion models from ONNX, images over MQTT.
 //!
 //! The way of a job through the modules: [`mqtt`] receives a request, [`service`] checks it into
-//! a [`job`], [`pipeline`] turns the job's images into trajectories of [`diffusion`] samplers and
+//! a [`job`], [`pipeline`] turns the job's images into trajectories of [`diffusion_samplers`] samplers and
 //! answers what they ask with the network that [`model`] loaded, [`image`] encodes what arrives,
 //! a [`receipt`] says how it was made, and [`mqtt`] delivers both. [`cli`] and [`config`] stand
-//! in front. `diffusion` knows none of the others, and `mqtt` knows no tensors.
+//! in front. `diffusion_samplers` knows none of the others, and `mqtt` knows no tensors.
 
 pub mod board;
 pub mod cli;
 pub mod config;
-pub mod diffusion;
 pub mod image;
 pub mod job;
 pub mod model;

@@ -13,10 +13,10 @@ mod queue;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::diffusion::noise::Noise;
 use crate::job::{ErrorCode, Job, JobError};
 use crate::model::{Model, Tensor};
 use crate::receipt::Receipt;
+use diffusion_samplers::noise::Noise;
 
 use active::Active;
 use around::{Around, Done, Order};

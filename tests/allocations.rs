@@ -38,7 +38,7 @@ static ALLOCATOR: Counting = Counting;
 #[test]
 fn a_step_of_any_sampler_allocates_nothing() {
     let mut others = 0;
-    for sampler in denoised::diffusion::sampler::names() {
+    for sampler in diffusion_samplers::sampler::names() {
         let (model, _) = Exact::model(&[1, 28, 28], 8, TimeShape::Each);
         let mut pipeline = Pipeline::new(model);
         let card = ModelCard::of(pipeline.model());

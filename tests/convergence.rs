@@ -5,12 +5,12 @@
 mod common;
 
 use common::exact::{DEVIATION, Gaussian, MEAN, predict};
-use denoised::diffusion::noise::Generator;
-use denoised::diffusion::prediction::PredictionType;
-use denoised::diffusion::sampler::{self, Beginning, Options, Sampler};
-use denoised::diffusion::schedule::{NoiseSchedule, ScheduleDefaults};
-use denoised::diffusion::settings::{Settings, Value};
-use denoised::diffusion::trajectory::Turn;
+use diffusion_samplers::noise::Generator;
+use diffusion_samplers::prediction::PredictionType;
+use diffusion_samplers::sampler::{self, Beginning, Options, Sampler};
+use diffusion_samplers::schedule::{NoiseSchedule, ScheduleDefaults};
+use diffusion_samplers::settings::{Settings, Value};
+use diffusion_samplers::trajectory::Turn;
 
 type Network = Box<dyn Fn(&[f32], f64, &mut [f32])>;
 

@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 
 use common::exact::{Gaussian, posterior, predict};
 use common::{golden, largest_difference, read_json};
-use denoised::diffusion::noise::{Generator, Noise, Recorded};
-use denoised::diffusion::prediction::PredictionType;
-use denoised::diffusion::sampler::{self, Beginning, Options, Sampler};
-use denoised::diffusion::schedule::{NoiseSchedule, ScheduleDefaults, ZeroSnr};
-use denoised::diffusion::settings::{Settings, Value};
-use denoised::diffusion::trajectory::Turn;
 use denoised::npy;
+use diffusion_samplers::noise::{Generator, Noise, Recorded};
+use diffusion_samplers::prediction::PredictionType;
+use diffusion_samplers::sampler::{self, Beginning, Options, Sampler};
+use diffusion_samplers::schedule::{NoiseSchedule, ScheduleDefaults, ZeroSnr};
+use diffusion_samplers::settings::{Settings, Value};
+use diffusion_samplers::trajectory::Turn;
 use serde_json::Value as Json;
 
 fn settings(scheduler: &Json) -> Settings {

@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::time::Instant;
 
-use denoised::diffusion::noise::Generator;
 use denoised::job::{Job, JobLimits, ModelCard, Request};
 use denoised::model::{Batch, EngineOptions, Model, Predictor};
 use denoised::pipeline::{Event, Pipeline};
+use diffusion_samplers::noise::Generator;
 use serde_json::{Value, json};
 
 use crate::clock::{in_turns, median};

@@ -4,11 +4,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use denoised::diffusion::noise::{Generator, NoiseSource};
-use denoised::diffusion::sampler::{self, Beginning, Sampler};
-use denoised::diffusion::trajectory::{Output, Turn};
 use denoised::job::{JobLimits, ModelCard, Request};
 use denoised::model::TimeShape;
+use diffusion_samplers::noise::{Generator, NoiseSource};
+use diffusion_samplers::sampler::{self, Beginning, Sampler};
+use diffusion_samplers::trajectory::{Output, Turn};
 use serde_json::json;
 
 use crate::clock::{in_turns, median};
@@ -36,7 +36,7 @@ fn samplers(steps: usize) -> Vec<(&'static str, Arc<dyn Sampler>)> {
         let request: Request = serde_json::from_value(request).ok()?;
         Some((name, request.check(std::slice::from_ref(&card), limits, || 0).ok()?.sampler))
     };
-    denoised::diffusion::sampler::names().into_iter().filter_map(plan).collect()
+    diffusion_samplers::sampler::names().into_iter().filter_map(plan).collect()
 }
 
 /// Walks of a sampler over samples of `len` values: each call gives the seconds for one evaluation's share, with its

@@ -3,11 +3,11 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use denoised::diffusion::noise::Noise;
-use denoised::diffusion::sampler::{self, Beginning, Sampler};
-use denoised::diffusion::trajectory::{Output, Turn};
 use denoised::job::{JobLimits, ModelCard, Request};
 use denoised::model::TimeShape;
+use diffusion_samplers::noise::Noise;
+use diffusion_samplers::sampler::{self, Beginning, Sampler};
+use diffusion_samplers::trajectory::{Output, Turn};
 use serde_json::json;
 
 use crate::common::exact::Exact;

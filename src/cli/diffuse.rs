@@ -7,15 +7,15 @@ use anyhow::{Context, anyhow, ensure};
 use image::DynamicImage;
 
 use super::Failure;
-use crate::diffusion::noise::Generator;
-use crate::diffusion::prediction::PredictionType;
-use crate::diffusion::process::q_sample;
-use crate::diffusion::sampler::{self, Beginning, Options, Time};
-use crate::diffusion::schedule::{Level, NoiseSchedule, ScheduleDefaults, ZeroSnr};
-use crate::diffusion::trajectory::Turn;
 use crate::image::{self as pictures, ImageError, Pixels};
 use crate::job::{Job, JobLimits, ModelCard, Request};
 use crate::model::{Batch, EngineKind, Model, SampleKind};
+use diffusion_samplers::noise::Generator;
+use diffusion_samplers::prediction::PredictionType;
+use diffusion_samplers::process::q_sample;
+use diffusion_samplers::sampler::{self, Beginning, Options, Time};
+use diffusion_samplers::schedule::{Level, NoiseSchedule, ScheduleDefaults, ZeroSnr};
+use diffusion_samplers::trajectory::Turn;
 
 /// What `diffuse` takes.
 #[derive(Debug, clap::Args)]

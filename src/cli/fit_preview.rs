@@ -7,8 +7,8 @@ use anyhow::{Context, bail};
 
 use super::Failure;
 use super::stdout::Stdout;
-use crate::diffusion::noise::Generator;
 use crate::model::{EngineKind, Latent, Model, Projection, Tensor};
+use diffusion_samplers::noise::Generator;
 
 /// What `fit-preview` takes.
 #[derive(Debug, clap::Args)]

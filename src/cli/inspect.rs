@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use super::Failure;
 use super::stdout::Stdout;
-use crate::diffusion::sampler::{self, Options, SamplerError};
-use crate::diffusion::settings::Treatment;
 use crate::model::{Bundle, EngineKind, Latent, Model, TimeShape, batch_dependence};
+use diffusion_samplers::sampler::{self, Options, SamplerError};
+use diffusion_samplers::settings::Treatment;
 
 /// What `inspect` takes.
 #[derive(Debug, clap::Args)]

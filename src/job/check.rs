@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::plan::{Plan, default_steps, plan};
 use super::{ErrorCode, Job, JobError, JobLimits, ModelCard, Request, is_id};
-use crate::diffusion::noise::Generator;
-use crate::diffusion::sampler::Options;
 use crate::image::Format;
+use diffusion_samplers::noise::Generator;
+use diffusion_samplers::sampler::Options;
 
 impl Request {
     /// Check every field against the models and limits; `fresh` gives an id or a seed where the

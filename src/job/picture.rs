@@ -5,9 +5,9 @@ use std::sync::Arc;
 use base64::Engine as _;
 
 use super::{JobError, JobLimits, ModelCard, Request};
-use crate::diffusion::trajectory::Known;
 use crate::image::{self, Pixels};
 use crate::model::{Family, Role, SampleKind, Tensor};
+use diffusion_samplers::trajectory::Known;
 
 /// The sizes of a job's samples and pictures.
 #[derive(Debug, Clone, PartialEq, Eq)]

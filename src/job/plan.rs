@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::picture::{Beginning, Sizes, is_distilled};
 use super::{ErrorCode, Job, JobError, ModelCard};
-use crate::diffusion::sampler::{self, Options, Part, Patches, Sampler, SamplerError};
 use crate::model::Family;
+use diffusion_samplers::sampler::{self, Options, Part, Patches, Sampler, SamplerError};
 
 /// A sampler with its plan.
 pub(super) struct Plan {

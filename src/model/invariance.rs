@@ -3,7 +3,7 @@
 use super::manifest::Manifest;
 use super::network;
 use super::predictor::{EvaluationError, Predictor};
-use crate::diffusion::noise::Generator;
+use diffusion_samplers::noise::Generator;
 
 /// How a prediction changes with its batch's size.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
 
-use crate::diffusion::sampler::{self, Options, Patches, SamplerError};
-use crate::diffusion::settings::{KeyReport, Settings, Value};
+use diffusion_samplers::sampler::{self, Options, Patches, SamplerError};
+use diffusion_samplers::settings::{KeyReport, Settings, Value};
 
 /// A scheduler's configuration as it stands in the file.
 #[derive(Debug, Clone, PartialEq)]

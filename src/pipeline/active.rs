@@ -7,10 +7,10 @@ use super::Event;
 use super::batcher::{Rider, Ticket};
 use super::guidance::Guide;
 use super::prepared::Prepared;
-use crate::diffusion::noise::Noise;
-use crate::diffusion::sampler;
 use crate::job::{ErrorCode, Job, JobError};
 use crate::model::Manifest;
+use diffusion_samplers::noise::Noise;
+use diffusion_samplers::sampler;
 
 /// Progress is told at most so often, its end aside.
 const PROGRESS_EVERY: Duration = Duration::from_millis(50);

@@ -8,10 +8,10 @@
 use std::rc::Rc;
 
 use super::guidance::Guide;
-use crate::diffusion::lanes::all_finite;
-use crate::diffusion::trajectory::{Output, Trajectory, Turn};
 use crate::job::Job;
 use crate::model::{Batch, EvaluationError, Manifest, Predictor, Signature};
+use diffusion_samplers::lanes::all_finite;
+use diffusion_samplers::trajectory::{Output, Trajectory, Turn};
 
 /// Which image of which job a rider is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::diffusion::lanes::update;
 use crate::job::Job;
 use crate::model::{Batch, Conditions, Manifest, TensorInput};
+use diffusion_samplers::lanes::update;
 
 /// What the network is told besides the sample, and how its answers are combined.
 #[derive(Debug, Clone)]

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::diffusion::noise::Noise;
-use crate::diffusion::sampler;
-use crate::diffusion::trajectory::Known;
 use crate::job::{Beginning, ErrorCode, Job, JobError, Seen, Sizes};
 use crate::model::{Conditions, Family, Latent, LatentError, Posterior, Signature, Tensor, VaeConfig};
+use diffusion_samplers::noise::Noise;
+use diffusion_samplers::sampler;
+use diffusion_samplers::trajectory::Known;
 
 /// A job's conditions, and its picture's latents where it begins at one.
 #[derive(Debug, Default)]

@@ -3,11 +3,11 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use denoised::diffusion::prediction::PredictionType;
-use denoised::diffusion::schedule::{NoiseSchedule, ScheduleDefaults};
 use denoised::model::{
     Batch, Bundle, Element, EvaluationError, Graph, Model, Origin, Predictor, Signature, TimeInput, TimeShape,
 };
+use diffusion_samplers::prediction::PredictionType;
+use diffusion_samplers::schedule::{NoiseSchedule, ScheduleDefaults};
 
 pub const MEAN: f64 = 0.3;
 pub const DEVIATION: f64 = 0.5;

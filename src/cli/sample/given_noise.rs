@@ -7,9 +7,9 @@ use std::rc::Rc;
 use anyhow::{Context, ensure};
 use ndarray::{ArrayD, Axis};
 
-use crate::diffusion::noise::{Noise, Recorded};
 use crate::job::Job;
 use crate::npy;
+use diffusion_samplers::noise::{Noise, Recorded};
 
 /// The noise that the command line names.
 pub(super) struct GivenNoise {

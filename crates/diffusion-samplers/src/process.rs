@@ -1,0 +1,103 @@
+//! The forward process q(x_t | x_0) in closed form and the posterior q(x_s | x_t, x_0).
+
+use super::schedule::Level;
+
+/// q(x_t | x_0) = N(√ᾱ_t · x_0, (1 − ᾱ_t) I): noise `x0` to the level (Ho et al. 2020, eq. 4).
+///
+/// `noise` is standard normal; all three slices have one length.
+pub fn q_sample(level: Level, x0: &[f32], noise: &[f32], x_t: &mut [f32]) {
+    let (alpha, sigma) = (level.alpha as f32, level.sigma as f32);
+    for ((x, x0), z) in x_t.iter_mut().zip(x0).zip(noise) {
+        *x = alpha * x0 + sigma * z;
+    }
+}
+
+/// q(x_s | x_t, x_0) for s < t, a Gaussian with mean `x0 · x_0 + x_t · x_t`
+/// (Ho et al. 2020, eqs. 6 and 7, for any earlier s instead of t − 1).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Posterior {
+    /// The mean's coefficient of x_0: √ᾱ_s · β_ts / (1 − ᾱ_t).
+    pub x0: f64,
+    /// The mean's coefficient of x_t: √α_ts · (1 − ᾱ_s) / (1 − ᾱ_t).
+    pub x_t: f64,
+    /// The variance β̃ = β_ts · (1 − ᾱ_s) / (1 − ᾱ_t), right for x_0 known exactly
+    /// (`fixed_small`).
+    pub variance: f64,
+    /// β_ts = 1 − ᾱ_t/ᾱ_s, right for x_0 ~ N(0, I) (`fixed_large`).
+    pub beta: f64,
+}
+
+impl Posterior {
+    /// Between ᾱ_t and an earlier, larger ᾱ_s.
+    pub fn between(alpha_bar_t: f64, alpha_bar_s: f64) -> Self {
+        let alpha = alpha_bar_t / alpha_bar_s;
+        let beta = 1.0 - alpha;
+        let (noise_t, noise_s) = (1.0 - alpha_bar_t, 1.0 - alpha_bar_s);
+        Self {
+            x0: alpha_bar_s.sqrt() * beta / noise_t,
+            x_t: alpha.sqrt() * noise_s / noise_t,
+            variance: noise_s / noise_t * beta,
+            beta,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schedule::NoiseSchedule;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// q(x_t | x_0) is what the single steps x_t = √α_t x_{t−1} + √β_t z merge to.
+        #[test]
+        fn single_steps_merge_to_the_closed_form(
+            betas in prop::collection::vec(1e-4..0.5_f64, 1..60),
+            x0 in -3.0..3.0_f64,
+        ) {
+            let schedule = NoiseSchedule::from_betas(betas).unwrap();
+            let (mut mean, mut variance) = (x0, 0.0);
+            for (beta, alpha_bar) in schedule.betas().iter().zip(schedule.alphas_cumprod()) {
+                mean *= (1.0 - beta).sqrt();
+                variance = (1.0 - beta) * variance + beta;
+                let level = Level::from_alpha_bar(*alpha_bar);
+                prop_assert!((mean - level.alpha * x0).abs() < 1e-6);
+                prop_assert!((variance - level.sigma * level.sigma).abs() < 1e-6);
+            }
+        }
+
+        /// Bayes' rule on a fine grid: q(x_s | x_t, x_0) ∝ q(x_t | x_s) q(x_s | x_0).
+        #[test]
+        fn posterior_is_bayes_rule(
+            alpha_bar_s in 0.05..0.99_f64,
+            alpha in 0.3..0.99_f64,
+            x0 in -2.0..2.0_f64,
+            x_t in -2.0..2.0_f64,
+        ) {
+            let density = |x: f64, mean: f64, variance: f64| (-(x - mean).powi(2) / (2.0 * variance)).exp();
+            let (mut mass, mut first, mut second) = (0.0, 0.0, 0.0);
+            for i in -40_000..=40_000 {
+                let x_s = f64::from(i) * 5e-4;
+                let p = density(x_t, alpha.sqrt() * x_s, 1.0 - alpha)
+                    * density(x_s, alpha_bar_s.sqrt() * x0, 1.0 - alpha_bar_s);
+                mass += p;
+                first += p * x_s;
+                second += p * x_s * x_s;
+            }
+            let mean = first / mass;
+            let variance = second / mass - mean * mean;
+            let posterior = Posterior::between(alpha * alpha_bar_s, alpha_bar_s);
+            prop_assert!((posterior.x0 * x0 + posterior.x_t * x_t - mean).abs() < 1e-6);
+            prop_assert!((posterior.variance - variance).abs() < 1e-6);
+            prop_assert!((posterior.beta - (1.0 - alpha)).abs() < 1e-12);
+        }
+
+        #[test]
+        fn q_sample_has_the_level_it_was_asked_for(alpha_bar in 0.0..=1.0_f64, x0 in -1.0..1.0_f32, z in -3.0..3.0_f32) {
+            let mut x = [0.0];
+            q_sample(Level::from_alpha_bar(alpha_bar), &[x0], &[z], &mut x);
+            let expected = alpha_bar.sqrt() * f64::from(x0) + (1.0 - alpha_bar).sqrt() * f64::from(z);
+            prop_assert!((f64::from(x[0]) - expected).abs() < 1e-6);
+        }
+    }
+}

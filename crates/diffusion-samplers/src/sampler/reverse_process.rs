@@ -1,0 +1,42 @@
+//! The reverse diffusion process as first written down (Sohl-Dickstein et al. 2015): Gaussian
+//! kernels with the forward process' own form, noise in every step and nothing clipped.
+
+use std::sync::Arc;
+
+use super::family::{Family, Options, Sampler, SamplerError, prediction_type};
+use super::grid::point::Point;
+use super::walk::bound::Bound;
+use super::walk::denoiser::Kept;
+use super::walk::multistep::{Multistep, Step};
+use crate::prediction::PredictionType::{Epsilon, Sample, VPrediction};
+use crate::process::Posterior;
+use crate::schedule::{Level, NoiseSchedule, ScheduleDefaults};
+use crate::settings::Settings;
+use crate::spacing::Spacing;
+
+pub(super) const FAMILY: Family = Family::new("sohl_dickstein", "ReverseDiffusionProcess", build);
+
+/// Steps of p(x_{t−1} | x_t) = N(f_μ(x_t, t), f_Σ(t)) (eq. 11), where the mean comes from the
+/// network's noise and the covariance lies at one end of its entropy's bounds (eqs. 23 and 24):
+/// β_t (`fixed_large`), or the posterior's (`fixed_small`).
+fn build(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, SamplerError> {
+    options.without_eta()?;
+    let schedule = NoiseSchedule::from_settings(settings, ScheduleDefaults::DDPM)?;
+    let kind = prediction_type(settings, &[Epsilon, Sample, VPrediction])?;
+    let small =
+        settings.choice("variance_type", "fixed_small", &["fixed_small", "fixed_large"])? == "fixed_small";
+    let (spacing, offset) = Spacing::from_settings(settings, "leading")?;
+    let count = options.steps_up_to(schedule.len(), FAMILY.name)?;
+    let times = spacing.visits(schedule.len(), count, offset)?;
+    let bars = schedule.alphas_cumprod();
+    let after = times.iter().skip(1).map(|t| bars[*t]).chain([1.0]);
+    let steps = times.iter().zip(after).map(|(&t, bar_s)| {
+        let level = Level::from_alpha_bar(bars[t]);
+        let Posterior { beta, variance, .. } = Posterior::between(bars[t], bar_s);
+        let root = (bars[t] / bar_s).sqrt();
+        let covariance = if small { variance } else { beta };
+        let at = Point::plain(t as f64, level, kind);
+        Step::single(at, 1.0 / root, -beta / (level.sigma * root)).noisy(covariance.sqrt())
+    });
+    Ok(Arc::new(Multistep::of_x0(steps.collect(), Bound::None).keeping(Kept::Epsilon)))
+}
