@@ -8,7 +8,7 @@ mod walks;
 use std::rc::Rc;
 
 use denoised::job::parse;
-use diffusion_samplers::noise::Generator;
+use diffusion_samplers::rng::Generator;
 use walks::{LIMITS, card, plan, walk};
 
 const REQUEST: &str = r#"{"id": "three", "class": 3, "seed": 7, "steps": 6, "sampler": "ddim", "count": 2}"#;

@@ -14,7 +14,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use denoised::job::{Request, parse};
 use denoised::model::TimeShape;
 use denoised::pipeline::Pipeline;
-use diffusion_samplers::noise::Generator;
+use diffusion_samplers::rng::Generator;
 use serde_json::json;
 use walks::{LIMITS, card, plan, walk};
 

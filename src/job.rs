@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::image::Format;
 use crate::model::{Bundle, Family, LatentBundle, Model, Origin, Signature, Wish};
-use diffusion_samplers::noise::Generator;
+use diffusion_samplers::rng::Generator;
 use diffusion_samplers::sampler::{Options, Sampler};
 
 /// What a requester may say; every field has a default.

@@ -16,7 +16,7 @@ use std::time::Instant;
 use crate::job::{ErrorCode, Job, JobError};
 use crate::model::{Model, Tensor};
 use crate::receipt::Receipt;
-use diffusion_samplers::noise::Noise;
+use diffusion_samplers::rng::Noise;
 
 use active::Active;
 use around::{Around, Done, Order};

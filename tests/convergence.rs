@@ -5,12 +5,12 @@
 mod common;
 
 use common::exact::{DEVIATION, Gaussian, MEAN, predict};
-use diffusion_samplers::noise::Generator;
-use diffusion_samplers::prediction::PredictionType;
-use diffusion_samplers::sampler::{self, Beginning, Options, Sampler};
-use diffusion_samplers::schedule::{NoiseSchedule, ScheduleDefaults};
-use diffusion_samplers::settings::{Settings, Value};
-use diffusion_samplers::trajectory::Turn;
+use diffusion_samplers::noise_schedule::{NoiseSchedule, ScheduleDefaults};
+use diffusion_samplers::prediction_type::PredictionType;
+use diffusion_samplers::rng::Generator;
+use diffusion_samplers::sampler::{self, InitialState, Options, Sampler};
+use diffusion_samplers::scheduler_settings::{Settings, Value};
+use std::task::Poll;
 
 type Network = Box<dyn Fn(&[f32], f64, &mut [f32])>;
 
@@ -51,12 +51,12 @@ fn walk(
 ) -> (f64, Vec<f32>) {
     let len = initial.len() * sampler.outputs_per_value();
     let mut walk =
-        sampler::begin(sampler.clone(), Beginning::at_noise(initial), Generator::Torch.seeded(seed));
+        sampler::start(sampler.clone(), InitialState::from_noise(initial), Generator::Torch.seeded(seed));
     let mut first = None;
     loop {
         match walk.poll() {
-            Turn::Done(sample) => return (first.unwrap(), sample),
-            Turn::Waiting => {
+            Poll::Ready(sample) => return (first.unwrap(), sample),
+            Poll::Pending => {
                 let t = walk.time();
                 first.get_or_insert(t);
                 let mut input = Vec::new();

@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 use common::exact::{Gaussian, posterior, predict};
 use common::{golden, largest_difference, read_json};
 use denoised::npy;
-use diffusion_samplers::noise::{Generator, Noise, Recorded};
-use diffusion_samplers::prediction::PredictionType;
-use diffusion_samplers::sampler::{self, Beginning, Options, Sampler};
-use diffusion_samplers::schedule::{NoiseSchedule, ScheduleDefaults, ZeroSnr};
-use diffusion_samplers::settings::{Settings, Value};
-use diffusion_samplers::trajectory::Turn;
+use diffusion_samplers::noise_schedule::{NoiseSchedule, ScheduleDefaults, ZeroSnr};
+use diffusion_samplers::prediction_type::PredictionType;
+use diffusion_samplers::rng::{Generator, Noise, Recorded};
+use diffusion_samplers::sampler::{self, InitialState, Options, Sampler};
+use diffusion_samplers::scheduler_settings::{Settings, Value};
 use serde_json::Value as Json;
+use std::task::Poll;
 
 fn settings(scheduler: &Json) -> Settings {
     let convert = |value: &Json| match value {
@@ -126,12 +126,12 @@ fn run(built: &std::sync::Arc<dyn Sampler>, case: &Json, initial: &[f32], draws:
     let (noise, missing) = Recorded::new(draws);
     let output_len = initial.len() * built.outputs_per_value();
     let mut trajectory =
-        sampler::begin(built.clone(), Beginning::at_noise(initial.to_vec()), Box::new(noise) as Noise);
+        sampler::start(built.clone(), InitialState::from_noise(initial.to_vec()), Box::new(noise) as Noise);
     let (mut inputs, mut times) = (Vec::new(), Vec::new());
     loop {
         match trajectory.poll() {
-            Turn::Done(sample) => return Run { inputs, times, sample, missing: missing.get() },
-            Turn::Waiting => {
+            Poll::Ready(sample) => return Run { inputs, times, sample, missing: missing.get() },
+            Poll::Pending => {
                 let t = trajectory.time();
                 let mut input = Vec::new();
                 trajectory.append_input(&mut input);
@@ -247,11 +247,11 @@ fn what_a_network_says_of_variances_changes_no_other_samplers_walk() {
         let mut z = vec![0.0; 21];
         let mut noise = Generator::Torch.seeded(3);
         noise.fill(&mut z);
-        let mut trajectory = sampler::begin(sampler.clone(), Beginning::at_noise(z), noise);
+        let mut trajectory = sampler::start(sampler.clone(), InitialState::from_noise(z), noise);
         loop {
             match trajectory.poll() {
-                Turn::Done(sample) => return sample.iter().map(|x| x.to_bits()).collect::<Vec<_>>(),
-                Turn::Waiting => {
+                Poll::Ready(sample) => return sample.iter().map(|x| x.to_bits()).collect::<Vec<_>>(),
+                Poll::Pending => {
                     let mut output = Vec::new();
                     trajectory.append_input(&mut output);
                     output.iter_mut().for_each(|x| *x *= 0.9);

@@ -6,7 +6,7 @@ use std::time::Instant;
 use denoised::job::{Job, JobLimits, ModelCard, Request};
 use denoised::model::{Batch, EngineOptions, Model, Predictor};
 use denoised::pipeline::{Event, Pipeline};
-use diffusion_samplers::noise::Generator;
+use diffusion_samplers::rng::Generator;
 use serde_json::{Value, json};
 
 use crate::clock::{in_turns, median};

@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use denoised::job::{JobLimits, ModelCard, Request};
 use denoised::model::TimeShape;
-use diffusion_samplers::noise::{Generator, NoiseSource};
-use diffusion_samplers::sampler::{self, Beginning, Sampler};
-use diffusion_samplers::trajectory::{Output, Turn};
+use diffusion_samplers::rng::{Generator, NoiseSource};
+use diffusion_samplers::sampler::{self, InitialState, Sampler};
+use diffusion_samplers::trajectory::Output;
 use serde_json::json;
 
 use crate::clock::{in_turns, median};
@@ -47,11 +47,11 @@ fn walks(sampler: &Arc<dyn Sampler>, len: usize) -> impl FnMut() -> f64 + use<> 
     let answers = Rc::new((0..len).map(|i| (i as f32 * 0.37).sin()).collect::<Vec<f32>>());
     let mut batch = Vec::with_capacity(len);
     move || {
-        let at = Beginning::at_noise(answers.to_vec());
-        let mut trajectory = sampler::begin(Arc::clone(&sampler), at, Box::new(Silence));
+        let at = InitialState::from_noise(answers.to_vec());
+        let mut trajectory = sampler::start(Arc::clone(&sampler), at, Box::new(Silence));
         let first = sampler.evaluations() / 10;
         let (mut evaluations, mut start) = (0, Instant::now());
-        while trajectory.poll() == Turn::Waiting {
+        while trajectory.poll().is_pending() {
             if evaluations == first {
                 start = Instant::now();
             }

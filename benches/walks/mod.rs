@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use denoised::job::{JobLimits, ModelCard, Request};
 use denoised::model::TimeShape;
-use diffusion_samplers::noise::Noise;
-use diffusion_samplers::sampler::{self, Beginning, Sampler};
-use diffusion_samplers::trajectory::{Output, Turn};
+use diffusion_samplers::rng::Noise;
+use diffusion_samplers::sampler::{self, InitialState, Sampler};
+use diffusion_samplers::trajectory::Output;
 use serde_json::json;
 
 use crate::common::exact::Exact;
@@ -29,9 +29,9 @@ pub fn plan(name: &str, steps: usize) -> Arc<dyn Sampler> {
 
 /// One walk whose network always answers the same; its inputs are written to the buffer.
 pub fn walk(sampler: &Arc<dyn Sampler>, noise: Noise, answer: &Rc<Vec<f32>>, input: &mut Vec<f32>) {
-    let at = Beginning::at_noise(answer.to_vec());
-    let mut trajectory = sampler::begin(Arc::clone(sampler), at, noise);
-    while trajectory.poll() == Turn::Waiting {
+    let at = InitialState::from_noise(answer.to_vec());
+    let mut trajectory = sampler::start(Arc::clone(sampler), at, noise);
+    while trajectory.poll().is_pending() {
         input.clear();
         trajectory.append_input(input);
         trajectory.answer(Output::of(Rc::clone(answer), 0..answer.len()));

@@ -10,12 +10,12 @@ use super::Failure;
 use crate::image::{self as pictures, ImageError, Pixels};
 use crate::job::{Job, JobLimits, ModelCard, Request};
 use crate::model::{Batch, EngineKind, Model, SampleKind};
-use diffusion_samplers::noise::Generator;
-use diffusion_samplers::prediction::PredictionType;
-use diffusion_samplers::process::q_sample;
-use diffusion_samplers::sampler::{self, Beginning, Options, Time};
-use diffusion_samplers::schedule::{Level, NoiseSchedule, ScheduleDefaults, ZeroSnr};
-use diffusion_samplers::trajectory::Turn;
+use diffusion_samplers::forward_process::q_sample;
+use diffusion_samplers::noise_schedule::{NoiseLevel, NoiseSchedule, ScheduleDefaults, ZeroSnr};
+use diffusion_samplers::prediction_type::PredictionType;
+use diffusion_samplers::rng::Generator;
+use diffusion_samplers::sampler::{self, InitialState, Options, TimeConditioning};
+use std::task::Poll;
 
 /// What `diffuse` takes.
 #[derive(Debug, clap::Args)]
@@ -87,7 +87,12 @@ impl Figure {
     fn of(model: Model, arguments: &Arguments) -> anyhow::Result<Self> {
         let scheduler = &model.bundle.scheduler;
         let time = sampler::by_class(&scheduler.class)?.time();
-        ensure!(time == Time::Step, "{}: {} has no noise schedule", model.bundle.name, scheduler.class);
+        ensure!(
+            time == TimeConditioning::Step,
+            "{}: {} has no noise schedule",
+            model.bundle.name,
+            scheduler.class
+        );
         let defaults = ScheduleDefaults::DDPM.zero_snr(ZeroSnr::Exact);
         let schedule = NoiseSchedule::from_settings(&mut scheduler.settings(), defaults)?;
         let last = schedule.len() - 1;
@@ -119,8 +124,8 @@ impl Figure {
         Ok(Self { model, schedule, times, seed: arguments.seed, job, class, kind })
     }
 
-    fn level(&self, t: usize) -> Level {
-        Level::from_alpha_bar(self.schedule.alphas_cumprod()[t])
+    fn level(&self, t: usize) -> NoiseLevel {
+        NoiseLevel::from_alpha_bar(self.schedule.alphas_cumprod()[t])
     }
 
     fn picture(&self, sample: &[f32]) -> Result<DynamicImage, ImageError> {
@@ -215,11 +220,11 @@ impl Figure {
         let mut noise = Generator::Torch.seeded(self.seed);
         let mut initial = vec![0.0; len];
         noise.fill(&mut initial);
-        let mut walk = sampler::begin(sampler, Beginning::at_noise(initial), noise);
+        let mut walk = sampler::start(sampler, InitialState::from_noise(initial), noise);
         loop {
             match walk.poll() {
-                Turn::Done(sample) => return Ok(sample),
-                Turn::Waiting => {
+                Poll::Ready(sample) => return Ok(sample),
+                Poll::Pending => {
                     let (t, mut x) = (walk.time(), Vec::new());
                     walk.append_input(&mut x);
                     see(t, &x);

@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use super::Failure;
 use super::stdout::Stdout;
 use crate::model::{EngineKind, Latent, Model, Projection, Tensor};
-use diffusion_samplers::noise::Generator;
+use diffusion_samplers::rng::Generator;
 
 /// What `fit-preview` takes.
 #[derive(Debug, clap::Args)]

@@ -7,7 +7,7 @@ use super::Failure;
 use super::stdout::Stdout;
 use crate::model::{Bundle, EngineKind, Latent, Model, TimeShape, batch_dependence};
 use diffusion_samplers::sampler::{self, Options, SamplerError};
-use diffusion_samplers::settings::Treatment;
+use diffusion_samplers::scheduler_settings::KeyStatus;
 
 /// What `inspect` takes.
 #[derive(Debug, clap::Args)]
@@ -119,11 +119,11 @@ fn schedule(bundle: &Bundle) -> anyhow::Result<()> {
     writeln!(Stdout, "scheduler    {}", bundle.scheduler.class)?;
     for line in bundle.scheduler.report()? {
         let treatment = match line.treatment {
-            Treatment::Used => "used",
-            Treatment::Defaulted => "default",
-            Treatment::Named => "by the sampler's name",
-            Treatment::WithoutEffect => "without effect in this class",
-            Treatment::NotOfThisSampler => "no key of this class",
+            KeyStatus::Used => "used",
+            KeyStatus::Defaulted => "default",
+            KeyStatus::Named => "by the sampler's name",
+            KeyStatus::WithoutEffect => "without effect in this class",
+            KeyStatus::NotOfThisSampler => "no key of this class",
         };
         writeln!(Stdout, "  {:<28} {:<20} {treatment}", line.key, line.value.to_string())?;
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::plan::{Plan, default_steps, plan};
 use super::{ErrorCode, Job, JobError, JobLimits, ModelCard, Request, is_id};
 use crate::image::Format;
-use diffusion_samplers::noise::Generator;
+use diffusion_samplers::rng::Generator;
 use diffusion_samplers::sampler::Options;
 
 impl Request {

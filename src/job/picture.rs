@@ -7,7 +7,7 @@ use base64::Engine as _;
 use super::{JobError, JobLimits, ModelCard, Request};
 use crate::image::{self, Pixels};
 use crate::model::{Family, Role, SampleKind, Tensor};
-use diffusion_samplers::trajectory::Known;
+use diffusion_samplers::trajectory::KnownRegion;
 
 /// The sizes of a job's samples and pictures.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -169,11 +169,11 @@ impl Beginning {
 
 impl Seen {
     /// What a sampler of the network's own pixels keeps: all but what the mask says.
-    pub fn known(&self) -> Option<Arc<Known>> {
+    pub fn known(&self) -> Option<Arc<KnownRegion>> {
         let anew = self.mask.as_ref()?;
         let channels = self.picture.data.len() / anew.len();
         let mask = anew.repeat(channels).iter().map(|anew| 1.0 - anew).collect();
-        Some(Arc::new(Known { sample: self.picture.data.clone(), mask }))
+        Some(Arc::new(KnownRegion { sample: self.picture.data.clone(), mask }))
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::picture::{Beginning, Sizes, is_distilled};
 use super::{ErrorCode, Job, JobError, ModelCard};
 use crate::model::Family;
-use diffusion_samplers::sampler::{self, Options, Part, Patches, Sampler, SamplerError};
+use diffusion_samplers::sampler::{self, Options, Patches, Sampler, SamplerError, Strength};
 
 /// A sampler with its plan.
 pub(super) struct Plan {
@@ -42,7 +42,7 @@ pub(super) fn plan(
             let needed = || JobError::range("mask", "repaint needs a mask: white is drawn anew");
             options.known = Some(beginning.unpacked()?.known().ok_or_else(needed)?);
         }
-        Some(beginning) => options.part = part(model, beginning, options.steps)?,
+        Some(beginning) => options.strength = strength(model, beginning, options.steps)?,
         None => {}
     }
     options.patches = patches(model, sizes);
@@ -82,10 +82,10 @@ pub(super) fn default_steps(model: &ModelCard) -> usize {
 }
 
 /// Which part of the way is left from a picture.
-fn part(model: &ModelCard, beginning: &Beginning, steps: usize) -> Result<Part, JobError> {
+fn strength(model: &ModelCard, beginning: &Beginning, steps: usize) -> Result<Strength, JobError> {
     let strength = beginning.strength;
     if is_distilled(model) {
-        return Ok(Part::Over(strength));
+        return Ok(Strength::Rescaled(strength));
     }
     let share = steps as f64 * strength;
     let left = match model.latent.as_ref().map(|(family, _)| *family) {
@@ -97,7 +97,7 @@ fn part(model: &ModelCard, beginning: &Beginning, steps: usize) -> Result<Part, 
         let message = format!("strength {strength} leaves none of {steps} steps; take more of either");
         return Err(JobError::range("strength", message));
     }
-    Ok(Part::Last(left))
+    Ok(Strength::LastSteps(left))
 }
 
 /// What a schedule that follows the picture's size must know of it.

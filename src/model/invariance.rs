@@ -3,7 +3,7 @@
 use super::manifest::Manifest;
 use super::network;
 use super::predictor::{EvaluationError, Predictor};
-use diffusion_samplers::noise::Generator;
+use diffusion_samplers::rng::Generator;
 
 /// How a prediction changes with its batch's size.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value as Json;
 
 use diffusion_samplers::sampler::{self, Options, Patches, SamplerError};
-use diffusion_samplers::settings::{KeyReport, Settings, Value};
+use diffusion_samplers::scheduler_settings::{KeyReport, Settings, Value};
 
 /// A scheduler's configuration as it stands in the file.
 #[derive(Debug, Clone, PartialEq)]

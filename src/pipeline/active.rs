@@ -9,7 +9,7 @@ use super::guidance::Guide;
 use super::prepared::Prepared;
 use crate::job::{ErrorCode, Job, JobError};
 use crate::model::Manifest;
-use diffusion_samplers::noise::Noise;
+use diffusion_samplers::rng::Noise;
 use diffusion_samplers::sampler;
 
 /// Progress is told at most so often, its end aside.
@@ -139,7 +139,7 @@ impl Active {
         let (beginning, beside) = prepared.begin(&self.job.sizes, &mut generator, draw);
         Rider::new(
             Ticket { job: self.number, index },
-            sampler::begin(self.job.sampler.clone(), beginning, steps.unwrap_or(generator)),
+            sampler::start(self.job.sampler.clone(), beginning, steps.unwrap_or(generator)),
             Guide::of(&self.job, manifest, Arc::clone(&prepared.conditions), beside),
             &self.job,
         )

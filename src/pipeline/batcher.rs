@@ -10,8 +10,9 @@ use std::rc::Rc;
 use super::guidance::Guide;
 use crate::job::Job;
 use crate::model::{Batch, EvaluationError, Manifest, Predictor, Signature};
-use diffusion_samplers::lanes::all_finite;
-use diffusion_samplers::trajectory::{Output, Trajectory, Turn};
+use diffusion_samplers::simd::all_finite;
+use diffusion_samplers::trajectory::{Output, Trajectory};
+use std::task::Poll;
 
 /// Which image of which job a rider is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,8 +165,8 @@ impl Batcher {
                 return true;
             }
             match rider.trajectory.poll() {
-                Turn::Waiting => true,
-                Turn::Done(sample) => {
+                Poll::Pending => true,
+                Poll::Ready(sample) => {
                     arrivals.push((rider.ticket, Arrival::Finished(sample)));
                     false
                 }
@@ -304,8 +305,8 @@ impl Rider {
             arrivals.push((self.ticket, Arrival::Preview(x0)));
         }
         match turn {
-            Turn::Waiting => None,
-            Turn::Done(sample) => Some(Arrival::Finished(sample)),
+            Poll::Pending => None,
+            Poll::Ready(sample) => Some(Arrival::Finished(sample)),
         }
     }
 }

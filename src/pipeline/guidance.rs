@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::job::Job;
 use crate::model::{Batch, Conditions, Manifest, TensorInput};
-use diffusion_samplers::lanes::update;
+use diffusion_samplers::simd::update;
 
 /// What the network is told besides the sample, and how its answers are combined.
 #[derive(Debug, Clone)]

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use crate::job::{Beginning, ErrorCode, Job, JobError, Seen, Sizes};
 use crate::model::{Conditions, Family, Latent, LatentError, Posterior, Signature, Tensor, VaeConfig};
-use diffusion_samplers::noise::Noise;
+use diffusion_samplers::rng::Noise;
 use diffusion_samplers::sampler;
-use diffusion_samplers::trajectory::Known;
+use diffusion_samplers::trajectory::KnownRegion;
 
 /// A job's conditions, and its picture's latents where it begins at one.
 #[derive(Debug, Default)]
@@ -78,9 +78,9 @@ impl Prepared {
         sizes: &Sizes,
         noise: &mut Noise,
         draw: impl FnOnce(&mut Noise) -> Vec<f32>,
-    ) -> (sampler::Beginning, Vec<f32>) {
+    ) -> (sampler::InitialState, Vec<f32>) {
         let Some(picture) = &self.picture else {
-            return (sampler::Beginning::at_noise(self.packed(draw(noise), sizes)), Vec::new());
+            return (sampler::InitialState::from_noise(self.packed(draw(noise), sizes)), Vec::new());
         };
         // Where the network is told what is seen, the whole picture counts only where the walk begins at it.
         let needs_whole = !(picture.told && picture.from_noise);
@@ -96,11 +96,11 @@ impl Prepared {
                 beside = [&mask[..plane], &seen].concat();
             } else if let Some(whole) = &whole {
                 let mask = mask.iter().map(|anew| 1.0 - anew).collect();
-                keep = Some(Arc::new(Known { sample: whole.clone(), mask: self.packed(mask, sizes) }));
+                keep = Some(Arc::new(KnownRegion { sample: whole.clone(), mask: self.packed(mask, sizes) }));
             }
         }
         let image = whole.filter(|_| !(is_masked && picture.from_noise));
-        (sampler::Beginning { noise: initial, image, keep }, beside)
+        (sampler::InitialState { noise: initial, image, inpaint: keep }, beside)
     }
 
     /// Latents as the sampler has them.

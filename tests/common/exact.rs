@@ -6,8 +6,8 @@ use std::time::Duration;
 use denoised::model::{
     Batch, Bundle, Element, EvaluationError, Graph, Model, Origin, Predictor, Signature, TimeInput, TimeShape,
 };
-use diffusion_samplers::prediction::PredictionType;
-use diffusion_samplers::schedule::{NoiseSchedule, ScheduleDefaults};
+use diffusion_samplers::noise_schedule::{NoiseSchedule, ScheduleDefaults};
+use diffusion_samplers::prediction_type::PredictionType;
 
 pub const MEAN: f64 = 0.3;
 pub const DEVIATION: f64 = 0.5;

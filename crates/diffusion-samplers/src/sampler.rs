@@ -6,18 +6,21 @@
 
 mod dpm;
 mod family;
-mod grid;
-mod name;
+mod node;
+mod spec;
+mod steps;
 mod walk;
 
 use std::sync::Arc;
 
-use super::noise::Noise;
-use super::schedule::Level;
-use super::trajectory::{Keep, Known, Trajectory};
+use super::noise_schedule::NoiseLevel;
+use super::rng::Noise;
+use super::trajectory::{InpaintMask, KnownRegion, Trajectory};
 
-pub use family::{Build, Family, Implied, Options, Part, Patches, Preset, Sampler, SamplerError, Time};
-pub use name::{Choice, by_class, by_name, names, suffixes};
+pub use family::{
+    Build, Family, Options, Patches, Preset, PresetValue, Sampler, SamplerError, Strength, TimeConditioning,
+};
+pub use spec::{SamplerSpec, by_class, by_name, names, suffixes};
 
 /// Declares each family's file and lists what it holds.
 macro_rules! families {
@@ -54,18 +57,18 @@ families! {
 
 /// Where a walk begins.
 #[derive(Debug, Clone, Default)]
-pub struct Beginning {
+pub struct InitialState {
     /// Standard normal noise.
     pub noise: Vec<f32>,
     /// The sample from which the walk begins, where it does not begin at noise alone.
     pub image: Option<Vec<f32>>,
     /// What is kept of a sample on the way.
-    pub keep: Option<Arc<Known>>,
+    pub inpaint: Option<Arc<KnownRegion>>,
 }
 
-impl Beginning {
+impl InitialState {
     /// At noise alone.
-    pub fn at_noise(noise: Vec<f32>) -> Self {
+    pub fn from_noise(noise: Vec<f32>) -> Self {
         Self { noise, ..Self::default() }
     }
 }
@@ -74,11 +77,11 @@ impl Beginning {
 /// the level of its first step.
 ///
 /// `noise` is what is drawn on the way.
-pub fn begin(sampler: Arc<dyn Sampler>, at: Beginning, noise: Noise) -> Trajectory {
-    let keep = at.keep.map(|known| Keep { known, noise: at.noise.clone() });
+pub fn start(sampler: Arc<dyn Sampler>, at: InitialState, noise: Noise) -> Trajectory {
+    let keep = at.inpaint.map(|known| InpaintMask { known, noise: at.noise.clone() });
     let mut x = at.noise;
     match (at.image, sampler.start()) {
-        (Some(image), Some(Level { alpha, sigma })) => {
+        (Some(image), Some(NoiseLevel { alpha, sigma })) => {
             let (alpha, sigma) = (alpha as f32, sigma as f32);
             x.iter_mut().zip(&image).for_each(|(x, x0)| *x = alpha * x0 + sigma * *x);
         }
@@ -87,5 +90,5 @@ pub fn begin(sampler: Arc<dyn Sampler>, at: Beginning, noise: Noise) -> Trajecto
             x.iter_mut().for_each(|x| *x *= sigma);
         }
     }
-    Trajectory::begin(keep, |net| sampler.walk(x, noise, net))
+    Trajectory::new(keep, |net| sampler.sample(x, noise, net))
 }

@@ -1,6 +1,6 @@
 //! One image on its way from noise to sample, and what it waits for.
 //!
-//! A sampler is an `async` block that awaits [`Net::predict`] where its paper evaluates the
+//! A sampler is an `async` block that awaits [`ModelHandle::predict`] where its paper evaluates the
 //! network. A [`Trajectory`] holds that block and a mailbox; its owner polls it, reads what it
 //! asks, evaluates many of them together, and posts each answer. The compiler cuts the sampler
 //! into the states between two evaluations, so any sampler rides in one batch with any other.
@@ -13,15 +13,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use super::lanes::{Divisor, parts, update};
-use super::schedule::Level;
+use super::noise_schedule::NoiseLevel;
+use super::simd::{Divisor, parts, update};
 
 /// A sampler's future: the finished sample.
-pub type Walk = Pin<Box<dyn Future<Output = Vec<f32>>>>;
+pub type SampleFuture = Pin<Box<dyn Future<Output = Vec<f32>>>>;
 
 /// A sample of which a part is kept (Lugmayr et al. 2022).
 #[derive(Debug, Clone, PartialEq)]
-pub struct Known {
+pub struct KnownRegion {
     /// The sample, in the network's range.
     pub sample: Vec<f32>,
     /// 1 where it is kept, 0 where it is drawn anew.
@@ -32,16 +32,16 @@ pub struct Known {
 /// that part is replaced by the forward process of what is known, with always the same noise
 /// (Song et al. 2021, appendix I.2, in the form that latent diffusion's pipelines have).
 #[derive(Debug, Clone)]
-pub struct Keep {
+pub struct InpaintMask {
     /// What is known, and where.
-    pub known: Arc<Known>,
+    pub known: Arc<KnownRegion>,
     /// Its noise.
     pub noise: Vec<f32>,
 }
 
-impl Keep {
+impl InpaintMask {
     /// Replace the known part of a state at a level.
-    pub fn apply(&self, x: &mut [f32], level: Level) {
+    pub fn apply(&self, x: &mut [f32], level: NoiseLevel) {
         let (alpha, sigma) = (level.alpha as f32, level.sigma as f32);
         let known = self.known.sample.iter().zip(&self.known.mask).zip(&self.noise);
         for (x, ((x0, kept), z)) in x.iter_mut().zip(known) {
@@ -138,16 +138,16 @@ enum Letter {
 
 /// The sampler's side of a trajectory: the network, as far as it can see it.
 #[derive(Debug, Clone)]
-pub struct Net {
+pub struct ModelHandle {
     mailbox: Rc<RefCell<Mailbox>>,
-    keep: Option<Rc<Keep>>,
+    keep: Option<Rc<InpaintMask>>,
     begun: Rc<Cell<bool>>,
 }
 
-impl Net {
+impl ModelHandle {
     /// Before an evaluation at a level: replace what is known, but at the walk's very start, which
     /// its owner made.
-    pub fn keep(&self, x: &mut [f32], level: Level) {
+    pub fn keep(&self, x: &mut [f32], level: NoiseLevel) {
         if let Some(keep) = self.keep.as_ref().filter(|_| self.begun.replace(true)) {
             keep.apply(x, level);
         }
@@ -194,19 +194,10 @@ impl Net {
     }
 }
 
-/// What a poll of a trajectory found.
-#[derive(Debug, PartialEq)]
-pub enum Turn {
-    /// It waits for the evaluation that [`Trajectory::append_input`] tells.
-    Waiting,
-    /// The sample is finished.
-    Done(Vec<f32>),
-}
-
 /// One image's walk from noise to sample.
 pub struct Trajectory {
-    walk: Walk,
-    keep: Option<Rc<Keep>>,
+    walk: SampleFuture,
+    keep: Option<Rc<InpaintMask>>,
     mailbox: Rc<RefCell<Mailbox>>,
 }
 
@@ -218,24 +209,24 @@ impl std::fmt::Debug for Trajectory {
 
 impl Trajectory {
     /// Begin a sampler's walk, on which a part may be kept.
-    pub fn begin(keep: Option<Keep>, walk: impl FnOnce(Net) -> Walk) -> Self {
+    pub fn new(keep: Option<InpaintMask>, walk: impl FnOnce(ModelHandle) -> SampleFuture) -> Self {
         let mailbox = Rc::new(RefCell::new(Mailbox::default()));
         let keep = keep.map(Rc::new);
         let begun = Rc::default();
-        let net = Net { mailbox: Rc::clone(&mailbox), keep: keep.clone(), begun };
+        let net = ModelHandle { mailbox: Rc::clone(&mailbox), keep: keep.clone(), begun };
         Self { walk: walk(net), mailbox, keep }
     }
 
     /// Let the sampler run up to its next evaluation or its end.
-    pub fn poll(&mut self) -> Turn {
+    pub fn poll(&mut self) -> Poll<Vec<f32>> {
         match self.walk.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(mut sample) => {
                 if let Some(keep) = &self.keep {
-                    keep.apply(&mut sample, Level { alpha: 1.0, sigma: 0.0 });
+                    keep.apply(&mut sample, NoiseLevel { alpha: 1.0, sigma: 0.0 });
                 }
-                Turn::Done(sample)
+                Poll::Ready(sample)
             }
-            Poll::Pending => Turn::Waiting,
+            Poll::Pending => Poll::Pending,
         }
     }
 

@@ -9,7 +9,7 @@ use ndarray::{ArrayD, Axis};
 
 use crate::job::Job;
 use crate::npy;
-use diffusion_samplers::noise::{Noise, Recorded};
+use diffusion_samplers::rng::{Noise, Recorded};
 
 /// The noise that the command line names.
 pub(super) struct GivenNoise {

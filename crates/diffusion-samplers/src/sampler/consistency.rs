@@ -3,25 +3,25 @@
 
 use std::sync::Arc;
 
-use super::family::{Family, Options, Part, Sampler, SamplerError, Time, prediction_type};
-use super::grid::edm::{consistency_levels, denoised, positive, preconditions};
-use super::grid::point::Point;
+use super::family::{Family, Options, Sampler, SamplerError, Strength, TimeConditioning, prediction_type};
+use super::node::Node;
+use super::steps::edm::{consistency_levels, denoised, positive, preconditions};
 use super::walk::bound::Bound;
 use super::walk::multistep::{Multistep, Step};
-use crate::prediction::Linear;
-use crate::prediction::PredictionType::{self, Epsilon, Sample, VPrediction};
-use crate::schedule::{Level, NoiseSchedule, ScheduleDefaults, ZeroSnr, round};
-use crate::settings::{Settings, SettingsError};
+use crate::noise_schedule::{NoiseLevel, NoiseSchedule, ScheduleDefaults, ZeroSnr, round};
+use crate::prediction_type::AffinePrediction;
+use crate::prediction_type::PredictionType::{self, Epsilon, Sample, VPrediction};
+use crate::scheduler_settings::{Settings, SettingsError};
 use crate::trajectory::Input;
 
 pub(super) const LCM: Family = Family::new("lcm", "LCMScheduler", lcm);
 pub(super) const TCD: Family = Family::new("tcd", "TCDScheduler", tcd);
 pub(super) const CONSISTENCY: Family =
-    Family::new("cm", "CMStochasticIterativeScheduler", consistency).told(Time::Consistency);
+    Family::new("cm", "CMStochasticIterativeScheduler", consistency).told(TimeConditioning::Consistency);
 
 /// What LCM and TCD have in common.
 struct Latent {
-    levels: Vec<Level>,
+    levels: Vec<NoiseLevel>,
     times: Vec<usize>,
     kind: PredictionType,
 }
@@ -38,15 +38,15 @@ impl Latent {
         }
         // The time steps of the distillation, thinned evenly from the noisy end.
         let every = schedule.len() / original;
-        let original = match options.part {
+        let original = match options.strength {
             // At least one time step is left.
-            Part::Over(strength) => ((original as f64 * strength) as usize).max(1),
+            Strength::Rescaled(strength) => ((original as f64 * strength) as usize).max(1),
             _ => original,
         };
         let steps = options.steps_up_to(original, name)?;
         let thinned = |i: usize| (i as f64 * (original as f64 / steps as f64)) as usize;
         let times = options.rest((0..steps).map(|i| (original - thinned(i)) * every - 1).collect());
-        let levels = schedule.alphas_cumprod().iter().map(|bar| Level::from_alpha_bar(*bar)).collect();
+        let levels = schedule.alphas_cumprod().iter().map(|bar| NoiseLevel::from_alpha_bar(*bar)).collect();
         Ok(Self { levels, times, kind })
     }
 
@@ -63,10 +63,10 @@ fn lcm(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, S
     options.without_eta()?;
     let bound = Bound::either(settings, false)?;
     let scaling = settings.number("timestep_scaling", 10.0)?;
-    settings.without_effect(&["set_alpha_to_one", "steps_offset", "timestep_spacing"]);
+    settings.ignore_keys(&["set_alpha_to_one", "steps_offset", "timestep_spacing"]);
     let latent = Latent::read(settings, options, LCM.name)?;
     let steps = latent.pairs().map(|(t, next)| {
-        let at = Point::plain(t as f64, latent.levels[t], latent.kind);
+        let at = Node::plain(t as f64, latent.levels[t], latent.kind);
         let scaled = t as f64 * scaling;
         let norm = scaled * scaled + 0.25;
         let (skip, out) = (0.25 / norm, scaled / norm.sqrt());
@@ -82,13 +82,13 @@ fn lcm(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, S
 /// then up to s with it; γ is `eta`, 0.3 unless told.
 fn tcd(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, SamplerError> {
     let gamma = options.eta_or(0.3)?;
-    settings.without_effect(&["set_alpha_to_one", "steps_offset", "timestep_spacing", "timestep_scaling"]);
-    settings.without_effect(&["clip_sample", "clip_sample_range", "thresholding"]);
-    settings.without_effect(&["dynamic_thresholding_ratio", "sample_max_value"]);
+    settings.ignore_keys(&["set_alpha_to_one", "steps_offset", "timestep_spacing", "timestep_scaling"]);
+    settings.ignore_keys(&["clip_sample", "clip_sample_range", "thresholding"]);
+    settings.ignore_keys(&["dynamic_thresholding_ratio", "sample_max_value"]);
     let latent = Latent::read(settings, options, TCD.name)?;
     let steps = latent.pairs().map(|(t, next)| {
         let from = latent.levels[t];
-        let at = Point::plain(t as f64, from, latent.kind);
+        let at = Node::plain(t as f64, from, latent.kind);
         let lower = round(round(1.0 - gamma) * next.unwrap_or(0) as f64).floor() as usize;
         let down = latent.levels[lower];
         // down.α·x̂_0 + down.σ·ε̂ with ε̂ = (x − α·x̂_0)/σ
@@ -123,11 +123,11 @@ fn consistency(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sam
         let sigma = round(*exact);
         // The boundary condition at sigma_min (Song et al. 2023, appendix C).
         let (above, norm) = (sigma - min, (sigma * sigma + data * data).sqrt());
-        let x0 = Linear::of(data * data / (above * above + data * data), above * data / norm);
+        let x0 = AffinePrediction::of(data * data / (above * above + data * data), above * data / norm);
         let at = if own {
             denoised(sigma)
         } else {
-            Point::preconditioned(250.0 * (exact + 1e-44).ln(), sigma, Input::Over(norm), x0)
+            Node::preconditioned(250.0 * (exact + 1e-44).ln(), sigma, Input::Over(norm), x0)
         };
         let next = levels.get(i + 1).map_or(min, |next| round(*next)).clamp(min, max);
         let step = Step::single(at, 0.0, 1.0);

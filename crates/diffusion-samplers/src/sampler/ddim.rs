@@ -4,16 +4,16 @@
 use std::sync::Arc;
 
 use super::family::{Family, Options, Sampler, SamplerError, prediction_type};
-use super::grid::point::Point;
+use super::node::Node;
 use super::walk::bound::Bound;
 use super::walk::denoiser::Denoiser;
-use crate::noise::Noise;
-use crate::prediction::PredictionType::{Epsilon, Sample, VPrediction};
-use crate::process::Posterior;
-use crate::schedule::{Level, NoiseSchedule, ScheduleDefaults, ZeroSnr};
-use crate::settings::{Settings, SettingsError};
-use crate::spacing::Spacing;
-use crate::trajectory::{Net, Walk};
+use crate::forward_process::Posterior;
+use crate::noise_schedule::{NoiseLevel, NoiseSchedule, ScheduleDefaults, ZeroSnr};
+use crate::prediction_type::PredictionType::{Epsilon, Sample, VPrediction};
+use crate::rng::Noise;
+use crate::scheduler_settings::{Settings, SettingsError};
+use crate::timestep_spacing::TimestepSpacing;
+use crate::trajectory::{ModelHandle, SampleFuture};
 
 pub(super) const DDIM: Family = Family::new("ddim", "DDIMScheduler", ddim);
 pub(super) const INVERSE: Family = Family::new("ddim_inverse", "DDIMInverseScheduler", inverse);
@@ -22,7 +22,7 @@ const SCHEDULE: ScheduleDefaults = ScheduleDefaults::DDPM.zero_snr(ZeroSnr::Exac
 
 #[derive(Debug)]
 struct Step {
-    at: Point,
+    at: Node,
     /// √ᾱ_s, what x̂_0 is multiplied by.
     x0: f64,
     /// √(1 − ᾱ_s − σ²), the length of the direction pointing to x_t.
@@ -44,7 +44,7 @@ fn ddim(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, 
     let schedule = NoiseSchedule::from_settings(settings, SCHEDULE)?;
     let kind = prediction_type(settings, &[Epsilon, Sample, VPrediction])?;
     let bound = Bound::either(settings, true)?;
-    let (spacing, offset) = Spacing::from_settings(settings, "leading")?;
+    let (spacing, offset) = TimestepSpacing::from_settings(settings, "leading")?;
     let to_one = settings.flag("set_alpha_to_one", true)?;
     let count = options.steps_up_to(schedule.len(), DDIM.name)?;
     let bars = schedule.alphas_cumprod();
@@ -61,7 +61,7 @@ fn ddim(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, 
             let bar_s = t.checked_sub(back).map_or(last, |s| bars[s]);
             let variance = eta * eta * Posterior::between(bars[t], bar_s).variance;
             Step {
-                at: Point::plain(t as f64, Level::from_alpha_bar(bars[t]), kind),
+                at: Node::plain(t as f64, NoiseLevel::from_alpha_bar(bars[t]), kind),
                 x0: bar_s.sqrt(),
                 epsilon: (1.0 - bar_s - variance).max(0.0).sqrt(),
                 sigma: variance.sqrt(),
@@ -93,8 +93,8 @@ fn inverse(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler
     let schedule = NoiseSchedule::from_settings(settings, SCHEDULE)?;
     let kind = prediction_type(settings, &[Epsilon, Sample, VPrediction])?;
     let bound = Bound::clipping(settings, true)?;
-    let (spacing, offset) = Spacing::from_settings(settings, "leading")?;
-    if spacing == Spacing::Linspace {
+    let (spacing, offset) = TimestepSpacing::from_settings(settings, "leading")?;
+    if spacing == TimestepSpacing::Linspace {
         let reason = "an inversion is spaced as leading or trailing";
         return Err(SettingsError::refused("timestep_spacing", "linspace", reason).into());
     }
@@ -103,16 +103,19 @@ fn inverse(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler
     let bars = schedule.alphas_cumprod();
     let first = if to_one { 1.0 } else { bars[0] };
     let back = schedule.len() / count;
-    let times =
-        spacing.visits(schedule.len(), count, if spacing == Spacing::Leading { offset } else { 0 })?;
+    let times = spacing.visits(
+        schedule.len(),
+        count,
+        if spacing == TimestepSpacing::Leading { offset } else { 0 },
+    )?;
     let steps = times
         .into_iter()
         .rev()
         .map(|t| {
-            let level = Level::from_alpha_bar(t.checked_sub(back).map_or(first, |s| bars[s]));
-            let to = Level::from_alpha_bar(bars[t]);
+            let level = NoiseLevel::from_alpha_bar(t.checked_sub(back).map_or(first, |s| bars[s]));
+            let to = NoiseLevel::from_alpha_bar(bars[t]);
             // Without noise there is no ε̂ in a prediction of x_0: what is divided by σ is 0.
-            let at = Point::plain(t as f64, level, kind).without_noise();
+            let at = Node::plain(t as f64, level, kind).without_noise();
             Step { at, x0: to.alpha, epsilon: to.sigma, sigma: 0.0 }
         })
         .collect();
@@ -124,7 +127,7 @@ impl Sampler for Ddim {
         self.steps.len()
     }
 
-    fn start(&self) -> Option<Level> {
+    fn start(&self) -> Option<NoiseLevel> {
         self.steps.first().filter(|_| !self.inverse).map(|step| step.at.level)
     }
 
@@ -132,7 +135,7 @@ impl Sampler for Ddim {
         if self.noisy { self.steps.len() } else { 0 }
     }
 
-    fn walk(self: Arc<Self>, mut x: Vec<f32>, mut noise: Noise, net: Net) -> Walk {
+    fn sample(self: Arc<Self>, mut x: Vec<f32>, mut noise: Noise, net: ModelHandle) -> SampleFuture {
         Box::pin(async move {
             let mut denoiser = Denoiser::new(net, self.bound);
             let mut z = vec![0.0; if self.noisy { x.len() } else { 0 }];

@@ -4,17 +4,17 @@
 use std::sync::Arc;
 
 use super::family::{Family, Options, Sampler, SamplerError, prediction_type};
-use super::grid::point::Point;
+use super::node::Node;
 use super::walk::bound::Bound;
 use super::walk::denoiser::Denoiser;
 use super::walk::estimate::{Estimate, add, with};
-use crate::noise::Noise;
-use crate::prediction::PredictionType::{Epsilon, Sample, VPrediction};
-use crate::process::Posterior;
-use crate::schedule::{Level, NoiseSchedule, ScheduleDefaults, ZeroSnr, round};
-use crate::settings::{Settings, SettingsError};
-use crate::spacing::Spacing;
-use crate::trajectory::{Net, Walk};
+use crate::forward_process::Posterior;
+use crate::noise_schedule::{NoiseLevel, NoiseSchedule, ScheduleDefaults, ZeroSnr, round};
+use crate::prediction_type::PredictionType::{Epsilon, Sample, VPrediction};
+use crate::rng::Noise;
+use crate::scheduler_settings::{Settings, SettingsError};
+use crate::timestep_spacing::TimestepSpacing;
+use crate::trajectory::{ModelHandle, SampleFuture};
 
 pub(super) const FAMILY: Family = Family::new("ddpm", "DDPMScheduler", Ddpm::build);
 
@@ -31,7 +31,7 @@ enum Variance {
 
 #[derive(Debug)]
 struct Step {
-    at: Point,
+    at: Node,
     posterior: Posterior,
     draws_noise: bool,
 }
@@ -67,7 +67,7 @@ impl Ddpm {
                 ));
             }
         };
-        let (spacing, offset) = Spacing::from_settings(settings, "leading")?;
+        let (spacing, offset) = TimestepSpacing::from_settings(settings, "leading")?;
         let count = options.steps_up_to(schedule.len(), FAMILY.name)?;
         let times = options.rest(spacing.visits(schedule.len(), count, offset)?);
         let bars = schedule.alphas_cumprod();
@@ -76,7 +76,7 @@ impl Ddpm {
             .iter()
             .zip(after)
             .map(|(&t, bar_next)| Step {
-                at: Point::plain(t as f64, Level::from_alpha_bar(bars[t]), prediction),
+                at: Node::plain(t as f64, NoiseLevel::from_alpha_bar(bars[t]), prediction),
                 posterior: posterior(bars[t], bar_next),
                 draws_noise: t > 0,
             })
@@ -94,7 +94,7 @@ impl Sampler for Ddpm {
         self.steps.len()
     }
 
-    fn start(&self) -> Option<Level> {
+    fn start(&self) -> Option<NoiseLevel> {
         self.steps.first().map(|step| step.at.level)
     }
 
@@ -109,7 +109,7 @@ impl Sampler for Ddpm {
         }
     }
 
-    fn walk(self: Arc<Self>, mut x: Vec<f32>, mut noise: Noise, net: Net) -> Walk {
+    fn sample(self: Arc<Self>, mut x: Vec<f32>, mut noise: Noise, net: ModelHandle) -> SampleFuture {
         Box::pin(async move {
             let mut denoiser = Denoiser::new(net, self.bound);
             let mut z = vec![0.0; x.len()];

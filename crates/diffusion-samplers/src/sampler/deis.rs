@@ -4,21 +4,21 @@ use std::sync::Arc;
 
 use super::dpm::{Algorithm, order};
 use super::family::{Family, Options, Sampler, SamplerError};
-use super::grid::lambda::{Class, End, LambdaGrid};
+use super::steps::lambda::{Class, End, LambdaSteps};
 use super::walk::bound::Bound;
 use super::walk::denoiser::Kept;
 use super::walk::history::DEPTH;
 use super::walk::multistep::{Multistep, Step};
-use crate::schedule::{Level, ZeroSnr};
-use crate::settings::Settings;
-use crate::sigmas::Spread;
+use crate::noise_schedule::{NoiseLevel, ZeroSnr};
+use crate::scheduler_settings::Settings;
+use crate::sigma_schedule::SigmaSchedule;
 
 pub(super) const FAMILY: Family = Family::new("deis", "DEISMultistepScheduler", build);
 
 const CLASS: Class = Class {
     name: FAMILY.name,
     zero_snr: ZeroSnr::Refused,
-    spreads: &[Spread::Karras, Spread::Exponential, Spread::Beta, Spread::Flow],
+    spreads: &[SigmaSchedule::Karras, SigmaSchedule::Exponential, SigmaSchedule::Beta, SigmaSchedule::Flow],
     spacing_keys: true,
     clips_lambda: false,
     fractional_on_cosine: false,
@@ -34,7 +34,7 @@ fn build(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>,
     let most = order(settings, "solver_order", 3)?;
     let bound = Bound::thresholding(settings)?;
     let short = settings.flag("lower_order_final", true)?;
-    let grid = LambdaGrid::read(settings, options, &CLASS)?;
+    let grid = LambdaSteps::read(settings, options, &CLASS)?;
     let n = grid.points.len();
     let steps = grid.steps().map(|(i, at, from, to)| {
         let left = if short && options.steps < 15 { n - i } else { DEPTH };
@@ -59,7 +59,7 @@ fn build(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>,
 ///
 /// In f32 and in the reference's order of operations: each weight is a small difference of large
 /// terms, and what it loses there shows in the trajectory.
-fn weights(levels: &[Level], i: usize, order: usize) -> [f64; DEPTH] {
+fn weights(levels: &[NoiseLevel], i: usize, order: usize) -> [f64; DEPTH] {
     let rho = |k: usize| levels[k].sigma as f32 / levels[k].alpha as f32;
     let mut weights = [0.0; DEPTH];
     for (j, weight) in weights.iter_mut().enumerate().take(order) {
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn the_weights_of_a_constant_add_up_to_the_step() {
-        let levels: Vec<Level> = [10.0, 7.0, 4.0, 2.0].map(Level::from_sigma).to_vec();
+        let levels: Vec<NoiseLevel> = [10.0, 7.0, 4.0, 2.0].map(NoiseLevel::from_sigma).to_vec();
         for order in 2..=3 {
             assert!((weights(&levels, 2, order).iter().sum::<f64>() - (2.0 - 4.0)).abs() < 1e-4);
         }

@@ -2,8 +2,8 @@
 //! of their ODE and their SDE, as weights of a step in λ.
 
 use super::family::SamplerError;
-use crate::schedule::Level;
-use crate::settings::{Settings, SettingsError};
+use crate::noise_schedule::NoiseLevel;
+use crate::scheduler_settings::{Settings, SettingsError};
 
 /// Which equation is integrated, in which estimate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,7 +62,7 @@ impl Algorithm {
     ///
     /// In f32, as the references compute them: where ε̂ is integrated over a long step, a state is
     /// multiplied many times over, and every last digit of a weight with it.
-    pub(super) fn weights(self, from: Level, to: Level) -> Weights {
+    pub(super) fn weights(self, from: NoiseLevel, to: NoiseLevel) -> Weights {
         let h = (to.lambda() - from.lambda()) as f32;
         let (alpha, sigma) = (to.alpha as f32, to.sigma as f32);
         let (from_alpha, from_sigma) = (from.alpha as f32, from.sigma as f32);

@@ -4,36 +4,42 @@
 use std::sync::Arc;
 
 use super::dpm::{Solver, SolverType};
-use super::family::{Family, Implied, Options, Preset, Sampler, SamplerError, Time};
-use super::grid::edm::{EdmGrid, Least};
-use super::grid::lambda::{Base, Class, End, LambdaGrid};
-use super::grid::point::Point;
+use super::family::{Family, Options, Preset, PresetValue, Sampler, SamplerError, TimeConditioning};
+use super::node::Node;
+use super::steps::edm::{EdmSteps, Least};
+use super::steps::lambda::{Base, Class, End, LambdaSteps};
 use super::walk::bound::Bound;
 use super::walk::denoiser::Kept;
 use super::walk::taylor::{Differences, From, Step, Taylor};
-use crate::schedule::{Level, ZeroSnr, linspace};
-use crate::settings::{Settings, SettingsError};
-use crate::sigmas::Spread;
-use crate::spacing::Spacing;
+use crate::noise_schedule::{NoiseLevel, ZeroSnr, linspace};
+use crate::scheduler_settings::{Settings, SettingsError};
+use crate::sigma_schedule::SigmaSchedule;
+use crate::timestep_spacing::TimestepSpacing;
 
 pub(super) const MULTISTEP: Family = Family {
     name: "dpm_multi",
     class: "DPMSolverMultistepScheduler",
-    time: Time::Step,
+    time: TimeConditioning::Step,
     presets: &[
         Preset {
             name: "dpmpp_2m",
-            keys: &[("algorithm_type", Implied::Text("dpmsolver++")), ("solver_order", Implied::Number(2.0))],
+            keys: &[
+                ("algorithm_type", PresetValue::Text("dpmsolver++")),
+                ("solver_order", PresetValue::Number(2.0)),
+            ],
         },
         Preset {
             name: "dpmpp_3m",
-            keys: &[("algorithm_type", Implied::Text("dpmsolver++")), ("solver_order", Implied::Number(3.0))],
+            keys: &[
+                ("algorithm_type", PresetValue::Text("dpmsolver++")),
+                ("solver_order", PresetValue::Number(3.0)),
+            ],
         },
         Preset {
             name: "dpmpp_2m_sde",
             keys: &[
-                ("algorithm_type", Implied::Text("sde-dpmsolver++")),
-                ("solver_order", Implied::Number(2.0)),
+                ("algorithm_type", PresetValue::Text("sde-dpmsolver++")),
+                ("solver_order", PresetValue::Number(2.0)),
             ],
         },
     ],
@@ -42,13 +48,19 @@ pub(super) const MULTISTEP: Family = Family {
 pub(super) const INVERSE: Family =
     Family::new("dpm_multi_inverse", "DPMSolverMultistepInverseScheduler", inverse);
 pub(super) const EDM: Family =
-    Family::new("edm_dpm_multi", "EDMDPMSolverMultistepScheduler", edm).told(Time::LogSigma);
+    Family::new("edm_dpm_multi", "EDMDPMSolverMultistepScheduler", edm).told(TimeConditioning::LogSigma);
 
 const ALGORITHMS: &[&str] = &["dpmsolver", "dpmsolver++", "sde-dpmsolver", "sde-dpmsolver++"];
 const CLASS: Class = Class {
     name: MULTISTEP.name,
     zero_snr: ZeroSnr::Nearly,
-    spreads: &[Spread::Karras, Spread::Exponential, Spread::Beta, Spread::Lu, Spread::Flow],
+    spreads: &[
+        SigmaSchedule::Karras,
+        SigmaSchedule::Exponential,
+        SigmaSchedule::Beta,
+        SigmaSchedule::Lu,
+        SigmaSchedule::Flow,
+    ],
     spacing_keys: true,
     clips_lambda: true,
     fractional_on_cosine: true,
@@ -60,7 +72,7 @@ fn multistep(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampl
     let plan = Plan::read(settings, options, ALGORITHMS)?;
     plan.solver.check_end(settings)?;
     let to_zero = settings.text("final_sigmas_type", "zero")? == "zero";
-    let grid = LambdaGrid::read(settings, options, &CLASS)?;
+    let grid = LambdaSteps::read(settings, options, &CLASS)?;
     Ok(Arc::new(plan.sampler(&grid.points, &grid.levels, to_zero)))
 }
 
@@ -70,9 +82,10 @@ fn edm(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, S
     if plan.solver.order == 3 && plan.solver.algorithm.is_stochastic() {
         return Err(no_third_order());
     }
-    let grid = EdmGrid::read(settings, options, EDM.name, Least::Configured)?;
+    let grid = EdmSteps::read(settings, options, EDM.name, Least::Configured)?;
     let to_zero = grid.sigmas.ends_with(&[0.0]);
-    let levels: Vec<Level> = grid.sigmas.iter().map(|sigma| Level { alpha: 1.0, sigma: *sigma }).collect();
+    let levels: Vec<NoiseLevel> =
+        grid.sigmas.iter().map(|sigma| NoiseLevel { alpha: 1.0, sigma: *sigma }).collect();
     let sampler = plan.sampler(&grid.points, &levels, to_zero);
     Ok(Arc::new(Taylor { initial_sigma: grid.initial_sigma, ..sampler }))
 }
@@ -84,7 +97,8 @@ fn inverse(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler
         let reason = "noise can't be taken back, and diffusers returns NaN; use dpmsolver or dpmsolver++";
         return Err(SettingsError::refused("algorithm_type", "sde", reason).into());
     }
-    let spreads = &[Spread::Karras, Spread::Exponential, Spread::Beta, Spread::Flow];
+    let spreads =
+        &[SigmaSchedule::Karras, SigmaSchedule::Exponential, SigmaSchedule::Beta, SigmaSchedule::Flow];
     let class = Class {
         name: INVERSE.name,
         zero_snr: ZeroSnr::Refused,
@@ -92,10 +106,10 @@ fn inverse(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler
         fractional_on_cosine: false,
         ..CLASS
     };
-    let spread = Spread::from_settings(settings, class.spreads)?;
+    let spread = SigmaSchedule::from_settings(settings, class.spreads)?;
     let base = Base::read(settings, &class, spread)?;
     let base = Base { min: base.max, max: base.min, ..base };
-    let (spacing, offset) = Spacing::from_settings(settings, "linspace")?;
+    let (spacing, offset) = TimestepSpacing::from_settings(settings, "linspace")?;
     let n = options.steps_up_to(base.schedule.len(), INVERSE.name)?;
     let (mut sigmas, mut times) = match base.spread_levels(n, false) {
         Some((mut levels, times)) => {
@@ -118,21 +132,21 @@ fn inverse(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler
 
 /// The time steps of an inversion, the smallest first.
 fn rising(
-    spacing: Spacing,
+    spacing: TimestepSpacing,
     train: usize,
     noisiest: usize,
     n: usize,
     offset: usize,
 ) -> Result<Vec<f64>, SettingsError> {
     let times: Vec<f64> = match spacing {
-        Spacing::Linspace => {
+        TimestepSpacing::Linspace => {
             linspace(0.0, noisiest as f64, n + 1).take(n).map(f64::round_ties_even).collect()
         }
-        Spacing::Leading => {
+        TimestepSpacing::Leading => {
             let ratio = (noisiest + 1) / (n + 1);
             (0..n).map(|i| (i * ratio + offset) as f64).collect()
         }
-        Spacing::Trailing => {
+        TimestepSpacing::Trailing => {
             let mut times = spacing.one_more(train, train - 1 - noisiest, n, 0)?;
             times.reverse();
             times
@@ -186,7 +200,7 @@ impl Plan {
         })
     }
 
-    fn sampler(&self, points: &[Point], levels: &[Level], to_zero: bool) -> Taylor {
+    fn sampler(&self, points: &[Node], levels: &[NoiseLevel], to_zero: bool) -> Taylor {
         let order = |i: usize| self.order_of(i, points.len(), to_zero);
         let steps = points.iter().enumerate().map(|(i, at)| self.step(*at, levels, i, order(i)));
         Taylor {
@@ -211,7 +225,7 @@ impl Plan {
         self.solver.order.min(i + 1).min(most)
     }
 
-    fn step(&self, at: Point, levels: &[Level], i: usize, order: usize) -> Step {
+    fn step(&self, at: Node, levels: &[NoiseLevel], i: usize, order: usize) -> Step {
         let w = self.solver.algorithm.weights(levels[i], levels[i + 1]);
         let lambda = |k: usize| levels[k].lambda() as f32;
         let h = lambda(i + 1) - lambda(i);

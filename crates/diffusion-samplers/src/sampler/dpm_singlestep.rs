@@ -5,20 +5,20 @@ use std::sync::Arc;
 
 use super::dpm::{Solver, SolverType};
 use super::family::{Family, Options, Sampler, SamplerError};
-use super::grid::lambda::{Class, End, LambdaGrid};
+use super::steps::lambda::{Class, End, LambdaSteps};
 use super::walk::bound::Bound;
 use super::walk::denoiser::Kept;
 use super::walk::taylor::{Differences, From, Step, Taylor};
-use crate::schedule::ZeroSnr;
-use crate::settings::{Settings, SettingsError};
-use crate::sigmas::Spread;
+use crate::noise_schedule::ZeroSnr;
+use crate::scheduler_settings::{Settings, SettingsError};
+use crate::sigma_schedule::SigmaSchedule;
 
 pub(super) const FAMILY: Family = Family::new("dpm_single", "DPMSolverSinglestepScheduler", build);
 
 const CLASS: Class = Class {
     name: FAMILY.name,
     zero_snr: ZeroSnr::Refused,
-    spreads: &[Spread::Karras, Spread::Exponential, Spread::Beta, Spread::Flow],
+    spreads: &[SigmaSchedule::Karras, SigmaSchedule::Exponential, SigmaSchedule::Beta, SigmaSchedule::Flow],
     spacing_keys: false,
     clips_lambda: true,
     fractional_on_cosine: false,
@@ -44,7 +44,7 @@ fn build(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>,
     // The reference sets this key itself where blocks don't fill the walk, or where it ends at 0.
     let lower_order_final = settings.flag("lower_order_final", false)? || uneven || to_zero;
     let outputs_per_value = Solver::outputs_per_value(settings)?;
-    let grid = LambdaGrid::read(settings, options, &CLASS)?;
+    let grid = LambdaSteps::read(settings, options, &CLASS)?;
     let orders = orders(grid.points.len(), solver.order, lower_order_final, to_zero);
     let steps = orders.iter().enumerate().map(|(i, order)| step(&solver, &grid, i, *order));
     let kept = if solver.algorithm.keeps_x0() { Kept::X0 } else { Kept::Epsilon };
@@ -74,7 +74,7 @@ fn orders(steps: usize, order: usize, lower_order_final: bool, to_zero: bool) ->
 }
 
 /// A step of order k goes from the state of k − 1 steps ago, by the estimates made since.
-fn step(solver: &Solver, grid: &LambdaGrid, i: usize, order: usize) -> Step {
+fn step(solver: &Solver, grid: &LambdaSteps, i: usize, order: usize) -> Step {
     let start = i + 1 - order;
     let w = solver.algorithm.weights(grid.levels[start], grid.levels[i + 1]);
     let lambda = |k: usize| grid.levels[k].lambda() as f32;

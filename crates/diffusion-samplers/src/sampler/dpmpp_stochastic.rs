@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use super::euler::Ancestral;
 use super::family::{Family, Options, Sampler, SamplerError};
-use super::grid::k_diffusion::KGrid;
-use super::grid::point::Point;
-use super::grid::sigma::{Class, SigmaGrid};
+use super::node::Node;
+use super::steps::k_diffusion::KDiffusionSteps;
+use super::steps::sigma::{Class, SigmaSteps};
 use super::walk::bound::Bound;
 use super::walk::multistep::{Multistep, Step as Sum};
 use super::walk::two_stage::{Guess, Step, TwoStage};
-use crate::schedule::round;
-use crate::settings::Settings;
+use crate::noise_schedule::round;
+use crate::scheduler_settings::Settings;
 
 pub(super) const SDE: Family = Family::new("dpmpp_sde", "DPMSolverSDEScheduler", sde);
 pub(super) const K_SDE: Family = Family::new("k_dpmpp_sde", "sample_dpmpp_sde", k_sde);
@@ -22,9 +22,9 @@ pub(super) const THREE_M: Family = Family::new("dpmpp_3m_sde", "sample_dpmpp_3m_
 
 fn sde(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, SamplerError> {
     let eta = options.eta_or(1.0)?;
-    let grid = SigmaGrid::read(settings, options, &Class::latent(SDE.name, Class::NO_SAMPLE))?;
+    let grid = SigmaSteps::read(settings, options, &Class::latent(SDE.name, Class::NO_SAMPLE))?;
     // The reference's own generator is a tree of Brownian motion; here the image's is used.
-    settings.unserved("noise_sampler_seed", "noise comes from the image's own generator and seed")?;
+    settings.reject_if_set("noise_sampler_seed", "noise comes from the image's own generator and seed")?;
     let steps = grid
         .steps()
         .map(|(at, sigma, next)| sde_step(at, sigma, next, eta, |mid| grid.between(mid)))
@@ -34,7 +34,7 @@ fn sde(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, S
 
 fn k_sde(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, SamplerError> {
     let eta = options.eta_or(1.0)?;
-    let grid = KGrid::read(settings, options, K_SDE.name)?;
+    let grid = KDiffusionSteps::read(settings, options, K_SDE.name)?;
     let at = |sigma| grid.at(round(sigma));
     let steps = grid.steps().map(|(sigma, next)| sde_step(at(sigma), sigma, next, eta, at)).collect();
     Ok(Arc::new(TwoStage { steps, bound: Bound::None, initial_sigma: grid.initial_sigma() }))
@@ -42,7 +42,7 @@ fn k_sde(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>,
 
 /// DPM-Solver++ (SDE) of order 2 with the midpoint halfway in t: a guess at the midpoint with
 /// noise up to there, then the whole step by the midpoint's estimate.
-fn sde_step(at: Point, sigma: f64, next: f64, eta: f64, place: impl Fn(f64) -> Point) -> Step {
+fn sde_step(at: Node, sigma: f64, next: f64, eta: f64, place: impl Fn(f64) -> Node) -> Step {
     if next == 0.0 {
         return Step::last(at);
     }
@@ -59,7 +59,7 @@ fn sde_step(at: Point, sigma: f64, next: f64, eta: f64, place: impl Fn(f64) -> P
 
 fn two_s(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, SamplerError> {
     let eta = options.eta_or(1.0)?;
-    let grid = KGrid::read(settings, options, TWO_S.name)?;
+    let grid = KDiffusionSteps::read(settings, options, TWO_S.name)?;
     let steps = grid
         .steps()
         .map(|(sigma, next)| {
@@ -124,7 +124,7 @@ fn multistep(
     eta: f64,
     correct: impl Fn(&mut Sum, f64, Option<[f64; 2]>),
 ) -> Result<Arc<dyn Sampler>, SamplerError> {
-    let grid = KGrid::read(settings, options, name)?;
+    let grid = KDiffusionSteps::read(settings, options, name)?;
     let mut older = None;
     let steps = grid
         .steps()

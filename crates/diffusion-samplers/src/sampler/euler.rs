@@ -3,19 +3,20 @@
 
 use std::sync::Arc;
 
-use super::family::{Family, Options, Sampler, SamplerError, Time};
-use super::grid::edm::{EdmGrid, Least};
-use super::grid::point::Point;
-use super::grid::sigma::{Class, SigmaGrid};
+use super::family::{Family, Options, Sampler, SamplerError, TimeConditioning};
+use super::node::Node;
+use super::steps::edm::{EdmSteps, Least};
+use super::steps::sigma::{Class, SigmaSteps};
 use super::walk::bound::Bound;
 use super::walk::denoiser::Kept;
 use super::walk::multistep::{Multistep, Step};
-use crate::schedule::{ScheduleDefaults, ZeroSnr};
-use crate::settings::Settings;
+use crate::noise_schedule::{ScheduleDefaults, ZeroSnr};
+use crate::scheduler_settings::Settings;
 
 pub(super) const EULER: Family = Family::new("euler", "EulerDiscreteScheduler", euler);
 pub(super) const ANCESTRAL: Family = Family::new("euler_a", "EulerAncestralDiscreteScheduler", ancestral);
-pub(super) const EDM: Family = Family::new("edm_euler", "EDMEulerScheduler", edm).told(Time::LogSigma);
+pub(super) const EDM: Family =
+    Family::new("edm_euler", "EDMEulerScheduler", edm).told(TimeConditioning::LogSigma);
 
 const CLASS: Class = Class {
     schedule: ScheduleDefaults::DDPM.zero_snr(ZeroSnr::Nearly),
@@ -25,14 +26,14 @@ const CLASS: Class = Class {
 
 fn euler(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, SamplerError> {
     options.deterministic()?;
-    let grid = SigmaGrid::read(settings, options, &CLASS)?;
+    let grid = SigmaSteps::read(settings, options, &CLASS)?;
     let steps = grid.steps().map(|(at, sigma, next)| step(at, sigma, next)).collect();
     Ok(sampler(steps, grid.initial_sigma))
 }
 
 fn edm(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, SamplerError> {
     options.deterministic()?;
-    let grid = EdmGrid::read(settings, options, EDM.name, Least::Visited)?;
+    let grid = EdmSteps::read(settings, options, EDM.name, Least::Visited)?;
     let pairs = grid.points.iter().zip(grid.sigmas.windows(2));
     let steps = pairs.map(|(at, pair)| step(*at, pair[0], pair[1])).collect();
     Ok(sampler(steps, grid.initial_sigma))
@@ -41,7 +42,7 @@ fn edm(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, S
 fn ancestral(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, SamplerError> {
     let eta = options.eta_or(1.0)?;
     let class = Class { spreads: &[], euler_keys: false, predictions: Class::NO_SAMPLE, ..CLASS };
-    let grid = SigmaGrid::read(settings, options, &Class { name: ANCESTRAL.name, ..class })?;
+    let grid = SigmaSteps::read(settings, options, &Class { name: ANCESTRAL.name, ..class })?;
     let steps = grid
         .steps()
         .map(|(at, sigma, next)| {
@@ -53,7 +54,7 @@ fn ancestral(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampl
 }
 
 /// x + (σ' − σ)·d with the slope d = (x − D(x; σ))/σ (Karras et al. 2022, eq. 3).
-fn step(at: Point, sigma: f64, next: f64) -> Step {
+fn step(at: Node, sigma: f64, next: f64) -> Step {
     Step::single(at, 1.0, next - sigma)
 }
 

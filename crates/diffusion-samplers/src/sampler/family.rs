@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::noise::Noise;
-use crate::prediction::PredictionType;
-use crate::schedule::Level;
-use crate::settings::{Settings, SettingsError};
-use crate::trajectory::{Known, Net, Walk};
+use crate::noise_schedule::NoiseLevel;
+use crate::prediction_type::PredictionType;
+use crate::rng::Noise;
+use crate::scheduler_settings::{Settings, SettingsError};
+use crate::trajectory::{KnownRegion, ModelHandle, SampleFuture};
 
 /// Reads settings into a sampler with its plan.
 pub type Build = fn(&mut Settings, &Options) -> Result<Arc<dyn Sampler>, SamplerError>;
@@ -19,7 +19,7 @@ pub struct Family {
     /// The class's name in scheduler_config.json.
     pub class: &'static str,
     /// What its network is told in place of a time.
-    pub time: Time,
+    pub time: TimeConditioning,
     /// Further names, each with the keys that it implies.
     pub presets: &'static [Preset],
     /// Read the settings into a sampler with its plan.
@@ -28,7 +28,7 @@ pub struct Family {
 
 /// What a network is told beside the state; one that was trained on one can't be told another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Time {
+pub enum TimeConditioning {
     /// A time step of a noise schedule, 0 to T.
     Step,
     /// A time step along a straight path, T·σ.
@@ -45,7 +45,7 @@ pub enum Time {
     Index,
 }
 
-impl std::fmt::Display for Time {
+impl std::fmt::Display for TimeConditioning {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Step => "the time steps of a noise schedule",
@@ -65,12 +65,12 @@ pub struct Preset {
     /// The name that people type.
     pub name: &'static str,
     /// What it implies.
-    pub keys: &'static [(&'static str, Implied)],
+    pub keys: &'static [(&'static str, PresetValue)],
 }
 
 /// A value that a name implies.
 #[derive(Debug, Clone, Copy)]
-pub enum Implied {
+pub enum PresetValue {
     /// A word.
     Text(&'static str),
     /// A number.
@@ -86,9 +86,9 @@ pub struct Options {
     /// Song et al. 2021, eq. 16; γ of TCD; η of k-diffusion's ancestral samplers).
     pub eta: Option<f64>,
     /// The part of the sample that is known, for RePaint.
-    pub known: Option<Arc<Known>>,
+    pub known: Option<Arc<KnownRegion>>,
     /// Which part of the way is gone.
-    pub part: Part,
+    pub strength: Strength,
     /// What of a picture's size a schedule may follow.
     pub patches: Option<Patches>,
 }
@@ -105,14 +105,14 @@ pub struct Patches {
 /// Which part of the way from noise to sample is gone; what begins at an image goes but its end
 /// (SDEdit, Meng et al. 2022).
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub enum Part {
+pub enum Strength {
     /// All of it.
     #[default]
-    Whole,
+    Full,
     /// Of the steps over the whole way, so many at the end.
-    Last(usize),
+    LastSteps(usize),
     /// All steps, laid over this share of the way at the end, as latent consistency models do it.
-    Over(f64),
+    Rescaled(f64),
 }
 
 /// An update rule with its plan of time steps and coefficients.
@@ -136,7 +136,7 @@ pub trait Sampler: Send + Sync {
     }
 
     /// Where the walk begins, for one that can begin at an image: at α·x_0 + σ·ε.
-    fn start(&self) -> Option<Level> {
+    fn start(&self) -> Option<NoiseLevel> {
         None
     }
 
@@ -146,7 +146,7 @@ pub trait Sampler: Send + Sync {
     }
 
     /// Walk from `x`, already scaled by the initial sigma, to the sample.
-    fn walk(self: Arc<Self>, x: Vec<f32>, noise: Noise, net: Net) -> Walk;
+    fn sample(self: Arc<Self>, x: Vec<f32>, noise: Noise, net: ModelHandle) -> SampleFuture;
 }
 
 /// A sampler that can't be made.
@@ -197,11 +197,11 @@ pub enum SamplerError {
         /// The sampler.
         name: String,
         /// What it tells.
-        told: Time,
+        told: TimeConditioning,
         /// The bundle's class.
         class: String,
         /// What that class tells.
-        expected: Time,
+        expected: TimeConditioning,
     },
     /// A part of the way for a sampler that goes it whole or not at all.
     #[error("{name} can't begin at an image, nor go a part of the way; euler, ddim and dpmpp_2m can")]
@@ -243,14 +243,14 @@ pub(super) fn prediction_type(
 impl Options {
     /// This many steps and nothing else.
     pub fn of_steps(steps: usize) -> Self {
-        Self { steps, eta: None, known: None, part: Part::Whole, patches: None }
+        Self { steps, eta: None, known: None, strength: Strength::Full, patches: None }
     }
 
     /// How many of the steps are left out at the beginning: never all.
     pub(super) fn skipped(&self) -> usize {
-        match self.part {
-            Part::Last(steps) => self.steps - steps.clamp(1, self.steps),
-            Part::Whole | Part::Over(_) => 0,
+        match self.strength {
+            Strength::LastSteps(steps) => self.steps - steps.clamp(1, self.steps),
+            Strength::Full | Strength::Rescaled(_) => 0,
         }
     }
 
@@ -297,11 +297,11 @@ impl Options {
 impl Family {
     /// A family of one name.
     pub(super) const fn new(name: &'static str, class: &'static str, build: Build) -> Self {
-        Self { name, class, time: Time::Step, presets: &[], build }
+        Self { name, class, time: TimeConditioning::Step, presets: &[], build }
     }
 
     /// The same for networks that are told this.
-    pub(super) const fn told(self, time: Time) -> Self {
+    pub(super) const fn told(self, time: TimeConditioning) -> Self {
         Self { time, ..self }
     }
 }

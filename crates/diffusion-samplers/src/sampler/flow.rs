@@ -3,23 +3,23 @@
 
 use std::sync::Arc;
 
-use super::family::{Family, Options, Sampler, SamplerError, Time};
-use super::grid::edm::positive;
-use super::grid::point::Point;
+use super::family::{Family, Options, Sampler, SamplerError, TimeConditioning};
 use super::heun;
+use super::node::Node;
+use super::steps::edm::positive;
 use super::walk::bound::Bound;
 use super::walk::denoiser::Kept;
 use super::walk::multistep::{Multistep, Step};
 use super::walk::two_slopes::{Rule, TwoSlopes};
-use crate::prediction::PredictionType;
-use crate::schedule::{Level, linspace, round};
-use crate::settings::{Settings, SettingsError};
-use crate::sigmas::{self, Spread, shifted};
+use crate::noise_schedule::{NoiseLevel, linspace, round};
+use crate::prediction_type::PredictionType;
+use crate::scheduler_settings::{Settings, SettingsError};
+use crate::sigma_schedule::{self, SigmaSchedule, shifted};
 
 pub(super) const EULER: Family =
-    Family::new("flow_euler", "FlowMatchEulerDiscreteScheduler", euler).told(Time::Path);
+    Family::new("flow_euler", "FlowMatchEulerDiscreteScheduler", euler).told(TimeConditioning::Path);
 pub(super) const HEUN: Family =
-    Family::new("flow_heun", "FlowMatchHeunDiscreteScheduler", heun).told(Time::Path);
+    Family::new("flow_heun", "FlowMatchHeunDiscreteScheduler", heun).told(TimeConditioning::Path);
 
 /// How the levels are moved towards the noisy end (Esser et al. 2024, section 5.3.2).
 #[derive(Debug, Clone, Copy)]
@@ -83,9 +83,9 @@ fn levels(
     Ok((levels.collect(), train))
 }
 
-fn point(sigma: f64, train: f64) -> Point {
-    let level = Level { alpha: 1.0 - sigma, sigma };
-    Point::plain(round(sigma * train), level, PredictionType::Flow)
+fn point(sigma: f64, train: f64) -> Node {
+    let level = NoiseLevel { alpha: 1.0 - sigma, sigma };
+    Node::plain(round(sigma * train), level, PredictionType::Flow)
 }
 
 fn euler(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, SamplerError> {
@@ -96,10 +96,13 @@ fn euler(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>,
         sigmas.iter_mut().for_each(|sigma| *sigma = 1.0 - (1.0 - *sigma) / factor);
     }
     let (max, min, n) = (sigmas[0], sigmas[sigmas.len() - 1], sigmas.len());
-    match Spread::from_settings(settings, &[Spread::Karras, Spread::Exponential, Spread::Beta])? {
-        Spread::Karras => sigmas = sigmas::karras(max, min, 7.0, n),
-        Spread::Exponential => sigmas = sigmas::exponential(max, min, n),
-        Spread::Beta => sigmas = sigmas::beta(max, min, n),
+    match SigmaSchedule::from_settings(
+        settings,
+        &[SigmaSchedule::Karras, SigmaSchedule::Exponential, SigmaSchedule::Beta],
+    )? {
+        SigmaSchedule::Karras => sigmas = sigma_schedule::karras(max, min, 7.0, n),
+        SigmaSchedule::Exponential => sigmas = sigma_schedule::exponential(max, min, n),
+        SigmaSchedule::Beta => sigmas = sigma_schedule::beta(max, min, n),
         _ => {}
     }
     let inverted = settings.flag("invert_sigmas", false)?;
@@ -130,7 +133,7 @@ fn heun(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, 
     let shift = Shift::Fixed(positive(settings, "shift", 1.0)?);
     let (sigmas, train) = levels(settings, options, shift, HEUN.name)?;
     let sigmas: Vec<f64> = options.rest(sigmas).into_iter().map(round).chain([0.0]).collect();
-    let points: Vec<Point> = sigmas[..sigmas.len() - 1].iter().map(|sigma| point(*sigma, train)).collect();
+    let points: Vec<Node> = sigmas[..sigmas.len() - 1].iter().map(|sigma| point(*sigma, train)).collect();
     // On the straight path, too, the slope is (x − x̂_0)/σ.
     let steps = heun::plan(&points, &sigmas);
     Ok(Arc::new(TwoSlopes { steps, rule: Rule::Heun, bound: Bound::None, initial_sigma: 1.0 }))

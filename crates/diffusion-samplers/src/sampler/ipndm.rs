@@ -3,17 +3,17 @@
 
 use std::sync::Arc;
 
-use super::family::{Family, Options, Sampler, SamplerError, Time};
-use super::grid::point::Point;
+use super::family::{Family, Options, Sampler, SamplerError, TimeConditioning};
+use super::node::Node;
 use super::pndm::adams_bashforth;
 use super::walk::bound::Bound;
 use super::walk::denoiser::Kept;
 use super::walk::multistep::{Multistep, Step};
-use crate::prediction::PredictionType::VPrediction;
-use crate::schedule::{Level, linspace32, round};
-use crate::settings::{Settings, SettingsError};
+use crate::noise_schedule::{NoiseLevel, linspace32, round};
+use crate::prediction_type::PredictionType::VPrediction;
+use crate::scheduler_settings::{Settings, SettingsError};
 
-pub(super) const FAMILY: Family = Family::new("ipndm", "IPNDMScheduler", build).told(Time::Angle);
+pub(super) const FAMILY: Family = Family::new("ipndm", "IPNDMScheduler", build).told(TimeConditioning::Angle);
 
 fn build(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, SamplerError> {
     options.deterministic()?;
@@ -31,7 +31,7 @@ fn build(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>,
         }
     };
     let sigmas = options.rest(sigmas);
-    let levels: Vec<Level> = sigmas.iter().map(|sigma| level(*sigma as f32)).collect();
+    let levels: Vec<NoiseLevel> = sigmas.iter().map(|sigma| level(*sigma as f32)).collect();
     let pairs = levels.windows(2).enumerate();
     let steps = pairs.map(|(i, pair)| step(pair[0], pair[1], adams_bashforth(i + 1)));
     Ok(Arc::new(Multistep::of_x0(steps.collect(), Bound::None).keeping(Kept::Epsilon)))
@@ -39,14 +39,14 @@ fn build(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>,
 
 /// The signal's share in f32: near pure noise it is a difference of almost equal numbers, whose
 /// rounding the reference has.
-fn level(sigma: f32) -> Level {
-    Level { alpha: f64::from((1.0 - sigma * sigma).max(0.0).sqrt()), sigma: f64::from(sigma) }
+fn level(sigma: f32) -> NoiseLevel {
+    NoiseLevel { alpha: f64::from((1.0 - sigma * sigma).max(0.0).sqrt()), sigma: f64::from(sigma) }
 }
 
-fn step(from: Level, to: Level, kept: [f64; 4]) -> Step {
+fn step(from: NoiseLevel, to: NoiseLevel, kept: [f64; 4]) -> Step {
     let t = round(from.sigma.atan2(from.alpha) / std::f64::consts::FRAC_PI_2);
     // x̂_0 = (x − σ·ε̂)/α; where nothing is left of the signal it is taken as 0.
     let ratio = if from.alpha < 1e-8 { 0.0 } else { to.alpha / from.alpha };
     let kept = kept.map(|w| w * (to.sigma - ratio * from.sigma));
-    Step::of(Point::plain(t, from, VPrediction), ratio, kept)
+    Step::of(Node::plain(t, from, VPrediction), ratio, kept)
 }

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use super::euler::Ancestral;
 use super::family::{Family, Options, Sampler, SamplerError};
-use super::grid::k_diffusion::KGrid;
-use super::grid::point::Point;
-use super::grid::sigma::{Class, SigmaGrid};
+use super::node::Node;
+use super::steps::k_diffusion::KDiffusionSteps;
+use super::steps::sigma::{Class, SigmaSteps};
 use super::walk::bound::Bound;
 use super::walk::two_slopes::{Rule, Step, TwoSlopes};
-use crate::schedule::round;
-use crate::settings::Settings;
+use crate::noise_schedule::round;
+use crate::scheduler_settings::Settings;
 
 pub(super) const KDPM2: Family = Family::new("dpm_2", "KDPM2DiscreteScheduler", |settings, options| {
     options.deterministic()?;
@@ -37,7 +37,7 @@ fn diffusers(
     eta: Option<f64>,
 ) -> Result<Arc<dyn Sampler>, SamplerError> {
     let class = Class { whole_karras_times: true, ..Class::latent(name, Class::NO_SAMPLE) };
-    let grid = SigmaGrid::read(settings, options, &class)?;
+    let grid = SigmaSteps::read(settings, options, &class)?;
     let steps =
         grid.steps().map(|(at, sigma, next)| step(at, sigma, next, eta, |mid| grid.between(mid))).collect();
     Ok(Arc::new(TwoSlopes {
@@ -54,7 +54,7 @@ fn k_diffusion(
     name: &'static str,
     eta: Option<f64>,
 ) -> Result<Arc<dyn Sampler>, SamplerError> {
-    let grid = KGrid::read(settings, options, name)?;
+    let grid = KDiffusionSteps::read(settings, options, name)?;
     let at = |sigma| grid.at(round(sigma));
     let steps = grid.steps().map(|(sigma, next)| step(at(sigma), sigma, next, eta, at)).collect();
     Ok(Arc::new(TwoSlopes {
@@ -66,7 +66,7 @@ fn k_diffusion(
 }
 
 /// Over σ to σ_down with the second slope at √(σ·σ_down), and fresh noise where there is an η.
-fn step(at: Point, sigma: f64, next: f64, eta: Option<f64>, place: impl Fn(f64) -> Point) -> Step {
+fn step(at: Node, sigma: f64, next: f64, eta: Option<f64>, place: impl Fn(f64) -> Node) -> Step {
     let Ancestral { down, up } = Ancestral::between(sigma, next, eta.unwrap_or(0.0));
     if down == 0.0 {
         return Step { at, second: None, step: -sigma, noise: None };

@@ -3,23 +3,24 @@
 
 use std::sync::Arc;
 
-use super::family::{Family, Options, Sampler, SamplerError, Time, prediction_type};
-use super::grid::edm::positive;
-use super::grid::point::Point;
+use super::family::{Family, Options, Sampler, SamplerError, TimeConditioning, prediction_type};
+use super::node::Node;
+use super::steps::edm::positive;
 use super::walk::bound::Bound;
 use super::walk::denoiser::Kept;
 use super::walk::multistep::{Multistep, Step};
-use crate::prediction::PredictionType::{self, Epsilon, Sample, Score, VPrediction};
-use crate::schedule::{Level, NoiseSchedule, ScheduleDefaults};
-use crate::settings::{Settings, SettingsError};
-use crate::sigmas;
-use crate::spacing::Spacing;
+use crate::noise_schedule::{NoiseLevel, NoiseSchedule, ScheduleDefaults};
+use crate::prediction_type::PredictionType::{self, Epsilon, Sample, Score, VPrediction};
+use crate::scheduler_settings::{Settings, SettingsError};
+use crate::sigma_schedule;
+use crate::timestep_spacing::TimestepSpacing;
 
-pub(super) const NCSN: Family = Family::new("ncsn", "AnnealedLangevinDynamics", ncsn).told(Time::Index);
+pub(super) const NCSN: Family =
+    Family::new("ncsn", "AnnealedLangevinDynamics", ncsn).told(TimeConditioning::Index);
 pub(super) const SGLD: Family = Family::new("sgld", "StochasticGradientLangevinDynamics", sgld);
 
 /// x + (α/2)·s + √α·z, written with s = −ε̂/σ.
-fn update(at: Point, alpha: f64) -> Step {
+fn update(at: Node, alpha: f64) -> Step {
     Step::single(at, 1.0, -alpha / (2.0 * at.level.sigma)).noisy(alpha.sqrt())
 }
 
@@ -44,11 +45,12 @@ fn ncsn(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, 
         return Err(SettingsError::refused("prediction_type", name, "this sampler serves score").into());
     }
     let repeats = options.steps_up_to(10_000, NCSN.name)?;
-    let steps = sigmas::exponential(begin, end, count).into_iter().enumerate().flat_map(|(i, sigma)| {
-        let alpha = factor * size * (sigma * sigma) / (end * end); // line 4
-        let at = Point::plain(i as f64, Level { alpha: 1.0, sigma }, Score);
-        std::iter::repeat_n(update(at, alpha), repeats)
-    });
+    let steps =
+        sigma_schedule::exponential(begin, end, count).into_iter().enumerate().flat_map(|(i, sigma)| {
+            let alpha = factor * size * (sigma * sigma) / (end * end); // line 4
+            let at = Node::plain(i as f64, NoiseLevel { alpha: 1.0, sigma }, Score);
+            std::iter::repeat_n(update(at, alpha), repeats)
+        });
     let sampler = Multistep::of_x0(steps.collect(), Bound::None).keeping(Kept::Epsilon);
     Ok(Arc::new(sampler.starting_at(begin)))
 }
@@ -59,14 +61,14 @@ fn sgld(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, 
     options.without_eta()?;
     let schedule = NoiseSchedule::from_settings(settings, ScheduleDefaults::DDPM)?;
     let kind: PredictionType = prediction_type(settings, &[Epsilon, Sample, VPrediction])?;
-    let (spacing, offset) = Spacing::from_settings(settings, "linspace")?;
+    let (spacing, offset) = TimestepSpacing::from_settings(settings, "linspace")?;
     let size = positive(settings, "step_size", 0.3)?;
     let repeats = settings.count("steps_per_level", 5)?;
     let n = options.steps_up_to(schedule.len(), SGLD.name)?;
     let bars = schedule.alphas_cumprod();
     let steps = spacing.visits(schedule.len(), n, offset)?.into_iter().flat_map(|t| {
-        let level = Level::from_alpha_bar(bars[t]);
-        let at = Point::plain(t as f64, level, kind);
+        let level = NoiseLevel::from_alpha_bar(bars[t]);
+        let at = Node::plain(t as f64, level, kind);
         std::iter::repeat_n(update(at, size * level.sigma * level.sigma), repeats)
     });
     Ok(Arc::new(Multistep::of_x0(steps.collect(), Bound::None).keeping(Kept::Epsilon)))

@@ -4,20 +4,20 @@
 use std::sync::Arc;
 
 use super::family::{Family, Options, Sampler, SamplerError};
-use super::grid::sigma::{Class, SigmaGrid};
+use super::steps::sigma::{Class, SigmaSteps};
 use super::walk::bound::Bound;
 use super::walk::denoiser::Kept;
 use super::walk::history::DEPTH;
 use super::walk::multistep::{Multistep, Step};
-use crate::schedule::ScheduleDefaults;
-use crate::settings::Settings;
+use crate::noise_schedule::ScheduleDefaults;
+use crate::scheduler_settings::Settings;
 
 pub(super) const FAMILY: Family = Family::new("lms", "LMSDiscreteScheduler", build);
 
 fn build(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, SamplerError> {
     options.deterministic()?;
     let class = Class { schedule: ScheduleDefaults::DDPM, ..Class::latent(FAMILY.name, Class::PREDICTIONS) };
-    let grid = SigmaGrid::read(settings, options, &class)?;
+    let grid = SigmaSteps::read(settings, options, &class)?;
     let steps = grid.points.iter().enumerate().map(|(i, at)| Step::of(*at, 1.0, weights(&grid.sigmas, i)));
     let sampler = Multistep::of_x0(steps.collect(), Bound::None).keeping(Kept::Slope);
     Ok(Arc::new(sampler.starting_at(grid.initial_sigma)))

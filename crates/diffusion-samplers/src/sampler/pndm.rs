@@ -3,16 +3,16 @@
 
 use std::sync::Arc;
 
-use super::family::{Family, Options, Part, Sampler, SamplerError, prediction_type};
+use super::family::{Family, Options, Sampler, SamplerError, Strength, prediction_type};
 use super::walk::history::{DEPTH, History};
 use super::walk::mix::mix;
-use crate::lanes::{Divisor, update};
-use crate::noise::Noise;
-use crate::prediction::PredictionType::{self, Epsilon, Sample, VPrediction};
-use crate::schedule::{Level, NoiseSchedule, ScheduleDefaults};
-use crate::settings::{Settings, SettingsError};
-use crate::spacing::Spacing;
-use crate::trajectory::{Input, Net, Walk};
+use crate::noise_schedule::{NoiseLevel, NoiseSchedule, ScheduleDefaults};
+use crate::prediction_type::PredictionType::{self, Epsilon, Sample, VPrediction};
+use crate::rng::Noise;
+use crate::scheduler_settings::{Settings, SettingsError};
+use crate::simd::{Divisor, update};
+use crate::timestep_spacing::TimestepSpacing;
+use crate::trajectory::{Input, ModelHandle, SampleFuture};
 
 pub(super) const FAMILY: Family = Family::new("pndm", "PNDMScheduler", build);
 
@@ -40,9 +40,9 @@ struct Step {
     t: f64,
     used: Use,
     /// The level of the time step that the network is told.
-    told: Level,
-    from: Level,
-    to: Level,
+    told: NoiseLevel,
+    from: NoiseLevel,
+    to: NoiseLevel,
 }
 
 #[derive(Debug)]
@@ -55,7 +55,7 @@ fn build(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>,
     options.deterministic()?;
     let schedule = NoiseSchedule::from_settings(settings, ScheduleDefaults::DDPM)?;
     let kind = prediction_type(settings, &[Epsilon, VPrediction])?;
-    let (spacing, offset) = Spacing::from_settings(settings, "leading")?;
+    let (spacing, offset) = TimestepSpacing::from_settings(settings, "leading")?;
     let skip = settings.flag("skip_prk_steps", false)?;
     let to_one = settings.flag("set_alpha_to_one", false)?;
     let count = options.steps_up_to(schedule.len(), FAMILY.name)?;
@@ -66,7 +66,7 @@ fn build(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>,
     let visited = spacing.visits(schedule.len(), count, offset)?;
     let times: Vec<i64> = visited.into_iter().map(|t| t as i64).collect();
     let width = (schedule.len() / count) as i64;
-    if !skip && options.part != Part::Whole {
+    if !skip && options.strength != Strength::Full {
         return Err(SamplerError::Whole {
             name: "pndm with Runge-Kutta's start (skip_prk_steps false)".to_owned(),
         });
@@ -80,8 +80,8 @@ fn build(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>,
     let last = if to_one { 1.0 } else { bars[0] };
     // Before the first time step lies the end of the walk.
     let level = |t: i64| {
-        let Ok(index) = usize::try_from(t) else { return Ok(Level::from_alpha_bar(last)) };
-        bars.get(index).copied().map(Level::from_alpha_bar).ok_or_else(|| {
+        let Ok(index) = usize::try_from(t) else { return Ok(NoiseLevel::from_alpha_bar(last)) };
+        bars.get(index).copied().map(NoiseLevel::from_alpha_bar).ok_or_else(|| {
             let reason =
                 format!("a step would leave from time step {t}, but the schedule has {}", bars.len());
             SettingsError::refused("steps_offset", offset, reason)
@@ -131,11 +131,11 @@ impl Sampler for Pndm {
         self.steps.len()
     }
 
-    fn start(&self) -> Option<Level> {
+    fn start(&self) -> Option<NoiseLevel> {
         self.steps.first().map(|step| step.from)
     }
 
-    fn walk(self: Arc<Self>, mut x: Vec<f32>, _: Noise, net: Net) -> Walk {
+    fn sample(self: Arc<Self>, mut x: Vec<f32>, _: Noise, net: ModelHandle) -> SampleFuture {
         Box::pin(async move {
             let buffer = || vec![0.0; x.len()];
             let (mut start, mut total, mut estimate, mut x0) = (buffer(), buffer(), buffer(), Vec::new());

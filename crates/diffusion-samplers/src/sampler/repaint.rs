@@ -4,24 +4,24 @@
 use std::sync::Arc;
 
 use super::family::{Family, Options, Sampler, SamplerError};
-use super::grid::point::Point;
+use super::node::Node;
 use super::walk::bound::Bound;
 use super::walk::denoiser::Denoiser;
 use super::walk::mix::mix;
-use crate::lanes::update;
-use crate::noise::Noise;
-use crate::prediction::PredictionType;
-use crate::process::Posterior;
-use crate::schedule::{Level, NoiseSchedule, ScheduleDefaults};
-use crate::settings::{Settings, SettingsError};
-use crate::trajectory::{Known, Net, Walk};
+use crate::forward_process::Posterior;
+use crate::noise_schedule::{NoiseLevel, NoiseSchedule, ScheduleDefaults};
+use crate::prediction_type::PredictionType;
+use crate::rng::Noise;
+use crate::scheduler_settings::{Settings, SettingsError};
+use crate::simd::update;
+use crate::trajectory::{KnownRegion, ModelHandle, SampleFuture};
 
 pub(super) const FAMILY: Family = Family::new("repaint", "RePaintScheduler", build);
 
 #[derive(Debug)]
 enum Step {
     /// One step down.
-    Reverse { at: Point, to: Level, sigma: f64, draws_noise: bool },
+    Reverse { at: Node, to: NoiseLevel, sigma: f64, draws_noise: bool },
     /// One step of the forward process, x_{t+1} from x_t.
     Forward { signal: f64, noise: f64 },
 }
@@ -30,7 +30,7 @@ enum Step {
 struct RePaint {
     steps: Vec<Step>,
     bound: Bound,
-    known: Option<Arc<Known>>,
+    known: Option<Arc<KnownRegion>>,
 }
 
 fn build(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, SamplerError> {
@@ -45,12 +45,17 @@ fn build(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>,
     let bars = schedule.alphas_cumprod();
     let mut steps = Vec::new();
     let mut before = usize::MAX;
-    for t in walk(count, length, repeats).into_iter().map(|t| t * width) {
+    for t in jump_schedule(count, length, repeats).into_iter().map(|t| t * width) {
         if t < before {
             let bar_s = t.checked_sub(width).map_or(1.0, |s| bars[s]);
-            let at = Point::plain(t as f64, Level::from_alpha_bar(bars[t]), PredictionType::Epsilon);
+            let at = Node::plain(t as f64, NoiseLevel::from_alpha_bar(bars[t]), PredictionType::Epsilon);
             let sigma = eta * Posterior::between(bars[t], bar_s).variance.max(0.0).sqrt();
-            steps.push(Step::Reverse { at, to: Level::from_alpha_bar(bar_s), sigma, draws_noise: t > 0 });
+            steps.push(Step::Reverse {
+                at,
+                to: NoiseLevel::from_alpha_bar(bar_s),
+                sigma,
+                draws_noise: t > 0,
+            });
         } else {
             let betas = &schedule.betas()[before..before + width];
             steps.extend(betas.iter().map(|b| Step::Forward { signal: (1.0 - b).sqrt(), noise: b.sqrt() }));
@@ -69,7 +74,7 @@ fn at_least_one(settings: &mut Settings, key: &str) -> Result<usize, SettingsErr
 
 /// The indices visited, with jumps of `length` back up, `repeats − 1` times at each place
 /// (section 4.2).
-fn walk(steps: usize, length: usize, repeats: usize) -> Vec<usize> {
+fn jump_schedule(steps: usize, length: usize, repeats: usize) -> Vec<usize> {
     let mut left: Vec<usize> =
         (0..steps).map(|t| if t % length == 0 && t + length < steps { repeats - 1 } else { 0 }).collect();
     let mut visited = Vec::new();
@@ -95,7 +100,7 @@ impl Sampler for RePaint {
         self.steps.len()
     }
 
-    fn walk(self: Arc<Self>, mut x: Vec<f32>, mut noise: Noise, net: Net) -> Walk {
+    fn sample(self: Arc<Self>, mut x: Vec<f32>, mut noise: Noise, net: ModelHandle) -> SampleFuture {
         Box::pin(async move {
             let mut denoiser = Denoiser::new(net, self.bound);
             let mut z = vec![0.0; x.len()];
@@ -123,7 +128,7 @@ impl Sampler for RePaint {
 }
 
 /// Eq. 8: the known part noised to the level, the rest as drawn.
-fn keep(known: &Known, to: Level, z: &[f32], x: &mut [f32]) {
+fn keep(known: &KnownRegion, to: NoiseLevel, z: &[f32], x: &mut [f32]) {
     let (alpha, sigma) = (to.alpha as f32, to.sigma as f32);
     update(x, [&known.sample, &known.mask, z], move |x, [x0, mask, z]| {
         mask * (alpha * x0 + sigma * z) + (1.0 - mask) * x
@@ -132,11 +137,11 @@ fn keep(known: &Known, to: Level, z: &[f32], x: &mut [f32]) {
 
 #[cfg(test)]
 mod tests {
-    use super::walk;
+    use super::jump_schedule;
 
     #[test]
     fn jumps_go_back_up_as_often_as_told() {
-        assert_eq!(walk(3, 10, 10), [2, 1, 0]);
-        assert_eq!(walk(4, 2, 2), [3, 2, 1, 0, 1, 2, 1, 0]);
+        assert_eq!(jump_schedule(3, 10, 10), [2, 1, 0]);
+        assert_eq!(jump_schedule(4, 2, 2), [3, 2, 1, 0, 1, 2, 1, 0]);
     }
 }

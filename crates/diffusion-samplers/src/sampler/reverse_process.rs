@@ -4,15 +4,15 @@
 use std::sync::Arc;
 
 use super::family::{Family, Options, Sampler, SamplerError, prediction_type};
-use super::grid::point::Point;
+use super::node::Node;
 use super::walk::bound::Bound;
 use super::walk::denoiser::Kept;
 use super::walk::multistep::{Multistep, Step};
-use crate::prediction::PredictionType::{Epsilon, Sample, VPrediction};
-use crate::process::Posterior;
-use crate::schedule::{Level, NoiseSchedule, ScheduleDefaults};
-use crate::settings::Settings;
-use crate::spacing::Spacing;
+use crate::forward_process::Posterior;
+use crate::noise_schedule::{NoiseLevel, NoiseSchedule, ScheduleDefaults};
+use crate::prediction_type::PredictionType::{Epsilon, Sample, VPrediction};
+use crate::scheduler_settings::Settings;
+use crate::timestep_spacing::TimestepSpacing;
 
 pub(super) const FAMILY: Family = Family::new("sohl_dickstein", "ReverseDiffusionProcess", build);
 
@@ -25,17 +25,17 @@ fn build(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>,
     let kind = prediction_type(settings, &[Epsilon, Sample, VPrediction])?;
     let small =
         settings.choice("variance_type", "fixed_small", &["fixed_small", "fixed_large"])? == "fixed_small";
-    let (spacing, offset) = Spacing::from_settings(settings, "leading")?;
+    let (spacing, offset) = TimestepSpacing::from_settings(settings, "leading")?;
     let count = options.steps_up_to(schedule.len(), FAMILY.name)?;
     let times = spacing.visits(schedule.len(), count, offset)?;
     let bars = schedule.alphas_cumprod();
     let after = times.iter().skip(1).map(|t| bars[*t]).chain([1.0]);
     let steps = times.iter().zip(after).map(|(&t, bar_s)| {
-        let level = Level::from_alpha_bar(bars[t]);
+        let level = NoiseLevel::from_alpha_bar(bars[t]);
         let Posterior { beta, variance, .. } = Posterior::between(bars[t], bar_s);
         let root = (bars[t] / bar_s).sqrt();
         let covariance = if small { variance } else { beta };
-        let at = Point::plain(t as f64, level, kind);
+        let at = Node::plain(t as f64, level, kind);
         Step::single(at, 1.0 / root, -beta / (level.sigma * root)).noisy(covariance.sqrt())
     });
     Ok(Arc::new(Multistep::of_x0(steps.collect(), Bound::None).keeping(Kept::Epsilon)))

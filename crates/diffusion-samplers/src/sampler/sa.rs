@@ -5,21 +5,21 @@ use std::sync::Arc;
 
 use super::dpm::{Solver, order};
 use super::family::{Family, Options, Sampler, SamplerError};
-use super::grid::lambda::{Class, End, LambdaGrid};
+use super::steps::lambda::{Class, End, LambdaSteps};
 use super::walk::bound::Bound;
 use super::walk::denoiser::Kept;
 use super::walk::history::DEPTH;
 use super::walk::predictor_corrector::{PredictorCorrector, Step, Sum};
-use crate::schedule::{Level, ZeroSnr};
-use crate::settings::{Settings, SettingsError};
-use crate::sigmas::Spread;
+use crate::noise_schedule::{NoiseLevel, ZeroSnr};
+use crate::scheduler_settings::{Settings, SettingsError};
+use crate::sigma_schedule::SigmaSchedule;
 
 pub(super) const FAMILY: Family = Family::new("sa", "SASolverScheduler", build);
 
 const CLASS: Class = Class {
     name: FAMILY.name,
     zero_snr: ZeroSnr::Refused,
-    spreads: &[Spread::Karras, Spread::Exponential, Spread::Beta, Spread::Flow],
+    spreads: &[SigmaSchedule::Karras, SigmaSchedule::Exponential, SigmaSchedule::Beta, SigmaSchedule::Flow],
     spacing_keys: true,
     clips_lambda: true,
     fractional_on_cosine: false,
@@ -33,8 +33,10 @@ fn build(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>,
     let corrector = order(settings, "corrector_order", DEPTH)?;
     let algorithms = ["data_prediction", "noise_prediction"];
     let keeps_x0 = settings.choice("algorithm_type", "data_prediction", &algorithms)? == "data_prediction";
-    settings
-        .unserved("tau_func", "a function has no place in a file; τ is 1 for t from 200 to 800, else 0")?;
+    settings.reject_if_set(
+        "tau_func",
+        "a function has no place in a file; τ is 1 for t from 200 to 800, else 0",
+    )?;
     let short = settings.flag("lower_order_final", true)?;
     let bound = Bound::thresholding(settings)?;
     if bound != Bound::None && !keeps_x0 {
@@ -42,7 +44,7 @@ fn build(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>,
         return Err(SettingsError::refused("thresholding", true, reason).into());
     }
     let outputs_per_value = Solver::outputs_per_value(settings)?;
-    let grid = LambdaGrid::read(settings, options, &CLASS)?;
+    let grid = LambdaSteps::read(settings, options, &CLASS)?;
     let n = grid.points.len();
     let predictor_at = |i: usize| predictor.min(i + 1).min(if short { n - i } else { n });
     let corrector_at = |i: usize| corrector.min(i + 2).min(if short { n - i + 1 } else { n + 1 });
@@ -68,7 +70,7 @@ fn tau(t: f64) -> f32 {
 }
 
 struct Rule<'a> {
-    levels: &'a [Level],
+    levels: &'a [NoiseLevel],
     keeps_x0: bool,
 }
 

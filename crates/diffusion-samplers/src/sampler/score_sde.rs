@@ -3,15 +3,16 @@
 
 use std::sync::Arc;
 
-use super::family::{Family, Options, Sampler, SamplerError, Time};
-use super::grid::edm::positive;
+use super::family::{Family, Options, Sampler, SamplerError, TimeConditioning};
+use super::steps::edm::positive;
 use super::walk::mix::mix;
-use crate::noise::Noise;
-use crate::schedule::{linspace32, round};
-use crate::settings::Settings;
-use crate::trajectory::{Input, Net, Walk};
+use crate::noise_schedule::{linspace32, round};
+use crate::rng::Noise;
+use crate::scheduler_settings::Settings;
+use crate::trajectory::{Input, ModelHandle, SampleFuture};
 
-pub(super) const FAMILY: Family = Family::new("score_sde_ve", "ScoreSdeVeScheduler", build).told(Time::Sigma);
+pub(super) const FAMILY: Family =
+    Family::new("score_sde_ve", "ScoreSdeVeScheduler", build).told(TimeConditioning::Sigma);
 
 #[derive(Debug)]
 struct Step {
@@ -62,7 +63,7 @@ impl Sampler for ScoreSde {
         self.evaluations()
     }
 
-    fn walk(self: Arc<Self>, mut x: Vec<f32>, mut noise: Noise, net: Net) -> Walk {
+    fn sample(self: Arc<Self>, mut x: Vec<f32>, mut noise: Noise, net: ModelHandle) -> SampleFuture {
         Box::pin(async move {
             let mut z = vec![0.0; x.len()];
             let mut mean = x.clone();

@@ -4,21 +4,21 @@ use std::sync::Arc;
 
 use super::dpm::order;
 use super::family::{Family, Options, Sampler, SamplerError};
-use super::grid::lambda::{Base, Class, End, LambdaGrid};
+use super::steps::lambda::{Base, Class, End, LambdaSteps};
 use super::walk::bound::Bound;
 use super::walk::denoiser::Kept;
 use super::walk::history::DEPTH;
 use super::walk::predictor_corrector::{Difference, PredictorCorrector, Step, Sum};
-use crate::schedule::{Level, ZeroSnr, linspace};
-use crate::settings::{Settings, SettingsError};
-use crate::sigmas::{Spread, karras, shifted};
+use crate::noise_schedule::{NoiseLevel, ZeroSnr, linspace};
+use crate::scheduler_settings::{Settings, SettingsError};
+use crate::sigma_schedule::{SigmaSchedule, karras, shifted};
 
 pub(super) const FAMILY: Family = Family::new("unipc", "UniPCMultistepScheduler", build);
 
 const CLASS: Class = Class {
     name: FAMILY.name,
     zero_snr: ZeroSnr::Nearly,
-    spreads: &[Spread::Karras, Spread::Exponential, Spread::Beta],
+    spreads: &[SigmaSchedule::Karras, SigmaSchedule::Exponential, SigmaSchedule::Beta],
     spacing_keys: true,
     clips_lambda: false,
     fractional_on_cosine: false,
@@ -43,7 +43,7 @@ fn build(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>,
     let norm = if settings.choice("solver_type", "bh2", &types)? == "bh1" { Norm::H } else { Norm::Exp };
     let short = settings.flag("lower_order_final", true)?;
     let disabled = settings.numbers("disable_corrector")?.unwrap_or_default();
-    settings.unserved("solver_p", "another predictor inside of UniPC is not served; leave it null")?;
+    settings.reject_if_set("solver_p", "another predictor inside of UniPC is not served; leave it null")?;
     let bound = Bound::thresholding(settings)?;
     let grid = grid(settings, options)?;
     let to_zero = grid.levels[grid.levels.len() - 1].sigma == 0.0;
@@ -74,22 +74,24 @@ fn build(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>,
 
 /// The class's own levels: its relatives', or those of a straight path, spread evenly or as
 /// Karras' are.
-fn grid(settings: &mut Settings, options: &Options) -> Result<LambdaGrid, SamplerError> {
+fn grid(settings: &mut Settings, options: &Options) -> Result<LambdaSteps, SamplerError> {
     let terminal = settings.optional_number("shift_terminal")?;
     let flow = settings.flag("use_flow_sigmas", false)?;
     if !flow {
         let reason = "it needs use_flow_sigmas";
         return match terminal {
             Some(terminal) => Err(SettingsError::refused("shift_terminal", terminal, reason).into()),
-            None => LambdaGrid::read(settings, options, &CLASS),
+            None => LambdaSteps::read(settings, options, &CLASS),
         };
     }
-    let spread = Spread::from_settings(settings, CLASS.spreads)?;
-    let base = Base::read(settings, &CLASS, Spread::Flow)?;
+    let spread = SigmaSchedule::from_settings(settings, CLASS.spreads)?;
+    let base = Base::read(settings, &CLASS, SigmaSchedule::Flow)?;
     let n = options.steps_up_to(base.schedule.len(), FAMILY.name)?;
     let mut sigmas = match spread {
-        Spread::Schedule => straight(&base, n, terminal),
-        Spread::Karras => karras(base.max, base.min, 7.0, n).into_iter().map(|s| s / (s + 1.0)).collect(),
+        SigmaSchedule::Schedule => straight(&base, n, terminal),
+        SigmaSchedule::Karras => {
+            karras(base.max, base.min, 7.0, n).into_iter().map(|s| s / (s + 1.0)).collect()
+        }
         _ => {
             let reason = "only use_karras_sigmas goes with it";
             return Err(SettingsError::refused("use_flow_sigmas", true, reason).into());
@@ -118,7 +120,7 @@ fn straight(base: &Base, n: usize, terminal: Option<f64>) -> Vec<f64> {
 
 /// Algorithms 5 to 8 of the paper as weights.
 struct Rule<'a> {
-    levels: &'a [Level],
+    levels: &'a [NoiseLevel],
     norm: Norm,
     keeps_x0: bool,
 }
@@ -168,7 +170,7 @@ impl Rule<'_> {
             factorial *= (k + 1) as f32;
             phi = phi / hh - 1.0 / factorial;
         }
-        let part = |of: fn(Level) -> f64| (of(self.levels[i]) as f32, of(self.levels[i + 1]) as f32);
+        let part = |of: fn(NoiseLevel) -> f64| (of(self.levels[i]) as f32, of(self.levels[i + 1]) as f32);
         let (alpha, sigma) = (part(|level| level.alpha), part(|level| level.sigma));
         let (x, share) =
             if self.keeps_x0 { (sigma.1 / sigma.0, alpha.1) } else { (alpha.1 / alpha.0, sigma.1) };

@@ -1,9 +1,9 @@
 //! How far x̂_0 may go: clipping and dynamic thresholding.
 
 use super::estimate::{Estimate, with};
-use crate::lanes::update;
-use crate::prediction::Linear;
-use crate::settings::{Settings, SettingsError};
+use crate::prediction_type::AffinePrediction;
+use crate::scheduler_settings::{Settings, SettingsError};
+use crate::simd::update;
 
 /// How far x̂_0 may go.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -56,7 +56,7 @@ impl Bound {
     /// for what a quantile is taken of.
     pub(crate) fn applied(
         self,
-        x0: Linear,
+        x0: AffinePrediction,
         x: &[f32],
         answer: &[f32],
         magnitudes: &mut Vec<f32>,
@@ -109,7 +109,7 @@ mod tests {
         let bound = Bound::Dynamic { quantile: 0.5, most: 10.0 };
         let bounded = |answer: [f32; 3]| {
             let mut x0 = [0.0; 3];
-            let estimate = bound.applied(Linear::of(0.0, 1.0), &[0.0; 3], &answer, &mut Vec::new());
+            let estimate = bound.applied(AffinePrediction::of(0.0, 1.0), &[0.0; 3], &answer, &mut Vec::new());
             estimate.write(&[0.0; 3], &answer, &mut x0);
             x0
         };
@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn a_range_that_is_none_is_refused() {
-        let value = crate::settings::Value::Number(0.0);
+        let value = crate::scheduler_settings::Value::Number(0.0);
         let mut settings = Settings::new([("clip_sample_range".to_owned(), value)].into());
         let error = Bound::clipping(&mut settings, true).unwrap_err();
         assert_eq!(error.to_string(), "clip_sample_range = 0 is refused: it must be more than 0");

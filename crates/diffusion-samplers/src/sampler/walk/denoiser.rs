@@ -2,9 +2,9 @@
 
 use super::bound::Bound;
 use super::estimate::{Estimate, Seen};
-use crate::sampler::grid::point::Point;
-use crate::schedule::Level;
-use crate::trajectory::{Net, Output};
+use crate::noise_schedule::NoiseLevel;
+use crate::sampler::node::Node;
+use crate::trajectory::{ModelHandle, Output};
 
 /// Which form of the network's answer a sampler keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub(crate) enum Kept {
 
 /// One walk's view of the network.
 pub(crate) struct Denoiser {
-    net: Net,
+    net: ModelHandle,
     bound: Bound,
     /// The network's last answer, until the next one is asked for.
     answer: Option<Output>,
@@ -31,7 +31,7 @@ pub(crate) struct Denoiser {
 }
 
 impl Denoiser {
-    pub(crate) fn new(net: Net, bound: Bound) -> Self {
+    pub(crate) fn new(net: ModelHandle, bound: Bound) -> Self {
         Self { net, bound, answer: None, aside: Vec::new() }
     }
 
@@ -41,7 +41,7 @@ impl Denoiser {
     }
 
     /// Evaluate the network at a state; tells what the answer says there.
-    pub(crate) async fn ask(&mut self, x: &mut Vec<f32>, at: &Point) -> Seen {
+    pub(crate) async fn ask(&mut self, x: &mut Vec<f32>, at: &Node) -> Seen {
         self.net.keep(x, at.level);
         self.answer = None;
         let answer = self.answer.insert(self.net.predict(x, at.input, at.t).await);
@@ -57,7 +57,7 @@ impl Denoiser {
     }
 
     /// Evaluate the network at a state; tells what is kept of the answer.
-    pub(crate) async fn estimate(&mut self, kept: Kept, x: &mut Vec<f32>, at: &Point) -> Estimate {
+    pub(crate) async fn estimate(&mut self, kept: Kept, x: &mut Vec<f32>, at: &Node) -> Estimate {
         let Seen { x0, epsilon } = self.ask(x, at).await;
         match kept {
             Kept::X0 => x0,
@@ -65,12 +65,12 @@ impl Denoiser {
             Kept::Epsilon if self.bound == Bound::None => Estimate::of(epsilon),
             // It belongs to the bounded x̂_0.
             Kept::Epsilon => x0.rest(at.level),
-            Kept::Slope => x0.rest(Level { alpha: 1.0, ..at.level }),
+            Kept::Slope => x0.rest(NoiseLevel { alpha: 1.0, ..at.level }),
         }
     }
 
     /// Evaluate the network at a state, and compute what is kept.
-    pub(crate) async fn evaluate(&mut self, kept: Kept, x: &mut Vec<f32>, at: &Point, values: &mut [f32]) {
+    pub(crate) async fn evaluate(&mut self, kept: Kept, x: &mut Vec<f32>, at: &Node, values: &mut [f32]) {
         self.estimate(kept, x, at).await.write(x, self.answer(), values);
     }
 }

@@ -1,6 +1,6 @@
 //! The one arithmetic of a step: a state replaced by a weighted sum.
 
-use crate::lanes::update;
+use crate::simd::update;
 
 /// The most terms that one pass takes.
 const MOST: usize = 5;

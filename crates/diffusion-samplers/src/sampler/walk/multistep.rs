@@ -10,16 +10,16 @@ use super::denoiser::{Denoiser, Kept};
 use super::estimate::{Estimate, add, with};
 use super::history::{DEPTH, History};
 use super::mix::mix;
-use crate::noise::Noise;
+use crate::noise_schedule::NoiseLevel;
+use crate::rng::Noise;
 use crate::sampler::family::Sampler;
-use crate::sampler::grid::point::Point;
-use crate::schedule::Level;
-use crate::trajectory::{Net, Walk};
+use crate::sampler::node::Node;
+use crate::trajectory::{ModelHandle, SampleFuture};
 
 /// One step: x ← `x`·x + Σ `kept[k]`·m_{i−k} + `noise`·z.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Step {
-    pub(crate) at: Point,
+    pub(crate) at: Node,
     pub(crate) x: f64,
     pub(crate) kept: [f64; DEPTH],
     /// Noise is drawn even where its weight is 0, since the references draw it.
@@ -28,12 +28,12 @@ pub(crate) struct Step {
 
 impl Step {
     /// A deterministic step x ← `x`·x + Σ `kept[k]`·m_{i−k}.
-    pub(crate) fn of(at: Point, x: f64, kept: [f64; DEPTH]) -> Self {
+    pub(crate) fn of(at: Node, x: f64, kept: [f64; DEPTH]) -> Self {
         Self { at, x, kept, noise: None }
     }
 
     /// A deterministic step of one term: x ← `x`·x + `newest`·m.
-    pub(crate) fn single(at: Point, x: f64, newest: f64) -> Self {
+    pub(crate) fn single(at: Node, x: f64, newest: f64) -> Self {
         Self::of(at, x, [newest, 0.0, 0.0, 0.0])
     }
 
@@ -78,7 +78,7 @@ impl Sampler for Multistep {
         self.initial_sigma
     }
 
-    fn start(&self) -> Option<Level> {
+    fn start(&self) -> Option<NoiseLevel> {
         self.steps.first().map(|step| step.at.level)
     }
 
@@ -91,7 +91,7 @@ impl Sampler for Multistep {
         self.steps.iter().all(|step| step.x.is_finite() && finite(step))
     }
 
-    fn walk(self: Arc<Self>, x: Vec<f32>, noise: Noise, net: Net) -> Walk {
+    fn sample(self: Arc<Self>, x: Vec<f32>, noise: Noise, net: ModelHandle) -> SampleFuture {
         let looks_back = |step: &Step| step.kept.iter().rposition(|w| *w != 0.0);
         match self.steps.iter().filter_map(looks_back).max() {
             Some(back @ 1..) => self.walk_with_history(1 + back, x, noise, net),
@@ -102,7 +102,12 @@ impl Sampler for Multistep {
 
 impl Multistep {
     /// Steps of the newest estimate alone, which is nowhere but in the step's own pass.
-    fn walk_without_history(self: Arc<Self>, mut x: Vec<f32>, mut noise: Noise, net: Net) -> Walk {
+    fn walk_without_history(
+        self: Arc<Self>,
+        mut x: Vec<f32>,
+        mut noise: Noise,
+        net: ModelHandle,
+    ) -> SampleFuture {
         Box::pin(async move {
             let mut denoiser = Denoiser::new(net, self.bound);
             let mut z = vec![0.0; if self.draws() > 0 { x.len() } else { 0 }];
@@ -119,7 +124,13 @@ impl Multistep {
         })
     }
 
-    fn walk_with_history(self: Arc<Self>, depth: usize, mut x: Vec<f32>, mut noise: Noise, net: Net) -> Walk {
+    fn walk_with_history(
+        self: Arc<Self>,
+        depth: usize,
+        mut x: Vec<f32>,
+        mut noise: Noise,
+        net: ModelHandle,
+    ) -> SampleFuture {
         Box::pin(async move {
             let mut denoiser = Denoiser::new(net, self.bound);
             let mut history = History::new(depth, x.len());

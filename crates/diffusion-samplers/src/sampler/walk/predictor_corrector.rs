@@ -6,12 +6,12 @@ use std::sync::Arc;
 use super::bound::Bound;
 use super::denoiser::{Denoiser, Kept};
 use super::history::{DEPTH, History};
-use crate::lanes::{parts, update};
-use crate::noise::Noise;
+use crate::noise_schedule::NoiseLevel;
+use crate::rng::Noise;
 use crate::sampler::family::Sampler;
-use crate::sampler::grid::point::Point;
-use crate::schedule::Level;
-use crate::trajectory::{Net, Walk};
+use crate::sampler::node::Node;
+use crate::simd::{parts, update};
+use crate::trajectory::{ModelHandle, SampleFuture};
 
 /// How a state follows from another and from the estimates m_0 (the newest), m_1, …
 #[derive(Debug, Clone, Copy)]
@@ -89,7 +89,7 @@ fn weighted(x: &mut [f32], a: f32, kept: &[f32; DEPTH], m: [&[f32]; DEPTH], (s, 
 /// One step: correct, then predict.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Step {
-    pub(crate) at: Point,
+    pub(crate) at: Node,
     /// From the last corrected state, with the noise that was drawn there.
     pub(crate) corrector: Option<Sum>,
     pub(crate) predictor: Sum,
@@ -111,7 +111,7 @@ impl Sampler for PredictorCorrector {
         self.steps.len()
     }
 
-    fn start(&self) -> Option<Level> {
+    fn start(&self) -> Option<NoiseLevel> {
         self.steps.first().map(|step| step.at.level)
     }
 
@@ -128,7 +128,7 @@ impl Sampler for PredictorCorrector {
         self.outputs_per_value
     }
 
-    fn walk(self: Arc<Self>, mut x: Vec<f32>, mut noise: Noise, net: Net) -> Walk {
+    fn sample(self: Arc<Self>, mut x: Vec<f32>, mut noise: Noise, net: ModelHandle) -> SampleFuture {
         Box::pin(async move {
             let mut denoiser = Denoiser::new(net, self.bound);
             let mut history = History::new(DEPTH, x.len());

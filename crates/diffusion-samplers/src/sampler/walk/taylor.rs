@@ -7,12 +7,12 @@ use super::bound::Bound;
 use super::denoiser::{Denoiser, Kept};
 use super::history::History;
 use super::mix::mix;
-use crate::lanes::{Divisor, update};
-use crate::noise::Noise;
+use crate::noise_schedule::NoiseLevel;
+use crate::rng::Noise;
 use crate::sampler::family::Sampler;
-use crate::sampler::grid::point::Point;
-use crate::schedule::Level;
-use crate::trajectory::{Net, Walk};
+use crate::sampler::node::Node;
+use crate::simd::{Divisor, update};
+use crate::trajectory::{ModelHandle, SampleFuture};
 
 /// Where a step starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -46,7 +46,7 @@ pub(crate) enum Differences {
 /// One step: x ← `x`·x + `d`·(D_0, D_1, D_2) + `noise`·z.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Step {
-    pub(crate) at: Point,
+    pub(crate) at: Node,
     pub(crate) from: From,
     pub(crate) x: f32,
     pub(crate) d: [f32; 3],
@@ -124,7 +124,7 @@ impl Sampler for Taylor {
         self.initial_sigma
     }
 
-    fn start(&self) -> Option<Level> {
+    fn start(&self) -> Option<NoiseLevel> {
         self.begins_anywhere.then(|| self.steps.first()).flatten().map(|step| step.at.level)
     }
 
@@ -140,7 +140,7 @@ impl Sampler for Taylor {
         self.outputs_per_value
     }
 
-    fn walk(self: Arc<Self>, mut x: Vec<f32>, mut noise: Noise, net: Net) -> Walk {
+    fn sample(self: Arc<Self>, mut x: Vec<f32>, mut noise: Noise, net: ModelHandle) -> SampleFuture {
         Box::pin(async move {
             let mut denoiser = Denoiser::new(net, self.bound);
             let mut history = History::new(3, x.len());

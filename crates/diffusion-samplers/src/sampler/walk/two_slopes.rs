@@ -6,12 +6,12 @@ use std::sync::Arc;
 use super::bound::Bound;
 use super::denoiser::{Denoiser, Kept};
 use super::mix::mix;
-use crate::lanes::update;
-use crate::noise::Noise;
+use crate::noise_schedule::NoiseLevel;
+use crate::rng::Noise;
 use crate::sampler::family::Sampler;
-use crate::sampler::grid::point::Point;
-use crate::schedule::Level;
-use crate::trajectory::{Net, Walk};
+use crate::sampler::node::Node;
+use crate::simd::update;
+use crate::trajectory::{ModelHandle, SampleFuture};
 
 /// Which slope makes the step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,9 +25,9 @@ pub(crate) enum Rule {
 /// One step from `at` by Δσ = `step`, with the second slope at `second`; then noise.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Step {
-    pub(crate) at: Point,
+    pub(crate) at: Node,
     /// Without a second place the step is Euler's.
-    pub(crate) second: Option<Point>,
+    pub(crate) second: Option<Node>,
     pub(crate) step: f64,
     pub(crate) noise: Option<f64>,
 }
@@ -50,7 +50,7 @@ impl Sampler for TwoSlopes {
         self.initial_sigma
     }
 
-    fn start(&self) -> Option<Level> {
+    fn start(&self) -> Option<NoiseLevel> {
         self.steps.first().map(|step| step.at.level)
     }
 
@@ -62,7 +62,7 @@ impl Sampler for TwoSlopes {
         self.steps.iter().all(|step| step.step.is_finite() && step.noise.unwrap_or(0.0).is_finite())
     }
 
-    fn walk(self: Arc<Self>, mut x: Vec<f32>, mut noise: Noise, net: Net) -> Walk {
+    fn sample(self: Arc<Self>, mut x: Vec<f32>, mut noise: Noise, net: ModelHandle) -> SampleFuture {
         Box::pin(async move {
             let mut denoiser = Denoiser::new(net, self.bound);
             let mut z = vec![0.0; if self.draws() > 0 { x.len() } else { 0 }];

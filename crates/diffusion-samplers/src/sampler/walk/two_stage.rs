@@ -6,17 +6,17 @@ use std::sync::Arc;
 use super::bound::Bound;
 use super::denoiser::{Denoiser, Kept};
 use super::mix::mix;
-use crate::lanes::update;
-use crate::noise::Noise;
+use crate::noise_schedule::NoiseLevel;
+use crate::rng::Noise;
 use crate::sampler::family::Sampler;
-use crate::sampler::grid::point::Point;
-use crate::schedule::Level;
-use crate::trajectory::{Net, Walk};
+use crate::sampler::node::Node;
+use crate::simd::update;
+use crate::trajectory::{ModelHandle, SampleFuture};
 
 /// The guess x₂ = `x`·x + `d1`·D(x) + `noise`·z, and where it stands.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Guess {
-    pub(crate) at: Point,
+    pub(crate) at: Node,
     pub(crate) x: f64,
     pub(crate) d1: f64,
     pub(crate) noise: Option<f64>,
@@ -25,7 +25,7 @@ pub(crate) struct Guess {
 /// One step: x ← `x`·x + `d1`·D(x) + `d2`·D(x₂) + `noise`·z, where D is x̂_0.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Step {
-    pub(crate) at: Point,
+    pub(crate) at: Node,
     /// Without a guess the step is one of a single evaluation.
     pub(crate) guess: Option<Guess>,
     pub(crate) x: f64,
@@ -39,7 +39,7 @@ pub(crate) struct Step {
 
 impl Step {
     /// The step of a single evaluation to σ = 0, which leaves x̂_0 alone.
-    pub(crate) fn last(at: Point) -> Self {
+    pub(crate) fn last(at: Node) -> Self {
         Self { at, guess: None, x: 0.0, d1: 1.0, d2: 0.0, noise: None, shared: 0.0 }
     }
 }
@@ -61,7 +61,7 @@ impl Sampler for TwoStage {
         self.initial_sigma
     }
 
-    fn start(&self) -> Option<Level> {
+    fn start(&self) -> Option<NoiseLevel> {
         self.steps.first().map(|step| step.at.level)
     }
 
@@ -78,7 +78,7 @@ impl Sampler for TwoStage {
         })
     }
 
-    fn walk(self: Arc<Self>, mut x: Vec<f32>, mut noise: Noise, net: Net) -> Walk {
+    fn sample(self: Arc<Self>, mut x: Vec<f32>, mut noise: Noise, net: ModelHandle) -> SampleFuture {
         Box::pin(async move {
             let mut denoiser = Denoiser::new(net, self.bound);
             let buffer = || vec![0.0; x.len()];

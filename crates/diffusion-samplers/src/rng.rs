@@ -4,13 +4,13 @@
 //! from a library in pure Rust, never from the platform, whose last bits differ.
 
 mod philox;
-mod torch;
+mod torch_mt19937;
 
 use std::cell::Cell;
 use std::rc::Rc;
 
 pub use philox::Philox;
-pub use torch::Torch;
+pub use torch_mt19937::TorchMt19937;
 
 /// Where an image's noise comes from.
 pub trait NoiseSource {
@@ -63,7 +63,7 @@ impl Generator {
     /// A source that starts at this seed.
     pub fn seeded(self, seed: u64) -> Noise {
         match self {
-            Self::Torch => Box::new(Torch::new(seed)),
+            Self::Torch => Box::new(TorchMt19937::new(seed)),
             Self::Philox => Box::new(Philox::new(seed)),
         }
     }

@@ -1,10 +1,10 @@
 //! Which of a schedule's time steps a sampler visits (Lin et al. 2024, table 2).
 
-use super::settings::{Settings, SettingsError};
+use super::scheduler_settings::{Settings, SettingsError};
 
 /// How `n` time steps are chosen from 0 … T−1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Spacing {
+pub enum TimestepSpacing {
     /// Evenly from 0 to T−1, both included.
     Linspace,
     /// Multiples of ⌊T/n⌋ from 0, plus an offset: the last step is missed.
@@ -13,7 +13,7 @@ pub enum Spacing {
     Trailing,
 }
 
-impl Spacing {
+impl TimestepSpacing {
     /// The keys `timestep_spacing` and `steps_offset`; the offset counts for `leading` alone.
     pub fn from_settings(settings: &mut Settings, default: &str) -> Result<(Self, usize), SettingsError> {
         let spacing = match settings.text("timestep_spacing", default)?.as_str() {
@@ -35,7 +35,7 @@ impl Spacing {
     /// for `linspace` (solvers with fractional time steps use them so).
     pub fn fractional(self, train: usize, steps: usize, offset: usize) -> Vec<f64> {
         match self {
-            Self::Linspace => super::schedule::linspace(0.0, (train - 1) as f64, steps).rev().collect(),
+            Self::Linspace => super::noise_schedule::linspace(0.0, (train - 1) as f64, steps).rev().collect(),
             Self::Leading => {
                 let ratio = train / steps;
                 (0..steps).rev().map(|i| (i * ratio + offset) as f64).collect()
@@ -62,7 +62,7 @@ impl Spacing {
         let last = train - clipped;
         let times: Vec<f64> = match self {
             Self::Linspace => {
-                let mut times: Vec<f64> = super::schedule::linspace(0.0, (last - 1) as f64, steps + 1)
+                let mut times: Vec<f64> = super::noise_schedule::linspace(0.0, (last - 1) as f64, steps + 1)
                     .skip(1)
                     .map(f64::round_ties_even)
                     .collect();
@@ -105,13 +105,13 @@ fn within(train: usize, times: Vec<f64>, steps: usize, offset: usize) -> Result<
 mod tests {
     use super::*;
 
-    fn visits(spacing: Spacing, steps: usize, offset: usize) -> Vec<usize> {
+    fn visits(spacing: TimestepSpacing, steps: usize, offset: usize) -> Vec<usize> {
         spacing.visits(1000, steps, offset).unwrap()
     }
 
     #[test]
     fn an_offset_past_the_schedule_is_refused() {
-        let error = Spacing::Leading.visits(1000, 1000, 1).unwrap_err();
+        let error = TimestepSpacing::Leading.visits(1000, 1000, 1).unwrap_err();
         assert_eq!(
             error.to_string(),
             "steps_offset = 1 is refused: with 1000 steps the first time step would be 1000, \
@@ -121,19 +121,19 @@ mod tests {
 
     #[test]
     fn spacings_are_those_of_the_reference() {
-        assert_eq!(visits(Spacing::Linspace, 4, 0), [999, 666, 333, 0]);
-        assert_eq!(visits(Spacing::Leading, 4, 1), [751, 501, 251, 1]);
-        assert_eq!(visits(Spacing::Trailing, 4, 0), [999, 749, 499, 249]);
+        assert_eq!(visits(TimestepSpacing::Linspace, 4, 0), [999, 666, 333, 0]);
+        assert_eq!(visits(TimestepSpacing::Leading, 4, 1), [751, 501, 251, 1]);
+        assert_eq!(visits(TimestepSpacing::Trailing, 4, 0), [999, 749, 499, 249]);
         // 62.5 and 187.5 go to the even neighbour.
-        let trailing = visits(Spacing::Trailing, 16, 0);
+        let trailing = visits(TimestepSpacing::Trailing, 16, 0);
         assert_eq!(trailing[..3], [999, 937, 874]);
         assert_eq!(trailing[15], 61);
     }
 
     #[test]
     fn one_step_is_the_last_time_step_only_when_trailing() {
-        assert_eq!(visits(Spacing::Trailing, 1, 0), [999]);
-        assert_eq!(visits(Spacing::Leading, 1, 0), [0]);
-        assert_eq!(visits(Spacing::Linspace, 1, 0), [0]);
+        assert_eq!(visits(TimestepSpacing::Trailing, 1, 0), [999]);
+        assert_eq!(visits(TimestepSpacing::Leading, 1, 0), [0]);
+        assert_eq!(visits(TimestepSpacing::Linspace, 1, 0), [0]);
     }
 }

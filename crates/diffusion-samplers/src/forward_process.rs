@@ -1,11 +1,11 @@
 //! The forward process q(x_t | x_0) in closed form and the posterior q(x_s | x_t, x_0).
 
-use super::schedule::Level;
+use super::noise_schedule::NoiseLevel;
 
 /// q(x_t | x_0) = N(√ᾱ_t · x_0, (1 − ᾱ_t) I): noise `x0` to the level (Ho et al. 2020, eq. 4).
 ///
 /// `noise` is standard normal; all three slices have one length.
-pub fn q_sample(level: Level, x0: &[f32], noise: &[f32], x_t: &mut [f32]) {
+pub fn q_sample(level: NoiseLevel, x0: &[f32], noise: &[f32], x_t: &mut [f32]) {
     let (alpha, sigma) = (level.alpha as f32, level.sigma as f32);
     for ((x, x0), z) in x_t.iter_mut().zip(x0).zip(noise) {
         *x = alpha * x0 + sigma * z;
@@ -45,7 +45,7 @@ impl Posterior {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schedule::NoiseSchedule;
+    use crate::noise_schedule::NoiseSchedule;
     use proptest::prelude::*;
 
     proptest! {
@@ -60,7 +60,7 @@ mod tests {
             for (beta, alpha_bar) in schedule.betas().iter().zip(schedule.alphas_cumprod()) {
                 mean *= (1.0 - beta).sqrt();
                 variance = (1.0 - beta) * variance + beta;
-                let level = Level::from_alpha_bar(*alpha_bar);
+                let level = NoiseLevel::from_alpha_bar(*alpha_bar);
                 prop_assert!((mean - level.alpha * x0).abs() < 1e-6);
                 prop_assert!((variance - level.sigma * level.sigma).abs() < 1e-6);
             }
@@ -95,7 +95,7 @@ mod tests {
         #[test]
         fn q_sample_has_the_level_it_was_asked_for(alpha_bar in 0.0..=1.0_f64, x0 in -1.0..1.0_f32, z in -3.0..3.0_f32) {
             let mut x = [0.0];
-            q_sample(Level::from_alpha_bar(alpha_bar), &[x0], &[z], &mut x);
+            q_sample(NoiseLevel::from_alpha_bar(alpha_bar), &[x0], &[z], &mut x);
             let expected = alpha_bar.sqrt() * f64::from(x0) + (1.0 - alpha_bar).sqrt() * f64::from(z);
             prop_assert!((f64::from(x[0]) - expected).abs() < 1e-6);
         }

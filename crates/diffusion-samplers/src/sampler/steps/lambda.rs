@@ -3,20 +3,20 @@
 //! They solve in λ = log(α/σ), half the logarithm of the signal-to-noise ratio, on a state that is
 //! the network's own input.
 
-use super::point::Point;
-use crate::prediction::PredictionType::{self, Epsilon, Flow, Sample, VPrediction};
+use crate::noise_schedule::{NoiseLevel, NoiseSchedule, ScheduleDefaults, ZeroSnr, linspace, round};
+use crate::prediction_type::PredictionType::{self, Epsilon, Flow, Sample, VPrediction};
 use crate::sampler::family::{Options, SamplerError, prediction_type};
-use crate::schedule::{Level, NoiseSchedule, ScheduleDefaults, ZeroSnr, linspace, round};
-use crate::settings::{Settings, SettingsError};
-use crate::sigmas::{self, SigmaTable, Spread};
-use crate::spacing::Spacing;
+use crate::sampler::node::Node;
+use crate::scheduler_settings::{Settings, SettingsError};
+use crate::sigma_schedule::{self, SigmaSchedule, SigmaTable};
+use crate::timestep_spacing::TimestepSpacing;
 
 /// What distinguishes the classes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Class {
     pub(crate) name: &'static str,
     pub(crate) zero_snr: ZeroSnr,
-    pub(crate) spreads: &'static [Spread],
+    pub(crate) spreads: &'static [SigmaSchedule],
     /// Without it time steps are spaced as `linspace`.
     pub(crate) spacing_keys: bool,
     /// Whether `lambda_min_clipped` is a key.
@@ -41,11 +41,11 @@ pub(crate) enum End {
 
 /// The levels to visit, the largest first.
 #[derive(Debug)]
-pub(crate) struct LambdaGrid {
+pub(crate) struct LambdaSteps {
     /// The places of evaluation.
-    pub(crate) points: Vec<Point>,
+    pub(crate) points: Vec<Node>,
     /// The levels at those places, then that of the end.
-    pub(crate) levels: Vec<Level>,
+    pub(crate) levels: Vec<NoiseLevel>,
 }
 
 /// What is read first of all.
@@ -53,7 +53,7 @@ pub(crate) struct Base {
     pub(crate) schedule: NoiseSchedule,
     pub(crate) table: SigmaTable,
     pub(crate) kind: PredictionType,
-    pub(crate) spread: Spread,
+    pub(crate) spread: SigmaSchedule,
     pub(crate) cosine: bool,
     pub(crate) flow_shift: f64,
     /// The ends between which levels are spread.
@@ -65,7 +65,11 @@ pub(crate) struct Base {
 
 impl Base {
     /// Read the keys that come before the levels.
-    pub(crate) fn read(settings: &mut Settings, class: &Class, spread: Spread) -> Result<Self, SamplerError> {
+    pub(crate) fn read(
+        settings: &mut Settings,
+        class: &Class,
+        spread: SigmaSchedule,
+    ) -> Result<Self, SamplerError> {
         let schedule =
             NoiseSchedule::from_settings(settings, ScheduleDefaults::DDPM.zero_snr(class.zero_snr))?;
         let cosine = settings.text("beta_schedule", "linear")? == "squaredcos_cap_v2";
@@ -76,7 +80,7 @@ impl Base {
             return Err(SettingsError::refused("use_dynamic_shifting", true, reason).into());
         }
         settings.choice("time_shift_type", "exponential", &["exponential", "linear"])?;
-        if kind == Flow && spread != Spread::Flow {
+        if kind == Flow && spread != SigmaSchedule::Flow {
             let reason = "it needs use_flow_sigmas";
             return Err(SettingsError::refused("prediction_type", kind.name(), reason).into());
         }
@@ -85,7 +89,7 @@ impl Base {
         } else {
             f64::NEG_INFINITY
         };
-        let lambdas = schedule.alphas_cumprod().iter().map(|bar| Level::from_alpha_bar(*bar).lambda());
+        let lambdas = schedule.alphas_cumprod().iter().map(|bar| NoiseLevel::from_alpha_bar(*bar).lambda());
         let clipped = lambdas.filter(|lambda| *lambda < clip).count();
         if clipped >= schedule.len() {
             let reason = "no time step of the schedule is left";
@@ -101,14 +105,14 @@ impl Base {
     }
 
     /// The level of a σ: on the straight path or of a variance-preserving process.
-    pub(crate) fn level(&self, sigma: f64) -> Level {
+    pub(crate) fn level(&self, sigma: f64) -> NoiseLevel {
         match self.spread {
-            Spread::Flow => Level { alpha: 1.0 - sigma, sigma },
+            SigmaSchedule::Flow => NoiseLevel { alpha: 1.0 - sigma, sigma },
             _ => {
                 // In f32: where little signal is left, x − σ·ε̂ magnifies the rounding of σ.
                 let sigma = sigma as f32;
                 let alpha = 1.0 / (sigma * sigma + 1.0).sqrt();
-                Level { alpha: f64::from(alpha), sigma: f64::from(sigma * alpha) }
+                NoiseLevel { alpha: f64::from(alpha), sigma: f64::from(sigma * alpha) }
             }
         }
     }
@@ -117,15 +121,15 @@ impl Base {
     pub(crate) fn spread_levels(&self, n: usize, fractional_on_cosine: bool) -> Option<(Vec<f64>, Vec<f64>)> {
         let (max, min) = (self.max, self.min);
         let levels = match self.spread {
-            Spread::Schedule | Spread::Polyexponential => return None,
-            Spread::Karras => sigmas::karras(max, min, 7.0, n),
-            Spread::Exponential => sigmas::exponential(max, min, n),
-            Spread::Beta => sigmas::beta(max, min, n),
-            Spread::Lu => linspace(round(max.ln()), round(min.ln()), n).map(f64::exp).collect(),
-            Spread::Flow => return Some(self.flow_levels(n)),
+            SigmaSchedule::Schedule | SigmaSchedule::Polyexponential => return None,
+            SigmaSchedule::Karras => sigma_schedule::karras(max, min, 7.0, n),
+            SigmaSchedule::Exponential => sigma_schedule::exponential(max, min, n),
+            SigmaSchedule::Beta => sigma_schedule::beta(max, min, n),
+            SigmaSchedule::Lu => linspace(round(max.ln()), round(min.ln()), n).map(f64::exp).collect(),
+            SigmaSchedule::Flow => return Some(self.flow_levels(n)),
         };
-        let whole =
-            matches!(self.spread, Spread::Karras | Spread::Lu) && !(fractional_on_cosine && self.cosine);
+        let whole = matches!(self.spread, SigmaSchedule::Karras | SigmaSchedule::Lu)
+            && !(fractional_on_cosine && self.cosine);
         let times = levels.iter().map(|sigma| self.table.time_of(*sigma));
         let times = times.map(|t| if whole { t.round_ties_even() } else { t }).collect();
         Some((levels, times))
@@ -134,7 +138,7 @@ impl Base {
     fn flow_levels(&self, n: usize) -> (Vec<f64>, Vec<f64>) {
         let train = self.schedule.len() as f64;
         let mut levels: Vec<f64> = linspace(1.0, 1.0 / train, n + 1)
-            .map(|alpha| sigmas::shifted(1.0 - alpha, self.flow_shift))
+            .map(|alpha| sigma_schedule::shifted(1.0 - alpha, self.flow_shift))
             .skip(1)
             .collect();
         levels.reverse();
@@ -143,27 +147,27 @@ impl Base {
     }
 
     /// The places and levels of these σ, the last one being the end's.
-    pub(crate) fn grid(&self, sigmas: &[f64], times: &[f64]) -> LambdaGrid {
-        let levels: Vec<Level> = sigmas.iter().map(|sigma| self.level(round(*sigma))).collect();
+    pub(crate) fn grid(&self, sigmas: &[f64], times: &[f64]) -> LambdaSteps {
+        let levels: Vec<NoiseLevel> = sigmas.iter().map(|sigma| self.level(round(*sigma))).collect();
         let points =
-            times.iter().zip(&levels).map(|(t, level)| Point::plain(t.trunc(), *level, self.kind)).collect();
-        LambdaGrid { points, levels }
+            times.iter().zip(&levels).map(|(t, level)| Node::plain(t.trunc(), *level, self.kind)).collect();
+        LambdaSteps { points, levels }
     }
 }
 
-impl LambdaGrid {
+impl LambdaSteps {
     /// Read the keys that these classes share.
     pub(crate) fn read(
         settings: &mut Settings,
         options: &Options,
         class: &Class,
     ) -> Result<Self, SamplerError> {
-        let spread = Spread::from_settings(settings, class.spreads)?;
+        let spread = SigmaSchedule::from_settings(settings, class.spreads)?;
         let base = Base::read(settings, class, spread)?;
         let (spacing, offset) = if class.spacing_keys {
-            Spacing::from_settings(settings, "linspace")?
+            TimestepSpacing::from_settings(settings, "linspace")?
         } else {
-            (Spacing::Linspace, 0)
+            (TimestepSpacing::Linspace, 0)
         };
         let n = options.steps_up_to(base.schedule.len(), class.name)?;
         let zero = match class.end {
@@ -193,7 +197,7 @@ impl LambdaGrid {
     }
 
     /// Every step: its index, where it stands, its level, and the level to which it goes.
-    pub(crate) fn steps(&self) -> impl Iterator<Item = (usize, Point, Level, Level)> + '_ {
+    pub(crate) fn steps(&self) -> impl Iterator<Item = (usize, Node, NoiseLevel, NoiseLevel)> + '_ {
         let pairs = self.points.iter().zip(self.levels.windows(2)).enumerate();
         pairs.map(|(i, (point, pair))| (i, *point, pair[0], pair[1]))
     }

@@ -3,8 +3,8 @@
 //! With x_t = α·x_0 + σ·ε every kind is a linear function of x_t and any other kind, so a
 //! conversion is a pair of coefficients.
 
-use super::lanes::update;
-use super::schedule::Level;
+use super::noise_schedule::NoiseLevel;
+use super::simd::update;
 
 /// What the network's output means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -42,33 +42,33 @@ impl PredictionType {
     }
 
     /// x_0 as a function of x_t and this kind of output.
-    fn to_sample(self, Level { alpha, sigma }: Level) -> Linear {
+    fn to_sample(self, NoiseLevel { alpha, sigma }: NoiseLevel) -> AffinePrediction {
         match self {
-            Self::Epsilon => Linear::of(1.0, -sigma).over(alpha),
-            Self::Sample => Linear::of(0.0, 1.0),
-            Self::VPrediction => Linear::of(alpha, -sigma),
-            Self::Score => Linear::of(1.0, sigma * sigma).over(alpha),
-            Self::Flow => Linear::of(1.0, -sigma).over(alpha + sigma),
+            Self::Epsilon => AffinePrediction::of(1.0, -sigma).over(alpha),
+            Self::Sample => AffinePrediction::of(0.0, 1.0),
+            Self::VPrediction => AffinePrediction::of(alpha, -sigma),
+            Self::Score => AffinePrediction::of(1.0, sigma * sigma).over(alpha),
+            Self::Flow => AffinePrediction::of(1.0, -sigma).over(alpha + sigma),
         }
     }
 
     /// ε as a function of x_t and this kind of output.
-    fn to_epsilon(self, Level { alpha, sigma }: Level) -> Linear {
+    fn to_epsilon(self, NoiseLevel { alpha, sigma }: NoiseLevel) -> AffinePrediction {
         match self {
-            Self::Epsilon => Linear::of(0.0, 1.0),
-            Self::Sample => Linear::of(1.0, -alpha).over(sigma),
-            Self::VPrediction => Linear::of(sigma, alpha),
-            Self::Score => Linear::of(0.0, -sigma),
-            Self::Flow => Linear::of(1.0, alpha).over(alpha + sigma),
+            Self::Epsilon => AffinePrediction::of(0.0, 1.0),
+            Self::Sample => AffinePrediction::of(1.0, -alpha).over(sigma),
+            Self::VPrediction => AffinePrediction::of(sigma, alpha),
+            Self::Score => AffinePrediction::of(0.0, -sigma),
+            Self::Flow => AffinePrediction::of(1.0, alpha).over(alpha + sigma),
         }
     }
 
     /// The other kind of prediction as a function of x_t and this kind of output.
     ///
     /// Coefficients are infinite where the other kind is not defined (ε at σ = 0, say).
-    pub fn convert(self, to: Self, level: Level) -> Linear {
+    pub fn convert(self, to: Self, level: NoiseLevel) -> AffinePrediction {
         if self == to {
-            return Linear::of(0.0, 1.0);
+            return AffinePrediction::of(0.0, 1.0);
         }
         let (x0, epsilon) = (self.to_sample(level), self.to_epsilon(level));
         match to {
@@ -86,7 +86,7 @@ impl PredictionType {
 /// The divisor stands apart because of f32: where little signal is left, state and output are almost
 /// equal, and their difference must be taken before it is divided by a small α.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Linear {
+pub struct AffinePrediction {
     /// The coefficient of x_t.
     pub x: f64,
     /// The coefficient of the network's output.
@@ -95,7 +95,7 @@ pub struct Linear {
     pub over: f64,
 }
 
-impl Linear {
+impl AffinePrediction {
     /// The sum `x · x_t + output · output`.
     pub fn of(x: f64, output: f64) -> Self {
         Self { x, output, over: 1.0 }
@@ -132,12 +132,12 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn at(linear: Linear, x: f64, output: f64) -> f64 {
+    fn at(linear: AffinePrediction, x: f64, output: f64) -> f64 {
         (linear.x * x + linear.output * output) / linear.over
     }
 
     /// Every kind written out from its definition.
-    fn defined(kind: PredictionType, level: Level, x0: f64, epsilon: f64) -> f64 {
+    fn defined(kind: PredictionType, level: NoiseLevel, x0: f64, epsilon: f64) -> f64 {
         match kind {
             PredictionType::Epsilon => epsilon,
             PredictionType::Sample => x0,
@@ -156,9 +156,9 @@ mod tests {
         ) {
             // Both kinds of path: variance preserving, and the straight one with α = 1 − σ, on
             // which v is not defined.
-            let straight = Level { alpha: alpha_bar, sigma: 1.0 - alpha_bar };
+            let straight = NoiseLevel { alpha: alpha_bar, sigma: 1.0 - alpha_bar };
             for (level, without) in [
-                (Level::from_alpha_bar(alpha_bar), None),
+                (NoiseLevel::from_alpha_bar(alpha_bar), None),
                 (straight, Some(PredictionType::VPrediction)),
             ] {
                 let kinds = PredictionType::ALL.into_iter().filter(|kind| Some(*kind) != without);
@@ -186,8 +186,8 @@ mod tests {
 
     #[test]
     fn v_prediction_needs_no_signal_at_pure_noise() {
-        let pure_noise = Level::from_alpha_bar(0.0);
+        let pure_noise = NoiseLevel::from_alpha_bar(0.0);
         let x0 = PredictionType::VPrediction.convert(PredictionType::Sample, pure_noise);
-        assert_eq!(x0, Linear::of(0.0, -1.0));
+        assert_eq!(x0, AffinePrediction::of(0.0, -1.0));
     }
 }

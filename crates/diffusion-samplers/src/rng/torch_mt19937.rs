@@ -6,7 +6,7 @@
 //! multiply-add wherever torch's build has one.
 
 use super::NoiseSource;
-use crate::lanes::wide;
+use crate::simd::wide;
 
 const N: usize = 624;
 const M: usize = 397;
@@ -96,13 +96,13 @@ fn tempered(mut y: u32) -> u32 {
 
 /// Standard normal numbers as torch draws them on a CPU.
 #[derive(Debug, Clone)]
-pub struct Torch {
+pub struct TorchMt19937 {
     twister: Mt19937,
     /// The second number of a double-precision pair, kept for the next short draw.
     kept: Option<f64>,
 }
 
-impl Torch {
+impl TorchMt19937 {
     /// Start at a seed.
     pub fn new(seed: u64) -> Self {
         Self { twister: Mt19937::new(seed), kept: None }
@@ -120,7 +120,7 @@ impl Torch {
     }
 }
 
-impl NoiseSource for Torch {
+impl NoiseSource for TorchMt19937 {
     fn fill(&mut self, z: &mut [f32]) {
         if z.len() < 16 {
             for z in z {

@@ -3,5 +3,4 @@
 pub(crate) mod edm;
 pub(crate) mod k_diffusion;
 pub(crate) mod lambda;
-pub(crate) mod point;
 pub(crate) mod sigma;

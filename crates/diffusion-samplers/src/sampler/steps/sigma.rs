@@ -1,19 +1,19 @@
 //! Noise levels as diffusers' σ-space classes lay them out: Euler, Heun, KDPM2, LMS, DPM-Solver-SDE.
 
-use super::point::Point;
-use crate::prediction::PredictionType::{self, Epsilon, Sample, VPrediction};
+use crate::noise_schedule::{NoiseSchedule, ScheduleDefaults, round};
+use crate::prediction_type::PredictionType::{self, Epsilon, Sample, VPrediction};
 use crate::sampler::family::{Options, SamplerError, prediction_type};
-use crate::schedule::{NoiseSchedule, ScheduleDefaults, round};
-use crate::settings::{Settings, SettingsError};
-use crate::sigmas::{self, SigmaTable, Spread};
-use crate::spacing::Spacing;
+use crate::sampler::node::Node;
+use crate::scheduler_settings::{Settings, SettingsError};
+use crate::sigma_schedule::{self, SigmaSchedule, SigmaTable};
+use crate::timestep_spacing::TimestepSpacing;
 
 /// What distinguishes the classes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Class {
     pub(crate) name: &'static str,
     pub(crate) schedule: ScheduleDefaults,
-    pub(crate) spreads: &'static [Spread],
+    pub(crate) spreads: &'static [SigmaSchedule],
     pub(crate) predictions: &'static [PredictionType],
     /// Whether Karras' levels are told to the network at whole time steps.
     pub(crate) whole_karras_times: bool,
@@ -23,7 +23,8 @@ pub(crate) struct Class {
 
 impl Class {
     /// The spreads that most classes have.
-    pub(crate) const SPREADS: &'static [Spread] = &[Spread::Karras, Spread::Exponential, Spread::Beta];
+    pub(crate) const SPREADS: &'static [SigmaSchedule] =
+        &[SigmaSchedule::Karras, SigmaSchedule::Exponential, SigmaSchedule::Beta];
     /// Every kind of prediction that these classes know.
     pub(crate) const PREDICTIONS: &'static [PredictionType] = &[Epsilon, Sample, VPrediction];
     /// All but the clean sample, where the reference has none.
@@ -38,9 +39,9 @@ impl Class {
 
 /// The levels to visit, the largest first.
 #[derive(Debug)]
-pub(crate) struct SigmaGrid {
+pub(crate) struct SigmaSteps {
     /// The places of evaluation.
-    pub(crate) points: Vec<Point>,
+    pub(crate) points: Vec<Node>,
     /// σ at those places, then that of the end.
     pub(crate) sigmas: Vec<f64>,
     /// The standard deviation of the state at the start.
@@ -49,7 +50,7 @@ pub(crate) struct SigmaGrid {
     table: SigmaTable,
 }
 
-impl SigmaGrid {
+impl SigmaSteps {
     /// Read the keys that these classes share.
     pub(crate) fn read(
         settings: &mut Settings,
@@ -58,31 +59,33 @@ impl SigmaGrid {
     ) -> Result<Self, SamplerError> {
         let schedule = NoiseSchedule::from_settings(settings, class.schedule)?;
         let kind = prediction_type(settings, class.predictions)?;
-        let spread = Spread::from_settings(settings, class.spreads)?;
-        let (spacing, offset) = Spacing::from_settings(settings, "linspace")?;
+        let spread = SigmaSchedule::from_settings(settings, class.spreads)?;
+        let (spacing, offset) = TimestepSpacing::from_settings(settings, "linspace")?;
         let steps = options.steps_up_to(schedule.len(), class.name)?;
         let table = SigmaTable::of(&schedule);
         let mut times: Vec<f64> =
             spacing.fractional(schedule.len(), steps, offset).into_iter().map(round).collect();
         let euler = if class.euler_keys { Some(EulerKeys::read(settings)?) } else { None };
         let mut levels: Vec<f64> = match &euler {
-            Some(keys) if keys.by_log => sigmas::exponential(table.max(), table.min(), times.len() + 1)
-                .into_iter()
-                .map(round)
-                .collect(),
+            Some(keys) if keys.by_log => {
+                sigma_schedule::exponential(table.max(), table.min(), times.len() + 1)
+                    .into_iter()
+                    .map(round)
+                    .collect()
+            }
             _ => times.iter().map(|t| table.at(*t)).collect(),
         };
-        if spread != Spread::Schedule {
+        if spread != SigmaSchedule::Schedule {
             let (most, least) = (levels[0], levels[levels.len() - 1]);
             let max = euler.as_ref().and_then(|keys| keys.max).unwrap_or(most);
             let min = euler.as_ref().and_then(|keys| keys.min).unwrap_or(least);
             levels = match spread {
-                Spread::Exponential => sigmas::exponential(max, min, steps),
-                Spread::Beta => sigmas::beta(max, min, steps),
-                _ => sigmas::karras(max, min, 7.0, steps),
+                SigmaSchedule::Exponential => sigma_schedule::exponential(max, min, steps),
+                SigmaSchedule::Beta => sigma_schedule::beta(max, min, steps),
+                _ => sigma_schedule::karras(max, min, 7.0, steps),
             };
             times = levels.iter().map(|sigma| table.time_of(*sigma)).collect();
-            if spread == Spread::Karras && class.whole_karras_times {
+            if spread == SigmaSchedule::Karras && class.whole_karras_times {
                 times = times.into_iter().map(f64::round_ties_even).collect();
             }
         }
@@ -91,26 +94,26 @@ impl SigmaGrid {
         if euler.as_ref().is_some_and(|keys| keys.continuous) && kind == VPrediction {
             times = sigmas[..times.len()].iter().map(|sigma| 0.25 * sigma.ln()).collect();
         }
-        let points: Vec<Point> =
-            times.iter().zip(&sigmas).map(|(t, sigma)| Point::unscaled(round(*t), *sigma, kind)).collect();
+        let points: Vec<Node> =
+            times.iter().zip(&sigmas).map(|(t, sigma)| Node::unscaled(round(*t), *sigma, kind)).collect();
         let largest = sigmas.iter().fold(0.0, |most: f64, sigma| most.max(*sigma));
         let initial_sigma = match spacing {
-            Spacing::Leading => (largest * largest + 1.0).sqrt(),
-            Spacing::Linspace | Spacing::Trailing => largest,
+            TimestepSpacing::Leading => (largest * largest + 1.0).sqrt(),
+            TimestepSpacing::Linspace | TimestepSpacing::Trailing => largest,
         };
         let (points, sigmas) = (options.rest(points), options.rest(sigmas));
         Ok(Self { points, sigmas, initial_sigma, kind, table })
     }
 
     /// Every step: where it stands, its σ, and the σ to which it goes.
-    pub(crate) fn steps(&self) -> impl Iterator<Item = (Point, f64, f64)> + '_ {
+    pub(crate) fn steps(&self) -> impl Iterator<Item = (Node, f64, f64)> + '_ {
         self.points.iter().zip(self.sigmas.windows(2)).map(|(point, pair)| (*point, pair[0], pair[1]))
     }
 
     /// A place between those of the grid.
-    pub(crate) fn between(&self, sigma: f64) -> Point {
+    pub(crate) fn between(&self, sigma: f64) -> Node {
         let sigma = round(sigma);
-        Point::unscaled(round(self.table.time_of(sigma)), sigma, self.kind)
+        Node::unscaled(round(self.table.time_of(sigma)), sigma, self.kind)
     }
 }
 

@@ -34,7 +34,7 @@ impl std::fmt::Display for Value {
 
 /// What a sampler did with a key.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Treatment {
+pub enum KeyStatus {
     /// The configuration's value counts.
     Used,
     /// The configuration lacks the key; the class's own default counts.
@@ -55,7 +55,7 @@ pub struct KeyReport {
     /// The value that counts.
     pub value: Value,
     /// What was done with it.
-    pub treatment: Treatment,
+    pub treatment: KeyStatus,
 }
 
 /// A key whose value can't be used.
@@ -116,7 +116,7 @@ impl Settings {
     }
 
     /// Say that the class has these keys and that nothing depends on them.
-    pub fn without_effect(&mut self, keys: &[&str]) {
+    pub fn ignore_keys(&mut self, keys: &[&str]) {
         self.idle.extend(keys.iter().map(|key| (*key).to_owned()));
     }
 
@@ -189,7 +189,7 @@ impl Settings {
     }
 
     /// A key that must be left out or null, for the reason given.
-    pub fn unserved(&mut self, key: &str, reason: &str) -> Result<(), SettingsError> {
+    pub fn reject_if_set(&mut self, key: &str, reason: &str) -> Result<(), SettingsError> {
         match self.get(key, || Value::Null) {
             Value::Null => Ok(()),
             other => Err(SettingsError::refused(key, other, reason)),
@@ -213,20 +213,20 @@ impl Settings {
                     key: key.clone(),
                     value: value.clone(),
                     treatment: if self.idle.contains(key) {
-                        Treatment::WithoutEffect
+                        KeyStatus::WithoutEffect
                     } else if !self.asked.contains(key) {
-                        Treatment::NotOfThisSampler
+                        KeyStatus::NotOfThisSampler
                     } else if self.named.contains(key) {
-                        Treatment::Named
+                        KeyStatus::Named
                     } else {
-                        Treatment::Used
+                        KeyStatus::Used
                     },
                 }
             });
         let defaulted = self.defaulted.iter().map(|(key, value)| KeyReport {
             key: key.clone(),
             value: value.clone(),
-            treatment: Treatment::Defaulted,
+            treatment: KeyStatus::Defaulted,
         });
         let mut report: Vec<_> = used.chain(defaulted).collect();
         report.sort_by(|a, b| a.key.cmp(&b.key));
@@ -259,11 +259,11 @@ mod tests {
         assert_eq!(s.numbers("trained_betas"), Ok(None));
         let report: Vec<_> = s.report().into_iter().map(|line| (line.key, line.treatment)).collect();
         let expected = [
-            ("beta_end", Treatment::Defaulted),
-            ("beta_start", Treatment::Used),
-            ("clip_sample", Treatment::NotOfThisSampler),
-            ("solver_order", Treatment::NotOfThisSampler),
-            ("trained_betas", Treatment::Defaulted),
+            ("beta_end", KeyStatus::Defaulted),
+            ("beta_start", KeyStatus::Used),
+            ("clip_sample", KeyStatus::NotOfThisSampler),
+            ("solver_order", KeyStatus::NotOfThisSampler),
+            ("trained_betas", KeyStatus::Defaulted),
         ];
         assert_eq!(report, expected.map(|(key, t)| (key.to_owned(), t)));
     }

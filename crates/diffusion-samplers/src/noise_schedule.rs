@@ -4,13 +4,13 @@
 //! in f64, but β_t and ᾱ_t are first rounded to f32, because the networks were trained with the
 //! rounded ones: at small t the difference is larger than a solver's own error.
 
-use super::settings::{Settings, SettingsError};
+use super::scheduler_settings::{Settings, SettingsError};
 
 /// The family of curves from which β_t is taken.
 #[derive(Debug, Clone, PartialEq)]
 pub enum BetaSchedule {
     /// β_t linear in t (Ho et al. 2020, section 4).
-    Linear,
+    AffinePrediction,
     /// √β_t linear in t (Rombach et al. 2022, latent diffusion).
     ScaledLinear,
     /// ᾱ_t = cos²(π/2 · (t/T + 0.008)/1.008), β_t at most 0.999 (Nichol & Dhariwal 2021, eq. 17).
@@ -33,14 +33,14 @@ pub struct NoiseSchedule {
 /// ᾱ at one point of a schedule as the pair (√ᾱ, √(1−ᾱ)): how much of x_t is signal, how much
 /// noise (Ho et al. 2020, eq. 4).
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Level {
+pub struct NoiseLevel {
     /// √ᾱ, the signal's share.
     pub alpha: f64,
     /// √(1−ᾱ), the noise's share.
     pub sigma: f64,
 }
 
-impl Level {
+impl NoiseLevel {
     /// The level at which ᾱ has this value, 0 ≤ ᾱ ≤ 1.
     pub fn from_alpha_bar(alpha_bar: f64) -> Self {
         Self { alpha: alpha_bar.sqrt(), sigma: (1.0 - alpha_bar).sqrt() }
@@ -129,7 +129,9 @@ impl NoiseSchedule {
             return Err(ScheduleError::Length(steps));
         }
         let betas: Vec<f64> = match kind {
-            BetaSchedule::Linear => linspace32(start as f32, end as f32, steps).map(f64::from).collect(),
+            BetaSchedule::AffinePrediction => {
+                linspace32(start as f32, end as f32, steps).map(f64::from).collect()
+            }
             BetaSchedule::ScaledLinear => linspace32(start.sqrt() as f32, end.sqrt() as f32, steps)
                 .map(|root| f64::from(root * root))
                 .collect(),
@@ -165,7 +167,7 @@ impl NoiseSchedule {
         let end = settings.number("beta_end", defaults.beta_end)?;
         let kind = match settings.text("beta_schedule", defaults.beta_schedule)?.as_str() {
             _ if trained.is_some() => BetaSchedule::Trained(trained.unwrap_or_default()),
-            "linear" => BetaSchedule::Linear,
+            "linear" => BetaSchedule::AffinePrediction,
             "scaled_linear" => BetaSchedule::ScaledLinear,
             "squaredcos_cap_v2" => BetaSchedule::SquaredCosCapV2,
             "exp" => BetaSchedule::Exp,
@@ -288,7 +290,7 @@ mod tests {
 
     #[test]
     fn ddpm_schedule_has_the_published_ends() {
-        let s = NoiseSchedule::new(&BetaSchedule::Linear, 1e-4, 0.02, 1000).unwrap();
+        let s = NoiseSchedule::new(&BetaSchedule::AffinePrediction, 1e-4, 0.02, 1000).unwrap();
         assert_eq!(s.betas()[0], f64::from(1e-4_f32));
         assert_eq!(s.betas()[999], f64::from(0.02_f32));
         assert!((s.alphas_cumprod()[999] - 4.035_83e-5).abs() < 1e-9);
@@ -313,7 +315,7 @@ mod tests {
     fn impossible_schedules_are_refused() {
         let beta = NoiseSchedule::from_betas(vec![0.1, 1.5]).unwrap_err();
         assert_eq!(beta, ScheduleError::Beta { t: 1, beta: 1.5 });
-        let length = NoiseSchedule::new(&BetaSchedule::Linear, 0.1, 0.2, 0).unwrap_err();
+        let length = NoiseSchedule::new(&BetaSchedule::AffinePrediction, 0.1, 0.2, 0).unwrap_err();
         assert_eq!(length, ScheduleError::Length(0));
         let trained = NoiseSchedule::new(&BetaSchedule::Trained(vec![0.1]), 0.0, 0.0, 2).unwrap_err();
         assert_eq!(trained, ScheduleError::TrainedLength { given: 1, expected: 2 });

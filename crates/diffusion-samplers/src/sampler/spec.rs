@@ -3,18 +3,20 @@
 use std::sync::Arc;
 
 use super::FAMILIES;
-use super::family::{Family, Implied, Options, Part, Preset, Sampler, SamplerError, Time};
-use super::grid::edm;
-use crate::settings::{Settings, SettingsError, Value};
-use crate::sigmas::Spread;
+use super::family::{
+    Family, Options, Preset, PresetValue, Sampler, SamplerError, Strength, TimeConditioning,
+};
+use super::steps::edm;
+use crate::scheduler_settings::{Settings, SettingsError, Value};
+use crate::sigma_schedule::SigmaSchedule;
 
 /// A sampler that was named, by a person or by a configuration.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Choice {
+pub struct SamplerSpec {
     /// The name as it stands in receipts.
     pub name: String,
     family: &'static Family,
-    implied: &'static [(&'static str, Implied)],
+    implied: &'static [(&'static str, PresetValue)],
     spread: Option<(&'static str, &'static str)>,
 }
 
@@ -24,36 +26,38 @@ impl PartialEq for Family {
     }
 }
 
-impl PartialEq for Implied {
+impl PartialEq for PresetValue {
     fn eq(&self, other: &Self) -> bool {
         Value::from(*self) == Value::from(*other)
     }
 }
 
-impl From<Implied> for Value {
-    fn from(implied: Implied) -> Self {
+impl From<PresetValue> for Value {
+    fn from(implied: PresetValue) -> Self {
         match implied {
-            Implied::Text(text) => Self::Text(text.to_owned()),
-            Implied::Number(number) => Self::Number(number),
+            PresetValue::Text(text) => Self::Text(text.to_owned()),
+            PresetValue::Number(number) => Self::Number(number),
         }
     }
 }
 
-impl Choice {
+impl SamplerSpec {
     /// The family's own name.
     pub fn family_name(&self) -> &'static str {
         self.family.name
     }
 
     /// What its network is told in place of a time.
-    pub fn time(&self) -> Time {
+    pub fn time(&self) -> TimeConditioning {
         self.family.time
     }
 
     /// Whether it can drive a network made for a class of scheduler configurations.
     pub fn check_class(&self, class: &str, settings: &mut Settings) -> Result<(), SamplerError> {
         let of = |family: &Family, settings: &mut Settings| match family.time {
-            Time::LogSigma | Time::Consistency if !edm::preconditions(settings)? => Ok(Time::Sigma),
+            TimeConditioning::LogSigma | TimeConditioning::Consistency if !edm::preconditions(settings)? => {
+                Ok(TimeConditioning::Sigma)
+            }
             time => Ok::<_, SettingsError>(time),
         };
         let (told, expected) = (of(self.family, settings)?, of(by_class(class)?.family, settings)?);
@@ -73,7 +77,7 @@ impl Choice {
             settings.name(key, (*implied).into());
         }
         if let Some((key, _)) = self.spread {
-            for (_, other, _) in Spread::KEYS {
+            for (_, other, _) in SigmaSchedule::KEYS {
                 settings.name(other, Value::Flag(other == key));
             }
         }
@@ -87,7 +91,7 @@ impl Choice {
         if let Some((_, suffix)) = self.spread.filter(|(key, _)| !settings.was_asked(key)) {
             return Err(SamplerError::Suffix { name: self.family.name, suffix });
         }
-        if options.part != Part::Whole && sampler.start().is_none() {
+        if options.strength != Strength::Full && sampler.start().is_none() {
             return Err(SamplerError::Whole { name: self.name.clone() });
         }
         if !sampler.is_finite() {
@@ -98,21 +102,21 @@ impl Choice {
 }
 
 /// The sampler that people call so.
-pub fn by_name(name: &str) -> Result<Choice, SamplerError> {
-    let spreads = Spread::KEYS.into_iter().map(|(_, key, suffix)| Some((key, suffix)));
+pub fn by_name(name: &str) -> Result<SamplerSpec, SamplerError> {
+    let spreads = SigmaSchedule::KEYS.into_iter().map(|(_, key, suffix)| Some((key, suffix)));
     for spread in std::iter::once(None).chain(spreads) {
         let stem = match spread {
             None => Some(name),
             Some((_, suffix)) => name.strip_suffix(suffix).and_then(|stem| stem.strip_suffix('_')),
         };
         if let Some((family, implied)) = stem.and_then(find) {
-            return Ok(Choice { name: name.to_owned(), family, implied, spread });
+            return Ok(SamplerSpec { name: name.to_owned(), family, implied, spread });
         }
     }
     Err(SamplerError::Unknown { name: name.to_owned(), known: names() })
 }
 
-fn find(stem: &str) -> Option<(&'static Family, &'static [(&'static str, Implied)])> {
+fn find(stem: &str) -> Option<(&'static Family, &'static [(&'static str, PresetValue)])> {
     FAMILIES.iter().find_map(|family| {
         let preset = family.presets.iter().find(|preset| preset.name == stem);
         let own = (family.name == stem).then_some(&[][..]);
@@ -121,12 +125,12 @@ fn find(stem: &str) -> Option<(&'static Family, &'static [(&'static str, Implied
 }
 
 /// The family of a class in scheduler_config.json.
-pub fn by_class(class: &str) -> Result<Choice, SamplerError> {
+pub fn by_class(class: &str) -> Result<SamplerSpec, SamplerError> {
     let family = FAMILIES.iter().find(|family| family.class == class).ok_or_else(|| {
         let known = FAMILIES.iter().map(|family| family.class).collect();
         SamplerError::UnknownClass { class: class.to_owned(), known }
     })?;
-    Ok(Choice { name: family.name.to_owned(), family, implied: &[], spread: None })
+    Ok(SamplerSpec { name: family.name.to_owned(), family, implied: &[], spread: None })
 }
 
 /// The names that people type, suffixes aside.
@@ -139,7 +143,7 @@ pub fn names() -> Vec<&'static str> {
 
 /// The suffixes for other noise levels, as `euler_karras` has one.
 pub fn suffixes() -> Vec<&'static str> {
-    Spread::KEYS.iter().map(|(_, _, suffix)| *suffix).collect()
+    SigmaSchedule::KEYS.iter().map(|(_, _, suffix)| *suffix).collect()
 }
 
 #[cfg(test)]

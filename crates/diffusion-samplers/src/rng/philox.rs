@@ -3,7 +3,7 @@
 //! no other machine can know; here every number has a thread of its own.
 
 use super::NoiseSource;
-use crate::lanes::wide;
+use crate::simd::wide;
 
 /// Standard normal numbers as torch draws them on CUDA.
 #[derive(Debug, Clone)]

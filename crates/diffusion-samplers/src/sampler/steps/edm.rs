@@ -1,18 +1,18 @@
 //! EDM's noise levels and preconditioning (Karras et al. 2022, table 1, column "ours").
 
-use super::point::Point;
-use crate::prediction::{Linear, PredictionType};
+use crate::noise_schedule::{linspace, round};
+use crate::prediction_type::{AffinePrediction, PredictionType};
 use crate::sampler::family::{Options, SamplerError, prediction_type};
-use crate::schedule::{linspace, round};
-use crate::settings::{Settings, SettingsError};
-use crate::sigmas;
+use crate::sampler::node::Node;
+use crate::scheduler_settings::{Settings, SettingsError};
+use crate::sigma_schedule;
 use crate::trajectory::Input;
 
 /// The levels to visit, the largest first.
 #[derive(Debug)]
-pub(crate) struct EdmGrid {
+pub(crate) struct EdmSteps {
     /// The places of evaluation.
-    pub(crate) points: Vec<Point>,
+    pub(crate) points: Vec<Node>,
     /// σ at those places, then that of the end.
     pub(crate) sigmas: Vec<f64>,
     /// The standard deviation of the state at the start.
@@ -28,7 +28,7 @@ pub(crate) enum Least {
     Configured,
 }
 
-impl EdmGrid {
+impl EdmSteps {
     /// Read the keys that EDM's classes share.
     pub(crate) fn read(
         settings: &mut Settings,
@@ -44,11 +44,11 @@ impl EdmGrid {
         let own = !preconditions(settings)?;
         let steps = options.steps_up_to(settings.count("num_train_timesteps", 1000)?, name)?;
         let levels = match settings.choice("sigma_schedule", "karras", &["karras", "exponential"])?.as_str() {
-            "karras" => sigmas::karras(max, min, rho, steps),
-            _ => sigmas::exponential(max, min, steps),
+            "karras" => sigma_schedule::karras(max, min, rho, steps),
+            _ => sigma_schedule::exponential(max, min, steps),
         };
         let mut sigmas: Vec<f64> = levels.into_iter().map(round).collect();
-        let points: Vec<Point> = sigmas
+        let points: Vec<Node> = sigmas
             .iter()
             .map(|sigma| if own { denoised(*sigma) } else { preconditioned(*sigma, data, kind) })
             .collect();
@@ -71,17 +71,17 @@ pub(crate) fn preconditions(settings: &mut Settings) -> Result<bool, SettingsErr
 }
 
 /// A place of a network D(x; σ) that gives x̂_0.
-pub(crate) fn denoised(sigma: f64) -> Point {
-    Point::preconditioned(sigma, sigma, Input::State, Linear::of(0.0, 1.0))
+pub(crate) fn denoised(sigma: f64) -> Node {
+    Node::preconditioned(sigma, sigma, Input::State, AffinePrediction::of(0.0, 1.0))
 }
 
 /// A place with EDM's c_in, c_noise, c_skip and c_out; v turns c_out's sign.
-fn preconditioned(sigma: f64, data: f64, kind: PredictionType) -> Point {
+fn preconditioned(sigma: f64, data: f64, kind: PredictionType) -> Node {
     let norm = (sigma * sigma + data * data).sqrt();
     let out = sigma * data / norm;
     let output = if kind == PredictionType::VPrediction { -out } else { out };
-    let x0 = Linear::of(data * data / (norm * norm), output);
-    Point::preconditioned(round(0.25 * sigma.ln()), sigma, Input::Times(1.0 / norm), x0)
+    let x0 = AffinePrediction::of(data * data / (norm * norm), output);
+    Node::preconditioned(round(0.25 * sigma.ln()), sigma, Input::Times(1.0 / norm), x0)
 }
 
 /// A key that must be more than 0.
@@ -98,5 +98,5 @@ pub(crate) fn consistency_levels(max: f64, min: f64, rho: f64, train: usize, ste
     let every = train / steps;
     let most = (train - 1).max(1) as f64;
     let ramp = linspace(0.0, (steps - 1) as f64, steps).map(|i| i * every as f64 / most);
-    sigmas::karras_along(max, min, rho, ramp)
+    sigma_schedule::karras_along(max, min, rho, ramp)
 }

@@ -4,12 +4,12 @@
 
 use statrs::distribution::{Beta, ContinuousCDF};
 
-use super::schedule::{NoiseSchedule, linspace, round};
-use super::settings::{Settings, SettingsError};
+use super::noise_schedule::{NoiseSchedule, linspace, round};
+use super::scheduler_settings::{Settings, SettingsError};
 
 /// How noise levels are spread between the largest and the smallest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Spread {
+pub enum SigmaSchedule {
     /// Those that the schedule has at evenly spaced time steps.
     Schedule,
     /// Evenly in σ^(1/ρ), ρ = 7 unless told (Karras et al. 2022, eq. 5).
@@ -26,7 +26,7 @@ pub enum Spread {
     Flow,
 }
 
-impl Spread {
+impl SigmaSchedule {
     /// Every spread that has a key of its own, with that key and the suffix by which a sampler's
     /// name asks for it.
     pub const KEYS: [(Self, &'static str, &'static str); 6] = [
@@ -147,7 +147,7 @@ fn interpolate(values: &[f64], at: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schedule::BetaSchedule;
+    use crate::noise_schedule::BetaSchedule;
     use proptest::prelude::*;
 
     #[test]
@@ -191,7 +191,7 @@ mod tests {
 
         #[test]
         fn a_levels_time_step_leads_back_to_it(t in 0.0..999.0_f64) {
-            let schedule = NoiseSchedule::new(&BetaSchedule::Linear, 1e-4, 0.02, 1000).unwrap();
+            let schedule = NoiseSchedule::new(&BetaSchedule::AffinePrediction, 1e-4, 0.02, 1000).unwrap();
             let table = SigmaTable::of(&schedule);
             prop_assert!((table.time_of(table.at_by_log(t)) - t).abs() < 1e-3);
         }
