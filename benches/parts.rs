@@ -9,10 +9,10 @@ mod walks;
 use std::hint::black_box;
 use std::rc::Rc;
 
-use common::exact::Exact;
+use common::gaussian_model::Exact;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use denoised::job::{Request, parse};
-use denoised::model::TimeShape;
+use denoised::model::TimestepShape;
 use denoised::pipeline::Pipeline;
 use diffusion_samplers::rng::Generator;
 use serde_json::json;
@@ -63,7 +63,7 @@ fn requests(criterion: &mut Criterion) {
 
 /// A whole job of one step, the network's closed form included: boarding, batching, guidance, arrival.
 fn pipeline(criterion: &mut Criterion) {
-    let (model, _) = Exact::model(&[1, 4, 5], 8, TimeShape::Each);
+    let (model, _) = Exact::model(&[1, 4, 5], 8, TimestepShape::PerSample);
     let mut pipeline = Pipeline::new(model);
     let request = json!({"sampler": "ddim", "steps": 1, "seed": 1, "class": 1, "guidance": 2.0, "count": 4});
     let request: Request = serde_json::from_value(request).unwrap();
@@ -79,7 +79,7 @@ fn pipeline(criterion: &mut Criterion) {
 }
 
 fn pictures(criterion: &mut Criterion) {
-    let manifest = Exact::model(&[1, 28, 28], 8, TimeShape::Each).0.bundle.manifest;
+    let manifest = Exact::model(&[1, 28, 28], 8, TimestepShape::PerSample).0.bundle.manifest;
     let mut group = criterion.benchmark_group("png");
     for (name, shape) in [("28x28", [1, 28, 28]), ("512x512", [3, 512, 512])] {
         let sample: Vec<f32> = (0..shape.iter().product()).map(|i: usize| (i as f32 * 0.37).sin()).collect();

@@ -1,19 +1,19 @@
 //! The command line: one file a command.
 
-mod adopt;
+mod build_engines;
 mod check_config;
+mod completions;
 #[cfg(feature = "demo")]
 mod demo;
 mod diffuse;
 mod doctor;
 mod fit_preview;
-mod generate;
+mod init;
 mod inspect;
 mod progress;
 mod run;
 mod sample;
 mod stdout;
-mod warm;
 
 use clap::{Parser, Subcommand};
 
@@ -44,14 +44,14 @@ enum Command {
     /// Build every engine that the configuration's models need, ahead of the daemon's start
     Warm(ConfigFile),
     /// Write a first denoised.toml for a graph, by looking at it
-    Adopt(adopt::Arguments),
+    Adopt(init::Arguments),
     /// Fit how a bundle's latents are shown before they are finished
     FitPreview(fit_preview::Arguments),
     /// Look at the machine: what is there, what is missing, what to do
     Doctor(doctor::Arguments),
     /// Write the man pages or a shell's completions
     #[command(hide = true)]
-    Generate(generate::Arguments),
+    Generate(completions::Arguments),
     /// Check a configuration and tell every fault
     CheckConfig(ConfigFile),
 }
@@ -90,11 +90,11 @@ pub fn run() -> Result<(), Failure> {
         Command::Sample(arguments) => sample::run(&arguments),
         Command::Diffuse(arguments) => diffuse::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
-        Command::Warm(arguments) => warm::run(&arguments),
-        Command::Adopt(arguments) => adopt::run(&arguments),
+        Command::Warm(arguments) => build_engines::run(&arguments),
+        Command::Adopt(arguments) => init::run(&arguments),
         Command::FitPreview(arguments) => fit_preview::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
-        Command::Generate(arguments) => generate::run(&arguments),
+        Command::Generate(arguments) => completions::run(&arguments),
         Command::CheckConfig(arguments) => check_config::run(&arguments),
     }
 }

@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::board::Board;
 use crate::job::JobLimits;
 use crate::model::{Cuda, EngineKind, EngineOptions, OpenVino, Policy, Provider, ProviderOptions, TensorRt};
+use crate::platform::Platform;
 
-pub use crate::quantity::{Between, ByteSize};
+pub use crate::units::{Bounded, ByteSize};
 pub use layers::{ConfigErrors, DEFAULT_FILE, Fault, load};
-pub use values::{BrokerUrl, Level, Node, Qos, Root, SharedQueue};
+pub use values::{BrokerUrl, LogLevel, Node, Qos, Root, SharedQueue};
 
 /// Everything that can be set; see `systemd/config.toml` for what each key means.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -112,7 +112,7 @@ pub struct Engine {
     /// Whether the first choice must work.
     pub policy: Policy,
     /// The most samples in one evaluation.
-    pub batch: Between<1, 1024>,
+    pub batch: Bounded<1, 1024>,
     /// The directory in which providers keep the engines that they build.
     pub cache: PathBuf,
     /// An engine is built only where so much memory is free.
@@ -120,7 +120,7 @@ pub struct Engine {
     /// The most that all open graphs with their weights may take; unset: all stay open.
     pub memory: Option<ByteSize>,
     /// The longest side in pixels that an autoencoder works on at once; unset: whole pictures.
-    pub vae_tile: Option<Between<64, 65536>>,
+    pub vae_tile: Option<Bounded<64, 65536>>,
     /// The provider that serves while the first one's engine is built.
     pub meanwhile: Option<Provider>,
     /// TensorRT's options.
@@ -140,7 +140,7 @@ pub struct ModelEngine {
     /// Whether the first choice must work.
     pub policy: Option<Policy>,
     /// The most samples in one evaluation.
-    pub batch: Option<Between<1, 1024>>,
+    pub batch: Option<Bounded<1, 1024>>,
     /// TensorRT's options, all of them.
     pub tensorrt: Option<TensorRt>,
     /// CUDA's options, all of them.
@@ -157,7 +157,7 @@ impl Default for Engine {
             library: PathBuf::new(),
             providers: options.providers,
             policy: options.policy,
-            batch: Between(options.batch as u64),
+            batch: Bounded(options.batch as u64),
             cache: options.cache,
             build_memory: ByteSize(options.build_memory),
             memory: None,
@@ -218,7 +218,7 @@ pub struct Spool {
     /// The most that waits for the broker, and that is kept of finished jobs.
     pub max_bytes: ByteSize,
     /// For how long a repeated request is answered from what is kept, in seconds.
-    pub keep_s: Between<0, 31_536_000>,
+    pub keep_s: Bounded<0, 31_536_000>,
 }
 
 impl Default for Spool {
@@ -226,7 +226,7 @@ impl Default for Spool {
         Self {
             path: PathBuf::from("/var/lib/denoised"),
             max_bytes: ByteSize::mebibytes(256),
-            keep_s: Between(86_400),
+            keep_s: Bounded(86_400),
         }
     }
 }
@@ -236,28 +236,28 @@ impl Default for Spool {
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// The most jobs that wait or are worked on.
-    pub queue: Between<1, 1_000_000>,
+    pub queue: Bounded<1, 1_000_000>,
     /// The most steps of a job.
-    pub steps: Between<1, 100_000>,
+    pub steps: Bounded<1, 100_000>,
     /// The most images of a job.
-    pub count: Between<1, 10_000>,
+    pub count: Bounded<1, 10_000>,
     /// The most pixels of a picture, given or drawn.
-    pub pixels: Between<1, 1_000_000_000>,
+    pub pixels: Bounded<1, 1_000_000_000>,
     /// The largest request.
     pub payload: ByteSize,
     /// For how long a daemon that stops works on and delivers, in seconds.
-    pub drain_s: Between<0, 3600>,
+    pub drain_s: Bounded<0, 3600>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            queue: Between(1000),
-            steps: Between(1000),
-            count: Between(64),
-            pixels: Between(2048 * 2048),
+            queue: Bounded(1000),
+            steps: Bounded(1000),
+            count: Bounded(64),
+            pixels: Bounded(2048 * 2048),
             payload: ByteSize::mebibytes(1),
-            drain_s: Between(10),
+            drain_s: Bounded(10),
         }
     }
 }
@@ -274,7 +274,7 @@ impl Limits {
 #[serde(default, deny_unknown_fields)]
 pub struct Log {
     /// The least urgent level that is shown; `RUST_LOG` counts before it.
-    pub level: Level,
+    pub level: LogLevel,
 }
 
 /// The machine.
@@ -284,7 +284,7 @@ pub struct BoardSection {
     /// The directory under which its files are read.
     pub root: PathBuf,
     /// New jobs wait while the warmest zone has so many degrees Celsius or more.
-    pub pause_above_c: Option<Between<30, 150>>,
+    pub pause_above_c: Option<Bounded<30, 150>>,
 }
 
 impl Default for BoardSection {
@@ -295,8 +295,8 @@ impl Default for BoardSection {
 
 impl BoardSection {
     /// As its files tell it.
-    pub fn machine(&self) -> Board {
-        Board::at(&self.root)
+    pub fn machine(&self) -> Platform {
+        Platform::at(&self.root)
     }
 
     /// Its limit in degrees Celsius.

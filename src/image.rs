@@ -1,7 +1,7 @@
 //! Samples become pictures: one image, a grid of several, or points as a scatter.
 
+mod decode;
 mod figure;
-mod read;
 
 use std::io::Cursor;
 
@@ -53,8 +53,8 @@ pub enum ImageError {
     Encode(String),
 }
 
+pub use decode::{Pixels, decode};
 pub use figure::{arrows, rows};
-pub use read::{Pixels, decode};
 
 /// The width and height of a scatter.
 const SCATTER: u32 = 256;

@@ -1,13 +1,14 @@
 //! A request becomes a job: parsed, checked against the models and limits, every default filled.
 
-mod attached;
-mod check;
-mod picture;
-mod plan;
+mod attachment;
+mod init_image;
 mod prompt;
+pub mod receipt;
+mod steps;
+mod validate;
 
-pub use attached::{Attached, OnTopic};
-pub use picture::{Beginning, Seen, Sizes};
+pub use attachment::{Attached, OnTopic};
+pub use init_image::{DecodedInitImage, InitImage, Sizes};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::image::Format;
-use crate::model::{Bundle, Family, LatentBundle, Model, Origin, Signature, Wish};
+use crate::model::{Backend, Bundle, LatentComponents, Model, PipelineKind, Signature, TextConditioning};
 use diffusion_samplers::rng::Generator;
 use diffusion_samplers::sampler::{Options, Sampler};
 
@@ -169,11 +170,11 @@ pub struct ModelCard {
     /// How its network is fed.
     pub signature: Signature,
     /// What serves it.
-    pub origin: Origin,
+    pub origin: Backend,
     /// Values that the network gives for each of a sample's.
     pub outputs_per_value: usize,
     /// Which pipeline it is and what stands around its network, where it draws latents by a prompt.
-    pub latent: Option<(Family, LatentBundle)>,
+    pub latent: Option<(PipelineKind, LatentComponents)>,
     /// The largest of its graphs with its weights, in bytes.
     pub largest_part: u64,
     /// Whether pictures can be turned into latents.
@@ -223,11 +224,11 @@ pub struct Job {
     /// How much of the prediction's spread is brought back.
     pub guidance_rescale: f32,
     /// What is to be drawn in words, where the model takes them.
-    pub wish: Option<Arc<Wish>>,
+    pub wish: Option<Arc<TextConditioning>>,
     /// The sizes of samples and pictures.
     pub sizes: Sizes,
     /// The picture from which it begins.
-    pub beginning: Option<Arc<Beginning>>,
+    pub beginning: Option<Arc<InitImage>>,
     /// The conditions' values in the manifest's order.
     pub conditions: Vec<f32>,
     /// How an image is encoded.

@@ -4,48 +4,40 @@
 //! [`Signature`] finds out what each input means, and the result answers evaluations behind the
 //! trait [`Predictor`].
 
-mod bundle;
-mod embedded;
-mod engine_cache;
-mod file;
-mod graph;
-mod invariance;
-mod latent;
-mod library;
-mod manifest;
-mod network;
-mod onnxruntime;
-mod opening;
-mod parts;
-mod predictor;
-mod providers;
-mod scheduler_config;
-mod session;
-mod signature;
+mod batch_invariance;
+pub(crate) mod denoiser;
+pub(crate) mod latent_pipeline;
+pub(crate) mod predictor;
+pub(crate) mod text_encoder;
+pub(crate) mod tokenizer;
+pub(crate) mod vae;
+mod vae_tiling;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::board::Board;
+use crate::platform::Platform;
 
-use network::{Network, NetworkPurpose};
-use opening::{Opened, Source};
+use crate::inference::load::{self, GraphSource, LoadedSession};
+use crate::inference::onnx_runtime::dylib as library;
+use denoiser::{Network, NetworkPurpose};
 
-pub use bundle::{Bundle, BundleError};
-pub use file::ports;
-pub use graph::{Axis, Element, Graph, Port};
-pub use invariance::{BatchDependence, batch_dependence};
-pub use latent::{
-    Conditions, Family, Latent, LatentBundle, LatentError, Posterior, Projection, VaeConfig, Wish,
-};
-pub use manifest::{Condition, Manifest, SampleKind};
-pub use parts::{PartSize, Shelf};
-pub use predictor::{Batch, EvaluationError, Origin, Predictor, Refused, Share};
-pub use providers::{Cuda, OpenVino, Policy, Provider, ProviderOptions, TensorRt};
-pub use scheduler_config::{ConfigError, SchedulerConfig};
-pub use session::Tensor;
-pub use signature::{Role, Signature, SignatureError, TensorInput, TimeInput, TimeShape};
+pub use crate::bundle::latent_components::{LatentComponents, PipelineKind};
+pub use crate::bundle::manifest::{Condition, Manifest, SampleKind};
+pub use crate::bundle::onnx_file::ports;
+pub use crate::bundle::preview_projection::Projection;
+pub use crate::bundle::scheduler_config::{ConfigError, SchedulerConfig};
+pub use crate::bundle::signature::{Role, Signature, SignatureError, TensorInput, TimeInput, TimestepShape};
+pub use crate::bundle::{Bundle, BundleError};
+pub use crate::inference::provider::{Cuda, OpenVino, Policy, Provider, ProviderOptions, TensorRt};
+pub use crate::inference::session::Tensor;
+pub use crate::inference::session_pool::{SessionPool, SessionSize};
+pub use crate::tensor::{DataType, Dim, GraphIo, ValueInfo};
+pub use batch_invariance::{BatchDependence, batch_dependence};
+pub use latent_pipeline::{Conditions, LatentError, LatentPipeline, TextConditioning};
+pub use predictor::{Backend, Batch, EvaluationError, Predictor, ProviderShare, RejectedProvider};
+pub use vae::{Posterior, VaeConfig};
 
 /// Which engine serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize, clap::ValueEnum)]
@@ -85,7 +77,7 @@ pub struct EngineOptions {
     /// The longest side in pixels that an autoencoder works on at once; larger pictures are tiled.
     pub vae_tile: Option<usize>,
     /// The machine, whose free memory and device count.
-    pub board: Board,
+    pub board: Platform,
     /// The provider that serves while the first one's engine is built; none: nothing serves.
     pub meanwhile: Option<Provider>,
 }
@@ -120,7 +112,7 @@ impl Default for EngineOptions {
             build_memory: 1 << 30,
             memory: None,
             vae_tile: None,
-            board: Board::default(),
+            board: Platform::default(),
             meanwhile: None,
         }
     }
@@ -158,7 +150,7 @@ pub enum ModelError {
     Library(#[from] library::LibraryError),
     /// A tokenizer.
     #[error(transparent)]
-    Tokenizer(#[from] latent::TokenizerError),
+    Tokenizer(#[from] tokenizer::TokenizerError),
     /// Text encoders are missing.
     #[error(
         "{name}: its network takes a prompt, for which {needed} text encoders are needed and {found} are there; \
@@ -205,9 +197,9 @@ pub struct Model {
     /// What the network gives for each value of a sample: 1, or 2 with learned variances.
     pub outputs_per_value: usize,
     /// All its graphs.
-    pub parts: Vec<PartSize>,
+    pub parts: Vec<SessionSize>,
     /// The networks around it, where it draws latents by a prompt.
-    pub latent: Option<Arc<Latent>>,
+    pub latent: Option<Arc<LatentPipeline>>,
 }
 
 impl std::fmt::Debug for Model {
@@ -223,12 +215,12 @@ impl Model {
     /// Load the bundle in a directory and evaluate its network once, to learn its output's size
     /// and that it works.
     pub fn load(directory: &Path, options: &EngineOptions) -> Result<Self, ModelError> {
-        Self::load_onto(&Shelf::default(), directory, options, &mut |_| {})
+        Self::load_onto(&SessionPool::default(), directory, options, &mut |_| {})
     }
 
     /// The same with its graphs among those of other models, telling what it is at.
     pub fn load_onto(
-        shelf: &Shelf,
+        shelf: &SessionPool,
         directory: &Path,
         options: &EngineOptions,
         on: &mut dyn FnMut(Stage),
@@ -258,8 +250,9 @@ impl Model {
         let providers = options.providers.iter().skip_while(refused).copied().collect();
         let settled = EngineOptions { providers, ..options.clone() };
         let around = bundle.latent.as_ref();
-        let around =
-            around.map(|latent| latent::open(&bundle.name, latent, predictor.signature(), &settled, shelf));
+        let around = around.map(|latent| {
+            latent_pipeline::open(&bundle.name, latent, predictor.signature(), &settled, shelf)
+        });
         let latent = around.transpose()?.flatten();
         if latent.is_none() && !predictor.signature().tensors.is_empty() {
             let found = bundle.latent.as_ref().map_or(0, |latent| latent.texts.len());
@@ -280,14 +273,18 @@ impl Model {
 fn open_network(
     bundle: &Bundle,
     options: &EngineOptions,
-    shelf: &Shelf,
+    shelf: &SessionPool,
     on: &mut dyn FnMut(Stage),
 ) -> Result<Box<dyn Predictor>, ModelError> {
     shelf.make_room_for(&bundle.graph);
     let purpose = NetworkPurpose { bundle, largest_batch: options.batch };
-    let source =
-        |purpose| Source { name: bundle.name.clone(), graph: &bundle.graph, sha256: &bundle.sha256, purpose };
-    let Opened { session, origin } = opening::open(&source(&purpose), options, on)?;
+    let source = |purpose| GraphSource {
+        name: bundle.name.clone(),
+        graph: &bundle.graph,
+        sha256: &bundle.sha256,
+        purpose,
+    };
+    let LoadedSession { session, origin } = load::open(&source(&purpose), options, on)?;
     let signature = purpose
         .signature(session.graph())
         .map_err(|error| ModelError::Signature { graph: bundle.graph.clone(), error })?;
@@ -296,8 +293,8 @@ fn open_network(
         move || {
             let purpose = NetworkPurpose { bundle: &bundle, largest_batch: options.batch };
             let (name, sha256) = (bundle.name.clone(), bundle.sha256.as_str());
-            let source = Source { name, graph: &bundle.graph, sha256, purpose: &purpose };
-            opening::open(&source, &options, &mut |_| {}).map(|opened| opened.session)
+            let source = GraphSource { name, graph: &bundle.graph, sha256, purpose: &purpose };
+            load::open(&source, &options, &mut |_| {}).map(|opened| opened.session)
         }
     };
     let part = shelf.put(bundle.name.clone(), &bundle.graph, Some(session), Box::new(again));
@@ -308,7 +305,7 @@ fn open_network(
 fn outputs_per_value(bundle: &Bundle, predictor: &mut dyn Predictor) -> Result<usize, EvaluationError> {
     let signature = predictor.signature();
     let (len, samples) = (signature.sample_len(), signature.smallest_batch());
-    let batch = network::neutral(signature, &bundle.manifest, samples);
+    let batch = denoiser::neutral(signature, &bundle.manifest, samples);
     let mut output = Vec::new();
     predictor.evaluate(&batch, &mut output)?;
     match output.len() {

@@ -1,31 +1,31 @@
 //! Jobs become images: each image is a trajectory, and the trajectories of one model share its
 //! network's evaluations.
 
-mod active;
-mod around;
 pub mod batcher;
+mod codec_worker;
 mod event;
 pub mod guidance;
-mod pace;
+mod latency;
 mod prepared;
 mod queue;
+mod running_job;
 
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::job::receipt::Receipt;
 use crate::job::{ErrorCode, Job, JobError};
 use crate::model::{Model, Tensor};
-use crate::receipt::Receipt;
 use diffusion_samplers::rng::Noise;
 
-use active::Active;
-use around::{Around, Done, Order};
-use batcher::{Arrival, Batcher, Ticket};
+use batcher::{Batcher, ImageEvent, ImageId};
+use codec_worker::{CodecWorker, Done, Order};
 use guidance::places_of;
-use pace::{Load, Pace};
+use latency::{BatchLoad, LatencyEstimator};
 use queue::Queue;
+use running_job::RunningJob;
 
-pub use around::Wake;
+pub use codec_worker::Wake;
 pub use event::Event;
 
 /// How many images of one model are on their way at once, in batches: more than one, so that a
@@ -39,9 +39,9 @@ pub type GivenNoise = Box<dyn FnMut(usize) -> (Option<Vec<f32>>, Option<Noise>)>
 pub struct Pipeline {
     model: Model,
     batcher: Batcher,
-    around: Around,
+    around: CodecWorker,
     wake: Wake,
-    pace: Pace,
+    pace: LatencyEstimator,
     jobs: Queue,
     /// Whether jobs that were not begun must wait.
     held: bool,
@@ -69,9 +69,9 @@ impl Pipeline {
     pub fn waking(model: Model, wake: Wake) -> Self {
         Self {
             batcher: Batcher::default(),
-            around: Around::of(&model, &wake),
+            around: CodecWorker::of(&model, &wake),
             wake,
-            pace: Pace::of_first(model.first_evaluation),
+            pace: LatencyEstimator::of_first(model.first_evaluation),
             model,
             jobs: Queue::default(),
             held: false,
@@ -109,7 +109,7 @@ impl Pipeline {
     /// Whether a turn would do something now; what is encoded or decoded elsewhere is waited for.
     pub fn has_work(&self) -> bool {
         let (room, waits) = (self.room_to_prepare() > 0, self.waits());
-        let goes_on = |active: &Active| match active.prepared {
+        let goes_on = |active: &RunningJob| match active.prepared {
             Some(_) => active.boarded < active.job.count && (!waits || active.boarded > 0),
             None => !active.ordered && !waits && room,
         };
@@ -142,8 +142,8 @@ impl Pipeline {
         let under_way = self.jobs.is_under_way();
         match self.successor.take_if(|_| !under_way) {
             Some(model) => {
-                self.around = Around::of(&model, &self.wake);
-                self.pace = Pace::of_first(model.first_evaluation);
+                self.around = CodecWorker::of(&model, &self.wake);
+                self.pace = LatencyEstimator::of_first(model.first_evaluation);
                 // What was prepared for the model before holds for this one; what was only ordered is lost.
                 self.jobs.all_mut().for_each(|active| active.ordered = active.prepared.is_some());
                 self.model = model;
@@ -244,7 +244,7 @@ impl Pipeline {
         for active in self.jobs.first_mut().filter(|active| !waits || active.boarded > 0) {
             let Some(prepared) = active.prepared.clone() else { continue };
             if let Some(deadline) = active.deadline().filter(|_| active.boarded == 0) {
-                let load = Load {
+                let load = BatchLoad {
                     images: active.job.count,
                     places: places_of(&active.job),
                     others: self.batcher.company_of(active.job.priority),
@@ -278,17 +278,17 @@ impl Pipeline {
         }
     }
 
-    fn tell(&mut self, ticket: Ticket, arrival: Arrival, on: &mut dyn FnMut(Event<'_>)) {
+    fn tell(&mut self, ticket: ImageId, arrival: ImageEvent, on: &mut dyn FnMut(Event<'_>)) {
         // A job of which one image failed is no longer here when its other images arrive.
         let Some(active) = self.jobs.get_mut(ticket.job) else { return };
         match arrival {
-            Arrival::Evaluated => {
+            ImageEvent::Evaluated => {
                 active.evaluated += 1;
                 if let Some(progress) = active.progress() {
                     on(progress);
                 }
             }
-            Arrival::Preview(x0) => {
+            ImageEvent::Preview(x0) => {
                 let (job, index) = (&active.job, ticket.index);
                 match (&self.model.latent, active.prepared.clone()) {
                     (Some(latent), Some(prepared)) => {
@@ -301,7 +301,7 @@ impl Pipeline {
                     _ => on(Event::Preview { job, index, x0: &x0, shape: &job.sizes.picture }),
                 }
             }
-            Arrival::Finished(sample) => {
+            ImageEvent::Finished(sample) => {
                 let sizes = &active.job.sizes;
                 if self.model.latent.is_none() {
                     return self.finish(ticket, sample, None, on);
@@ -310,7 +310,7 @@ impl Pipeline {
                 let (latents, shape) = (unpacked.unwrap_or_default(), sizes.latent.clone());
                 self.around.order(Order::Decode { ticket, latents, shape });
             }
-            Arrival::NonFinite { evaluation, t } => {
+            ImageEvent::NonFinite { evaluation, t } => {
                 let error = JobError::new(
                     ErrorCode::NonFinite,
                     format!(
@@ -328,7 +328,7 @@ impl Pipeline {
     /// Tell that an image is finished, and with the last one its job.
     fn finish(
         &mut self,
-        ticket: Ticket,
+        ticket: ImageId,
         sample: Vec<f32>,
         latents: Option<Vec<f32>>,
         on: &mut dyn FnMut(Event<'_>),

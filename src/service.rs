@@ -4,14 +4,14 @@
 //! the spool that writes down what must not be lost before it goes on to the link, and the worker
 //! with its engine on threads of its own, so that no evaluation ever blocks the connection.
 
-mod answers;
 mod broker;
-mod desk;
 mod error;
-mod notify;
-mod pulse;
-mod retained;
-mod state;
+mod heartbeat;
+mod job_registry;
+mod pending_fetches;
+mod responses;
+mod status;
+mod systemd;
 mod worker;
 
 use std::collections::VecDeque;
@@ -20,17 +20,17 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use crate::board::Board;
 use crate::config::Config;
 use crate::mqtt::Topics;
-use crate::mqtt::link::{Ask, Incoming, Link, Report};
-use crate::spool::{self, AcceptedJob, Change, Ledger, Order, Spool, SpoolError};
-use desk::{Desk, Outcome};
-use notify::Notifier;
-use pulse::Physician;
-use retained::{Found, Waiting};
-use state::{Phase, StateBoard};
-use worker::{Tidings, Worker};
+use crate::mqtt::client::{ClientCommand, ClientEvent, Incoming, MqttClient};
+use crate::platform::Platform;
+use crate::spool::{self, AcceptedJob, Change, CompletedJobs, Order, Spool, SpoolError};
+use heartbeat::Watchdog;
+use job_registry::{Effects, JobRegistry};
+use pending_fetches::{Found, PendingFetches};
+use status::{Phase, StatusPublisher};
+use systemd::SystemdNotifier;
+use worker::{Worker, WorkerEvent};
 
 pub use error::ServiceError;
 
@@ -55,35 +55,35 @@ pub struct Signals {
 /// Serve until told to stop; then finish what is in hand, say goodbye and return.
 pub async fn run(config: &Config, mut signals: Signals) -> Result<(), ServiceError> {
     let topics = Topics::new(config.root()).sharing(config.mqtt.shared_queue.parts());
-    let done = Ledger::default();
-    let link = Link::open(broker::settings(config)?, topics.clone())?;
+    let done = CompletedJobs::default();
+    let link = MqttClient::open(broker::settings(config)?, topics.clone())?;
     let spooled = spool::Settings {
         path: config.spool.path.clone(),
         max_bytes: config.spool.max_bytes.0,
         keep_s: config.spool.keep_s.0,
         ledger: done.clone(),
     };
-    let mut notifier = Notifier::new();
+    let mut notifier = SystemdNotifier::new();
     let Some((spool, unfinished)) = open_spool(spooled, &link, &mut notifier, &mut signals.stop).await?
     else {
         return Ok(());
     };
     let worker = Worker::start(config, unfinished.len());
     let mut service = Service {
-        physician: Physician::of(worker.pulse.clone()),
+        physician: Watchdog::of(worker.pulse.clone()),
         notifier,
         machine: config.board.machine(),
         worker,
         link,
         spool,
-        board: StateBoard::new(config.node.as_str()),
-        desk: Desk::new(config, topics.clone(), done),
+        board: StatusPublisher::new(config.node.as_str()),
+        desk: JobRegistry::new(config, topics.clone(), done),
         topics,
         config: config.clone(),
         connected: false,
         out: VecDeque::new(),
         early: Vec::new(),
-        waiting: Waiting::default(),
+        waiting: PendingFetches::default(),
         unfinished,
     };
     let outcome = service.serve(&mut signals).await;
@@ -95,8 +95,8 @@ pub async fn run(config: &Config, mut signals: Signals) -> Result<(), ServiceErr
 /// the spool is still to be done.
 async fn open_spool(
     settings: spool::Settings,
-    link: &Link,
-    notifier: &mut Notifier,
+    link: &MqttClient,
+    notifier: &mut SystemdNotifier,
     stop: &mut watch::Receiver<bool>,
 ) -> Result<Option<(Spool, Vec<AcceptedJob>)>, ServiceError> {
     loop {
@@ -119,15 +119,15 @@ async fn open_spool(
 /// The task in the middle. It never waits for one of its neighbours alone, so that none of them
 /// can hold up another: what goes out waits in `out`.
 struct Service {
-    link: Link,
+    link: MqttClient,
     spool: Spool,
     worker: Worker,
-    desk: Desk,
-    board: StateBoard,
+    desk: JobRegistry,
+    board: StatusPublisher,
     /// The machine on which all this runs.
-    machine: Board,
-    notifier: Notifier,
-    physician: Physician,
+    machine: Platform,
+    notifier: SystemdNotifier,
+    physician: Watchdog,
     topics: Topics,
     config: Config,
     connected: bool,
@@ -136,7 +136,7 @@ struct Service {
     /// Requests that came before the models were loaded; the broker sends only so many.
     early: Vec<Incoming>,
     /// Requests that name pictures by topics.
-    waiting: Waiting,
+    waiting: PendingFetches,
     /// Jobs of an earlier run, until the models are loaded.
     unfinished: Vec<AcceptedJob>,
 }
@@ -234,33 +234,33 @@ impl Service {
         self.out.push_back(Order::Pass(message));
     }
 
-    fn carry_out(&mut self, outcome: Outcome) {
+    fn carry_out(&mut self, outcome: Effects) {
         self.out.extend(outcome.orders);
         if let Some(command) = outcome.command {
             self.worker.order(command);
         }
     }
 
-    fn hear(&mut self, report: Report) {
+    fn hear(&mut self, report: ClientEvent) {
         match report {
-            Report::Connected => {
+            ClientEvent::Connected => {
                 self.connected = true;
                 let online = self.board.online(&self.topics);
                 self.out.push_back(Order::Pass(online));
                 self.publish_state();
             }
-            Report::Disconnected => {
+            ClientEvent::Disconnected => {
                 self.connected = false;
                 self.waiting.disconnected();
             }
-            Report::Retained { topic, found } => {
+            ClientEvent::Retained { topic, found } => {
                 let complete = self.waiting.found(&topic, &found);
                 complete.into_iter().for_each(|(incoming, found)| self.receive(incoming, &found));
             }
-            Report::Incoming(incoming) if !self.desk.takes_requests() => self.early.push(incoming),
-            Report::Incoming(incoming) => self.receive(incoming, &Found::new()),
-            Report::Delivered(number) => self.out.push_back(Order::Change(Change::Delivered(number))),
-            Report::Undeliverable { message, number, why } => {
+            ClientEvent::Incoming(incoming) if !self.desk.takes_requests() => self.early.push(incoming),
+            ClientEvent::Incoming(incoming) => self.receive(incoming, &Found::new()),
+            ClientEvent::Delivered(number) => self.out.push_back(Order::Change(Change::Delivered(number))),
+            ClientEvent::Undeliverable { message, number, why } => {
                 let outcome = self.desk.undeliverable(&message, &why);
                 self.carry_out(outcome);
                 self.out.extend(number.map(|number| Order::Change(Change::Delivered(number))));
@@ -282,7 +282,7 @@ impl Service {
     /// Fetch what a request names by its topic, and let it wait until that has come.
     fn wait_for(&mut self, incoming: Incoming, wants: Vec<String>) {
         for topic in &wants {
-            if let Err(error) = self.link.asks.try_send(Ask::Fetch(topic.clone())) {
+            if let Err(error) = self.link.asks.try_send(ClientCommand::Fetch(topic.clone())) {
                 // The request is told so when its time is over.
                 log::warn!("{topic} can't be fetched: {error}");
             }
@@ -296,19 +296,19 @@ impl Service {
     fn give_up_waiting(&mut self) {
         for (incoming, found) in self.waiting.expired(Instant::now()) {
             for topic in self.waiting.unwanted(found.keys()) {
-                let _ = self.link.asks.try_send(Ask::Forget(topic));
+                let _ = self.link.asks.try_send(ClientCommand::Forget(topic));
             }
             self.receive(incoming, &found);
         }
     }
 
-    fn learn(&mut self, tidings: Tidings) -> Result<(), ServiceError> {
+    fn learn(&mut self, tidings: WorkerEvent) -> Result<(), ServiceError> {
         match tidings {
-            Tidings::Stage(stage) => {
+            WorkerEvent::Stage(stage) => {
                 self.board.phase(stage.into());
                 self.publish_state();
             }
-            Tidings::Ready(models) => {
+            WorkerEvent::Ready(models) => {
                 self.board.ready(&models);
                 self.notifier.ready();
                 self.desk.open(models);
@@ -321,14 +321,14 @@ impl Service {
                     self.receive(incoming, &Found::new());
                 }
             }
-            Tidings::Changed(card) => {
+            WorkerEvent::Changed(card) => {
                 self.board.changed(&card);
                 self.desk.changed(*card);
                 self.publish_state();
             }
-            Tidings::Unable(reason) => return Err(ServiceError::Model(reason)),
-            Tidings::Pace { model, ms_per_nfe } => self.board.pace(&model, ms_per_nfe),
-            Tidings::Job(news) => {
+            WorkerEvent::Unable(reason) => return Err(ServiceError::Model(reason)),
+            WorkerEvent::Pace { model, ms_per_nfe } => self.board.pace(&model, ms_per_nfe),
+            WorkerEvent::Job(news) => {
                 let outcome = self.desk.tell(news);
                 self.carry_out(outcome);
             }

@@ -5,7 +5,7 @@
 //! after itself. It knows messages and the bytes of requests, and nothing of models.
 
 mod changes;
-mod ledger;
+mod completed_jobs;
 mod record;
 mod store;
 
@@ -18,12 +18,12 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-pub use ledger::Ledger;
+pub use completed_jobs::CompletedJobs;
 pub use record::{AcceptedJob, RecordError, ReplyTo, read_message, write_message};
 pub use store::{Change, SpoolError, Store};
 
 use crate::mqtt::Message;
-use crate::mqtt::link::{Acknowledgement, Ask};
+use crate::mqtt::client::{AckToken, ClientCommand};
 
 /// Messages that the link holds in memory at once; the rest waits on disk.
 const AHEAD: usize = 64;
@@ -44,7 +44,7 @@ pub struct Settings {
     /// For how long a finished job's answers are kept, in seconds; 0: not at all.
     pub keep_s: u64,
     /// Where finished jobs are told.
-    pub ledger: Ledger,
+    pub ledger: CompletedJobs,
 }
 
 impl Settings {
@@ -59,7 +59,7 @@ pub enum Order {
     /// Make a change, and go on to what follows from it.
     Change(Change),
     /// Acknowledge a message that came in, once all that was ordered before is on disk.
-    Acknowledge(Acknowledgement),
+    Acknowledge(AckToken),
     /// Pass a message on that is not kept: of no use later, or replaced by the next.
     Pass(Message),
 }
@@ -79,7 +79,10 @@ pub struct Spool {
 
 impl Spool {
     /// Open the spool, and begin to pass on what it holds; also the jobs that are still to be done.
-    pub fn open(settings: Settings, link: mpsc::Sender<Ask>) -> Result<(Self, Vec<AcceptedJob>), SpoolError> {
+    pub fn open(
+        settings: Settings,
+        link: mpsc::Sender<ClientCommand>,
+    ) -> Result<(Self, Vec<AcceptedJob>), SpoolError> {
         let store = settings.open()?;
         let jobs = store.jobs()?;
         let (orders, ordered) = mpsc::channel(BATCH);
@@ -87,7 +90,7 @@ impl Spool {
         let stop = Arc::new(AtomicBool::new(false));
         let carried_out = Arc::new(AtomicU64::new(0));
         let max_bytes = settings.max_bytes;
-        let keeper = Keeper {
+        let keeper = SpoolWriter {
             store: Some(store),
             settings,
             link,
@@ -140,11 +143,11 @@ impl Spool {
 }
 
 /// The thread's state.
-struct Keeper {
+struct SpoolWriter {
     /// Missing only between a failed write and the next try.
     store: Option<Store>,
     settings: Settings,
-    link: mpsc::Sender<Ask>,
+    link: mpsc::Sender<ClientCommand>,
     /// The sizes of the messages that the link holds, by number.
     ahead: BTreeMap<u64, usize>,
     /// Older messages that are to be delivered again.
@@ -156,7 +159,7 @@ struct Keeper {
     stop: Arc<AtomicBool>,
 }
 
-impl Keeper {
+impl SpoolWriter {
     fn run(mut self, mut ordered: mpsc::Receiver<Order>) {
         self.pass_on();
         let mut batch = Vec::with_capacity(BATCH);
@@ -214,8 +217,8 @@ impl Keeper {
 
     fn follow(&mut self, order: Order) {
         match order {
-            Order::Acknowledge(receipt) => self.ask(Ask::Acknowledge(receipt)),
-            Order::Pass(message) => self.ask(Ask::Send { message, number: None }),
+            Order::Acknowledge(receipt) => self.ask(ClientCommand::Acknowledge(receipt)),
+            Order::Pass(message) => self.ask(ClientCommand::Send { message, number: None }),
             Order::Change(_) => {}
         }
     }
@@ -227,7 +230,7 @@ impl Keeper {
             let message = self.store.as_ref().and_then(|store| store.message(number).ok().flatten());
             let Some(message) = message else { continue };
             self.ahead.insert(number, message.packet_size());
-            self.ask(Ask::Send { message, number: Some(number) });
+            self.ask(ClientCommand::Send { message, number: Some(number) });
         }
     }
 
@@ -242,7 +245,7 @@ impl Keeper {
         Some(next)
     }
 
-    fn ask(&self, ask: Ask) {
+    fn ask(&self, ask: ClientCommand) {
         // A link that has ended asks for nothing more; the spool keeps what it did not deliver.
         let _ = self.link.blocking_send(ask);
     }

@@ -6,9 +6,9 @@ mod common;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use common::exact::Exact;
+use common::gaussian_model::Exact;
 use denoised::job::{JobLimits, ModelCard, Request};
-use denoised::model::TimeShape;
+use denoised::model::TimestepShape;
 use denoised::pipeline::Pipeline;
 use serde_json::json;
 
@@ -39,7 +39,7 @@ static ALLOCATOR: Counting = Counting;
 fn a_step_of_any_sampler_allocates_nothing() {
     let mut others = 0;
     for sampler in diffusion_samplers::sampler::names() {
-        let (model, _) = Exact::model(&[1, 28, 28], 8, TimeShape::Each);
+        let (model, _) = Exact::model(&[1, 28, 28], 8, TimestepShape::PerSample);
         let mut pipeline = Pipeline::new(model);
         let card = ModelCard::of(pipeline.model());
         let request = json!({"id": "a", "sampler": sampler, "steps": 40, "count": 4, "seed": 1, "class": 2, "guidance": 2.0});

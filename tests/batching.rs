@@ -6,10 +6,10 @@ mod common;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use common::exact::{Exact, Sleeping};
-use common::{largest_difference, program};
+use common::gaussian_model::{Exact, Sleeping};
+use common::{daemon, largest_difference};
 use denoised::job::{ErrorCode, Job, JobLimits, ModelCard, Request};
-use denoised::model::{Batch, EngineKind, EngineOptions, Model, TimeShape};
+use denoised::model::{Batch, EngineKind, EngineOptions, Model, TimestepShape};
 use denoised::pipeline::{Event, Pipeline};
 use serde_json::json;
 
@@ -114,12 +114,12 @@ fn check_company(seen: &Seen, alone: &Images) {
 #[test]
 fn company_changes_no_byte_with_an_exact_network() {
     for (largest, time) in [
-        (1, TimeShape::Each),
-        (5, TimeShape::Each),
-        (8, TimeShape::Each),
-        (64, TimeShape::Each),
-        (8, TimeShape::Scalar),
-        (3, TimeShape::One),
+        (1, TimestepShape::PerSample),
+        (5, TimestepShape::PerSample),
+        (8, TimestepShape::PerSample),
+        (64, TimestepShape::PerSample),
+        (8, TimestepShape::Scalar),
+        (3, TimestepShape::Single),
     ] {
         let load = || Exact::model(&[1, 4, 5], largest, time).0;
         let alone = alone(load);
@@ -134,7 +134,7 @@ fn company_changes_no_byte_with_an_exact_network() {
 fn onnxruntime() -> EngineOptions {
     EngineOptions {
         kind: EngineKind::OnnxRuntime,
-        library: Some(program::onnxruntime()),
+        library: Some(daemon::onnxruntime()),
         providers: vec![denoised::model::Provider::Cpu],
         ..EngineOptions::default()
     }
@@ -145,7 +145,7 @@ fn onnxruntime() -> EngineOptions {
 #[test]
 fn bound_buffers_serve_batches_of_any_size_in_any_order() {
     let options = EngineOptions { batch: 12, ..onnxruntime() };
-    let mut model = Model::load(&program::model("digits"), &options).unwrap();
+    let mut model = Model::load(&daemon::model("digits"), &options).unwrap();
     let manifest = model.bundle.manifest.clone();
     let mut evaluate = |samples: usize| {
         let mut batch = Batch { shape: vec![1, 28, 28], ..Batch::default() };
@@ -174,7 +174,7 @@ fn bound_buffers_serve_batches_of_any_size_in_any_order() {
 fn company_is_measured_with_both_engines() {
     let engines = [EngineOptions { kind: EngineKind::Embedded, ..EngineOptions::default() }, onnxruntime()];
     for options in engines {
-        let load = || Model::load(&program::model("digits"), &options).unwrap();
+        let load = || Model::load(&daemon::model("digits"), &options).unwrap();
         let alone = alone(load);
         let seen = together(load);
         check_company(&seen, &alone);
@@ -193,7 +193,7 @@ fn company_is_measured_with_both_engines() {
 
 #[test]
 fn batches_are_shared_by_all_who_wait() {
-    let (model, batches) = Exact::model(&[1, 4, 5], 8, TimeShape::Each);
+    let (model, batches) = Exact::model(&[1, 4, 5], 8, TimestepShape::PerSample);
     let mut pipeline = Pipeline::new(model);
     let card = ModelCard::of(pipeline.model());
     for seed in 0..8 {
@@ -212,7 +212,7 @@ fn batches_are_shared_by_all_who_wait() {
 
 #[test]
 fn a_short_job_is_not_stuck_behind_a_long_one_and_priority_goes_first() {
-    let (model, _) = Exact::model(&[1, 4, 5], 2, TimeShape::Each);
+    let (model, _) = Exact::model(&[1, 4, 5], 2, TimestepShape::PerSample);
     let mut pipeline = Pipeline::new(model);
     let card = ModelCard::of(pipeline.model());
     let request = |id: &str, steps, count, priority| json!({"id": id, "sampler": "ddpm", "steps": steps, "count": count, "seed": 1, "priority": priority});
@@ -235,7 +235,7 @@ fn a_short_job_is_not_stuck_behind_a_long_one_and_priority_goes_first() {
 
 #[test]
 fn a_network_that_gives_nan_is_named_with_the_step() {
-    let (model, _) = Exact::breaking(&[1, 4, 5], 8, TimeShape::Each, Some(4));
+    let (model, _) = Exact::breaking(&[1, 4, 5], 8, TimestepShape::PerSample, Some(4));
     let mut pipeline = Pipeline::new(model);
     let card = ModelCard::of(pipeline.model());
     pipeline.accept(job(&card, json!({"id": "a", "sampler": "ddim", "steps": 10, "seed": 1, "count": 1})));
@@ -248,7 +248,7 @@ fn a_network_that_gives_nan_is_named_with_the_step() {
 
 #[test]
 fn previews_come_as_often_as_asked() {
-    let (model, _) = Exact::model(&[1, 4, 5], 8, TimeShape::Each);
+    let (model, _) = Exact::model(&[1, 4, 5], 8, TimestepShape::PerSample);
     let mut pipeline = Pipeline::new(model);
     let card = ModelCard::of(pipeline.model());
     pipeline.accept(job(
@@ -286,7 +286,7 @@ fn a_job_takes_as_many_steps_as_fit_into_its_time_and_is_the_job_of_those_steps(
 
 #[test]
 fn who_has_a_deadline_rides_before_who_has_none() {
-    let (model, _) = Exact::model(&[1, 4, 5], 1, TimeShape::Each);
+    let (model, _) = Exact::model(&[1, 4, 5], 1, TimestepShape::PerSample);
     let mut pipeline = Pipeline::new(model);
     let card = ModelCard::of(pipeline.model());
     let request = |id: &str, deadline: Option<u64>| json!({"id": id, "sampler": "ddim", "steps": 10, "seed": 1, "class": 1, "guidance": 1, "deadline_ms": deadline});
@@ -300,7 +300,7 @@ fn who_has_a_deadline_rides_before_who_has_none() {
 
 #[test]
 fn a_deadline_that_passed_ends_the_job() {
-    let (model, _) = Exact::model(&[1, 4, 5], 8, TimeShape::Each);
+    let (model, _) = Exact::model(&[1, 4, 5], 8, TimestepShape::PerSample);
     let mut pipeline = Pipeline::new(model);
     let card = ModelCard::of(pipeline.model());
     pipeline.accept(job(

@@ -5,7 +5,7 @@ mod common;
 
 use std::path::Path;
 
-use common::program::{denoised, fails, gaussian_bundle, model, onnxruntime, succeeds};
+use common::daemon::{denoised, fails, gaussian_bundle, model, onnxruntime, succeeds};
 use common::{golden, largest_difference, read_json};
 use denoised::npy;
 

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::exact::{DEVIATION, Gaussian, MEAN, predict};
+use common::gaussian_model::{DEVIATION, Gaussian, MEAN, predict};
 use diffusion_samplers::noise_schedule::{NoiseSchedule, ScheduleDefaults};
 use diffusion_samplers::prediction_type::PredictionType;
 use diffusion_samplers::rng::Generator;

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::program::{Broker, denoised, fails, free_port, succeeds};
+use common::daemon::{Broker, denoised, fails, free_port, succeeds};
 use common::repository;
 
 #[test]

@@ -6,7 +6,7 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::program::{Broker, denoised, free_port, model, onnxruntime};
+use common::daemon::{Broker, denoised, free_port, model, onnxruntime};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -212,7 +212,7 @@ fn on_a_machine_with_nothing_each_step_that_is_followed_makes_its_finding_go() {
     assert!(next.contains("onnxruntime-openvino"), "{next}");
     #[cfg(target_arch = "x86_64")]
     {
-        let (found, _) = doctor(&url, &common::program::library("DENOISED_TEST_OPENVINO"), &bundle);
+        let (found, _) = doctor(&url, &common::daemon::library("DENOISED_TEST_OPENVINO"), &bundle);
         assert_eq!(about(&found, "provider openvino")["found"], "onnxruntime 1.24.1 computes on openvino");
     }
 }

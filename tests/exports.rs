@@ -5,8 +5,8 @@ mod common;
 
 use std::path::Path;
 
+use common::daemon::{fails, succeeds};
 use common::pipelines::{PROMPT, bundle, drawn, drawn_on, refused, sample, values, with_variants};
-use common::program::{fails, succeeds};
 use common::{largest_difference, read_json};
 use serde_json::json;
 

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::program::{denoised, fails, model, succeeds};
+use common::daemon::{denoised, fails, model, succeeds};
 use common::{golden, largest_difference};
 use denoised::npy;
 

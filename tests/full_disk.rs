@@ -5,8 +5,8 @@ mod common;
 
 use std::collections::BTreeSet;
 
+use common::daemon::{Broker, Daemon, Subscriber, configuration, publish};
 use common::golden;
-use common::program::{Broker, Daemon, Subscriber, configuration, publish};
 use common::small_disk::SmallDisk;
 
 fn config(broker: &Broker) -> String {

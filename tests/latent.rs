@@ -6,8 +6,8 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use common::daemon::{Broker, Daemon, Subscriber, configuration, onnxruntime, publish, succeeds};
 use common::pipelines::{PROMPT, bundle, drawn, refused, sample, values};
-use common::program::{Broker, Daemon, Subscriber, configuration, onnxruntime, publish, succeeds};
 use common::{golden, largest_difference, read_json};
 use serde_json::{Value, json};
 

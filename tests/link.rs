@@ -6,12 +6,12 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::program::{Broker, Daemon, Subscriber, configuration, publish};
-use common::scripted::{Scripted, delivered, nothing_said, report, send};
+use common::daemon::{Broker, Daemon, Subscriber, configuration, publish};
+use common::mock_broker::{Scripted, delivered, nothing_said, report, send};
 use common::{golden, repository};
-use denoised::mqtt::link::{Ask, Refusal, Report};
-use denoised::mqtt::{Message, Quality};
-use rumqttc::v5::mqttbytes::QoS;
+use denoised::mqtt::client::{ClientCommand, ClientEvent, Refusal};
+use denoised::mqtt::{Message, QoS};
+use rumqttc::v5::mqttbytes::QoS as WireQoS;
 use rumqttc::v5::mqttbytes::v5::{ConnAckProperties, Packet, PubAckReason, Publish};
 
 fn names(numbers: std::ops::Range<u64>) -> Vec<String> {
@@ -34,9 +34,9 @@ async fn a_message_over_the_brokers_limit_is_given_back_and_the_next_one_goes() 
     let limit = ConnAckProperties { max_packet_size: Some(1000), ..nothing_said() };
     let mut peer = broker.welcome(false, limit).await;
     let large = to("d/image", vec![b'x'; 1000]);
-    link.asks.send(Ask::Send { message: large.clone(), number: Some(1) }).await.unwrap();
+    link.asks.send(ClientCommand::Send { message: large.clone(), number: Some(1) }).await.unwrap();
     send(&link, 2).await;
-    let Report::Undeliverable { message, number, why } = report(&mut link).await else { panic!() };
+    let ClientEvent::Undeliverable { message, number, why } = report(&mut link).await else { panic!() };
     assert_eq!((message, number, why), (large, Some(1), Refusal::TooLarge(1000)));
     let (payload, packet) = peer.messages(1).await.remove(0);
     assert_eq!(payload, "2");
@@ -71,12 +71,12 @@ async fn a_reconnection_without_a_session_loses_nothing() {
 async fn only_the_brokers_acknowledgement_counts_as_delivered() {
     let broker = Scripted::start().await;
     let mut link = broker.link();
-    for quality in [Quality::AtLeastOnce, Quality::ExactlyOnce] {
+    for quality in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
         let mut peer = broker.welcome(true, nothing_said()).await;
         let message = Message { quality, ..to("d/image", "7") };
-        link.asks.send(Ask::Send { message, number: Some(7) }).await.unwrap();
+        link.asks.send(ClientCommand::Send { message, number: Some(7) }).await.unwrap();
         let publish = peer.message().await;
-        if quality == Quality::ExactlyOnce {
+        if quality == QoS::ExactlyOnce {
             // Received is not yet complete.
             let received = rumqttc::v5::mqttbytes::v5::PubRec::new(publish.pkid, None);
             peer.write(Packet::PubRec(received)).await;
@@ -86,7 +86,7 @@ async fn only_the_brokers_acknowledgement_counts_as_delivered() {
         let mut peer = broker.welcome(true, nothing_said()).await;
         let again = peer.message().await;
         assert_eq!((&again.payload, again.qos), (&publish.payload, publish.qos));
-        if quality == Quality::ExactlyOnce {
+        if quality == QoS::ExactlyOnce {
             let received = rumqttc::v5::mqttbytes::v5::PubRec::new(again.pkid, None);
             peer.write(Packet::PubRec(received)).await;
             assert!(matches!(peer.read().await, Packet::PubRel(_)));
@@ -109,7 +109,7 @@ async fn a_connection_on_which_nothing_moves_is_built_anew() {
     // More than the sockets' buffers hold, so that writing must wait for a reader.
     for number in 0..8 {
         let message = to("d/image", vec![b'0' + number; 4 << 20]);
-        link.asks.send(Ask::Send { message, number: Some(u64::from(number)) }).await.unwrap();
+        link.asks.send(ClientCommand::Send { message, number: Some(u64::from(number)) }).await.unwrap();
     }
     let mut peer = broker.welcome(true, nothing_said()).await;
     for number in 0..8 {
@@ -171,10 +171,10 @@ async fn many_messages_before_a_silent_broker_hold_up_nothing_that_comes_in() {
     for number in 0..2000 {
         send(&link, number).await;
     }
-    let mut request = Publish::new("d/request", QoS::AtLeastOnce, "{}", None);
+    let mut request = Publish::new("d/request", WireQoS::AtLeastOnce, "{}", None);
     request.pkid = 9;
     peer.write(Packet::Publish(request)).await;
-    let Report::Incoming(incoming) = report(&mut link).await else { panic!() };
+    let ClientEvent::Incoming(incoming) = report(&mut link).await else { panic!() };
     assert_eq!(&incoming.payload[..], b"{}");
     for number in 0..2000_u64 {
         let (payload, packet) = peer.messages(1).await.remove(0);
@@ -238,22 +238,22 @@ async fn a_request_is_acknowledged_when_it_is_safe_and_not_before() {
     let mut link = broker.link();
     let mut peer = broker.welcome(false, nothing_said()).await;
     let request = |packet: u16| {
-        let mut request = Publish::new("d/request", QoS::AtLeastOnce, packet.to_string(), None);
+        let mut request = Publish::new("d/request", WireQoS::AtLeastOnce, packet.to_string(), None);
         request.pkid = packet;
         Packet::Publish(request)
     };
     peer.write(request(5)).await;
     peer.write(request(6)).await;
-    let Report::Incoming(first) = report(&mut link).await else { panic!() };
-    let Report::Incoming(second) = report(&mut link).await else { panic!() };
+    let ClientEvent::Incoming(first) = report(&mut link).await else { panic!() };
+    let ClientEvent::Incoming(second) = report(&mut link).await else { panic!() };
     // The second alone is safe: its acknowledgement is the first packet that comes.
-    link.asks.send(Ask::Acknowledge(second.receipt)).await.unwrap();
+    link.asks.send(ClientCommand::Acknowledge(second.receipt)).await.unwrap();
     let Packet::PubAck(ack) = peer.read().await else { panic!() };
     assert_eq!(ack.pkid, 6);
     // One of an earlier connection acknowledges nothing on this one.
     drop(peer);
     let mut peer = broker.welcome(true, nothing_said()).await;
-    link.asks.send(Ask::Acknowledge(first.receipt)).await.unwrap();
+    link.asks.send(ClientCommand::Acknowledge(first.receipt)).await.unwrap();
     send(&link, 1).await;
     assert_eq!(peer.messages(1).await[0].0, "1");
 }
@@ -266,10 +266,10 @@ async fn a_message_that_the_broker_refuses_is_not_taken_for_delivered() {
     let mut peer = broker.welcome(false, nothing_said()).await;
     // A requester's topic that is denied to us is told, and the rest goes on.
     let foreign = to("answers/of/mine", "1");
-    link.asks.send(Ask::Send { message: foreign.clone(), number: Some(1) }).await.unwrap();
+    link.asks.send(ClientCommand::Send { message: foreign.clone(), number: Some(1) }).await.unwrap();
     let (_, packet) = peer.messages(1).await.remove(0);
     peer.acknowledge(packet, PubAckReason::NotAuthorized).await;
-    let Report::Undeliverable { message, number, why } = report(&mut link).await else { panic!() };
+    let ClientEvent::Undeliverable { message, number, why } = report(&mut link).await else { panic!() };
     assert_eq!((message, number), (foreign, Some(1)));
     assert_eq!(why, Refusal::Denied("NotAuthorized".to_owned()));
     // Our own is kept, whatever the reason, and sent again until it is taken.

@@ -8,7 +8,7 @@ mod common;
 use std::path::Path;
 use std::process::Command;
 
-use common::program::{
+use common::daemon::{
     Broker, Daemon, Subscriber, configuration, copied, denoised, fails, library, model, onnxruntime, publish,
     succeeds,
 };

@@ -7,9 +7,9 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use base64::Engine as _;
-use common::program::{Broker, Daemon, Subscriber, configuration, model, publish};
-use common::scripted::{Scripted, delivered, nothing_said, report, send};
-use denoised::mqtt::link::{Ask, Report};
+use common::daemon::{Broker, Daemon, Subscriber, configuration, model, publish};
+use common::mock_broker::{Scripted, delivered, nothing_said, report, send};
+use denoised::mqtt::client::{ClientCommand, ClientEvent};
 use rumqttc::v5::mqttbytes::v5::{Packet, PubAckReason, SubAck, SubscribeReasonCode};
 use serde_json::{Value, json};
 
@@ -83,12 +83,12 @@ async fn a_topic_that_may_not_be_read_is_told_and_the_connection_stays() {
     let broker = Scripted::start().await;
     let mut link = broker.link();
     let mut peer = broker.welcome(false, nothing_said()).await;
-    link.asks.send(Ask::Fetch("secret".to_owned())).await.unwrap();
+    link.asks.send(ClientCommand::Fetch("secret".to_owned())).await.unwrap();
     let Packet::Subscribe(subscribe) = peer.read().await else { panic!("no subscription") };
     assert_eq!(subscribe.filters[0].path, "secret");
     let return_codes = vec![SubscribeReasonCode::NotAuthorized];
     peer.write(Packet::SubAck(SubAck { pkid: subscribe.pkid, return_codes, properties: None })).await;
-    let Report::Retained { topic, found } = report(&mut link).await else { panic!("another report") };
+    let ClientEvent::Retained { topic, found } = report(&mut link).await else { panic!("another report") };
     assert_eq!(topic, "secret");
     assert!(found.unwrap_err().contains("NotAuthorized"));
     send(&link, 1).await;

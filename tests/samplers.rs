@@ -6,7 +6,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use common::exact::{Gaussian, posterior, predict};
+use common::gaussian_model::{Gaussian, posterior, predict};
 use common::{golden, largest_difference, read_json};
 use denoised::npy;
 use diffusion_samplers::noise_schedule::{NoiseSchedule, ScheduleDefaults, ZeroSnr};

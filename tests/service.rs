@@ -3,8 +3,8 @@
 
 mod common;
 
+use common::daemon::{Broker, Daemon, Subscriber, configuration, denoised, fails, model, publish, succeeds};
 use common::golden;
-use common::program::{Broker, Daemon, Subscriber, configuration, denoised, fails, model, publish, succeeds};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 

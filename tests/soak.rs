@@ -11,9 +11,9 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use common::cable::Cable;
+use common::daemon::{Broker, Daemon, Received, Subscriber, publish_to};
+use common::fault_proxy::Cable;
 use common::golden;
-use common::program::{Broker, Daemon, Received, Subscriber, publish_to};
 use common::small_disk::SmallDisk;
 
 /// mosquitto that keeps everything on disk at each change.
@@ -25,7 +25,7 @@ fn number(name: &str, default: u64) -> u64 {
 
 /// What the subscriber has of every job.
 #[derive(Default)]
-struct Ledger {
+struct CompletedJobs {
     images: BTreeMap<(String, String), Vec<u8>>,
     results: BTreeSet<String>,
     repeats: u64,
@@ -38,7 +38,7 @@ fn image(job: u64, index: usize) -> (String, String) {
     (format!("s{job}"), index.to_string())
 }
 
-impl Ledger {
+impl CompletedJobs {
     fn take(&mut self, messages: &[Received]) {
         for message in &messages[self.taken..] {
             let topic = message.topic.rsplit('/').nth(1).unwrap_or("");
@@ -81,7 +81,7 @@ struct Soak {
     daemon: Daemon,
     configuration: String,
     subscriber: Subscriber,
-    ledger: Ledger,
+    ledger: CompletedJobs,
     /// Jobs that were asked for and are not answered with all their images.
     unanswered: Vec<u64>,
     asked_again: u64,
@@ -108,7 +108,7 @@ impl Soak {
             daemon,
             configuration,
             subscriber,
-            ledger: Ledger::default(),
+            ledger: CompletedJobs::default(),
             unanswered: Vec::new(),
             asked_again: 0,
             refused_writes: 0,

@@ -6,12 +6,12 @@ mod common;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use common::cable::Cable;
+use common::daemon::{Broker, Daemon, Received, Subscriber, configuration, publish};
+use common::fault_proxy::Cable;
 use common::golden;
-use common::heat::{cautious, heat};
-use common::program::{Broker, Daemon, Received, Subscriber, configuration, publish};
+use common::thermal::{cautious, heat};
 use denoised::mqtt::Message;
-use denoised::spool::{AcceptedJob, Change, Ledger, SpoolError, Store};
+use denoised::spool::{AcceptedJob, Change, CompletedJobs, SpoolError, Store};
 use tempfile::TempDir;
 
 const PERSISTENT: &str = "persistence true\npersistence_location {dir}/\nautosave_interval 1\n";
@@ -234,7 +234,7 @@ fn sighup_changes_limits_and_names_what_needs_a_restart() {
 }
 
 fn store(directory: &TempDir, max_bytes: u64, keep_s: u64) -> Store {
-    Store::open(directory.path(), max_bytes, keep_s, &Ledger::default()).unwrap()
+    Store::open(directory.path(), max_bytes, keep_s, &CompletedJobs::default()).unwrap()
 }
 
 fn image(id: &str, index: usize, size: usize) -> Message {
@@ -258,14 +258,14 @@ fn a_file_that_is_no_spool_is_set_aside_and_the_daemon_starts() {
     let aside: Vec<_> = aside.filter(|path| path.to_string_lossy().contains("set-aside")).collect();
     assert_eq!(std::fs::read(&aside[0]).unwrap(), b"precious notes of somebody else");
     // Somebody else's hold on the file is no reason to set it aside.
-    let error = Store::open(directory.path(), 1, 1, &Ledger::default()).unwrap_err();
+    let error = Store::open(directory.path(), 1, 1, &CompletedJobs::default()).unwrap_err();
     assert!(matches!(error, SpoolError::InUse(_)), "{error}");
 }
 
 #[test]
 fn answers_are_kept_within_the_bound_and_what_is_owed_is_never_dropped() {
     let directory = tempfile::tempdir().unwrap();
-    let ledger = Ledger::default();
+    let ledger = CompletedJobs::default();
     let mut kept = Store::open(directory.path(), 10_000, 3600, &ledger).unwrap();
     for job in 0..10 {
         let id = format!("j{job}");

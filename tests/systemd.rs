@@ -6,9 +6,9 @@ mod common;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use common::manager::Manager;
-use common::program::{Broker, Daemon, Subscriber, configuration, onnxruntime, publish};
+use common::daemon::{Broker, Daemon, Subscriber, configuration, onnxruntime, publish};
 use common::small_disk::SmallDisk;
+use common::systemd_notify::Manager;
 use common::{golden, repository};
 
 /// What systemd-analyze says of the unit, with a program that is there in place of the daemon.

@@ -5,8 +5,8 @@ mod common;
 
 use std::path::Path;
 
+use common::daemon::{Broker, Daemon};
 use common::golden;
-use common::program::{Broker, Daemon};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 
 /// An authority, and a certificate of 127.0.0.1 signed by it, as files in a directory.

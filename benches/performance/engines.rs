@@ -6,14 +6,14 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use denoised::model::{
-    Batch, EngineKind, EngineOptions, EvaluationError, Model, Origin, Policy, Predictor, Provider, Signature,
+    Backend, Batch, EngineKind, EngineOptions, EvaluationError, Model, Policy, Predictor, Provider, Signature,
 };
 use ort::ep::CUDA;
 use ort::session::Session;
 use ort::value::TensorRef;
 
-use crate::common::program::onnxruntime;
-use crate::peer::{Peer, figure};
+use crate::common::daemon::onnxruntime;
+use crate::mqtt_peer::{Peer, figure};
 
 /// Where ONNX Runtime does its arithmetic: on the processor, or where DENOISED_BENCH_PROVIDER says.
 fn provider() -> Provider {
@@ -48,7 +48,7 @@ pub struct Shared {
     predictor: Arc<Mutex<Box<dyn Predictor>>>,
     spent: Arc<Mutex<Duration>>,
     signature: Signature,
-    origin: Origin,
+    origin: Backend,
 }
 
 impl Shared {
@@ -75,7 +75,7 @@ impl Predictor for Shared {
         &self.signature
     }
 
-    fn origin(&self) -> &Origin {
+    fn origin(&self) -> &Backend {
         &self.origin
     }
 

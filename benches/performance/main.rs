@@ -7,7 +7,7 @@ mod common;
 mod clock;
 mod engines;
 mod jobs;
-mod peer;
+mod mqtt_peer;
 mod service;
 mod start;
 mod steps;

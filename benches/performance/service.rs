@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use denoised::model::TimeShape;
+use denoised::model::TimestepShape;
 use denoised::pipeline::{Event as Told, Pipeline};
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::Packet;
@@ -10,9 +10,9 @@ use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
 use serde_json::json;
 
 use crate::clock::median;
-use crate::common::exact::{Exact, Sleeping};
+use crate::common::daemon::{Broker, Daemon, Subscriber, configuration};
+use crate::common::gaussian_model::{Exact, Sleeping};
 use crate::common::golden;
-use crate::common::program::{Broker, Daemon, Subscriber, configuration};
 use crate::jobs::{drain, job};
 use crate::table::Row;
 
@@ -87,7 +87,7 @@ fn latencies() -> Vec<Row> {
 
 /// Microseconds an image, of one step each by a network of no time, with so many jobs waiting.
 fn cost_of_an_image(queued: usize) -> f64 {
-    let (model, _) = Exact::model(&[1, 4, 5], 8, TimeShape::Each);
+    let (model, _) = Exact::model(&[1, 4, 5], 8, TimestepShape::PerSample);
     let mut pipeline = Pipeline::new(model);
     let wish = job(&pipeline, json!({"sampler": "ddim", "steps": 10, "seed": 1, "class": 1}));
     let start = Instant::now();
@@ -100,7 +100,7 @@ fn queue() -> Vec<Row> {
     let cost = |queued: usize, rounds: usize| median((0..rounds).map(|_| cost_of_an_image(queued)).collect());
     let hundred = cost(100, 21);
     let thousands = cost(10_000, 3);
-    let resident = || crate::peer::figure(std::process::id(), "VmRSS:");
+    let resident = || crate::mqtt_peer::figure(std::process::id(), "VmRSS:");
     let (before, _, after) = (resident(), cost(100, 100), resident());
     vec![
         Row::new("resident after 10,000 more jobs, beside before", after / before, "×")

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use denoised::model::Batch;
 
 use crate::clock::{in_turns, median};
-use crate::common::program::{Broker, Daemon, Subscriber, configuration, denoised, model, onnxruntime};
+use crate::common::daemon::{Broker, Daemon, Subscriber, configuration, denoised, model, onnxruntime};
 use crate::engines::{Bare, embedded, load, network};
-use crate::peer::figure;
+use crate::mqtt_peer::figure;
 use crate::table::Row;
 
 const ROUNDS: usize = 7;

@@ -5,15 +5,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use denoised::job::{JobLimits, ModelCard, Request};
-use denoised::model::TimeShape;
+use denoised::model::TimestepShape;
 use diffusion_samplers::rng::{Generator, NoiseSource};
 use diffusion_samplers::sampler::{self, InitialState, Sampler};
 use diffusion_samplers::trajectory::Output;
 use serde_json::json;
 
 use crate::clock::{in_turns, median};
-use crate::common::exact::Exact;
-use crate::peer::Peer;
+use crate::common::gaussian_model::Exact;
+use crate::mqtt_peer::Peer;
 use crate::table::Row;
 
 const STEPS: usize = 200;
@@ -28,7 +28,7 @@ impl NoiseSource for Silence {
 
 /// Every sampler's plan that serves a network that is told time steps.
 fn samplers(steps: usize) -> Vec<(&'static str, Arc<dyn Sampler>)> {
-    let (model, _) = Exact::model(&[1, 28, 28], 8, TimeShape::Each);
+    let (model, _) = Exact::model(&[1, 28, 28], 8, TimestepShape::PerSample);
     let card = ModelCard::of(&model);
     let limits = JobLimits { steps: 1000, count: 1, pixels: 1 << 22, memory: None };
     let plan = |name: &'static str| {

@@ -4,20 +4,20 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use denoised::job::{JobLimits, ModelCard, Request};
-use denoised::model::TimeShape;
+use denoised::model::TimestepShape;
 use diffusion_samplers::rng::Noise;
 use diffusion_samplers::sampler::{self, InitialState, Sampler};
 use diffusion_samplers::trajectory::Output;
 use serde_json::json;
 
-use crate::common::exact::Exact;
+use crate::common::gaussian_model::Exact;
 
 /// The bounds of the requests here.
 pub const LIMITS: JobLimits = JobLimits { steps: 1000, count: 64, pixels: 1 << 22, memory: None };
 
 /// What requests are checked against.
 pub fn card() -> ModelCard {
-    ModelCard::of(&Exact::model(&[1, 28, 28], 8, TimeShape::Each).0)
+    ModelCard::of(&Exact::model(&[1, 28, 28], 8, TimestepShape::PerSample).0)
 }
 
 /// A sampler's plan of so many steps.

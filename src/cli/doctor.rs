@@ -1,16 +1,16 @@
 //! `denoised doctor`: what is there, what is missing, and what to do about it.
 
+mod engines;
+mod environment;
 mod finding;
 mod jetson;
-mod network;
-mod surroundings;
 
 use std::io::Write;
 use std::path::PathBuf;
 
 use super::stdout::Stdout;
 use super::{ConfigFile, Failure};
-use crate::board::Board;
+use crate::platform::Platform;
 use finding::State;
 
 /// What `doctor` takes.
@@ -29,10 +29,10 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let config = super::configuration(arguments.file.config.as_deref())?;
     super::start_log(log::LevelFilter::Off);
-    let board = arguments.root.as_ref().map_or_else(|| config.board.machine(), Board::at);
+    let board = arguments.root.as_ref().map_or_else(|| config.board.machine(), Platform::at);
     let mut findings = jetson::findings(&board);
-    findings.extend(network::findings(&config, &board));
-    findings.extend(surroundings::findings(&config, &board));
+    findings.extend(engines::findings(&config, &board));
+    findings.extend(environment::findings(&config, &board));
     super::end_with_the_reader();
     if arguments.json {
         writeln!(Stdout, "{}", serde_json::to_string_pretty(&findings)?)?;

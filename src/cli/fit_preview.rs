@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 
 use super::Failure;
 use super::stdout::Stdout;
-use crate::model::{EngineKind, Latent, Model, Projection, Tensor};
+use crate::model::{EngineKind, LatentPipeline, Model, Projection, Tensor};
 use diffusion_samplers::rng::Generator;
 
 /// What `fit-preview` takes.
@@ -44,7 +44,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     Ok(writeln!(Stdout, "{path}: [preview] was added, fitted to {count} pictures")?)
 }
 
-fn fit(latent: &Latent, count: u64) -> anyhow::Result<Projection> {
+fn fit(latent: &LatentPipeline, count: u64) -> anyhow::Result<Projection> {
     let shape = [latent.bundle.vae.channels, SIDE, SIDE];
     let mut pairs = Vec::new();
     for seed in 0..count {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::Failure;
 use super::stdout::Stdout;
-use crate::model::{Bundle, EngineKind, Latent, Model, TimeShape, batch_dependence};
+use crate::model::{Bundle, EngineKind, LatentPipeline, Model, TimestepShape, batch_dependence};
 use diffusion_samplers::sampler::{self, Options, SamplerError};
 use diffusion_samplers::scheduler_settings::KeyStatus;
 
@@ -55,8 +55,8 @@ fn graph(model: &Model) -> anyhow::Result<()> {
         signature.sample_shape, signature.largest_batch
     )?;
     let time = match signature.time.shape {
-        TimeShape::Each => "one for each sample",
-        TimeShape::Scalar | TimeShape::One => "one for the whole batch",
+        TimestepShape::PerSample => "one for each sample",
+        TimestepShape::Scalar | TimestepShape::Single => "one for the whole batch",
     };
     writeln!(Stdout, "time step    {} {}, {time}", signature.time.name, signature.time.element)?;
     match (&signature.class, bundle.manifest.classes.null) {
@@ -93,7 +93,7 @@ fn memory(model: &Model) -> anyhow::Result<()> {
 
 fn words(model: &Model) -> anyhow::Result<()> {
     let Some(latent) = &model.latent else { return Ok(()) };
-    let Latent { bundle, family, .. } = latent.as_ref();
+    let LatentPipeline { bundle, family, .. } = latent.as_ref();
     writeln!(Stdout, "pipeline     {family:?}, {} text encoders", bundle.texts.len())?;
     let vae = bundle.vae;
     writeln!(

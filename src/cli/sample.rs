@@ -2,7 +2,7 @@
 
 mod given_noise;
 mod output;
-mod words;
+mod prompt_args;
 
 use std::path::PathBuf;
 
@@ -15,7 +15,7 @@ use crate::model::{EngineKind, Model, SchedulerConfig};
 use crate::pipeline::{Event, Pipeline};
 use given_noise::GivenNoise;
 use output::Output;
-use words::{PictureArguments, Words};
+use prompt_args::{PictureArguments, Prompts};
 
 /// What one may ask for where nobody else waits.
 const LIMITS: JobLimits = JobLimits { steps: 100_000, count: 10_000, pixels: 1 << 28, memory: None };
@@ -59,7 +59,7 @@ pub(super) struct Arguments {
     #[arg(long)]
     step_noise: Option<PathBuf>,
     #[command(flatten)]
-    words: Words,
+    words: Prompts,
     #[command(flatten)]
     picture: PictureArguments,
     /// Write the final latents [N, C, H, W] too, as .npy

@@ -181,15 +181,15 @@ impl<'de> Deserialize<'de> for Qos {
 
 /// The least urgent messages that are logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Level(pub log::LevelFilter);
+pub struct LogLevel(pub log::LevelFilter);
 
-impl Default for Level {
+impl Default for LogLevel {
     fn default() -> Self {
         Self(log::LevelFilter::Info)
     }
 }
 
-impl<'de> Deserialize<'de> for Level {
+impl<'de> Deserialize<'de> for LogLevel {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let name = String::deserialize(deserializer)?;
         name.parse().map(Self).map_err(|_| invalid(&name, "off, error, warn, info, debug or trace"))

@@ -1,15 +1,19 @@
 //! What a job says in words, and how strongly the network follows them.
 
-use super::picture::Sizes;
+use super::init_image::Sizes;
 use super::{JobError, ModelCard, Request};
-use crate::model::{Family, Role, Wish};
+use crate::model::{PipelineKind, Role, TextConditioning};
 
 /// No prompt is longer, in bytes; encoders take far less.
 const LONGEST: usize = 20_000;
 
 impl Request {
     /// The words of a job; none for a model that takes none.
-    pub(super) fn check_wish(&self, model: &ModelCard, sizes: &Sizes) -> Result<Option<Wish>, JobError> {
+    pub(super) fn check_wish(
+        &self,
+        model: &ModelCard,
+        sizes: &Sizes,
+    ) -> Result<Option<TextConditioning>, JobError> {
         let Some((family, _)) = &model.latent else {
             return self.refuse_words(model).map(|()| None);
         };
@@ -32,7 +36,7 @@ impl Request {
         };
         let embedded = |role: Role| model.signature.tensors.iter().any(|input| input.role == role);
         let by_network =
-            embedded(Role::GuidanceEmbedding) || embedded(Role::Guidance) || *family == Family::Flux;
+            embedded(Role::GuidanceEmbedding) || embedded(Role::Guidance) || *family == PipelineKind::Flux;
         let guidance = self.check_weight(model, default_guidance(*family, by_network))?;
         let guided = guidance > 1.0 && !by_network;
         if (self.negative_prompt.is_some() || self.negative_prompt_2.is_some()) && by_network {
@@ -60,7 +64,7 @@ impl Request {
         let [oh, ow] = self.original_size.map_or([height, width], |size| size.map(|n| n as f32));
         let [top, left] = self.crop.map_or([0.0, 0.0], |crop| crop.map(|n| n as f32));
         let [th, tw] = self.target_size.map_or([height, width], |size| size.map(|n| n as f32));
-        Ok(Some(Wish {
+        Ok(Some(TextConditioning {
             prompt: [prompt.clone(), or(&self.prompt_2, prompt)],
             negative,
             clip_skip: self.clip_skip.map(|n| n as usize).filter(|n| *n > 0),
@@ -81,12 +85,12 @@ impl Request {
     }
 
     /// Words and sizes that other families have.
-    fn refuse_what_says_nothing(&self, model: &ModelCard, family: Family) -> Result<(), JobError> {
-        let (xl, sd) = (family == Family::StableDiffusionXl, family == Family::StableDiffusion);
+    fn refuse_what_says_nothing(&self, model: &ModelCard, family: PipelineKind) -> Result<(), JobError> {
+        let (xl, sd) = (family == PipelineKind::StableDiffusionXl, family == PipelineKind::StableDiffusion);
         let given = [
             ("prompt_2", self.prompt_2.is_some() && sd),
             ("negative_prompt_2", self.negative_prompt_2.is_some() && sd),
-            ("clip_skip", self.clip_skip.is_some() && family == Family::Flux),
+            ("clip_skip", self.clip_skip.is_some() && family == PipelineKind::Flux),
             ("max_sequence_length", self.max_sequence_length.is_some() && (sd || xl)),
             ("original_size", self.original_size.is_some() && !xl),
             ("crop", self.crop.is_some() && !xl),
@@ -124,12 +128,12 @@ impl Request {
 }
 
 /// The reference pipelines' own.
-fn default_guidance(family: Family, by_network: bool) -> f64 {
+fn default_guidance(family: PipelineKind, by_network: bool) -> f64 {
     match family {
-        Family::StableDiffusion if by_network => 8.5,
-        Family::StableDiffusion => 7.5,
-        Family::StableDiffusionXl => 5.0,
-        Family::StableDiffusion3 => 7.0,
-        Family::Flux => 3.5,
+        PipelineKind::StableDiffusion if by_network => 8.5,
+        PipelineKind::StableDiffusion => 7.5,
+        PipelineKind::StableDiffusionXl => 5.0,
+        PipelineKind::StableDiffusion3 => 7.0,
+        PipelineKind::Flux => 3.5,
     }
 }

@@ -1,12 +1,12 @@
 //! The network behind an engine: a batch goes in, predictions come out.
 
-use super::manifest::Manifest;
-use super::session::Tensor;
-use super::signature::{Signature, TensorInput};
+use crate::bundle::manifest::Manifest;
+use crate::bundle::signature::{Signature, TensorInput};
+use crate::inference::session::Tensor;
 
 /// Which engine, provider and library really serve.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
-pub struct Origin {
+pub struct Backend {
     /// `onnxruntime` or `embedded`.
     pub engine: &'static str,
     /// The engine's version.
@@ -15,15 +15,15 @@ pub struct Origin {
     pub provider: String,
     /// What each provider did in a profiled run at the start; empty where the engine has but one
     /// place to run.
-    pub ran: Vec<Share>,
+    pub ran: Vec<ProviderShare>,
     /// The providers that were asked for first and did not work.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub instead_of: Vec<Refused>,
+    pub instead_of: Vec<RejectedProvider>,
 }
 
 /// What one provider did of an evaluation.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
-pub struct Share {
+pub struct ProviderShare {
     /// The provider.
     pub provider: String,
     /// The nodes that it ran, as they were after fusing; of a provider that builds an engine of its
@@ -35,21 +35,21 @@ pub struct Share {
 
 /// A provider that does not work here.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Refused {
+pub struct RejectedProvider {
     /// The provider.
     pub provider: String,
     /// The library's words.
     pub reason: String,
 }
 
-impl Origin {
+impl Backend {
     /// Nothing is known yet of what runs.
     pub fn new(engine: &'static str, version: String, provider: String) -> Self {
         Self { engine, version, provider, ran: Vec::new(), instead_of: Vec::new() }
     }
 }
 
-impl std::fmt::Display for Share {
+impl std::fmt::Display for ProviderShare {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let nodes = if self.nodes == 1 { "node" } else { "nodes" };
         write!(f, "{} ran {} {nodes} in {} % of the time", self.provider, self.nodes, self.percent)
@@ -62,7 +62,7 @@ pub trait Predictor: Send {
     fn signature(&self) -> &Signature;
 
     /// What serves.
-    fn origin(&self) -> &Origin;
+    fn origin(&self) -> &Backend;
 
     /// Evaluate the batch, whose length the signature allows; `output` is replaced by the
     /// predictions, one sample's after the other.
@@ -181,7 +181,7 @@ pub enum EvaluationError {
     },
     /// A graph that had left memory can't be opened again.
     #[error(transparent)]
-    Open(Box<super::ModelError>),
+    Open(Box<crate::model::ModelError>),
     /// A graph whose model is gone.
     #[error("the model is gone")]
     Closed,

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use super::message::{Message, Quality};
+use super::message::{Message, QoS};
 
 /// So many messages that may be lost wait here at most; old news of a job's progress is none.
 const PASSING: usize = 64;
@@ -86,7 +86,7 @@ impl Delivery {
     /// Take a message, with the number that is told once the broker has it. One that may be lost
     /// is dropped where there is no connection, or where 64 such wait already.
     pub fn take(&mut self, message: Message, number: Option<u64>) {
-        if message.quality == Quality::AtMostOnce {
+        if message.quality == QoS::AtMostOnce {
             if self.connection.is_none() || self.passing >= PASSING {
                 return;
             }
@@ -107,7 +107,7 @@ impl Delivery {
         for InFlight { held, .. } in self.in_flight.drain(..).rev() {
             self.waiting.push_front(held);
         }
-        self.waiting.retain(|held| held.message.quality != Quality::AtMostOnce);
+        self.waiting.retain(|held| held.message.quality != QoS::AtMostOnce);
         self.passing = 0;
         self.bytes = self.waiting.iter().map(|held| held.message.packet_size()).sum();
     }
@@ -122,12 +122,12 @@ impl Delivery {
         };
         let Waiting { message, number } = held.clone();
         let size = message.packet_size();
-        self.passing -= usize::from(message.quality == Quality::AtMostOnce);
+        self.passing -= usize::from(message.quality == QoS::AtMostOnce);
         if size > limit {
             self.bytes -= size;
             return Next::TooLarge { message, number, limit };
         }
-        if message.quality == Quality::AtMostOnce {
+        if message.quality == QoS::AtMostOnce {
             self.bytes -= size;
         } else {
             self.in_flight.push_back(InFlight { held, packet: None });

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 /// How surely a message arrives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Quality {
+pub enum QoS {
     /// At most once; dropped while there is no connection.
     AtMostOnce,
     /// At least once.
@@ -23,7 +23,7 @@ pub struct Message {
     /// What it says.
     pub payload: Bytes,
     /// How surely.
-    pub quality: Quality,
+    pub quality: QoS,
     /// Whether the broker keeps it for later subscribers.
     pub retain: bool,
     /// The payload's MIME type.
@@ -40,7 +40,7 @@ impl Message {
         Self {
             topic,
             payload: payload.into(),
-            quality: Quality::AtLeastOnce,
+            quality: QoS::AtLeastOnce,
             retain: false,
             content_type: None,
             correlation: None,

@@ -7,7 +7,7 @@
 
 use std::rc::Rc;
 
-use super::guidance::Guide;
+use super::guidance::Guidance;
 use crate::job::Job;
 use crate::model::{Batch, EvaluationError, Manifest, Predictor, Signature};
 use diffusion_samplers::simd::all_finite;
@@ -16,7 +16,7 @@ use std::task::Poll;
 
 /// Which image of which job a rider is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ticket {
+pub struct ImageId {
     /// The job's number.
     pub job: u64,
     /// The image.
@@ -25,7 +25,7 @@ pub struct Ticket {
 
 /// What became of a rider.
 #[derive(Debug, PartialEq)]
-pub enum Arrival {
+pub enum ImageEvent {
     /// One evaluation more is done.
     Evaluated,
     /// It showed its present x̂_0.
@@ -52,10 +52,10 @@ pub struct Failure {
 
 /// A trajectory on its way, with how its network is told what to draw.
 #[derive(Debug)]
-pub struct Rider {
-    ticket: Ticket,
+pub struct RunningImage {
+    ticket: ImageId,
     trajectory: Trajectory,
-    guide: Guide,
+    guide: Guidance,
     /// The sample's axes.
     shape: Vec<usize>,
     priority: i32,
@@ -68,9 +68,9 @@ pub struct Rider {
     last_turn: u64,
 }
 
-impl Rider {
+impl RunningImage {
     /// A trajectory at its start, riding as its job says.
-    pub fn new(ticket: Ticket, trajectory: Trajectory, guide: Guide, job: &Job) -> Self {
+    pub fn new(ticket: ImageId, trajectory: Trajectory, guide: Guidance, job: &Job) -> Self {
         Self {
             ticket,
             trajectory,
@@ -89,7 +89,7 @@ impl Rider {
 /// The riders of one model.
 #[derive(Debug, Default)]
 pub struct Batcher {
-    riders: Vec<Rider>,
+    riders: Vec<RunningImage>,
     turn: u64,
     /// The riders' places in the next evaluation, as indices.
     chosen: Vec<usize>,
@@ -101,7 +101,7 @@ pub struct Batcher {
     part: Vec<f32>,
     outputs: Rc<Vec<f32>>,
     /// A buffer for what a turn tells, lent to the caller.
-    pub(super) arrivals: Vec<(Ticket, Arrival)>,
+    pub(super) arrivals: Vec<(ImageId, ImageEvent)>,
 }
 
 impl Batcher {
@@ -124,7 +124,7 @@ impl Batcher {
     }
 
     /// Take an image on.
-    pub fn board(&mut self, rider: Rider) {
+    pub fn board(&mut self, rider: RunningImage) {
         self.riders.push(rider);
     }
 
@@ -139,7 +139,7 @@ impl Batcher {
         &mut self,
         predictor: &mut dyn Predictor,
         manifest: &Manifest,
-        arrivals: &mut Vec<(Ticket, Arrival)>,
+        arrivals: &mut Vec<(ImageId, ImageEvent)>,
     ) -> Result<(), Failure> {
         self.turn += 1;
         self.start_new(arrivals);
@@ -159,7 +159,7 @@ impl Batcher {
     }
 
     /// Run each new rider up to its first evaluation.
-    fn start_new(&mut self, arrivals: &mut Vec<(Ticket, Arrival)>) {
+    fn start_new(&mut self, arrivals: &mut Vec<(ImageId, ImageEvent)>) {
         self.riders.retain_mut(|rider| {
             if rider.last_turn > 0 {
                 return true;
@@ -167,7 +167,7 @@ impl Batcher {
             match rider.trajectory.poll() {
                 Poll::Pending => true,
                 Poll::Ready(sample) => {
-                    arrivals.push((rider.ticket, Arrival::Finished(sample)));
+                    arrivals.push((rider.ticket, ImageEvent::Finished(sample)));
                     false
                 }
             }
@@ -233,7 +233,7 @@ impl Batcher {
         evaluate_part(predictor, &mut self.batch, &mut self.part, outputs)
     }
 
-    fn hand_out(&mut self, arrivals: &mut Vec<(Ticket, Arrival)>) {
+    fn hand_out(&mut self, arrivals: &mut Vec<(ImageId, ImageEvent)>) {
         let len = self.outputs.len() / self.evaluated;
         let mut rest = &mut Rc::make_mut(&mut self.outputs)[..];
         for &i in &self.chosen {
@@ -287,26 +287,26 @@ fn evaluate_part(
     Ok(())
 }
 
-impl Rider {
+impl RunningImage {
     /// Post an evaluation's output and run on; tells how the walk ended, if it did.
-    fn advance(&mut self, output: Output, arrivals: &mut Vec<(Ticket, Arrival)>) -> Option<Arrival> {
+    fn advance(&mut self, output: Output, arrivals: &mut Vec<(ImageId, ImageEvent)>) -> Option<ImageEvent> {
         self.evaluations += 1;
         let t = self.trajectory.time();
         if !all_finite(&output) {
             let evaluation = self.evaluations;
-            return Some(Arrival::NonFinite { evaluation, t });
+            return Some(ImageEvent::NonFinite { evaluation, t });
         }
         self.trajectory.answer(output);
         let shows = self.preview_every.is_some_and(|every| self.evaluations.is_multiple_of(every));
         self.trajectory.watch(shows);
         let turn = self.trajectory.poll();
-        arrivals.push((self.ticket, Arrival::Evaluated));
+        arrivals.push((self.ticket, ImageEvent::Evaluated));
         if let Some(x0) = self.trajectory.observed(<[f32]>::to_vec) {
-            arrivals.push((self.ticket, Arrival::Preview(x0)));
+            arrivals.push((self.ticket, ImageEvent::Preview(x0)));
         }
         match turn {
             Poll::Pending => None,
-            Poll::Ready(sample) => Some(Arrival::Finished(sample)),
+            Poll::Ready(sample) => Some(ImageEvent::Finished(sample)),
         }
     }
 }

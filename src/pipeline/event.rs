@@ -1,7 +1,7 @@
 //! What a pipeline tells while it works.
 
+use crate::job::receipt::Receipt;
 use crate::job::{Job, JobError};
-use crate::receipt::Receipt;
 
 /// What happened to a job between two evaluations.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use diffusion_samplers::simd::update;
 
 /// What the network is told besides the sample, and how its answers are combined.
 #[derive(Debug, Clone)]
-pub struct Guide {
+pub struct Guidance {
     class: i64,
     /// The label for no class and the weight, where there is guidance.
     away: Option<(i64, f32)>,
@@ -30,7 +30,7 @@ pub fn places_of(job: &Job) -> usize {
     if guided { 2 } else { 1 }
 }
 
-impl Guide {
+impl Guidance {
     /// What a job says.
     pub fn of(job: &Job, manifest: &Manifest, tensors: Arc<Conditions>, beside: Vec<f32>) -> Self {
         let null = manifest.classes.null;

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::job::{Beginning, ErrorCode, Job, JobError, Seen, Sizes};
-use crate::model::{Conditions, Family, Latent, LatentError, Posterior, Signature, Tensor, VaeConfig};
+use crate::job::{DecodedInitImage, ErrorCode, InitImage, Job, JobError, Sizes};
+use crate::model::{
+    Conditions, LatentError, LatentPipeline, PipelineKind, Posterior, Signature, Tensor, VaeConfig,
+};
 use diffusion_samplers::rng::Noise;
 use diffusion_samplers::sampler;
 use diffusion_samplers::trajectory::KnownRegion;
@@ -13,7 +15,7 @@ use diffusion_samplers::trajectory::KnownRegion;
 pub(super) struct Prepared {
     pub(super) conditions: Arc<Conditions>,
     picture: Option<Picture>,
-    family: Option<Family>,
+    family: Option<PipelineKind>,
 }
 
 /// The picture at which a job begins.
@@ -48,10 +50,14 @@ impl Source {
 
 impl Prepared {
     /// Prepare a job on a model's networks.
-    pub(super) fn of(job: &Job, latent: Option<&Latent>, signature: &Signature) -> Result<Self, JobError> {
+    pub(super) fn of(
+        job: &Job,
+        latent: Option<&LatentPipeline>,
+        signature: &Signature,
+    ) -> Result<Self, JobError> {
         let beginning = job.beginning.as_deref();
         let from_noise = beginning.is_some_and(|beginning| beginning.strength == 1.0);
-        let seen = beginning.map(Beginning::unpacked).transpose()?;
+        let seen = beginning.map(InitImage::unpacked).transpose()?;
         match latent {
             None => Ok(Self { picture: seen.map(|seen| of_pixels(seen, from_noise)), ..Self::default() }),
             Some(latent) => {
@@ -105,7 +111,7 @@ impl Prepared {
 
     /// Latents as the sampler has them.
     fn packed(&self, latent: Vec<f32>, sizes: &Sizes) -> Vec<f32> {
-        if self.family != Some(Family::Flux) {
+        if self.family != Some(PipelineKind::Flux) {
             return latent;
         }
         places(&sizes.latent).map(|place| latent[place]).collect()
@@ -113,7 +119,7 @@ impl Prepared {
 
     /// Samples as the autoencoder has them.
     pub(super) fn unpacked(&self, sample: Vec<f32>, sizes: &Sizes) -> Vec<f32> {
-        if self.family != Some(Family::Flux) {
+        if self.family != Some(PipelineKind::Flux) {
             return sample;
         }
         let mut latent = vec![0.0; sample.len()];
@@ -123,7 +129,7 @@ impl Prepared {
 }
 
 /// A picture that is the sample itself.
-fn of_pixels(seen: Seen, from_noise: bool) -> Picture {
+fn of_pixels(seen: DecodedInitImage, from_noise: bool) -> Picture {
     let values = seen.picture.data.len();
     let masked = seen.mask.map(|mask| (Source::Pixels(Vec::new()), mask.repeat(values / mask.len())));
     Picture { masked, whole: Source::Pixels(seen.picture.data), told: false, from_noise }
@@ -131,8 +137,8 @@ fn of_pixels(seen: Seen, from_noise: bool) -> Picture {
 
 /// A picture whose latents are drawn, with those of what is seen of it; `told` if the network takes both.
 fn picture_of_latents(
-    latent: &Latent,
-    seen: Option<&Seen>,
+    latent: &LatentPipeline,
+    seen: Option<&DecodedInitImage>,
     sizes: &Sizes,
     told: bool,
     from_noise: bool,

@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::active::Active;
+use super::running_job::RunningJob;
 use crate::job::Job;
 
 /// How many jobs are on their way at once, each with one image at least, whatever the others want.
@@ -14,7 +14,7 @@ const ON_THE_WAY: usize = 64;
 /// The jobs.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    jobs: VecDeque<Active>,
+    jobs: VecDeque<RunningJob>,
     accepted: u64,
     /// When the first of their deadlines passes.
     earliest: Option<Instant>,
@@ -25,7 +25,7 @@ impl Queue {
     pub(super) fn accept(&mut self, job: Job) {
         self.accepted += 1;
         let place = self.jobs.partition_point(|other| other.job.priority >= job.priority);
-        let active = Active::new(self.accepted, job);
+        let active = RunningJob::new(self.accepted, job);
         self.earliest = self.earliest.into_iter().chain(active.deadline()).min();
         self.jobs.insert(place, active);
     }
@@ -35,17 +35,17 @@ impl Queue {
     }
 
     /// The jobs that may be on their way.
-    pub(super) fn first(&self) -> impl Iterator<Item = &Active> {
+    pub(super) fn first(&self) -> impl Iterator<Item = &RunningJob> {
         self.jobs.iter().take(ON_THE_WAY)
     }
 
     /// The same, to be changed.
-    pub(super) fn first_mut(&mut self) -> impl Iterator<Item = &mut Active> {
+    pub(super) fn first_mut(&mut self) -> impl Iterator<Item = &mut RunningJob> {
         self.jobs.iter_mut().take(ON_THE_WAY)
     }
 
     /// All of them, to be changed.
-    pub(super) fn all_mut(&mut self) -> impl Iterator<Item = &mut Active> {
+    pub(super) fn all_mut(&mut self) -> impl Iterator<Item = &mut RunningJob> {
         self.jobs.iter_mut()
     }
 
@@ -60,7 +60,7 @@ impl Queue {
     }
 
     /// The job with this number, if it is still here.
-    pub(super) fn get_mut(&mut self, number: u64) -> Option<&mut Active> {
+    pub(super) fn get_mut(&mut self, number: u64) -> Option<&mut RunningJob> {
         self.jobs.iter_mut().find(|active| active.number == number)
     }
 
@@ -70,18 +70,18 @@ impl Queue {
     }
 
     /// Let a job go.
-    pub(super) fn remove(&mut self, number: u64) -> Option<Active> {
+    pub(super) fn remove(&mut self, number: u64) -> Option<RunningJob> {
         let place = self.jobs.iter().position(|active| active.number == number)?;
         self.jobs.remove(place)
     }
 
     /// The jobs whose time is over.
-    pub(super) fn late(&mut self, now: Instant) -> Vec<&Active> {
+    pub(super) fn late(&mut self, now: Instant) -> Vec<&RunningJob> {
         if self.earliest.is_none_or(|earliest| now <= earliest) {
             return Vec::new();
         }
         let (late, others): (Vec<_>, Vec<_>) = self.jobs.iter().partition(|active| active.is_late(now));
-        self.earliest = others.into_iter().filter_map(Active::deadline).min();
+        self.earliest = others.into_iter().filter_map(RunningJob::deadline).min();
         late
     }
 }

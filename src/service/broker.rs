@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::ServiceError;
 use crate::config::{BrokerUrl, Config};
 use crate::mqtt::TlsError;
-use crate::mqtt::link::Settings;
+use crate::mqtt::client::Settings;
 
 /// A connection to the broker on which nothing moves for so long is given up: two pings and a half.
 const PATIENCE: Duration = Duration::from_secs(25);

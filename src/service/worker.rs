@@ -11,13 +11,13 @@ use std::thread::JoinHandle;
 
 use tokio::sync::mpsc;
 
-use super::pulse::Pulse;
-use crate::board::Governor;
+use super::heartbeat::Heartbeat;
 use crate::config::Config;
 use crate::image::Format;
+use crate::job::receipt::Receipt;
 use crate::job::{Job, JobError, ModelCard};
 use crate::model::{Model, Stage};
-use crate::receipt::Receipt;
+use crate::platform::ThermalThrottle;
 use encode::encode;
 use evaluate::{Evaluator, Out};
 
@@ -54,7 +54,7 @@ pub(super) enum What {
 
 /// What the worker tells.
 #[derive(Debug)]
-pub(super) enum Tidings {
+pub(super) enum WorkerEvent {
     /// What the loading of the models is at.
     Stage(Stage),
     /// The models are loaded.
@@ -73,8 +73,8 @@ pub(super) enum Tidings {
 #[derive(Debug)]
 pub(super) struct Worker {
     commands: Option<mpsc::Sender<Command>>,
-    pub(super) tidings: mpsc::Receiver<Tidings>,
-    pub(super) pulse: Pulse,
+    pub(super) tidings: mpsc::Receiver<WorkerEvent>,
+    pub(super) pulse: Heartbeat,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -91,8 +91,8 @@ impl Worker {
         let (raw, to_encode) = blocking::sync_channel(RAW);
         let of = |path: &PathBuf| (path.clone(), config.engine_of(path));
         let models: Vec<_> = config.models.paths.iter().map(of).collect();
-        let governor = Governor::new(config.board.machine(), config.board.limit());
-        let pulse = Pulse::default();
+        let governor = ThermalThrottle::new(config.board.machine(), config.board.limit());
+        let pulse = Heartbeat::default();
         let felt = pulse.clone();
         let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
             std::thread::Builder::new().name(name.to_owned()).spawn(work)
@@ -147,7 +147,7 @@ impl Worker {
 /// From the evaluating thread to the encoding one.
 #[derive(Debug)]
 enum Raw {
-    Tidings(Tidings),
+    WorkerEvent(WorkerEvent),
     Image { job: Job, receipt: Box<Receipt>, sample: Vec<f32> },
     Preview { job: Job, index: usize, x0: Vec<f32>, shape: Vec<usize> },
 }

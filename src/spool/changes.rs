@@ -6,7 +6,7 @@ use redb::ReadableTable;
 
 use super::record::{AcceptedJob, DoneJob, ReplyTo, read_message, write_message};
 use super::store::{
-    AGES, Change, DONE, JOBS, MESSAGES, Outcome, PENDING, Store, answered, corrupted, json, now, read_json,
+    AGES, Change, DONE, Effects, JOBS, MESSAGES, PENDING, Store, answered, corrupted, json, now, read_json,
 };
 use crate::mqtt::Message;
 
@@ -20,7 +20,7 @@ struct Tables<'t> {
 
 impl Store {
     /// All changes in one transaction; tells the numbers that are pending again.
-    pub(super) fn try_write(&mut self, changes: &[Change]) -> Outcome<Vec<u64>> {
+    pub(super) fn try_write(&mut self, changes: &[Change]) -> Effects<Vec<u64>> {
         let write = self.database.begin_write()?;
         let mut again = Vec::new();
         {
@@ -54,7 +54,7 @@ impl Store {
         Ok(again)
     }
 
-    fn send(&mut self, tables: &mut Tables<'_>, message: &Message) -> Outcome<()> {
+    fn send(&mut self, tables: &mut Tables<'_>, message: &Message) -> Effects<()> {
         let part = answered(message);
         if let Some((id, part)) = &part
             && let Some(answers) = self.answers.get_mut(*id)
@@ -73,7 +73,7 @@ impl Store {
         Ok(())
     }
 
-    fn delivered(&mut self, tables: &mut Tables<'_>, number: u64) -> Outcome<()> {
+    fn delivered(&mut self, tables: &mut Tables<'_>, number: u64) -> Effects<()> {
         if tables.pending.remove(number)?.is_none() {
             return Ok(());
         }
@@ -101,7 +101,7 @@ impl Store {
         self.keep_s > 0
     }
 
-    fn finish(&mut self, tables: &mut Tables<'_>, id: &str) -> Outcome<()> {
+    fn finish(&mut self, tables: &mut Tables<'_>, id: &str) -> Effects<()> {
         let Some(job) = self.take_job(tables, id)? else { return Ok(()) };
         let answers = self.answers.remove(id).unwrap_or_default().into_values().collect();
         if self.keeps() {
@@ -112,7 +112,7 @@ impl Store {
         Ok(())
     }
 
-    fn forget(&mut self, tables: &mut Tables<'_>, id: &str) -> Outcome<()> {
+    fn forget(&mut self, tables: &mut Tables<'_>, id: &str) -> Effects<()> {
         self.take_job(tables, id)?;
         for number in self.answers.remove(id).unwrap_or_default().into_values() {
             self.release(tables, number)?;
@@ -121,13 +121,13 @@ impl Store {
     }
 
     /// Remove and return the accepted job with this id.
-    fn take_job(&mut self, tables: &mut Tables<'_>, id: &str) -> Outcome<Option<AcceptedJob>> {
+    fn take_job(&mut self, tables: &mut Tables<'_>, id: &str) -> Effects<Option<AcceptedJob>> {
         let Some(number) = self.jobs.remove(id) else { return Ok(None) };
         tables.jobs.remove(number)?.map(|record| read_json(record.value())).transpose()
     }
 
     /// Remove a message that was delivered; one that was not is still owed.
-    fn release(&mut self, tables: &mut Tables<'_>, number: u64) -> Outcome<()> {
+    fn release(&mut self, tables: &mut Tables<'_>, number: u64) -> Effects<()> {
         if tables.pending.get(number)?.is_none()
             && let Some(record) = tables.messages.remove(number)?
         {
@@ -136,7 +136,7 @@ impl Store {
         Ok(())
     }
 
-    fn repeat(&mut self, tables: &mut Tables<'_>, id: &str, reply: Option<&ReplyTo>) -> Outcome<Vec<u64>> {
+    fn repeat(&mut self, tables: &mut Tables<'_>, id: &str, reply: Option<&ReplyTo>) -> Effects<Vec<u64>> {
         let Some(done) = tables.done.get(id)?.map(|record| read_json::<DoneJob>(record.value())) else {
             return Ok(Vec::new());
         };
@@ -158,7 +158,7 @@ impl Store {
     }
 
     /// Let go of the oldest answers, beyond the horizon or where room is short.
-    fn evict(&mut self, tables: &mut Tables<'_>) -> Outcome<()> {
+    fn evict(&mut self, tables: &mut Tables<'_>) -> Effects<()> {
         loop {
             let oldest = tables.ages.first()?.map(|(key, _)| (key.value().0, key.value().1.to_owned()));
             let Some((at, id)) = oldest else { break };

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::mqtt::{Message, Quality};
+use crate::mqtt::{Message, QoS};
 
 /// A request that was accepted and is not done yet.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -54,7 +54,7 @@ pub enum RecordError {
     Json(#[from] serde_json::Error),
     /// A quality of service that MQTT has not.
     #[error("the record has the quality of service {0}")]
-    Quality(u8),
+    QoS(u8),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -96,10 +96,10 @@ pub fn read_message(record: &[u8]) -> Result<Message, RecordError> {
         topic: header.topic,
         payload: Bytes::copy_from_slice(payload),
         quality: match header.qos {
-            0 => Quality::AtMostOnce,
-            1 => Quality::AtLeastOnce,
-            2 => Quality::ExactlyOnce,
-            other => return Err(RecordError::Quality(other)),
+            0 => QoS::AtMostOnce,
+            1 => QoS::AtLeastOnce,
+            2 => QoS::ExactlyOnce,
+            other => return Err(RecordError::QoS(other)),
         },
         retain: header.retain,
         content_type: header.content_type.map(Cow::Owned),
@@ -127,7 +127,7 @@ mod tests {
                 correlation: correlation.map(Bytes::from),
                 content_type: Some("image/png".into()),
                 user: vec![("id".into(), value)],
-                quality: Quality::ExactlyOnce,
+                quality: QoS::ExactlyOnce,
                 ..Message::new(topic, payload)
             };
             prop_assert_eq!(read_message(&write_message(&message)).unwrap(), message);

@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
-use super::ledger::Ledger;
+use super::completed_jobs::CompletedJobs;
 use super::record::{AcceptedJob, DoneJob, RecordError, ReplyTo, read_message};
 use crate::mqtt::Message;
 
@@ -93,19 +93,24 @@ pub struct Store {
     /// For each of them, the numbers of the messages that answer it so far.
     pub(super) answers: BTreeMap<String, BTreeMap<String, u64>>,
     /// What everybody may know of finished jobs.
-    pub(super) ledger: Ledger,
+    pub(super) ledger: CompletedJobs,
     pub(super) pending_bytes: u64,
     pub(super) kept_bytes: u64,
     pub(super) keep_s: u64,
     pub(super) max_bytes: u64,
 }
 
-pub(super) type Outcome<T> = Result<T, redb::Error>;
+pub(super) type Effects<T> = Result<T, redb::Error>;
 
 impl Store {
     /// Open the spool of a directory, which is made where it is missing. A file that is no spool
     /// is set aside under another name.
-    pub fn open(directory: &Path, max_bytes: u64, keep_s: u64, ledger: &Ledger) -> Result<Self, SpoolError> {
+    pub fn open(
+        directory: &Path,
+        max_bytes: u64,
+        keep_s: u64,
+        ledger: &CompletedJobs,
+    ) -> Result<Self, SpoolError> {
         std::fs::create_dir_all(directory)
             .map_err(|error| SpoolError::Directory { path: directory.to_owned(), error })?;
         let path = directory.join(FILE);
@@ -126,10 +131,16 @@ impl Store {
         }
     }
 
-    fn open_or_create(path: &Path, max_bytes: u64, keep_s: u64, ledger: &Ledger) -> Result<Self, Trouble> {
+    fn open_or_create(
+        path: &Path,
+        max_bytes: u64,
+        keep_s: u64,
+        ledger: &CompletedJobs,
+    ) -> Result<Self, Trouble> {
         let is_new = !path.exists();
         let opened = Self::open_file(path, max_bytes, keep_s, ledger);
-        if is_new && matches!(&opened, Err(Trouble::Refused(error)) if error.kind() == ErrorKind::StorageFull)
+        if is_new
+            && matches!(&opened, Err(Trouble::RejectedProvider(error)) if error.kind() == ErrorKind::StorageFull)
         {
             // What could not be written to its end is no spool, and would be taken for a foreign file.
             let _ = std::fs::remove_file(path);
@@ -137,7 +148,7 @@ impl Store {
         opened
     }
 
-    fn open_file(path: &Path, max_bytes: u64, keep_s: u64, ledger: &Ledger) -> Result<Self, Trouble> {
+    fn open_file(path: &Path, max_bytes: u64, keep_s: u64, ledger: &CompletedJobs) -> Result<Self, Trouble> {
         let database = Database::builder().set_cache_size(CACHE).create(path);
         let database = database.map_err(|error| Trouble::of(error.into()))?;
         let mut store = Self {
@@ -157,7 +168,7 @@ impl Store {
     }
 
     /// Count what is there, and read every record once, so that a broken one is found now.
-    fn survey(&mut self) -> Outcome<()> {
+    fn survey(&mut self) -> Effects<()> {
         let write = self.database.begin_write()?;
         {
             let (jobs, messages) = (write.open_table(JOBS)?, write.open_table(MESSAGES)?);
@@ -241,7 +252,7 @@ impl Store {
         self.told(written)
     }
 
-    fn told<T>(&self, outcome: Outcome<T>) -> Result<T, SpoolError> {
+    fn told<T>(&self, outcome: Effects<T>) -> Result<T, SpoolError> {
         outcome.map_err(|error| SpoolError::Io { path: self.path.clone(), error: error.to_string() })
     }
 }
@@ -257,7 +268,7 @@ pub(super) fn answered(message: &Message) -> Option<(&str, String)> {
 
 enum Trouble {
     InUse,
-    Refused(std::io::Error),
+    RejectedProvider(std::io::Error),
     Foreign(String),
 }
 
@@ -269,7 +280,7 @@ impl Trouble {
             redb::Error::Io(error)
                 if !matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) =>
             {
-                Self::Refused(error)
+                Self::RejectedProvider(error)
             }
             other => Self::Foreign(other.to_string()),
         }
@@ -279,10 +290,10 @@ impl Trouble {
         let path = path.to_owned();
         match self {
             Self::InUse => SpoolError::InUse(path),
-            Self::Refused(error) if error.kind() == ErrorKind::StorageFull => {
+            Self::RejectedProvider(error) if error.kind() == ErrorKind::StorageFull => {
                 SpoolError::Full { path, error }
             }
-            Self::Refused(error) => SpoolError::Directory { path, error },
+            Self::RejectedProvider(error) => SpoolError::Directory { path, error },
             Self::Foreign(error) => SpoolError::Io { path, error },
         }
     }
@@ -292,7 +303,7 @@ pub(super) fn corrupted(error: RecordError) -> redb::Error {
     redb::Error::Corrupted(error.to_string())
 }
 
-pub(super) fn read_json<T: serde::de::DeserializeOwned>(record: &[u8]) -> Outcome<T> {
+pub(super) fn read_json<T: serde::de::DeserializeOwned>(record: &[u8]) -> Effects<T> {
     serde_json::from_slice(record).map_err(|error| redb::Error::Corrupted(error.to_string()))
 }
 

@@ -3,14 +3,14 @@
 
 use std::path::{Path, PathBuf};
 
-pub mod cable;
-pub mod exact;
-pub mod heat;
-pub mod manager;
+pub mod daemon;
+pub mod fault_proxy;
+pub mod gaussian_model;
+pub mod mock_broker;
 pub mod pipelines;
-pub mod program;
-pub mod scripted;
 pub mod small_disk;
+pub mod systemd_notify;
+pub mod thermal;
 
 pub fn repository() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

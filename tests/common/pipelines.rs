@@ -6,8 +6,8 @@ use std::process::Command;
 use denoised::npy;
 use tempfile::TempDir;
 
+use super::daemon::{copied, denoised, fails, onnxruntime, succeeds};
 use super::golden;
-use super::program::{copied, denoised, fails, onnxruntime, succeeds};
 
 pub const PROMPT: &str = "A red fox, in the snow!";
 

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
-use super::program::Running;
+use super::daemon::Running;
 
 /// A tmpfs in a mount namespace of its own, which vanishes with the process that holds it.
 pub struct SmallDisk {

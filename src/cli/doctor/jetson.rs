@@ -1,9 +1,9 @@
 //! The board: which it is, its power and heat, NVIDIA's libraries.
 
 use super::finding::Finding;
-use crate::board::{Board, JetPack, Release};
+use crate::platform::{JetPack, Platform, Release};
 
-pub(super) fn findings(board: &Board) -> Vec<Finding> {
+pub(super) fn findings(board: &Platform) -> Vec<Finding> {
     let release = board.release();
     let mut findings = vec![model(board, release.as_ref())];
     if board.release().is_some() {
@@ -14,7 +14,7 @@ pub(super) fn findings(board: &Board) -> Vec<Finding> {
     findings
 }
 
-fn model(board: &Board, release: Option<&Release>) -> Finding {
+fn model(board: &Platform, release: Option<&Release>) -> Finding {
     let name = board.model().unwrap_or_else(|| board.device());
     match release {
         Some(Release { l4t, jetpack: Some(jetpack) }) => {
@@ -33,7 +33,7 @@ fn model(board: &Board, release: Option<&Release>) -> Finding {
     }
 }
 
-fn power(board: &Board) -> Finding {
+fn power(board: &Platform) -> Finding {
     match board.power_mode() {
         Some(mode) if mode.starts_with("MAXN") => Finding::good("power mode", mode),
         Some(mode) => Finding::note(
@@ -45,7 +45,7 @@ fn power(board: &Board) -> Finding {
     }
 }
 
-fn heat(board: &Board) -> Finding {
+fn heat(board: &Platform) -> Finding {
     let heat = board.heat();
     let Some(hottest) = heat.hottest() else {
         return Finding::note(
@@ -65,7 +65,7 @@ fn heat(board: &Board) -> Finding {
 }
 
 /// NVIDIA's libraries that ONNX Runtime's providers load, on a Jetson.
-fn libraries(board: &Board, jetpack: Option<JetPack>) -> Vec<Finding> {
+fn libraries(board: &Platform, jetpack: Option<JetPack>) -> Vec<Finding> {
     let Some(jetpack) = jetpack else {
         return Vec::new();
     };

@@ -8,7 +8,7 @@ use super::*;
 
 const WINDOW: usize = 4;
 
-fn message(n: u64, quality: Quality) -> Message {
+fn message(n: u64, quality: QoS) -> Message {
     Message { quality, ..Message::new("t".to_owned(), n.to_string()) }
 }
 
@@ -28,12 +28,12 @@ fn sent(delivery: &mut Delivery) -> Vec<u64> {
 #[test]
 fn what_was_not_acknowledged_is_sent_again_in_order() {
     let mut delivery = Delivery::new(1 << 20, 3);
-    (0..5).for_each(|n| delivery.take(message(n, Quality::AtLeastOnce), Some(n)));
+    (0..5).for_each(|n| delivery.take(message(n, QoS::AtLeastOnce), Some(n)));
     assert_eq!(delivery.next_step(), Next::Nothing);
     delivery.connected(1000);
     assert_eq!(sent(&mut delivery), [0, 1, 2]);
     (1..=3).for_each(|packet| delivery.numbered(packet));
-    assert_eq!(delivery.answered(2), Some((message(1, Quality::AtLeastOnce), Some(1))));
+    assert_eq!(delivery.answered(2), Some((message(1, QoS::AtLeastOnce), Some(1))));
     assert_eq!(delivery.answered(2), None);
     assert_eq!(sent(&mut delivery), [3]);
     delivery.disconnected();
@@ -44,10 +44,10 @@ fn what_was_not_acknowledged_is_sent_again_in_order() {
 #[test]
 fn what_may_be_lost_is_not_kept_for_later() {
     let mut delivery = Delivery::new(1 << 20, 3);
-    delivery.take(message(0, Quality::AtMostOnce), None);
+    delivery.take(message(0, QoS::AtMostOnce), None);
     assert!(delivery.is_empty());
     delivery.connected(1000);
-    delivery.take(message(1, Quality::AtMostOnce), None);
+    delivery.take(message(1, QoS::AtMostOnce), None);
     delivery.disconnected();
     assert!(delivery.is_empty() && delivery.bytes == 0);
 }
@@ -56,10 +56,10 @@ fn what_may_be_lost_is_not_kept_for_later() {
 fn what_may_be_lost_never_piles_up_before_a_slow_broker() {
     let mut delivery = Delivery::new(1 << 20, 1);
     delivery.connected(1000);
-    delivery.take(message(0, Quality::AtLeastOnce), None);
+    delivery.take(message(0, QoS::AtLeastOnce), None);
     assert_eq!(sent(&mut delivery), [0]);
-    (1..1000).for_each(|n| delivery.take(message(n, Quality::AtMostOnce), None));
-    delivery.take(message(1000, Quality::AtLeastOnce), None);
+    (1..1000).for_each(|n| delivery.take(message(n, QoS::AtMostOnce), None));
+    delivery.take(message(1000, QoS::AtLeastOnce), None);
     delivery.numbered(1);
     assert!(delivery.answered(1).is_some());
     let expected: Vec<u64> = (1..=PASSING as u64).chain([1000]).collect();
@@ -71,9 +71,9 @@ fn a_message_larger_than_the_broker_takes_is_given_back() {
     let mut delivery = Delivery::new(1 << 20, 3);
     delivery.connected(20);
     let large = Message::new("t".to_owned(), vec![0; 30]);
-    delivery.take(message(0, Quality::AtLeastOnce), None);
+    delivery.take(message(0, QoS::AtLeastOnce), None);
     delivery.take(large.clone(), Some(1));
-    delivery.take(message(2, Quality::AtLeastOnce), None);
+    delivery.take(message(2, QoS::AtLeastOnce), None);
     assert!(matches!(delivery.next_step(), Next::Send(_)));
     assert_eq!(delivery.next_step(), Next::TooLarge { message: large, number: Some(1), limit: 20 });
     assert_eq!(sent(&mut delivery), [2]);
@@ -82,7 +82,7 @@ fn a_message_larger_than_the_broker_takes_is_given_back() {
 #[derive(Debug, Clone, Copy)]
 enum Happens {
     /// A message comes, to be delivered with this quality.
-    Take(Quality),
+    Take(QoS),
     /// A connection is made, to a broker that has kept our session or has not.
     Connect { session: bool },
     /// The connection breaks; what was under way either way is lost.
@@ -106,9 +106,9 @@ enum Happens {
 fn happens() -> impl Strategy<Value = Happens> {
     use Happens::*;
     let quality = prop_oneof![
-        4 => Just(Quality::AtLeastOnce),
-        2 => Just(Quality::ExactlyOnce),
-        1 => Just(Quality::AtMostOnce),
+        4 => Just(QoS::AtLeastOnce),
+        2 => Just(QoS::ExactlyOnce),
+        1 => Just(QoS::AtMostOnce),
     ];
     prop_oneof![
         6 => quality.prop_map(Take),
@@ -164,7 +164,7 @@ impl Model {
         match event {
             Happens::Take(quality) => {
                 self.delivery.take(message(self.taken, quality), Some(self.taken));
-                if quality != Quality::AtMostOnce {
+                if quality != QoS::AtMostOnce {
                     self.owed.insert(self.taken);
                 }
                 self.taken += 1;
@@ -214,7 +214,7 @@ impl Model {
     fn send(&mut self) {
         let Next::Send(message) = self.delivery.next_step() else { return };
         let number = number_of(&message);
-        if message.quality == Quality::AtMostOnce {
+        if message.quality == QoS::AtMostOnce {
             self.under_way.push_back((0, number));
             return;
         }
@@ -251,7 +251,7 @@ impl Model {
         let in_flight = self.delivery.in_flight.iter().map(|m| m.held.message.packet_size());
         assert_eq!(waiting.chain(in_flight).sum::<usize>(), self.delivery.bytes);
         assert!(self.delivery.in_flight.len() <= WINDOW);
-        let passing = self.delivery.waiting.iter().filter(|held| held.message.quality == Quality::AtMostOnce);
+        let passing = self.delivery.waiting.iter().filter(|held| held.message.quality == QoS::AtMostOnce);
         assert_eq!(passing.count(), self.delivery.passing);
         for (number, times) in &self.told {
             assert_eq!(*times, 1, "{number} was told {times} times");

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use super::{Command, News, Pulse, Raw, Tidings, What};
-use crate::board::Governor;
+use super::{Command, Heartbeat, News, Raw, What, WorkerEvent};
 use crate::job::{Job, ModelCard};
-use crate::model::{EngineOptions, Model, Policy, Shelf, Stage};
+use crate::model::{EngineOptions, Model, Policy, SessionPool, Stage};
 use crate::pipeline::{Event, Pipeline, Wake};
+use crate::platform::ThermalThrottle;
 
 const PACE_EVERY: Duration = Duration::from_secs(1);
 /// How often the governor looks at the board's heat.
@@ -22,12 +22,12 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// The way out of this thread.
 pub(super) struct Out {
     to: blocking::SyncSender<Raw>,
-    pulse: Pulse,
+    pulse: Heartbeat,
     listened_to: bool,
 }
 
 impl Out {
-    pub(super) fn new(to: blocking::SyncSender<Raw>, pulse: Pulse) -> Self {
+    pub(super) fn new(to: blocking::SyncSender<Raw>, pulse: Heartbeat) -> Self {
         Self { to, pulse, listened_to: true }
     }
 
@@ -40,15 +40,15 @@ impl Out {
         };
     }
 
-    fn tell(&mut self, tidings: Tidings) {
-        self.send(Raw::Tidings(tidings));
+    fn tell(&mut self, tidings: WorkerEvent) {
+        self.send(Raw::WorkerEvent(tidings));
     }
 
     /// Pass an event on; progress that finds no room is dropped.
     fn pass(&mut self, event: Event<'_>) {
         let news = |job: &Job, what| {
             let id = job.id.clone();
-            Raw::Tidings(Tidings::Job(News { id, what }))
+            Raw::WorkerEvent(WorkerEvent::Job(News { id, what }))
         };
         match event {
             Event::Progress { job, step, of, eta_ms } => {
@@ -75,7 +75,7 @@ pub(super) struct Evaluator {
     told: Vec<Option<Instant>>,
     commands: mpsc::Receiver<Command>,
     out: Out,
-    governor: Governor,
+    governor: ThermalThrottle,
     looked: Option<Instant>,
 }
 
@@ -86,18 +86,18 @@ impl Evaluator {
         commands: mpsc::Receiver<Command>,
         builders: &mpsc::WeakSender<Command>,
         mut out: Out,
-        governor: Governor,
+        governor: ThermalThrottle,
     ) {
         let awake = builders.clone();
         let wake: Wake = Arc::new(move || {
             // A worker with more to do than there is room for needs no waking.
             let _ = awake.upgrade().map(|commands| commands.try_send(Command::Look));
         });
-        let pipelines = match load(models, &wake, &mut |stage| out.tell(Tidings::Stage(stage))) {
+        let pipelines = match load(models, &wake, &mut |stage| out.tell(WorkerEvent::Stage(stage))) {
             Ok(pipelines) => pipelines,
-            Err(reason) => return out.tell(Tidings::Unable(reason)),
+            Err(reason) => return out.tell(WorkerEvent::Unable(reason)),
         };
-        out.tell(Tidings::Ready(pipelines.iter().map(|p| ModelCard::of(p.model())).collect()));
+        out.tell(WorkerEvent::Ready(pipelines.iter().map(|p| ModelCard::of(p.model())).collect()));
         let told = vec![None; pipelines.len()];
         let mut evaluator = Self { pipelines, told, commands, out, governor, looked: None };
         let later = models.iter().filter(|(_, engine)| engine.meanwhile().is_some());
@@ -162,7 +162,7 @@ impl Evaluator {
                     pipeline.succeed(*model);
                 }
             }
-            Command::GiveUp(reason) => self.out.tell(Tidings::Unable(reason)),
+            Command::GiveUp(reason) => self.out.tell(WorkerEvent::Unable(reason)),
             Command::Cancel(id) => {
                 let out = &mut self.out;
                 let _ = self.pipelines.iter_mut().any(|p| p.cancel(&id, &mut |event| out.pass(event)));
@@ -176,7 +176,7 @@ impl Evaluator {
             if pipeline.change_over() {
                 let card = ModelCard::of(pipeline.model());
                 log::info!("model {} is served by {} from now on", card.bundle.name, card.origin.provider);
-                self.out.tell(Tidings::Changed(Box::new(card)));
+                self.out.tell(WorkerEvent::Changed(Box::new(card)));
             }
         }
     }
@@ -202,7 +202,7 @@ impl Evaluator {
             {
                 *told = Some(Instant::now());
                 let model = pipeline.model().bundle.name.clone();
-                out.tell(Tidings::Pace { model, ms_per_nfe });
+                out.tell(WorkerEvent::Pace { model, ms_per_nfe });
             }
         }
     }
@@ -234,7 +234,7 @@ fn load(
     wake: &Wake,
     on: &mut dyn FnMut(Stage),
 ) -> Result<Vec<Pipeline>, String> {
-    let shelf = Shelf::within(models.first().and_then(|(_, engine)| engine.memory));
+    let shelf = SessionPool::within(models.first().and_then(|(_, engine)| engine.memory));
     let mut pipelines: Vec<Pipeline> = Vec::new();
     for (path, engine) in models {
         log::info!("loading {}", path.display());

@@ -1,0 +1,192 @@
+//! scheduler_config.json: a class and its keys.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value as Json;
+
+use diffusion_samplers::sampler::{self, Options, Patches, SamplerError};
+use diffusion_samplers::scheduler_settings::{KeyReport, Settings, Value};
+
+/// A scheduler's configuration as it stands in the file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SchedulerConfig {
+    /// The file.
+    pub path: PathBuf,
+    /// `_class_name`.
+    pub class: String,
+    values: BTreeMap<String, Value>,
+}
+
+/// A scheduler configuration that can't be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{path}: {fault}")]
+pub struct ConfigError {
+    path: PathBuf,
+    fault: Fault,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Fault {
+    /// The file can't be read.
+    #[error("{0}")]
+    Read(#[from] std::io::Error),
+    /// The file is no JSON object.
+    #[error("{0}")]
+    Json(#[from] serde_json::Error),
+    /// `_class_name` is missing or no string.
+    #[error("_class_name must be a string such as \"DDIMScheduler\"")]
+    Class,
+    /// A key or the class.
+    #[error(transparent)]
+    Sampler(#[from] SamplerError),
+}
+
+impl SchedulerConfig {
+    /// Read a file.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        std::fs::read_to_string(path)
+            .map_err(Fault::from)
+            .and_then(|text| Self::parse(path, &text))
+            .map_err(|fault| ConfigError { path: path.to_owned(), fault })
+    }
+
+    /// Of the section `[scheduler]` of a denoised.toml.
+    pub(crate) fn of_section(
+        path: &Path,
+        section: &BTreeMap<String, toml::Value>,
+    ) -> Result<Self, ConfigError> {
+        let mut section = section.clone();
+        if let Some(class) = section.remove("class") {
+            section.insert("_class_name".to_owned(), class);
+        }
+        let text = serde_json::to_string(&section).map_err(Fault::from);
+        text.and_then(|text| Self::parse(path, &text))
+            .map_err(|fault| ConfigError { path: path.to_owned(), fault })
+    }
+
+    fn parse(path: &Path, text: &str) -> Result<Self, Fault> {
+        let object: BTreeMap<String, Json> = serde_json::from_str(&with_quoted_infinities(text))?;
+        let Some(Json::String(class)) = object.get("_class_name") else {
+            return Err(Fault::Class);
+        };
+        let values = object
+            .iter()
+            .filter(|(key, _)| !key.starts_with('_'))
+            .map(|(key, value)| (key.clone(), convert(value)))
+            .collect();
+        let config = Self { path: path.to_owned(), class: class.clone(), values };
+        config.check()?;
+        Ok(config)
+    }
+
+    /// The values, to be read by a sampler.
+    pub fn settings(&self) -> Settings {
+        Settings::new(self.values.clone())
+    }
+
+    /// The values as JSON, for receipts.
+    pub fn to_json(&self) -> Json {
+        let mut object: serde_json::Map<_, _> =
+            self.values.iter().map(|(key, value)| (key.clone(), to_json(value))).collect();
+        object.insert("_class_name".to_owned(), Json::String(self.class.clone()));
+        Json::Object(object)
+    }
+
+    /// Every family reads its keys once, so that a wrong value is found when a bundle is opened;
+    /// how many steps it takes is the job's matter.
+    fn check(&self) -> Result<(), Fault> {
+        match self.report() {
+            Ok(_) | Err(SamplerError::Steps { .. } | SamplerError::NotFinite { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// What the configuration's own class does with every key.
+    pub fn report(&self) -> Result<Vec<KeyReport>, SamplerError> {
+        let mut settings = self.settings();
+        let patches = Some(Patches { count: 4096, even: false });
+        let options = Options { patches, ..Options::of_steps(4) };
+        sampler::by_class(&self.class)?.build(&mut settings, &options)?;
+        Ok(settings.report())
+    }
+}
+
+/// How Python's json writes what JSON has no word for.
+const INFINITY: &str = "Infinity";
+const NEGATIVE_INFINITY: &str = "-Infinity";
+
+/// The text with every bare infinity as a string, which [`convert`] reads back.
+fn with_quoted_infinities(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len());
+    let mut rest = text;
+    let mut inside = false;
+    while let Some(next) = rest.chars().next() {
+        let word = [INFINITY, NEGATIVE_INFINITY].into_iter().find(|word| !inside && rest.starts_with(word));
+        let taken = match (word, next) {
+            (Some(word), _) => {
+                quoted.extend(["\"", word, "\""]);
+                word.len()
+            }
+            // An escaped character never ends a string.
+            (None, '\\') => rest.char_indices().nth(2).map_or(rest.len(), |(at, _)| at),
+            (None, _) => {
+                inside ^= next == '"';
+                next.len_utf8()
+            }
+        };
+        if word.is_none() {
+            quoted.push_str(&rest[..taken]);
+        }
+        rest = &rest[taken..];
+    }
+    quoted
+}
+
+fn convert(json: &Json) -> Value {
+    let numbers = |list: &Vec<Json>| list.iter().map(Json::as_f64).collect::<Option<Vec<_>>>();
+    match json {
+        Json::Null => Value::Null,
+        Json::Bool(flag) => Value::Flag(*flag),
+        Json::Number(number) => {
+            number.as_f64().map_or_else(|| Value::Other(number.to_string()), Value::Number)
+        }
+        Json::String(text) => match text.as_str() {
+            NEGATIVE_INFINITY => Value::Number(f64::NEG_INFINITY),
+            INFINITY => Value::Number(f64::INFINITY),
+            _ => Value::Text(text.clone()),
+        },
+        Json::Array(list) => numbers(list).map_or_else(|| Value::Other(json.to_string()), Value::Numbers),
+        Json::Object(_) => Value::Other(json.to_string()),
+    }
+}
+
+fn to_json(value: &Value) -> Json {
+    match value {
+        Value::Null => Json::Null,
+        Value::Flag(flag) => (*flag).into(),
+        Value::Number(number) if number.fract() == 0.0 && number.abs() < 1e15 => (*number as i64).into(),
+        Value::Number(number) if number.is_infinite() => {
+            if *number > 0.0 { INFINITY } else { NEGATIVE_INFINITY }.into()
+        }
+        Value::Number(number) => (*number).into(),
+        Value::Text(text) | Value::Other(text) => text.as_str().into(),
+        Value::Numbers(numbers) => numbers.as_slice().into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn infinities_parse_and_words_inside_of_strings_stay() {
+        let text = r#"{"_class_name": "DPMSolverMultistepScheduler", "lambda_min_clipped": -Infinity,
+            "note": "an \"Infinity\" \\", "other": [Infinity, 1]}"#;
+        let config = SchedulerConfig::parse(Path::new("x.json"), text).unwrap();
+        assert_eq!(config.values["lambda_min_clipped"], Value::Number(f64::NEG_INFINITY));
+        assert_eq!(config.values["note"], Value::Text("an \"Infinity\" \\".to_owned()));
+        assert_eq!(config.to_json()["lambda_min_clipped"], "-Infinity");
+        assert_eq!(config.values["other"], Value::Other("[\"Infinity\",1]".to_owned()));
+    }
+}

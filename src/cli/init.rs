@@ -1,0 +1,164 @@
+//! `denoised adopt`: a first draft of a denoised.toml, by looking at a graph.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+
+use super::Failure;
+use super::stdout::Stdout;
+use crate::model::{DataType, Dim, GraphIo, ValueInfo, ports};
+
+/// What `adopt` takes.
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// The ONNX file, beside which denoised.toml is written
+    graph: PathBuf,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let directory = arguments.graph.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let directory = directory.unwrap_or(Path::new("."));
+    let path = directory.join("denoised.toml");
+    if path.exists() {
+        return Err(Failure::usage(anyhow::anyhow!(
+            "{} is there already; it is left as it is",
+            path.display()
+        )));
+    }
+    let graph = ports(&arguments.graph)
+        .with_context(|| format!("{} can't be read as an ONNX graph", arguments.graph.display()))?;
+    let file =
+        arguments.graph.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    let has_scheduler = ["scheduler_config.json", "scheduler/scheduler_config.json"];
+    let has_scheduler = has_scheduler.iter().any(|file| directory.join(file).is_file());
+    let text = draft(&graph, &file, has_scheduler)?;
+    std::fs::write(&path, &text).with_context(|| path.display().to_string())?;
+    write!(Stdout, "{text}")?;
+    eprintln!(
+        "{} was written; read it, then try: denoised sample {} --output x.png",
+        path.display(),
+        directory.display()
+    );
+    Ok(())
+}
+
+/// What networks call the noise level itself.
+const LEVELS: [&str; 3] = ["sigma", "sigmas", "noise_level"];
+
+fn draft(graph: &GraphIo, file: &str, has_scheduler: bool) -> anyhow::Result<String> {
+    let floats = |port: &&ValueInfo| matches!(port.element, DataType::F32 | DataType::F16);
+    let Some(sample) = graph.inputs.iter().filter(floats).max_by_key(|port| port.shape.len()) else {
+        bail!("the graph has no input of numbers that could be a sample");
+    };
+    if sample.shape.len() < 2 {
+        bail!("none of the graph's inputs has a sample's axes, a batch and at least one more");
+    }
+    let known = ["timestep", "timesteps", "t", "time"];
+    let others: Vec<&ValueInfo> = graph.inputs.iter().filter(|port| port.name != sample.name).collect();
+    let is_time = |port: &&&ValueInfo| {
+        let name = port.name.to_lowercase();
+        known.iter().chain(&LEVELS).any(|time| name == *time)
+            || name.contains("sigma")
+            || name.contains("time")
+    };
+    let Some(time) = others.iter().find(is_time).or_else(|| others.iter().find(|port| port.shape.len() <= 1))
+    else {
+        bail!("the graph has no input for a time step or a noise level");
+    };
+    let Some(output) = graph.outputs.first() else { bail!("the graph has no output") };
+    let level = LEVELS.iter().any(|name| time.name.to_lowercase().contains(name));
+    let mut text = String::new();
+    writeln!(
+        text,
+        "# A draft from {file}: {}.",
+        graph.inputs.iter().map(ValueInfo::to_string).collect::<Vec<_>>().join(", ")
+    )?;
+    writeln!(
+        text,
+        "[graph]\nfile = {file:?}\nsample = {:?}\ntimestep = {:?}\noutput = {:?}",
+        sample.name, time.name, output.name
+    )?;
+    if let Some(class) = others.iter().find(|port| port.name.contains("class")) {
+        writeln!(text, "class_labels = {:?}", class.name)?;
+    }
+    if !has_scheduler {
+        text.push_str(if level { OF_LEVELS } else { OF_STEPS });
+    }
+    let is_condition = |port: &&&ValueInfo| port.name != time.name && !port.name.contains("class");
+    for condition in others.iter().filter(is_condition) {
+        let is_one_number =
+            condition.shape.len() <= 1 && matches!(condition.element, DataType::F32 | DataType::F16);
+        if !is_one_number {
+            bail!(
+                "the graph's input {condition} is no number for each sample, so that it can't be a condition"
+            );
+        }
+        writeln!(
+            text,
+            "\n[conditions.{:?}]  # the range in which a job may choose it\ndefault = 0.0\nmin = 0.0\nmax = 1.0",
+            condition.name
+        )?;
+    }
+    if let [_, Dim::Fixed(_), Dim::Fixed(2)] = sample.shape.as_slice() {
+        text.push_str("\n[sample]\nkind = \"points\"\n");
+    }
+    Ok(text)
+}
+
+/// A network that is told σ and gives the sample.
+const OF_LEVELS: &str = "
+[scheduler]  # one step from sigma_max; EDMEulerScheduler takes several
+class = \"CMStochasticIterativeScheduler\"
+preconditioning = \"none\"  # the network takes x and sigma and gives the sample; edm: it is fed c_in x and c_noise
+sigma_min = 0.002
+sigma_max = 80.0
+
+[default]
+steps = 1
+";
+
+/// A network of time steps.
+const OF_STEPS: &str = "
+[scheduler]  # as the network was trained
+class = \"DDPMScheduler\"
+beta_schedule = \"linear\"
+prediction_type = \"epsilon\"
+
+[default]
+sampler = \"dpmpp_2m\"
+steps = 20
+";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Manifest;
+
+    fn port(name: &str, element: DataType, shape: Vec<Dim>) -> ValueInfo {
+        ValueInfo { name: name.to_owned(), element, shape }
+    }
+
+    #[test]
+    fn a_draft_can_be_read_again() {
+        let free = || vec![Dim::Dynamic];
+        let picture = || vec![Dim::Dynamic, Dim::Fixed(1), Dim::Fixed(8), Dim::Fixed(8)];
+        let graph = GraphIo {
+            inputs: vec![
+                port("noisy", DataType::F32, picture()),
+                port("sigma", DataType::F32, free()),
+                port("difficulty", DataType::F32, free()),
+            ],
+            outputs: vec![port("denoised", DataType::F32, picture())],
+        };
+        let manifest = Manifest::parse(&draft(&graph, "net.onnx", false).unwrap()).unwrap();
+        assert_eq!(manifest.graph.sample.as_deref(), Some("noisy"));
+        assert_eq!(manifest.graph.timestep.as_deref(), Some("sigma"));
+        assert!(manifest.scheduler.is_some() && manifest.conditions.contains_key("difficulty"));
+        let alone = GraphIo { inputs: vec![port("x", DataType::F32, picture())], outputs: graph.outputs };
+        assert!(
+            draft(&alone, "net.onnx", false).unwrap_err().to_string().contains("no input for a time step")
+        );
+    }
+}

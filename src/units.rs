@@ -1,0 +1,89 @@
+//! Quantities as people write them in a configuration.
+
+use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
+
+/// A whole number from `LEAST` to `MOST`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Bounded<const LEAST: u64, const MOST: u64>(pub u64);
+
+impl<'de, const LEAST: u64, const MOST: u64> Deserialize<'de> for Bounded<LEAST, MOST> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let n = i64::deserialize(deserializer)?;
+        match u64::try_from(n) {
+            Ok(n) if (LEAST..=MOST).contains(&n) => Ok(Self(n)),
+            _ => Err(D::Error::custom(format!("{n} must lie between {LEAST} and {MOST}"))),
+        }
+    }
+}
+
+/// A number of bytes: a whole number, or a text such as "256 MiB".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+pub struct ByteSize(pub u64);
+
+impl ByteSize {
+    /// So many times 2²⁰ bytes.
+    pub const fn mebibytes(n: u64) -> Self {
+        Self(n << 20)
+    }
+}
+
+impl std::str::FromStr for ByteSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+        let unit: u64 = match text[digits.len()..].trim() {
+            "" | "B" => 1,
+            "KiB" => 1 << 10,
+            "MiB" => 1 << 20,
+            "GiB" => 1 << 30,
+            "kB" => 1000,
+            "MB" => 1_000_000,
+            "GB" => 1_000_000_000,
+            other => return Err(format!("{other:?} is no unit; take B, KiB, MiB, GiB, kB, MB or GB")),
+        };
+        let number: u64 =
+            digits.trim().parse().map_err(|_| format!("{text:?} is no size such as \"256 MiB\""))?;
+        match number.checked_mul(unit) {
+            Some(bytes) if bytes > 0 => Ok(Self(bytes)),
+            _ => Err(format!("{text:?} must be more than 0 and less than 2^64 bytes")),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for ByteSize {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Size;
+        impl Visitor<'_> for Size {
+            type Value = ByteSize;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a size such as \"256 MiB\" or a number of bytes")
+            }
+            fn visit_i64<E: Error>(self, n: i64) -> Result<ByteSize, E> {
+                match u64::try_from(n) {
+                    Ok(n) if n > 0 => Ok(ByteSize(n)),
+                    _ => Err(E::invalid_value(Unexpected::Signed(n), &self)),
+                }
+            }
+            fn visit_str<E: Error>(self, text: &str) -> Result<ByteSize, E> {
+                text.parse().map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_any(Size)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        for (text, bytes) in [("1", 1), ("5 kB", 5000), ("256 MiB", 256 << 20), ("2GiB", 2 << 30)] {
+            assert_eq!(text.parse(), Ok(ByteSize(bytes)), "{text}");
+        }
+        for text in ["", "0", "MiB", "1 MB/s", "-5", "99999999999 GiB"] {
+            assert!(text.parse::<ByteSize>().is_err(), "{text}");
+        }
+    }
+}
