@@ -1,0 +1,14 @@
+//! The program's public surface as text, compared with the snapshots in `tests/surface/snapshots`: help, reports,
+//! receipts, state and errors.
+//!
+//! A change is accepted with `cargo insta review`, or with `INSTA_UPDATE=always tests/run --test surface`.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+#[path = "surface/help.rs"]
+mod help;
+#[path = "surface/inspect.rs"]
+mod inspect;
+#[path = "surface/snapshot.rs"]
+mod snapshot;
