@@ -6,6 +6,8 @@
 
 mod common;
 
+#[path = "surface/doctor.rs"]
+mod doctor;
 #[path = "surface/help.rs"]
 mod help;
 #[path = "surface/inspect.rs"]

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+pub mod board;
 pub mod cable;
 pub mod exact;
 pub mod heat;
