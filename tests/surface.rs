@@ -6,11 +6,15 @@
 
 mod common;
 
+#[path = "surface/daemon.rs"]
+mod daemon;
 #[path = "surface/doctor.rs"]
 mod doctor;
 #[path = "surface/help.rs"]
 mod help;
 #[path = "surface/inspect.rs"]
 mod inspect;
+#[path = "surface/receipts.rs"]
+mod receipts;
 #[path = "surface/snapshot.rs"]
 mod snapshot;

@@ -2,6 +2,8 @@
 
 use std::process::Command;
 
+use serde::Serialize;
+
 use crate::common::program::succeeds;
 use crate::common::repository;
 
@@ -24,6 +26,11 @@ pub(crate) fn check(name: &str, text: &str) {
     }
     let text = text.replace(&repository().display().to_string(), "[repository]");
     settings.bind(|| insta::assert_snapshot!(name, text));
+}
+
+/// Compares a value, as JSON, with the snapshot of this name.
+pub(crate) fn check_json(name: &str, value: &impl Serialize) {
+    check(name, &serde_json::to_string_pretty(value).unwrap());
 }
 
 /// The standard output of a command that succeeds.
