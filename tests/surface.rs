@@ -10,6 +10,10 @@ mod common;
 mod daemon;
 #[path = "surface/doctor.rs"]
 mod doctor;
+#[path = "surface/errors.rs"]
+mod errors;
+#[path = "surface/failures.rs"]
+mod failures;
 #[path = "surface/help.rs"]
 mod help;
 #[path = "surface/inspect.rs"]
