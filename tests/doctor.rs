@@ -6,9 +6,9 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use common::board::Tree;
 use common::daemon::{Broker, denoised, free_port, model, onnxruntime};
 use serde_json::Value;
-use tempfile::TempDir;
 
 /// What `doctor --json` finds, and its exit code.
 fn findings(command: &mut Command) -> (Vec<Value>, Option<i32>) {
@@ -22,29 +22,11 @@ fn about<'a>(findings: &'a [Value], name: &str) -> &'a Value {
     findings.iter().find(|finding| finding["about"] == name).unwrap_or_else(|| panic!("nothing about {name}"))
 }
 
-/// A directory tree that looks like a board.
-struct Tree(TempDir);
-
-impl Tree {
-    /// With what every Jetson has: its name and its release.
-    fn jetson(model: &str, release: &str) -> Self {
-        let tree = Self(tempfile::tempdir().unwrap());
-        tree.write("proc/device-tree/model", &format!("{model}\0"));
-        tree.write("etc/nv_tegra_release", &format!("# {release}, GCID: 1, BOARD: generic, EABI: aarch64\n"));
-        tree
-    }
-
-    fn write(&self, file: &str, text: &str) {
-        let path = self.0.path().join(file);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, text).unwrap();
-    }
-
-    fn doctor(&self) -> Vec<Value> {
-        let mut command = denoised();
-        command.env("DENOISED_ENGINE__KIND", "embedded").env("DENOISED_BOARD__ROOT", self.0.path());
-        findings(&mut command).0
-    }
+/// What `doctor` finds on a board.
+fn findings_on(tree: &Tree) -> Vec<Value> {
+    let mut command = denoised();
+    command.env("DENOISED_ENGINE__KIND", "embedded").env("DENOISED_BOARD__ROOT", tree.path());
+    findings(&mut command).0
 }
 
 const LIBRARIES: [(&str, &str); 5] = [
@@ -91,7 +73,7 @@ fn each_jetpack_is_known_and_what_it_lacks_has_that_jetpack_s_package() {
     ];
     for (name, release, jetpack, packages) in boards {
         let tree = Tree::jetson(name, release);
-        let found = tree.doctor();
+        let found = findings_on(&tree);
         assert_eq!(about(&found, "board")["found"], format!("{name}, {jetpack}"));
         for ((library, file), package) in LIBRARIES.iter().zip(packages) {
             let finding = about(&found, library);
@@ -101,7 +83,7 @@ fn each_jetpack_is_known_and_what_it_lacks_has_that_jetpack_s_package() {
             // The package was installed.
             tree.write(&format!("usr/lib/aarch64-linux-gnu/{file}.1.2.3"), "");
         }
-        let found = tree.doctor();
+        let found = findings_on(&tree);
         for (library, file) in LIBRARIES {
             let finding = about(&found, library);
             assert_eq!(finding["state"], "good");
@@ -112,7 +94,7 @@ fn each_jetpack_is_known_and_what_it_lacks_has_that_jetpack_s_package() {
 
 #[test]
 fn an_older_release_is_told_what_to_flash() {
-    let found = Tree::jetson("NVIDIA Jetson Nano", "R32 (release), REVISION: 7.1").doctor();
+    let found = findings_on(&Tree::jetson("NVIDIA Jetson Nano", "R32 (release), REVISION: 7.1"));
     let board = about(&found, "board");
     assert!(board["found"].as_str().unwrap().contains("32.7.1, which is older than JetPack 5"), "{board}");
     assert!(board["next"].as_str().unwrap().contains("flash JetPack 5"), "{board}");
@@ -126,7 +108,7 @@ fn power_mode_heat_and_groups_are_told() {
     tree.write("sys/class/thermal/thermal_zone0/type", "cpu-thermal\n");
     tree.write("sys/class/thermal/thermal_zone0/temp", "48500\n");
     tree.write("etc/group", "video:x:4000000:\n");
-    let found = tree.doctor();
+    let found = findings_on(&tree);
     let power = about(&found, "power mode");
     assert_eq!((&power["found"], &power["state"]), (&"15W".into(), &"note".into()));
     assert!(power["next"].as_str().unwrap().contains("nvpmodel -m"), "{power}");
@@ -136,7 +118,7 @@ fn power_mode_heat_and_groups_are_told() {
     tree.write("var/lib/nvpmodel/status", "pmode:0002");
     tree.write("sys/class/thermal/cooling_device0/type", "gpu-devfreq\n");
     tree.write("sys/class/thermal/cooling_device0/cur_state", "2\n");
-    let found = tree.doctor();
+    let found = findings_on(&tree);
     assert_eq!(about(&found, "power mode")["state"], "good");
     assert_eq!(about(&found, "heat")["found"], "48 °C, and gpu-devfreq slow it down");
 }

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+pub mod board;
 pub mod daemon;
 pub mod fault_proxy;
 pub mod gaussian_model;
