@@ -15,15 +15,15 @@ test *arguments:
 check:
     cargo fmt --all --check
     rustfmt --check --edition 2024 crates/diffusion-samplers/src/sampler/*.rs
-    cargo clippy --workspace --all-targets --locked -- -D warnings
+    cargo clippy --workspace --all-targets --features system-tests --locked -- -D warnings
     cargo clippy --no-default-features --locked -- -D warnings
     cargo deny check licenses bans sources
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 
 # Thousands of jobs while the broker, the daemon and the network fail; prints the table of docs/reliability.md
 soak requests="2000" brokers="100" daemons="50":
-    SOAK_REQUESTS={{requests}} SOAK_BROKER_KILLS={{brokers}} SOAK_DAEMON_KILLS={{daemons}} SOAK_PATIENCE=600 tests/run --test soak -- --nocapture
-    SOAK_BROKER_KEEPS=0 SOAK_REQUESTS={{requests}} SOAK_BROKER_KILLS={{brokers}} SOAK_DAEMON_KILLS={{daemons}} SOAK_PATIENCE=600 tests/run --test soak -- --nocapture
+    SOAK_REQUESTS={{requests}} SOAK_BROKER_KILLS={{brokers}} SOAK_DAEMON_KILLS={{daemons}} SOAK_PATIENCE=600 tests/run --test it soak -- --nocapture
+    SOAK_BROKER_KEEPS=0 SOAK_REQUESTS={{requests}} SOAK_BROKER_KILLS={{brokers}} SOAK_DAEMON_KILLS={{daemons}} SOAK_PATIENCE=600 tests/run --test it soak -- --nocapture
 
 # Train a bundle again: digits, ncsn or swissroll (needs models/train/requirements.txt)
 train name minutes="80":

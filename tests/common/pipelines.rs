@@ -23,7 +23,9 @@ pub fn values(path: &Path) -> (Vec<usize>, Vec<f32>) {
 /// `denoised sample` on an engine.
 pub fn sample(engine: &str, model: &Path, output: &Path) -> Command {
     let mut command = denoised();
-    command.env("ORT_DYLIB_PATH", onnxruntime()).env("DENOISED_ENGINE__PROVIDERS", "cpu");
+    if engine == "onnxruntime" {
+        command.env("ORT_DYLIB_PATH", onnxruntime()).env("DENOISED_ENGINE__PROVIDERS", "cpu");
+    }
     command
         .arg("sample")
         .arg(model)

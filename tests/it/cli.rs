@@ -1,0 +1,390 @@
+//! The commands, as one types them.
+
+use std::path::Path;
+
+use crate::common::daemon::{denoised, fails, gaussian_bundle, model, onnxruntime, succeeds};
+use crate::common::{golden, largest_difference, read_json};
+use denoised::npy;
+
+fn sample(bundle: &Path, more: &[&str], output: &Path) -> std::process::Command {
+    let mut command = denoised();
+    command.arg("sample").arg(bundle).args(more).arg("--output").arg(output);
+    command
+}
+
+fn values(path: &Path) -> Vec<f32> {
+    npy::read(path).unwrap().iter().copied().collect()
+}
+
+#[cfg(feature = "system-tests")]
+#[test]
+fn both_engines_draw_the_same_sixteen_threes() {
+    let directory = tempfile::tempdir().unwrap();
+    let (embedded, runtime, grid) =
+        (directory.path().join("e.npy"), directory.path().join("o.npy"), directory.path().join("grid.png"));
+    let arguments = ["--class", "3", "--count", "16", "--seed", "1"];
+    let output = succeeds(&mut sample(&model("digits"), &arguments, &embedded));
+    let words = String::from_utf8(output.stderr).unwrap();
+    assert!(words.contains("on embedded rten"), "{words}");
+    let mut with_runtime = sample(&model("digits"), &arguments, &runtime);
+    let output = succeeds(with_runtime.env("ORT_DYLIB_PATH", onnxruntime()));
+    let words = String::from_utf8(output.stderr).unwrap();
+    assert!(words.contains("on onnxruntime 1."), "{words}");
+    assert_eq!(npy::read(&embedded).unwrap().shape(), [16, 1, 28, 28]);
+    let difference = largest_difference(&values(&embedded), &values(&runtime));
+    assert!(difference < 1e-3, "the engines differ by {difference}");
+
+    succeeds(&mut sample(&model("digits"), &arguments, &grid));
+    let picture = image::open(&grid).unwrap().to_luma8();
+    assert_eq!(picture.dimensions(), (4 * 30 + 2, 4 * 30 + 2));
+}
+
+#[test]
+fn a_directory_gets_one_picture_an_image() {
+    let directory = tempfile::tempdir().unwrap();
+    let images = directory.path().join("images");
+    let more = ["--count", "2", "--seed", "5", "--steps", "2", "--class", "1"];
+    succeeds(&mut sample(&model("digits"), &more, &images));
+    let mut names: Vec<_> = std::fs::read_dir(&images)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["0000-5.png", "0001-6.png"]);
+    let picture = image::open(images.join("0000-5.png")).unwrap();
+    assert_eq!((picture.width(), picture.height()), (28, 28));
+}
+
+#[test]
+fn a_swiss_roll_is_drawn_as_a_scatter() {
+    let directory = tempfile::tempdir().unwrap();
+    let picture = directory.path().join("roll.png");
+    succeeds(&mut sample(&model("swissroll"), &["--seed", "1", "--steps", "50"], &picture));
+    let picture = image::open(&picture).unwrap().to_luma8();
+    assert_eq!(picture.dimensions(), (256, 256));
+    let dark = picture.pixels().filter(|pixel| pixel.0[0] < 128).count();
+    assert!((500..20_000).contains(&dark), "{dark} dark pixels");
+}
+
+#[test]
+fn a_seed_gives_the_same_bytes_again_and_another_one_others() {
+    let directory = tempfile::tempdir().unwrap();
+    let draw = |name: &str, seed: &str| {
+        let path = directory.path().join(name);
+        let more = ["--seed", seed, "--count", "2", "--steps", "5", "--sampler", "ddpm"];
+        succeeds(&mut sample(&golden("gaussian"), &more, &path));
+        values(&path)
+    };
+    let (one, again, other) = (draw("a.npy", "1"), draw("b.npy", "1"), draw("c.npy", "2"));
+    assert_eq!(one, again);
+    // Image 1 of seed 1 is image 0 of seed 2.
+    assert_eq!(one[20..], other[..20]);
+    assert_ne!(one[..20], other[..20]);
+}
+
+/// diffusers' own loops over this graph: by the seed alone, and by the noise that they drew.
+#[test]
+fn a_seed_and_its_recorded_noise_give_the_samples_of_diffusers() {
+    let directory = tempfile::tempdir().unwrap();
+    let output = directory.path().join("x.npy");
+    let folders = std::fs::read_dir(golden("seeds")).unwrap();
+    let mut compared = Vec::new();
+    for folder in folders.map(|entry| entry.unwrap().path()) {
+        let name = folder.file_name().unwrap().to_str().unwrap().to_owned();
+        let (_, steps) = name.split_once('-').unwrap();
+        let expected = values(&folder.join("sample.npy"));
+        let mut command = sample(&golden("gaussian"), &["--steps", steps, "--seed", "42"], &output);
+        command.args(["--noise", "torch"]).arg("--scheduler").arg(folder.join("scheduler_config.json"));
+        succeeds(&mut command);
+        let by_seed = largest_difference(&values(&output), &expected);
+        assert!(by_seed < 1e-4, "{name}: {by_seed} by its seed");
+        let mut command = sample(&golden("gaussian"), &["--steps", steps], &output);
+        command.arg("--scheduler").arg(folder.join("scheduler_config.json"));
+        command.arg("--init-noise").arg(folder.join("initial.npy"));
+        if folder.join("noise.npy").exists() {
+            command.arg("--step-noise").arg(folder.join("noise.npy"));
+        }
+        succeeds(&mut command);
+        let by_noise = largest_difference(&values(&output), &expected);
+        let bound = if steps == "1000" { 1e-4 } else { 1e-5 };
+        assert!(by_noise < bound, "{name}: {by_noise} by its noise");
+        println!("{name}: {by_seed:.1e} by its seed, {by_noise:.1e} by its noise");
+        compared.push(name);
+    }
+    assert_eq!(compared.len(), 5, "{compared:?}");
+}
+
+/// A time step for each sample, one scalar for all, and one int64 for a batch of exactly two.
+#[cfg(feature = "system-tests")]
+#[test]
+fn graphs_with_other_inputs_draw_the_same_samples_with_both_engines() {
+    let directory = tempfile::tempdir().unwrap();
+    for engine in ["embedded", "onnxruntime"] {
+        let draw = |bundle: &str| {
+            let output = directory.path().join(format!("{engine}-{bundle}.npy"));
+            let more =
+                ["--seed", "3", "--count", "5", "--steps", "7", "--sampler", "ddpm", "--engine", engine];
+            succeeds(sample(&golden(bundle), &more, &output).env("ORT_DYLIB_PATH", onnxruntime()));
+            values(&output)
+        };
+        let expected = draw("gaussian");
+        for bundle in ["gaussian-scalar", "gaussian-fixed"] {
+            let difference = largest_difference(&draw(bundle), &expected);
+            assert!(difference < 1e-5, "{engine}, {bundle}: {difference}");
+        }
+    }
+    for (bundle, told) in [
+        ("gaussian-scalar", "time step    timestep float32, one for the whole batch"),
+        ("gaussian-fixed", "input        noisy float32[2, 1, 4, 5]"),
+    ] {
+        let output = succeeds(denoised().arg("inspect").arg(golden(bundle)));
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.contains(told), "{text}");
+    }
+}
+
+#[test]
+fn wrong_arguments_exit_2_and_name_the_flag() {
+    let output = Path::new("unused.png");
+    for (more, expected) in [
+        (&["--steps", "0"][..], "--steps: steps is 0, but must lie between 1 and 100000"),
+        (&["--steps", "1000000000"], "--steps: steps is 1000000000"),
+        (&["--steps", "1001"], "--steps: steps is 1001, but dpmpp_2m_sde takes 1 to 1000 steps here"),
+        (&["--class", "10"], "--class: class is 10, but digits has classes 0 to 9"),
+        (&["--class", "-1"], "--class: class is -1"),
+        (
+            &["--sampler", "magic"],
+            "there is no sampler named \"magic\"; there are: ddpm, ddim, ddim_inverse, pndm",
+        ),
+        (
+            &["--sampler", "ddpm", "--eta", "0.5"],
+            "--eta: eta is 0.5, but this sampler's noise can't be turned down",
+        ),
+        (&["--eta", "1.5"], "--eta: eta is 1.5"),
+        (&["--guidance", "3"], "--guidance: guidance needs a class"),
+        (&["--noise", "dice"], "--noise: noise is \"dice\", but must be one of: torch, philox"),
+        (&["--count", "0"], "--count: count is 0"),
+        (&["--init-noise", "/nonexistent.npy"], "--init-noise: /nonexistent.npy"),
+    ] {
+        let mut command = denoised();
+        command.arg("sample").arg(model("digits")).args(allow_negative(more));
+        let words = fails(command.arg("--output").arg(output), 2);
+        assert!(words.contains(expected), "{more:?}: {words}");
+    }
+    let mut command = sample(&model("digits"), &[], Path::new("picture.jpg"));
+    assert!(fails(&mut command, 2).contains(".jpg is not written here"));
+}
+
+/// `--class -1` looks like a flag to the parser; `--class=-1` does not.
+fn allow_negative(arguments: &[&str]) -> Vec<String> {
+    match arguments {
+        [flag, value] => vec![format!("{flag}={value}")],
+        several => several.iter().map(|&text| text.to_owned()).collect(),
+    }
+}
+
+#[test]
+fn noise_of_another_shape_or_too_few_draws_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let noise = directory.path().join("noise.npy");
+    std::fs::write(&noise, npy::write(&[2, 1, 4, 5], &[0.5; 40]).unwrap()).unwrap();
+    let output = directory.path().join("x.npy");
+    let mut command = sample(&golden("gaussian"), &["--steps", "5"], &output);
+    let words = fails(command.arg("--init-noise").arg(&noise), 2);
+    assert!(words.contains("shape [2, 1, 4, 5], but [1, 1, 4, 5] is needed"), "{words}");
+
+    std::fs::write(&noise, npy::write(&[2, 1, 1, 4, 5], &[0.5; 40]).unwrap()).unwrap();
+    let mut command = sample(&golden("gaussian"), &["--sampler", "ddpm", "--steps", "5"], &output);
+    let words = fails(command.arg("--step-noise").arg(&noise), 1);
+    assert!(words.contains("too few draws; this sampler draws 4 times"), "{words}");
+    assert!(!output.exists());
+}
+
+#[cfg(feature = "system-tests")]
+#[test]
+fn a_broken_bundle_is_named_with_the_file_and_the_fault() {
+    type Damage = fn(&Path);
+    let cases: [(&str, Damage, &str); 8] = [
+        (
+            "graph",
+            |b| std::fs::remove_file(b.join("unet/model.onnx")).unwrap(),
+            "the bundle has none of: unet/model.onnx",
+        ),
+        ("truncated", truncate, "unet/model.onnx"),
+        (
+            "scheduler",
+            |b| std::fs::remove_dir_all(b.join("scheduler")).unwrap(),
+            "scheduler/scheduler_config.json",
+        ),
+        (
+            "type",
+            |b| edit(b, "scheduler/scheduler_config.json", "\"beta_end\": 0.02", "\"beta_end\": \"much\""),
+            "beta_end is \"much\", but must be a number",
+        ),
+        (
+            "range",
+            |b| {
+                edit(
+                    b,
+                    "scheduler/scheduler_config.json",
+                    "\"clip_sample_range\": 1.0",
+                    "\"clip_sample_range\": -1.0",
+                )
+            },
+            "clip_sample_range = -1 is refused: it must be more than 0",
+        ),
+        (
+            "class",
+            |b| edit(b, "scheduler/scheduler_config.json", "DDPMScheduler", "DreamScheduler"),
+            "_class_name \"DreamScheduler\" is not supported",
+        ),
+        ("json", |b| edit(b, "scheduler/scheduler_config.json", "{", "["), "scheduler_config.json"),
+        (
+            "manifest",
+            |b| std::fs::write(b.join("denoised.toml"), "[classes]\nnull = 1\nnames = 3\n").unwrap(),
+            "denoised.toml",
+        ),
+    ];
+    for (name, damage, expected) in cases {
+        let (_directory, bundle) = gaussian_bundle(name);
+        damage(&bundle);
+        for engine in ["embedded", "onnxruntime"] {
+            let mut command = denoised();
+            command
+                .arg("inspect")
+                .arg(&bundle)
+                .args(["--engine", engine])
+                .env("ORT_DYLIB_PATH", onnxruntime());
+            let words = fails(&mut command, 1);
+            assert!(words.contains(expected), "{name}, {engine}: {words}");
+        }
+    }
+    let words = fails(denoised().args(["inspect", "/nonexistent"]), 1);
+    assert!(words.contains("/nonexistent: there is no such directory"), "{words}");
+}
+
+fn truncate(bundle: &Path) {
+    let graph = bundle.join("unet/model.onnx");
+    let bytes = std::fs::read(&graph).unwrap();
+    std::fs::write(&graph, &bytes[..bytes.len() / 2]).unwrap();
+}
+
+fn edit(bundle: &Path, file: &str, from: &str, to: &str) {
+    let path = bundle.join(file);
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.contains(from), "{text}");
+    std::fs::write(path, text.replacen(from, to, 1)).unwrap();
+}
+
+#[cfg(feature = "system-tests")]
+#[test]
+fn an_operator_that_an_engine_lacks_is_named_with_the_way_out() {
+    let (_directory, bundle) = gaussian_bundle("lacking");
+    // The same length, so that the file stays well-formed: an operator that nobody has.
+    let graph = bundle.join("unet/model.onnx");
+    let mut bytes = std::fs::read(&graph).unwrap();
+    let place = bytes.windows(5).position(|window| window == b"Floor").unwrap();
+    while let Some(at) = bytes.windows(7).position(|window| window == b"\x22\x05Floor") {
+        bytes[at + 2..at + 7].copy_from_slice(b"Flown");
+    }
+    assert!(place > 0);
+    std::fs::write(&graph, bytes).unwrap();
+    for (engine, way_out) in
+        [("embedded", "install ONNX Runtime"), ("onnxruntime", "export the model at opset 17")]
+    {
+        let mut command = denoised();
+        command.arg("inspect").arg(&bundle).args(["--engine", engine]).env("ORT_DYLIB_PATH", onnxruntime());
+        let words = fails(&mut command, 1);
+        assert!(words.contains("Flown") && words.contains(way_out), "{engine}: {words}");
+    }
+}
+
+#[test]
+fn onnxruntime_that_is_not_there_is_told_with_the_way_out() {
+    let mut command = denoised();
+    let command = command
+        .arg("inspect")
+        .arg(golden("gaussian"))
+        .env("ORT_DYLIB_PATH", "/nonexistent/libonnxruntime.so.1.2.3");
+    let words = fails(command, 1);
+    assert!(words.contains("/nonexistent/libonnxruntime.so.1.2.3") && words.contains("1.17"), "{words}");
+}
+
+#[cfg(feature = "system-tests")]
+#[test]
+fn a_required_provider_that_does_not_work_is_no_silent_run_on_the_processor() {
+    let mut command = denoised();
+    command
+        .arg("inspect")
+        .arg(golden("gaussian"))
+        .env("ORT_DYLIB_PATH", onnxruntime())
+        .env("DENOISED_ENGINE__PROVIDERS", "cuda,cpu")
+        .env("DENOISED_ENGINE__POLICY", "required");
+    let words = fails(&mut command, 1);
+    assert!(words.contains("the execution provider cuda is required but does not work here"), "{words}");
+    let output = succeeds(command.env("DENOISED_ENGINE__POLICY", "preferred"));
+    let (told, warned) =
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert!(told.contains("provider cpu"), "{told}");
+    assert!(warned.contains("the execution provider cuda does not work here"), "{warned}");
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_the_program_quietly() {
+    let bundle = golden("gaussian").display().to_string();
+    for arguments in [&["inspect", &bundle[..]][..], &["doctor"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = denoised().args(arguments).stdout(writer).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+        // SIGPIPE, as of any other tool.
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&output.status), Some(13));
+    }
+}
+
+#[test]
+fn a_full_disk_under_the_output_is_an_error_in_words() {
+    let bundle = golden("gaussian").display().to_string();
+    for arguments in [&["inspect", &bundle[..]][..], &["check-config"], &["generate", "man"], &["demo"]] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = denoised().args(arguments).stdout(full).output().unwrap();
+        let words = "denoised: standard output can't be written to: No space left on device (os error 28)\n";
+        assert_eq!((output.status.code(), &*String::from_utf8_lossy(&output.stderr)), (Some(1), words));
+    }
+}
+
+#[test]
+fn inspect_tells_every_key_and_every_sampler() {
+    let output = succeeds(denoised().arg("inspect").arg(golden("gaussian")));
+    let told = String::from_utf8(output.stdout).unwrap();
+    let keys = read_json(&golden("gaussian/scheduler/scheduler_config.json"));
+    for key in keys.as_object().unwrap().keys().filter(|key| !key.starts_with('_')) {
+        assert!(told.contains(&format!("  {key} ")), "{key} is missing: {told}");
+    }
+    for expected in [
+        "input        sample float32[?, 1, 4, 5]",
+        "time step    timestep float32, one for each sample",
+        "scheduler    DDPMScheduler",
+        "sampler      heun",
+        "sampler      ncsn: can't serve this bundle: ncsn tells the network the index of a noise level, but \
+         this bundle's DDPMScheduler tells it the time steps of a noise schedule",
+        "suffixes     karras, exponential",
+        "in company   ",
+    ] {
+        assert!(told.contains(expected), "{expected:?} is missing: {told}");
+    }
+}
+
+#[test]
+fn check_config_tells_all_faults_and_exits_2() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "[mqtt]\nport = 1\nqos = 9\n").unwrap();
+    let words = fails(denoised().arg("check-config").arg("--config").arg(file.path()), 2);
+    let place = file.path().display();
+    assert!(words.contains(&format!("{place}:2: mqtt.port: unknown field `port`")), "{words}");
+    assert!(words.contains(&format!("{place}:3: mqtt.qos")), "{words}");
+    std::fs::write(file.path(), "[mqtt]\nqos = 2\n").unwrap();
+    succeeds(denoised().arg("check-config").arg("--config").arg(file.path()));
+    let example = crate::common::repository().join("systemd/config.toml");
+    succeeds(denoised().arg("check-config").arg("--config").arg(example));
+}

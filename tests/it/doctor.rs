@@ -1,0 +1,208 @@
+//! `denoised doctor` on trees that look like Jetsons, and on this machine.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::common::board::Tree;
+use crate::common::daemon::{Broker, denoised, free_port, model, onnxruntime};
+use serde_json::Value;
+
+/// What `doctor --json` finds, and its exit code.
+fn findings(command: &mut Command) -> (Vec<Value>, Option<i32>) {
+    let output = command.args(["doctor", "--json"]).output().unwrap();
+    let found = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)));
+    (found, output.status.code())
+}
+
+fn about<'a>(findings: &'a [Value], name: &str) -> &'a Value {
+    findings.iter().find(|finding| finding["about"] == name).unwrap_or_else(|| panic!("nothing about {name}"))
+}
+
+/// What `doctor` finds on a board.
+fn findings_on(tree: &Tree) -> Vec<Value> {
+    let mut command = denoised();
+    command.env("DENOISED_ENGINE__KIND", "embedded").env("DENOISED_BOARD__ROOT", tree.path());
+    findings(&mut command).0
+}
+
+const LIBRARIES: [(&str, &str); 5] = [
+    ("CUDA", "libcudart.so"),
+    ("cuBLAS", "libcublas.so"),
+    ("cuDNN", "libcudnn.so"),
+    ("TensorRT", "libnvinfer.so"),
+    ("TensorRT parser", "libnvonnxparser.so"),
+];
+
+#[test]
+fn each_jetpack_is_known_and_what_it_lacks_has_that_jetpack_s_package() {
+    let boards = [
+        (
+            "NVIDIA Jetson AGX Xavier",
+            "R35 (release), REVISION: 4.1",
+            "JetPack 5 (Linux for Tegra 35.4.1)",
+            ["cuda-libraries-11-4", "libcublas-11-4", "libcudnn8", "libnvinfer8", "libnvonnxparsers8"],
+        ),
+        (
+            "NVIDIA Jetson Orin Nano",
+            "R36 (release), REVISION: 4.3",
+            "JetPack 6 (Linux for Tegra 36.4.3)",
+            [
+                "cuda-libraries-12-6",
+                "libcublas-12-6",
+                "libcudnn9-cuda-12",
+                "libnvinfer10",
+                "libnvonnxparsers10",
+            ],
+        ),
+        (
+            "NVIDIA Jetson AGX Thor",
+            "R38 (release), REVISION: 2.0",
+            "JetPack 7 (Linux for Tegra 38.2.0)",
+            [
+                "cuda-libraries-13-0",
+                "libcublas-13-0",
+                "libcudnn9-cuda-13",
+                "libnvinfer10",
+                "libnvonnxparsers10",
+            ],
+        ),
+    ];
+    for (name, release, jetpack, packages) in boards {
+        let tree = Tree::jetson(name, release);
+        let found = findings_on(&tree);
+        assert_eq!(about(&found, "board")["found"], format!("{name}, {jetpack}"));
+        for ((library, file), package) in LIBRARIES.iter().zip(packages) {
+            let finding = about(&found, library);
+            assert_eq!(finding["state"], "missing");
+            let next = finding["next"].as_str().unwrap();
+            assert!(next.starts_with(&format!("sudo apt install {package} ")), "{next}");
+            // The package was installed.
+            tree.write(&format!("usr/lib/aarch64-linux-gnu/{file}.1.2.3"), "");
+        }
+        let found = findings_on(&tree);
+        for (library, file) in LIBRARIES {
+            let finding = about(&found, library);
+            assert_eq!(finding["state"], "good");
+            assert!(finding["found"].as_str().unwrap().contains(&format!("{file}.1.2.3")), "{finding}");
+        }
+    }
+}
+
+#[test]
+fn an_older_release_is_told_what_to_flash() {
+    let found = findings_on(&Tree::jetson("NVIDIA Jetson Nano", "R32 (release), REVISION: 7.1"));
+    let board = about(&found, "board");
+    assert!(board["found"].as_str().unwrap().contains("32.7.1, which is older than JetPack 5"), "{board}");
+    assert!(board["next"].as_str().unwrap().contains("flash JetPack 5"), "{board}");
+}
+
+#[test]
+fn power_mode_heat_and_groups_are_told() {
+    let tree = Tree::jetson("NVIDIA Jetson Orin Nano", "R36 (release), REVISION: 4.3");
+    tree.write("etc/nvpmodel.conf", "< POWER_MODEL ID=0 NAME=15W >\n< POWER_MODEL ID=2 NAME=MAXN_SUPER >\n");
+    tree.write("var/lib/nvpmodel/status", "pmode:0000");
+    tree.write("sys/class/thermal/thermal_zone0/type", "cpu-thermal\n");
+    tree.write("sys/class/thermal/thermal_zone0/temp", "48500\n");
+    tree.write("etc/group", "video:x:4000000:\n");
+    let found = findings_on(&tree);
+    let power = about(&found, "power mode");
+    assert_eq!((&power["found"], &power["state"]), (&"15W".into(), &"note".into()));
+    assert!(power["next"].as_str().unwrap().contains("nvpmodel -m"), "{power}");
+    assert_eq!(about(&found, "heat")["found"], "48 °C at the warmest of 1 zones");
+    assert_eq!(about(&found, "group render")["found"], "there is no such group");
+
+    tree.write("var/lib/nvpmodel/status", "pmode:0002");
+    tree.write("sys/class/thermal/cooling_device0/type", "gpu-devfreq\n");
+    tree.write("sys/class/thermal/cooling_device0/cur_state", "2\n");
+    let found = findings_on(&tree);
+    assert_eq!(about(&found, "power mode")["state"], "good");
+    assert_eq!(about(&found, "heat")["found"], "48 °C, and gpu-devfreq slow it down");
+}
+
+/// The words of a step up to where it says what else one may do, without sudo, as this test may do it.
+fn follow(next: &str) {
+    let command = next.split(", or ").next().unwrap().replace("sudo ", "");
+    let status = Command::new("sh").args(["-c", &command]).env("USER", user()).status().unwrap();
+    assert!(status.success(), "{command}");
+}
+
+fn user() -> String {
+    let output = Command::new("id").arg("-un").output().unwrap();
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+#[cfg(feature = "system-tests")]
+#[test]
+fn on_a_machine_with_nothing_each_step_that_is_followed_makes_its_finding_go() {
+    let home = tempfile::tempdir().unwrap();
+    let inside = |name: &str| -> PathBuf { home.path().join(name) };
+    let port = free_port();
+    let mut url = format!("mqtt://127.0.0.1:{port}");
+    let mut library = inside("libonnxruntime.so.9");
+    let mut bundle = inside("model");
+    let doctor = |url: &str, library: &Path, bundle: &Path| {
+        let mut command = denoised();
+        command
+            .env("DENOISED_MQTT__URL", url)
+            .env("DENOISED_ENGINE__KIND", "onnxruntime")
+            .env("DENOISED_ENGINE__PROVIDERS", "openvino,cpu")
+            .env("DENOISED_ENGINE__LIBRARY", library)
+            .env("DENOISED_MODELS__PATHS", bundle)
+            .env("DENOISED_SPOOL__PATH", inside("spool"))
+            .env("DENOISED_ENGINE__CACHE", inside("cache"))
+            .env("DENOISED_BOARD__ROOT", home.path());
+        findings(&mut command)
+    };
+    let missing = |findings: &[Value]| -> Vec<String> {
+        let missing = findings.iter().filter(|finding| finding["state"] == "missing");
+        missing.map(|finding| finding["about"].as_str().unwrap().to_owned()).collect()
+    };
+    let (found, code) = doctor(&url, &library, &bundle);
+    assert_eq!(missing(&found), ["ONNX Runtime", "broker", "model", "spool.path", "engine.cache"]);
+    assert_eq!(code, Some(1));
+    for finding in found.iter().filter(|finding| finding["state"] != "good") {
+        assert!(finding["next"].as_str().is_some_and(|next| !next.is_empty()), "{finding}");
+    }
+
+    // "name … in [engine] library"
+    assert!(about(&found, "ONNX Runtime")["next"].as_str().unwrap().contains("name it in [engine] library"));
+    library = onnxruntime();
+    assert_eq!(
+        missing(&doctor(&url, &library, &bundle).0),
+        ["broker", "model", "spool.path", "engine.cache"]
+    );
+    // A broker that is installed and enabled listens.
+    let broker = Broker::start();
+    url = broker.url();
+    assert_eq!(missing(&doctor(&url, &library, &bundle).0), ["model", "spool.path", "engine.cache"]);
+    bundle = model("swissroll");
+    let (found, _) = doctor(&url, &library, &bundle);
+    assert_eq!(missing(&found), ["spool.path", "engine.cache"]);
+    follow(about(&found, "spool.path")["next"].as_str().unwrap());
+    assert_eq!(missing(&doctor(&url, &library, &bundle).0), ["engine.cache"]);
+    follow(about(&found, "engine.cache")["next"].as_str().unwrap());
+    let (found, code) = doctor(&url, &library, &bundle);
+    assert_eq!((missing(&found), code), (Vec::new(), Some(0)));
+
+    // The provider that this library lacks may be left out: a note, and where to get it.
+    let openvino = about(&found, "provider openvino");
+    assert_eq!(openvino["state"], "note");
+    let next = openvino["next"].as_str().unwrap();
+    assert!(next.contains("onnxruntime-openvino"), "{next}");
+    #[cfg(target_arch = "x86_64")]
+    {
+        let (found, _) = doctor(&url, &crate::common::daemon::library("DENOISED_TEST_OPENVINO"), &bundle);
+        assert_eq!(about(&found, "provider openvino")["found"], "onnxruntime 1.24.1 computes on openvino");
+    }
+}
+
+#[cfg(feature = "system-tests")]
+#[test]
+fn the_words_for_people_say_the_same() {
+    let output = denoised().arg("doctor").env("DENOISED_MQTT__URL", "mqtt://127.0.0.1:1").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("MISSING  broker               mqtt://127.0.0.1:1 can't be reached"), "{text}");
+    assert!(text.contains("-> sudo apt install mosquitto"), "{text}");
+    assert!(text.contains("good     embedded engine      embedded rten 0.27 computes on cpu"), "{text}");
+}

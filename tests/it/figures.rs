@@ -1,0 +1,94 @@
+//! The forward process as a picture, and a reverse one that keeps a part of a picture.
+
+use crate::common::daemon::{denoised, fails, model, succeeds};
+use crate::common::{golden, largest_difference};
+use denoised::npy;
+
+#[test]
+fn a_swiss_roll_gets_the_three_rows_of_the_classic_figure() {
+    let directory = tempfile::tempdir().unwrap();
+    let figure = directory.path().join("figure.png");
+    let mut command = denoised();
+    command.arg("diffuse").arg(model("swissroll")).args(["--seed", "3"]).arg("--output").arg(&figure);
+    let output = succeeds(&mut command);
+    assert!(String::from_utf8(output.stderr).unwrap().contains("t = 0, 149, 999"));
+    let picture = image::open(&figure).unwrap().to_luma8();
+    assert_eq!(picture.dimensions(), (3 * 258 + 2, 3 * 258 + 2));
+    let ink = |column: u32, row: u32| {
+        let tile =
+            (0..256 * 256).map(|i| picture.get_pixel(2 + column * 258 + i % 256, 2 + row * 258 + i / 256));
+        tile.filter(|pixel| pixel.0[0] < 128).count()
+    };
+    for column in 0..3 {
+        for row in 0..3 {
+            assert!((300..20_000).contains(&ink(column, row)), "{column}, {row}: {}", ink(column, row));
+        }
+    }
+    // What is drawn at t = 0 is the end of the reverse process above it.
+    assert!(ink(0, 0).abs_diff(ink(0, 1)) < 200);
+}
+
+#[test]
+fn a_picture_is_noised_at_the_time_steps_asked_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let (picture, strip) = (directory.path().join("x.npy"), directory.path().join("strip.png"));
+    let half = [[1.0; 392], [-1.0; 392]].concat();
+    std::fs::write(&picture, npy::write(&[1, 28, 28], &half).unwrap()).unwrap();
+    let mut command = denoised();
+    command.arg("diffuse").arg(model("digits")).args(["--at", "0,999"]).arg("--image").arg(&picture);
+    succeeds(command.arg("--output").arg(&strip));
+    let strip = image::open(&strip).unwrap().to_luma8();
+    assert_eq!(strip.dimensions(), (2 * 114 + 2, 116));
+    let mean = |x: u32, y: u32| {
+        let pixels = (0..112 * 56).map(|i| f64::from(strip.get_pixel(x + i % 112, y + i / 112).0[0]));
+        pixels.sum::<f64>() / f64::from(112 * 56)
+    };
+    assert!(mean(2, 2) > 250.0 && mean(2, 58) < 5.0, "the picture itself at t = 0");
+    assert!((mean(116, 2) - mean(116, 58)).abs() < 30.0, "noise at the end");
+
+    let mut command = denoised();
+    command.arg("diffuse").arg(model("digits")).args(["--at", "5,1000"]).arg("--output").arg(&picture);
+    let words = fails(&mut command, 2);
+    assert!(words.contains("--at: time step 1000 is beyond the schedule's last, 999"), "{words}");
+    let mut command = denoised();
+    command.arg("diffuse").arg(model("swissroll")).args(["--class", "3"]).arg("--output").arg(&picture);
+    let words = fails(&mut command, 2);
+    assert!(words.contains("swissroll has no classes"), "{words}");
+    let mut command = denoised();
+    command.arg("diffuse").arg(model("digits-ncsn")).arg("--output").arg(&picture);
+    let words = fails(&mut command, 2);
+    assert!(words.contains("AnnealedLangevinDynamics has no noise schedule"), "{words}");
+}
+
+#[test]
+fn inpainting_keeps_what_the_mask_leaves_and_draws_the_rest() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let known: Vec<f32> = (0..20).map(|i| i as f32 / 20.0).collect();
+    let anew: Vec<f32> = (0..20).map(|i| if i < 10 { 0.0 } else { 1.0 }).collect();
+    std::fs::write(path("image.npy"), npy::write(&[1, 4, 5], &known).unwrap()).unwrap();
+    std::fs::write(path("mask.npy"), npy::write(&[1, 4, 5], &anew).unwrap()).unwrap();
+    let sample = |sampler: &str| {
+        let mut command = denoised();
+        command.arg("sample").arg(golden("gaussian")).args([
+            "--sampler",
+            sampler,
+            "--steps",
+            "20",
+            "--seed",
+            "1",
+        ]);
+        command.arg("--image").arg(path("image.npy")).arg("--output").arg(path("x.npy"));
+        command
+    };
+    for sampler in ["repaint", "ddim", "dpmpp_2m", "euler_a"] {
+        succeeds(sample(sampler).arg("--mask").arg(path("mask.npy")));
+        let found: Vec<f32> = npy::read(&path("x.npy")).unwrap().iter().copied().collect();
+        assert!(largest_difference(&found[..10], &known[..10]) < 1e-6, "{sampler}: {found:?}");
+        assert!(largest_difference(&found[10..], &known[10..]) > 0.1, "{sampler}: {found:?}");
+    }
+    let words = fails(&mut sample("repaint"), 2);
+    assert!(words.contains("--mask: repaint needs a mask"), "{words}");
+    let words = fails(&mut sample("dpm_single"), 2);
+    assert!(words.contains("--image: dpm_single can't begin at an image"), "{words}");
+}

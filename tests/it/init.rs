@@ -1,0 +1,132 @@
+//! Networks of any signature, by a denoised.toml of a few lines.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::common::daemon::{denoised, fails, succeeds};
+use crate::common::{golden, largest_difference};
+use denoised::npy;
+use tempfile::TempDir;
+
+/// A folder with nothing but the network of `tests/golden/denoiser.py`, which gives
+/// (0.25 x + σ² difficulty) / (0.25 + σ²).
+fn folder() -> (TempDir, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("maze");
+    std::fs::create_dir(&path).unwrap();
+    std::fs::copy(golden("denoiser/network.onnx"), path.join("network.onnx")).unwrap();
+    (directory, path)
+}
+
+const LINES: &str = r#"[graph]
+file = "network.onnx"
+sample = "noisy"
+timestep = "sigma"
+output = "denoised"
+[scheduler]
+class = "CMStochasticIterativeScheduler"
+preconditioning = "none"
+[conditions]
+difficulty = { default = 0.25, min = 0.0, max = 1.0 }
+"#;
+
+fn noise(path: &Path) -> Vec<f32> {
+    let values: Vec<f32> = (0..128 * 128).map(|i| ((i * 37 % 101) as f32 - 50.0) / 30.0).collect();
+    std::fs::write(path, npy::write(&[1, 1, 128, 128], &values).unwrap()).unwrap();
+    values
+}
+
+fn sample(bundle: &Path, more: &[&str]) -> (Command, PathBuf, Vec<f32>) {
+    let output = bundle.with_file_name("sample.npy");
+    let given = bundle.with_file_name("noise.npy");
+    let z = noise(&given);
+    let mut command = denoised();
+    command.arg("sample").arg(bundle).arg("--output").arg(&output).args(["--engine", "embedded"]);
+    command.arg("--init-noise").arg(given).args(more);
+    (command, output, z)
+}
+
+fn exact(x: f32, sigma: f32, difficulty: f32) -> f32 {
+    (0.25 * x + sigma * sigma * difficulty) / (0.25 + sigma * sigma)
+}
+
+#[test]
+fn a_network_of_noise_levels_runs_from_one_file_and_ten_lines() {
+    let (_kept, bundle) = folder();
+    assert_eq!(LINES.lines().count(), 10);
+    std::fs::write(bundle.join("denoised.toml"), LINES).unwrap();
+    // One step from 80 times the noise at σ = 80.
+    let (mut command, output, z) = sample(&bundle, &["--steps", "1"]);
+    succeeds(&mut command);
+    let expected: Vec<f32> = z.iter().map(|z| exact(80.0 * z, 80.0, 0.25).clamp(-1.0, 1.0)).collect();
+    let found: Vec<f32> = npy::read(&output).unwrap().iter().copied().collect();
+    assert!(largest_difference(&found, &expected) < 1e-6);
+    // Many of Euler's on the same network, to the sample that the noise leads to along the exact path.
+    let (mut command, output, z) = sample(&bundle, &["--steps", "200", "--sampler", "edm_euler"]);
+    succeeds(&mut command);
+    let scale = 0.5 / (80.0_f32 * 80.0 + 0.25).sqrt();
+    let expected: Vec<f32> = z.iter().map(|z| 0.25 + (80.0 * z - 0.25) * scale).collect();
+    let found: Vec<f32> = npy::read(&output).unwrap().iter().copied().collect();
+    assert!(largest_difference(&found, &expected) < 0.02);
+    // A sampler for networks of time steps is none for this one.
+    let (mut command, ..) = sample(&bundle, &["--steps", "3", "--sampler", "ddim"]);
+    assert!(fails(&mut command, 2).contains("tells the network the time steps"));
+}
+
+#[test]
+fn adopt_writes_a_draft_that_runs_and_leaves_what_is_there() {
+    let (_kept, bundle) = folder();
+    let mut adopt = denoised();
+    adopt.arg("adopt").arg(bundle.join("network.onnx"));
+    let draft = String::from_utf8(succeeds(&mut adopt).stdout).unwrap();
+    assert!(draft.contains("sample = \"noisy\"") && draft.contains("[conditions.\"difficulty\"]"), "{draft}");
+    let (mut command, output, z) = sample(&bundle, &[]);
+    succeeds(&mut command);
+    let expected: Vec<f32> = z.iter().map(|z| exact(80.0 * z, 80.0, 0.0).clamp(-1.0, 1.0)).collect();
+    let found: Vec<f32> = npy::read(&output).unwrap().iter().copied().collect();
+    assert!(largest_difference(&found, &expected) < 1e-6);
+    assert!(fails(&mut adopt, 2).contains("is there already"));
+    let other = bundle.join("other.onnx");
+    std::fs::write(&other, "no graph").unwrap();
+    std::fs::remove_file(bundle.join("denoised.toml")).unwrap();
+    let words = fails(denoised().arg("adopt").arg(&other), 1);
+    assert!(words.contains("other.onnx"), "{words}");
+}
+
+#[test]
+fn a_preview_is_fitted_to_the_decoder_once() {
+    let (_kept, bundle) = crate::common::daemon::copied(&golden("latent/bundles/sd3"), "sd3");
+    let mut fit = denoised();
+    fit.arg("fit-preview").arg(&bundle).args(["--count", "8", "--engine", "embedded"]);
+    succeeds(&mut fit);
+    let text = std::fs::read_to_string(bundle.join("denoised.toml")).unwrap();
+    let manifest = denoised::model::Manifest::parse(&text).unwrap();
+    assert_eq!(manifest.preview.unwrap().factors.len(), 16);
+    assert!(fails(&mut fit, 1).contains("has a [preview] already"));
+}
+
+#[test]
+fn every_command_of_the_page_about_models_runs() {
+    let page = std::fs::read_to_string(crate::common::repository().join("docs/models.md")).unwrap();
+    assert!(page.contains(LINES), "the page's denoised.toml is not the one that is tested");
+    let (kept, _maze) = folder();
+    let (_other, sd) = crate::common::daemon::copied(&golden("latent/bundles/sd"), "sd15");
+    std::fs::rename(sd, kept.path().join("sd15")).unwrap();
+    let blocks = page.split("```sh\n").skip(1).map(|block| block.split("```").next().unwrap());
+    let lines: Vec<&str> = blocks.flat_map(str::lines).filter(|line| line.starts_with("denoised ")).collect();
+    assert!(lines.len() >= 4, "{lines:?}");
+    let program = Path::new(env!("CARGO_BIN_EXE_denoised")).parent().unwrap();
+    let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap());
+    for line in lines {
+        let mut shell = Command::new("sh");
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("DENOISED_")) {
+            shell.env_remove(name);
+        }
+        succeeds(
+            shell.args(["-c", line]).current_dir(kept.path()).env("PATH", &path).env_remove("ORT_DYLIB_PATH"),
+        );
+    }
+    for picture in ["fox.png", "maze.png"] {
+        assert!(std::fs::read(kept.path().join(picture)).unwrap().starts_with(b"\x89PNG"), "{picture}");
+    }
+}

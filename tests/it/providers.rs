@@ -1,0 +1,287 @@
+//! Execution providers as they really are: one that works on a plain processor, and two whose
+//! libraries are not there.
+#![cfg(target_arch = "x86_64")]
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::common::daemon::{
+    Broker, Daemon, Subscriber, configuration, copied, denoised, fails, library, model, onnxruntime, publish,
+    succeeds,
+};
+use crate::common::{golden, largest_difference};
+
+/// `denoised` on a library, with these providers and a directory for engines.
+fn on(library: &Path, providers: &str, cache: &Path) -> Command {
+    let mut command = denoised();
+    command.env("ORT_DYLIB_PATH", library).env("DENOISED_ENGINE__PROVIDERS", providers);
+    command.env("DENOISED_ENGINE__CACHE", cache);
+    command
+}
+
+fn words(command: &mut Command) -> (String, String) {
+    let output = succeeds(command);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn a_provider_that_is_required_and_lacks_a_library_fails_by_that_library_s_name() {
+    let cache = tempfile::tempdir().unwrap();
+    let gpu = library("DENOISED_TEST_GPU");
+    for (provider, missing) in [("tensorrt", "libcublas.so.12"), ("cuda", "libcublasLt.so.12")] {
+        let mut command = on(&gpu, provider, cache.path());
+        command.env("DENOISED_ENGINE__POLICY", "required").arg("inspect").arg(golden("gaussian"));
+        let words = fails(&mut command, 1);
+        assert!(words.contains(&format!("the execution provider {provider} is required")), "{words}");
+        assert!(words.contains(missing), "{words}");
+        assert!(words.contains("policy = \"preferred\""), "{words}");
+        // No engine was announced that could not be built.
+        assert!(!words.contains("builds its engine"), "{words}");
+    }
+    let mut command = on(&onnxruntime(), "cuda", cache.path());
+    command.env("DENOISED_ENGINE__POLICY", "required").arg("inspect").arg(golden("gaussian"));
+    let words = fails(&mut command, 1);
+    assert!(words.contains("the library of ONNX Runtime 1.23.2 was built without it"), "{words}");
+}
+
+#[test]
+fn a_captured_graph_has_but_one_batch() {
+    let cache = tempfile::tempdir().unwrap();
+    let mut command = on(&library("DENOISED_TEST_GPU"), "tensorrt", cache.path());
+    command.env("DENOISED_ENGINE__POLICY", "required").arg("inspect").arg(golden("gaussian"));
+    command.env("DENOISED_ENGINE__TENSORRT__CUDA_GRAPH", "true");
+    assert!(fails(&mut command, 1).contains("libcublas.so.12"));
+    let words = fails(command.env("DENOISED_ENGINE__TENSORRT__MIN_BATCH", "2"), 1);
+    assert!(words.contains("cuda_graph fills every batch up to the largest; leave out min_batch"), "{words}");
+}
+
+#[test]
+fn a_daemon_whose_required_provider_does_not_work_does_not_start() {
+    let broker = Broker::start();
+    let engine = format!(
+        "[engine]\nkind = \"onnxruntime\"\nlibrary = {:?}\nproviders = [\"cuda\", \"cpu\"]\npolicy = \"required\"",
+        library("DENOISED_TEST_GPU").display().to_string()
+    );
+    let mut daemon = Daemon::start(&configuration(&broker, "test", &[&golden("gaussian")], &engine));
+    daemon.wait_for("libcublasLt.so.12");
+    assert_eq!(daemon.running.child.wait().unwrap().code(), Some(1));
+}
+
+#[test]
+fn where_preferred_providers_do_not_work_state_and_receipts_say_cpu_and_why() {
+    let broker = Broker::start();
+    let engine = format!(
+        "[engine]\nkind = \"onnxruntime\"\nlibrary = {:?}\nproviders = [\"tensorrt\", \"cuda\", \"cpu\"]",
+        library("DENOISED_TEST_GPU").display().to_string()
+    );
+    let mut subscriber = Subscriber::start(&broker, "denoised/test/#");
+    let mut daemon = Daemon::start(&configuration(&broker, "test", &[&golden("gaussian")], &engine));
+    let state = subscriber.phase("ready");
+    publish(&broker, "denoised/test/request", r#"{"id": "a", "steps": 3, "count": 3}"#, &[]);
+    let result = subscriber.on("denoised/test/result/a").json();
+    let receipts = result["images"].as_array().unwrap().iter().map(|image| &image["receipt"]);
+    let said: Vec<_> = receipts.chain([&state["models"][0]]).collect();
+    assert_eq!(said.len(), 4);
+    for origin in said {
+        assert_eq!(origin["provider"], "cpu");
+        assert_eq!(origin["ran"][0]["provider"], "cpu");
+        assert_eq!(origin["ran"][0]["percent"], 100.0);
+        let [tensorrt, cuda] = origin["instead_of"].as_array().unwrap().as_slice() else {
+            panic!("{origin}")
+        };
+        assert_eq!(
+            (tensorrt["provider"].as_str(), cuda["provider"].as_str()),
+            (Some("tensorrt"), Some("cuda"))
+        );
+        assert!(cuda["reason"].as_str().unwrap().starts_with("Failed to load library"), "{cuda}");
+    }
+    assert_eq!(daemon.count("the execution provider tensorrt does not work here"), 1);
+}
+
+#[test]
+fn inspect_shows_what_openvino_ran_and_a_second_start_uses_its_engine() {
+    let cache = tempfile::tempdir().unwrap();
+    let openvino = library("DENOISED_TEST_OPENVINO");
+    let inspect = || {
+        let mut command = on(&openvino, "openvino,cpu", cache.path());
+        words(command.env("RUST_LOG", "info").arg("inspect").arg(model("digits")))
+    };
+    let engines = || {
+        let mut files = Vec::new();
+        for directory in std::fs::read_dir(cache.path()).unwrap() {
+            files.extend(std::fs::read_dir(directory.unwrap().path()).unwrap().map(|entry| {
+                let entry = entry.unwrap();
+                (entry.file_name(), std::fs::read(entry.path()).unwrap())
+            }));
+        }
+        files.retain(|(name, _)| name.to_string_lossy().ends_with(".blob"));
+        files
+    };
+    let (said, log) = inspect();
+    assert!(said.contains("provider openvino\n"), "{said}");
+    assert!(said.contains("ran          openvino ran 567 nodes in 100 % of the time"), "{said}");
+    assert!(log.contains("openvino builds its engine of digits"), "{log}");
+    let built = engines();
+    assert_eq!(built.len(), 1);
+    let (said, log) = inspect();
+    assert!(said.contains("ran          openvino ran 567 nodes in 100 % of the time"), "{said}");
+    assert!(!log.contains("builds its engine"), "{log}");
+    assert!(engines() == built, "the engine was written again");
+}
+
+/// Change the sign of some hundred weights amid a graph's file.
+fn turn_weights_around(bytes: &mut [u8]) {
+    let middle = bytes.len() / 2;
+    let weight = |four: &[u8]| f32::from_le_bytes([four[0], four[1], four[2], four[3]]);
+    let is_weight = |x: f32| (1e-7..10.0).contains(&x.abs());
+    // Where the weights' own bytes begin, the file does not say.
+    let start = (middle..middle + 4)
+        .find(|&start| bytes[start..start + 1024].chunks_exact(4).all(|four| is_weight(weight(four))));
+    let start = start.expect("there are no weights amid this file");
+    bytes[start..start + 1024].chunks_exact_mut(4).for_each(|four| four[3] ^= 0x80);
+}
+
+#[test]
+fn a_changed_model_is_not_served_from_the_old_engine() {
+    let cache = tempfile::tempdir().unwrap();
+    let (_directory, bundle) = copied(&model("swissroll"), "roll");
+    let openvino = library("DENOISED_TEST_OPENVINO");
+    let out = tempfile::tempdir().unwrap();
+    let draw = |providers: &str| {
+        let file = out.path().join("points.npy");
+        let mut command = on(&openvino, providers, cache.path());
+        command.arg("sample").arg(&bundle).args(["--seed", "1", "--steps", "10", "--output"]).arg(&file);
+        let (_, log) = words(&mut command);
+        (denoised::npy::read(&file).unwrap().into_raw_vec_and_offset().0, log)
+    };
+    let (before, _) = draw("openvino,cpu");
+    let graph = bundle.join("unet/model.onnx");
+    let mut bytes = std::fs::read(&graph).unwrap();
+    turn_weights_around(&mut bytes);
+    std::fs::write(&graph, bytes).unwrap();
+    let (after, log) = draw("openvino,cpu");
+    assert!(
+        log.contains(
+            "the engine that openvino built for roll no longer fits (another graph) and is built anew"
+        ),
+        "{log}"
+    );
+    let (on_the_processor, _) = draw("cpu");
+    assert!(largest_difference(&before, &after) > 0.01);
+    assert!(largest_difference(&after, &on_the_processor) < 1e-3);
+}
+
+#[test]
+fn warm_builds_what_the_daemon_then_finds() {
+    let broker = Broker::start();
+    let (cache, spool) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let engine = format!(
+        "[engine]\nkind = \"onnxruntime\"\nlibrary = {:?}\nproviders = [\"openvino\", \"cpu\"]\ncache = {:?}\n\
+         [models.engine.gaussian]\nproviders = [\"cpu\"]\n",
+        library("DENOISED_TEST_OPENVINO").display().to_string(),
+        cache.path().display().to_string()
+    );
+    let models = [golden("gaussian"), model("digits")];
+    let text = configuration(&broker, "test", &[&models[0], &models[1]], &engine);
+    let mut subscriber = Subscriber::start(&broker, "denoised/test/state");
+    let file = spool.path().join("config.toml");
+    std::fs::write(&file, &text).unwrap();
+    let warm = || words(denoised().arg("warm").arg("--config").arg(&file)).0;
+    let said = warm();
+    assert!(said.contains("gaussian: nothing had to be built"), "{said}");
+    assert!(said.contains("digits: its engine was built"), "{said}");
+    assert!(said.contains("it runs on onnxruntime 1.24.1 with openvino"), "{said}");
+    assert!(warm().contains("digits: nothing had to be built"), "{said}");
+
+    let _daemon = Daemon::start(&text);
+    let state = subscriber.phase("ready");
+    let served: Vec<_> = [0, 1].map(|i| state["models"][i]["provider"].as_str().unwrap()).into();
+    assert_eq!(served, ["cpu", "openvino"]);
+    assert!(!subscriber.seen.iter().any(|m| m.json()["phase"] == "building_engine"));
+    assert_eq!(state["elapsed_s"], serde_json::Value::Null);
+}
+
+#[test]
+fn a_daemon_that_builds_an_engine_says_so_in_its_state() {
+    let broker = Broker::start();
+    let cache = tempfile::tempdir().unwrap();
+    let engine = format!(
+        "[engine]\nkind = \"onnxruntime\"\nlibrary = {:?}\nproviders = [\"openvino\"]\ncache = {:?}\n",
+        library("DENOISED_TEST_OPENVINO").display().to_string(),
+        cache.path().display().to_string()
+    );
+    let mut subscriber = Subscriber::start(&broker, "denoised/test/state");
+    let _daemon = Daemon::start(&configuration(&broker, "test", &[&model("digits")], &engine));
+    subscriber.phase("ready");
+    let mut phases: Vec<_> =
+        subscriber.seen.iter().map(|m| m.json()["phase"].as_str().unwrap().to_owned()).collect();
+    phases.dedup();
+    let building =
+        phases.iter().position(|phase| phase == "building_engine").expect("no phase building_engine");
+    assert_eq!(phases[building..], ["building_engine", "warming", "ready"]);
+}
+
+#[test]
+fn a_daemon_that_is_stopped_while_it_builds_ends_well() {
+    let broker = Broker::start();
+    // Of a fault of the destructors' one end in ten told.
+    for _ in 0..20 {
+        let cache = tempfile::tempdir().unwrap();
+        let engine = format!(
+            "[engine]\nkind = \"onnxruntime\"\nlibrary = {:?}\nproviders = [\"openvino\"]\ncache = {:?}\n",
+            library("DENOISED_TEST_OPENVINO").display().to_string(),
+            cache.path().display().to_string()
+        );
+        let mut daemon = Daemon::start(&configuration(&broker, "test", &[&model("digits")], &engine));
+        daemon.wait_for("openvino builds its engine");
+        daemon.signal("TERM");
+        assert_eq!(daemon.running.child.wait().unwrap().code(), Some(0));
+    }
+}
+
+#[test]
+fn where_it_is_asked_for_another_provider_serves_until_the_engine_is_built() {
+    let broker = Broker::start();
+    let cache = tempfile::tempdir().unwrap();
+    let engine = format!(
+        "[engine]\nkind = \"onnxruntime\"\nlibrary = {:?}\nproviders = [\"openvino\", \"cpu\"]\ncache = {:?}\n\
+         meanwhile = \"cpu\"\n",
+        library("DENOISED_TEST_OPENVINO").display().to_string(),
+        cache.path().display().to_string()
+    );
+    let mut subscriber = Subscriber::start(&broker, "denoised/test/#");
+    let text = configuration(&broker, "test", &[&model("digits")], &engine);
+    let mut daemon = Daemon::start(&text);
+    assert_eq!(subscriber.phase("ready")["provider"], "cpu");
+    // A job that begins at once and goes on when the engine is built is drawn by one provider to its end.
+    let long = r#"{"id": "long", "steps": 400, "count": 2, "seed": 1, "class": 1}"#;
+    publish(&broker, "denoised/test/request", long, &[]);
+    daemon.wait_for("model digits is served by openvino from now on");
+    subscriber.next(|m| m.topic.ends_with("/state") && m.json()["provider"] == "openvino");
+    publish(&broker, "denoised/test/request", &long.replace("long", "later").replace("400", "10"), &[]);
+    subscriber.on("denoised/test/result/later");
+    let providers = |subscriber: &Subscriber, id: &str| -> Vec<String> {
+        let topic = format!("denoised/test/result/{id}");
+        let result = subscriber.seen.iter().find(|m| m.topic == topic).unwrap().json();
+        let images = result["images"].as_array().unwrap().clone();
+        images.iter().map(|image| image["receipt"]["provider"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(providers(&subscriber, "later"), ["openvino", "openvino"]);
+    assert_eq!(providers(&subscriber, "long"), ["cpu", "cpu"]);
+
+    // One that is required and fails ends the daemon, whoever serves meanwhile.
+    let failing = text.replace("providers = [\"openvino\"", "policy = \"required\"\nproviders = [\"cuda\"");
+    let mut daemon = Daemon::start(&failing.replace("node = \"test\"", "node = \"other\""));
+    daemon.wait_for("the execution provider cuda is required");
+    assert_eq!(daemon.running.child.wait().unwrap().code(), Some(1));
+}
+
+#[test]
+fn too_little_memory_for_a_build_is_said_with_the_way_out() {
+    let cache = tempfile::tempdir().unwrap();
+    let mut command = on(&library("DENOISED_TEST_OPENVINO"), "openvino", cache.path());
+    command.env("DENOISED_ENGINE__POLICY", "required").env("DENOISED_ENGINE__BUILD_MEMORY", "1000000 GiB");
+    let words = fails(command.arg("inspect").arg(golden("gaussian")), 1);
+    assert!(words.contains("[engine] build_memory") && words.contains("denoised warm"), "{words}");
+}

@@ -1,0 +1,299 @@
+//! The daemon against a real mosquitto and mosquitto's own clients.
+
+use crate::common::daemon::{
+    Broker, Daemon, Subscriber, configuration, denoised, fails, model, publish, succeeds,
+};
+use crate::common::golden;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+/// A broker, a subscriber to all of a daemon's topics, and the daemon, ready.
+fn serving(more: &str) -> (Broker, Subscriber, Daemon) {
+    let broker = Broker::start();
+    let mut subscriber = Subscriber::start(&broker, "denoised/test/#");
+    let bundle = golden("gaussian");
+    let daemon = Daemon::start(&configuration(&broker, "test", &[&bundle], more));
+    subscriber.phase("ready");
+    (broker, subscriber, daemon)
+}
+
+fn request(broker: &Broker, json: &str) {
+    publish(broker, "denoised/test/request", json, &[]);
+}
+
+#[test]
+fn a_request_brings_the_image_byte_for_byte_and_its_receipt() {
+    let broker = Broker::start();
+    let mut subscriber = Subscriber::start(&broker, "denoised/test/#");
+    let digits = model("digits");
+    let _daemon = Daemon::start(&configuration(&broker, "test", &[&digits], "[engine]\nkind = \"embedded\""));
+    assert_eq!(subscriber.on("denoised/test/status").payload, b"online");
+    let state = subscriber.phase("ready");
+    assert_eq!(
+        (state["engine"].as_str(), state["models"][0]["name"].as_str()),
+        (Some("embedded"), Some("digits"))
+    );
+
+    request(
+        &broker,
+        r#"{"id": "three", "class": 3, "seed": 7, "steps": 6, "sampler": "ddim", "exact": true}"#,
+    );
+    let image = subscriber.on("denoised/test/image");
+    assert_eq!(image.content_type, "image/png");
+    for (name, value) in [
+        ("id", "three"),
+        ("index", "0"),
+        ("seed", "7"),
+        ("model", "digits"),
+        ("sampler", "ddim"),
+        ("steps", "6"),
+    ] {
+        assert_eq!(image.user[name], value, "{name}");
+    }
+    let result = subscriber.on("denoised/test/result/three").json();
+    let delivered = &result["images"][0];
+    let sha256: String = Sha256::digest(&image.payload).iter().map(|b| format!("{b:02x}")).collect();
+    assert_eq!(delivered["sha256"], sha256);
+    assert_eq!(delivered["bytes"], image.payload.len());
+    let receipt = &delivered["receipt"];
+    for (key, value) in [("seed", 7), ("class", 3), ("steps", 6), ("evaluations", 6), ("index", 0)] {
+        assert_eq!(receipt[key], value, "{key}");
+    }
+    assert_eq!((receipt["engine"].as_str(), receipt["provider"].as_str()), (Some("embedded"), Some("cpu")));
+    assert_eq!(receipt["scheduler"]["_class_name"], "DDPMScheduler");
+
+    // The same job by the command line gives the same bytes.
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("three.png");
+    let mut command = denoised();
+    command.arg("sample").arg(&digits).args([
+        "--class",
+        "3",
+        "--seed",
+        "7",
+        "--steps",
+        "6",
+        "--sampler",
+        "ddim",
+    ]);
+    succeeds(command.args(["--engine", "embedded", "--output"]).arg(&path));
+    assert_eq!(std::fs::read(&path).unwrap(), image.payload);
+}
+
+#[test]
+fn status_turns_offline_when_the_daemon_is_killed() {
+    let (broker, mut subscriber, mut daemon) = serving("");
+    daemon.running.child.kill().unwrap();
+    subscriber.next(|m| m.topic == "denoised/test/status" && m.payload == b"offline");
+    let mut late = Subscriber::start(&broker, "denoised/test/status");
+    let kept = late.on("denoised/test/status");
+    assert!(kept.retained && kept.payload == b"offline");
+}
+
+#[test]
+fn a_daemon_that_is_asked_to_stop_finishes_says_offline_and_exits_0() {
+    let (broker, mut subscriber, mut daemon) = serving("[limits]\ndrain_s = 60\n");
+    request(&broker, r#"{"id": "last", "steps": 1000, "sampler": "ddpm", "count": 24, "seed": 1}"#);
+    subscriber.next(|m| m.topic == "denoised/test/progress/last");
+    assert_eq!(daemon.terminate(), Some(0));
+    subscriber.phase("draining");
+    assert_eq!(subscriber.on("denoised/test/result/last").json()["images"].as_array().unwrap().len(), 24);
+    subscriber.next(|m| m.topic == "denoised/test/status" && m.payload == b"offline");
+}
+
+#[test]
+fn bad_requests_get_an_error_that_names_the_field_and_the_daemon_goes_on() {
+    let (broker, mut subscriber, _daemon) = serving("[limits]\npayload = \"4 KiB\"\n");
+    let long = format!("{{\"model\": \"{}\"}}", "x".repeat(5000));
+    for (id, json, code, field, words) in [
+        ("", "draw me a three", "bad_request", Value::Null, "not valid JSON"),
+        ("", r#"{"id": "a"} {}"#, "bad_request", Value::Null, "after the request"),
+        ("", "[]", "bad_request", Value::Null, "JSON"),
+        ("", long.as_str(), "out_of_range", Value::Null, "at most 4096 are taken"),
+        (
+            "u",
+            r#"{"id": "u", "stepz": 5}"#,
+            "bad_request",
+            "stepz".into(),
+            "unknown field `stepz`, expected one of",
+        ),
+        (
+            "t",
+            r#"{"id": "t", "steps": "ten"}"#,
+            "bad_request",
+            "steps".into(),
+            "invalid type: string \"ten\"",
+        ),
+        ("n", r#"{"id": "n", "steps": -1}"#, "bad_request", "steps".into(), "-1"),
+        (
+            "z",
+            r#"{"id": "z", "steps": 0}"#,
+            "out_of_range",
+            "steps".into(),
+            "steps is 0, but must lie between 1 and 1000",
+        ),
+        ("b", r#"{"id": "b", "steps": 1000000000}"#, "out_of_range", "steps".into(), "between 1 and 1000"),
+        ("c", r#"{"id": "c", "class": 3}"#, "out_of_range", "class".into(), "gaussian has no classes"),
+        ("m", r#"{"id": "m", "model": "mona-lisa"}"#, "unknown_model", "model".into(), "there are: gaussian"),
+        (
+            "s",
+            r#"{"id": "s", "sampler": "magic"}"#,
+            "unknown_sampler",
+            "sampler".into(),
+            "there are: ddpm, ddim, ddim_inverse, pndm",
+        ),
+        ("k", r#"{"id": "k", "count": 65}"#, "out_of_range", "count".into(), "between 1 and 64"),
+        ("p", r#"{"id": "p", "preview_every": 0}"#, "out_of_range", "preview_every".into(), "at least 1"),
+        ("f", r#"{"id": "f", "format": "gif"}"#, "bad_request", "format".into(), "unknown variant `gif`"),
+        (
+            "w",
+            r#"{"id": "w", "conditions": {"mood": 1}}"#,
+            "out_of_range",
+            "conditions.mood".into(),
+            "no condition \"mood\"",
+        ),
+    ] {
+        request(&broker, json);
+        let error = subscriber.next(|m| m.topic.starts_with("denoised/test/error/"));
+        let body = error.json();
+        assert_eq!(body["code"], code, "{json}: {body}");
+        assert_eq!(body["field"], field, "{json}: {body}");
+        assert!(body["message"].as_str().unwrap().contains(words), "{json}: {body}");
+        let told = body["id"].as_str().unwrap();
+        assert_eq!(error.topic, format!("denoised/test/error/{told}"));
+        if !id.is_empty() {
+            assert_eq!(told, id);
+        }
+    }
+    request(&broker, r#"{"id": "no spaces"}"#);
+    let error = subscriber.next(|m| m.topic.starts_with("denoised/test/error/")).json();
+    assert_eq!(error["field"], "id");
+    request(&broker, r#"{"id": "good", "steps": 3, "seed": 1}"#);
+    subscriber.on("denoised/test/result/good");
+}
+
+#[test]
+fn the_response_topic_gets_the_answers_with_the_correlation_data() {
+    let (broker, _all, _daemon) = serving("");
+    let mut own = Subscriber::start(&broker, "answers/me");
+    let properties =
+        ["-D", "publish", "response-topic", "answers/me", "-D", "publish", "correlation-data", "c-42"];
+    publish(&broker, "denoised/test/request", r#"{"id": "r", "steps": 3, "seed": 1}"#, &properties);
+    let image = own.on("answers/me");
+    assert_eq!((image.content_type.as_str(), image.user["type"].as_str()), ("image/png", "image"));
+    let result = own.on("answers/me");
+    assert_eq!((result.user["type"].as_str(), result.json()["id"].as_str()), ("result", Some("r")));
+    publish(&broker, "denoised/test/request", r#"{"id": "q", "steps": 0}"#, &properties);
+    let error = own.on("answers/me");
+    assert_eq!((error.user["type"].as_str(), error.json()["field"].as_str()), ("error", Some("steps")));
+    for message in [image, result, error] {
+        assert_eq!(message.correlation, "c-42");
+    }
+}
+
+#[test]
+fn progress_and_previews_come_and_cancel_ends_a_job() {
+    let (broker, mut subscriber, _daemon) = serving("[limits]\nsteps = 100000\n");
+    request(
+        &broker,
+        r#"{"id": "long", "steps": 1000, "sampler": "ddpm", "count": 64, "seed": 1, "preview_every": 5}"#,
+    );
+    let progress = subscriber.on("denoised/test/progress/long").json();
+    assert_eq!(progress["of"], 1000);
+    assert!(progress["step"].as_u64().unwrap() >= 1 && progress["eta_ms"].is_u64());
+    let preview = subscriber.on("denoised/test/preview/long");
+    let picture = image::load_from_memory(&preview.payload).unwrap();
+    assert_eq!((picture.width(), picture.height()), (5, 4));
+    publish(&broker, "denoised/test/cancel", r#"{"id": "long"}"#, &[]);
+    let error = subscriber.on("denoised/test/error/long").json();
+    assert_eq!(error["code"], "cancelled");
+    // Neither cancelling nothing nor nonsense disturbs it.
+    publish(&broker, "denoised/test/cancel", r#"{"id": "nobody"}"#, &[]);
+    publish(&broker, "denoised/test/cancel", "stop!", &[]);
+    request(&broker, r#"{"id": "next", "steps": 2, "seed": 1}"#);
+    subscriber.on("denoised/test/result/next");
+}
+
+#[test]
+fn a_full_queue_refuses_and_says_so() {
+    let (broker, mut subscriber, _daemon) = serving("[limits]\nqueue = 1\n");
+    request(&broker, r#"{"id": "first", "steps": 1000, "sampler": "ddpm", "count": 24, "seed": 1}"#);
+    request(&broker, r#"{"id": "second", "steps": 2}"#);
+    let error = subscriber.on("denoised/test/error/second").json();
+    assert_eq!(error["code"], "queue_full");
+    assert!(error["message"].as_str().unwrap().contains("limits.queue"), "{error}");
+}
+
+#[test]
+fn a_broker_that_goes_away_and_comes_back_finds_the_daemon_serving() {
+    let (mut broker, subscriber, mut daemon) = serving("");
+    drop(subscriber);
+    broker.kill();
+    daemon.wait_for("next try in");
+    broker.run();
+    let mut subscriber = Subscriber::start(&broker, "denoised/test/#");
+    daemon.wait_for("connected to the broker");
+    assert_eq!(subscriber.on("denoised/test/status").payload, b"online");
+    request(&broker, r#"{"id": "again", "steps": 3, "seed": 1}"#);
+    subscriber.on("denoised/test/image");
+    subscriber.on("denoised/test/result/again");
+}
+
+#[test]
+fn an_image_larger_than_the_broker_takes_is_an_error_to_the_requester() {
+    let broker = Broker::with("max_packet_size 3000\n");
+    let mut subscriber = Subscriber::start(&broker, "denoised/test/#");
+    let roll = model("swissroll");
+    let _daemon = Daemon::start(&configuration(&broker, "test", &[&roll], ""));
+    subscriber.phase("ready");
+    request(&broker, r#"{"id": "big", "steps": 2, "seed": 1, "format": "npy"}"#);
+    let error = subscriber.on("denoised/test/error/big").json();
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("larger than the 3000 that the broker"), "{message}");
+    assert!(message.contains("a message of 8"), "{message}");
+}
+
+#[test]
+fn exactly_once_works_too() {
+    let broker = Broker::start();
+    let mut subscriber = Subscriber::start(&broker, "denoised/twice/#");
+    let bundle = golden("gaussian");
+    let text = configuration(&broker, "twice", &[&bundle], "").replace("[models]", "qos = 2\n[models]");
+    let _daemon = Daemon::start(&text);
+    subscriber.phase("ready");
+    publish(&broker, "denoised/twice/request", r#"{"id": "x", "steps": 2, "seed": 1, "count": 3}"#, &[]);
+    let images: Vec<_> =
+        (0..3).map(|_| subscriber.on("denoised/twice/image").user["index"].clone()).collect();
+    assert_eq!(images, ["0", "1", "2"]);
+    subscriber.on("denoised/twice/result/x");
+}
+
+#[test]
+fn a_model_that_cant_be_loaded_ends_the_daemon_with_the_reason() {
+    let broker = Broker::start();
+    let missing = golden("nowhere");
+    let text = configuration(&broker, "test", &[&missing], "");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), text).unwrap();
+    let words = fails(denoised().arg("run").arg("--config").arg(file.path()), 1);
+    assert!(words.contains("nowhere: there is no such directory"), "{words}");
+}
+
+#[test]
+fn under_journald_every_line_has_its_priority() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "[mqtt]\nurl = \"mqtt://127.0.0.1:1\"\n[models]\npaths = [\"/nowhere\"]\n")
+        .unwrap();
+    let mut command = denoised();
+    command.env("JOURNAL_STREAM", "8:1").arg("run").arg("--config").arg(file.path());
+    let words = fails(&mut command, 1);
+    assert!(words.contains("<6>loading /nowhere"), "{words}");
+}
+
+#[test]
+fn a_configuration_with_an_unknown_key_exits_2() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "[mqtt]\nhost = \"x\"\n").unwrap();
+    let words = fails(denoised().arg("run").arg("--config").arg(file.path()), 2);
+    assert!(words.contains(":2: mqtt.host: unknown field `host`"), "{words}");
+}

@@ -1,0 +1,105 @@
+//! What an accepted job is answered with that fails: code, field and message.
+
+use std::time::Duration;
+
+use super::errors::line;
+use super::snapshot::check;
+use crate::common::gaussian_model::{Exact, Sleeping};
+use crate::common::pipelines::bundle;
+use denoised::image::Format;
+use denoised::job::{ErrorCode, JobError, JobLimits, ModelCard, Request};
+use denoised::model::{
+    Backend, Batch, EngineKind, EngineOptions, EvaluationError, Manifest, Model, Predictor, Signature,
+    TimestepShape,
+};
+use denoised::pipeline::{Event, Pipeline};
+use serde_json::{Value, json};
+
+const LIMITS: JobLimits = JobLimits { steps: 1000, count: 64, pixels: 1 << 22, memory: None };
+
+/// The error of a request that a model fails; `before` acts on the pipeline with the accepted job.
+fn failure(
+    model: Model,
+    request: Value,
+    before: impl FnOnce(&mut Pipeline, &mut dyn FnMut(Event<'_>)),
+) -> String {
+    let mut pipeline = Pipeline::new(model);
+    let request: Request = serde_json::from_value(request).unwrap();
+    let card = ModelCard::of(pipeline.model());
+    pipeline.accept(request.check(&[card], LIMITS, || 1).unwrap());
+    let mut failed = None;
+    let mut on = |event: Event<'_>| {
+        if let Event::Failed { error, .. } = event {
+            failed = Some(line(&error));
+        }
+    };
+    before(&mut pipeline, &mut on);
+    while !pipeline.is_idle() {
+        pipeline.turn(&mut on);
+    }
+    failed.expect("the job was done")
+}
+
+fn exact() -> Model {
+    Exact::model(&[1, 4, 5], 8, TimestepShape::PerSample).0
+}
+
+fn latent(name: &str) -> Model {
+    let options = EngineOptions { kind: EngineKind::Embedded, ..EngineOptions::default() };
+    Model::load(&bundle(name), &options).unwrap()
+}
+
+/// A network that can't be evaluated.
+struct Failing(Box<dyn Predictor>, fn() -> EvaluationError);
+
+impl Predictor for Failing {
+    fn signature(&self) -> &Signature {
+        self.0.signature()
+    }
+
+    fn origin(&self) -> &Backend {
+        self.0.origin()
+    }
+
+    fn evaluate(&mut self, _: &Batch, _: &mut Vec<f32>) -> Result<(), EvaluationError> {
+        Err(self.1())
+    }
+}
+
+fn failing(error: fn() -> EvaluationError) -> Model {
+    let model = exact();
+    Model { predictor: Box::new(Failing(model.predictor, error)), ..model }
+}
+
+#[test]
+fn jobs_that_fail() {
+    let job = json!({"id": "a", "sampler": "ddim", "steps": 5, "seed": 1});
+    let mut lines = Vec::new();
+    lines.push(failure(exact(), job.clone(), |pipeline, on| assert!(pipeline.cancel("a", on))));
+    let late = json!({"id": "a", "sampler": "ddim", "steps": 5, "seed": 1, "deadline_ms": 1});
+    let sleeping = Sleeping::model(&[1, 4, 5], 8, Duration::from_millis(1));
+    lines.push(failure(sleeping, late, |_, _| std::thread::sleep(Duration::from_millis(5))));
+    let (breaking, _) = Exact::breaking(&[1, 4, 5], 8, TimestepShape::PerSample, Some(2));
+    lines.push(failure(breaking, job.clone(), |_, _| {}));
+    let errors: [fn() -> EvaluationError; 5] = [
+        || EvaluationError::Engine { engine: "embedded", reason: "out of memory".to_owned() },
+        || EvaluationError::OutputLength { expected: 20, found: 7 },
+        || EvaluationError::Closed,
+        || EvaluationError::OutputShape {
+            output: "sample".to_owned(),
+            expected: "[1, 4, 5]".to_owned(),
+            found: vec![7],
+        },
+        || EvaluationError::OutputType,
+    ];
+    lines.extend(errors.map(|error| failure(failing(error), job.clone(), |_, _| {})));
+    let prompt = json!({"id": "a", "steps": 2, "seed": 1, "prompt": "", "clip_skip": 50});
+    lines.push(failure(latent("sd"), prompt.clone(), |_, _| {}));
+    lines.push(failure(latent("sd3"), prompt, |_, _| {}));
+    let prompt = json!({"id": "a", "steps": 2, "seed": 1, "prompt": ""});
+    lines.push(failure(latent("sd_inpaint"), prompt, |_, _| {}));
+    let error =
+        denoised::image::encode(Format::Png, &[0.0; 4], &[4, 1, 1], &Manifest::default()).unwrap_err();
+    lines.push(line(&JobError::new(ErrorCode::Encoding, error)));
+    check("errors-failures", &lines.join("\n"));
+}

@@ -1,0 +1,42 @@
+//! The help of the program and of each command.
+
+use super::snapshot::{check, stdout};
+use crate::common::daemon::denoised;
+
+/// Every command; the help of the program lists all but the last.
+const COMMANDS: [&str; 11] = [
+    "run",
+    "demo",
+    "sample",
+    "diffuse",
+    "inspect",
+    "warm",
+    "adopt",
+    "fit-preview",
+    "doctor",
+    "check-config",
+    "generate",
+];
+
+fn help(command: Option<&str>) -> String {
+    stdout(denoised().env("NO_COLOR", "1").env("COLUMNS", "100").args(command).arg("--help"))
+}
+
+#[test]
+#[cfg(feature = "demo")]
+fn the_program_lists_its_commands() {
+    let text = help(None);
+    check("help", &text);
+    let (_, commands) = text.split_once("Commands:\n").unwrap();
+    let listed = commands.lines().map_while(|line| line.split_whitespace().next());
+    let mut listed: Vec<_> = listed.filter(|name| *name != "help").collect();
+    listed.push("generate");
+    assert_eq!(listed, COMMANDS);
+}
+
+#[test]
+fn each_command_describes_its_arguments() {
+    for command in COMMANDS.iter().filter(|command| cfg!(feature = "demo") || **command != "demo") {
+        check(&format!("help-{command}"), &help(Some(command)));
+    }
+}

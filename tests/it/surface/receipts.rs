@@ -1,0 +1,85 @@
+//! Receipts as JSON.
+
+use super::snapshot::check_json;
+use crate::common::daemon::model;
+use crate::common::pipelines::{PROMPT, bundle};
+use denoised::job::receipt::Receipt;
+use denoised::job::{Job, JobLimits, ModelCard, Request};
+use denoised::model::{Backend, EngineKind, EngineOptions, Model, ProviderShare, RejectedProvider};
+use denoised::pipeline::{Event, Pipeline};
+use serde_json::{Value, json};
+
+const LIMITS: JobLimits = JobLimits { steps: 1000, count: 64, pixels: 1 << 22, memory: None };
+
+fn job(card: &ModelCard, request: Value) -> Job {
+    let request: Request = serde_json::from_value(request).unwrap();
+    request.check(std::slice::from_ref(card), LIMITS, || panic!("the request leaves nothing open")).unwrap()
+}
+
+/// The receipts of a request's images, drawn on the embedded engine.
+fn receipts(bundle: &std::path::Path, request: Value) -> Vec<Receipt> {
+    let options = EngineOptions { kind: EngineKind::Embedded, ..EngineOptions::default() };
+    let mut pipeline = Pipeline::new(Model::load(bundle, &options).unwrap());
+    let job = job(&ModelCard::of(pipeline.model()), request);
+    pipeline.accept(job);
+    let mut receipts = Vec::new();
+    while !pipeline.is_idle() {
+        pipeline.turn(&mut |event| match event {
+            Event::Image { receipt, .. } => receipts.push(*receipt),
+            Event::Failed { error, .. } => panic!("{error}"),
+            _ => {}
+        });
+    }
+    receipts
+}
+
+#[test]
+fn of_pixels() {
+    let request = json!({"id": "three", "class": 3, "seed": 7, "steps": 2, "guidance": 3.0, "sampler": "ddim",
+        "eta": 0.5, "guidance_rescale": 0.25, "exact": true});
+    check_json("receipt-digits", &receipts(&model("digits"), request));
+    let request = json!({"id": "plain", "seed": 1, "steps": 2});
+    check_json("receipt-swissroll", &receipts(&model("swissroll"), request));
+}
+
+#[test]
+fn of_latents() {
+    let words = "word ".repeat(100);
+    let request = json!({"id": "fox", "prompt": PROMPT, "negative_prompt": words, "seed": 1, "steps": 2});
+    check_json("receipt-sd", &receipts(&bundle("sd"), request));
+    let request = json!({"id": "flux", "prompt": PROMPT, "prompt_2": "Another fox.", "seed": 1, "steps": 2,
+        "max_sequence_length": 16, "width": 16, "height": 16});
+    check_json("receipt-flux", &receipts(&bundle("flux"), request));
+}
+
+/// With all that ONNX Runtime can add, and with a picture and conditions.
+#[test]
+fn with_every_field() {
+    let options = EngineOptions { kind: EngineKind::Embedded, ..EngineOptions::default() };
+    let mut card = ModelCard::of(&Model::load(&bundle("sdxl"), &options).unwrap());
+    let mut changed = (*card.bundle).clone();
+    let mood = denoised::model::Condition { input: None, default: 0.5, min: 0.0, max: 1.0 };
+    changed.manifest.conditions.insert("mood".to_owned(), mood);
+    card.bundle = std::sync::Arc::new(changed);
+    let image = base64::engine::Engine::encode(
+        &base64::engine::general_purpose::STANDARD,
+        std::fs::read(bundle("init.png")).unwrap(),
+    );
+    let request = json!({"id": "all", "prompt": PROMPT, "prompt_2": "b", "negative_prompt": "c",
+        "negative_prompt_2": "d", "clip_skip": 1, "seed": 1, "count": 2, "steps": 4, "strength": 0.5,
+        "image": image, "noise": "philox", "guidance_rescale": 0.5, "conditions": {"mood": 0.25}});
+    let origin = Backend {
+        ran: vec![
+            ProviderShare { provider: "cuda".to_owned(), nodes: 40, percent: 97.5 },
+            ProviderShare { provider: "cpu".to_owned(), nodes: 1, percent: 2.5 },
+        ],
+        instead_of: vec![RejectedProvider {
+            provider: "tensorrt".to_owned(),
+            reason: "libnvinfer.so.10".to_owned(),
+        }],
+        ..Backend::new("onnxruntime", "1.23.2".to_owned(), "cuda".to_owned())
+    };
+    let receipt =
+        Receipt { cut: vec!["the rest".to_owned()], ..Receipt::of(&job(&card, request), 1, &origin) };
+    check_json("receipt-all", &receipt);
+}

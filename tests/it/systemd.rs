@@ -1,0 +1,124 @@
+//! What a service manager sees: a real socket takes its place.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::common::daemon::{Broker, Daemon, Subscriber, configuration, onnxruntime, publish};
+use crate::common::small_disk::SmallDisk;
+use crate::common::systemd_notify::Manager;
+use crate::common::{golden, repository};
+
+/// What systemd-analyze says of the unit, with a program that is there in place of the daemon.
+fn analyze(arguments: &[&str]) -> (bool, String) {
+    let directory = tempfile::tempdir().unwrap();
+    let unit = std::fs::read_to_string(repository().join("systemd/denoised.service")).unwrap();
+    assert!(unit.contains("\nExecStart=/usr/bin/denoised run "));
+    let file = directory.path().join("denoised.service");
+    std::fs::write(&file, unit.replace("/usr/bin/denoised run", "/bin/true run")).unwrap();
+    let output = Command::new("systemd-analyze")
+        .args(arguments)
+        .arg(&file)
+        .output()
+        .expect("systemd-analyze can't be started; run the tests by tests/run, which installs it");
+    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    (output.status.success(), text)
+}
+
+#[test]
+fn the_unit_is_without_fault_and_its_exposure_is_two_and_a_half_at_most() {
+    assert_eq!(analyze(&["verify", "--man=no"]), (true, String::new()));
+    let (within, text) = analyze(&["security", "--offline=true", "--threshold=25"]);
+    assert!(within, "{text}");
+}
+
+#[test]
+fn the_password_comes_from_a_credential_and_shows_nowhere() {
+    let broker = Broker::with_files(
+        "listener {port} 127.0.0.1\nallow_anonymous false\npassword_file {dir}/users\n",
+        &[("users", &hashed("board", "open sesame"))],
+    );
+    let credentials = tempfile::tempdir().unwrap();
+    std::fs::write(credentials.path().join("mqtt-password"), "open sesame\n").unwrap();
+    let text = configuration(&broker, "test", &[&golden("gaussian")], "");
+    let text = text.replace("[mqtt]\n", "[mqtt]\nusername = \"board\"\n");
+    let variables = [("CREDENTIALS_DIRECTORY", credentials.path().display().to_string())];
+    let mut daemon = Daemon::with_variables(&text, &variables);
+    daemon.wait_for("connected to the broker");
+    assert_eq!(daemon.terminate(), Some(0));
+    assert_eq!(daemon.count("sesame"), 0);
+    // Without it the broker refuses.
+    let mut daemon = Daemon::start(&text);
+    daemon.wait_for("the broker refused us");
+}
+
+/// A line of mosquitto's password file.
+fn hashed(user: &str, password: &str) -> String {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let arguments = ["-b", "-c", &file.path().display().to_string(), user, password];
+    let status = Command::new("mosquitto_passwd").args(arguments).status();
+    assert!(status.expect("mosquitto_passwd can't be started; it comes with mosquitto").success());
+    std::fs::read_to_string(file.path()).unwrap()
+}
+
+#[test]
+fn ready_is_told_after_the_models_are_warm_and_stopping_at_the_end() {
+    let (broker, manager) = (Broker::start(), Manager::start());
+    let mut daemon = manager.daemon(&configuration(&broker, "test", &[&golden("gaussian")], ""));
+    daemon.wait_for("model gaussian runs on");
+    manager.until("READY=1");
+    let heard = manager.until("STATUS=ready");
+    assert!(heard.contains(&"STATUS=ready; gaussian on cpu".to_owned()), "{heard:?}");
+    for _ in 0..3 {
+        manager.until("WATCHDOG=1");
+    }
+    daemon.signal("TERM");
+    manager.until("STOPPING=1");
+    assert_eq!(daemon.running.child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_daemon_without_a_broker_is_ready_and_alive_all_the_same() {
+    let manager = Manager::start();
+    let broker = Broker::start();
+    let text = configuration(&broker, "test", &[&golden("gaussian")], "");
+    drop(broker);
+    let _daemon = manager.daemon(&text);
+    manager.until("READY=1");
+    manager.until("WATCHDOG=1");
+}
+
+#[test]
+fn a_daemon_that_waits_for_room_on_its_disk_asks_for_more_time_to_start() {
+    let (broker, manager, disk) = (Broker::start(), Manager::start(), SmallDisk::of(4));
+    disk.fill();
+    let _daemon = manager.daemon_on(&configuration(&broker, "test", &[&golden("gaussian")], ""), disk.path());
+    manager.until("STATUS=waiting for room on the disk");
+    for _ in 0..2 {
+        manager.until("EXTEND_TIMEOUT_USEC=");
+    }
+    disk.free();
+    manager.until("READY=1");
+}
+
+#[test]
+fn a_worker_that_is_stuck_no_longer_feeds_the_watchdog() {
+    let (broker, manager) = (Broker::start(), Manager::start());
+    let engine = format!(
+        "[engine]\nkind = \"onnxruntime\"\nlibrary = {:?}\nproviders = [\"cpu\"]",
+        onnxruntime().display().to_string()
+    );
+    let mut subscriber = Subscriber::start(&broker, "denoised/test/#");
+    let mut daemon = manager.daemon(&configuration(&broker, "test", &[&golden("endless")], &engine));
+    subscriber.phase("ready");
+    manager.until("WATCHDOG=1");
+    publish(&broker, "denoised/test/request", r#"{"id": "stuck", "steps": 3}"#, &[]);
+    daemon.wait_for("job stuck:");
+    // The broker's connection and the state go on; the watchdog starves.
+    let until = Instant::now() + Duration::from_secs(6);
+    let mut fed = 0;
+    while Instant::now() < until {
+        fed += manager.hear(Duration::from_secs(1)).iter().filter(|line| *line == "WATCHDOG=1").count();
+    }
+    assert!(fed <= 2, "a stuck worker fed the watchdog {fed} times in six seconds");
+    subscriber.next(|m| m.topic.ends_with("/state") && m.json()["queue"] == 1);
+}
