@@ -10,7 +10,6 @@ use diffusion_samplers::prediction_type::PredictionType;
 use diffusion_samplers::rng::Generator;
 use diffusion_samplers::sampler::{self, InitialState, Options, Sampler};
 use diffusion_samplers::scheduler_settings::{Settings, Value};
-use std::task::Poll;
 
 type Network = Box<dyn Fn(&[f32], f64, &mut [f32])>;
 
@@ -50,23 +49,16 @@ fn walk(
     network: &Network,
 ) -> (f64, Vec<f32>) {
     let len = initial.len() * sampler.outputs_per_value();
-    let mut walk =
+    let trajectory =
         sampler::start(sampler.clone(), InitialState::from_noise(initial), Generator::Torch.seeded(seed));
     let mut first = None;
-    loop {
-        match walk.poll() {
-            Poll::Ready(sample) => return (first.unwrap(), sample),
-            Poll::Pending => {
-                let t = walk.time();
-                first.get_or_insert(t);
-                let mut input = Vec::new();
-                walk.append_input(&mut input);
-                let mut output = vec![0.0; len];
-                network(&input, t, &mut output);
-                walk.answer(output.into());
-            }
-        }
-    }
+    let sample = trajectory.run_to_end(|input, t| {
+        first.get_or_insert(t);
+        let mut output = vec![0.0; len];
+        network(input, t, &mut output);
+        output
+    });
+    (first.unwrap(), sample)
 }
 
 /// Where the probability-flow ODE leads a state at one noise level to another: all of it is a

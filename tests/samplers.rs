@@ -15,7 +15,6 @@ use diffusion_samplers::rng::{Generator, Noise, Recorded};
 use diffusion_samplers::sampler::{self, InitialState, Options, Sampler};
 use diffusion_samplers::scheduler_settings::{Settings, Value};
 use serde_json::Value as Json;
-use std::task::Poll;
 
 fn settings(scheduler: &Json) -> Settings {
     let convert = |value: &Json| match value {
@@ -125,24 +124,17 @@ fn run(built: &std::sync::Arc<dyn Sampler>, case: &Json, initial: &[f32], draws:
     let net = network_of(scheduler["_class_name"].as_str().unwrap(), scheduler);
     let (noise, missing) = Recorded::new(draws);
     let output_len = initial.len() * built.outputs_per_value();
-    let mut trajectory =
+    let trajectory =
         sampler::start(built.clone(), InitialState::from_noise(initial.to_vec()), Box::new(noise) as Noise);
     let (mut inputs, mut times) = (Vec::new(), Vec::new());
-    loop {
-        match trajectory.poll() {
-            Poll::Ready(sample) => return Run { inputs, times, sample, missing: missing.get() },
-            Poll::Pending => {
-                let t = trajectory.time();
-                let mut input = Vec::new();
-                trajectory.append_input(&mut input);
-                let mut output = vec![0.0; output_len];
-                net(&input, t, &mut output);
-                trajectory.answer(output.into());
-                inputs.push(input);
-                times.push(t);
-            }
-        }
-    }
+    let sample = trajectory.run_to_end(|input, t| {
+        let mut output = vec![0.0; output_len];
+        net(input, t, &mut output);
+        inputs.push(input.to_vec());
+        times.push(t);
+        output
+    });
+    Run { inputs, times, sample, missing: missing.get() }
 }
 
 /// A set of cases, as `tests/golden/make_golden.py` writes it.
@@ -247,19 +239,13 @@ fn what_a_network_says_of_variances_changes_no_other_samplers_walk() {
         let mut z = vec![0.0; 21];
         let mut noise = Generator::Torch.seeded(3);
         noise.fill(&mut z);
-        let mut trajectory = sampler::start(sampler.clone(), InitialState::from_noise(z), noise);
-        loop {
-            match trajectory.poll() {
-                Poll::Ready(sample) => return sample.iter().map(|x| x.to_bits()).collect::<Vec<_>>(),
-                Poll::Pending => {
-                    let mut output = Vec::new();
-                    trajectory.append_input(&mut output);
-                    output.iter_mut().for_each(|x| *x *= 0.9);
-                    output.resize(21 * outputs, 7.0);
-                    trajectory.answer(output.into());
-                }
-            }
-        }
+        let trajectory = sampler::start(sampler.clone(), InitialState::from_noise(z), noise);
+        let sample = trajectory.run_to_end(|input, _| {
+            let mut output: Vec<f32> = input.iter().map(|x| x * 0.9).collect();
+            output.resize(21 * outputs, 7.0);
+            output
+        });
+        sample.iter().map(|x| x.to_bits()).collect::<Vec<_>>()
     };
     let mut walked = 0;
     for name in sampler::names() {

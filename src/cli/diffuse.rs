@@ -15,7 +15,6 @@ use diffusion_samplers::noise_schedule::{NoiseLevel, NoiseSchedule, ScheduleDefa
 use diffusion_samplers::prediction_type::PredictionType;
 use diffusion_samplers::rng::Generator;
 use diffusion_samplers::sampler::{self, InitialState, Options, TimeConditioning};
-use std::task::Poll;
 
 /// What `diffuse` takes.
 #[derive(Debug, clap::Args)]
@@ -220,18 +219,10 @@ impl Figure {
         let mut noise = Generator::Torch.seeded(self.seed);
         let mut initial = vec![0.0; len];
         noise.fill(&mut initial);
-        let mut walk = sampler::start(sampler, InitialState::from_noise(initial), noise);
-        loop {
-            match walk.poll() {
-                Poll::Ready(sample) => return Ok(sample),
-                Poll::Pending => {
-                    let (t, mut x) = (walk.time(), Vec::new());
-                    walk.append_input(&mut x);
-                    see(t, &x);
-                    let output = self.evaluate(&x, t)?;
-                    walk.answer(output.into());
-                }
-            }
-        }
+        let trajectory = sampler::start(sampler, InitialState::from_noise(initial), noise);
+        trajectory.try_run_to_end(|x, t| {
+            see(t, x);
+            self.evaluate(x, t)
+        })
     }
 }

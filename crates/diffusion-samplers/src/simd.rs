@@ -9,7 +9,7 @@ use std::ops::Range;
 /// The compiler contracts no multiplication with an addition and reorders no sum by itself, so that the bits
 /// are the same everywhere.
 #[inline(always)]
-pub(crate) fn wide<R>(work: impl FnOnce() -> R) -> R {
+pub(crate) fn dispatch<R>(work: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(work)
 }
 
@@ -24,7 +24,7 @@ pub fn update<'a, const N: usize>(
 ) where
     [&'a [f32]; N]: Beside<N>,
 {
-    wide(
+    dispatch(
         #[inline(always)]
         move || {
             let beside = beside.cut(x.len());
@@ -74,14 +74,14 @@ beside! {
 
 /// The indices below `len` in parts so small that what a pass over one leaves is still near the processor for the
 /// next.
-pub(crate) fn parts(len: usize) -> impl Iterator<Item = Range<usize>> {
+pub(crate) fn chunks(len: usize) -> impl Iterator<Item = Range<usize>> {
     const NEAR: usize = 1024;
     (0..len).step_by(NEAR).map(move |start| start..len.min(start + NEAR))
 }
 
 /// Whether all are numbers.
 pub fn all_finite(values: &[f32]) -> bool {
-    wide(
+    dispatch(
         #[inline(always)]
         move || values.iter().fold(true, |all, value| all & value.is_finite()),
     )

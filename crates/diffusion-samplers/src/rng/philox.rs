@@ -3,7 +3,7 @@
 //! no other machine can know; here every number has a thread of its own.
 
 use super::NoiseSource;
-use crate::simd::wide;
+use crate::simd::dispatch;
 
 /// Standard normal numbers as torch draws them on CUDA.
 #[derive(Debug, Clone)]
@@ -22,7 +22,7 @@ impl Philox {
 impl NoiseSource for Philox {
     fn fill(&mut self, z: &mut [f32]) {
         let (key, draw) = (self.key, self.draw);
-        wide(
+        dispatch(
             #[inline(always)]
             move || {
                 for (thread, z) in z.iter_mut().enumerate() {

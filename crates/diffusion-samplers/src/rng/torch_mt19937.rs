@@ -6,7 +6,7 @@
 //! multiply-add wherever torch's build has one.
 
 use super::NoiseSource;
-use crate::simd::wide;
+use crate::simd::dispatch;
 
 const N: usize = 624;
 const M: usize = 397;
@@ -64,7 +64,7 @@ impl Mt19937 {
             let ready = &self.state[self.next..];
             let (now, later) = u.split_at_mut(ready.len().min(u.len()));
             self.next += now.len();
-            wide(
+            dispatch(
                 #[inline(always)]
                 move || {
                     for (u, y) in now.iter_mut().zip(ready) {
@@ -142,7 +142,7 @@ impl NoiseSource for TorchMt19937 {
 }
 
 fn box_muller_all(blocks: &mut [[f32; 16]]) {
-    wide(
+    dispatch(
         #[inline(always)]
         move || {
             for block in blocks {

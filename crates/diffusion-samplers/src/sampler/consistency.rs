@@ -127,7 +127,7 @@ fn consistency(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sam
         let at = if own {
             denoised(sigma)
         } else {
-            Node::preconditioned(250.0 * (exact + 1e-44).ln(), sigma, Input::Over(norm), x0)
+            Node::preconditioned(250.0 * (exact + 1e-44).ln(), sigma, Input::Divided(norm), x0)
         };
         let next = levels.get(i + 1).map_or(min, |next| round(*next)).clamp(min, max);
         let step = Step::single(at, 0.0, 1.0);

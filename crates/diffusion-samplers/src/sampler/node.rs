@@ -42,7 +42,7 @@ impl Node {
         Self {
             t,
             level: NoiseLevel { alpha: 1.0, sigma },
-            input: Input::Over((sigma * sigma + 1.0).sqrt()),
+            input: Input::Divided((sigma * sigma + 1.0).sqrt()),
             x0: on_state(kind.convert(PredictionType::Sample, preserving)),
             epsilon: on_state(kind.convert(PredictionType::Epsilon, preserving)),
         }
@@ -81,7 +81,7 @@ mod tests {
             for point in [
                 Node::plain(7.0, NoiseLevel::from_sigma(sigma), kind),
                 Node::unscaled(7.0, sigma, kind),
-                Node::preconditioned(7.0, sigma, Input::Times(0.5), skip),
+                Node::preconditioned(7.0, sigma, Input::Scaled(0.5), skip),
             ] {
                 let at = |of: AffinePrediction| (of.x * x + of.output * output) / of.over;
                 let (x0, epsilon) = (at(point.x0), at(point.epsilon));

@@ -142,7 +142,7 @@ impl Sampler for Pndm {
             let mut outputs = History::new(DEPTH, x.len());
             let mut remembered = 0;
             for step in &self.steps {
-                net.keep(&mut x, step.told);
+                net.blend_known(&mut x, step.told);
                 let answer = net.predict(&mut x, Input::State, step.t).await;
                 // Channels beyond the sample's own are variances.
                 let output = &answer[..x.len()];
@@ -175,10 +175,10 @@ impl Sampler for Pndm {
                 if matches!(step.used, Use::Inner | Use::Closing | Use::Again) {
                     x.copy_from_slice(&start);
                 }
-                if net.is_observed() {
+                if net.preview_enabled() {
                     x0.resize(x.len(), 0.0);
                     self.kind.convert(Sample, step.from).apply(&x, &estimate, &mut x0);
-                    net.observe(&x0);
+                    net.preview(&x0);
                 }
                 self.transfer(step, &mut x, &estimate);
             }

@@ -81,7 +81,7 @@ fn preconditioned(sigma: f64, data: f64, kind: PredictionType) -> Node {
     let out = sigma * data / norm;
     let output = if kind == PredictionType::VPrediction { -out } else { out };
     let x0 = AffinePrediction::of(data * data / (norm * norm), output);
-    Node::preconditioned(round(0.25 * sigma.ln()), sigma, Input::Times(1.0 / norm), x0)
+    Node::preconditioned(round(0.25 * sigma.ln()), sigma, Input::Scaled(1.0 / norm), x0)
 }
 
 /// A key that must be more than 0.
