@@ -89,8 +89,8 @@ fn network_of(class: &str, config: &Json) -> Network {
         return path(kind, level, 0.0);
     }
     let learned = matches!(config["variance_type"].as_str(), Some("learned" | "learned_range"));
-    let zero_snr = if class.starts_with("DD") { ZeroSnr::Exact } else { ZeroSnr::Nearly };
-    let defaults = ScheduleDefaults::DDPM.zero_snr(zero_snr);
+    let zero_snr = if class.starts_with("DD") { ZeroSnr::Exact } else { ZeroSnr::Approximate };
+    let defaults = ScheduleDefaults::DDPM.with_zero_snr(zero_snr);
     let net =
         Gaussian::new(&NoiseSchedule::from_settings(&mut settings(config), defaults).unwrap(), kind, learned);
     Box::new(move |x, t, output| net.evaluate(x, t, output))

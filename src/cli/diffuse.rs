@@ -92,9 +92,9 @@ impl Figure {
             model.bundle.name,
             scheduler.class
         );
-        let defaults = ScheduleDefaults::DDPM.zero_snr(ZeroSnr::Exact);
+        let defaults = ScheduleDefaults::DDPM.with_zero_snr(ZeroSnr::Exact);
         let schedule = NoiseSchedule::from_settings(&mut scheduler.settings(), defaults)?;
-        let last = schedule.len() - 1;
+        let last = schedule.num_train_timesteps() - 1;
         let shares: &[f64] = match model.bundle.manifest.sample.kind {
             SampleKind::Image => &[0.0, 0.05, 0.15, 0.3, 0.5, 0.75, 1.0],
             SampleKind::Points => &[0.0, 0.15, 1.0],
@@ -164,7 +164,7 @@ impl Figure {
     /// was at the chosen ones.
     fn reverse(&mut self) -> anyhow::Result<(Vec<f32>, Vec<DynamicImage>)> {
         let choice = sampler::by_name("sohl_dickstein")?;
-        let steps = Options::of_steps(self.schedule.len());
+        let steps = Options::of_steps(self.schedule.num_train_timesteps());
         let sampler = choice.build(&mut self.model.bundle.scheduler.settings(), &steps)?;
         let mut seen: Vec<(usize, Vec<f32>)> = Vec::new();
         let times = self.times.clone();
