@@ -4,7 +4,6 @@ mod adopt;
 mod check_config;
 #[cfg(feature = "demo")]
 mod demo;
-mod diffuse;
 mod doctor;
 mod fit_preview;
 mod generate;
@@ -13,6 +12,7 @@ mod progress;
 mod run;
 mod sample;
 mod stdout;
+mod visualize;
 mod warm;
 
 use clap::{Parser, Subcommand};
@@ -37,8 +37,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Draw one job without MQTT
     Sample(Box<sample::Arguments>),
-    /// Draw the forward process: a sample noised at chosen time steps
-    Diffuse(diffuse::Arguments),
+    /// Draw a picture of the forward process, and of the reverse process for points
+    Visualize(visualize::Arguments),
     /// Tell what a model is, and what each key of its scheduler does
     Inspect(inspect::Arguments),
     /// Build every engine that the configuration's models need, ahead of the daemon's start
@@ -88,7 +88,7 @@ pub fn run() -> Result<(), Failure> {
         #[cfg(feature = "demo")]
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Sample(arguments) => sample::run(&arguments),
-        Command::Diffuse(arguments) => diffuse::run(&arguments),
+        Command::Visualize(arguments) => visualize::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Warm(arguments) => warm::run(&arguments),
         Command::Adopt(arguments) => adopt::run(&arguments),
