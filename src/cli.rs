@@ -2,7 +2,6 @@
 
 mod adopt;
 mod check_config;
-#[cfg(feature = "demo")]
 mod demo;
 mod doctor;
 mod fit_preview;
@@ -33,7 +32,6 @@ enum Command {
     /// Run the daemon
     Run(ConfigFile),
     /// A broker, the daemon and a subscriber in one process: images in demo/
-    #[cfg(feature = "demo")]
     Demo(demo::Arguments),
     /// Draw one job without MQTT
     Sample(Box<sample::Arguments>),
@@ -85,7 +83,6 @@ pub fn run() -> Result<(), Failure> {
     }
     match command {
         Command::Run(arguments) => run::run(&arguments),
-        #[cfg(feature = "demo")]
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Sample(arguments) => sample::run(&arguments),
         Command::Visualize(arguments) => visualize::run(&arguments),
@@ -102,12 +99,7 @@ pub fn run() -> Result<(), Failure> {
 impl Command {
     /// Whether it has other peers than its reader, of whom none may end it by going away.
     fn speaks_over_a_network(&self) -> bool {
-        match self {
-            Self::Run(_) | Self::Doctor(_) => true,
-            #[cfg(feature = "demo")]
-            Self::Demo(_) => true,
-            _ => false,
-        }
+        matches!(self, Self::Run(_) | Self::Doctor(_) | Self::Demo(_))
     }
 }
 
