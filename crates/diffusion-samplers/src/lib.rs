@@ -5,20 +5,22 @@
 //! # Sample with a closure as the model
 //!
 //! ```
-//! use diffusion_samplers::noise_schedule::{BetaSchedule, NoiseLevel, NoiseSchedule};
+//! use diffusion_samplers::noise_schedule::{NoiseLevel, NoiseSchedule, ScheduleDefaults};
 //! use diffusion_samplers::rng::Generator;
 //! use diffusion_samplers::sampler::{self, InitialState, Options};
-//! use diffusion_samplers::scheduler_settings::Settings;
+//! use diffusion_samplers::scheduler_settings::{Settings, Value};
 //! use diffusion_samplers::sigma_schedule::SigmaTable;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! // DPM-Solver++(2M) with Karras' noise levels. `Settings` holds the keys of a scheduler_config.json; without any,
-//! // the defaults of diffusers apply: an ε-predicting model and a linear noise schedule of 1000 time steps.
-//! let sampler = sampler::by_name("dpmpp_2m_karras")?.build(&mut Settings::default(), &Options::of_steps(20))?;
+//! // The keys of a scheduler_config.json. The others have the defaults of diffusers, such as an ε-predicting model.
+//! let keys = [("beta_start", 1e-4), ("beta_end", 0.02)].map(|(key, beta)| (key.to_owned(), Value::Number(beta)));
+//! let mut settings = Settings::new(keys.into());
+//!
+//! // DPM-Solver++(2M) with Karras' noise levels.
+//! let sampler = sampler::by_name("dpmpp_2m_karras")?.build(&mut settings, &Options::of_steps(20))?;
 //!
 //! // The exact ε-prediction for data with the mean 0.3 and the standard deviation 0.5.
-//! let schedule = NoiseSchedule::new(&BetaSchedule::Linear, 1e-4, 0.02, 1000)?;
-//! let table = SigmaTable::new(&schedule);
+//! let table = SigmaTable::new(&NoiseSchedule::from_settings(&mut settings, ScheduleDefaults::DDPM)?);
 //! let model = |x: &[f32], t: f64| -> Vec<f32> {
 //!     let NoiseLevel { alpha, sigma } = NoiseLevel::from_sigma(table.sigma_at(t));
 //!     let variance = (alpha * 0.5).powi(2) + sigma.powi(2);
