@@ -47,7 +47,7 @@ package:
 
 # Build for a board by cross, which calls rustup and needs Docker or podman (docs/jetson.md)
 cross:
-    cross build --release --target aarch64-unknown-linux-gnu
+    cross build --release --no-default-features --target aarch64-unknown-linux-gnu
 
 # Speed against every target, beside the bare engine and diffusers; writes docs/performance.md
 bench *sections:

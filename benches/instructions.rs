@@ -33,8 +33,8 @@ fn main() {
             (0..times).for_each(|_| source.fill(std::hint::black_box(&mut z)));
         }
         name => {
-            let (sampler, answer, mut input) = (plan(name, STEPS), Rc::new(vec![0.5; 784]), Vec::new());
-            (0..times).for_each(|_| walk(&sampler, Generator::Torch.seeded(1), &answer, &mut input));
+            let (sampler, output) = (plan(name, STEPS), Rc::new(vec![0.5; 784]));
+            (0..times).for_each(|_| walk(&sampler, Generator::Torch.seeded(1), &output));
         }
     }
 }

@@ -26,12 +26,12 @@ fn samplers(criterion: &mut Criterion) {
         ["ddim", "ddpm", "euler", "euler_a", "heun", "dpmpp_2m", "dpmpp_sde", "unipc", "pndm", "repaint"];
     for (shape, len) in [("28x28", 28 * 28), ("4x64x64", 4 * 64 * 64)] {
         let mut group = criterion.benchmark_group(format!("walk/{shape}"));
-        let (answer, mut input) = (Rc::new(vec![0.5; len]), Vec::new());
+        let output = Rc::new(vec![0.5; len]);
         for name in names {
             let sampler = plan(name, STEPS);
             group.throughput(Throughput::Elements(sampler.evaluations() as u64));
             group.bench_function(name, |bencher| {
-                bencher.iter(|| walk(&sampler, Generator::Torch.seeded(1), &answer, &mut input));
+                bencher.iter(|| walk(&sampler, Generator::Torch.seeded(1), &output));
             });
         }
     }

@@ -3,9 +3,7 @@
 mod build_engines;
 mod check_config;
 mod completions;
-#[cfg(feature = "demo")]
 mod demo;
-mod diffuse;
 mod doctor;
 mod fit_preview;
 mod init;
@@ -14,6 +12,7 @@ mod progress;
 mod run;
 mod sample;
 mod stdout;
+mod visualize;
 
 use clap::{Parser, Subcommand};
 
@@ -33,12 +32,11 @@ enum Command {
     /// Run the daemon
     Run(ConfigFile),
     /// A broker, the daemon and a subscriber in one process: images in demo/
-    #[cfg(feature = "demo")]
     Demo(demo::Arguments),
     /// Draw one job without MQTT
     Sample(Box<sample::Arguments>),
-    /// Draw the forward process: a sample noised at chosen time steps
-    Diffuse(diffuse::Arguments),
+    /// Draw a picture of the forward process, and of the reverse process for points
+    Visualize(visualize::Arguments),
     /// Tell what a model is, and what each key of its scheduler does
     Inspect(inspect::Arguments),
     /// Build every engine that the configuration's models need, ahead of the daemon's start
@@ -85,10 +83,9 @@ pub fn run() -> Result<(), Failure> {
     }
     match command {
         Command::Run(arguments) => run::run(&arguments),
-        #[cfg(feature = "demo")]
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Sample(arguments) => sample::run(&arguments),
-        Command::Diffuse(arguments) => diffuse::run(&arguments),
+        Command::Visualize(arguments) => visualize::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Warm(arguments) => build_engines::run(&arguments),
         Command::Adopt(arguments) => init::run(&arguments),
@@ -102,12 +99,7 @@ pub fn run() -> Result<(), Failure> {
 impl Command {
     /// Whether it has other peers than its reader, of whom none may end it by going away.
     fn speaks_over_a_network(&self) -> bool {
-        match self {
-            Self::Run(_) | Self::Doctor(_) => true,
-            #[cfg(feature = "demo")]
-            Self::Demo(_) => true,
-            _ => false,
-        }
+        matches!(self, Self::Run(_) | Self::Doctor(_) | Self::Demo(_))
     }
 }
 

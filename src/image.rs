@@ -54,12 +54,7 @@ pub enum ImageError {
 }
 
 pub use decode::{Pixels, decode};
-pub use figure::{arrows, rows};
-
-/// The width and height of a scatter.
-const SCATTER: u32 = 256;
-/// The space between a grid's images.
-const GAP: u32 = 2;
+pub use figure::{arrows, grid, rows};
 
 /// Whether samples of this kind and shape can be encoded so.
 pub fn check(format: Format, kind: SampleKind, shape: &[usize]) -> Result<(), ImageError> {
@@ -103,7 +98,7 @@ pub fn picture(sample: &[f32], shape: &[usize], manifest: &Manifest) -> Result<D
             let pixels = (0..3 * plane).map(|i| byte(sample[i % 3 * plane + i / 3], range)).collect();
             RgbImage::from_raw(w as u32, h as u32, pixels).map(DynamicImage::from).ok_or_else(wrong)
         }
-        (SampleKind::Points, &[_, 2]) => Ok(scatter(sample, range).into()),
+        (SampleKind::Points, &[_, 2]) => Ok(figure::scatter(sample, range).into()),
         _ => Err(wrong()),
     }
 }
@@ -115,43 +110,9 @@ pub fn png(picture: &DynamicImage) -> Result<Vec<u8>, ImageError> {
     Ok(bytes.into_inner())
 }
 
-/// Several pictures of one size in as square a grid as their number allows, each enlarged by a
-/// whole factor.
-pub fn grid(pictures: &[DynamicImage], factor: u32) -> Result<DynamicImage, ImageError> {
-    let columns = (pictures.len() as f64).sqrt().ceil() as usize;
-    rows(&pictures.chunks(columns.max(1)).map(<[_]>::to_vec).collect::<Vec<_>>(), factor)
-}
-
 /// A value of the range low..high as 0..255, rounded.
 fn byte(x: f32, [low, high]: [f32; 2]) -> u8 {
     (((x - low) / (high - low)).clamp(0.0, 1.0) * 255.0).round() as u8
-}
-
-/// Points as dark discs on white; the range is that of both axes.
-fn scatter(points: &[f32], [low, high]: [f32; 2]) -> GrayImage {
-    const RADIUS: f32 = 1.3;
-    let mut picture = GrayImage::from_pixel(SCATTER, SCATTER, image::Luma([255]));
-    let to_pixel = |x: f32| (x - low) / (high - low) * SCATTER as f32;
-    for point in points.chunks_exact(2) {
-        // The second axis points upwards.
-        let (x, y) = (to_pixel(point[0]), SCATTER as f32 - to_pixel(point[1]));
-        if !(x.is_finite() && y.is_finite()) {
-            continue;
-        }
-        for py in (y - 3.0) as i64..=(y + 3.0) as i64 {
-            for px in (x - 3.0) as i64..=(x + 3.0) as i64 {
-                let inside = 0..i64::from(SCATTER);
-                if !inside.contains(&px) || !inside.contains(&py) {
-                    continue;
-                }
-                let distance = (px as f32 + 0.5 - x).hypot(py as f32 + 0.5 - y);
-                let ink = (RADIUS + 0.5 - distance).clamp(0.0, 1.0) * 0.7;
-                let pixel = picture.get_pixel_mut(px as u32, py as u32);
-                pixel.0[0] = (f32::from(pixel.0[0]) * (1.0 - ink)) as u8;
-            }
-        }
-    }
-    picture
 }
 
 #[cfg(test)]
@@ -172,24 +133,6 @@ mod tests {
         let planes = [1.0, 1.0, 0.0, 0.0, -1.0, -1.0];
         let picture = picture(&planes, &[3, 1, 2], &manifest).unwrap();
         assert_eq!(picture.as_bytes(), [255, 128, 0, 255, 128, 0]);
-    }
-
-    #[test]
-    fn a_grid_holds_every_picture() {
-        let tile = |value| GrayImage::from_pixel(2, 2, image::Luma([value])).into();
-        let sheet = grid(&[tile(10), tile(20), tile(30)], 1).unwrap();
-        assert_eq!((sheet.width(), sheet.height()), (10, 10));
-        let gray = sheet.to_luma8();
-        let at = |x, y| gray.get_pixel(x, y).0[0];
-        assert_eq!([at(2, 2), at(6, 2), at(2, 6), at(6, 6)], [10, 20, 30, 0]);
-    }
-
-    #[test]
-    fn a_scatter_marks_its_points_and_survives_wild_ones() {
-        let picture = scatter(&[0.0, 0.0, f32::NAN, 1.0, 1e30, -1e30, 0.5, 0.5], [-1.0, 1.0]);
-        let at = |x, y| picture.get_pixel(x, y).0[0];
-        assert!(at(128, 128) < 128 && at(192, 64) < 128);
-        assert_eq!(at(10, 10), 255);
     }
 
     #[test]

@@ -45,22 +45,19 @@ fn samplers(steps: usize) -> Vec<(&'static str, Arc<dyn Sampler>)> {
 fn walks(sampler: &Arc<dyn Sampler>, len: usize) -> impl FnMut() -> f64 + use<> {
     let sampler = Arc::clone(sampler);
     let answers = Rc::new((0..len).map(|i| (i as f32 * 0.37).sin()).collect::<Vec<f32>>());
-    let mut batch = Vec::with_capacity(len);
     move || {
         let at = InitialState::from_noise(answers.to_vec());
-        let mut trajectory = sampler::start(Arc::clone(&sampler), at, Box::new(Silence));
+        let trajectory = sampler::start(Arc::clone(&sampler), at, Box::new(Silence));
         let first = sampler.evaluations() / 10;
         let (mut evaluations, mut start) = (0, Instant::now());
-        while trajectory.poll().is_pending() {
+        trajectory.run_to_end(|input, _| {
             if evaluations == first {
                 start = Instant::now();
             }
             evaluations += 1;
-            batch.clear();
-            trajectory.append_input(&mut batch);
-            std::hint::black_box(&mut batch);
-            trajectory.answer(Output::of(Rc::clone(&answers), 0..len));
-        }
+            std::hint::black_box(input);
+            Output::from_batch(Rc::clone(&answers), 0..len)
+        });
         start.elapsed().as_secs_f64() / (evaluations - first) as f64
     }
 }

@@ -27,13 +27,9 @@ pub fn plan(name: &str, steps: usize) -> Arc<dyn Sampler> {
     request.check(&[card()], LIMITS, || 1).unwrap().sampler
 }
 
-/// One walk whose network always answers the same; its inputs are written to the buffer.
-pub fn walk(sampler: &Arc<dyn Sampler>, noise: Noise, answer: &Rc<Vec<f32>>, input: &mut Vec<f32>) {
-    let at = InitialState::from_noise(answer.to_vec());
-    let mut trajectory = sampler::start(Arc::clone(sampler), at, noise);
-    while trajectory.poll().is_pending() {
-        input.clear();
-        trajectory.append_input(input);
-        trajectory.answer(Output::of(Rc::clone(answer), 0..answer.len()));
-    }
+/// Samples once with a model that always returns `output`.
+pub fn walk(sampler: &Arc<dyn Sampler>, noise: Noise, output: &Rc<Vec<f32>>) {
+    let initial = InitialState::from_noise(output.to_vec());
+    let trajectory = sampler::start(Arc::clone(sampler), initial, noise);
+    trajectory.run_to_end(|_, _| Output::from_batch(Rc::clone(output), 0..output.len()));
 }

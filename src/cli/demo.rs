@@ -1,8 +1,11 @@
-//! `denoised demo`: a broker, the daemon and a subscriber in one process.
+//! `denoised demo`: a broker, the daemon and a subscriber in one process, connected by MQTT.
 //!
-//! The images take the same way as everywhere: requests and answers go over real MQTT.
+//! The feature `demo` adds the broker and copies of the models to the program. Without it, the demo needs a broker and
+//! a directory of models.
 
+#[cfg(feature = "demo")]
 mod broker;
+mod models;
 mod subscriber;
 
 use std::io::Write;
@@ -20,45 +23,41 @@ use crate::config::{BrokerUrl, Config};
 use crate::service::Signals;
 use subscriber::{Answer, Subscriber};
 
-/// What `demo` takes.
+/// The arguments of `demo`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// A broker to use instead of one of its own, as mqtt://host:port
+    /// The broker, as mqtt://host:port [default: one in this process, if the program contains one]
     #[arg(long)]
     broker: Option<BrokerUrl>,
-    /// Where the images go
+    /// The directory of the images
     #[arg(long, default_value = "demo")]
     output: PathBuf,
 }
 
-/// Longer than the slowest machine that was seen needs, many times over.
+/// Far more than the slowest known machine needs.
 const PATIENCE: Duration = Duration::from_secs(300);
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     super::start_log(log::LevelFilter::Warn);
+    let began = Instant::now();
+    let url = broker(arguments.broker.as_ref())?;
+    writeln!(Stdout, "broker       {url} {}", since(began))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .context("starting the runtime")?;
-    Ok(runtime.block_on(show(arguments))?)
+    Ok(runtime.block_on(show(url, arguments))?)
 }
 
-async fn show(arguments: &Arguments) -> anyhow::Result<()> {
-    let models = models()?;
-    let began = Instant::now();
-    let url = match &arguments.broker {
-        Some(url) => url.clone(),
-        None => broker::start()?,
-    };
-    writeln!(Stdout, "broker       {url} {}", since(began))?;
-
+async fn show(url: BrokerUrl, arguments: &Arguments) -> anyhow::Result<()> {
     let began = Instant::now();
     let mut config = super::configuration(None).map_err(|failure| failure.cause)?;
-    config.mqtt.url = url.clone();
+    config.mqtt.url = url;
+    let scratch = tempfile::tempdir().context("creating a temporary directory")?;
+    let models = models::directory(&scratch.path().join("models"))?;
     config.models.paths = vec![models.join("digits"), models.join("swissroll")];
-    let spool = tempfile::tempdir().context("a directory for the demo's spool")?;
-    config.spool.path = spool.path().to_owned();
+    config.spool.path = scratch.path().join("spool");
     let (stop, stopped) = watch::channel(false);
     let (_unchanged, reload) = mpsc::channel(1);
     let daemon = {
@@ -145,16 +144,19 @@ fn since(began: Instant) -> String {
     format!("({:.2} s)", began.elapsed().as_secs_f64())
 }
 
-/// The bundled models: in the working directory, beside the program's checkout, or installed.
-fn models() -> anyhow::Result<PathBuf> {
-    let program = std::env::current_exe().context("finding this program")?;
-    let beside = program.ancestors().skip(1).map(|above| above.join("models"));
-    std::iter::once(PathBuf::from("models"))
-        .chain(beside)
-        .chain([PathBuf::from("/usr/share/denoised/models")])
-        .find(|models| models.join("digits/unet").is_dir())
-        .context(
-            "the bundled models are neither in ./models nor in /usr/share/denoised/models; run \
-             the demo from the checkout's directory",
-        )
+/// The broker of the arguments, or one in this process.
+#[cfg(feature = "demo")]
+fn broker(given: Option<&BrokerUrl>) -> Result<BrokerUrl, Failure> {
+    Ok(given.map_or_else(broker::start, |url| Ok(url.clone()))?)
+}
+
+/// The broker of the arguments.
+#[cfg(not(feature = "demo"))]
+fn broker(given: Option<&BrokerUrl>) -> Result<BrokerUrl, Failure> {
+    given.cloned().ok_or_else(|| {
+        Failure::usage(anyhow::anyhow!(
+            "this build contains no MQTT broker; start one, for example with `mosquitto -p 1883`, and run `denoised \
+             demo --broker mqtt://localhost:1883`"
+        ))
+    })
 }

@@ -118,12 +118,12 @@ fn words(model: &Model) -> anyhow::Result<()> {
 fn schedule(bundle: &Bundle) -> anyhow::Result<()> {
     writeln!(Stdout, "scheduler    {}", bundle.scheduler.class)?;
     for line in bundle.scheduler.report()? {
-        let treatment = match line.treatment {
+        let treatment = match line.status {
             KeyStatus::Used => "used",
             KeyStatus::Defaulted => "default",
-            KeyStatus::Named => "by the sampler's name",
-            KeyStatus::WithoutEffect => "without effect in this class",
-            KeyStatus::NotOfThisSampler => "no key of this class",
+            KeyStatus::Implied => "by the sampler's name",
+            KeyStatus::Ignored => "without effect in this class",
+            KeyStatus::Unknown => "no key of this class",
         };
         writeln!(Stdout, "  {:<28} {:<20} {treatment}", line.key, line.value.to_string())?;
     }

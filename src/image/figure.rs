@@ -1,10 +1,22 @@
-//! Figures: pictures in labelled rows, and arrows for a drift.
+//! Drawings: grids of pictures, scatter plots and arrows.
 
+use image::imageops::FilterType;
 use image::{DynamicImage, GenericImage, GrayImage, Luma};
 
-use super::{GAP, ImageError, SCATTER};
+use super::ImageError;
 
-/// Rows of pictures of one size, each enlarged by a whole factor.
+/// The width and height of a plot, in pixels.
+const PLOT_SIZE: u32 = 256;
+/// The space between the pictures of a sheet, in pixels.
+const GAP: u32 = 2;
+
+/// Several pictures of the same size in a nearly square grid, each enlarged by `factor`.
+pub fn grid(pictures: &[DynamicImage], factor: u32) -> Result<DynamicImage, ImageError> {
+    let columns = (pictures.len() as f64).sqrt().ceil() as usize;
+    rows(&pictures.chunks(columns.max(1)).map(<[_]>::to_vec).collect::<Vec<_>>(), factor)
+}
+
+/// Rows of pictures of the same size, each enlarged by `factor`.
 pub fn rows(rows: &[Vec<DynamicImage>], factor: u32) -> Result<DynamicImage, ImageError> {
     let Some(first) = rows.first().and_then(|row| row.first()) else {
         return Err(ImageError::Encode("there is no picture".to_owned()));
@@ -15,7 +27,7 @@ pub fn rows(rows: &[Vec<DynamicImage>], factor: u32) -> Result<DynamicImage, Ima
     let mut sheet = DynamicImage::new(size(columns, w), size(rows.len() as u32, h), first.color());
     for (y, row) in (0_u32..).zip(rows) {
         for (x, picture) in (0_u32..).zip(row) {
-            let large = picture.resize_exact(w, h, image::imageops::FilterType::Nearest);
+            let large = picture.resize_exact(w, h, FilterType::Nearest);
             sheet
                 .copy_from(&large, GAP + x * (w + GAP), GAP + y * (h + GAP))
                 .map_err(|error| ImageError::Encode(error.to_string()))?;
@@ -24,35 +36,61 @@ pub fn rows(rows: &[Vec<DynamicImage>], factor: u32) -> Result<DynamicImage, Ima
     Ok(sheet)
 }
 
-/// An arrow from each point along its drift, on white; the range is that of both axes.
-///
-/// The longest arrow spans a twelfth of the picture, for a step's drift is tiny.
-pub fn arrows(points: &[f32], drift: &[f32], [low, high]: [f32; 2]) -> GrayImage {
-    let mut picture = GrayImage::from_pixel(SCATTER, SCATTER, Luma([255]));
-    let longest = drift.chunks_exact(2).map(|d| d[0].hypot(d[1])).fold(f32::MIN_POSITIVE, f32::max);
-    let scale = SCATTER as f32 / 12.0 / longest;
-    let to_pixel = |x: f32| (x - low) / (high - low) * SCATTER as f32;
-    for (point, drift) in points.chunks_exact(2).zip(drift.chunks_exact(2)) {
-        // The second axis points upwards.
-        let (x, y) = (to_pixel(point[0]), SCATTER as f32 - to_pixel(point[1]));
-        let (dx, dy) = (drift[0] * scale, -drift[1] * scale);
-        line(&mut picture, (x, y), (x + dx, y + dy));
-        for side in [0.4_f32, -0.4] {
-            let (sin, cos) = side.sin_cos();
-            let head = (-0.3 * (dx * cos - dy * sin), -0.3 * (dx * sin + dy * cos));
-            line(&mut picture, (x + dx, y + dy), (x + dx + head.0, y + dy + head.1));
+/// A plot of points as dark discs on white. `range` is that of both axes; the second one points upwards.
+pub(super) fn scatter(points: &[f32], range: [f32; 2]) -> GrayImage {
+    const RADIUS: f32 = 1.3;
+    let mut plot = GrayImage::from_pixel(PLOT_SIZE, PLOT_SIZE, Luma([255]));
+    for point in points.chunks_exact(2) {
+        let (x, y) = to_pixel(point, range);
+        if !(x.is_finite() && y.is_finite()) {
+            continue;
+        }
+        let around = |centre: f32| (centre - 3.0) as i64..=(centre + 3.0) as i64;
+        for (px, py) in around(y).flat_map(|py| around(x).map(move |px| (px, py))) {
+            let inside = 0..i64::from(PLOT_SIZE);
+            if inside.contains(&px) && inside.contains(&py) {
+                let distance = (px as f32 + 0.5 - x).hypot(py as f32 + 0.5 - y);
+                let ink = (RADIUS + 0.5 - distance).clamp(0.0, 1.0) * 0.7;
+                let pixel = plot.get_pixel_mut(px as u32, py as u32);
+                pixel.0[0] = (f32::from(pixel.0[0]) * (1.0 - ink)) as u8;
+            }
         }
     }
-    picture
+    plot
 }
 
-fn line(picture: &mut GrayImage, from: (f32, f32), to: (f32, f32)) {
-    let steps = (to.0 - from.0).abs().max((to.1 - from.1).abs()).ceil().min(4.0 * SCATTER as f32);
+/// A plot of an arrow from each point along its drift. `range` is that of both axes.
+///
+/// The drifts are scaled so that the longest arrow is a twelfth of the plot's width.
+pub fn arrows(points: &[f32], drift: &[f32], range: [f32; 2]) -> GrayImage {
+    let mut plot = GrayImage::from_pixel(PLOT_SIZE, PLOT_SIZE, Luma([255]));
+    let longest = drift.chunks_exact(2).map(|d| d[0].hypot(d[1])).fold(f32::MIN_POSITIVE, f32::max);
+    let scale = PLOT_SIZE as f32 / 12.0 / longest;
+    for (point, drift) in points.chunks_exact(2).zip(drift.chunks_exact(2)) {
+        let (x, y) = to_pixel(point, range);
+        let (dx, dy) = (drift[0] * scale, -drift[1] * scale);
+        line(&mut plot, (x, y), (x + dx, y + dy));
+        for angle in [0.4_f32, -0.4] {
+            let (sin, cos) = angle.sin_cos();
+            let head = (-0.3 * (dx * cos - dy * sin), -0.3 * (dx * sin + dy * cos));
+            line(&mut plot, (x + dx, y + dy), (x + dx + head.0, y + dy + head.1));
+        }
+    }
+    plot
+}
+
+fn to_pixel(point: &[f32], [low, high]: [f32; 2]) -> (f32, f32) {
+    let scaled = |x: f32| (x - low) / (high - low) * PLOT_SIZE as f32;
+    (scaled(point[0]), PLOT_SIZE as f32 - scaled(point[1]))
+}
+
+fn line(plot: &mut GrayImage, from: (f32, f32), to: (f32, f32)) {
+    let steps = (to.0 - from.0).abs().max((to.1 - from.1).abs()).ceil().min(4.0 * PLOT_SIZE as f32);
     for i in 0..=steps as u32 {
         let share = if steps > 0.0 { i as f32 / steps } else { 0.0 };
         let (x, y) = (from.0 + share * (to.0 - from.0), from.1 + share * (to.1 - from.1));
-        if (0.0..SCATTER as f32).contains(&x) && (0.0..SCATTER as f32).contains(&y) {
-            picture.put_pixel(x as u32, y as u32, Luma([40]));
+        if (0.0..PLOT_SIZE as f32).contains(&x) && (0.0..PLOT_SIZE as f32).contains(&y) {
+            plot.put_pixel(x as u32, y as u32, Luma([40]));
         }
     }
 }
@@ -60,6 +98,24 @@ fn line(picture: &mut GrayImage, from: (f32, f32), to: (f32, f32)) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_grid_holds_every_picture() {
+        let tile = |value| GrayImage::from_pixel(2, 2, Luma([value])).into();
+        let sheet = grid(&[tile(10), tile(20), tile(30)], 1).unwrap();
+        assert_eq!((sheet.width(), sheet.height()), (10, 10));
+        let gray = sheet.to_luma8();
+        let at = |x, y| gray.get_pixel(x, y).0[0];
+        assert_eq!([at(2, 2), at(6, 2), at(2, 6), at(6, 6)], [10, 20, 30, 0]);
+    }
+
+    #[test]
+    fn a_scatter_plot_marks_its_points_and_ignores_non_finite_ones() {
+        let picture = scatter(&[0.0, 0.0, f32::NAN, 1.0, 1e30, -1e30, 0.5, 0.5], [-1.0, 1.0]);
+        let at = |x, y| picture.get_pixel(x, y).0[0];
+        assert!(at(128, 128) < 128 && at(192, 64) < 128);
+        assert_eq!(at(10, 10), 255);
+    }
 
     #[test]
     fn rows_keep_their_order() {
@@ -71,10 +127,10 @@ mod tests {
     }
 
     #[test]
-    fn arrows_point_along_the_drift_and_wild_ones_do_no_harm() {
-        let picture =
+    fn arrows_point_along_the_drift_and_non_finite_ones_are_harmless() {
+        let plot =
             arrows(&[0.0, 0.0, f32::NAN, 1.0, 1e30, 0.0], &[0.1, 0.0, 0.0, 0.1, 0.0, 0.0], [-1.0, 1.0]);
-        let dark = |x, y| picture.get_pixel(x, y).0[0] < 128;
+        let dark = |x, y| plot.get_pixel(x, y).0[0] < 128;
         assert!(dark(128, 128) && dark(145, 128) && !dark(110, 128));
     }
 }

@@ -174,7 +174,7 @@ impl DecodedInitImage {
         let anew = self.mask.as_ref()?;
         let channels = self.picture.data.len() / anew.len();
         let mask = anew.repeat(channels).iter().map(|anew| 1.0 - anew).collect();
-        Some(Arc::new(KnownRegion { sample: self.picture.data.clone(), mask }))
+        Some(Arc::new(KnownRegion::new(self.picture.data.clone(), mask)))
     }
 }
 

@@ -245,7 +245,7 @@ impl Batcher {
         let mut start = 0;
         for &i in &self.chosen {
             let rider = &mut self.riders[i];
-            let output = Output::of(Rc::clone(&self.outputs), start..start + len);
+            let output = Output::from_batch(Rc::clone(&self.outputs), start..start + len);
             start += rider.guide.places() * len;
             rider.last_turn = self.turn;
             if let Some(arrival) = rider.advance(output, arrivals) {
@@ -296,12 +296,12 @@ impl RunningImage {
             let evaluation = self.evaluations;
             return Some(ImageEvent::NonFinite { evaluation, t });
         }
-        self.trajectory.answer(output);
+        self.trajectory.resume(output);
         let shows = self.preview_every.is_some_and(|every| self.evaluations.is_multiple_of(every));
-        self.trajectory.watch(shows);
+        self.trajectory.set_preview(shows);
         let turn = self.trajectory.poll();
         arrivals.push((self.ticket, ImageEvent::Evaluated));
-        if let Some(x0) = self.trajectory.observed(<[f32]>::to_vec) {
+        if let Some(x0) = self.trajectory.take_preview() {
             arrivals.push((self.ticket, ImageEvent::Preview(x0)));
         }
         match turn {

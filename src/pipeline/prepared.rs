@@ -102,7 +102,7 @@ impl Prepared {
                 beside = [&mask[..plane], &seen].concat();
             } else if let Some(whole) = &whole {
                 let mask = mask.iter().map(|anew| 1.0 - anew).collect();
-                keep = Some(Arc::new(KnownRegion { sample: whole.clone(), mask: self.packed(mask, sizes) }));
+                keep = Some(Arc::new(KnownRegion::new(whole.clone(), self.packed(mask, sizes))));
             }
         }
         let image = whole.filter(|_| !(is_masked && picture.from_noise));

@@ -1,9 +1,12 @@
-//! The README's first command.
-#![cfg(feature = "demo")]
+//! `denoised demo`, the README's first command.
+
+#[cfg(feature = "demo")]
+use std::process::Command;
 
 use crate::common::daemon::{Broker, denoised, fails, free_port, succeeds};
 use crate::common::repository;
 
+#[cfg(feature = "demo")]
 #[test]
 fn the_demo_saves_ten_digits_and_a_swiss_roll() {
     let directory = tempfile::tempdir().unwrap();
@@ -23,9 +26,33 @@ fn the_demo_saves_ten_digits_and_a_swiss_roll() {
     assert!(image::open(images.join("digits.png")).is_ok());
 }
 
+/// As after `cargo install`: the program is alone, and there is no directory of models.
+#[cfg(feature = "demo")]
+#[test]
+fn the_program_contains_the_models_of_the_demo() {
+    let directory = tempfile::tempdir().unwrap();
+    let program = directory.path().join("denoised");
+    std::fs::copy(env!("CARGO_BIN_EXE_denoised"), &program).unwrap();
+    let mut command = Command::new(&program);
+    command.current_dir(directory.path()).arg("demo");
+    let nowhere = command.env_remove("ORT_DYLIB_PATH").env("DENOISED_ENGINE__KIND", "embedded");
+    succeeds(nowhere);
+    let images = directory.path().join("demo");
+    assert!(
+        image::open(images.join("digits.png")).is_ok() && image::open(images.join("swissroll.png")).is_ok()
+    );
+}
+
+#[cfg(not(feature = "demo"))]
+#[test]
+fn a_program_without_a_broker_names_the_command_that_starts_one() {
+    let message = fails(denoised().arg("demo"), 2);
+    assert!(message.contains("mosquitto -p 1883"), "{message}");
+}
+
 #[cfg(feature = "system-tests")]
 #[test]
-fn the_demo_takes_a_broker_that_is_there_and_tells_of_one_that_is_not() {
+fn the_demo_uses_the_given_broker_or_reports_that_there_is_none() {
     let broker = Broker::start();
     let directory = tempfile::tempdir().unwrap();
     let mut command = denoised();

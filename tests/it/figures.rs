@@ -9,7 +9,7 @@ fn a_swiss_roll_gets_the_three_rows_of_the_classic_figure() {
     let directory = tempfile::tempdir().unwrap();
     let figure = directory.path().join("figure.png");
     let mut command = denoised();
-    command.arg("diffuse").arg(model("swissroll")).args(["--seed", "3"]).arg("--output").arg(&figure);
+    command.arg("visualize").arg(model("swissroll")).args(["--seed", "3"]).arg("--output").arg(&figure);
     let output = succeeds(&mut command);
     assert!(String::from_utf8(output.stderr).unwrap().contains("t = 0, 149, 999"));
     let picture = image::open(&figure).unwrap().to_luma8();
@@ -35,7 +35,7 @@ fn a_picture_is_noised_at_the_time_steps_asked_for() {
     let half = [[1.0; 392], [-1.0; 392]].concat();
     std::fs::write(&picture, npy::write(&[1, 28, 28], &half).unwrap()).unwrap();
     let mut command = denoised();
-    command.arg("diffuse").arg(model("digits")).args(["--at", "0,999"]).arg("--image").arg(&picture);
+    command.arg("visualize").arg(model("digits")).args(["--at", "0,999"]).arg("--image").arg(&picture);
     succeeds(command.arg("--output").arg(&strip));
     let strip = image::open(&strip).unwrap().to_luma8();
     assert_eq!(strip.dimensions(), (2 * 114 + 2, 116));
@@ -47,15 +47,15 @@ fn a_picture_is_noised_at_the_time_steps_asked_for() {
     assert!((mean(116, 2) - mean(116, 58)).abs() < 30.0, "noise at the end");
 
     let mut command = denoised();
-    command.arg("diffuse").arg(model("digits")).args(["--at", "5,1000"]).arg("--output").arg(&picture);
+    command.arg("visualize").arg(model("digits")).args(["--at", "5,1000"]).arg("--output").arg(&picture);
     let words = fails(&mut command, 2);
     assert!(words.contains("--at: time step 1000 is beyond the schedule's last, 999"), "{words}");
     let mut command = denoised();
-    command.arg("diffuse").arg(model("swissroll")).args(["--class", "3"]).arg("--output").arg(&picture);
+    command.arg("visualize").arg(model("swissroll")).args(["--class", "3"]).arg("--output").arg(&picture);
     let words = fails(&mut command, 2);
     assert!(words.contains("swissroll has no classes"), "{words}");
     let mut command = denoised();
-    command.arg("diffuse").arg(model("digits-ncsn")).arg("--output").arg(&picture);
+    command.arg("visualize").arg(model("digits-ncsn")).arg("--output").arg(&picture);
     let words = fails(&mut command, 2);
     assert!(words.contains("AnnealedLangevinDynamics has no noise schedule"), "{words}");
 }

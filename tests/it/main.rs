@@ -13,6 +13,7 @@ mod cli;
 mod corpora;
 mod demo;
 mod doctor;
+mod examples;
 #[cfg(feature = "system-tests")]
 mod exports;
 mod figures;

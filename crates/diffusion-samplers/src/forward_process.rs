@@ -1,10 +1,19 @@
-//! The forward process q(x_t | x_0) in closed form and the posterior q(x_s | x_t, x_0).
+//! The forward process q(x_t | x₀) in closed form, and its posterior q(x_s | x_t, x₀).
 
 use super::noise_schedule::NoiseLevel;
 
-/// q(x_t | x_0) = N(√ᾱ_t · x_0, (1 − ᾱ_t) I): noise `x0` to the level (Ho et al. 2020, eq. 4).
+/// Samples q(x_t | x₀) = N(√ᾱ_t · x₀, (1 − ᾱ_t) I): writes α · `x0` + σ · `noise` to `x_t` (Ho et al. 2020, eq. 4).
 ///
-/// `noise` is standard normal; all three slices have one length.
+/// `noise` is standard normal. All three slices have the same length.
+///
+/// ```
+/// use diffusion_samplers::forward_process::q_sample;
+/// use diffusion_samplers::noise_schedule::NoiseLevel;
+///
+/// let mut x_t = [0.0];
+/// q_sample(NoiseLevel::from_alpha_bar(0.36), &[1.0], &[2.0], &mut x_t);
+/// assert_eq!(x_t, [0.6 + 0.8 * 2.0]);
+/// ```
 pub fn q_sample(level: NoiseLevel, x0: &[f32], noise: &[f32], x_t: &mut [f32]) {
     let (alpha, sigma) = (level.alpha as f32, level.sigma as f32);
     for ((x, x0), z) in x_t.iter_mut().zip(x0).zip(noise) {
@@ -12,24 +21,23 @@ pub fn q_sample(level: NoiseLevel, x0: &[f32], noise: &[f32], x_t: &mut [f32]) {
     }
 }
 
-/// q(x_s | x_t, x_0) for s < t, a Gaussian with mean `x0 · x_0 + x_t · x_t`
-/// (Ho et al. 2020, eqs. 6 and 7, for any earlier s instead of t − 1).
+/// The posterior q(x_s | x_t, x₀) for s < t: a Gaussian with the mean `x0` · x₀ + `x_t` · x_t
+/// (Ho et al. 2020, eqs. 6 and 7, for any s < t instead of t − 1).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Posterior {
-    /// The mean's coefficient of x_0: √ᾱ_s · β_ts / (1 − ᾱ_t).
+    /// The coefficient of x₀ in the mean: √ᾱ_s · β_ts / (1 − ᾱ_t).
     pub x0: f64,
-    /// The mean's coefficient of x_t: √α_ts · (1 − ᾱ_s) / (1 − ᾱ_t).
+    /// The coefficient of x_t in the mean: √α_ts · (1 − ᾱ_s) / (1 − ᾱ_t).
     pub x_t: f64,
-    /// The variance β̃ = β_ts · (1 − ᾱ_s) / (1 − ᾱ_t), right for x_0 known exactly
-    /// (`fixed_small`).
+    /// The variance β̃ = β_ts · (1 − ᾱ_s) / (1 − ᾱ_t), which is exact if x₀ is known (`fixed_small` of diffusers).
     pub variance: f64,
-    /// β_ts = 1 − ᾱ_t/ᾱ_s, right for x_0 ~ N(0, I) (`fixed_large`).
+    /// β_ts = 1 − ᾱ_t/ᾱ_s, the variance if x₀ ~ N(0, I) (`fixed_large` of diffusers).
     pub beta: f64,
 }
 
 impl Posterior {
-    /// Between ᾱ_t and an earlier, larger ᾱ_s.
-    pub fn between(alpha_bar_t: f64, alpha_bar_s: f64) -> Self {
+    /// The posterior of the state at ᾱ_s given the one at ᾱ_t, where 0 ≤ ᾱ_t < ᾱ_s ≤ 1.
+    pub fn new(alpha_bar_t: f64, alpha_bar_s: f64) -> Self {
         let alpha = alpha_bar_t / alpha_bar_s;
         let beta = 1.0 - alpha;
         let (noise_t, noise_s) = (1.0 - alpha_bar_t, 1.0 - alpha_bar_s);
@@ -49,9 +57,9 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// q(x_t | x_0) is what the single steps x_t = √α_t x_{t−1} + √β_t z merge to.
+        /// q(x_t | x₀) is the composition of the single steps x_t = √α_t x_{t−1} + √β_t z.
         #[test]
-        fn single_steps_merge_to_the_closed_form(
+        fn the_closed_form_is_the_composition_of_single_steps(
             betas in prop::collection::vec(1e-4..0.5_f64, 1..60),
             x0 in -3.0..3.0_f64,
         ) {
@@ -66,9 +74,9 @@ mod tests {
             }
         }
 
-        /// Bayes' rule on a fine grid: q(x_s | x_t, x_0) ∝ q(x_t | x_s) q(x_s | x_0).
+        /// Bayes' rule on a fine grid: q(x_s | x_t, x₀) ∝ q(x_t | x_s) q(x_s | x₀).
         #[test]
-        fn posterior_is_bayes_rule(
+        fn the_posterior_follows_from_bayes_rule(
             alpha_bar_s in 0.05..0.99_f64,
             alpha in 0.3..0.99_f64,
             x0 in -2.0..2.0_f64,
@@ -86,14 +94,14 @@ mod tests {
             }
             let mean = first / mass;
             let variance = second / mass - mean * mean;
-            let posterior = Posterior::between(alpha * alpha_bar_s, alpha_bar_s);
+            let posterior = Posterior::new(alpha * alpha_bar_s, alpha_bar_s);
             prop_assert!((posterior.x0 * x0 + posterior.x_t * x_t - mean).abs() < 1e-6);
             prop_assert!((posterior.variance - variance).abs() < 1e-6);
             prop_assert!((posterior.beta - (1.0 - alpha)).abs() < 1e-12);
         }
 
         #[test]
-        fn q_sample_has_the_level_it_was_asked_for(alpha_bar in 0.0..=1.0_f64, x0 in -1.0..1.0_f32, z in -3.0..3.0_f32) {
+        fn q_sample_has_the_requested_level(alpha_bar in 0.0..=1.0_f64, x0 in -1.0..1.0_f32, z in -3.0..3.0_f32) {
             let mut x = [0.0];
             q_sample(NoiseLevel::from_alpha_bar(alpha_bar), &[x0], &[z], &mut x);
             let expected = alpha_bar.sqrt() * f64::from(x0) + (1.0 - alpha_bar).sqrt() * f64::from(z);

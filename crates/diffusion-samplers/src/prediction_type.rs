@@ -1,31 +1,33 @@
-//! What a network predicts, and each kind of prediction turned into each other one.
+//! What a model predicts, and the conversions between predictions.
 //!
-//! With x_t = α·x_0 + σ·ε every kind is a linear function of x_t and any other kind, so a
-//! conversion is a pair of coefficients.
+//! With x_t = α·x₀ + σ·ε each prediction is a linear function of x_t and any other prediction, so that a conversion is
+//! a pair of coefficients.
 
 use super::noise_schedule::NoiseLevel;
 use super::simd::update;
 
-/// What the network's output means.
+/// What the model predicts: `prediction_type` of diffusers' schedulers.
+///
+/// A model of x_t = α·x₀ + σ·ε at a [`NoiseLevel`] predicts one of these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PredictionType {
     /// The noise ε (Ho et al. 2020, section 3.2).
     Epsilon,
-    /// The clean sample x_0.
+    /// The sample x₀.
     Sample,
-    /// v = α·ε − σ·x_0, where α² + σ² = 1 (Salimans & Ho 2022, appendix D).
+    /// The velocity v = α·ε − σ·x₀, where α² + σ² = 1 (Salimans & Ho 2022, appendix D).
     VPrediction,
     /// The score ∇ log q(x_t) = −ε/σ (Song & Ermon 2019, section 2).
     Score,
-    /// The velocity u = ε − x_0 of a straight path (Lipman et al. 2023; Liu et al. 2023).
+    /// The velocity u = ε − x₀ of a straight path (Lipman et al. 2023; Liu et al. 2023).
     Flow,
 }
 
 impl PredictionType {
-    /// Every kind, in the order of their names' introduction above.
+    /// Every prediction type.
     pub const ALL: [Self; 5] = [Self::Epsilon, Self::Sample, Self::VPrediction, Self::Score, Self::Flow];
 
-    /// The name in scheduler_config.json.
+    /// The value of `prediction_type` in scheduler_config.json.
     pub fn name(self) -> &'static str {
         match self {
             Self::Epsilon => "epsilon",
@@ -36,39 +38,51 @@ impl PredictionType {
         }
     }
 
-    /// The kind with this name, if there is one.
+    /// The prediction type with this name, or `None` if there is none.
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name)
+        Self::ALL.into_iter().find(|prediction| prediction.name() == name)
     }
 
-    /// x_0 as a function of x_t and this kind of output.
+    /// x₀ as a function of x_t and the model's output.
     fn to_sample(self, NoiseLevel { alpha, sigma }: NoiseLevel) -> AffinePrediction {
         match self {
-            Self::Epsilon => AffinePrediction::of(1.0, -sigma).over(alpha),
-            Self::Sample => AffinePrediction::of(0.0, 1.0),
-            Self::VPrediction => AffinePrediction::of(alpha, -sigma),
-            Self::Score => AffinePrediction::of(1.0, sigma * sigma).over(alpha),
-            Self::Flow => AffinePrediction::of(1.0, -sigma).over(alpha + sigma),
+            Self::Epsilon => AffinePrediction::new(1.0, -sigma).divided_by(alpha),
+            Self::Sample => AffinePrediction::new(0.0, 1.0),
+            Self::VPrediction => AffinePrediction::new(alpha, -sigma),
+            Self::Score => AffinePrediction::new(1.0, sigma * sigma).divided_by(alpha),
+            Self::Flow => AffinePrediction::new(1.0, -sigma).divided_by(alpha + sigma),
         }
     }
 
-    /// ε as a function of x_t and this kind of output.
+    /// ε as a function of x_t and the model's output.
     fn to_epsilon(self, NoiseLevel { alpha, sigma }: NoiseLevel) -> AffinePrediction {
         match self {
-            Self::Epsilon => AffinePrediction::of(0.0, 1.0),
-            Self::Sample => AffinePrediction::of(1.0, -alpha).over(sigma),
-            Self::VPrediction => AffinePrediction::of(sigma, alpha),
-            Self::Score => AffinePrediction::of(0.0, -sigma),
-            Self::Flow => AffinePrediction::of(1.0, alpha).over(alpha + sigma),
+            Self::Epsilon => AffinePrediction::new(0.0, 1.0),
+            Self::Sample => AffinePrediction::new(1.0, -alpha).divided_by(sigma),
+            Self::VPrediction => AffinePrediction::new(sigma, alpha),
+            Self::Score => AffinePrediction::new(0.0, -sigma),
+            Self::Flow => AffinePrediction::new(1.0, alpha).divided_by(alpha + sigma),
         }
     }
 
-    /// The other kind of prediction as a function of x_t and this kind of output.
+    /// The prediction `to` as a function of x_t and of a model's output of this type.
     ///
-    /// Coefficients are infinite where the other kind is not defined (ε at σ = 0, say).
+    /// The coefficients are infinite where `to` is not defined, as ε is at σ = 0.
+    ///
+    /// ```
+    /// use diffusion_samplers::noise_schedule::NoiseLevel;
+    /// use diffusion_samplers::prediction_type::PredictionType;
+    ///
+    /// let level = NoiseLevel { alpha: 0.6, sigma: 0.8 };
+    /// let (x0, epsilon) = (1.0, 0.5);
+    /// let x_t = [0.6 * x0 + 0.8 * epsilon];
+    /// let mut found = [0.0];
+    /// PredictionType::Epsilon.convert(PredictionType::Sample, level).apply(&x_t, &[epsilon], &mut found);
+    /// assert!((found[0] - x0).abs() < 1e-6);
+    /// ```
     pub fn convert(self, to: Self, level: NoiseLevel) -> AffinePrediction {
         if self == to {
-            return AffinePrediction::of(0.0, 1.0);
+            return AffinePrediction::new(0.0, 1.0);
         }
         let (x0, epsilon) = (self.to_sample(level), self.to_epsilon(level));
         match to {
@@ -81,49 +95,53 @@ impl PredictionType {
     }
 }
 
-/// A function `(x · x_t + output · output) / over` of a state and a network's output.
+/// A linear function `(x` · x_t + `output` · output`) / divisor` of the state x_t and the model's output.
 ///
-/// The divisor stands apart because of f32: where little signal is left, state and output are almost
-/// equal, and their difference must be taken before it is divided by a small α.
+/// The division is separate for the sake of precision in f32: at high noise levels the two products almost cancel, and
+/// their difference must be computed before the division by a small α.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AffinePrediction {
     /// The coefficient of x_t.
     pub x: f64,
-    /// The coefficient of the network's output.
+    /// The coefficient of the model's output.
     pub output: f64,
-    /// What the sum is divided by.
-    pub over: f64,
+    /// The divisor of the sum.
+    pub divisor: f64,
 }
 
 impl AffinePrediction {
-    /// The sum `x · x_t + output · output`.
-    pub fn of(x: f64, output: f64) -> Self {
-        Self { x, output, over: 1.0 }
+    /// The sum `x` · x_t + `output` · output.
+    pub fn new(x: f64, output: f64) -> Self {
+        Self { x, output, divisor: 1.0 }
     }
 
-    /// The same divided by a number.
-    pub fn over(self, over: f64) -> Self {
-        Self { over: self.over * over, ..self }
+    /// The same function, divided by a number.
+    pub fn divided_by(self, divisor: f64) -> Self {
+        Self { divisor: self.divisor * divisor, ..self }
     }
 
-    /// The coefficients with the division carried out.
+    /// The coefficients of x_t and of the output after the division.
     pub fn coefficients(self) -> (f64, f64) {
-        (self.x / self.over, self.output / self.over)
+        (self.x / self.divisor, self.output / self.divisor)
     }
 
     fn times(self, factor: f64) -> Self {
-        Self { x: self.x * factor, output: self.output * factor, over: self.over }
+        Self { x: self.x * factor, output: self.output * factor, divisor: self.divisor }
     }
 
     fn plus(self, other: Self) -> Self {
         let ((x, output), (other_x, other_output)) = (self.coefficients(), other.coefficients());
-        Self::of(x + other_x, output + other_output)
+        Self::new(x + other_x, output + other_output)
     }
 
-    /// The function's values, element by element; the slices have one length.
+    /// Writes the function's value for each element to `result`.
+    ///
+    /// # Panics
+    ///
+    /// If `x` or `output` is shorter than `result`.
     pub fn apply(self, x: &[f32], output: &[f32], result: &mut [f32]) {
-        let (a, b, over) = (self.x as f32, self.output as f32, self.over as f32);
-        update(result, [x, output], move |_, [x, output]| (a * x + b * output) / over);
+        let (a, b, divisor) = (self.x as f32, self.output as f32, self.divisor as f32);
+        update(result, [x, output], move |_, [x, output]| (a * x + b * output) / divisor);
     }
 }
 
@@ -133,10 +151,10 @@ mod tests {
     use proptest::prelude::*;
 
     fn at(linear: AffinePrediction, x: f64, output: f64) -> f64 {
-        (linear.x * x + linear.output * output) / linear.over
+        (linear.x * x + linear.output * output) / linear.divisor
     }
 
-    /// Every kind written out from its definition.
+    /// Each prediction type by its definition.
     fn defined(kind: PredictionType, level: NoiseLevel, x0: f64, epsilon: f64) -> f64 {
         match kind {
             PredictionType::Epsilon => epsilon,
@@ -188,6 +206,6 @@ mod tests {
     fn v_prediction_needs_no_signal_at_pure_noise() {
         let pure_noise = NoiseLevel::from_alpha_bar(0.0);
         let x0 = PredictionType::VPrediction.convert(PredictionType::Sample, pure_noise);
-        assert_eq!(x0, AffinePrediction::of(0.0, -1.0));
+        assert_eq!(x0, AffinePrediction::new(0.0, -1.0));
     }
 }

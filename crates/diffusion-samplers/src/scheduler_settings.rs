@@ -1,21 +1,23 @@
-//! The values of a scheduler configuration, and a record of what was done with each key.
+//! The keys of a scheduler configuration, and a report of how each key was used.
+//!
+//! The keys and their values are those of scheduler_config.json as diffusers writes it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// One value of a configuration.
+/// The value of a key.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
-    /// Not set; the default counts.
+    /// Not set: the default applies.
     Null,
-    /// true or false.
+    /// `true` or `false`.
     Flag(bool),
-    /// Any number, infinities included.
+    /// A number, which can be infinite.
     Number(f64),
-    /// A word.
+    /// A string.
     Text(String),
     /// A list of numbers.
     Numbers(Vec<f64>),
-    /// Anything else; its text is kept for the error.
+    /// A value of another type, as text for the error message.
     Other(String),
 }
 
@@ -32,101 +34,115 @@ impl std::fmt::Display for Value {
     }
 }
 
-/// What a sampler did with a key.
-#[derive(Debug, Clone, PartialEq)]
+/// How a sampler used a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyStatus {
-    /// The configuration's value counts.
+    /// The configuration's value applies.
     Used,
-    /// The configuration lacks the key; the class's own default counts.
+    /// The key is not set: the default of the class applies.
     Defaulted,
-    /// The sampler's name says this, whatever the configuration has.
-    Named,
-    /// The class has the key, and nothing depends on it.
-    WithoutEffect,
-    /// The sampler at hand has no such key.
-    NotOfThisSampler,
+    /// The sampler's name implies this value, which takes precedence over the configuration's.
+    Implied,
+    /// The class has the key, but does not use it.
+    Ignored,
+    /// The sampler has no such key.
+    Unknown,
 }
 
-/// One line of what `inspect` tells about a configuration.
+/// A key of a configuration, its value, and how it was used.
 #[derive(Debug, Clone, PartialEq)]
 pub struct KeyReport {
     /// The key.
     pub key: String,
-    /// The value that counts.
+    /// The value that applies.
     pub value: Value,
-    /// What was done with it.
-    pub treatment: KeyStatus,
+    /// How the sampler used it.
+    pub status: KeyStatus,
 }
 
-/// A key whose value can't be used.
+/// An error in the value of a key.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
 pub enum SettingsError {
-    /// The value has another type.
+    /// The value has the wrong type.
     #[error("{key} is {found}, but must be {expected}")]
     Type {
         /// The key.
         key: String,
-        /// What stands there.
+        /// The value.
         found: String,
-        /// What should.
+        /// The expected type.
         expected: &'static str,
     },
-    /// The value is understood and not accepted.
+    /// The value is invalid or not supported.
     #[error("{key} = {value} is refused: {reason}")]
     Refused {
         /// The key.
         key: String,
-        /// Its value.
+        /// The value.
         value: String,
-        /// Why.
+        /// Why it is refused.
         reason: String,
     },
-    /// The values make no noise schedule.
+    /// The values of the noise schedule are invalid.
     #[error("{0}")]
     Schedule(String),
 }
 
 impl SettingsError {
-    /// A value that is understood and not accepted, with the reason.
+    /// The error for a value that is invalid or not supported, with the reason.
     pub fn refused(key: &str, value: impl ToString, reason: impl ToString) -> Self {
         Self::Refused { key: key.to_owned(), value: value.to_string(), reason: reason.to_string() }
     }
 }
 
-/// A configuration's values, read key by key with the defaults of the class that reads.
+/// The keys of a scheduler configuration. A sampler reads them one by one, each with the default of its class;
+/// [`report`](Self::report) then returns how each key was used.
+///
+/// ```
+/// use std::collections::BTreeMap;
+/// use diffusion_samplers::scheduler_settings::{KeyStatus, Settings, Value};
+///
+/// let keys = BTreeMap::from([("beta_start".to_owned(), Value::Number(0.001))]);
+/// let mut settings = Settings::new(keys);
+/// assert_eq!(settings.number("beta_start", 1e-4), Ok(0.001));
+/// assert_eq!(settings.number("beta_end", 0.02), Ok(0.02));
+/// assert_eq!(settings.report()[0].status, KeyStatus::Defaulted); // beta_end
+/// assert!(settings.flag("beta_start", true).is_err());
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
     given: BTreeMap<String, Value>,
     defaulted: BTreeMap<String, Value>,
-    named: BTreeSet<String>,
-    idle: BTreeSet<String>,
-    asked: BTreeSet<String>,
+    implied: BTreeSet<String>,
+    ignored: BTreeSet<String>,
+    read: BTreeSet<String>,
 }
 
 impl Settings {
-    /// The values that a configuration gives.
+    /// The keys of a configuration.
     pub fn new(given: BTreeMap<String, Value>) -> Self {
         Self { given, ..Self::default() }
     }
 
-    /// Let a value count that a sampler's name implies, whatever the configuration has.
-    pub fn name(&mut self, key: &str, value: Value) {
-        self.named.insert(key.to_owned());
+    /// Sets a key to the value that a sampler's name implies. It takes precedence over the configuration's value.
+    pub fn set_implied(&mut self, key: &str, value: Value) {
+        self.implied.insert(key.to_owned());
         self.given.insert(key.to_owned(), value);
     }
 
-    /// Say that the class has these keys and that nothing depends on them.
+    /// Declares keys that the class has but does not use.
     pub fn ignore_keys(&mut self, keys: &[&str]) {
-        self.idle.extend(keys.iter().map(|key| (*key).to_owned()));
+        self.ignored.extend(keys.iter().map(|key| (*key).to_owned()));
     }
 
-    /// Whether a sampler has asked for this key.
-    pub fn was_asked(&self, key: &str) -> bool {
-        self.asked.contains(key)
+    /// Returns whether a sampler has read this key.
+    pub fn was_read(&self, key: &str) -> bool {
+        self.read.contains(key)
     }
 
     fn get(&mut self, key: &str, default: impl FnOnce() -> Value) -> Value {
-        self.asked.insert(key.to_owned());
+        self.read.insert(key.to_owned());
         match self.given.get(key) {
             None | Some(Value::Null) => {
                 let value = default();
@@ -137,7 +153,11 @@ impl Settings {
         }
     }
 
-    /// A number.
+    /// Reads a number.
+    ///
+    /// # Errors
+    ///
+    /// If the value has another type.
     pub fn number(&mut self, key: &str, default: f64) -> Result<f64, SettingsError> {
         match self.get(key, || Value::Number(default)) {
             Value::Number(number) => Ok(number),
@@ -145,7 +165,11 @@ impl Settings {
         }
     }
 
-    /// A whole number of at least 0.
+    /// Reads a whole number of at least 0.
+    ///
+    /// # Errors
+    ///
+    /// If the value is anything else.
     pub fn count(&mut self, key: &str, default: usize) -> Result<usize, SettingsError> {
         match self.get(key, || Value::Number(default as f64)) {
             Value::Number(n) if n.fract() == 0.0 && (0.0..1e15).contains(&n) => Ok(n as usize),
@@ -153,7 +177,11 @@ impl Settings {
         }
     }
 
-    /// true or false.
+    /// Reads `true` or `false`.
+    ///
+    /// # Errors
+    ///
+    /// If the value has another type.
     pub fn flag(&mut self, key: &str, default: bool) -> Result<bool, SettingsError> {
         match self.get(key, || Value::Flag(default)) {
             Value::Flag(flag) => Ok(flag),
@@ -161,7 +189,11 @@ impl Settings {
         }
     }
 
-    /// A word.
+    /// Reads a string.
+    ///
+    /// # Errors
+    ///
+    /// If the value has another type.
     pub fn text(&mut self, key: &str, default: &str) -> Result<String, SettingsError> {
         match self.get(key, || Value::Text(default.to_owned())) {
             Value::Text(text) => Ok(text),
@@ -169,7 +201,11 @@ impl Settings {
         }
     }
 
-    /// One of a few words.
+    /// Reads a string that must be one of `known`.
+    ///
+    /// # Errors
+    ///
+    /// If the value is anything else.
     pub fn choice(&mut self, key: &str, default: &str, known: &[&str]) -> Result<String, SettingsError> {
         let text = self.text(key, default)?;
         if known.contains(&text.as_str()) {
@@ -179,7 +215,11 @@ impl Settings {
         Err(SettingsError::refused(key, text, reason))
     }
 
-    /// A number, or nothing.
+    /// Reads a number that has no default.
+    ///
+    /// # Errors
+    ///
+    /// If the value has another type.
     pub fn optional_number(&mut self, key: &str) -> Result<Option<f64>, SettingsError> {
         match self.get(key, || Value::Null) {
             Value::Null => Ok(None),
@@ -188,7 +228,11 @@ impl Settings {
         }
     }
 
-    /// A key that must be left out or null, for the reason given.
+    /// Reads a key that is not supported.
+    ///
+    /// # Errors
+    ///
+    /// If the key is set and not null, with this reason.
     pub fn reject_if_set(&mut self, key: &str, reason: &str) -> Result<(), SettingsError> {
         match self.get(key, || Value::Null) {
             Value::Null => Ok(()),
@@ -196,7 +240,11 @@ impl Settings {
         }
     }
 
-    /// A list of numbers, or nothing.
+    /// Reads a list of numbers that has no default.
+    ///
+    /// # Errors
+    ///
+    /// If the value has another type.
     pub fn numbers(&mut self, key: &str) -> Result<Option<Vec<f64>>, SettingsError> {
         match self.get(key, || Value::Null) {
             Value::Null => Ok(None),
@@ -205,19 +253,19 @@ impl Settings {
         }
     }
 
-    /// Every key that was given or asked for, with what was done with it.
+    /// Every key that is set or was read, in alphabetical order, with its value and its use.
     pub fn report(&self) -> Vec<KeyReport> {
         let used =
             self.given.iter().filter(|(key, _)| !self.defaulted.contains_key(*key)).map(|(key, value)| {
                 KeyReport {
                     key: key.clone(),
                     value: value.clone(),
-                    treatment: if self.idle.contains(key) {
-                        KeyStatus::WithoutEffect
-                    } else if !self.asked.contains(key) {
-                        KeyStatus::NotOfThisSampler
-                    } else if self.named.contains(key) {
-                        KeyStatus::Named
+                    status: if self.ignored.contains(key) {
+                        KeyStatus::Ignored
+                    } else if !self.read.contains(key) {
+                        KeyStatus::Unknown
+                    } else if self.implied.contains(key) {
+                        KeyStatus::Implied
                     } else {
                         KeyStatus::Used
                     },
@@ -226,7 +274,7 @@ impl Settings {
         let defaulted = self.defaulted.iter().map(|(key, value)| KeyReport {
             key: key.clone(),
             value: value.clone(),
-            treatment: KeyStatus::Defaulted,
+            status: KeyStatus::Defaulted,
         });
         let mut report: Vec<_> = used.chain(defaulted).collect();
         report.sort_by(|a, b| a.key.cmp(&b.key));
@@ -252,24 +300,24 @@ mod tests {
     }
 
     #[test]
-    fn every_key_is_accounted_for() {
+    fn every_key_is_reported() {
         let mut s = settings();
         assert_eq!(s.number("beta_start", 1e-4), Ok(0.1));
         assert_eq!(s.number("beta_end", 0.02), Ok(0.02));
         assert_eq!(s.numbers("trained_betas"), Ok(None));
-        let report: Vec<_> = s.report().into_iter().map(|line| (line.key, line.treatment)).collect();
+        let report: Vec<_> = s.report().into_iter().map(|line| (line.key, line.status)).collect();
         let expected = [
             ("beta_end", KeyStatus::Defaulted),
             ("beta_start", KeyStatus::Used),
-            ("clip_sample", KeyStatus::NotOfThisSampler),
-            ("solver_order", KeyStatus::NotOfThisSampler),
+            ("clip_sample", KeyStatus::Unknown),
+            ("solver_order", KeyStatus::Unknown),
             ("trained_betas", KeyStatus::Defaulted),
         ];
         assert_eq!(report, expected.map(|(key, t)| (key.to_owned(), t)));
     }
 
     #[test]
-    fn a_wrong_type_names_key_value_and_expectation() {
+    fn the_error_for_a_wrong_type_has_key_value_and_expected_type() {
         let error = settings().flag("clip_sample", true).unwrap_err();
         assert_eq!(error.to_string(), "clip_sample is \"yes\", but must be true or false");
     }

@@ -1,35 +1,36 @@
-//! Noise levels between two ends, and the time step at which a schedule has a level.
+//! Schedules of noise levels σ, and the conversion between σ and the time steps of a noise schedule.
 //!
-//! σ is the noise's standard deviation beside an unscaled signal (Karras et al. 2022).
+//! σ is the standard deviation of the noise relative to the signal (Karras et al. 2022).
 
 use statrs::distribution::{Beta, ContinuousCDF};
 
 use super::noise_schedule::{NoiseSchedule, linspace, round};
 use super::scheduler_settings::{Settings, SettingsError};
 
-/// How noise levels are spread between the largest and the smallest.
+/// How the noise levels of a sampler are distributed between the largest and the smallest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SigmaSchedule {
-    /// Those that the schedule has at evenly spaced time steps.
-    Schedule,
-    /// Evenly in σ^(1/ρ), ρ = 7 unless told (Karras et al. 2022, eq. 5).
+    /// The noise schedule's own levels at the sampler's time steps.
+    Timesteps,
+    /// Uniform in σ^(1/ρ), with ρ = 7 by default (Karras et al. 2022, eq. 5).
     Karras,
-    /// Evenly in log σ.
+    /// Uniform in log σ.
     Exponential,
-    /// Evenly in a power of the way through log σ (Crowson, k-diffusion).
+    /// log σ is a power of the uniform position (`get_sigmas_polyexponential` of k-diffusion).
     Polyexponential,
-    /// By the quantiles of the Beta(0.6, 0.6) distribution (Lee et al. 2024).
+    /// The quantiles of the Beta(0.6, 0.6) distribution (Lee et al. 2024).
     Beta,
-    /// Evenly in log σ with the schedule's own ends (Lu et al. 2022, DPM-Solver, section 3.4).
+    /// Uniform in log σ, with λ rounded to f32 (Lu et al. 2022, DPM-Solver, section 3.4).
     Lu,
-    /// Along the straight path of flow matching (Lipman et al. 2023).
+    /// The straight path of flow matching (Lipman et al. 2023).
     Flow,
 }
 
 impl SigmaSchedule {
-    /// Every spread that has a key of its own, with that key and the suffix by which a sampler's
-    /// name asks for it.
-    pub const KEYS: [(Self, &'static str, &'static str); 6] = [
+    /// Every schedule that a key selects: the schedule, its key in scheduler_config.json, and the suffix of a sampler's
+    /// name that selects it.
+    pub(crate) const KEYS: [(Self, &'static str, &'static str); 6] = [
         (Self::Karras, "use_karras_sigmas", "karras"),
         (Self::Exponential, "use_exponential_sigmas", "exponential"),
         (Self::Polyexponential, "use_polyexponential_sigmas", "polyexponential"),
@@ -38,58 +39,63 @@ impl SigmaSchedule {
         (Self::Flow, "use_flow_sigmas", "flow"),
     ];
 
-    /// The spread whose key is set, for a class that has these.
-    pub fn from_settings(settings: &mut Settings, served: &[Self]) -> Result<Self, SettingsError> {
+    /// The schedule that the configuration selects, for a class that supports these.
+    ///
+    /// # Errors
+    ///
+    /// If the keys of two schedules are set.
+    pub(crate) fn from_settings(settings: &mut Settings, supported: &[Self]) -> Result<Self, SettingsError> {
         let mut found: Option<(Self, &str)> = None;
-        for (spread, key, _) in Self::KEYS.into_iter().filter(|(spread, ..)| served.contains(spread)) {
+        for (schedule, key, _) in Self::KEYS.into_iter().filter(|(schedule, ..)| supported.contains(schedule))
+        {
             if !settings.flag(key, false)? {
                 continue;
             }
             if let Some((_, other)) = found {
                 return Err(SettingsError::refused(key, true, format!("{other} is set as well")));
             }
-            found = Some((spread, key));
+            found = Some((schedule, key));
         }
-        Ok(found.map_or(Self::Schedule, |(spread, _)| spread))
+        Ok(found.map_or(Self::Timesteps, |(schedule, _)| schedule))
     }
 }
 
-/// `n` levels by σ^(1/ρ), the largest first (Karras et al. 2022, eq. 5).
+/// `n` noise levels from `max` to `min`, uniform in σ^(1/ρ) (Karras et al. 2022, eq. 5; the paper has ρ = 7).
 pub fn karras(max: f64, min: f64, rho: f64, n: usize) -> Vec<f64> {
-    karras_along(max, min, rho, linspace(0.0, 1.0, n))
+    karras_at(max, min, rho, linspace(0.0, 1.0, n))
 }
 
-/// The levels of [`karras`] at these places between 0 (the largest) and 1.
-pub fn karras_along(max: f64, min: f64, rho: f64, ramp: impl Iterator<Item = f64>) -> Vec<f64> {
+/// The noise levels of [`karras`] at these positions, from 0 for `max` to 1 for `min`.
+pub(crate) fn karras_at(max: f64, min: f64, rho: f64, positions: impl Iterator<Item = f64>) -> Vec<f64> {
     let (high, low) = (max.powf(1.0 / rho), min.powf(1.0 / rho));
-    ramp.map(|at| (high + at * (low - high)).powf(rho)).collect()
+    positions.map(|at| (high + at * (low - high)).powf(rho)).collect()
 }
 
-/// `n` levels evenly in log σ, the largest first.
+/// `n` noise levels from `max` to `min`, uniform in log σ.
 pub fn exponential(max: f64, min: f64, n: usize) -> Vec<f64> {
     linspace(max.ln(), min.ln(), n).map(f64::exp).collect()
 }
 
-/// `n` levels with log σ a power ρ of the way through, the largest first.
+/// `n` noise levels from `max` to `min`: log σ falls as the power `rho` of a uniform position
+/// (`get_sigmas_polyexponential` of k-diffusion).
 pub fn polyexponential(max: f64, min: f64, rho: f64, n: usize) -> Vec<f64> {
     let width = max.ln() - min.ln();
     linspace(1.0, 0.0, n).map(|at| (at.powf(rho) * width + min.ln()).exp()).collect()
 }
 
-/// `n` levels by the quantiles of Beta(0.6, 0.6), the largest first.
+/// `n` noise levels from `max` to `min` at the quantiles of Beta(0.6, 0.6) (Lee et al. 2024).
 pub fn beta(max: f64, min: f64, n: usize) -> Vec<f64> {
-    // A constant shape of more than 0 is always a distribution.
+    // Beta::new fails only for a shape that is not positive.
     let quantile = |p: f64| Beta::new(0.6, 0.6).map_or(p, |beta| beta.inverse_cdf(p));
     linspace(0.0, 1.0, n).map(|at| min + quantile(1.0 - at) * (max - min)).collect()
 }
 
-/// A level on the straight path after the shift that large images need
-/// (Esser et al. 2024, eq. 23).
-pub fn shifted(sigma: f64, shift: f64) -> f64 {
+/// A noise level 0 ≤ σ ≤ 1 of flow matching after the time shift for large images (Esser et al. 2024, eq. 23).
+pub fn shift_sigma(sigma: f64, shift: f64) -> f64 {
     shift * sigma / (1.0 + (shift - 1.0) * sigma)
 }
 
-/// The noise levels of a schedule, to be asked between its time steps.
+/// The noise levels of a noise schedule, interpolated between its time steps.
 #[derive(Debug, Clone)]
 pub struct SigmaTable {
     sigmas: Vec<f64>,
@@ -97,35 +103,35 @@ pub struct SigmaTable {
 }
 
 impl SigmaTable {
-    /// The levels of a schedule.
-    pub fn of(schedule: &NoiseSchedule) -> Self {
+    /// The table of a schedule.
+    pub fn new(schedule: &NoiseSchedule) -> Self {
         let sigmas: Vec<f64> = schedule.sigmas().collect();
         let logs = sigmas.iter().map(|sigma| round(sigma.ln())).collect();
         Self { sigmas, logs }
     }
 
-    /// The smallest level, that of the first time step.
+    /// The smallest noise level, that of time step 0.
     pub fn min(&self) -> f64 {
         self.sigmas[0]
     }
 
-    /// The largest level, that of the last time step.
+    /// The largest noise level, that of time step T−1.
     pub fn max(&self) -> f64 {
         self.sigmas[self.sigmas.len() - 1]
     }
 
-    /// σ at a fractional time step, on straight lines between whole ones.
-    pub fn at(&self, t: f64) -> f64 {
+    /// σ at a fractional time step; σ is interpolated linearly, as in diffusers.
+    pub fn sigma_at(&self, t: f64) -> f64 {
         interpolate(&self.sigmas, t)
     }
 
-    /// σ at a fractional time step, log σ on straight lines between whole ones (k-diffusion).
-    pub fn at_by_log(&self, t: f64) -> f64 {
+    /// σ at a fractional time step; log σ is interpolated linearly (`t_to_sigma` of k-diffusion).
+    pub fn t_to_sigma(&self, t: f64) -> f64 {
         interpolate(&self.logs, t).exp()
     }
 
-    /// The fractional time step at which the schedule has this σ, log σ on straight lines.
-    pub fn time_of(&self, sigma: f64) -> f64 {
+    /// The fractional time step with this σ; log σ is interpolated linearly (`sigma_to_t` of k-diffusion).
+    pub fn sigma_to_t(&self, sigma: f64) -> f64 {
         let log = sigma.max(1e-10).ln();
         let above = self.logs.partition_point(|known| *known <= log);
         let low = above.saturating_sub(1).min(self.logs.len() - 2);
@@ -135,12 +141,12 @@ impl SigmaTable {
     }
 }
 
-/// The values between whole indices, by straight lines; constant beyond the ends.
+/// Linear interpolation between whole indices; constant beyond the ends.
 fn interpolate(values: &[f64], at: f64) -> f64 {
     let at = at.clamp(0.0, (values.len() - 1) as f64);
     let below = values[at as usize];
     let above = values[(at as usize + 1).min(values.len() - 1)];
-    // A whole index next to an infinite value is still its own.
+    // The sum would be NaN next to an infinite value.
     if at.fract() == 0.0 { below } else { below + (above - below) * at.fract() }
 }
 
@@ -170,7 +176,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_spread_falls_from_end_to_end(
+        fn every_schedule_decreases_from_max_to_min(
             max in 1.0..200.0_f64,
             min in 0.001..0.5_f64,
             n in 2_usize..60,
@@ -190,10 +196,10 @@ mod tests {
         }
 
         #[test]
-        fn a_levels_time_step_leads_back_to_it(t in 0.0..999.0_f64) {
-            let schedule = NoiseSchedule::new(&BetaSchedule::AffinePrediction, 1e-4, 0.02, 1000).unwrap();
-            let table = SigmaTable::of(&schedule);
-            prop_assert!((table.time_of(table.at_by_log(t)) - t).abs() < 1e-3);
+        fn sigma_to_t_inverts_t_to_sigma(t in 0.0..999.0_f64) {
+            let schedule = NoiseSchedule::new(&BetaSchedule::Linear, 1e-4, 0.02, 1000).unwrap();
+            let table = SigmaTable::new(&schedule);
+            prop_assert!((table.sigma_to_t(table.t_to_sigma(t)) - t).abs() < 1e-3);
         }
     }
 }

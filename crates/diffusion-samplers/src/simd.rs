@@ -1,55 +1,71 @@
-//! Loops over many numbers with the widest vectors that the processor has.
+//! Loops over samples, compiled for the vector instructions of the processor at hand.
+//!
+//! The results have the same bits on every processor: the compiler neither contracts a multiplication and an addition
+//! into one operation nor reorders a sum.
 
 use std::ops::Range;
 
-/// Run a loop compiled for this processor's own vectors. The closure and what it calls must be inlined,
-/// `#[inline(always)]`, or they are compiled for the least of all processors; and it must own its slices
-/// (`move`) and cut them to one length, or they are read from memory again, or checked, at every number.
+/// Runs a loop that is compiled for several instruction sets, with the best one that the processor has.
 ///
-/// The compiler contracts no multiplication with an addition and reorders no sum by itself, so that the bits
-/// are the same everywhere.
+/// The closure and every function that it calls must be `#[inline(always)]`: what is not inlined is compiled for the
+/// baseline instruction set. The closure must own its slices (`move`) and truncate them to one length: otherwise each
+/// iteration loads the slices again or checks their bounds.
 #[inline(always)]
-pub(crate) fn wide<R>(work: impl FnOnce() -> R) -> R {
+pub(crate) fn dispatch<R>(work: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(work)
 }
 
-/// Replace each value of `x` by what `formula` makes of it and of the values beside it, in one pass: what a step
-/// computes on the way is never in memory. All slices have at least the length of `x`; the formula is a `move`
-/// closure, since numbers that it borrows could lie within `x` for all that the compiler knows.
+/// Replaces `x[i]` by `formula(x[i], [slices[0][i], slices[1][i], …])` for every `i`, in one pass.
+///
+/// Use a `move` closure: the compiler must assume that a number that the closure borrows could change with `x`.
+///
+/// # Panics
+///
+/// If one of the slices is shorter than `x`.
+///
+/// ```
+/// use diffusion_samplers::simd::update;
+///
+/// let (mut x, noise, sigma) = ([1.0, 2.0], [0.5, -0.5], 2.0);
+/// update(&mut x, [&noise], move |x, [z]| x + sigma * z);
+/// assert_eq!(x, [2.0, 1.0]);
+/// ```
 #[inline(always)]
 pub fn update<'a, const N: usize>(
     x: &mut [f32],
-    beside: [&'a [f32]; N],
+    slices: [&'a [f32]; N],
     formula: impl Fn(f32, [f32; N]) -> f32,
 ) where
-    [&'a [f32]; N]: Beside<N>,
+    [&'a [f32]; N]: Slices<N>,
 {
-    wide(
+    dispatch(
         #[inline(always)]
         move || {
-            let beside = beside.cut(x.len());
+            let slices = slices.truncate(x.len());
             for (i, x) in x.iter_mut().enumerate() {
-                *x = formula(*x, beside.at(i));
+                *x = formula(*x, slices.at(i));
             }
         },
     );
 }
 
-/// The slices that a pass reads beside the one that it replaces. Written out for each number of them: loops over
-/// arrays of slices stay loops within the pass.
-pub trait Beside<const N: usize>: Copy {
-    /// The first `len` values of each.
-    fn cut(self, len: usize) -> Self;
+/// The slices that [`update`] reads: an array of up to five.
+///
+/// There is one implementation for each number of slices, because the compiler does not unroll a loop over an array of
+/// slices within the loop over their values.
+pub trait Slices<const N: usize>: Copy {
+    /// The first `len` values of each slice.
+    fn truncate(self, len: usize) -> Self;
 
-    /// The `i`-th value of each.
+    /// The value at `i` of each slice.
     fn at(self, i: usize) -> [f32; N];
 }
 
-macro_rules! beside {
+macro_rules! slices {
     ($($count:literal: $($slice:ident)*;)+) => {$(
-        impl Beside<$count> for [&[f32]; $count] {
+        impl Slices<$count> for [&[f32]; $count] {
             #[inline(always)]
-            fn cut(self, _len: usize) -> Self {
+            fn truncate(self, _len: usize) -> Self {
                 let [$($slice),*] = self;
                 [$(&$slice[.._len]),*]
             }
@@ -63,7 +79,7 @@ macro_rules! beside {
     )+};
 }
 
-beside! {
+slices! {
     0: ;
     1: a;
     2: a b;
@@ -72,53 +88,59 @@ beside! {
     5: a b c d e;
 }
 
-/// The indices below `len` in parts so small that what a pass over one leaves is still near the processor for the
-/// next.
-pub(crate) fn parts(len: usize) -> impl Iterator<Item = Range<usize>> {
-    const NEAR: usize = 1024;
-    (0..len).step_by(NEAR).map(move |start| start..len.min(start + NEAR))
+/// The number of values in one of the [`chunks`]: a few of them fit into the first-level cache.
+const CHUNK_LEN: usize = 1024;
+
+/// The indices below `len` in chunks, for several passes over the same values.
+pub(crate) fn chunks(len: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..len).step_by(CHUNK_LEN).map(move |start| start..len.min(start + CHUNK_LEN))
 }
 
-/// Whether all are numbers.
+/// Returns whether all values are finite.
 pub fn all_finite(values: &[f32]) -> bool {
-    wide(
+    dispatch(
         #[inline(always)]
         move || values.iter().fold(true, |all, value| all & value.is_finite()),
     )
 }
 
-/// A value within ±`range`; `f32::clamp`, which checks its bounds each time, keeps a loop from being one of vectors.
+/// Clamps a value to ±`range`. NaN stays NaN.
+///
+/// `f32::clamp` checks its bounds at every call, which prevents vectorization.
 #[inline(always)]
-pub(crate) fn within(value: f32, range: f32) -> f32 {
-    // Each line is one instruction, which leaves what is not a number as it is.
+pub(crate) fn clamp(value: f32, range: f32) -> f32 {
+    // Each line is one instruction.
     let value = if -range > value { -range } else { value };
     if range < value { range } else { value }
 }
 
-/// A number that many are divided by. The quotient is that of a division, bit for bit but for the sign of zero, by three
-/// operations that take a third of its time: the product with the inverse, and its correction by what remains (Markstein
-/// 1990). Where the division's result or the inverse is not a normal number, the quotient need not be the same.
+/// A divisor of many numbers.
+///
+/// The quotient is that of a division, bit for bit except for the sign of zero, in a third of the time: the product
+/// with the reciprocal, corrected by the remainder (Markstein 1990). If the quotient or the reciprocal is subnormal or
+/// infinite, the result can differ from that of a division.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Divisor {
-    by: f32,
-    inverse: f32,
+    divisor: f32,
+    reciprocal: f32,
 }
 
 impl Divisor {
-    pub(crate) fn new(by: f64) -> Self {
-        let by = by as f32;
-        Self { by, inverse: 1.0 / by }
+    /// The divisor, rounded to f32.
+    pub(crate) fn new(divisor: f64) -> Self {
+        let divisor = divisor as f32;
+        Self { divisor, reciprocal: 1.0 / divisor }
     }
 
     pub(crate) fn is_one(self) -> bool {
-        self.by == 1.0
+        self.divisor == 1.0
     }
 
     #[inline(always)]
     pub(crate) fn divide(self, x: f32) -> f32 {
-        let quotient = x * self.inverse;
-        let rest = (-quotient).mul_add(self.by, x);
-        rest.mul_add(self.inverse, quotient)
+        let quotient = x * self.reciprocal;
+        let remainder = (-quotient).mul_add(self.divisor, x);
+        remainder.mul_add(self.reciprocal, quotient)
     }
 }
 
@@ -131,25 +153,32 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(2000))]
 
         #[test]
-        fn a_quotient_is_that_of_a_division(
+        fn the_quotient_is_that_of_a_division(
             mantissas in (0x80_0000..0x100_0000_u32, 0x80_0000..0x100_0000_u32),
             exponents in (-60..20_i32, -40..20_i32),
             negative: bool,
         ) {
             let number = |mantissa: u32, exponent: i32| mantissa as f32 * 2.0_f32.powi(exponent - 23);
-            let (x, by) = (number(mantissas.0, exponents.0), number(mantissas.1, exponents.1));
+            let (x, divisor) = (number(mantissas.0, exponents.0), number(mantissas.1, exponents.1));
             let x = if negative { -x } else { x };
-            let found = Divisor::new(f64::from(by)).divide(x);
-            prop_assert_eq!(found.to_bits(), (x / by).to_bits(), "{} / {}", x, by);
+            let found = Divisor::new(f64::from(divisor)).divide(x);
+            prop_assert_eq!(found.to_bits(), (x / divisor).to_bits(), "{} / {}", x, divisor);
         }
     }
 
     #[test]
-    fn the_hardest_divisors_are_divided_by_as_well() {
-        for by in [1.0, 3.0, f32::from_bits(0x3fff_ffff), f32::from_bits(0x3f80_0001), 0.1, 157.4] {
+    fn the_quotient_is_exact_for_the_hardest_divisors() {
+        for divisor in [1.0, 3.0, f32::from_bits(0x3fff_ffff), f32::from_bits(0x3f80_0001), 0.1, 157.4] {
             for x in [0.0, 1.0, -7.3, f32::from_bits(0x3fff_ffff), f32::from_bits(0x3f80_0001), 1e-20, 1e20] {
-                assert_eq!(Divisor::new(f64::from(by)).divide(x), x / by, "{x} / {by}");
+                assert_eq!(Divisor::new(f64::from(divisor)).divide(x), x / divisor, "{x} / {divisor}");
             }
+        }
+    }
+
+    #[test]
+    fn chunks_cover_every_index_once() {
+        for len in [0, 1, CHUNK_LEN, CHUNK_LEN + 1, 3000] {
+            assert!(chunks(len).flatten().eq(0..len), "{len}");
         }
     }
 }

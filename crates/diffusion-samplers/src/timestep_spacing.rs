@@ -1,21 +1,24 @@
-//! Which of a schedule's time steps a sampler visits (Lin et al. 2024, table 2).
+//! The selection of a sampler's time steps from those of training (Lin et al. 2024, table 2).
 
 use super::scheduler_settings::{Settings, SettingsError};
 
-/// How `n` time steps are chosen from 0 … T−1.
+/// How `n` time steps are selected from 0 … T−1: `timestep_spacing` of diffusers' schedulers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TimestepSpacing {
-    /// Evenly from 0 to T−1, both included.
+    /// Uniform from 0 to T−1, both included.
     Linspace,
-    /// Multiples of ⌊T/n⌋ from 0, plus an offset: the last step is missed.
+    /// Multiples of ⌊T/n⌋ from 0, plus an offset. T−1 is not among them.
     Leading,
-    /// Backwards from T−1 in steps of T/n: the first step is missed.
+    /// From T−1 downwards in steps of T/n. 0 is not among them.
     Trailing,
 }
 
 impl TimestepSpacing {
-    /// The keys `timestep_spacing` and `steps_offset`; the offset counts for `leading` alone.
-    pub fn from_settings(settings: &mut Settings, default: &str) -> Result<(Self, usize), SettingsError> {
+    /// Reads `timestep_spacing` and `steps_offset`. The offset is used by [`Leading`](Self::Leading) only.
+    pub(crate) fn from_settings(
+        settings: &mut Settings,
+        default: &str,
+    ) -> Result<(Self, usize), SettingsError> {
         let spacing = match settings.text("timestep_spacing", default)?.as_str() {
             "linspace" => Self::Linspace,
             "leading" => Self::Leading,
@@ -31,9 +34,8 @@ impl TimestepSpacing {
         Ok((spacing, settings.count("steps_offset", 0)?))
     }
 
-    /// The time steps in the order in which they are visited, largest first, not yet rounded
-    /// for `linspace` (solvers with fractional time steps use them so).
-    pub fn fractional(self, train: usize, steps: usize, offset: usize) -> Vec<f64> {
+    /// The time steps in decreasing order; those of `linspace` are not rounded, for solvers in fractional time.
+    pub(crate) fn fractional_timesteps(self, train: usize, steps: usize, offset: usize) -> Vec<f64> {
         match self {
             Self::Linspace => super::noise_schedule::linspace(0.0, (train - 1) as f64, steps).rev().collect(),
             Self::Leading => {
@@ -42,7 +44,7 @@ impl TimestepSpacing {
             }
             Self::Trailing => {
                 let ratio = train as f64 / steps as f64;
-                // As many as the reference's floating-point range has, which may be one more.
+                // `numpy.arange` can have one time step more than `steps`.
                 let count = (train as f64 / ratio).ceil() as usize;
                 let delta = (train as f64 - ratio) - train as f64;
                 (0..count).map(|i| (train as f64 + i as f64 * delta).round_ties_even() - 1.0).collect()
@@ -50,9 +52,9 @@ impl TimestepSpacing {
         }
     }
 
-    /// As DPM-Solver's classes space them: one more step than asked for, the last one at the end
-    /// of the walk, where nothing is evaluated; `clipped` time steps at the noisy end are left out.
-    pub fn one_more(
+    /// The time steps of diffusers' DPM-Solver classes, in decreasing order: a selection of `steps + 1` time steps
+    /// without the last one, at which the model is not evaluated. The `clipped` noisiest time steps are not used.
+    pub(crate) fn dpm_solver_timesteps(
         self,
         train: usize,
         clipped: usize,
@@ -80,19 +82,32 @@ impl TimestepSpacing {
                 (0..count).map(|i| (last as f64 + i as f64 * delta).round_ties_even() - 1.0).collect()
             }
         };
-        within(train, times, steps, offset)
+        check_first(train, times, steps, offset)
     }
 
-    /// The time steps, whole, largest first, each below `train`.
-    pub fn visits(self, train: usize, steps: usize, offset: usize) -> Result<Vec<usize>, SettingsError> {
-        let times =
-            self.fractional(train, steps, offset).into_iter().map(|t| t.round_ties_even().max(0.0)).collect();
-        Ok(within(train, times, steps, offset)?.into_iter().map(|t| t as usize).collect())
+    /// `steps` whole time steps below `train`, in decreasing order. `offset` is added with
+    /// [`Leading`](Self::Leading).
+    ///
+    /// # Errors
+    ///
+    /// If the first time step is not below `train`.
+    pub fn timesteps(self, train: usize, steps: usize, offset: usize) -> Result<Vec<usize>, SettingsError> {
+        let times = self
+            .fractional_timesteps(train, steps, offset)
+            .into_iter()
+            .map(|t| t.round_ties_even().max(0.0))
+            .collect();
+        Ok(check_first(train, times, steps, offset)?.into_iter().map(|t| t as usize).collect())
     }
 }
 
-/// The time steps, where the first lies within the schedule.
-fn within(train: usize, times: Vec<f64>, steps: usize, offset: usize) -> Result<Vec<f64>, SettingsError> {
+/// Returns the time steps if the first one is below `train`.
+fn check_first(
+    train: usize,
+    times: Vec<f64>,
+    steps: usize,
+    offset: usize,
+) -> Result<Vec<f64>, SettingsError> {
     if times[0] < train as f64 {
         return Ok(times);
     }
@@ -105,13 +120,13 @@ fn within(train: usize, times: Vec<f64>, steps: usize, offset: usize) -> Result<
 mod tests {
     use super::*;
 
-    fn visits(spacing: TimestepSpacing, steps: usize, offset: usize) -> Vec<usize> {
-        spacing.visits(1000, steps, offset).unwrap()
+    fn timesteps(spacing: TimestepSpacing, steps: usize, offset: usize) -> Vec<usize> {
+        spacing.timesteps(1000, steps, offset).unwrap()
     }
 
     #[test]
-    fn an_offset_past_the_schedule_is_refused() {
-        let error = TimestepSpacing::Leading.visits(1000, 1000, 1).unwrap_err();
+    fn an_offset_beyond_the_schedule_is_an_error() {
+        let error = TimestepSpacing::Leading.timesteps(1000, 1000, 1).unwrap_err();
         assert_eq!(
             error.to_string(),
             "steps_offset = 1 is refused: with 1000 steps the first time step would be 1000, \
@@ -120,20 +135,20 @@ mod tests {
     }
 
     #[test]
-    fn spacings_are_those_of_the_reference() {
-        assert_eq!(visits(TimestepSpacing::Linspace, 4, 0), [999, 666, 333, 0]);
-        assert_eq!(visits(TimestepSpacing::Leading, 4, 1), [751, 501, 251, 1]);
-        assert_eq!(visits(TimestepSpacing::Trailing, 4, 0), [999, 749, 499, 249]);
-        // 62.5 and 187.5 go to the even neighbour.
-        let trailing = visits(TimestepSpacing::Trailing, 16, 0);
+    fn spacings_are_those_of_diffusers() {
+        assert_eq!(timesteps(TimestepSpacing::Linspace, 4, 0), [999, 666, 333, 0]);
+        assert_eq!(timesteps(TimestepSpacing::Leading, 4, 1), [751, 501, 251, 1]);
+        assert_eq!(timesteps(TimestepSpacing::Trailing, 4, 0), [999, 749, 499, 249]);
+        // 62.5 and 187.5 round to the even neighbour.
+        let trailing = timesteps(TimestepSpacing::Trailing, 16, 0);
         assert_eq!(trailing[..3], [999, 937, 874]);
         assert_eq!(trailing[15], 61);
     }
 
     #[test]
-    fn one_step_is_the_last_time_step_only_when_trailing() {
-        assert_eq!(visits(TimestepSpacing::Trailing, 1, 0), [999]);
-        assert_eq!(visits(TimestepSpacing::Leading, 1, 0), [0]);
-        assert_eq!(visits(TimestepSpacing::Linspace, 1, 0), [0]);
+    fn a_single_step_is_the_last_time_step_only_with_trailing() {
+        assert_eq!(timesteps(TimestepSpacing::Trailing, 1, 0), [999]);
+        assert_eq!(timesteps(TimestepSpacing::Leading, 1, 0), [0]);
+        assert_eq!(timesteps(TimestepSpacing::Linspace, 1, 0), [0]);
     }
 }

@@ -1,11 +1,14 @@
-//! One image on its way from noise to sample, and what it waits for.
+//! One sampling run, suspended at every model evaluation.
 //!
-//! A sampler is an `async` block that awaits [`ModelHandle::predict`] where its paper evaluates the
-//! network. A [`Trajectory`] holds that block and a mailbox; its owner polls it, reads what it
-//! asks, evaluates many of them together, and posts each answer. The compiler cuts the sampler
-//! into the states between two evaluations, so any sampler rides in one batch with any other.
+//! A sampler is an `async` block that awaits [`ModelHandle::predict`] wherever its paper evaluates the model. A
+//! [`Trajectory`] owns that block. There are two ways to drive it:
+//!
+//! - [`Trajectory::run_to_end`] and [`Trajectory::try_run_to_end`] call a closure for each evaluation.
+//! - [`Trajectory::poll`], [`Trajectory::append_input`] and [`Trajectory::resume`] give the evaluations to the caller,
+//!   which can evaluate many trajectories in one batch, whatever their samplers are.
 
 use std::cell::{Cell, RefCell};
+use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::ops::Range;
 use std::pin::Pin;
@@ -14,98 +17,109 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use super::noise_schedule::NoiseLevel;
-use super::simd::{Divisor, parts, update};
+use super::simd::{Divisor, chunks, update};
 
-/// A sampler's future: the finished sample.
+/// The future that a sampler returns. Its output is the finished sample, in the model's range.
 pub type SampleFuture = Pin<Box<dyn Future<Output = Vec<f32>>>>;
 
-/// A sample of which a part is kept (Lugmayr et al. 2022).
+/// A sample of which a part is known, for inpainting (Lugmayr et al. 2022).
 #[derive(Debug, Clone, PartialEq)]
 pub struct KnownRegion {
-    /// The sample, in the network's range.
+    /// The sample x₀, in the model's range.
     pub sample: Vec<f32>,
-    /// 1 where it is kept, 0 where it is drawn anew.
+    /// One value for each value of `sample`: 1 where it is known, 0 where it is generated.
     pub mask: Vec<f32>,
 }
 
-/// A sample of which a part is kept while the rest is drawn: at every level that the walk reaches,
-/// that part is replaced by the forward process of what is known, with always the same noise
-/// (Song et al. 2021, appendix I.2, in the form that latent diffusion's pipelines have).
+impl KnownRegion {
+    /// The part of `sample` where `mask` is 1. Both have the sample's length.
+    pub fn new(sample: Vec<f32>, mask: Vec<f32>) -> Self {
+        Self { sample, mask }
+    }
+}
+
+/// Inpainting with any sampler: at every noise level that is reached, the known part of the state is replaced by the
+/// forward process of the known sample, always with the same noise (Song et al. 2021, appendix I.2; the latent
+/// diffusion pipelines of diffusers do the same).
 #[derive(Debug, Clone)]
 pub struct InpaintMask {
-    /// What is known, and where.
+    /// The known sample and its mask.
     pub known: Arc<KnownRegion>,
-    /// Its noise.
+    /// Standard normal noise, with the sample's length.
     pub noise: Vec<f32>,
 }
 
 impl InpaintMask {
-    /// Replace the known part of a state at a level.
-    pub fn apply(&self, x: &mut [f32], level: NoiseLevel) {
+    /// Inpainting of `known` with `noise`, which has the sample's length.
+    pub fn new(known: Arc<KnownRegion>, noise: Vec<f32>) -> Self {
+        Self { known, noise }
+    }
+
+    /// Replaces the known part of the state `x` by q(x_t | x₀) at `level`.
+    pub fn blend_known(&self, x: &mut [f32], level: NoiseLevel) {
         let (alpha, sigma) = (level.alpha as f32, level.sigma as f32);
         let known = self.known.sample.iter().zip(&self.known.mask).zip(&self.noise);
-        for (x, ((x0, kept), z)) in x.iter_mut().zip(known) {
-            *x = (1.0 - kept) * *x + kept * (alpha * x0 + sigma * z);
+        for (x, ((x0, mask), z)) in x.iter_mut().zip(known) {
+            *x = (1.0 - mask) * *x + mask * (alpha * x0 + sigma * z);
         }
     }
 }
 
-/// What the network takes in place of a state.
+/// How the state is scaled to make the model's input.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum Input {
     /// The state itself.
     #[default]
     State,
-    /// The state divided by this.
-    Over(f64),
-    /// The state times this.
-    Times(f64),
+    /// The state divided by this number.
+    Divided(f64),
+    /// The state multiplied by this number.
+    Scaled(f64),
 }
 
 impl Input {
-    fn append(self, state: &[f32], to: &mut Vec<f32>) {
+    fn append(self, state: &[f32], batch: &mut Vec<f32>) {
         if self == Self::State {
-            return to.extend_from_slice(state);
+            return batch.extend_from_slice(state);
         }
-        to.reserve(state.len());
-        for part in parts(state.len()) {
-            let start = to.len();
-            to.extend_from_slice(&state[part]);
-            let part = &mut to[start..];
+        batch.reserve(state.len());
+        for chunk in chunks(state.len()) {
+            let start = batch.len();
+            batch.extend_from_slice(&state[chunk]);
+            let chunk = &mut batch[start..];
             match self {
                 Self::State => {}
-                Self::Over(norm) => {
+                Self::Divided(norm) => {
                     let norm = Divisor::new(norm);
-                    update(part, [], move |x, []| norm.divide(x));
+                    update(chunk, [], move |x, []| norm.divide(x));
                 }
-                Self::Times(factor) => {
+                Self::Scaled(factor) => {
                     let factor = factor as f32;
-                    update(part, [], move |x, []| factor * x);
+                    update(chunk, [], move |x, []| factor * x);
                 }
             }
         }
     }
 }
 
-/// The network's output for one sample among those of a batch, which is shared with whoever evaluated it until
-/// this is dropped.
+/// The model's output for one sample of a batch. The batch's buffer is shared until the output is dropped.
 #[derive(Debug, Clone)]
 pub struct Output {
     batch: Rc<Vec<f32>>,
-    own: Range<usize>,
+    range: Range<usize>,
 }
 
 impl Output {
-    /// A part of a batch's outputs.
-    pub fn of(batch: Rc<Vec<f32>>, own: Range<usize>) -> Self {
-        Self { batch, own }
+    /// The values `range` of a batch's outputs. Reading the output panics if the range exceeds the batch.
+    pub fn from_batch(batch: Rc<Vec<f32>>, range: Range<usize>) -> Self {
+        Self { batch, range }
     }
 }
 
 impl From<Vec<f32>> for Output {
     fn from(output: Vec<f32>) -> Self {
-        let own = 0..output.len();
-        Self { batch: Rc::new(output), own }
+        let range = 0..output.len();
+        Self { batch: Rc::new(output), range }
     }
 }
 
@@ -113,64 +127,68 @@ impl std::ops::Deref for Output {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
-        &self.batch[self.own.clone()]
+        &self.batch[self.range.clone()]
     }
 }
 
+/// What the sampler and the trajectory's owner share: the current evaluation and the preview.
 #[derive(Debug, Default)]
-struct Mailbox {
-    letter: Letter,
+struct EvaluationSlot {
+    evaluation: Evaluation,
+    /// The sampler's state while an evaluation is pending.
     state: Vec<f32>,
     input: Input,
     t: f64,
-    observing: bool,
-    observed: bool,
-    x0: Vec<f32>,
+    preview_enabled: bool,
+    preview: Option<Vec<f32>>,
 }
 
 #[derive(Debug, Default)]
-enum Letter {
+enum Evaluation {
     #[default]
-    None,
-    Asked,
-    Answered(Output),
+    Idle,
+    Pending,
+    Ready(Output),
 }
 
-/// The sampler's side of a trajectory: the network, as far as it can see it.
+/// The sampler's side of a trajectory: it evaluates the model.
 #[derive(Debug, Clone)]
 pub struct ModelHandle {
-    mailbox: Rc<RefCell<Mailbox>>,
-    keep: Option<Rc<InpaintMask>>,
-    begun: Rc<Cell<bool>>,
+    slot: Rc<RefCell<EvaluationSlot>>,
+    inpaint: Option<Rc<InpaintMask>>,
+    /// Whether `blend_known` was called before.
+    started: Rc<Cell<bool>>,
 }
 
 impl ModelHandle {
-    /// Before an evaluation at a level: replace what is known, but at the walk's very start, which
-    /// its owner made.
-    pub fn keep(&self, x: &mut [f32], level: NoiseLevel) {
-        if let Some(keep) = self.keep.as_ref().filter(|_| self.begun.replace(true)) {
-            keep.apply(x, level);
+    /// Replaces the known part of the state when inpainting. A sampler calls this before every evaluation, with the
+    /// state's noise level. The first call does nothing, because the initial state already contains the known part.
+    pub fn blend_known(&self, x: &mut [f32], level: NoiseLevel) {
+        if let Some(inpaint) = self.inpaint.as_ref().filter(|_| self.started.replace(true)) {
+            inpaint.blend_known(x, level);
         }
     }
 
-    /// Evaluate the network at the state `x` and time step `t`. The state is lent to the trajectory's owner until it
-    /// answers. The output, which is twice the sample's length where the network also predicts variances, must be
-    /// dropped before the next evaluation: only then can its buffer be filled again.
+    /// Evaluates the model at the state `x` and time `t`, in the unit of the model's time conditioning.
+    ///
+    /// `x` is empty until the evaluation is done, and then has its values again. The output has the length of `x`, or
+    /// a multiple of it where the model also predicts variances; the prediction comes first. Drop the output before
+    /// the next evaluation, so that its buffer can be reused.
     pub async fn predict(&self, x: &mut Vec<f32>, input: Input, t: f64) -> Output {
         {
-            let mut mailbox = self.mailbox.borrow_mut();
-            (mailbox.input, mailbox.t, mailbox.letter) = (input, t, Letter::Asked);
-            std::mem::swap(&mut mailbox.state, x);
+            let mut slot = self.slot.borrow_mut();
+            (slot.input, slot.t, slot.evaluation) = (input, t, Evaluation::Pending);
+            std::mem::swap(&mut slot.state, x);
         }
         poll_fn(|_| {
-            let mut mailbox = self.mailbox.borrow_mut();
-            match std::mem::take(&mut mailbox.letter) {
-                Letter::Answered(output) => {
-                    std::mem::swap(&mut mailbox.state, x);
+            let mut slot = self.slot.borrow_mut();
+            match std::mem::take(&mut slot.evaluation) {
+                Evaluation::Ready(output) => {
+                    std::mem::swap(&mut slot.state, x);
                     Poll::Ready(output)
                 }
-                letter => {
-                    mailbox.letter = letter;
+                evaluation => {
+                    slot.evaluation = evaluation;
                     Poll::Pending
                 }
             }
@@ -178,51 +196,94 @@ impl ModelHandle {
         .await
     }
 
-    /// Whether anybody watches x̂_0.
-    pub fn is_observed(&self) -> bool {
-        self.mailbox.borrow().observing
+    /// Returns whether the trajectory's owner wants a preview of the current evaluation.
+    pub fn preview_enabled(&self) -> bool {
+        self.slot.borrow().preview_enabled
     }
 
-    /// Show the present x̂_0 to whoever watches; costs nothing while nobody does.
-    pub fn observe(&self, x0: &[f32]) {
-        let mut mailbox = self.mailbox.borrow_mut();
-        if mailbox.observing {
-            mailbox.observed = true;
-            mailbox.x0.clear();
-            mailbox.x0.extend_from_slice(x0);
+    /// Publishes the current x̂₀ as a preview. Does nothing unless previews are enabled.
+    pub fn preview(&self, x0: &[f32]) {
+        let mut slot = self.slot.borrow_mut();
+        if slot.preview_enabled {
+            let preview = slot.preview.get_or_insert_default();
+            preview.clear();
+            preview.extend_from_slice(x0);
         }
     }
 }
 
-/// One image's walk from noise to sample.
+/// One image's way from noise to sample. See the [module documentation](self) for the two ways to drive it.
+///
+/// [`sampler::start`](crate::sampler::start) makes one.
 pub struct Trajectory {
-    walk: SampleFuture,
-    keep: Option<Rc<InpaintMask>>,
-    mailbox: Rc<RefCell<Mailbox>>,
+    sample: SampleFuture,
+    inpaint: Option<Rc<InpaintMask>>,
+    slot: Rc<RefCell<EvaluationSlot>>,
 }
 
 impl std::fmt::Debug for Trajectory {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Trajectory").field("mailbox", &self.mailbox).finish_non_exhaustive()
+        f.debug_struct("Trajectory").field("slot", &self.slot).finish_non_exhaustive()
     }
 }
 
 impl Trajectory {
-    /// Begin a sampler's walk, on which a part may be kept.
-    pub fn new(keep: Option<InpaintMask>, walk: impl FnOnce(ModelHandle) -> SampleFuture) -> Self {
-        let mailbox = Rc::new(RefCell::new(Mailbox::default()));
-        let keep = keep.map(Rc::new);
-        let begun = Rc::default();
-        let net = ModelHandle { mailbox: Rc::clone(&mailbox), keep: keep.clone(), begun };
-        Self { walk: walk(net), mailbox, keep }
+    /// A trajectory of the future that `sample` returns, which evaluates the model through the given handle. With
+    /// `inpaint`, the known part of a sample is kept.
+    pub fn new(inpaint: Option<InpaintMask>, sample: impl FnOnce(ModelHandle) -> SampleFuture) -> Self {
+        let slot = Rc::new(RefCell::new(EvaluationSlot::default()));
+        let inpaint = inpaint.map(Rc::new);
+        let model = ModelHandle { slot: Rc::clone(&slot), inpaint: inpaint.clone(), started: Rc::default() };
+        Self { sample: sample(model), inpaint, slot }
     }
 
-    /// Let the sampler run up to its next evaluation or its end.
+    /// Runs the sampler to its end with `model` as the network, and returns the sample.
+    ///
+    /// `model` receives the model's input and the time, in the unit of the sampler's time conditioning, and returns
+    /// the prediction, with the input's length.
+    ///
+    /// # Panics
+    ///
+    /// If the output of `model` is shorter than its input.
+    pub fn run_to_end<O: Into<Output>>(self, mut model: impl FnMut(&[f32], f64) -> O) -> Vec<f32> {
+        let Ok(sample) = self.try_run_to_end(|x, t| Ok::<O, Infallible>(model(x, t)));
+        sample
+    }
+
+    /// The same as [`run_to_end`](Self::run_to_end) with a `model` that can fail.
+    ///
+    /// # Errors
+    ///
+    /// Returns the first error of `model`.
+    ///
+    /// # Panics
+    ///
+    /// If the output of `model` is shorter than its input.
+    pub fn try_run_to_end<O: Into<Output>, E>(
+        mut self,
+        mut model: impl FnMut(&[f32], f64) -> Result<O, E>,
+    ) -> Result<Vec<f32>, E> {
+        let mut input = Vec::new();
+        loop {
+            if let Poll::Ready(sample) = self.poll() {
+                return Ok(sample);
+            }
+            input.clear();
+            self.append_input(&mut input);
+            self.resume(model(&input, self.time())?.into());
+        }
+    }
+
+    /// Runs the sampler up to its next evaluation ([`Poll::Pending`]) or to its end, with the sample.
+    ///
+    /// # Panics
+    ///
+    /// If it has returned the sample before.
     pub fn poll(&mut self) -> Poll<Vec<f32>> {
-        match self.walk.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        match self.sample.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(mut sample) => {
-                if let Some(keep) = &self.keep {
-                    keep.apply(&mut sample, NoiseLevel { alpha: 1.0, sigma: 0.0 });
+                if let Some(inpaint) = &self.inpaint {
+                    inpaint.blend_known(&mut sample, NoiseLevel { alpha: 1.0, sigma: 0.0 });
                 }
                 Poll::Ready(sample)
             }
@@ -230,30 +291,92 @@ impl Trajectory {
         }
     }
 
-    /// The time step at which it waits for an evaluation.
+    /// The time of the pending evaluation, in the unit of the sampler's time conditioning.
     pub fn time(&self) -> f64 {
-        self.mailbox.borrow().t
+        self.slot.borrow().t
     }
 
-    /// Append the network's input of the evaluation that it waits for.
-    pub fn append_input(&self, to: &mut Vec<f32>) {
-        let mailbox = self.mailbox.borrow();
-        mailbox.input.append(&mailbox.state, to);
+    /// Appends the model's input for the pending evaluation to a batch.
+    pub fn append_input(&self, batch: &mut Vec<f32>) {
+        let slot = self.slot.borrow();
+        slot.input.append(&slot.state, batch);
     }
 
-    /// Post the evaluation's output.
-    pub fn answer(&self, output: Output) {
-        self.mailbox.borrow_mut().letter = Letter::Answered(output);
+    /// Stores the output of the pending evaluation. The next [`poll`](Self::poll) continues with it.
+    ///
+    /// # Panics
+    ///
+    /// If the output is shorter than the sample.
+    pub fn resume(&self, output: Output) {
+        let mut slot = self.slot.borrow_mut();
+        let (found, expected) = (output.len(), slot.state.len());
+        assert!(found >= expected, "the model returned {found} values, but the sample has {expected}");
+        slot.evaluation = Evaluation::Ready(output);
     }
 
-    /// Ask the sampler to show x̂_0 from now on, or no longer.
-    pub fn watch(&self, observing: bool) {
-        self.mailbox.borrow_mut().observing = observing;
+    /// Enables or disables previews of x̂₀. They cost one pass over the sample for each evaluation.
+    pub fn set_preview(&self, enabled: bool) {
+        self.slot.borrow_mut().preview_enabled = enabled;
     }
 
-    /// The x̂_0 shown since the last call, if any.
-    pub fn observed<R>(&self, read: impl FnOnce(&[f32]) -> R) -> Option<R> {
-        let mut mailbox = self.mailbox.borrow_mut();
-        std::mem::take(&mut mailbox.observed).then(|| read(&mailbox.x0))
+    /// The newest preview since the last call: x̂₀, in the model's range.
+    pub fn take_preview(&self) -> Option<Vec<f32>> {
+        self.slot.borrow_mut().preview.take()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two evaluations, each of which replaces the state by the output.
+    fn two_evaluations(model: ModelHandle) -> SampleFuture {
+        Box::pin(async move {
+            let mut x = vec![8.0, 4.0];
+            for (input, t) in [(Input::Divided(2.0), 7.0), (Input::Scaled(3.0), 5.0)] {
+                let output = model.predict(&mut x, input, t).await;
+                model.preview(&output);
+                x.copy_from_slice(&output);
+            }
+            x
+        })
+    }
+
+    #[test]
+    fn a_closure_is_called_once_for_each_evaluation() {
+        let mut calls = Vec::new();
+        let sample = Trajectory::new(None, two_evaluations).run_to_end(|x, t| {
+            calls.push((x.to_vec(), t));
+            x.iter().map(|x| x + 1.0).collect::<Vec<_>>()
+        });
+        assert_eq!(calls, [(vec![4.0, 2.0], 7.0), (vec![15.0, 9.0], 5.0)]);
+        assert_eq!(sample, [16.0, 10.0]);
+    }
+
+    #[test]
+    fn the_first_error_ends_the_run() {
+        let mut evaluations = 0;
+        let error = Trajectory::new(None, two_evaluations).try_run_to_end(|x, _| {
+            evaluations += 1;
+            if evaluations == 2 { Err("out of memory") } else { Ok(x.to_vec()) }
+        });
+        assert_eq!((error, evaluations), (Err("out of memory"), 2));
+    }
+
+    #[test]
+    fn a_preview_is_taken_once() {
+        let mut trajectory = Trajectory::new(None, two_evaluations);
+        assert!(trajectory.poll().is_pending());
+        trajectory.set_preview(true);
+        trajectory.resume(vec![1.0, 2.0].into());
+        assert!(trajectory.poll().is_pending());
+        assert_eq!(trajectory.take_preview(), Some(vec![1.0, 2.0]));
+        assert_eq!(trajectory.take_preview(), None);
+    }
+
+    #[test]
+    #[should_panic(expected = "the model returned 1 values, but the sample has 2")]
+    fn an_output_that_is_too_short_is_rejected() {
+        Trajectory::new(None, two_evaluations).run_to_end(|_, _| vec![0.0]);
     }
 }

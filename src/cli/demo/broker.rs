@@ -1,4 +1,4 @@
-//! A broker of its own, on a free port of the loopback interface.
+//! The demo's MQTT broker, on a free port of the loopback interface.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -9,14 +9,13 @@ use rumqttd::{Broker, Config, ConnectionSettings, RouterConfig, ServerSettings};
 
 use crate::config::BrokerUrl;
 
-/// The largest packet that the demo's broker takes.
+/// The largest packet, in bytes.
 const MAX_PAYLOAD: usize = 16 << 20;
 
-/// It listens within milliseconds; a busy machine may take longer.
+/// How long the broker may take to listen. It takes milliseconds, and longer on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Start it on a thread of its own, which lives as long as the process; tells its address once
-/// it listens.
+/// Starts the broker on a thread that lives as long as the process. Returns its address when it listens.
 pub(super) fn start() -> anyhow::Result<BrokerUrl> {
     let port = free_port()?;
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, port));

@@ -1,20 +1,19 @@
-//! torch's CUDA generator: Philox4x32-10 (Salmon et al. 2011) and Box–Muller, the first of each
-//! thread's numbers. Draws larger than a GPU's threads at once are laid out by its size, which
-//! no other machine can know; here every number has a thread of its own.
+//! PyTorch's CUDA generator: Philox4x32-10 (Salmon et al. 2011) and the Box–Muller transform.
+//!
+//! Each GPU thread generates one number. For a draw that is larger than the number of threads, PyTorch's order depends
+//! on the GPU; here every number has a thread of its own.
 
 use super::NoiseSource;
-use crate::simd::wide;
+use crate::simd::dispatch;
 
-/// Standard normal numbers as torch draws them on CUDA.
 #[derive(Debug, Clone)]
-pub struct Philox {
+pub(super) struct Philox {
     key: [u32; 2],
     draw: u32,
 }
 
 impl Philox {
-    /// Start at a seed.
-    pub fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64) -> Self {
         Self { key: [seed as u32, (seed >> 32) as u32], draw: 0 }
     }
 }
@@ -22,7 +21,7 @@ impl Philox {
 impl NoiseSource for Philox {
     fn fill(&mut self, z: &mut [f32]) {
         let (key, draw) = (self.key, self.draw);
-        wide(
+        dispatch(
             #[inline(always)]
             move || {
                 for (thread, z) in z.iter_mut().enumerate() {
@@ -56,7 +55,7 @@ fn philox4x32_10(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
     counter
 }
 
-/// √(−2·ln u)·sin 2πv of the uniform numbers u and v that two words stand for.
+/// √(−2·ln u)·sin 2πv, where u and v are uniform numbers made of the words `a` and `b`.
 #[inline(always)]
 fn box_muller(a: u32, b: u32) -> f32 {
     const UNIT: f64 = 1.0 / 4_294_967_296.0;
@@ -65,13 +64,13 @@ fn box_muller(a: u32, b: u32) -> f32 {
     ((-2.0 * log(u)).sqrt() * sin_turns(v)) as f32
 }
 
-/// c0·xⁿ + c1·xⁿ⁻¹ + …, by Horner's rule.
+/// c₀·xⁿ + c₁·xⁿ⁻¹ + …, by Horner's rule.
 #[inline(always)]
 fn polynomial<const K: usize>(x: f64, coefficients: [f64; K]) -> f64 {
     coefficients[1..].iter().fold(coefficients[0], |sum, c| sum * x + c)
 }
 
-/// The natural logarithm of a normal number less than 1: 2·artanh((m − 1)/(m + 1)) of a mantissa m about 1.
+/// The natural logarithm of a normal number below 1, by the series of 2·artanh((m − 1)/(m + 1)) for its mantissa m.
 #[inline(always)]
 fn log(x: f64) -> f64 {
     const ROOT: u64 = std::f64::consts::FRAC_1_SQRT_2.to_bits();
@@ -84,7 +83,7 @@ fn log(x: f64) -> f64 {
     f64::from(exponent) * std::f64::consts::LN_2 + s * polynomial(s * s, series)
 }
 
-/// sin 2πv of 0 < v < 1, by Taylor's series about the nearest quarter of a turn.
+/// sin 2πv for 0 < v < 1, by the Taylor series at the nearest quarter of a turn.
 #[inline(always)]
 fn sin_turns(v: f64) -> f64 {
     let quarter = (4.0 * v + 0.5).floor();
@@ -124,9 +123,8 @@ fn sin_turns(v: f64) -> f64 {
 mod tests {
     use super::{box_muller, philox4x32_10};
 
-    /// What is written out here is as exact as a library's own logarithm and sine.
     #[test]
-    fn normal_numbers_are_those_of_exact_functions() {
+    fn box_muller_agrees_with_exact_functions() {
         const UNIT: f64 = 1.0 / 4_294_967_296.0;
         let edges = [0, 1, 1 << 29, (1 << 30) - 1, 1 << 30, 1 << 31, 3 << 30, u32::MAX - 1, u32::MAX];
         let words = || edges.into_iter().chain((0..200).map(|i: u32| i.wrapping_mul(2_654_435_761)));
@@ -138,9 +136,9 @@ mod tests {
         }
     }
 
-    /// The known answers of Random123's `kat_vectors`.
+    /// The test vectors `kat_vectors` of Random123.
     #[test]
-    fn philox_gives_the_published_answers() {
+    fn philox_passes_the_published_test_vectors() {
         assert_eq!(philox4x32_10([0; 4], [0; 2]), [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);
         assert_eq!(
             philox4x32_10([u32::MAX; 4], [u32::MAX; 2]),

@@ -1,17 +1,15 @@
-//! torch's CPU generator: MT19937 (Matsumoto & Nishimura 1998) and Box–Muller, 16 numbers at a
-//! time, or in double precision one after the other for draws of fewer than 16.
+//! PyTorch's CPU generator: MT19937 (Matsumoto & Nishimura 1998) and the Box–Muller transform, of 16 numbers at a time
+//! in single precision, or one by one in double precision for draws of fewer than 16 numbers.
 //!
-//! torch takes its logarithm, sine and cosine from the single-precision polynomials of Moshier's
-//! Cephes library, eight lanes at a time; the same polynomials stand here, with a fused
-//! multiply-add wherever torch's build has one.
+//! PyTorch computes the logarithm, sine and cosine with the single-precision polynomials of the Cephes library
+//! (Moshier). Here are the same polynomials, with a fused multiply-add wherever PyTorch's build has one.
 
 use super::NoiseSource;
-use crate::simd::wide;
+use crate::simd::dispatch;
 
 const N: usize = 624;
 const M: usize = 397;
 
-/// The Mersenne twister.
 #[derive(Debug, Clone)]
 struct Mt19937 {
     state: [u32; N],
@@ -19,7 +17,7 @@ struct Mt19937 {
 }
 
 impl Mt19937 {
-    /// torch seeds with the low 32 bits.
+    /// PyTorch uses the low 32 bits of the seed.
     fn new(seed: u64) -> Self {
         let mut state = [0; N];
         state[0] = seed as u32;
@@ -32,17 +30,17 @@ impl Mt19937 {
 
     fn twist(&mut self) {
         let state = &mut self.state;
-        let mixed = |high: u32, low: u32| {
+        let twisted = |high: u32, low: u32| {
             let y = (high & 0x8000_0000) | (low & 0x7fff_ffff);
             (y >> 1) ^ ((y & 1).wrapping_neg() & 0x9908_b0df)
         };
         for i in 0..N - M {
-            state[i] = state[i + M] ^ mixed(state[i], state[i + 1]);
+            state[i] = state[i + M] ^ twisted(state[i], state[i + 1]);
         }
         for i in N - M..N - 1 {
-            state[i] = state[i + M - N] ^ mixed(state[i], state[i + 1]);
+            state[i] = state[i + M - N] ^ twisted(state[i], state[i + 1]);
         }
-        state[N - 1] = state[M - 1] ^ mixed(state[N - 1], state[0]);
+        state[N - 1] = state[M - 1] ^ twisted(state[N - 1], state[0]);
         self.next = 0;
     }
 
@@ -55,7 +53,7 @@ impl Mt19937 {
         tempered(y)
     }
 
-    /// Uniform in 0 ≤ u < 1 with 24 bits each.
+    /// Fills `u` with uniform numbers, 0 ≤ u < 1, of 24 bits.
     fn uniforms_f32(&mut self, mut u: &mut [f32]) {
         while !u.is_empty() {
             if self.next == N {
@@ -64,7 +62,7 @@ impl Mt19937 {
             let ready = &self.state[self.next..];
             let (now, later) = u.split_at_mut(ready.len().min(u.len()));
             self.next += now.len();
-            wide(
+            dispatch(
                 #[inline(always)]
                 move || {
                     for (u, y) in now.iter_mut().zip(ready) {
@@ -76,7 +74,7 @@ impl Mt19937 {
         }
     }
 
-    /// Uniform in 0 ≤ u < 1 with 53 bits.
+    /// A uniform number, 0 ≤ u < 1, of 53 bits.
     fn uniform_f64(&mut self) -> f64 {
         let high = u64::from(self.next_u32());
         let low = u64::from(self.next_u32());
@@ -85,7 +83,7 @@ impl Mt19937 {
     }
 }
 
-/// The twister's output of a word of its state.
+/// The generator's output for a word of its state.
 #[inline(always)]
 fn tempered(mut y: u32) -> u32 {
     y ^= y >> 11;
@@ -94,28 +92,26 @@ fn tempered(mut y: u32) -> u32 {
     y ^ (y >> 18)
 }
 
-/// Standard normal numbers as torch draws them on a CPU.
 #[derive(Debug, Clone)]
-pub struct TorchMt19937 {
+pub(super) struct TorchMt19937 {
     twister: Mt19937,
-    /// The second number of a double-precision pair, kept for the next short draw.
-    kept: Option<f64>,
+    /// The second number of a double-precision pair, for the next short draw.
+    spare: Option<f64>,
 }
 
 impl TorchMt19937 {
-    /// Start at a seed.
-    pub fn new(seed: u64) -> Self {
-        Self { twister: Mt19937::new(seed), kept: None }
+    pub(super) fn new(seed: u64) -> Self {
+        Self { twister: Mt19937::new(seed), spare: None }
     }
 
     fn normal_f64(&mut self) -> f64 {
-        if let Some(kept) = self.kept.take() {
-            return kept;
+        if let Some(spare) = self.spare.take() {
+            return spare;
         }
         let (u1, u2) = (self.twister.uniform_f64(), self.twister.uniform_f64());
         let radius = (-2.0 * libm::log1p(-u2)).sqrt();
         let theta = std::f64::consts::TAU * u1;
-        self.kept = Some(radius * libm::sin(theta));
+        self.spare = Some(radius * libm::sin(theta));
         radius * libm::cos(theta)
     }
 }
@@ -132,7 +128,7 @@ impl NoiseSource for TorchMt19937 {
         let (blocks, rest) = z.as_chunks_mut::<16>();
         box_muller_all(blocks);
         if !rest.is_empty() {
-            // The tail is a whole block again, drawn anew over the last 16 numbers.
+            // PyTorch draws the last 16 numbers again.
             if let Some(tail) = z.last_chunk_mut::<16>() {
                 self.twister.uniforms_f32(tail);
                 box_muller_all(std::slice::from_mut(tail));
@@ -142,7 +138,7 @@ impl NoiseSource for TorchMt19937 {
 }
 
 fn box_muller_all(blocks: &mut [[f32; 16]]) {
-    wide(
+    dispatch(
         #[inline(always)]
         move || {
             for block in blocks {
@@ -152,7 +148,7 @@ fn box_muller_all(blocks: &mut [[f32; 16]]) {
     );
 }
 
-/// Eight pairs of uniform numbers become sixteen normal ones.
+/// Transforms eight pairs of uniform numbers to sixteen normal ones.
 #[inline(always)]
 fn box_muller(block: &mut [f32; 16]) {
     let (first, second) = block.split_at_mut(8);
@@ -164,7 +160,7 @@ fn box_muller(block: &mut [f32; 16]) {
     }
 }
 
-/// c0·xⁿ + c1·xⁿ⁻¹ + …, by Horner's rule.
+/// c₀·xⁿ + c₁·xⁿ⁻¹ + …, by Horner's rule.
 #[inline(always)]
 fn polynomial<const K: usize>(x: f32, coefficients: [f32; K]) -> f32 {
     coefficients[1..].iter().fold(coefficients[0], |sum, c| sum.mul_add(x, *c))
@@ -204,7 +200,7 @@ fn log(x: f32) -> f32 {
     exponent.mul_add(0.693_359_375, x + y)
 }
 
-/// Sine and cosine of a number of moderate size.
+/// Sine and cosine of a number between 0 and 2π.
 #[allow(clippy::excessive_precision)] // the constants as Cephes prints them
 #[inline(always)]
 fn sin_cos(x: f32) -> (f32, f32) {

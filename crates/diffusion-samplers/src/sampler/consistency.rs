@@ -29,15 +29,16 @@ struct Latent {
 impl Latent {
     fn read(settings: &mut Settings, options: &Options, name: &'static str) -> Result<Self, SamplerError> {
         let defaults = ScheduleDefaults { beta_schedule: "scaled_linear", ..ScheduleDefaults::LATENT };
-        let schedule = NoiseSchedule::from_settings(settings, defaults.zero_snr(ZeroSnr::Exact))?;
+        let schedule = NoiseSchedule::from_settings(settings, defaults.with_zero_snr(ZeroSnr::Exact))?;
         let kind = prediction_type(settings, &[Epsilon, Sample, VPrediction])?;
         let original = settings.count("original_inference_steps", 50)?;
-        if !(1..=schedule.len()).contains(&original) {
-            let reason = format!("it must lie between 1 and num_train_timesteps, {}", schedule.len());
+        if !(1..=schedule.num_train_timesteps()).contains(&original) {
+            let reason =
+                format!("it must lie between 1 and num_train_timesteps, {}", schedule.num_train_timesteps());
             return Err(SettingsError::refused("original_inference_steps", original, reason).into());
         }
         // The time steps of the distillation, thinned evenly from the noisy end.
-        let every = schedule.len() / original;
+        let every = schedule.num_train_timesteps() / original;
         let original = match options.strength {
             // At least one time step is left.
             Strength::Rescaled(strength) => ((original as f64 * strength) as usize).max(1),
@@ -123,11 +124,11 @@ fn consistency(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sam
         let sigma = round(*exact);
         // The boundary condition at sigma_min (Song et al. 2023, appendix C).
         let (above, norm) = (sigma - min, (sigma * sigma + data * data).sqrt());
-        let x0 = AffinePrediction::of(data * data / (above * above + data * data), above * data / norm);
+        let x0 = AffinePrediction::new(data * data / (above * above + data * data), above * data / norm);
         let at = if own {
             denoised(sigma)
         } else {
-            Node::preconditioned(250.0 * (exact + 1e-44).ln(), sigma, Input::Over(norm), x0)
+            Node::preconditioned(250.0 * (exact + 1e-44).ln(), sigma, Input::Divided(norm), x0)
         };
         let next = levels.get(i + 1).map_or(min, |next| round(*next)).clamp(min, max);
         let step = Step::single(at, 0.0, 1.0);

@@ -18,7 +18,7 @@ use crate::trajectory::{ModelHandle, SampleFuture};
 pub(super) const DDIM: Family = Family::new("ddim", "DDIMScheduler", ddim);
 pub(super) const INVERSE: Family = Family::new("ddim_inverse", "DDIMInverseScheduler", inverse);
 
-const SCHEDULE: ScheduleDefaults = ScheduleDefaults::DDPM.zero_snr(ZeroSnr::Exact);
+const SCHEDULE: ScheduleDefaults = ScheduleDefaults::DDPM.with_zero_snr(ZeroSnr::Exact);
 
 #[derive(Debug)]
 struct Step {
@@ -46,12 +46,12 @@ fn ddim(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, 
     let bound = Bound::either(settings, true)?;
     let (spacing, offset) = TimestepSpacing::from_settings(settings, "leading")?;
     let to_one = settings.flag("set_alpha_to_one", true)?;
-    let count = options.steps_up_to(schedule.len(), DDIM.name)?;
+    let count = options.steps_up_to(schedule.num_train_timesteps(), DDIM.name)?;
     let bars = schedule.alphas_cumprod();
     let last = if to_one { 1.0 } else { bars[0] };
     // The reference steps back by ⌊T/n⌋ whatever the spacing.
-    let back = schedule.len() / count;
-    let times = options.rest(spacing.visits(schedule.len(), count, offset)?);
+    let back = schedule.num_train_timesteps() / count;
+    let times = options.rest(spacing.timesteps(schedule.num_train_timesteps(), count, offset)?);
     if bars[times[0]] == 0.0 {
         check_pure_noise(eta, kind == Epsilon)?;
     }
@@ -59,7 +59,7 @@ fn ddim(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, 
         .into_iter()
         .map(|t| {
             let bar_s = t.checked_sub(back).map_or(last, |s| bars[s]);
-            let variance = eta * eta * Posterior::between(bars[t], bar_s).variance;
+            let variance = eta * eta * Posterior::new(bars[t], bar_s).variance;
             Step {
                 at: Node::plain(t as f64, NoiseLevel::from_alpha_bar(bars[t]), kind),
                 x0: bar_s.sqrt(),
@@ -99,12 +99,12 @@ fn inverse(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler
         return Err(SettingsError::refused("timestep_spacing", "linspace", reason).into());
     }
     let to_one = settings.flag("set_alpha_to_one", true)?;
-    let count = options.steps_up_to(schedule.len(), INVERSE.name)?;
+    let count = options.steps_up_to(schedule.num_train_timesteps(), INVERSE.name)?;
     let bars = schedule.alphas_cumprod();
     let first = if to_one { 1.0 } else { bars[0] };
-    let back = schedule.len() / count;
-    let times = spacing.visits(
-        schedule.len(),
+    let back = schedule.num_train_timesteps() / count;
+    let times = spacing.timesteps(
+        schedule.num_train_timesteps(),
         count,
         if spacing == TimestepSpacing::Leading { offset } else { 0 },
     )?;

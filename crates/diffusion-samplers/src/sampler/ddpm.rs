@@ -47,7 +47,7 @@ impl Ddpm {
     fn build(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, SamplerError> {
         options.without_eta()?;
         let schedule =
-            NoiseSchedule::from_settings(settings, ScheduleDefaults::DDPM.zero_snr(ZeroSnr::Exact))?;
+            NoiseSchedule::from_settings(settings, ScheduleDefaults::DDPM.with_zero_snr(ZeroSnr::Exact))?;
         let prediction = prediction_type(settings, &[Epsilon, Sample, VPrediction])?;
         let bound = Bound::either(settings, true)?;
         let variance = match settings.text("variance_type", "fixed_small")?.as_str() {
@@ -68,8 +68,8 @@ impl Ddpm {
             }
         };
         let (spacing, offset) = TimestepSpacing::from_settings(settings, "leading")?;
-        let count = options.steps_up_to(schedule.len(), FAMILY.name)?;
-        let times = options.rest(spacing.visits(schedule.len(), count, offset)?);
+        let count = options.steps_up_to(schedule.num_train_timesteps(), FAMILY.name)?;
+        let times = options.rest(spacing.timesteps(schedule.num_train_timesteps(), count, offset)?);
         let bars = schedule.alphas_cumprod();
         let after = times.iter().skip(1).map(|&t| bars[t]).chain([1.0]);
         let steps = times

@@ -53,7 +53,7 @@ pub(super) const EDM: Family =
 const ALGORITHMS: &[&str] = &["dpmsolver", "dpmsolver++", "sde-dpmsolver", "sde-dpmsolver++"];
 const CLASS: Class = Class {
     name: MULTISTEP.name,
-    zero_snr: ZeroSnr::Nearly,
+    zero_snr: ZeroSnr::Approximate,
     spreads: &[
         SigmaSchedule::Karras,
         SigmaSchedule::Exponential,
@@ -101,7 +101,7 @@ fn inverse(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler
         &[SigmaSchedule::Karras, SigmaSchedule::Exponential, SigmaSchedule::Beta, SigmaSchedule::Flow];
     let class = Class {
         name: INVERSE.name,
-        zero_snr: ZeroSnr::Refused,
+        zero_snr: ZeroSnr::Unsupported,
         spreads,
         fractional_on_cosine: false,
         ..CLASS
@@ -110,17 +110,24 @@ fn inverse(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler
     let base = Base::read(settings, &class, spread)?;
     let base = Base { min: base.max, max: base.min, ..base };
     let (spacing, offset) = TimestepSpacing::from_settings(settings, "linspace")?;
-    let n = options.steps_up_to(base.schedule.len(), INVERSE.name)?;
+    let n = options.steps_up_to(base.schedule.num_train_timesteps(), INVERSE.name)?;
     let (mut sigmas, mut times) = match base.spread_levels(n, false) {
         Some((mut levels, times)) => {
             levels.push(levels[levels.len() - 1]);
             (levels, times)
         }
         None => {
-            let train = base.schedule.len();
+            let train = base.schedule.num_train_timesteps();
             let noisiest = train - 1 - base.clipped;
             let times = rising(spacing, train, noisiest, n, offset)?;
-            (times.iter().map(|t| base.table.at(*t)).chain([base.table.at(noisiest as f64)]).collect(), times)
+            (
+                times
+                    .iter()
+                    .map(|t| base.table.sigma_at(*t))
+                    .chain([base.table.sigma_at(noisiest as f64)])
+                    .collect(),
+                times,
+            )
         }
     };
     // Where time steps repeat, the reference visits each but once.
@@ -147,7 +154,7 @@ fn rising(
             (0..n).map(|i| (i * ratio + offset) as f64).collect()
         }
         TimestepSpacing::Trailing => {
-            let mut times = spacing.one_more(train, train - 1 - noisiest, n, 0)?;
+            let mut times = spacing.dpm_solver_timesteps(train, train - 1 - noisiest, n, 0)?;
             times.reverse();
             times
         }

@@ -17,7 +17,7 @@ pub(super) const FAMILY: Family = Family::new("dpm_single", "DPMSolverSinglestep
 
 const CLASS: Class = Class {
     name: FAMILY.name,
-    zero_snr: ZeroSnr::Refused,
+    zero_snr: ZeroSnr::Unsupported,
     spreads: &[SigmaSchedule::Karras, SigmaSchedule::Exponential, SigmaSchedule::Beta, SigmaSchedule::Flow],
     spacing_keys: false,
     clips_lambda: true,

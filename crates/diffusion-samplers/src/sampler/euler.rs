@@ -19,7 +19,7 @@ pub(super) const EDM: Family =
     Family::new("edm_euler", "EDMEulerScheduler", edm).told(TimeConditioning::LogSigma);
 
 const CLASS: Class = Class {
-    schedule: ScheduleDefaults::DDPM.zero_snr(ZeroSnr::Nearly),
+    schedule: ScheduleDefaults::DDPM.with_zero_snr(ZeroSnr::Approximate),
     euler_keys: true,
     ..Class::latent("euler", Class::PREDICTIONS)
 };

@@ -14,7 +14,7 @@ use super::walk::two_slopes::{Rule, TwoSlopes};
 use crate::noise_schedule::{NoiseLevel, linspace, round};
 use crate::prediction_type::PredictionType;
 use crate::scheduler_settings::{Settings, SettingsError};
-use crate::sigma_schedule::{self, SigmaSchedule, shifted};
+use crate::sigma_schedule::{self, SigmaSchedule, shift_sigma};
 
 pub(super) const EULER: Family =
     Family::new("flow_euler", "FlowMatchEulerDiscreteScheduler", euler).told(TimeConditioning::Path);
@@ -51,7 +51,7 @@ impl Shift {
 
     fn apply(self, sigma: f64) -> f64 {
         match self {
-            Self::Fixed(shift) => shifted(sigma, shift),
+            Self::Fixed(shift) => shift_sigma(sigma, shift),
             Self::BySize { mu, linear } => {
                 let weight = if linear { mu } else { mu.exp() };
                 weight / (weight + (1.0 / sigma - 1.0))
@@ -71,7 +71,7 @@ fn levels(
     let train = settings.count("num_train_timesteps", 1000)?;
     let n = options.steps_up_to(train, name)?;
     let end = |t: usize| match shift {
-        Shift::Fixed(shift) => round(shifted(t as f64 / train as f64, shift)),
+        Shift::Fixed(shift) => round(shift_sigma(t as f64 / train as f64, shift)),
         Shift::BySize { .. } => t as f64 / train as f64,
     };
     let (first, last) = match options.patches.filter(|patches| patches.even) {

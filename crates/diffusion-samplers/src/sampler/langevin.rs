@@ -64,9 +64,9 @@ fn sgld(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, 
     let (spacing, offset) = TimestepSpacing::from_settings(settings, "linspace")?;
     let size = positive(settings, "step_size", 0.3)?;
     let repeats = settings.count("steps_per_level", 5)?;
-    let n = options.steps_up_to(schedule.len(), SGLD.name)?;
+    let n = options.steps_up_to(schedule.num_train_timesteps(), SGLD.name)?;
     let bars = schedule.alphas_cumprod();
-    let steps = spacing.visits(schedule.len(), n, offset)?.into_iter().flat_map(|t| {
+    let steps = spacing.timesteps(schedule.num_train_timesteps(), n, offset)?.into_iter().flat_map(|t| {
         let level = NoiseLevel::from_alpha_bar(bars[t]);
         let at = Node::plain(t as f64, level, kind);
         std::iter::repeat_n(update(at, size * level.sigma * level.sigma), repeats)

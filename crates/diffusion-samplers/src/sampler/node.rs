@@ -37,12 +37,12 @@ impl Node {
         // Applied to the state instead of to the network's input.
         let on_state = |of: AffinePrediction| {
             let (x, output) = of.coefficients();
-            AffinePrediction::of(x * scale, output)
+            AffinePrediction::new(x * scale, output)
         };
         Self {
             t,
             level: NoiseLevel { alpha: 1.0, sigma },
-            input: Input::Over((sigma * sigma + 1.0).sqrt()),
+            input: Input::Divided((sigma * sigma + 1.0).sqrt()),
             x0: on_state(kind.convert(PredictionType::Sample, preserving)),
             epsilon: on_state(kind.convert(PredictionType::Epsilon, preserving)),
         }
@@ -50,13 +50,14 @@ impl Node {
 
     /// The same where σ = 0 would make ε̂ a division by nothing: it is taken as 0.
     pub(crate) fn without_noise(self) -> Self {
-        let epsilon = if self.epsilon.over == 0.0 { AffinePrediction::of(0.0, 0.0) } else { self.epsilon };
+        let epsilon =
+            if self.epsilon.divisor == 0.0 { AffinePrediction::new(0.0, 0.0) } else { self.epsilon };
         Self { epsilon, ..self }
     }
 
     /// The state x_0 + σ·ε, with x̂_0 = skip·x + out·F(input, t) (Karras et al. 2022, eq. 7).
     pub(crate) fn preconditioned(t: f64, sigma: f64, input: Input, x0: AffinePrediction) -> Self {
-        let epsilon = AffinePrediction::of(1.0 - x0.x, -x0.output).over(sigma);
+        let epsilon = AffinePrediction::new(1.0 - x0.x, -x0.output).divided_by(sigma);
         Self { t, level: NoiseLevel { alpha: 1.0, sigma }, input, x0, epsilon }
     }
 }
@@ -77,13 +78,13 @@ mod tests {
                 PredictionType::Epsilon, PredictionType::Sample, PredictionType::VPrediction,
             ]),
         ) {
-            let skip = AffinePrediction::of(0.3, 1.7);
+            let skip = AffinePrediction::new(0.3, 1.7);
             for point in [
                 Node::plain(7.0, NoiseLevel::from_sigma(sigma), kind),
                 Node::unscaled(7.0, sigma, kind),
-                Node::preconditioned(7.0, sigma, Input::Times(0.5), skip),
+                Node::preconditioned(7.0, sigma, Input::Scaled(0.5), skip),
             ] {
-                let at = |of: AffinePrediction| (of.x * x + of.output * output) / of.over;
+                let at = |of: AffinePrediction| (of.x * x + of.output * output) / of.divisor;
                 let (x0, epsilon) = (at(point.x0), at(point.epsilon));
                 let again = point.level.alpha * x0 + point.level.sigma * epsilon;
                 prop_assert!((again - x).abs() < 1e-9 * (1.0 + x0.abs() + sigma));

@@ -58,14 +58,14 @@ fn build(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>,
     let (spacing, offset) = TimestepSpacing::from_settings(settings, "leading")?;
     let skip = settings.flag("skip_prk_steps", false)?;
     let to_one = settings.flag("set_alpha_to_one", false)?;
-    let count = options.steps_up_to(schedule.len(), FAMILY.name)?;
+    let count = options.steps_up_to(schedule.num_train_timesteps(), FAMILY.name)?;
     if !skip && count < 4 {
         let reason = format!("Runge-Kutta's start needs 4 steps at least, and {count} are asked for");
         return Err(SettingsError::refused("skip_prk_steps", false, reason).into());
     }
-    let visited = spacing.visits(schedule.len(), count, offset)?;
+    let visited = spacing.timesteps(schedule.num_train_timesteps(), count, offset)?;
     let times: Vec<i64> = visited.into_iter().map(|t| t as i64).collect();
-    let width = (schedule.len() / count) as i64;
+    let width = (schedule.num_train_timesteps() / count) as i64;
     if !skip && options.strength != Strength::Full {
         return Err(SamplerError::Whole {
             name: "pndm with Runge-Kutta's start (skip_prk_steps false)".to_owned(),
@@ -142,7 +142,7 @@ impl Sampler for Pndm {
             let mut outputs = History::new(DEPTH, x.len());
             let mut remembered = 0;
             for step in &self.steps {
-                net.keep(&mut x, step.told);
+                net.blend_known(&mut x, step.told);
                 let answer = net.predict(&mut x, Input::State, step.t).await;
                 // Channels beyond the sample's own are variances.
                 let output = &answer[..x.len()];
@@ -175,10 +175,10 @@ impl Sampler for Pndm {
                 if matches!(step.used, Use::Inner | Use::Closing | Use::Again) {
                     x.copy_from_slice(&start);
                 }
-                if net.is_observed() {
+                if net.preview_enabled() {
                     x0.resize(x.len(), 0.0);
                     self.kind.convert(Sample, step.from).apply(&x, &estimate, &mut x0);
-                    net.observe(&x0);
+                    net.preview(&x0);
                 }
                 self.transfer(step, &mut x, &estimate);
             }

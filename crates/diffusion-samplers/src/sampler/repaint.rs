@@ -40,8 +40,8 @@ fn build(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>,
     let bound = if settings.flag("clip_sample", true)? { Bound::Clip(1.0) } else { Bound::None };
     let length = at_least_one(settings, "jump_length")?;
     let repeats = at_least_one(settings, "jump_n_sample")?;
-    let count = options.steps_up_to(schedule.len(), FAMILY.name)?;
-    let width = schedule.len() / count;
+    let count = options.steps_up_to(schedule.num_train_timesteps(), FAMILY.name)?;
+    let width = schedule.num_train_timesteps() / count;
     let bars = schedule.alphas_cumprod();
     let mut steps = Vec::new();
     let mut before = usize::MAX;
@@ -49,7 +49,7 @@ fn build(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>,
         if t < before {
             let bar_s = t.checked_sub(width).map_or(1.0, |s| bars[s]);
             let at = Node::plain(t as f64, NoiseLevel::from_alpha_bar(bars[t]), PredictionType::Epsilon);
-            let sigma = eta * Posterior::between(bars[t], bar_s).variance.max(0.0).sqrt();
+            let sigma = eta * Posterior::new(bars[t], bar_s).variance.max(0.0).sqrt();
             steps.push(Step::Reverse {
                 at,
                 to: NoiseLevel::from_alpha_bar(bar_s),

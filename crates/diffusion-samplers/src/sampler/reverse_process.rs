@@ -26,13 +26,13 @@ fn build(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>,
     let small =
         settings.choice("variance_type", "fixed_small", &["fixed_small", "fixed_large"])? == "fixed_small";
     let (spacing, offset) = TimestepSpacing::from_settings(settings, "leading")?;
-    let count = options.steps_up_to(schedule.len(), FAMILY.name)?;
-    let times = spacing.visits(schedule.len(), count, offset)?;
+    let count = options.steps_up_to(schedule.num_train_timesteps(), FAMILY.name)?;
+    let times = spacing.timesteps(schedule.num_train_timesteps(), count, offset)?;
     let bars = schedule.alphas_cumprod();
     let after = times.iter().skip(1).map(|t| bars[*t]).chain([1.0]);
     let steps = times.iter().zip(after).map(|(&t, bar_s)| {
         let level = NoiseLevel::from_alpha_bar(bars[t]);
-        let Posterior { beta, variance, .. } = Posterior::between(bars[t], bar_s);
+        let Posterior { beta, variance, .. } = Posterior::new(bars[t], bar_s);
         let root = (bars[t] / bar_s).sqrt();
         let covariance = if small { variance } else { beta };
         let at = Node::plain(t as f64, level, kind);

@@ -81,7 +81,7 @@ impl Sampler for ScoreSde {
                 noise.fill(&mut z);
                 mix(&mut x, 1.0, [(step.variance, score)]);
                 mean.copy_from_slice(&x);
-                net.observe(&mean);
+                net.preview(&mean);
                 mix(&mut x, 1.0, [(step.variance.sqrt(), &z[..])]);
             }
             // The last step's noise is left away.

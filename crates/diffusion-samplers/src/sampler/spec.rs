@@ -74,11 +74,11 @@ impl SamplerSpec {
         options: &Options,
     ) -> Result<Arc<dyn Sampler>, SamplerError> {
         for (key, implied) in self.implied {
-            settings.name(key, (*implied).into());
+            settings.set_implied(key, (*implied).into());
         }
         if let Some((key, _)) = self.spread {
             for (_, other, _) in SigmaSchedule::KEYS {
-                settings.name(other, Value::Flag(other == key));
+                settings.set_implied(other, Value::Flag(other == key));
             }
         }
         let sampler = (self.family.build)(settings, options).map_err(|error| match error {
@@ -88,7 +88,7 @@ impl SamplerSpec {
             }
             other => other,
         })?;
-        if let Some((_, suffix)) = self.spread.filter(|(key, _)| !settings.was_asked(key)) {
+        if let Some((_, suffix)) = self.spread.filter(|(key, _)| !settings.was_read(key)) {
             return Err(SamplerError::Suffix { name: self.family.name, suffix });
         }
         if options.strength != Strength::Full && sampler.start().is_none() {
@@ -169,7 +169,7 @@ mod tests {
     fn a_suffix_counts_over_the_configuration_and_is_refused_where_it_means_nothing() {
         let options = Options::of_steps(4);
         let mut settings = Settings::default();
-        settings.name("use_beta_sigmas", Value::Flag(true));
+        settings.set_implied("use_beta_sigmas", Value::Flag(true));
         assert!(by_name("dpmpp_2m_karras").unwrap().build(&mut settings, &options).is_ok());
         let error = by_name("ddim_karras").unwrap().build(&mut Settings::default(), &options).err().unwrap();
         assert_eq!(error.to_string(), "ddim has no karras noise levels");

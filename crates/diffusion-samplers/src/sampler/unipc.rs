@@ -11,13 +11,13 @@ use super::walk::history::DEPTH;
 use super::walk::predictor_corrector::{Difference, PredictorCorrector, Step, Sum};
 use crate::noise_schedule::{NoiseLevel, ZeroSnr, linspace};
 use crate::scheduler_settings::{Settings, SettingsError};
-use crate::sigma_schedule::{SigmaSchedule, karras, shifted};
+use crate::sigma_schedule::{SigmaSchedule, karras, shift_sigma};
 
 pub(super) const FAMILY: Family = Family::new("unipc", "UniPCMultistepScheduler", build);
 
 const CLASS: Class = Class {
     name: FAMILY.name,
-    zero_snr: ZeroSnr::Nearly,
+    zero_snr: ZeroSnr::Approximate,
     spreads: &[SigmaSchedule::Karras, SigmaSchedule::Exponential, SigmaSchedule::Beta],
     spacing_keys: true,
     clips_lambda: false,
@@ -86,9 +86,9 @@ fn grid(settings: &mut Settings, options: &Options) -> Result<LambdaSteps, Sampl
     }
     let spread = SigmaSchedule::from_settings(settings, CLASS.spreads)?;
     let base = Base::read(settings, &CLASS, SigmaSchedule::Flow)?;
-    let n = options.steps_up_to(base.schedule.len(), FAMILY.name)?;
+    let n = options.steps_up_to(base.schedule.num_train_timesteps(), FAMILY.name)?;
     let mut sigmas = match spread {
-        SigmaSchedule::Schedule => straight(&base, n, terminal),
+        SigmaSchedule::Timesteps => straight(&base, n, terminal),
         SigmaSchedule::Karras => {
             karras(base.max, base.min, 7.0, n).into_iter().map(|s| s / (s + 1.0)).collect()
         }
@@ -97,7 +97,8 @@ fn grid(settings: &mut Settings, options: &Options) -> Result<LambdaSteps, Sampl
             return Err(SettingsError::refused("use_flow_sigmas", true, reason).into());
         }
     };
-    let times: Vec<f64> = sigmas.iter().map(|sigma| sigma * base.schedule.len() as f64).collect();
+    let times: Vec<f64> =
+        sigmas.iter().map(|sigma| sigma * base.schedule.num_train_timesteps() as f64).collect();
     let zero = settings.choice("final_sigmas_type", "zero", &["zero", "sigma_min"])? == "zero";
     sigmas.push(if zero { 0.0 } else { sigmas[n - 1] });
     Ok(base.grid(&options.rest(sigmas), &options.rest(times)))
@@ -105,8 +106,8 @@ fn grid(settings: &mut Settings, options: &Options) -> Result<LambdaSteps, Sampl
 
 /// `n` levels along the straight path, stretched so that the last is the terminal one.
 fn straight(base: &Base, n: usize, terminal: Option<f64>) -> Vec<f64> {
-    let ends = linspace(1.0, 1.0 / base.schedule.len() as f64, n + 1).take(n);
-    let mut sigmas: Vec<f64> = ends.map(|sigma| shifted(sigma, base.flow_shift)).collect();
+    let ends = linspace(1.0, 1.0 / base.schedule.num_train_timesteps() as f64, n + 1).take(n);
+    let mut sigmas: Vec<f64> = ends.map(|sigma| shift_sigma(sigma, base.flow_shift)).collect();
     if let Some(terminal) = terminal {
         let factor = (1.0 - sigmas[n - 1]) / (1.0 - terminal);
         sigmas.iter_mut().for_each(|sigma| *sigma = 1.0 - (1.0 - *sigma) / factor);

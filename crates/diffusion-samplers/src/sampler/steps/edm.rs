@@ -72,7 +72,7 @@ pub(crate) fn preconditions(settings: &mut Settings) -> Result<bool, SettingsErr
 
 /// A place of a network D(x; σ) that gives x̂_0.
 pub(crate) fn denoised(sigma: f64) -> Node {
-    Node::preconditioned(sigma, sigma, Input::State, AffinePrediction::of(0.0, 1.0))
+    Node::preconditioned(sigma, sigma, Input::State, AffinePrediction::new(0.0, 1.0))
 }
 
 /// A place with EDM's c_in, c_noise, c_skip and c_out; v turns c_out's sign.
@@ -80,8 +80,8 @@ fn preconditioned(sigma: f64, data: f64, kind: PredictionType) -> Node {
     let norm = (sigma * sigma + data * data).sqrt();
     let out = sigma * data / norm;
     let output = if kind == PredictionType::VPrediction { -out } else { out };
-    let x0 = AffinePrediction::of(data * data / (norm * norm), output);
-    Node::preconditioned(round(0.25 * sigma.ln()), sigma, Input::Times(1.0 / norm), x0)
+    let x0 = AffinePrediction::new(data * data / (norm * norm), output);
+    Node::preconditioned(round(0.25 * sigma.ln()), sigma, Input::Scaled(1.0 / norm), x0)
 }
 
 /// A key that must be more than 0.
@@ -98,5 +98,5 @@ pub(crate) fn consistency_levels(max: f64, min: f64, rho: f64, train: usize, ste
     let every = train / steps;
     let most = (train - 1).max(1) as f64;
     let ramp = linspace(0.0, (steps - 1) as f64, steps).map(|i| i * every as f64 / most);
-    sigma_schedule::karras_along(max, min, rho, ramp)
+    sigma_schedule::karras_at(max, min, rho, ramp)
 }

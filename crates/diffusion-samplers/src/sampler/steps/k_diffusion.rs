@@ -23,15 +23,17 @@ impl KDiffusionSteps {
         options: &Options,
         name: &'static str,
     ) -> Result<Self, SamplerError> {
-        let schedule =
-            NoiseSchedule::from_settings(settings, ScheduleDefaults::DDPM.zero_snr(ZeroSnr::Nearly))?;
+        let schedule = NoiseSchedule::from_settings(
+            settings,
+            ScheduleDefaults::DDPM.with_zero_snr(ZeroSnr::Approximate),
+        )?;
         let kind = prediction_type(settings, &[Epsilon, VPrediction])?;
         let spread = SigmaSchedule::from_settings(
             settings,
             &[SigmaSchedule::Karras, SigmaSchedule::Exponential, SigmaSchedule::Polyexponential],
         )?;
-        let n = options.steps_up_to(schedule.len(), name)?;
-        let table = SigmaTable::of(&schedule);
+        let n = options.steps_up_to(schedule.num_train_timesteps(), name)?;
+        let table = SigmaTable::new(&schedule);
         let (max, min) = (table.max(), table.min());
         let levels = match spread {
             SigmaSchedule::Karras => sigma_schedule::karras(max, min, settings.number("rho", 7.0)?, n),
@@ -39,7 +41,9 @@ impl KDiffusionSteps {
             SigmaSchedule::Polyexponential => {
                 sigma_schedule::polyexponential(max, min, settings.number("rho", 1.0)?, n)
             }
-            _ => linspace((schedule.len() - 1) as f64, 0.0, n).map(|t| table.at_by_log(round(t))).collect(),
+            _ => linspace((schedule.num_train_timesteps() - 1) as f64, 0.0, n)
+                .map(|t| table.t_to_sigma(round(t)))
+                .collect(),
         };
         let sigmas: Vec<f64> = levels.into_iter().map(round).chain([0.0]).collect();
         let initial_sigma = sigmas[0];
@@ -58,6 +62,6 @@ impl KDiffusionSteps {
 
     /// The place of a level.
     pub(crate) fn at(&self, sigma: f64) -> Node {
-        Node::unscaled(round(self.table.time_of(sigma)), sigma, self.kind)
+        Node::unscaled(round(self.table.sigma_to_t(sigma)), sigma, self.kind)
     }
 }

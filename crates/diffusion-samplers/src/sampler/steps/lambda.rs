@@ -71,7 +71,7 @@ impl Base {
         spread: SigmaSchedule,
     ) -> Result<Self, SamplerError> {
         let schedule =
-            NoiseSchedule::from_settings(settings, ScheduleDefaults::DDPM.zero_snr(class.zero_snr))?;
+            NoiseSchedule::from_settings(settings, ScheduleDefaults::DDPM.with_zero_snr(class.zero_snr))?;
         let cosine = settings.text("beta_schedule", "linear")? == "squaredcos_cap_v2";
         let kind = prediction_type(settings, &[Epsilon, Sample, VPrediction, Flow])?;
         let flow_shift = settings.number("flow_shift", 1.0)?;
@@ -91,7 +91,7 @@ impl Base {
         };
         let lambdas = schedule.alphas_cumprod().iter().map(|bar| NoiseLevel::from_alpha_bar(*bar).lambda());
         let clipped = lambdas.filter(|lambda| *lambda < clip).count();
-        if clipped >= schedule.len() {
+        if clipped >= schedule.num_train_timesteps() {
             let reason = "no time step of the schedule is left";
             return Err(SettingsError::refused("lambda_min_clipped", clip, reason).into());
         }
@@ -99,7 +99,7 @@ impl Base {
             true => (settings.optional_number("sigma_min")?, settings.optional_number("sigma_max")?),
             false => (None, None),
         };
-        let table = SigmaTable::of(&schedule);
+        let table = SigmaTable::new(&schedule);
         let (min, max) = (min.unwrap_or(table.min()), max.unwrap_or(table.max()));
         Ok(Self { table, schedule, kind, spread, cosine, flow_shift, min, max, clipped })
     }
@@ -121,7 +121,7 @@ impl Base {
     pub(crate) fn spread_levels(&self, n: usize, fractional_on_cosine: bool) -> Option<(Vec<f64>, Vec<f64>)> {
         let (max, min) = (self.max, self.min);
         let levels = match self.spread {
-            SigmaSchedule::Schedule | SigmaSchedule::Polyexponential => return None,
+            SigmaSchedule::Timesteps | SigmaSchedule::Polyexponential => return None,
             SigmaSchedule::Karras => sigma_schedule::karras(max, min, 7.0, n),
             SigmaSchedule::Exponential => sigma_schedule::exponential(max, min, n),
             SigmaSchedule::Beta => sigma_schedule::beta(max, min, n),
@@ -130,15 +130,15 @@ impl Base {
         };
         let whole = matches!(self.spread, SigmaSchedule::Karras | SigmaSchedule::Lu)
             && !(fractional_on_cosine && self.cosine);
-        let times = levels.iter().map(|sigma| self.table.time_of(*sigma));
+        let times = levels.iter().map(|sigma| self.table.sigma_to_t(*sigma));
         let times = times.map(|t| if whole { t.round_ties_even() } else { t }).collect();
         Some((levels, times))
     }
 
     fn flow_levels(&self, n: usize) -> (Vec<f64>, Vec<f64>) {
-        let train = self.schedule.len() as f64;
+        let train = self.schedule.num_train_timesteps() as f64;
         let mut levels: Vec<f64> = linspace(1.0, 1.0 / train, n + 1)
-            .map(|alpha| sigma_schedule::shifted(1.0 - alpha, self.flow_shift))
+            .map(|alpha| sigma_schedule::shift_sigma(1.0 - alpha, self.flow_shift))
             .skip(1)
             .collect();
         levels.reverse();
@@ -169,7 +169,7 @@ impl LambdaSteps {
         } else {
             (TimestepSpacing::Linspace, 0)
         };
-        let n = options.steps_up_to(base.schedule.len(), class.name)?;
+        let n = options.steps_up_to(base.schedule.num_train_timesteps(), class.name)?;
         let zero = match class.end {
             End::Visited => false,
             _ => settings.choice("final_sigmas_type", "zero", &["zero", "sigma_min"])? == "zero",
@@ -177,8 +177,13 @@ impl LambdaSteps {
         let (mut sigmas, times, own) = match base.spread_levels(n, class.fractional_on_cosine) {
             Some((levels, times)) => (levels, times, false),
             None => {
-                let times = spacing.one_more(base.schedule.len(), base.clipped, n, offset)?;
-                (times.iter().map(|t| base.table.at(*t)).collect(), times, true)
+                let times = spacing.dpm_solver_timesteps(
+                    base.schedule.num_train_timesteps(),
+                    base.clipped,
+                    n,
+                    offset,
+                )?;
+                (times.iter().map(|t| base.table.sigma_at(*t)).collect(), times, true)
             }
         };
         let last = sigmas[sigmas.len() - 1];

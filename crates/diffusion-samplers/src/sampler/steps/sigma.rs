@@ -61,10 +61,13 @@ impl SigmaSteps {
         let kind = prediction_type(settings, class.predictions)?;
         let spread = SigmaSchedule::from_settings(settings, class.spreads)?;
         let (spacing, offset) = TimestepSpacing::from_settings(settings, "linspace")?;
-        let steps = options.steps_up_to(schedule.len(), class.name)?;
-        let table = SigmaTable::of(&schedule);
-        let mut times: Vec<f64> =
-            spacing.fractional(schedule.len(), steps, offset).into_iter().map(round).collect();
+        let steps = options.steps_up_to(schedule.num_train_timesteps(), class.name)?;
+        let table = SigmaTable::new(&schedule);
+        let mut times: Vec<f64> = spacing
+            .fractional_timesteps(schedule.num_train_timesteps(), steps, offset)
+            .into_iter()
+            .map(round)
+            .collect();
         let euler = if class.euler_keys { Some(EulerKeys::read(settings)?) } else { None };
         let mut levels: Vec<f64> = match &euler {
             Some(keys) if keys.by_log => {
@@ -73,9 +76,9 @@ impl SigmaSteps {
                     .map(round)
                     .collect()
             }
-            _ => times.iter().map(|t| table.at(*t)).collect(),
+            _ => times.iter().map(|t| table.sigma_at(*t)).collect(),
         };
-        if spread != SigmaSchedule::Schedule {
+        if spread != SigmaSchedule::Timesteps {
             let (most, least) = (levels[0], levels[levels.len() - 1]);
             let max = euler.as_ref().and_then(|keys| keys.max).unwrap_or(most);
             let min = euler.as_ref().and_then(|keys| keys.min).unwrap_or(least);
@@ -84,7 +87,7 @@ impl SigmaSteps {
                 SigmaSchedule::Beta => sigma_schedule::beta(max, min, steps),
                 _ => sigma_schedule::karras(max, min, 7.0, steps),
             };
-            times = levels.iter().map(|sigma| table.time_of(*sigma)).collect();
+            times = levels.iter().map(|sigma| table.sigma_to_t(*sigma)).collect();
             if spread == SigmaSchedule::Karras && class.whole_karras_times {
                 times = times.into_iter().map(f64::round_ties_even).collect();
             }
@@ -113,7 +116,7 @@ impl SigmaSteps {
     /// A place between those of the grid.
     pub(crate) fn between(&self, sigma: f64) -> Node {
         let sigma = round(sigma);
-        Node::unscaled(round(self.table.time_of(sigma)), sigma, self.kind)
+        Node::unscaled(round(self.table.sigma_to_t(sigma)), sigma, self.kind)
     }
 }
 

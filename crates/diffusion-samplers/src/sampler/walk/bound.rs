@@ -109,7 +109,8 @@ mod tests {
         let bound = Bound::Dynamic { quantile: 0.5, most: 10.0 };
         let bounded = |answer: [f32; 3]| {
             let mut x0 = [0.0; 3];
-            let estimate = bound.applied(AffinePrediction::of(0.0, 1.0), &[0.0; 3], &answer, &mut Vec::new());
+            let estimate =
+                bound.applied(AffinePrediction::new(0.0, 1.0), &[0.0; 3], &answer, &mut Vec::new());
             estimate.write(&[0.0; 3], &answer, &mut x0);
             x0
         };

@@ -42,16 +42,16 @@ impl Denoiser {
 
     /// Evaluate the network at a state; tells what the answer says there.
     pub(crate) async fn ask(&mut self, x: &mut Vec<f32>, at: &Node) -> Seen {
-        self.net.keep(x, at.level);
+        self.net.blend_known(x, at.level);
         self.answer = None;
         let answer = self.answer.insert(self.net.predict(x, at.input, at.t).await);
         // Channels beyond the sample's own are variances.
         let answer = &answer[..x.len()];
         let x0 = self.bound.applied(at.x0, x, answer, &mut self.aside);
-        if self.net.is_observed() {
+        if self.net.preview_enabled() {
             self.aside.resize(x.len(), 0.0);
             x0.write(x, answer, &mut self.aside);
-            self.net.observe(&self.aside);
+            self.net.preview(&self.aside);
         }
         Seen { x0, epsilon: at.epsilon }
     }

@@ -45,14 +45,14 @@ macro_rules! with {
             }
             Estimate::Bounded { x, output, over, range, shrunk } if shrunk.is_one() => {
                 let $m = move |state: f32, answer: f32| {
-                    $crate::simd::within(over.divide(x * state + output * answer), range)
+                    $crate::simd::clamp(over.divide(x * state + output * answer), range)
                 };
                 $work
             }
             Estimate::Bounded { x, output, over, range, shrunk } => {
                 let $m = move |state: f32, answer: f32| {
                     let x0 = over.divide(x * state + output * answer);
-                    shrunk.divide($crate::simd::within(x0, range))
+                    shrunk.divide($crate::simd::clamp(x0, range))
                 };
                 $work
             }
@@ -63,7 +63,7 @@ macro_rules! with {
             Estimate::Rest { x, output, over, range, shrunk, alpha, sigma } => {
                 let $m = move |state: f32, answer: f32| {
                     let x0 = over.divide(x * state + output * answer);
-                    sigma.divide(state - alpha * shrunk.divide($crate::simd::within(x0, range)))
+                    sigma.divide(state - alpha * shrunk.divide($crate::simd::clamp(x0, range)))
                 };
                 $work
             }
@@ -75,12 +75,12 @@ pub(crate) use with;
 impl Estimate {
     /// The answer itself.
     pub(crate) fn answer() -> Self {
-        Self::of(AffinePrediction::of(0.0, 1.0))
+        Self::of(AffinePrediction::new(0.0, 1.0))
     }
 
     /// Without a bound.
     pub(crate) fn of(linear: AffinePrediction) -> Self {
-        let (x, output, over) = (linear.x as f32, linear.output as f32, Divisor::new(linear.over));
+        let (x, output, over) = (linear.x as f32, linear.output as f32, Divisor::new(linear.divisor));
         match (x == 0.0, over.is_one()) {
             // Multiplying by zero would keep an infinite state; the estimate doesn't depend on it at all.
             (true, _) => Self::Answer { output, over },
@@ -91,7 +91,7 @@ impl Estimate {
 
     /// Within ±`range`, then divided by `shrunk`.
     pub(crate) fn within(linear: AffinePrediction, range: f32, shrunk: f32) -> Self {
-        let (x, output, over) = (linear.x as f32, linear.output as f32, Divisor::new(linear.over));
+        let (x, output, over) = (linear.x as f32, linear.output as f32, Divisor::new(linear.divisor));
         Self::Bounded { x, output, over, range, shrunk: Divisor::new(f64::from(shrunk)) }
     }
 
@@ -135,9 +135,9 @@ impl Seen {
         noise: Option<(f64, &[f32])>,
     ) {
         let (a, b) = (a as f32, b as f32);
-        let (state, output, over) = (self.epsilon.x as f32, self.epsilon.output as f32, self.epsilon.over);
+        let (state, output, over) = (self.epsilon.x as f32, self.epsilon.output as f32, self.epsilon.divisor);
         let over = Divisor::new(over);
-        if self.epsilon == AffinePrediction::of(0.0, 1.0) {
+        if self.epsilon == AffinePrediction::new(0.0, 1.0) {
             with!(self.x0, x0 => add(x, answer, noise, move |x, o| a * x0(x, o) + b * o));
         } else {
             with!(self.x0, x0 => add(x, answer, noise, move |x, o| {
@@ -178,7 +178,7 @@ mod tests {
             range in 0.1..2.0_f32,
         ) {
             let (state, answer): (Vec<f32>, Vec<f32>) = values.into_iter().unzip();
-            let linear = AffinePrediction::of(x, output).over(over);
+            let linear = AffinePrediction::new(x, output).divided_by(over);
             let bounded = |value: f64| value.clamp(-f64::from(range), f64::from(range));
             type Formula<'a> = &'a dyn Fn(f64, f64) -> f64;
             let slope = Estimate::Slope { x: x as f32, output: output as f32, sigma: Divisor::new(over) };
@@ -189,9 +189,9 @@ mod tests {
                 (Estimate::within(linear, range, range).rest(level), &|s, o| {
                     (s - 0.8 * bounded((x * s + output * o) / over) / f64::from(range)) / 0.6
                 }),
-                (Estimate::of(AffinePrediction::of(0.0, output)), &|_, o| output * o),
-                (Estimate::of(AffinePrediction::of(0.0, output).over(over)), &|_, o| output * o / over),
-                (Estimate::of(AffinePrediction::of(x, output)), &|s, o| x * s + output * o),
+                (Estimate::of(AffinePrediction::new(0.0, output)), &|_, o| output * o),
+                (Estimate::of(AffinePrediction::new(0.0, output).divided_by(over)), &|_, o| output * o / over),
+                (Estimate::of(AffinePrediction::new(x, output)), &|s, o| x * s + output * o),
                 (Estimate::of(linear), &|s, o| (x * s + output * o) / over),
                 (Estimate::within(linear, range, 1.0), &|s, o| bounded((x * s + output * o) / over)),
                 (Estimate::within(linear, range, range), &|s, o| {
@@ -218,8 +218,8 @@ mod tests {
             let answer: Vec<f32> = values.iter().map(|(_, o, _)| *o).collect();
             let z: Vec<f32> = values.iter().map(|(.., z)| *z).collect();
             let seen = Seen {
-                x0: Estimate::within(AffinePrediction::of(1.0, -0.6).over(0.8), 1.0, 1.0),
-                epsilon: AffinePrediction::of(0.0, 1.0),
+                x0: Estimate::within(AffinePrediction::new(1.0, -0.6).divided_by(0.8), 1.0, 1.0),
+                epsilon: AffinePrediction::new(0.0, 1.0),
             };
             let (mut x0, mut epsilon) = (vec![0.0; state.len()], vec![0.0; state.len()]);
             seen.x0.write(&state, &answer, &mut x0);

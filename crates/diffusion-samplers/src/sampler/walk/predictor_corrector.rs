@@ -10,7 +10,7 @@ use crate::noise_schedule::NoiseLevel;
 use crate::rng::Noise;
 use crate::sampler::family::Sampler;
 use crate::sampler::node::Node;
-use crate::simd::{parts, update};
+use crate::simd::{chunks, update};
 use crate::trajectory::{ModelHandle, SampleFuture};
 
 /// How a state follows from another and from the estimates m_0 (the newest), m_1, …
@@ -140,7 +140,7 @@ impl Sampler for PredictorCorrector {
                     std::mem::swap(&mut z, &mut z_before);
                     noise.fill(&mut z);
                 }
-                for part in parts(x.len()) {
+                for part in chunks(x.len()) {
                     let (x, last) = (&mut x[part.clone()], &mut last[part.clone()]);
                     let m = std::array::from_fn(|age| &history.estimate(age)[part.clone()]);
                     if let Some(corrector) = &step.corrector {

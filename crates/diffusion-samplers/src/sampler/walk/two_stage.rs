@@ -96,7 +96,7 @@ impl Sampler for TwoStage {
                     denoiser.evaluate(Kept::X0, &mut guessed, &guess.at, &mut second).await;
                 }
                 if step.noise.is_some() {
-                    noise.fill_beside(step.shared, &z_guess, &mut z);
+                    noise.fill_correlated(step.shared, &z_guess, &mut z);
                 }
                 let noise = step.noise.map(|s| (s, &z[..]));
                 let estimates = [(step.d1, &first[..]), (step.d2, &second[..])];

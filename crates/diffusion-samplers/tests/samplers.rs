@@ -1,4 +1,4 @@
-//! Whole trajectories against diffusers', number for number, on an exact network.
+//! Whole trajectories, compared with those of diffusers and k-diffusion for an exact model.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
@@ -6,16 +6,14 @@ mod common;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use common::gaussian_model::{Gaussian, posterior, predict};
-use common::{golden, largest_difference, read_json};
-use denoised::npy;
+use common::gaussian::{Gaussian, posterior, predict};
+use common::{golden, largest_difference, read_json, read_npy};
 use diffusion_samplers::noise_schedule::{NoiseSchedule, ScheduleDefaults, ZeroSnr};
 use diffusion_samplers::prediction_type::PredictionType;
 use diffusion_samplers::rng::{Generator, Noise, Recorded};
 use diffusion_samplers::sampler::{self, InitialState, Options, Sampler};
 use diffusion_samplers::scheduler_settings::{Settings, Value};
 use serde_json::Value as Json;
-use std::task::Poll;
 
 fn settings(scheduler: &Json) -> Settings {
     let convert = |value: &Json| match value {
@@ -31,10 +29,10 @@ fn settings(scheduler: &Json) -> Settings {
     Settings::new(values.map(|(key, value)| (key.clone(), convert(value))).collect::<BTreeMap<_, _>>())
 }
 
-/// A network's output for an input and a time step.
+/// A model: it writes the output for an input and a time.
 type Network = Box<dyn Fn(&[f32], f64, &mut [f32])>;
 
-/// The exact network that `tests/golden/exact.py` has for a class, by the kind of its time step.
+/// The exact model that `tests/golden/exact.py` has for a scheduler class.
 fn network_of(class: &str, config: &Json) -> Network {
     let number = |key: &str| config[key].as_f64().unwrap();
     let kind = config["prediction_type"].as_str().unwrap_or("epsilon");
@@ -90,8 +88,8 @@ fn network_of(class: &str, config: &Json) -> Network {
         return path(kind, level, 0.0);
     }
     let learned = matches!(config["variance_type"].as_str(), Some("learned" | "learned_range"));
-    let zero_snr = if class.starts_with("DD") { ZeroSnr::Exact } else { ZeroSnr::Nearly };
-    let defaults = ScheduleDefaults::DDPM.zero_snr(zero_snr);
+    let zero_snr = if class.starts_with("DD") { ZeroSnr::Exact } else { ZeroSnr::Approximate };
+    let defaults = ScheduleDefaults::DDPM.with_zero_snr(zero_snr);
     let net =
         Gaussian::new(&NoiseSchedule::from_settings(&mut settings(config), defaults).unwrap(), kind, learned);
     Box::new(move |x, t, output| net.evaluate(x, t, output))
@@ -112,7 +110,7 @@ fn preconditioned(
     })
 }
 
-/// What the network was asked, and the sample.
+/// The inputs and times of the evaluations, and the sample.
 struct Run {
     inputs: Vec<Vec<f32>>,
     times: Vec<f64>,
@@ -125,24 +123,17 @@ fn run(built: &std::sync::Arc<dyn Sampler>, case: &Json, initial: &[f32], draws:
     let net = network_of(scheduler["_class_name"].as_str().unwrap(), scheduler);
     let (noise, missing) = Recorded::new(draws);
     let output_len = initial.len() * built.outputs_per_value();
-    let mut trajectory =
+    let trajectory =
         sampler::start(built.clone(), InitialState::from_noise(initial.to_vec()), Box::new(noise) as Noise);
     let (mut inputs, mut times) = (Vec::new(), Vec::new());
-    loop {
-        match trajectory.poll() {
-            Poll::Ready(sample) => return Run { inputs, times, sample, missing: missing.get() },
-            Poll::Pending => {
-                let t = trajectory.time();
-                let mut input = Vec::new();
-                trajectory.append_input(&mut input);
-                let mut output = vec![0.0; output_len];
-                net(&input, t, &mut output);
-                trajectory.answer(output.into());
-                inputs.push(input);
-                times.push(t);
-            }
-        }
-    }
+    let sample = trajectory.run_to_end(|input, t| {
+        let mut output = vec![0.0; output_len];
+        net(input, t, &mut output);
+        inputs.push(input.to_vec());
+        times.push(t);
+        output
+    });
+    Run { inputs, times, sample, missing: missing.get() }
 }
 
 /// A set of cases, as `tests/golden/make_golden.py` writes it.
@@ -156,22 +147,18 @@ struct Cases {
 impl Cases {
     fn read(folder: &Path) -> Self {
         let array = |name: &str| -> Vec<Vec<f32>> {
-            let array = npy::read(&folder.join(name)).unwrap();
+            let array = read_npy(&folder.join(name));
             array.outer_iter().map(|row| row.iter().copied().collect()).collect()
         };
-        // Python writes infinities bare.
-        let text = std::fs::read_to_string(folder.join("cases.json")).unwrap();
-        let text = text.replace("-Infinity", "\"-Infinity\"");
-        let described = serde_json::from_str::<Json>(&text).unwrap().as_array().unwrap().clone();
         Self {
-            described,
+            described: read_json(&folder.join("cases.json")).as_array().unwrap().clone(),
             initial: array("initial.npy").concat(),
             rows: array("rows.npy"),
             noise: array("noise.npy"),
         }
     }
 
-    /// What is wrong with a case's trajectory, if anything is.
+    /// Returns the largest difference of a case's trajectory, or what is wrong with it.
     fn compare(&self, case: &Json) -> Result<f32, String> {
         let index = |key: &str| case[key].as_u64().unwrap() as usize;
         let scheduler = &case["scheduler"];
@@ -180,13 +167,13 @@ impl Cases {
             sampler::by_class(scheduler["_class_name"].as_str().unwrap()).map_err(|e| e.to_string())?;
         let built = choice.build(&mut settings(scheduler), &options).map_err(|e| e.to_string())?;
         let draws = self.noise[index("noise")..][..index("draws")].to_vec();
-        // k-diffusion's dpm_2 draws noise that it never uses.
-        let idle = scheduler["_class_name"] == "sample_dpm_2";
-        if !idle && built.draws() != draws.len() {
-            return Err(format!("{} draws in place of {}", built.draws(), draws.len()));
+        // dpm_2 of k-diffusion draws noise that it does not use.
+        let unused = scheduler["_class_name"] == "sample_dpm_2";
+        if !unused && built.draws() != draws.len() {
+            return Err(format!("{} draws instead of {}", built.draws(), draws.len()));
         }
         if built.evaluations() != index("evaluations") {
-            return Err(format!("{} evaluations in place of {}", built.evaluations(), index("evaluations")));
+            return Err(format!("{} evaluations instead of {}", built.evaluations(), index("evaluations")));
         }
         let found = run(&built, case, &self.initial, draws);
         assert_eq!((found.missing, found.inputs.len()), (0, built.evaluations()));
@@ -199,9 +186,9 @@ impl Cases {
         for ((&i, row), t) in kept.iter().zip(rows).zip(case["times"].as_array().unwrap()) {
             let t = t.as_f64().unwrap();
             if (found.times[i] - t).abs() > 1e-3 * (1.0 + t.abs() / 1000.0) {
-                return Err(format!("evaluation {i} at time step {} in place of {t}", found.times[i]));
+                return Err(format!("evaluation {i} at time step {} instead of {t}", found.times[i]));
             }
-            // Where the network takes a state of hundreds, f32 has fewer decimals.
+            // Relative to the input's magnitude, which can be several hundred.
             let magnitude = row.iter().fold(1.0_f32, |most, x| most.max(x.abs()));
             worst = worst.max(largest_difference(&found.inputs[i], row) / magnitude);
         }
@@ -240,41 +227,35 @@ fn whole_trajectories_agree_with_the_references() {
     assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
 }
 
-/// A network that also predicts variances gives twice as many values, of which most samplers take the first half.
+/// A model that also predicts variances returns twice as many values. Most samplers use the first half.
 #[test]
-fn what_a_network_says_of_variances_changes_no_other_samplers_walk() {
-    let walk = |sampler: &std::sync::Arc<dyn Sampler>, outputs: usize| {
+fn predicted_variances_do_not_change_samplers_that_ignore_them() {
+    let run = |sampler: &std::sync::Arc<dyn Sampler>, outputs: usize| {
         let mut z = vec![0.0; 21];
         let mut noise = Generator::Torch.seeded(3);
         noise.fill(&mut z);
-        let mut trajectory = sampler::start(sampler.clone(), InitialState::from_noise(z), noise);
-        loop {
-            match trajectory.poll() {
-                Poll::Ready(sample) => return sample.iter().map(|x| x.to_bits()).collect::<Vec<_>>(),
-                Poll::Pending => {
-                    let mut output = Vec::new();
-                    trajectory.append_input(&mut output);
-                    output.iter_mut().for_each(|x| *x *= 0.9);
-                    output.resize(21 * outputs, 7.0);
-                    trajectory.answer(output.into());
-                }
-            }
-        }
+        let trajectory = sampler::start(sampler.clone(), InitialState::from_noise(z), noise);
+        let sample = trajectory.run_to_end(|input, _| {
+            let mut output: Vec<f32> = input.iter().map(|x| x * 0.9).collect();
+            output.resize(21 * outputs, 7.0);
+            output
+        });
+        sample.iter().map(|x| x.to_bits()).collect::<Vec<_>>()
     };
-    let mut walked = 0;
+    let mut samplers = 0;
     for name in sampler::names() {
         let choice = sampler::by_name(name).unwrap();
         let built = choice.build(&mut settings(&serde_json::json!({})), &Options::of_steps(6)).unwrap();
-        assert_eq!(walk(&built, 1), walk(&built, 2), "{name}");
-        walked += 1;
+        assert_eq!(run(&built, 1), run(&built, 2), "{name}");
+        samplers += 1;
     }
-    assert!(walked > 35, "{walked} samplers");
+    assert!(samplers > 35, "{samplers} samplers");
 }
 
 #[test]
 fn every_class_has_a_case() {
     let cases = Cases::read(&golden("samplers"));
-    // Those have no reference: their own tests are in tests/convergence.rs.
+    // Without a reference implementation; convergence.rs tests them.
     let own = ["AnnealedLangevinDynamics", "StochasticGradientLangevinDynamics", "ReverseDiffusionProcess"];
     for family in sampler::FAMILIES.iter().filter(|family| !own.contains(&family.class)) {
         let known = cases.described.iter().any(|case| case["scheduler"]["_class_name"] == family.class);
@@ -283,14 +264,13 @@ fn every_class_has_a_case() {
 }
 
 #[test]
-fn noise_is_torchs_bit_for_bit() {
+fn noise_has_the_bits_of_pytorch() {
     let cases = read_json(&golden("noise/cases.json"));
     let cases = cases.as_array().unwrap();
     assert_eq!(cases.len(), 4);
     for case in cases {
         let seed = case["seed"].as_u64().unwrap();
-        let expected: Vec<f32> =
-            npy::read(&golden(&format!("noise/{seed}.npy"))).unwrap().iter().copied().collect();
+        let expected: Vec<f32> = read_npy(&golden(&format!("noise/{seed}.npy"))).iter().copied().collect();
         let mut generator = Generator::Torch.seeded(seed);
         let mut found = Vec::new();
         for size in case["sizes"].as_array().unwrap() {
@@ -310,9 +290,9 @@ fn noise_is_torchs_bit_for_bit() {
     }
 }
 
-/// Configurations in which a reference is not finite, or says one thing and does another.
+/// Configurations for which diffusers is not finite or does not do what the key says.
 #[test]
-fn what_a_reference_gets_wrong_is_refused_with_the_reason() {
+fn configurations_that_diffusers_computes_wrongly_are_errors() {
     let cases = [
         (
             serde_json::json!({"_class_name": "DDPMScheduler", "variance_type": "fixed_large_log"}),
