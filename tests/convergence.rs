@@ -23,7 +23,7 @@ fn word(text: &str) -> Value {
 }
 
 fn build(name: &str, keys: &[(&str, Value)], steps: usize) -> std::sync::Arc<dyn Sampler> {
-    sampler::by_name(name).unwrap().build(&mut settings(keys), &Options::of_steps(steps)).unwrap()
+    sampler::by_name(name).unwrap().build(&mut settings(keys), &Options::new(steps)).unwrap()
 }
 
 /// A schedule that is even in λ = log(α/σ), so that every sampler's steps are.

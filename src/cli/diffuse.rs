@@ -165,7 +165,7 @@ impl Figure {
     /// was at the chosen ones.
     fn reverse(&mut self) -> anyhow::Result<(Vec<f32>, Vec<DynamicImage>)> {
         let choice = sampler::by_name("sohl_dickstein")?;
-        let steps = Options::of_steps(self.schedule.len());
+        let steps = Options::new(self.schedule.len());
         let sampler = choice.build(&mut self.model.bundle.scheduler.settings(), &steps)?;
         let mut seen: Vec<(usize, Vec<f32>)> = Vec::new();
         let times = self.times.clone();
