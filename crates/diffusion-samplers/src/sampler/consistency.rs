@@ -168,7 +168,7 @@ fn consistency(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sam
         let (above, norm) = (sigma - min, (sigma * sigma + data * data).sqrt());
         let x0 = AffinePrediction::of(data * data / (above * above + data * data), above * data / norm);
         let node = if preconditions {
-            Node::preconditioned(250.0 * (exact + 1e-44).ln(), sigma, Input::Over(norm), x0)
+            Node::with_preconditioning(250.0 * (exact + 1e-44).ln(), sigma, Input::Over(norm), x0)
         } else {
             denoiser(sigma)
         };

@@ -41,7 +41,7 @@ fn diffusers(
     name: &'static str,
     eta: Option<f64>,
 ) -> Result<Arc<dyn Sampler>, SamplerError> {
-    let class = Class { whole_karras_timesteps: true, ..Class::latent(name, Class::NO_SAMPLE) };
+    let class = Class { whole_karras_timesteps: true, ..Class::new(name, Class::NO_SAMPLE) };
     let run = SigmaSteps::from_settings(settings, options, &class)?;
     let node = |sigma| run.node_between(sigma);
     let steps = run.steps().map(|(first, sigma, next)| Step::new(first, sigma, next, eta, node));
@@ -138,5 +138,25 @@ impl plan::Step for Step {
             }
         }
         x
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::prediction_type::PredictionType::Epsilon;
+
+    #[test]
+    fn an_ancestral_step_takes_the_derivative_at_the_midpoint() {
+        let node = |sigma: f64| Node::with_unscaled_signal(sigma, sigma, Epsilon);
+        let plan = Plan::new([Step::new(node(8.0), 8.0, 4.0, Some(1.0), node)]);
+        let derivative = |x: f64, sigma: f64| x * sigma / 10.0;
+        let network = |input: f32, sigma: f64| derivative(f64::from(input) * sigma.hypot(1.0), sigma) as f32;
+        let found = plan::testing::sample(plan, 0.5, &[0.7], network);
+        let Ancestral { down, up } = Ancestral::new(8.0, 4.0, 1.0);
+        let middle = (8.0 * down).sqrt();
+        let x_2 = 0.5 + (middle - 8.0) * derivative(0.5, 8.0);
+        let expected = 0.5 + (down - 8.0) * derivative(x_2, middle) + up * 0.7;
+        assert!((f64::from(found) - expected).abs() < 1e-5, "{found} and {expected}");
     }
 }

@@ -39,7 +39,7 @@ impl Update for Euler {
 const CLASS: Class = Class {
     schedule: ScheduleDefaults::DDPM.zero_snr(ZeroSnr::Nearly),
     euler_keys: true,
-    ..Class::latent("euler", Class::PREDICTIONS)
+    ..Class::new("euler", Class::PREDICTIONS)
 };
 
 fn euler(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, SamplerError> {

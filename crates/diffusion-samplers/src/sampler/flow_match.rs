@@ -166,5 +166,5 @@ fn heun(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, 
     let sigmas: Vec<f64> = options.without_skipped(sigmas).into_iter().map(round).chain([0.0]).collect();
     let nodes: Vec<Node> = sigmas[..sigmas.len() - 1].iter().map(|sigma| node(*sigma, train)).collect();
     // On the straight path, too, the derivative is (x − x̂_0)/σ.
-    Ok(Arc::new(Plan::new(heun::Step::along(&nodes, &sigmas))))
+    Ok(Arc::new(Plan::new(heun::Step::from_sigmas(&nodes, &sigmas))))
 }

@@ -19,10 +19,10 @@ pub(super) const FAMILY: Family = Family::new("heun", "HeunDiscreteScheduler", b
 
 fn build(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, SamplerError> {
     options.reject_eta(AddedNoise::None)?;
-    let class = Class::latent(FAMILY.name, Class::PREDICTIONS);
+    let class = Class::new(FAMILY.name, Class::PREDICTIONS);
     let run = SigmaSteps::from_settings(settings, options, &class)?;
     let thresholding = Thresholding::clip_from_settings(settings, false)?;
-    let steps = Step::along(&run.nodes, &run.sigmas);
+    let steps = Step::from_sigmas(&run.nodes, &run.sigmas);
     Ok(Arc::new(Plan { thresholding, initial_sigma: run.initial_sigma, ..Plan::new(steps) }))
 }
 
@@ -39,7 +39,7 @@ pub(super) struct Step {
 
 impl Step {
     /// The steps along these σ, of which the last has no node.
-    pub(super) fn along(nodes: &[Node], sigmas: &[f64]) -> Vec<Self> {
+    pub(super) fn from_sigmas(nodes: &[Node], sigmas: &[f64]) -> Vec<Self> {
         let pairs = nodes.iter().zip(sigmas.windows(2)).enumerate();
         pairs
             .map(|(i, (node, pair))| Self {
@@ -79,5 +79,27 @@ impl plan::Step for Step {
             update(&mut x, [&d, &d_next], move |x, [d, d_next]| x + dt * ((d + d_next) / 2.0)); // line 8
         }
         x
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::prediction_type::PredictionType::Epsilon;
+
+    #[test]
+    fn steps_are_those_of_the_algorithm() {
+        let sigmas = [3.0, 1.0, 0.0];
+        let nodes = [3.0, 1.0].map(|sigma| Node::with_unscaled_signal(sigma, sigma, Epsilon));
+        let plan = Plan::new(Step::from_sigmas(&nodes, &sigmas));
+        // The network's output is the derivative: here that of dx/dσ = x·σ, whose input is x/√(σ² + 1).
+        let derivative = |x: f64, sigma: f64| x * sigma;
+        let network = |input: f32, sigma: f64| derivative(f64::from(input) * sigma.hypot(1.0), sigma) as f32;
+        let found = plan::testing::sample(plan, 0.5, &[], network);
+        let (d, dt) = (derivative(0.5, 3.0), -2.0);
+        let d_next = derivative(0.5 + dt * d, 1.0);
+        let x = 0.5 + dt * (d + d_next) / 2.0;
+        let expected = x - derivative(x, 1.0);
+        assert!((f64::from(found) - expected).abs() < 1e-5, "{found} and {expected}");
     }
 }

@@ -28,12 +28,10 @@ struct Langevin {
     epsilon: f64,
 }
 
-impl Langevin {
-    /// An update of step size α.
-    fn step(node: Node, alpha: f64) -> OneStep<Self> {
-        let update = Self { epsilon: -alpha / (2.0 * node.level.sigma) };
-        OneStep { node, update, noise: Some(alpha.sqrt()) }
-    }
+/// An update of step size α.
+fn step(node: Node, alpha: f64) -> OneStep<Langevin> {
+    let update = Langevin { epsilon: -alpha / (2.0 * node.level.sigma) };
+    OneStep { node, update, noise: Some(alpha.sqrt()) }
 }
 
 impl Update for Langevin {
@@ -71,7 +69,7 @@ fn ncsn(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, 
     let steps = sigmas.into_iter().enumerate().flat_map(|(i, sigma)| {
         let alpha = factor * size * (sigma * sigma) / (end * end); // line 3
         let node = Node::new(i as f64, NoiseLevel { alpha: 1.0, sigma }, Score);
-        (0..repeats).map(move |_| Langevin::step(node, alpha))
+        (0..repeats).map(move |_| step(node, alpha))
     });
     Ok(Arc::new(Plan { form: OutputForm::Epsilon, initial_sigma: begin, ..Plan::new(steps) }))
 }
@@ -90,7 +88,7 @@ fn sgld(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, 
     let steps = spacing.visits(schedule.len(), n, offset)?.into_iter().flat_map(|t| {
         let level = NoiseLevel::from_alpha_bar(bars[t]);
         let node = Node::new(t as f64, level, kind);
-        (0..repeats).map(move |_| Langevin::step(node, size * level.sigma * level.sigma))
+        (0..repeats).map(move |_| step(node, size * level.sigma * level.sigma))
     });
     Ok(Arc::new(Plan { form: OutputForm::Epsilon, ..Plan::new(steps) }))
 }
@@ -102,7 +100,7 @@ mod tests {
     #[test]
     fn an_update_follows_the_score_and_adds_noise() {
         let (sigma, alpha) = (2.0, 0.36);
-        let step = Langevin::step(Node::new(0.0, NoiseLevel { alpha: 1.0, sigma }, Score), alpha);
+        let step = step(Node::new(0.0, NoiseLevel { alpha: 1.0, sigma }, Score), alpha);
         let (mut x, score) = ([1.0], [-0.5]);
         let epsilon = Prediction::from_affine(step.node.epsilon, &score);
         step.update.apply(&mut x, epsilon, step.noise.map(|s| (s, &[3.0][..])));

@@ -16,7 +16,7 @@ pub(super) const FAMILY: Family = Family::new("lms", "LMSDiscreteScheduler", bui
 
 fn build(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, SamplerError> {
     options.reject_eta(AddedNoise::None)?;
-    let class = Class { schedule: ScheduleDefaults::DDPM, ..Class::latent(FAMILY.name, Class::PREDICTIONS) };
+    let class = Class { schedule: ScheduleDefaults::DDPM, ..Class::new(FAMILY.name, Class::PREDICTIONS) };
     let run = SigmaSteps::from_settings(settings, options, &class)?;
     // x_{i+1} = x_i + Σ_k w_k·d_{i−k}
     let steps = run.nodes.iter().enumerate().map(|(i, node)| Step {

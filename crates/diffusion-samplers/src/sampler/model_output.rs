@@ -99,7 +99,7 @@ impl Denoiser {
         let Evaluation { x0, epsilon, .. } = self.evaluate(x, node).await;
         match form {
             OutputForm::X0 => x0,
-            OutputForm::Raw => Prediction::raw(x0.output),
+            OutputForm::Raw => Prediction::from_output(x0.output),
             OutputForm::Epsilon if thresholding == Thresholding::None => {
                 Prediction::from_affine(epsilon, x0.output)
             }
@@ -125,7 +125,7 @@ impl Evaluation<'_> {
 
 impl<'a> Prediction<'a> {
     /// The network's output itself.
-    fn raw(output: &'a [f32]) -> Self {
+    fn from_output(output: &'a [f32]) -> Self {
         Self::from_affine(AffinePrediction::of(0.0, 1.0), output)
     }
 
@@ -142,7 +142,7 @@ impl<'a> Prediction<'a> {
     }
 
     /// The same, clipped to ±`range` and then divided by `scale`.
-    pub(crate) fn clipped(affine: AffinePrediction, range: f32, scale: f32, output: &'a [f32]) -> Self {
+    pub(crate) fn with_clipping(affine: AffinePrediction, range: f32, scale: f32, output: &'a [f32]) -> Self {
         let (x, factor, over) = (affine.x as f32, affine.output as f32, Divisor::new(affine.over));
         let scale = Divisor::new(f64::from(scale));
         Self { form: Form::Clipped { x, output: factor, over, range, scale }, output }
@@ -271,7 +271,7 @@ mod tests {
             let derivative = NoiseLevel { alpha: 1.0, sigma: over };
             let affine = |x, over: f64| Prediction::from_affine(AffinePrediction::of(x, b).over(over), &output);
             let clipped = |scale| {
-                Prediction::clipped(AffinePrediction::of(a, b).over(over), range, scale, &output)
+                Prediction::with_clipping(AffinePrediction::of(a, b).over(over), range, scale, &output)
             };
             type Formula<'a> = &'a dyn Fn(f64, f64) -> f64;
             let forms: [(Prediction<'_>, Formula<'_>); 9] = [
@@ -306,7 +306,7 @@ mod tests {
         ) {
             let column = |of: fn(&(f32, f32, f32)) -> f32| values.iter().map(of).collect::<Vec<f32>>();
             let (x, output, z) = (column(|v| v.0), column(|v| v.1), column(|v| v.2));
-            let x0 = Prediction::clipped(AffinePrediction::of(1.0, -0.6).over(0.8), 1.0, 1.0, &output);
+            let x0 = Prediction::with_clipping(AffinePrediction::of(1.0, -0.6).over(0.8), 1.0, 1.0, &output);
             let (mut x0s, mut epsilons) = (vec![0.0; x.len()], vec![0.0; x.len()]);
             x0.write(&x, &mut x0s);
             Prediction::from_affine(epsilon, &output).write(&x, &mut epsilons);

@@ -48,7 +48,7 @@ impl Node {
     }
 
     /// The state is x_0 + σ·ε and x̂_0 = c_skip·x + c_out·F(input, t) (Karras et al. 2022, eq. 7).
-    pub(crate) fn preconditioned(t: f64, sigma: f64, input: Input, x0: AffinePrediction) -> Self {
+    pub(crate) fn with_preconditioning(t: f64, sigma: f64, input: Input, x0: AffinePrediction) -> Self {
         let epsilon = AffinePrediction::of(1.0 - x0.x, -x0.output).over(sigma);
         Self { t, level: NoiseLevel { alpha: 1.0, sigma }, input, x0, epsilon }
     }
@@ -79,7 +79,7 @@ mod tests {
             for node in [
                 Node::new(7.0, NoiseLevel::from_sigma(sigma), kind),
                 Node::with_unscaled_signal(7.0, sigma, kind),
-                Node::preconditioned(7.0, sigma, Input::Times(0.5), skip),
+                Node::with_preconditioning(7.0, sigma, Input::Times(0.5), skip),
             ] {
                 let value = |of: AffinePrediction| (of.x * x + of.output * output) / of.over;
                 let (x0, epsilon) = (value(node.x0), value(node.epsilon));

@@ -155,3 +155,32 @@ impl<U: Update> Step for OneStep<U> {
         x
     }
 }
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use std::sync::Arc;
+    use std::task::Poll;
+
+    use crate::rng::Recorded;
+    use crate::sampler::{InitialState, Sampler, start};
+
+    /// Samples from the state `x`, with these noise draws, on a network of one value.
+    pub(crate) fn sample(
+        sampler: impl Sampler + 'static,
+        x: f32,
+        draws: &[f32],
+        network: impl Fn(f32, f64) -> f32,
+    ) -> f32 {
+        let (noise, missing) = Recorded::new(draws.iter().map(|z| vec![*z]).collect());
+        let mut trajectory = start(Arc::new(sampler), InitialState::from_noise(vec![x]), Box::new(noise));
+        loop {
+            if let Poll::Ready(sample) = trajectory.poll() {
+                assert_eq!(missing.get(), 0);
+                return sample[0];
+            }
+            let mut input = Vec::new();
+            trajectory.append_input(&mut input);
+            trajectory.answer(vec![network(input[0], trajectory.time())].into());
+        }
+    }
+}

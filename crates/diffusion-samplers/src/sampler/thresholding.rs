@@ -62,12 +62,12 @@ impl Thresholding {
         let unbounded = Prediction::from_affine(x0, output);
         match self {
             Self::None => unbounded,
-            Self::Clip(range) => Prediction::clipped(x0, range, 1.0, output),
+            Self::Clip(range) => Prediction::with_clipping(x0, range, 1.0, output),
             Self::Dynamic { quantile, max } => {
                 scratch.resize(x.len(), 0.0);
                 unbounded.map(x, scratch, |_, x0| x0.abs());
                 let s = quantile_of(scratch, quantile).max(1.0).min(max);
-                Prediction::clipped(x0, s, s, output)
+                Prediction::with_clipping(x0, s, s, output)
             }
         }
     }

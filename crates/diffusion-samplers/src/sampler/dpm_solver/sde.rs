@@ -101,7 +101,7 @@ impl plan::Step for Step {
 
 impl Step {
     /// DPM-Solver++ (SDE) with the midpoint halfway in t, and noise up to the midpoint and up to σ'.
-    fn sde(node: Node, sigma: f64, next: f64, eta: f64, node_at: impl Fn(f64) -> Node) -> Self {
+    fn new_sde(node: Node, sigma: f64, next: f64, eta: f64, node_at: impl Fn(f64) -> Node) -> Self {
         if next == 0.0 {
             return Self { node, second_order: None };
         }
@@ -121,7 +121,7 @@ impl Step {
     }
 
     /// DPM-Solver++(2S) from σ to σ_down with the midpoint halfway in t, then noise up to σ'.
-    fn ancestral(node: Node, sigma: f64, next: f64, eta: f64, node_at: impl Fn(f64) -> Node) -> Self {
+    fn new_2s_ancestral(node: Node, sigma: f64, next: f64, eta: f64, node_at: impl Fn(f64) -> Node) -> Self {
         let Ancestral { down, up } = Ancestral::new(sigma, next, eta);
         if down == 0.0 {
             return Self { node, second_order: None };
@@ -141,12 +141,12 @@ impl Step {
 
 fn dpmpp_sde(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, SamplerError> {
     let eta = options.eta_or(1.0)?;
-    let class = Class::latent(DPMPP_SDE.name, Class::NO_SAMPLE);
+    let class = Class::new(DPMPP_SDE.name, Class::NO_SAMPLE);
     let run = SigmaSteps::from_settings(settings, options, &class)?;
     // The reference draws from a generator of its own, a tree of Brownian motion.
     settings.reject_if_set("noise_sampler_seed", "noise is drawn with the image's own seed; remove it")?;
     let node = |sigma| run.node_between(sigma);
-    let steps = run.steps().map(|(first, sigma, next)| Step::sde(first, sigma, next, eta, node));
+    let steps = run.steps().map(|(first, sigma, next)| Step::new_sde(first, sigma, next, eta, node));
     Ok(Arc::new(Plan { initial_sigma: run.initial_sigma, ..Plan::new(steps) }))
 }
 
@@ -154,7 +154,7 @@ fn k_dpmpp_sde(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sam
     let eta = options.eta_or(1.0)?;
     let run = KDiffusionSteps::from_settings(settings, options, K_DPMPP_SDE.name)?;
     let node = |sigma| run.node(round(sigma));
-    let steps = run.steps().map(|(sigma, next)| Step::sde(node(sigma), sigma, next, eta, node));
+    let steps = run.steps().map(|(sigma, next)| Step::new_sde(node(sigma), sigma, next, eta, node));
     Ok(Arc::new(Plan { initial_sigma: run.initial_sigma(), ..Plan::new(steps) }))
 }
 
@@ -162,7 +162,8 @@ fn dpmpp_2s_ancestral(settings: &mut Settings, options: &Options) -> Result<Arc<
     let eta = options.eta_or(1.0)?;
     let run = KDiffusionSteps::from_settings(settings, options, DPMPP_2S_ANCESTRAL.name)?;
     let node = |sigma| run.node(round(sigma));
-    let steps = run.steps().map(|(sigma, next)| Step::ancestral(run.node(sigma), sigma, next, eta, node));
+    let steps =
+        run.steps().map(|(sigma, next)| Step::new_2s_ancestral(run.node(sigma), sigma, next, eta, node));
     Ok(Arc::new(Plan { initial_sigma: run.initial_sigma(), ..Plan::new(steps) }))
 }
 
@@ -234,4 +235,33 @@ fn multistep_sde(
     });
     let plan = Plan::new(steps);
     Ok(Arc::new(Plan { initial_sigma: run.initial_sigma(), ..plan }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::prediction_type::PredictionType::Epsilon;
+
+    #[test]
+    fn a_step_takes_the_prediction_at_the_midpoint() {
+        let node = |sigma: f64| Node::with_unscaled_signal(sigma, sigma, Epsilon);
+        let steps = [
+            Step::new_2s_ancestral(node(8.0), 8.0, 4.0, 1.0, node),
+            Step::new_2s_ancestral(node(4.0), 4.0, 0.0, 1.0, node),
+        ];
+        // x̂_0 = x/(1 + σ²), the posterior mean of unit variance.
+        let x0 = |x: f64, sigma: f64| x / (1.0 + sigma * sigma);
+        let network = |input: f32, sigma: f64| {
+            let x = f64::from(input) * sigma.hypot(1.0);
+            ((x - x0(x, sigma)) / sigma) as f32
+        };
+        let found = plan::testing::sample(Plan::new(steps), 6.0, &[0.7], network);
+        let Ancestral { down, up } = Ancestral::new(8.0, 4.0, 1.0);
+        let middle = (8.0 * down).sqrt();
+        let (r_2, r) = (middle / 8.0, down / 8.0);
+        let x_2 = r_2 * 6.0 + (1.0 - r_2) * x0(6.0, 8.0);
+        let x = r * 6.0 + (1.0 - r) * x0(x_2, middle) + up * 0.7;
+        let expected = x0(x, 4.0);
+        assert!((f64::from(found) - expected).abs() < 1e-5, "{found} and {expected}");
+    }
 }

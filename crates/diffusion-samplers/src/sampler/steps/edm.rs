@@ -77,7 +77,7 @@ pub(crate) fn preconditions(settings: &mut Settings) -> Result<bool, SettingsErr
 
 /// A node of a network D(x; σ), which returns x̂_0.
 pub(crate) fn denoiser(sigma: f64) -> Node {
-    Node::preconditioned(sigma, sigma, Input::State, AffinePrediction::of(0.0, 1.0))
+    Node::with_preconditioning(sigma, sigma, Input::State, AffinePrediction::of(0.0, 1.0))
 }
 
 /// A node with EDM's c_in, c_noise, c_skip and c_out. A v prediction has the opposite sign of c_out.
@@ -86,7 +86,7 @@ fn preconditioned(sigma: f64, data: f64, kind: PredictionType) -> Node {
     let out = sigma * data / norm;
     let output = if kind == PredictionType::VPrediction { -out } else { out };
     let x0 = AffinePrediction::of(data * data / (norm * norm), output);
-    Node::preconditioned(round(0.25 * sigma.ln()), sigma, Input::Times(1.0 / norm), x0)
+    Node::with_preconditioning(round(0.25 * sigma.ln()), sigma, Input::Times(1.0 / norm), x0)
 }
 
 /// The noise levels of consistency models: those of EDM, at whole steps of the training's discretisation.

@@ -32,7 +32,7 @@ impl Class {
     pub(crate) const NO_SAMPLE: &'static [PredictionType] = &[Epsilon, VPrediction];
 
     /// A class with the defaults of latent diffusion.
-    pub(crate) const fn latent(name: &'static str, predictions: &'static [PredictionType]) -> Self {
+    pub(crate) const fn new(name: &'static str, predictions: &'static [PredictionType]) -> Self {
         let (sigma_schedules, schedule) = (Self::SIGMA_SCHEDULES, ScheduleDefaults::LATENT);
         Self {
             name,
