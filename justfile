@@ -14,7 +14,6 @@ test *arguments:
 # What has to hold before a commit
 check:
     cargo fmt --all --check
-    rustfmt --check --edition 2024 crates/diffusion-samplers/src/sampler/*.rs
     cargo clippy --workspace --all-targets --features system-tests --locked -- -D warnings
     cargo clippy --no-default-features --locked -- -D warnings
     cargo deny check licenses bans sources

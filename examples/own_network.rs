@@ -41,7 +41,7 @@ fn main() -> anyhow::Result<()> {
     let keys =
         [("beta_start", 1e-4), ("beta_end", 0.02)].map(|(key, beta)| (key.to_owned(), Value::Number(beta)));
     let mut settings = Settings::new(keys.into());
-    let sampler = sampler::by_name(&name)?.build(&mut settings, &Options::of_steps(25))?;
+    let sampler = sampler::by_name(&name)?.build(&mut settings, &Options::new(25))?;
     let table = SigmaTable::new(&NoiseSchedule::from_settings(&mut settings, ScheduleDefaults::DDPM)?);
 
     for seed in 0..POINTS as u64 {

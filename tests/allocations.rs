@@ -49,7 +49,7 @@ fn a_step_of_any_sampler_allocates_nothing() {
             Ok(job) => job,
             // Their networks are told another kind of time; their walks are those of many others.
             Err(error) => {
-                assert!(error.message.contains("tells the network"), "{sampler}: {}", error.message);
+                assert!(error.message.contains("conditions the network on"), "{sampler}: {}", error.message);
                 others += 1;
                 continue;
             }

@@ -106,7 +106,7 @@ impl SchedulerConfig {
     pub fn report(&self) -> Result<Vec<KeyReport>, SamplerError> {
         let mut settings = self.settings();
         let patches = Some(Patches { count: 4096, even: false });
-        let options = Options { patches, ..Options::of_steps(4) };
+        let options = Options { patches, ..Options::new(4) };
         sampler::by_class(&self.class)?.build(&mut settings, &options)?;
         Ok(settings.report())
     }

@@ -135,12 +135,12 @@ fn samplers(bundle: &Bundle) -> anyhow::Result<()> {
     for name in sampler::names() {
         let built = sampler::by_name(name).and_then(|choice| {
             choice.check_class(&bundle.scheduler.class, &mut bundle.scheduler.settings())?;
-            choice.build(&mut bundle.scheduler.settings(), &Options::of_steps(steps))
+            choice.build(&mut bundle.scheduler.settings(), &Options::new(steps))
         });
         match built {
             Ok(_) => writeln!(Stdout, "sampler      {name}")?,
-            Err(SamplerError::Steps { most, .. }) => {
-                writeln!(Stdout, "sampler      {name} (up to {most} steps)")?
+            Err(SamplerError::Steps { max, .. }) => {
+                writeln!(Stdout, "sampler      {name} (up to {max} steps)")?
             }
             Err(error) => writeln!(Stdout, "sampler      {name}: can't serve this bundle: {error}")?,
         }

@@ -158,7 +158,7 @@ impl Figure {
     /// The reverse process through every time step of training (Sohl-Dickstein et al. 2015). Returns the sample and the
     /// state at each of the columns' time steps.
     fn reverse(&mut self) -> anyhow::Result<(Vec<f32>, Vec<Vec<f32>>)> {
-        let options = Options::of_steps(self.schedule.num_train_timesteps());
+        let options = Options::new(self.schedule.num_train_timesteps());
         let mut settings = self.model.bundle.scheduler.settings();
         let sampler = sampler::by_name("sohl_dickstein")?.build(&mut settings, &options)?;
         let times = self.times.clone();

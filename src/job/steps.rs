@@ -27,7 +27,7 @@ pub(super) fn plan(
         let (code, field) = match &error {
             SamplerError::Steps { .. } => (ErrorCode::OutOfRange, "steps"),
             SamplerError::Eta { .. } => (ErrorCode::OutOfRange, "eta"),
-            SamplerError::Whole { .. } => (ErrorCode::OutOfRange, "image"),
+            SamplerError::NoImageStart { .. } => (ErrorCode::OutOfRange, "image"),
             _ => (ErrorCode::UnknownSampler, "sampler"),
         };
         JobError::field(code, field, error)

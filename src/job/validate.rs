@@ -41,7 +41,7 @@ impl Request {
         let wish = self.check_wish(model, &sizes)?;
         let options = Options {
             eta: self.eta,
-            ..Options::of_steps(in_range("steps", self.steps, limits.steps, || default_steps(model))?)
+            ..Options::new(in_range("steps", self.steps, limits.steps, || default_steps(model))?)
         };
         let asked = self.sampler.clone().or_else(|| manifest.default.sampler.clone());
         let Plan { name: sampler_name, sampler, options } =

@@ -149,16 +149,19 @@ fn wrong_arguments_exit_2_and_name_the_flag() {
     for (more, expected) in [
         (&["--steps", "0"][..], "--steps: steps is 0, but must lie between 1 and 100000"),
         (&["--steps", "1000000000"], "--steps: steps is 1000000000"),
-        (&["--steps", "1001"], "--steps: steps is 1001, but dpmpp_2m_sde takes 1 to 1000 steps here"),
+        (
+            &["--steps", "1001"],
+            "--steps: steps is 1001, but dpmpp_2m_sde takes 1 to 1000 steps with this model",
+        ),
         (&["--class", "10"], "--class: class is 10, but digits has classes 0 to 9"),
         (&["--class", "-1"], "--class: class is -1"),
         (
             &["--sampler", "magic"],
-            "there is no sampler named \"magic\"; there are: ddpm, ddim, ddim_inverse, pndm",
+            "there is no sampler named \"magic\"; use one of: ddpm, ddim, ddim_inverse, pndm",
         ),
         (
             &["--sampler", "ddpm", "--eta", "0.5"],
-            "--eta: eta is 0.5, but this sampler's noise can't be turned down",
+            "--eta: eta is 0.5, but this sampler's noise can't be scaled; remove eta",
         ),
         (&["--eta", "1.5"], "--eta: eta is 1.5"),
         (&["--guidance", "3"], "--guidance: guidance needs a class"),
@@ -366,8 +369,8 @@ fn inspect_tells_every_key_and_every_sampler() {
         "time step    timestep float32, one for each sample",
         "scheduler    DDPMScheduler",
         "sampler      heun",
-        "sampler      ncsn: can't serve this bundle: ncsn tells the network the index of a noise level, but \
-         this bundle's DDPMScheduler tells it the time steps of a noise schedule",
+        "sampler      ncsn: can't serve this bundle: ncsn conditions the network on the index of a noise level, \
+         but the network of this bundle's DDPMScheduler takes the time step of a noise schedule",
         "suffixes     karras, exponential",
         "in company   ",
     ] {

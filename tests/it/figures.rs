@@ -90,5 +90,5 @@ fn inpainting_keeps_what_the_mask_leaves_and_draws_the_rest() {
     let words = fails(&mut sample("repaint"), 2);
     assert!(words.contains("--mask: repaint needs a mask"), "{words}");
     let words = fails(&mut sample("dpm_single"), 2);
-    assert!(words.contains("--image: dpm_single can't begin at an image"), "{words}");
+    assert!(words.contains("--image: dpm_single can't start from an image"), "{words}");
 }

@@ -70,7 +70,7 @@ fn a_network_of_noise_levels_runs_from_one_file_and_ten_lines() {
     assert!(largest_difference(&found, &expected) < 0.02);
     // A sampler for networks of time steps is none for this one.
     let (mut command, ..) = sample(&bundle, &["--steps", "3", "--sampler", "ddim"]);
-    assert!(fails(&mut command, 2).contains("tells the network the time steps"));
+    assert!(fails(&mut command, 2).contains("conditions the network on the time step"));
 }
 
 #[test]

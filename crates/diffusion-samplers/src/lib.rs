@@ -17,7 +17,7 @@
 //! let mut settings = Settings::new(keys.into());
 //!
 //! // DPM-Solver++(2M) with Karras' noise levels.
-//! let sampler = sampler::by_name("dpmpp_2m_karras")?.build(&mut settings, &Options::of_steps(20))?;
+//! let sampler = sampler::by_name("dpmpp_2m_karras")?.build(&mut settings, &Options::new(20))?;
 //!
 //! // The exact ε-prediction for data with the mean 0.3 and the standard deviation 0.5.
 //! let table = SigmaTable::new(&NoiseSchedule::from_settings(&mut settings, ScheduleDefaults::DDPM)?);

@@ -22,7 +22,7 @@ fn word(text: &str) -> Value {
 }
 
 fn build(name: &str, keys: &[(&str, Value)], steps: usize) -> std::sync::Arc<dyn Sampler> {
-    sampler::by_name(name).unwrap().build(&mut settings(keys), &Options::of_steps(steps)).unwrap()
+    sampler::by_name(name).unwrap().build(&mut settings(keys), &Options::new(steps)).unwrap()
 }
 
 /// A noise schedule that is uniform in λ = log(α/σ), and so are the steps of every sampler.

@@ -162,7 +162,7 @@ impl Cases {
     fn compare(&self, case: &Json) -> Result<f32, String> {
         let index = |key: &str| case[key].as_u64().unwrap() as usize;
         let scheduler = &case["scheduler"];
-        let options = Options { eta: case["eta"].as_f64(), ..Options::of_steps(index("steps")) };
+        let options = Options { eta: case["eta"].as_f64(), ..Options::new(index("steps")) };
         let choice =
             sampler::by_class(scheduler["_class_name"].as_str().unwrap()).map_err(|e| e.to_string())?;
         let built = choice.build(&mut settings(scheduler), &options).map_err(|e| e.to_string())?;
@@ -245,7 +245,7 @@ fn predicted_variances_do_not_change_samplers_that_ignore_them() {
     let mut samplers = 0;
     for name in sampler::names() {
         let choice = sampler::by_name(name).unwrap();
-        let built = choice.build(&mut settings(&serde_json::json!({})), &Options::of_steps(6)).unwrap();
+        let built = choice.build(&mut settings(&serde_json::json!({})), &Options::new(6)).unwrap();
         assert_eq!(run(&built, 1), run(&built, 2), "{name}");
         samplers += 1;
     }
@@ -303,7 +303,7 @@ fn configurations_that_diffusers_computes_wrongly_are_errors() {
             serde_json::json!({"_class_name": "DDIMScheduler", "rescale_betas_zero_snr": true,
                 "timestep_spacing": "trailing", "prediction_type": "v_prediction"}),
             Some(1.0),
-            "rescale_betas_zero_snr = true is refused: the first step's noise takes all its variance with eta 1",
+            "rescale_betas_zero_snr = true is refused: with eta 1 the first step's noise takes all its variance",
         ),
         (
             serde_json::json!({"_class_name": "UniPCMultistepScheduler", "solver_type": "bh1"}),
@@ -330,7 +330,7 @@ fn configurations_that_diffusers_computes_wrongly_are_errors() {
         (
             serde_json::json!({"_class_name": "EulerAncestralDiscreteScheduler", "prediction_type": "sample"}),
             None,
-            "prediction_type = sample is refused: this sampler serves epsilon, v_prediction",
+            "prediction_type = sample is refused: this sampler supports epsilon, v_prediction",
         ),
         (
             serde_json::json!({"_class_name": "HeunDiscreteScheduler", "rescale_betas_zero_snr": true}),
@@ -341,11 +341,11 @@ fn configurations_that_diffusers_computes_wrongly_are_errors() {
             serde_json::json!({"_class_name": "UniPCMultistepScheduler", "use_karras_sigmas": true,
                 "final_sigmas_type": "sigma_min", "solver_order": 3, "lower_order_final": false}),
             None,
-            "a step's weights are not finite",
+            "some coefficients are not finite",
         ),
     ];
     for (config, eta, reason) in cases {
-        let options = Options { eta, ..Options::of_steps(20) };
+        let options = Options { eta, ..Options::new(20) };
         let choice = sampler::by_class(config["_class_name"].as_str().unwrap()).unwrap();
         let error = choice.build(&mut settings(&config), &options).err().map(|error| error.to_string());
         assert!(error.as_ref().is_some_and(|error| error.contains(reason)), "{config}: {error:?}");

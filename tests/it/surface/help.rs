@@ -8,7 +8,7 @@ const COMMANDS: [&str; 11] = [
     "run",
     "demo",
     "sample",
-    "diffuse",
+    "visualize",
     "inspect",
     "warm",
     "adopt",

@@ -3,11 +3,13 @@
 
 use std::sync::Arc;
 
-use super::family::{Family, Options, Sampler, SamplerError, Strength, TimeConditioning, prediction_type};
+use super::model_output::Prediction;
 use super::node::Node;
-use super::steps::edm::{consistency_levels, denoised, positive, preconditions};
-use super::walk::bound::Bound;
-use super::walk::multistep::{Multistep, Step};
+use super::options::{AddedNoise, Options, Strength, positive, prediction_type};
+use super::plan::{OneStep, Plan, Update};
+use super::steps::edm::{consistency_levels, denoiser, preconditions};
+use super::thresholding::Thresholding;
+use super::{Family, Sampler, SamplerError, TimeConditioning};
 use crate::noise_schedule::{NoiseLevel, NoiseSchedule, ScheduleDefaults, ZeroSnr, round};
 use crate::prediction_type::AffinePrediction;
 use crate::prediction_type::PredictionType::{self, Epsilon, Sample, VPrediction};
@@ -17,24 +19,28 @@ use crate::trajectory::Input;
 pub(super) const LCM: Family = Family::new("lcm", "LCMScheduler", lcm);
 pub(super) const TCD: Family = Family::new("tcd", "TCDScheduler", tcd);
 pub(super) const CONSISTENCY: Family =
-    Family::new("cm", "CMStochasticIterativeScheduler", consistency).told(TimeConditioning::Consistency);
+    Family::new("cm", "CMStochasticIterativeScheduler", consistency).with_time(TimeConditioning::Consistency);
 
-/// What LCM and TCD have in common.
-struct Latent {
+/// The time steps of LCM and TCD.
+struct DistilledSteps {
     levels: Vec<NoiseLevel>,
     times: Vec<usize>,
     kind: PredictionType,
 }
 
-impl Latent {
-    fn read(settings: &mut Settings, options: &Options, name: &'static str) -> Result<Self, SamplerError> {
+impl DistilledSteps {
+    fn from_settings(
+        settings: &mut Settings,
+        options: &Options,
+        name: &'static str,
+    ) -> Result<Self, SamplerError> {
         let defaults = ScheduleDefaults { beta_schedule: "scaled_linear", ..ScheduleDefaults::LATENT };
         let schedule = NoiseSchedule::from_settings(settings, defaults.with_zero_snr(ZeroSnr::Exact))?;
         let kind = prediction_type(settings, &[Epsilon, Sample, VPrediction])?;
         let original = settings.count("original_inference_steps", 50)?;
         if !(1..=schedule.num_train_timesteps()).contains(&original) {
             let reason =
-                format!("it must lie between 1 and num_train_timesteps, {}", schedule.num_train_timesteps());
+                format!("it must be between 1 and num_train_timesteps, {}", schedule.num_train_timesteps());
             return Err(SettingsError::refused("original_inference_steps", original, reason).into());
         }
         // The time steps of the distillation, thinned evenly from the noisy end.
@@ -46,93 +52,132 @@ impl Latent {
         };
         let steps = options.steps_up_to(original, name)?;
         let thinned = |i: usize| (i as f64 * (original as f64 / steps as f64)) as usize;
-        let times = options.rest((0..steps).map(|i| (original - thinned(i)) * every - 1).collect());
+        let times = (0..steps).map(|i| (original - thinned(i)) * every - 1).collect();
+        let times = options.without_skipped(times);
         let levels = schedule.alphas_cumprod().iter().map(|bar| NoiseLevel::from_alpha_bar(*bar)).collect();
         Ok(Self { levels, times, kind })
     }
 
-    /// Every step's time step and the next one's.
+    /// The time step of every step and the next one's.
     fn pairs(&self) -> impl Iterator<Item = (usize, Option<usize>)> + '_ {
         let next = self.times.iter().skip(1).copied().map(Some).chain([None]);
         self.times.iter().copied().zip(next)
     }
 }
 
-/// Multistep consistency sampling (Luo et al. 2023, algorithm 3): x̂_0 through the boundary
-/// condition, then noise of the next level.
+/// x' = a·x + b·x̂_0 + s·z.
+#[derive(Debug)]
+struct Linear {
+    x: f64,
+    x0: f64,
+}
+
+impl Update for Linear {
+    fn apply(&self, x: &mut [f32], x0: Prediction<'_>, noise: Option<(f64, &[f32])>) {
+        let (a, b) = (self.x as f32, self.x0 as f32);
+        x0.step(x, noise, move |x, x0| a * x + b * x0);
+    }
+
+    fn is_finite(&self) -> bool {
+        self.x.is_finite() && self.x0.is_finite()
+    }
+}
+
+/// Multistep latent consistency sampling (Luo et al. 2023, algorithm 3): x' = α'·f(x, t) + σ'·z with the consistency
+/// function f(x, t) = c_skip(t)·x + c_out(t)·x̂_0.
 fn lcm(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, SamplerError> {
-    options.without_eta()?;
-    let bound = Bound::either(settings, false)?;
+    options.reject_eta(AddedNoise::Fixed)?;
+    let thresholding = Thresholding::from_settings(settings, false)?;
     let scaling = settings.number("timestep_scaling", 10.0)?;
     settings.ignore_keys(&["set_alpha_to_one", "steps_offset", "timestep_spacing"]);
-    let latent = Latent::read(settings, options, LCM.name)?;
-    let steps = latent.pairs().map(|(t, next)| {
-        let at = Node::plain(t as f64, latent.levels[t], latent.kind);
+    let run = DistilledSteps::from_settings(settings, options, LCM.name)?;
+    let steps = run.pairs().map(|(t, next)| {
+        let node = Node::new(t as f64, run.levels[t], run.kind);
         let scaled = t as f64 * scaling;
         let norm = scaled * scaled + 0.25;
         let (skip, out) = (0.25 / norm, scaled / norm.sqrt());
-        match next.map(|s| latent.levels[s]) {
-            Some(to) => Step::single(at, to.alpha * skip, to.alpha * out).noisy(to.sigma),
-            None => Step::single(at, skip, out),
+        match next.map(|s| run.levels[s]) {
+            Some(to) => OneStep {
+                node,
+                update: Linear { x: to.alpha * skip, x0: to.alpha * out },
+                noise: Some(to.sigma),
+            },
+            None => OneStep { node, update: Linear { x: skip, x0: out }, noise: None },
         }
     });
-    Ok(Arc::new(Multistep::of_x0(steps.collect(), bound)))
+    let plan = Plan::new(steps);
+    Ok(Arc::new(Plan { thresholding, ..plan }))
 }
 
-/// Strategic stochastic sampling (Zheng et al. 2024, algorithm 4): to (1 − γ)·s without noise,
-/// then up to s with it; γ is `eta`, 0.3 unless told.
+/// Strategic stochastic sampling (Zheng et al. 2024, algorithm 4): without noise to s' = (1 − γ)·s,
+/// x' = α_s'·x̂_0 + σ_s'·ε̂, then with noise up to s, (α_s/α_s')·x' + √(1 − (α_s/α_s')²)·z. γ is `eta`, 0.3 by default.
 fn tcd(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, SamplerError> {
     let gamma = options.eta_or(0.3)?;
     settings.ignore_keys(&["set_alpha_to_one", "steps_offset", "timestep_spacing", "timestep_scaling"]);
     settings.ignore_keys(&["clip_sample", "clip_sample_range", "thresholding"]);
     settings.ignore_keys(&["dynamic_thresholding_ratio", "sample_max_value"]);
-    let latent = Latent::read(settings, options, TCD.name)?;
-    let steps = latent.pairs().map(|(t, next)| {
-        let from = latent.levels[t];
-        let at = Node::plain(t as f64, from, latent.kind);
+    let run = DistilledSteps::from_settings(settings, options, TCD.name)?;
+    let steps = run.pairs().map(|(t, next)| {
+        let from = run.levels[t];
+        let node = Node::new(t as f64, from, run.kind);
         let lower = round(round(1.0 - gamma) * next.unwrap_or(0) as f64).floor() as usize;
-        let down = latent.levels[lower];
-        // down.α·x̂_0 + down.σ·ε̂ with ε̂ = (x − α·x̂_0)/σ
-        let direct =
-            Step::single(at, down.sigma / from.sigma, down.alpha - down.sigma * from.alpha / from.sigma);
-        match next.map(|s| latent.levels[s]) {
+        let down = run.levels[lower];
+        // With ε̂ = (x − α·x̂_0)/σ.
+        let x = down.sigma / from.sigma;
+        let x0 = down.alpha - down.sigma * from.alpha / from.sigma;
+        match next.map(|s| run.levels[s]) {
             Some(to) if gamma > 0.0 => {
                 let ratio = to.alpha / down.alpha;
-                let kept = direct.kept.map(|w| w * ratio);
-                Step { x: direct.x * ratio, kept, ..direct }.noisy((1.0 - ratio * ratio).max(0.0).sqrt())
+                let noise = Some((1.0 - ratio * ratio).max(0.0).sqrt());
+                OneStep { node, update: Linear { x: x * ratio, x0: x0 * ratio }, noise }
             }
-            _ => direct,
+            _ => OneStep { node, update: Linear { x, x0 }, noise: None },
         }
     });
-    Ok(Arc::new(Multistep::of_x0(steps.collect(), Bound::None)))
+    Ok(Arc::new(Plan::new(steps)))
 }
 
-/// Multistep consistency sampling (Song et al. 2023, algorithm 1).
+/// x' = f(x, σ) + √(σ'² − σ_min²)·z, where f is x̂_0 (Song et al. 2023, algorithm 1).
+#[derive(Debug)]
+struct Consistency;
+
+impl Update for Consistency {
+    fn apply(&self, x: &mut [f32], x0: Prediction<'_>, noise: Option<(f64, &[f32])>) {
+        x0.step(x, noise, |_, x0| x0);
+    }
+
+    fn is_finite(&self) -> bool {
+        true
+    }
+}
+
 fn consistency(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, SamplerError> {
-    options.without_eta()?;
+    options.reject_eta(AddedNoise::Fixed)?;
     let min = positive(settings, "sigma_min", 0.002)?;
     let max = positive(settings, "sigma_max", 80.0)?;
     let data = positive(settings, "sigma_data", 0.5)?;
     let rho = positive(settings, "rho", 7.0)?;
-    let share = settings.number("s_noise", 1.0)?;
-    let bound = if settings.flag("clip_denoised", true)? { Bound::Clip(1.0) } else { Bound::None };
+    let noise_scale = settings.number("s_noise", 1.0)?;
+    let clip = settings.flag("clip_denoised", true)?;
     let train = settings.count("num_train_timesteps", 40)?;
     let n = options.steps_up_to(train, CONSISTENCY.name)?;
-    let own = !preconditions(settings)?;
-    let levels = options.rest(consistency_levels(max, min, rho, train, n));
+    let preconditions = preconditions(settings)?;
+    let levels = options.without_skipped(consistency_levels(max, min, rho, train, n));
     let steps = levels.iter().enumerate().map(|(i, exact)| {
         let sigma = round(*exact);
-        // The boundary condition at sigma_min (Song et al. 2023, appendix C).
+        // c_skip and c_out meet the boundary condition at sigma_min (Song et al. 2023, appendix C).
         let (above, norm) = (sigma - min, (sigma * sigma + data * data).sqrt());
         let x0 = AffinePrediction::new(data * data / (above * above + data * data), above * data / norm);
-        let at = if own {
-            denoised(sigma)
+        let node = if preconditions {
+            Node::with_preconditioning(250.0 * (exact + 1e-44).ln(), sigma, Input::Divided(norm), x0)
         } else {
-            Node::preconditioned(250.0 * (exact + 1e-44).ln(), sigma, Input::Divided(norm), x0)
+            denoiser(sigma)
         };
         let next = levels.get(i + 1).map_or(min, |next| round(*next)).clamp(min, max);
-        let step = Step::single(at, 0.0, 1.0);
-        if n > 1 { step.noisy(share * (next * next - min * min).max(0.0).sqrt()) } else { step }
+        let noise = (n > 1).then(|| noise_scale * (next * next - min * min).max(0.0).sqrt());
+        OneStep { node, update: Consistency, noise }
     });
-    Ok(Arc::new(Multistep::of_x0(steps.collect(), bound).starting_at(max)))
+    let thresholding = if clip { Thresholding::Clip(1.0) } else { Thresholding::None };
+    let plan = Plan::new(steps);
+    Ok(Arc::new(Plan { thresholding, initial_sigma: max, ..plan }))
 }

@@ -1,154 +1,145 @@
-//! DDIM (Song, Meng & Ermon 2021): deterministic for η = 0, DDPM's noise for η = 1; and its
-//! inversion, from a sample back to its noise.
+//! DDIM (Song, Meng & Ermon 2021): deterministic for η = 0, with DDPM's noise for η = 1; and its inversion, from a
+//! sample to its noise.
 
 use std::sync::Arc;
 
-use super::family::{Family, Options, Sampler, SamplerError, prediction_type};
 use super::node::Node;
-use super::walk::bound::Bound;
-use super::walk::denoiser::Denoiser;
+use super::options::{AddedNoise, Options, prediction_type};
+use super::plan::{self, Plan};
+use super::thresholding::Thresholding;
+use super::{Family, Sampler, SamplerError};
 use crate::forward_process::Posterior;
 use crate::noise_schedule::{NoiseLevel, NoiseSchedule, ScheduleDefaults, ZeroSnr};
 use crate::prediction_type::PredictionType::{Epsilon, Sample, VPrediction};
 use crate::rng::Noise;
 use crate::scheduler_settings::{Settings, SettingsError};
 use crate::timestep_spacing::TimestepSpacing;
-use crate::trajectory::{ModelHandle, SampleFuture};
+use crate::trajectory::ModelHandle;
 
 pub(super) const DDIM: Family = Family::new("ddim", "DDIMScheduler", ddim);
 pub(super) const INVERSE: Family = Family::new("ddim_inverse", "DDIMInverseScheduler", inverse);
 
 const SCHEDULE: ScheduleDefaults = ScheduleDefaults::DDPM.with_zero_snr(ZeroSnr::Exact);
 
+/// A step from t to s (eq. 12).
 #[derive(Debug)]
 struct Step {
-    at: Node,
-    /// √ᾱ_s, what x̂_0 is multiplied by.
-    x0: f64,
+    node: Node,
+    /// √ᾱ_s.
+    sqrt_alpha_bar: f64,
     /// √(1 − ᾱ_s − σ²), the length of the direction pointing to x_t.
-    epsilon: f64,
-    /// σ_t(η), eq. 16.
-    sigma: f64,
+    direction: f64,
+    /// σ_t(η) (eq. 16); `None` for η = 0.
+    sigma: Option<f64>,
 }
 
-#[derive(Debug)]
-struct Ddim {
-    steps: Vec<Step>,
-    bound: Bound,
-    noisy: bool,
-    inverse: bool,
+impl plan::Step for Step {
+    fn level(&self) -> Option<NoiseLevel> {
+        Some(self.node.level)
+    }
+
+    fn draws(&self) -> usize {
+        usize::from(self.sigma.is_some())
+    }
+
+    async fn sample(
+        plan: Arc<Plan<Self>>,
+        mut x: Vec<f32>,
+        mut noise: Noise,
+        model: ModelHandle,
+    ) -> Vec<f32> {
+        let mut denoiser = plan.denoiser(model);
+        let mut z = plan.noise_buffer(x.len());
+        for step in &plan.steps {
+            let evaluation = denoiser.evaluate(&mut x, &step.node).await;
+            let noise = step.sigma.map(|sigma| {
+                noise.fill(&mut z);
+                (sigma, &z[..])
+            });
+            // Eq. 12: x_s = √ᾱ_s·x̂_0 + √(1 − ᾱ_s − σ²)·ε̂ + σ·z
+            let (sqrt_alpha_bar, direction) = (step.sqrt_alpha_bar as f32, step.direction as f32);
+            evaluation.step(&mut x, noise, move |x0, epsilon| sqrt_alpha_bar * x0 + direction * epsilon);
+        }
+        x
+    }
 }
 
 fn ddim(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, SamplerError> {
     let eta = options.eta_or(0.0)?;
     let schedule = NoiseSchedule::from_settings(settings, SCHEDULE)?;
     let kind = prediction_type(settings, &[Epsilon, Sample, VPrediction])?;
-    let bound = Bound::either(settings, true)?;
+    let thresholding = Thresholding::from_settings(settings, true)?;
     let (spacing, offset) = TimestepSpacing::from_settings(settings, "leading")?;
     let to_one = settings.flag("set_alpha_to_one", true)?;
     let count = options.steps_up_to(schedule.num_train_timesteps(), DDIM.name)?;
     let bars = schedule.alphas_cumprod();
-    let last = if to_one { 1.0 } else { bars[0] };
-    // The reference steps back by ⌊T/n⌋ whatever the spacing.
-    let back = schedule.num_train_timesteps() / count;
-    let times = options.rest(spacing.timesteps(schedule.num_train_timesteps(), count, offset)?);
+    let final_bar = if to_one { 1.0 } else { bars[0] };
+    // The reference steps from t to t − ⌊T/n⌋ with every spacing.
+    let width = schedule.num_train_timesteps() / count;
+    let times = options.without_skipped(spacing.timesteps(schedule.num_train_timesteps(), count, offset)?);
     if bars[times[0]] == 0.0 {
-        check_pure_noise(eta, kind == Epsilon)?;
+        check_zero_snr(eta, kind == Epsilon)?;
     }
-    let steps = times
-        .into_iter()
-        .map(|t| {
-            let bar_s = t.checked_sub(back).map_or(last, |s| bars[s]);
-            let variance = eta * eta * Posterior::new(bars[t], bar_s).variance;
-            Step {
-                at: Node::plain(t as f64, NoiseLevel::from_alpha_bar(bars[t]), kind),
-                x0: bar_s.sqrt(),
-                epsilon: (1.0 - bar_s - variance).max(0.0).sqrt(),
-                sigma: variance.sqrt(),
-            }
-        })
-        .collect();
-    Ok(Arc::new(Ddim { steps, bound, noisy: eta > 0.0, inverse: false }))
+    let steps = times.into_iter().map(|t| {
+        let bar_s = t.checked_sub(width).map_or(final_bar, |s| bars[s]);
+        let variance = eta * eta * Posterior::new(bars[t], bar_s).variance;
+        Step {
+            node: Node::new(t as f64, NoiseLevel::from_alpha_bar(bars[t]), kind),
+            sqrt_alpha_bar: bar_s.sqrt(),
+            direction: (1.0 - bar_s - variance).max(0.0).sqrt(),
+            sigma: (eta > 0.0).then(|| variance.sqrt()),
+        }
+    });
+    let plan = Plan::new(steps);
+    Ok(Arc::new(Plan { thresholding, ..plan }))
 }
 
-/// Two things can't be done at a time step without any signal.
-fn check_pure_noise(eta: f64, epsilon: bool) -> Result<(), SamplerError> {
+/// Refuses what is not finite at a time step without signal.
+fn check_zero_snr(eta: f64, predicts_epsilon: bool) -> Result<(), SamplerError> {
     let refuse = |reason: &str| Err(SettingsError::refused("rescale_betas_zero_snr", true, reason).into());
-    match (eta == 1.0, epsilon) {
-        (true, _) => refuse(
-            "the first step's noise takes all its variance with eta 1, where diffusers returns NaN; \
-             use a smaller eta, or timestep_spacing leading",
-        ),
-        (_, true) => refuse(
-            "a noise prediction says nothing of the sample where no signal is left, and diffusers divides 0 \
-             by 0; such a model predicts v, or use timestep_spacing leading",
-        ),
-        (false, false) => Ok(()),
+    if eta == 1.0 {
+        return refuse(
+            "with eta 1 the first step's noise takes all its variance, and diffusers returns NaN; \
+             use a smaller eta or timestep_spacing leading",
+        );
     }
+    if predicts_epsilon {
+        return refuse(
+            "at pure noise an epsilon prediction does not determine x_0, and diffusers divides 0 by 0; \
+             use a v_prediction model or timestep_spacing leading",
+        );
+    }
+    Ok(())
 }
 
-/// The same steps the other way: each as if the network were asked where it leads.
+/// The same steps in reverse order. The network is evaluated at the time step to which the step goes.
 fn inverse(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, SamplerError> {
-    options.deterministic()?;
+    options.reject_eta(AddedNoise::None)?;
     let schedule = NoiseSchedule::from_settings(settings, SCHEDULE)?;
     let kind = prediction_type(settings, &[Epsilon, Sample, VPrediction])?;
-    let bound = Bound::clipping(settings, true)?;
+    let thresholding = Thresholding::clip_from_settings(settings, true)?;
     let (spacing, offset) = TimestepSpacing::from_settings(settings, "leading")?;
     if spacing == TimestepSpacing::Linspace {
-        let reason = "an inversion is spaced as leading or trailing";
+        let reason = "an inversion needs leading or trailing";
         return Err(SettingsError::refused("timestep_spacing", "linspace", reason).into());
     }
     let to_one = settings.flag("set_alpha_to_one", true)?;
     let count = options.steps_up_to(schedule.num_train_timesteps(), INVERSE.name)?;
     let bars = schedule.alphas_cumprod();
-    let first = if to_one { 1.0 } else { bars[0] };
-    let back = schedule.num_train_timesteps() / count;
-    let times = spacing.timesteps(
-        schedule.num_train_timesteps(),
-        count,
-        if spacing == TimestepSpacing::Leading { offset } else { 0 },
-    )?;
-    let steps = times
-        .into_iter()
-        .rev()
-        .map(|t| {
-            let level = NoiseLevel::from_alpha_bar(t.checked_sub(back).map_or(first, |s| bars[s]));
-            let to = NoiseLevel::from_alpha_bar(bars[t]);
-            // Without noise there is no ε̂ in a prediction of x_0: what is divided by σ is 0.
-            let at = Node::plain(t as f64, level, kind).without_noise();
-            Step { at, x0: to.alpha, epsilon: to.sigma, sigma: 0.0 }
-        })
-        .collect();
-    Ok(Arc::new(Ddim { steps, bound, noisy: false, inverse: true }))
-}
-
-impl Sampler for Ddim {
-    fn evaluations(&self) -> usize {
-        self.steps.len()
-    }
-
-    fn start(&self) -> Option<NoiseLevel> {
-        self.steps.first().filter(|_| !self.inverse).map(|step| step.at.level)
-    }
-
-    fn draws(&self) -> usize {
-        if self.noisy { self.steps.len() } else { 0 }
-    }
-
-    fn sample(self: Arc<Self>, mut x: Vec<f32>, mut noise: Noise, net: ModelHandle) -> SampleFuture {
-        Box::pin(async move {
-            let mut denoiser = Denoiser::new(net, self.bound);
-            let mut z = vec![0.0; if self.noisy { x.len() } else { 0 }];
-            for step in &self.steps {
-                let seen = denoiser.ask(&mut x, &step.at).await;
-                if self.noisy {
-                    noise.fill(&mut z);
-                }
-                // Eq. 12: predicted x_0, direction pointing to x_t, random noise.
-                let noise = self.noisy.then_some((step.sigma, &z[..]));
-                seen.combine(&mut x, denoiser.answer(), [step.x0, step.epsilon], noise);
-            }
-            x
-        })
-    }
+    let first_bar = if to_one { 1.0 } else { bars[0] };
+    let width = schedule.num_train_timesteps() / count;
+    let offset = if spacing == TimestepSpacing::Leading { offset } else { 0 };
+    let times = spacing.timesteps(schedule.num_train_timesteps(), count, offset)?;
+    let steps = times.into_iter().rev().map(|t| {
+        let level = NoiseLevel::from_alpha_bar(t.checked_sub(width).map_or(first_bar, |s| bars[s]));
+        let to = NoiseLevel::from_alpha_bar(bars[t]);
+        Step {
+            node: Node::new(t as f64, level, kind).with_finite_epsilon(),
+            sqrt_alpha_bar: to.alpha,
+            direction: to.sigma,
+            sigma: None,
+        }
+    });
+    let plan = Plan::new(steps);
+    Ok(Arc::new(Plan { thresholding, start: None, ..plan }))
 }

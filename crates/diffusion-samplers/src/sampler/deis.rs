@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use super::dpm::{Algorithm, order};
-use super::family::{Family, Options, Sampler, SamplerError};
-use super::steps::lambda::{Class, End, LambdaSteps};
-use super::walk::bound::Bound;
-use super::walk::denoiser::Kept;
-use super::walk::history::DEPTH;
-use super::walk::multistep::{Multistep, Step};
+use super::dpm_solver::weights::{Algorithm, order};
+use super::model_output::OutputForm;
+use super::multistep::{MAX_HISTORY, Step, WeightedSum};
+use super::options::{AddedNoise, Options};
+use super::plan::Plan;
+use super::steps::lambda::{Class, FinalSigma, LambdaSteps};
+use super::thresholding::Thresholding;
+use super::{Family, Sampler, SamplerError};
 use crate::noise_schedule::{NoiseLevel, ZeroSnr};
 use crate::scheduler_settings::Settings;
 use crate::sigma_schedule::SigmaSchedule;
@@ -18,53 +19,64 @@ pub(super) const FAMILY: Family = Family::new("deis", "DEISMultistepScheduler", 
 const CLASS: Class = Class {
     name: FAMILY.name,
     zero_snr: ZeroSnr::Unsupported,
-    spreads: &[SigmaSchedule::Karras, SigmaSchedule::Exponential, SigmaSchedule::Beta, SigmaSchedule::Flow],
+    sigma_schedules: &[
+        SigmaSchedule::Karras,
+        SigmaSchedule::Exponential,
+        SigmaSchedule::Beta,
+        SigmaSchedule::Flow,
+    ],
     spacing_keys: true,
     clips_lambda: false,
     fractional_on_cosine: false,
-    end_keys: false,
-    end: End::Visited,
+    sigma_range_keys: false,
+    final_sigma: FinalSigma::LastEvaluated,
 };
 
 fn build(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, SamplerError> {
-    options.deterministic()?;
-    // Configurations of its relatives are served as DEIS in log ρ, as diffusers does.
+    options.reject_eta(AddedNoise::None)?;
+    // diffusers accepts the values of related classes and runs DEIS in log ρ.
     settings.choice("algorithm_type", "deis", &["deis", "dpmsolver", "dpmsolver++"])?;
     settings.choice("solver_type", "logrho", &["logrho", "midpoint", "heun", "bh1", "bh2"])?;
-    let most = order(settings, "solver_order", 3)?;
-    let bound = Bound::thresholding(settings)?;
-    let short = settings.flag("lower_order_final", true)?;
-    let grid = LambdaSteps::read(settings, options, &CLASS)?;
-    let n = grid.points.len();
-    let steps = grid.steps().map(|(i, at, from, to)| {
-        let left = if short && options.steps < 15 { n - i } else { DEPTH };
-        match most.min(i + 1).min(left) {
-            1 => {
-                let w = Algorithm::Dpm.weights(from, to);
-                Step::single(at, f64::from(w.x), f64::from(w.d0))
-            }
-            order => {
-                let kept = weights(&grid.levels, i, order);
-                // The paper's step is one of the unscaled state x/α.
-                let kept = kept.map(|w| to.alpha * w);
-                Step::of(at, to.alpha / from.alpha, kept)
-            }
-        }
+    let max_order = order(settings, "solver_order", 3)?;
+    let thresholding = Thresholding::dynamic_from_settings(settings)?;
+    let lower_order_final = settings.flag("lower_order_final", true)? && options.steps < 15;
+    let run = LambdaSteps::from_settings(settings, options, &CLASS)?;
+    let n = run.nodes.len();
+    let steps = run.steps().map(|(i, node, from, to)| {
+        let remaining = if lower_order_final { n - i } else { MAX_HISTORY };
+        let update = match max_order.min(i + 1).min(remaining) {
+            1 => first_order(from, to),
+            order => higher_order(&run.levels, i, order),
+        };
+        Step { node, update, noise: None }
     });
-    Ok(Arc::new(Multistep::of_x0(steps.collect(), bound).keeping(Kept::Epsilon)))
+    let plan = Plan::new(steps);
+    Ok(Arc::new(Plan { form: OutputForm::Epsilon, thresholding, ..plan }))
 }
 
-/// ∫ ℓ_j(ρ) dρ over the step, where ℓ_j is the Lagrange polynomial in log ρ, ρ = σ/α, that is 1 at
-/// the j-th newest estimate (eq. 15).
+/// x_{i+1} = (α'/α)·x_i − σ'(e^h − 1)·ε̂_i, which is DPM-Solver-1 and DDIM.
+fn first_order(from: NoiseLevel, to: NoiseLevel) -> WeightedSum {
+    let w = Algorithm::DpmSolver.weights(from, to);
+    WeightedSum { x: f64::from(w.x), weights: [f64::from(w.d0), 0.0, 0.0, 0.0] }
+}
+
+/// x_{i+1} = (α'/α)·x_i + α'·Σ_j C_j·ε̂_{i−j} (eq. 14, multiplied by α').
+fn higher_order(levels: &[NoiseLevel], i: usize, order: usize) -> WeightedSum {
+    let (from, to) = (levels[i], levels[i + 1]);
+    WeightedSum { x: to.alpha / from.alpha, weights: weights(levels, i, order).map(|c| to.alpha * c) }
+}
+
+/// C_j = ∫ ℓ_j(ρ) dρ over the step, where ℓ_j is the Lagrange polynomial in log ρ, ρ = σ/α, that is 1 at the j-th
+/// newest prediction (eq. 15).
 ///
-/// In f32 and in the reference's order of operations: each weight is a small difference of large
-/// terms, and what it loses there shows in the trajectory.
-fn weights(levels: &[NoiseLevel], i: usize, order: usize) -> [f64; DEPTH] {
+/// In f32 and in the reference's order of operations: each weight is a small difference of large terms, so that its
+/// rounding is visible in the trajectory.
+fn weights(levels: &[NoiseLevel], i: usize, order: usize) -> [f64; MAX_HISTORY] {
     let rho = |k: usize| levels[k].sigma as f32 / levels[k].alpha as f32;
-    let mut weights = [0.0; DEPTH];
+    let mut weights = [0.0; MAX_HISTORY];
     for (j, weight) in weights.iter_mut().enumerate().take(order) {
-        // The other estimates, counted on from this one.
-        let other = |step: usize| rho(i - (j + step) % order);
+        // The other predictions, counted from this one.
+        let other = |offset: usize| rho(i - (j + offset) % order);
         let primitive = |t: f32| match order {
             2 => linear(t, rho(i - j), other(1)),
             _ => quadratic(t, rho(i - j), other(1), other(2)),

@@ -1,216 +1,370 @@
-//! PNDM: pseudo numerical methods for diffusion models on manifolds (Liu et al. 2022): a start by
-//! Runge–Kutta (PRK), then the linear multistep method of Adams and Bashforth (PLMS).
+//! PNDM: pseudo numerical methods for diffusion models on manifolds (Liu et al. 2022): three pseudo Runge–Kutta steps
+//! (PRK), then the pseudo linear multistep method of Adams and Bashforth (PLMS).
 
 use std::sync::Arc;
 
-use super::family::{Family, Options, Sampler, SamplerError, Strength, prediction_type};
-use super::walk::history::{DEPTH, History};
-use super::walk::mix::mix;
+use super::multistep::{History, MAX_HISTORY, weighted_sum};
+use super::options::{AddedNoise, Options, prediction_type};
+use super::plan::{self, Plan};
+use super::{Family, Sampler, SamplerError, Strength};
 use crate::noise_schedule::{NoiseLevel, NoiseSchedule, ScheduleDefaults};
+use crate::prediction_type::AffinePrediction;
 use crate::prediction_type::PredictionType::{self, Epsilon, Sample, VPrediction};
 use crate::rng::Noise;
 use crate::scheduler_settings::{Settings, SettingsError};
 use crate::simd::{Divisor, update};
 use crate::timestep_spacing::TimestepSpacing;
-use crate::trajectory::{Input, ModelHandle, SampleFuture};
+use crate::trajectory::{Input, ModelHandle, Output};
 
 pub(super) const FAMILY: Family = Family::new("pndm", "PNDMScheduler", build);
 
-/// How an evaluation's output enters the estimate that a transfer uses.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Use {
-    /// Runge–Kutta's first stage, whose output is remembered and whose state is where its others
-    /// start.
-    Opening,
-    /// A further stage.
-    Inner,
-    /// The last stage: the weighted sum of all four.
-    Closing,
-    /// The multistep formula over the outputs remembered.
-    Multistep,
-    /// The same at a start without Runge–Kutta, whose state is remembered.
-    First,
-    /// The second evaluation of such a start: the mean of both, from the first state.
-    Again,
+#[derive(Debug)]
+enum Step {
+    /// A pseudo Runge–Kutta step from t to s by four evaluations e_1 … e_4 (eq. 13).
+    RungeKutta {
+        t: Node,
+        middle: Node,
+        s: Node,
+        /// x_1 = φ(x_t, e_1, t, t − width/2).
+        to_before_middle: Transfer,
+        /// x_2 = φ(x_t, e_2, t, (t + s)/2).
+        to_middle: Transfer,
+        /// x_3 = φ(x_t, e_3, t, s) and x_s = φ(x_t, ē, t, s).
+        to_s: Transfer,
+    },
+    /// The first step without Runge–Kutta: by e_1 to s, then again from x_t by the mean of e_1 and e_2.
+    Trapezoid { t: Node, s: Node, first: Transfer, second: Transfer },
+    /// A pseudo linear multistep step (eq. 12).
+    Multistep { t: Node, weights: [f64; MAX_HISTORY], transfer: Transfer },
 }
 
-/// One evaluation and the transfer φ(x, e, t, s) that follows it (eq. 11).
-#[derive(Debug)]
-struct Step {
+/// A point of evaluation.
+#[derive(Debug, Clone, Copy)]
+struct Node {
     t: f64,
-    used: Use,
-    /// The level of the time step that the network is told.
-    told: NoiseLevel,
-    from: NoiseLevel,
-    to: NoiseLevel,
+    level: NoiseLevel,
 }
 
+/// The transfer part φ(x, ε, t, s) (eq. 11), which is DDIM's step:
+/// √(ᾱ_s/ᾱ_t)·x − (ᾱ_s − ᾱ_t)·ε / (ᾱ_t·√(1 − ᾱ_s) + √(ᾱ_t·(1 − ᾱ_t)·ᾱ_s)).
 #[derive(Debug)]
-struct Pndm {
-    steps: Vec<Step>,
-    kind: PredictionType,
+struct Transfer {
+    /// √(ᾱ_s/ᾱ_t).
+    ratio: f32,
+    /// ᾱ_s − ᾱ_t.
+    difference: f32,
+    over: Divisor,
+    /// α and σ at t, if the network predicts v: ε = α·v + σ·x.
+    v_level: Option<(f32, f32)>,
+    /// x̂_0 at t, for previews.
+    x0: AffinePrediction,
 }
 
-fn build(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, SamplerError> {
-    options.deterministic()?;
-    let schedule = NoiseSchedule::from_settings(settings, ScheduleDefaults::DDPM)?;
-    let kind = prediction_type(settings, &[Epsilon, VPrediction])?;
-    let (spacing, offset) = TimestepSpacing::from_settings(settings, "leading")?;
-    let skip = settings.flag("skip_prk_steps", false)?;
-    let to_one = settings.flag("set_alpha_to_one", false)?;
-    let count = options.steps_up_to(schedule.num_train_timesteps(), FAMILY.name)?;
-    if !skip && count < 4 {
-        let reason = format!("Runge-Kutta's start needs 4 steps at least, and {count} are asked for");
-        return Err(SettingsError::refused("skip_prk_steps", false, reason).into());
-    }
-    let visited = spacing.timesteps(schedule.num_train_timesteps(), count, offset)?;
-    let times: Vec<i64> = visited.into_iter().map(|t| t as i64).collect();
-    let width = (schedule.num_train_timesteps() / count) as i64;
-    if !skip && options.strength != Strength::Full {
-        return Err(SamplerError::Whole {
-            name: "pndm with Runge-Kutta's start (skip_prk_steps false)".to_owned(),
-        });
-    }
-    let plan = if skip {
-        without_runge_kutta(&times, width, options.skipped())
-    } else {
-        with_runge_kutta(&times, width)
-    };
-    let bars = schedule.alphas_cumprod();
-    let last = if to_one { 1.0 } else { bars[0] };
-    // Before the first time step lies the end of the walk.
-    let level = |t: i64| {
-        let Ok(index) = usize::try_from(t) else { return Ok(NoiseLevel::from_alpha_bar(last)) };
-        bars.get(index).copied().map(NoiseLevel::from_alpha_bar).ok_or_else(|| {
-            let reason =
-                format!("a step would leave from time step {t}, but the schedule has {}", bars.len());
-            SettingsError::refused("steps_offset", offset, reason)
-        })
-    };
-    let step = |(t, used, from, to): Planned| {
-        Ok(Step { t: t as f64, used, told: level(t)?, from: level(from)?, to: level(to)? })
-    };
-    let steps: Result<_, SettingsError> = plan.into_iter().map(step).collect();
-    Ok(Arc::new(Pndm { steps: steps?, kind }))
-}
-
-/// The time step told to the network, the use of its output, and the transfer's two ends.
-type Planned = (i64, Use, i64, i64);
-
-/// Three Runge–Kutta steps of four evaluations each (eq. 13), then PLMS.
-fn with_runge_kutta(times: &[i64], width: i64) -> Vec<Planned> {
-    let half = width / 2;
-    let mut plan = Vec::new();
-    for pair in times[..4].windows(2) {
-        let (t, next) = (pair[0], pair[1]);
-        plan.push((t, Use::Opening, t, t - half));
-        plan.push((next + half, Use::Inner, t, next + half));
-        plan.push((next + half, Use::Inner, t, next));
-        plan.push((next, Use::Closing, t, next));
-    }
-    plan.extend(times[3..].iter().map(|&t| (t, Use::Multistep, t, t - width)));
-    plan
-}
-
-/// PLMS from the start: the first step is made twice, the second time with the mean. Where steps are
-/// left out, the first two evaluations of those that remain are these two, as in the reference, whose
-/// list of time steps has the second one twice.
-fn without_runge_kutta(times: &[i64], width: i64, left_out: usize) -> Vec<Planned> {
-    let twice = times[..1].iter().chain(times.get(1)).chain(&times[1..]).copied();
-    let evaluated: Vec<i64> = twice.skip(left_out).collect();
-    let used = |(i, t): (usize, i64)| match i {
-        0 => (t, Use::First, t, t - width),
-        1 => (t, Use::Again, t + width, t),
-        _ => (t, Use::Multistep, t, t - width),
-    };
-    evaluated.into_iter().enumerate().map(used).collect()
-}
-
-impl Sampler for Pndm {
-    fn evaluations(&self) -> usize {
-        self.steps.len()
-    }
-
-    fn start(&self) -> Option<NoiseLevel> {
-        self.steps.first().map(|step| step.from)
-    }
-
-    fn sample(self: Arc<Self>, mut x: Vec<f32>, _: Noise, net: ModelHandle) -> SampleFuture {
-        Box::pin(async move {
-            let buffer = || vec![0.0; x.len()];
-            let (mut start, mut total, mut estimate, mut x0) = (buffer(), buffer(), buffer(), Vec::new());
-            let mut outputs = History::new(DEPTH, x.len());
-            let mut remembered = 0;
-            for step in &self.steps {
-                net.blend_known(&mut x, step.told);
-                let answer = net.predict(&mut x, Input::State, step.t).await;
-                // Channels beyond the sample's own are variances.
-                let output = &answer[..x.len()];
-                if matches!(step.used, Use::Opening | Use::First) {
-                    start.copy_from_slice(&x);
-                    total.fill(0.0);
-                }
-                match step.used {
-                    Use::Opening | Use::Inner => {
-                        let weight = if step.used == Use::Opening { 1.0 / 6.0 } else { 1.0 / 3.0 };
-                        mix(&mut total, 1.0, [(weight, output)]);
-                        estimate.copy_from_slice(output);
-                    }
-                    Use::Closing => {
-                        mix(&mut total, 1.0, [(1.0 / 6.0, output)]);
-                        estimate.copy_from_slice(&total);
-                    }
-                    Use::Again => {
-                        mix(&mut estimate, 0.0, [(0.5, outputs.estimate(0)), (0.5, output)]);
-                    }
-                    Use::First | Use::Multistep => {}
-                }
-                if matches!(step.used, Use::Opening | Use::First | Use::Multistep) {
-                    outputs.push().copy_from_slice(output);
-                    remembered += 1;
-                }
-                if matches!(step.used, Use::First | Use::Multistep) {
-                    mix(&mut estimate, 0.0, outputs.terms(&adams_bashforth(remembered)));
-                }
-                if matches!(step.used, Use::Inner | Use::Closing | Use::Again) {
-                    x.copy_from_slice(&start);
-                }
-                if net.preview_enabled() {
-                    x0.resize(x.len(), 0.0);
-                    self.kind.convert(Sample, step.from).apply(&x, &estimate, &mut x0);
-                    net.preview(&x0);
-                }
-                self.transfer(step, &mut x, &estimate);
-            }
-            x
-        })
-    }
-}
-
-impl Pndm {
-    /// φ(x, ε, t, s) of eq. 11, which is DDIM's step.
-    fn transfer(&self, step: &Step, x: &mut [f32], estimate: &[f32]) {
-        let (from, to) = (step.from, step.to);
+impl Transfer {
+    fn new(from: NoiseLevel, to: NoiseLevel, kind: PredictionType) -> Self {
         let (bar_t, bar_s) = ((from.alpha * from.alpha) as f32, (to.alpha * to.alpha) as f32);
         let (beta_t, beta_s) = (1.0 - bar_t, 1.0 - bar_s);
-        let ratio = (bar_s / bar_t).sqrt();
         let over = bar_t * beta_s.sqrt() + (bar_t * beta_t * bar_s).sqrt();
-        let (alpha, sigma, share) = (bar_t.sqrt(), beta_t.sqrt(), bar_s - bar_t);
-        let over = Divisor::new(f64::from(over));
-        if self.kind == VPrediction {
-            update(x, [estimate], move |x, [v]| ratio * x - over.divide(share * (alpha * v + sigma * x)));
-        } else {
-            update(x, [estimate], move |x, [epsilon]| ratio * x - over.divide(share * epsilon));
+        Self {
+            ratio: (bar_s / bar_t).sqrt(),
+            difference: bar_s - bar_t,
+            over: Divisor::new(f64::from(over)),
+            v_level: (kind == VPrediction).then(|| (bar_t.sqrt(), beta_t.sqrt())),
+            x0: kind.convert(Sample, from),
+        }
+    }
+
+    /// x ← φ(x, e, t, s), where e is the network's output, ε or v.
+    fn apply(&self, x: &mut [f32], e: &[f32]) {
+        let Self { ratio, difference, over, .. } = *self;
+        match self.v_level {
+            None => update(x, [e], move |x, [e]| ratio * x - over.divide(difference * e)),
+            Some((alpha, sigma)) => {
+                update(x, [e], move |x, [v]| ratio * x - over.divide(difference * (alpha * v + sigma * x)));
+            }
         }
     }
 }
 
-/// The weights of the last outputs, newest first (eq. 12, and its lower orders).
-pub(super) fn adams_bashforth(known: usize) -> [f64; 4] {
+impl plan::Step for Step {
+    fn level(&self) -> Option<NoiseLevel> {
+        let (Self::RungeKutta { t, .. } | Self::Trapezoid { t, .. } | Self::Multistep { t, .. }) = self;
+        Some(t.level)
+    }
+
+    fn evaluations(&self) -> usize {
+        match self {
+            Self::RungeKutta { .. } => 4,
+            Self::Trapezoid { .. } => 2,
+            Self::Multistep { .. } => 1,
+        }
+    }
+
+    async fn sample(plan: Arc<Plan<Self>>, mut x: Vec<f32>, _: Noise, model: ModelHandle) -> Vec<f32> {
+        let len = x.len();
+        let mut run =
+            Run { model, x_t: vec![0.0; len], history: History::new(MAX_HISTORY, len), x0: Vec::new() };
+        let mut mean = vec![0.0; len];
+        for step in &plan.steps {
+            match step {
+                Self::RungeKutta { t, middle, s, to_before_middle, to_middle, to_s } => {
+                    let transfers = [to_before_middle, to_middle, to_s];
+                    run.runge_kutta(&mut x, [*t, *middle, *s], transfers, &mut mean).await;
+                }
+                Self::Trapezoid { t, s, first, second } => {
+                    run.trapezoid(&mut x, [*t, *s], [first, second], &mut mean).await;
+                }
+                Self::Multistep { t, weights, transfer } => {
+                    run.multistep(&mut x, *t, weights, transfer, &mut mean).await;
+                }
+            }
+        }
+        x
+    }
+}
+
+/// The buffers of a run. In its methods `mean` is a buffer for ē, the mean of a step's evaluations.
+struct Run {
+    model: ModelHandle,
+    /// The state at the start of a step.
+    x_t: Vec<f32>,
+    /// e_t of this step and the last ones, for the multistep formula.
+    history: History,
+    /// x̂_0 for previews; allocated when first used.
+    x0: Vec<f32>,
+}
+
+impl Run {
+    /// PRK (eq. 13): ē = (e_1 + 2·e_2 + 2·e_3 + e_4)/6, where each e is evaluated at the transfer of the last one.
+    async fn runge_kutta(
+        &mut self,
+        x: &mut Vec<f32>,
+        [t, middle, s]: [Node; 3],
+        [to_before_middle, to_middle, to_s]: [&Transfer; 3],
+        mean: &mut [f32],
+    ) {
+        let (len, sixth, third) = (x.len(), 1.0 / 6.0_f32, 1.0 / 3.0_f32);
+        {
+            let e_1 = &self.evaluate(x, t).await[..len];
+            self.x_t.copy_from_slice(x);
+            self.history.rotate().copy_from_slice(e_1);
+            update(mean, [e_1], move |_, [e_1]| sixth * e_1);
+            self.transfer(x, to_before_middle, e_1);
+        }
+        {
+            let e_2 = &self.evaluate(x, middle).await[..len];
+            update(mean, [e_2], move |sum, [e_2]| sum + third * e_2);
+            self.transfer_again(x, to_middle, e_2);
+        }
+        {
+            let e_3 = &self.evaluate(x, middle).await[..len];
+            update(mean, [e_3], move |sum, [e_3]| sum + third * e_3);
+            self.transfer_again(x, to_s, e_3);
+        }
+        let e_4 = &self.evaluate(x, s).await[..len];
+        update(mean, [e_4], move |sum, [e_4]| sum + sixth * e_4);
+        self.transfer_again(x, to_s, mean);
+    }
+
+    /// The reference's start without Runge–Kutta: ē = (e_1 + e_2)/2, where e_2 is evaluated at the transfer of e_1.
+    async fn trapezoid(
+        &mut self,
+        x: &mut Vec<f32>,
+        [t, s]: [Node; 2],
+        [first, second]: [&Transfer; 2],
+        mean: &mut [f32],
+    ) {
+        let len = x.len();
+        {
+            let e_1 = &self.evaluate(x, t).await[..len];
+            self.x_t.copy_from_slice(x);
+            self.history.rotate().copy_from_slice(e_1);
+            self.transfer(x, first, e_1);
+        }
+        let e_2 = &self.evaluate(x, s).await[..len];
+        update(mean, [&self.history[0], e_2], move |_, [e_1, e_2]| 0.5 * e_1 + 0.5 * e_2);
+        self.transfer_again(x, second, mean);
+    }
+
+    /// PLMS (eq. 12): ē = Σ_k w_k·e_k over the last evaluations.
+    async fn multistep(
+        &mut self,
+        x: &mut Vec<f32>,
+        t: Node,
+        weights: &[f64; MAX_HISTORY],
+        transfer: &Transfer,
+        mean: &mut [f32],
+    ) {
+        let e_t = &self.evaluate(x, t).await[..x.len()];
+        self.history.rotate().copy_from_slice(e_t);
+        weighted_sum(mean, 0.0, self.history.weighted(weights));
+        self.transfer(x, transfer, mean);
+    }
+
+    async fn evaluate(&self, x: &mut Vec<f32>, node: Node) -> Output {
+        self.model.blend_known(x, node.level);
+        self.model.predict(x, Input::State, node.t).await
+    }
+
+    /// x ← φ(x_t, e, t, s).
+    fn transfer_again(&mut self, x: &mut [f32], transfer: &Transfer, e: &[f32]) {
+        x.copy_from_slice(&self.x_t);
+        self.transfer(x, transfer, e);
+    }
+
+    /// x ← φ(x, e, t, s).
+    fn transfer(&mut self, x: &mut [f32], transfer: &Transfer, e: &[f32]) {
+        if self.model.preview_enabled() {
+            self.x0.resize(x.len(), 0.0);
+            transfer.x0.apply(x, e, &mut self.x0);
+            self.model.preview(&self.x0);
+        }
+        transfer.apply(x, e);
+    }
+}
+
+fn build(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, SamplerError> {
+    options.reject_eta(AddedNoise::None)?;
+    let schedule = NoiseSchedule::from_settings(settings, ScheduleDefaults::DDPM)?;
+    let kind = prediction_type(settings, &[Epsilon, VPrediction])?;
+    let (spacing, offset) = TimestepSpacing::from_settings(settings, "leading")?;
+    let skip_prk = settings.flag("skip_prk_steps", false)?;
+    let to_one = settings.flag("set_alpha_to_one", false)?;
+    let count = options.steps_up_to(schedule.num_train_timesteps(), FAMILY.name)?;
+    if !skip_prk && count < 4 {
+        let reason =
+            format!("the Runge-Kutta start needs at least 4 steps, but steps is {count}; set it to true");
+        return Err(SettingsError::refused("skip_prk_steps", false, reason).into());
+    }
+    let visited = spacing.timesteps(schedule.num_train_timesteps(), count, offset)?;
+    let times: Vec<i64> = visited.into_iter().map(|t| t as i64).collect();
+    if !skip_prk && options.strength != Strength::Full {
+        let name = "pndm with a Runge-Kutta start (skip_prk_steps false)".to_owned();
+        return Err(SamplerError::NoImageStart { name });
+    }
+    let bars = schedule.alphas_cumprod();
+    let final_bar = if to_one { 1.0 } else { bars[0] };
+    let width = (schedule.num_train_timesteps() / count) as i64;
+    let planner = Planner { bars, final_bar, kind, width, offset };
+    let steps = match skip_prk {
+        true => planner.without_runge_kutta(&times, options.skipped()),
+        false => planner.with_runge_kutta(&times),
+    };
+    Ok(Arc::new(Plan::new(steps?)))
+}
+
+/// Plans the steps of a noise schedule.
+struct Planner<'a> {
+    bars: &'a [f64],
+    /// ᾱ after the last step.
+    final_bar: f64,
+    kind: PredictionType,
+    /// The number of time steps in a step.
+    width: i64,
+    offset: usize,
+}
+
+impl Planner<'_> {
+    /// Three Runge–Kutta steps, then PLMS.
+    fn with_runge_kutta(&self, times: &[i64]) -> Result<Vec<Step>, SettingsError> {
+        let half = self.width / 2;
+        let runge_kutta = times[..4].windows(2).map(|pair| {
+            let (t, s) = (pair[0], pair[1]);
+            Ok(Step::RungeKutta {
+                t: self.node(t)?,
+                to_before_middle: self.transfer(t, t - half)?,
+                middle: self.node(s + half)?,
+                to_middle: self.transfer(t, s + half)?,
+                s: self.node(s)?,
+                to_s: self.transfer(t, s)?,
+            })
+        });
+        // Each Runge–Kutta step leaves one evaluation for the multistep formula.
+        let multistep = times[3..].iter().zip(4..).map(|(t, known)| self.multistep(*t, known));
+        runge_kutta.chain(multistep).collect()
+    }
+
+    /// The first step twice, then PLMS. With skipped steps these are the first two entries that remain of the
+    /// reference's list of time steps, which has the second time step twice.
+    fn without_runge_kutta(&self, times: &[i64], skipped: usize) -> Result<Vec<Step>, SettingsError> {
+        let listed = times[..1].iter().chain(times.get(1)).chain(&times[1..]).copied();
+        let listed: Vec<i64> = listed.skip(skipped).collect();
+        let [t, s, ref rest @ ..] = listed[..] else {
+            return listed.into_iter().map(|t| self.multistep(t, 1)).collect();
+        };
+        let start = Step::Trapezoid {
+            t: self.node(t)?,
+            first: self.transfer(t, t - self.width)?,
+            s: self.node(s)?,
+            second: self.transfer(s + self.width, s)?,
+        };
+        let multistep = rest.iter().zip(2..).map(|(t, known)| self.multistep(*t, known));
+        std::iter::once(Ok(start)).chain(multistep).collect()
+    }
+
+    /// A PLMS step from t by this number of evaluations.
+    fn multistep(&self, t: i64, known: usize) -> Result<Step, SettingsError> {
+        let transfer = self.transfer(t, t - self.width)?;
+        Ok(Step::Multistep { t: self.node(t)?, weights: adams_bashforth(known), transfer })
+    }
+
+    fn node(&self, t: i64) -> Result<Node, SettingsError> {
+        Ok(Node { t: t as f64, level: self.level(t)? })
+    }
+
+    fn transfer(&self, t: i64, s: i64) -> Result<Transfer, SettingsError> {
+        Ok(Transfer::new(self.level(t)?, self.level(s)?, self.kind))
+    }
+
+    /// The noise level at a time step; before time step 0 it is the final one.
+    fn level(&self, t: i64) -> Result<NoiseLevel, SettingsError> {
+        let Ok(index) = usize::try_from(t) else { return Ok(NoiseLevel::from_alpha_bar(self.final_bar)) };
+        self.bars.get(index).copied().map(NoiseLevel::from_alpha_bar).ok_or_else(|| {
+            let reason = format!(
+                "a step would start at time step {t}, but the schedule has {}; use a smaller one",
+                self.bars.len()
+            );
+            SettingsError::refused("steps_offset", self.offset, reason)
+        })
+    }
+}
+
+/// The weights of the last evaluations, newest first: eq. 12, and lower orders while there are fewer evaluations.
+pub(super) fn adams_bashforth(known: usize) -> [f64; MAX_HISTORY] {
     match known {
         1 => [1.0, 0.0, 0.0, 0.0],
         2 => [1.5, -0.5, 0.0, 0.0],
         3 => [23.0 / 12.0, -16.0 / 12.0, 5.0 / 12.0, 0.0],
         _ => [55.0 / 24.0, -59.0 / 24.0, 37.0 / 24.0, -9.0 / 24.0],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_transfer_is_ddims_step(
+            bar_t in 0.02..0.5_f64, bar_s in 0.55..0.99_f64, x in -2.0..2.0_f64, epsilon in -2.0..2.0_f64,
+        ) {
+            let (from, to) = (NoiseLevel::from_alpha_bar(bar_t), NoiseLevel::from_alpha_bar(bar_s));
+            let x0 = (x - from.sigma * epsilon) / from.alpha;
+            let expected = to.alpha * x0 + to.sigma * epsilon;
+            let v = from.alpha * epsilon - from.sigma * x0;
+            for (kind, output) in [(Epsilon, epsilon), (VPrediction, v)] {
+                let mut found = [x as f32];
+                Transfer::new(from, to, kind).apply(&mut found, &[output as f32]);
+                prop_assert!((f64::from(found[0]) - expected).abs() < 1e-4, "{} and {expected}", found[0]);
+            }
+        }
+    }
+
+    #[test]
+    fn the_weights_of_a_constant_add_up_to_1() {
+        for known in 1..6 {
+            assert!((adams_bashforth(known).iter().sum::<f64>() - 1.0).abs() < 1e-12);
+        }
     }
 }

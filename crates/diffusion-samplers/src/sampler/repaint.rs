@@ -1,68 +1,124 @@
-//! RePaint: inpainting by a reverse process that takes the known part from the forward one and
-//! jumps back to harmonise both (Lugmayr et al. 2022, algorithm 1).
+//! RePaint: inpainting by a reverse process that takes the known region from the forward process and jumps back to
+//! more noise, to harmonise both (Lugmayr et al. 2022, algorithm 1).
 
 use std::sync::Arc;
 
-use super::family::{Family, Options, Sampler, SamplerError};
+use super::multistep::weighted_sum;
 use super::node::Node;
-use super::walk::bound::Bound;
-use super::walk::denoiser::Denoiser;
-use super::walk::mix::mix;
+use super::options::Options;
+use super::plan::{self, Plan};
+use super::thresholding::Thresholding;
+use super::{Family, Sampler, SamplerError};
 use crate::forward_process::Posterior;
 use crate::noise_schedule::{NoiseLevel, NoiseSchedule, ScheduleDefaults};
 use crate::prediction_type::PredictionType;
 use crate::rng::Noise;
 use crate::scheduler_settings::{Settings, SettingsError};
 use crate::simd::update;
-use crate::trajectory::{KnownRegion, ModelHandle, SampleFuture};
+use crate::trajectory::{KnownRegion, ModelHandle};
 
 pub(super) const FAMILY: Family = Family::new("repaint", "RePaintScheduler", build);
 
 #[derive(Debug)]
 enum Step {
-    /// One step down.
-    Reverse { at: Node, to: NoiseLevel, sigma: f64, draws_noise: bool },
-    /// One step of the forward process, x_{t+1} from x_t.
+    /// A step of the reverse process to a lower noise level.
+    Reverse {
+        node: Node,
+        to: NoiseLevel,
+        /// √(1 − ᾱ_s − σ²), the length of the direction pointing to x_t.
+        direction: f64,
+        /// The standard deviation of the added noise, 0 in the last step.
+        sigma: f64,
+        known: Option<Arc<KnownRegion>>,
+    },
+    /// A step of the forward process, x_{t+1} = √(1 − β)·x_t + √β·z (line 10).
     Forward { signal: f64, noise: f64 },
 }
 
-#[derive(Debug)]
-struct RePaint {
-    steps: Vec<Step>,
-    bound: Bound,
-    known: Option<Arc<KnownRegion>>,
+impl plan::Step for Step {
+    fn level(&self) -> Option<NoiseLevel> {
+        None
+    }
+
+    fn evaluations(&self) -> usize {
+        usize::from(matches!(self, Self::Reverse { .. }))
+    }
+
+    fn draws(&self) -> usize {
+        1
+    }
+
+    async fn sample(
+        plan: Arc<Plan<Self>>,
+        mut x: Vec<f32>,
+        mut noise: Noise,
+        model: ModelHandle,
+    ) -> Vec<f32> {
+        let mut denoiser = plan.denoiser(model);
+        let mut z = plan.noise_buffer(x.len());
+        for step in &plan.steps {
+            match step {
+                Step::Forward { signal, noise: sigma } => {
+                    noise.fill(&mut z);
+                    weighted_sum(&mut x, *signal, [(*sigma, &z[..])]);
+                }
+                Step::Reverse { node, to, direction, sigma, known } => {
+                    let evaluation = denoiser.evaluate(&mut x, node).await;
+                    noise.fill(&mut z);
+                    // The unknown region: DDIM's eq. 12, as in the reference.
+                    let (alpha, direction) = (to.alpha as f32, *direction as f32);
+                    let noise = Some((*sigma, &z[..]));
+                    evaluation.step(&mut x, noise, move |x0, epsilon| alpha * x0 + direction * epsilon);
+                    if let Some(known) = known {
+                        insert_known(known, *to, &z, &mut x);
+                    }
+                }
+            }
+        }
+        x
+    }
+}
+
+/// Eq. 8c: x = m·x_known + (1 − m)·x_unknown, where x_known is the known sample noised to the level (eq. 8a).
+fn insert_known(known: &KnownRegion, to: NoiseLevel, z: &[f32], x: &mut [f32]) {
+    let (alpha, sigma) = (to.alpha as f32, to.sigma as f32);
+    update(x, [&known.sample, &known.mask, z], move |x, [x0, m, z]| {
+        m * (alpha * x0 + sigma * z) + (1.0 - m) * x
+    });
 }
 
 fn build(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, SamplerError> {
     let schedule = NoiseSchedule::from_settings(settings, ScheduleDefaults::DDPM)?;
     let configured = settings.number("eta", 0.0)?;
     let eta = options.eta_or(configured)?;
-    let bound = if settings.flag("clip_sample", true)? { Bound::Clip(1.0) } else { Bound::None };
+    let clip = settings.flag("clip_sample", true)?;
     let length = at_least_one(settings, "jump_length")?;
     let repeats = at_least_one(settings, "jump_n_sample")?;
     let count = options.steps_up_to(schedule.num_train_timesteps(), FAMILY.name)?;
     let width = schedule.num_train_timesteps() / count;
     let bars = schedule.alphas_cumprod();
     let mut steps = Vec::new();
-    let mut before = usize::MAX;
+    let mut previous = usize::MAX;
     for t in jump_schedule(count, length, repeats).into_iter().map(|t| t * width) {
-        if t < before {
+        if t < previous {
             let bar_s = t.checked_sub(width).map_or(1.0, |s| bars[s]);
-            let at = Node::plain(t as f64, NoiseLevel::from_alpha_bar(bars[t]), PredictionType::Epsilon);
+            let to = NoiseLevel::from_alpha_bar(bar_s);
             let sigma = eta * Posterior::new(bars[t], bar_s).variance.max(0.0).sqrt();
             steps.push(Step::Reverse {
-                at,
-                to: NoiseLevel::from_alpha_bar(bar_s),
-                sigma,
-                draws_noise: t > 0,
+                node: Node::new(t as f64, NoiseLevel::from_alpha_bar(bars[t]), PredictionType::Epsilon),
+                to,
+                direction: (to.sigma * to.sigma - sigma * sigma).max(0.0).sqrt(),
+                sigma: if t > 0 { sigma } else { 0.0 },
+                known: options.known.clone(),
             });
         } else {
-            let betas = &schedule.betas()[before..before + width];
+            let betas = &schedule.betas()[previous..previous + width];
             steps.extend(betas.iter().map(|b| Step::Forward { signal: (1.0 - b).sqrt(), noise: b.sqrt() }));
         }
-        before = t;
+        previous = t;
     }
-    Ok(Arc::new(RePaint { steps, bound, known: options.known.clone() }))
+    let thresholding = if clip { Thresholding::Clip(1.0) } else { Thresholding::None };
+    Ok(Arc::new(Plan { thresholding, ..Plan::new(steps) }))
 }
 
 fn at_least_one(settings: &mut Settings, key: &str) -> Result<usize, SettingsError> {
@@ -72,8 +128,8 @@ fn at_least_one(settings: &mut Settings, key: &str) -> Result<usize, SettingsErr
     }
 }
 
-/// The indices visited, with jumps of `length` back up, `repeats − 1` times at each place
-/// (section 4.2).
+/// The indices of the time steps in the order in which they are reached, with jumps of `length` back to more noise,
+/// `repeats − 1` times at each of them (section 4.2).
 fn jump_schedule(steps: usize, length: usize, repeats: usize) -> Vec<usize> {
     let mut left: Vec<usize> =
         (0..steps).map(|t| if t % length == 0 && t + length < steps { repeats - 1 } else { 0 }).collect();
@@ -91,56 +147,12 @@ fn jump_schedule(steps: usize, length: usize, repeats: usize) -> Vec<usize> {
     visited
 }
 
-impl Sampler for RePaint {
-    fn evaluations(&self) -> usize {
-        self.steps.iter().filter(|step| matches!(step, Step::Reverse { .. })).count()
-    }
-
-    fn draws(&self) -> usize {
-        self.steps.len()
-    }
-
-    fn sample(self: Arc<Self>, mut x: Vec<f32>, mut noise: Noise, net: ModelHandle) -> SampleFuture {
-        Box::pin(async move {
-            let mut denoiser = Denoiser::new(net, self.bound);
-            let mut z = vec![0.0; x.len()];
-            for step in &self.steps {
-                match step {
-                    Step::Forward { signal, noise: sigma } => {
-                        noise.fill(&mut z);
-                        mix(&mut x, *signal, [(*sigma, &z[..])]);
-                    }
-                    Step::Reverse { at, to, sigma, draws_noise } => {
-                        let seen = denoiser.ask(&mut x, at).await;
-                        noise.fill(&mut z);
-                        let direction = (to.sigma * to.sigma - sigma * sigma).max(0.0).sqrt();
-                        let drawn = if *draws_noise { *sigma } else { 0.0 };
-                        seen.combine(&mut x, denoiser.answer(), [to.alpha, direction], Some((drawn, &z)));
-                        if let Some(known) = &self.known {
-                            keep(known, *to, &z, &mut x);
-                        }
-                    }
-                }
-            }
-            x
-        })
-    }
-}
-
-/// Eq. 8: the known part noised to the level, the rest as drawn.
-fn keep(known: &KnownRegion, to: NoiseLevel, z: &[f32], x: &mut [f32]) {
-    let (alpha, sigma) = (to.alpha as f32, to.sigma as f32);
-    update(x, [&known.sample, &known.mask, z], move |x, [x0, mask, z]| {
-        mask * (alpha * x0 + sigma * z) + (1.0 - mask) * x
-    });
-}
-
 #[cfg(test)]
 mod tests {
     use super::jump_schedule;
 
     #[test]
-    fn jumps_go_back_up_as_often_as_told() {
+    fn jumps_return_to_more_noise_repeatedly() {
         assert_eq!(jump_schedule(3, 10, 10), [2, 1, 0]);
         assert_eq!(jump_schedule(4, 2, 2), [3, 2, 1, 0, 1, 2, 1, 0]);
     }

@@ -1,23 +1,23 @@
-//! What people call samplers: a family's name or a preset's, with a suffix for its noise levels.
+//! A sampler by name: a family's name or a preset's, with an optional suffix for the sigma schedule.
 
 use std::sync::Arc;
 
-use super::FAMILIES;
-use super::family::{
-    Family, Options, Preset, PresetValue, Sampler, SamplerError, Strength, TimeConditioning,
-};
 use super::steps::edm;
+use super::{
+    FAMILIES, Family, Options, Preset, PresetValue, Sampler, SamplerError, Strength, TimeConditioning,
+};
 use crate::scheduler_settings::{Settings, SettingsError, Value};
 use crate::sigma_schedule::SigmaSchedule;
 
-/// A sampler that was named, by a person or by a configuration.
+/// A sampler as a job or a configuration names it, before its settings are read.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SamplerSpec {
-    /// The name as it stands in receipts.
+    /// The name, as receipts record it.
     pub name: String,
     family: &'static Family,
-    implied: &'static [(&'static str, PresetValue)],
-    spread: Option<(&'static str, &'static str)>,
+    preset: &'static [(&'static str, PresetValue)],
+    /// The key and the suffix of the sigma schedule.
+    sigma_schedule: Option<(&'static str, &'static str)>,
 }
 
 impl PartialEq for Family {
@@ -33,8 +33,8 @@ impl PartialEq for PresetValue {
 }
 
 impl From<PresetValue> for Value {
-    fn from(implied: PresetValue) -> Self {
-        match implied {
+    fn from(value: PresetValue) -> Self {
+        match value {
             PresetValue::Text(text) => Self::Text(text.to_owned()),
             PresetValue::Number(number) => Self::Number(number),
         }
@@ -42,57 +42,58 @@ impl From<PresetValue> for Value {
 }
 
 impl SamplerSpec {
-    /// The family's own name.
+    /// The family's name.
     pub fn family_name(&self) -> &'static str {
         self.family.name
     }
 
-    /// What its network is told in place of a time.
+    /// The conditioning that its network receives.
     pub fn time(&self) -> TimeConditioning {
         self.family.time
     }
 
-    /// Whether it can drive a network made for a class of scheduler configurations.
+    /// Checks that a network which was made for a class of scheduler configurations has the right conditioning.
     pub fn check_class(&self, class: &str, settings: &mut Settings) -> Result<(), SamplerError> {
-        let of = |family: &Family, settings: &mut Settings| match family.time {
+        let conditioning = |family: &Family, settings: &mut Settings| match family.time {
             TimeConditioning::LogSigma | TimeConditioning::Consistency if !edm::preconditions(settings)? => {
                 Ok(TimeConditioning::Sigma)
             }
             time => Ok::<_, SettingsError>(time),
         };
-        let (told, expected) = (of(self.family, settings)?, of(by_class(class)?.family, settings)?);
-        if told == expected {
+        let found = conditioning(self.family, settings)?;
+        let expected = conditioning(by_class(class)?.family, settings)?;
+        if found == expected {
             return Ok(());
         }
-        Err(SamplerError::Time { name: self.name.clone(), told, class: class.to_owned(), expected })
+        Err(SamplerError::Time { name: self.name.clone(), found, class: class.to_owned(), expected })
     }
 
-    /// Read the settings into a sampler with its plan; what the name implies counts over them.
+    /// Reads the settings and plans the steps. The name's preset and suffix override the settings.
     pub fn build(
         &self,
         settings: &mut Settings,
         options: &Options,
     ) -> Result<Arc<dyn Sampler>, SamplerError> {
-        for (key, implied) in self.implied {
-            settings.set_implied(key, (*implied).into());
+        for (key, value) in self.preset {
+            settings.set_implied(key, (*value).into());
         }
-        if let Some((key, _)) = self.spread {
+        if let Some((key, _)) = self.sigma_schedule {
             for (_, other, _) in SigmaSchedule::KEYS {
                 settings.set_implied(other, Value::Flag(other == key));
             }
         }
         let sampler = (self.family.build)(settings, options).map_err(|error| match error {
-            // By the name that was asked for.
-            SamplerError::Steps { steps, most, .. } => {
-                SamplerError::Steps { steps, most, name: self.name.clone() }
+            // The family reports its own name; the job has the preset's.
+            SamplerError::Steps { steps, max, .. } => {
+                SamplerError::Steps { steps, max, name: self.name.clone() }
             }
             other => other,
         })?;
-        if let Some((_, suffix)) = self.spread.filter(|(key, _)| !settings.was_read(key)) {
+        if let Some((_, suffix)) = self.sigma_schedule.filter(|(key, _)| !settings.was_read(key)) {
             return Err(SamplerError::Suffix { name: self.family.name, suffix });
         }
         if options.strength != Strength::Full && sampler.start().is_none() {
-            return Err(SamplerError::Whole { name: self.name.clone() });
+            return Err(SamplerError::NoImageStart { name: self.name.clone() });
         }
         if !sampler.is_finite() {
             return Err(SamplerError::NotFinite { name: self.name.clone(), steps: options.steps });
@@ -101,47 +102,48 @@ impl SamplerSpec {
     }
 }
 
-/// The sampler that people call so.
+/// The sampler with this name.
 pub fn by_name(name: &str) -> Result<SamplerSpec, SamplerError> {
-    let spreads = SigmaSchedule::KEYS.into_iter().map(|(_, key, suffix)| Some((key, suffix)));
-    for spread in std::iter::once(None).chain(spreads) {
-        let stem = match spread {
+    let schedules = SigmaSchedule::KEYS.into_iter().map(|(_, key, suffix)| Some((key, suffix)));
+    for sigma_schedule in std::iter::once(None).chain(schedules) {
+        let stem = match sigma_schedule {
             None => Some(name),
             Some((_, suffix)) => name.strip_suffix(suffix).and_then(|stem| stem.strip_suffix('_')),
         };
-        if let Some((family, implied)) = stem.and_then(find) {
-            return Ok(SamplerSpec { name: name.to_owned(), family, implied, spread });
+        if let Some((family, preset)) = stem.and_then(find) {
+            return Ok(SamplerSpec { name: name.to_owned(), family, preset, sigma_schedule });
         }
     }
     Err(SamplerError::Unknown { name: name.to_owned(), known: names() })
 }
 
+/// The family of a name without suffix, and the keys that the name sets.
 fn find(stem: &str) -> Option<(&'static Family, &'static [(&'static str, PresetValue)])> {
     FAMILIES.iter().find_map(|family| {
         let preset = family.presets.iter().find(|preset| preset.name == stem);
-        let own = (family.name == stem).then_some(&[][..]);
-        own.or(preset.map(|Preset { keys, .. }| *keys)).map(|implied| (family, implied))
+        let keys = (family.name == stem).then_some(&[][..]);
+        keys.or(preset.map(|Preset { keys, .. }| *keys)).map(|keys| (family, keys))
     })
 }
 
-/// The family of a class in scheduler_config.json.
+/// The sampler of a `_class_name` in scheduler_config.json.
 pub fn by_class(class: &str) -> Result<SamplerSpec, SamplerError> {
     let family = FAMILIES.iter().find(|family| family.class == class).ok_or_else(|| {
         let known = FAMILIES.iter().map(|family| family.class).collect();
         SamplerError::UnknownClass { class: class.to_owned(), known }
     })?;
-    Ok(SamplerSpec { name: family.name.to_owned(), family, implied: &[], spread: None })
+    Ok(SamplerSpec { name: family.name.to_owned(), family, preset: &[], sigma_schedule: None })
 }
 
-/// The names that people type, suffixes aside.
+/// The names of all samplers, without suffixes.
 pub fn names() -> Vec<&'static str> {
-    let of = |family: &'static Family| {
+    let names = |family: &'static Family| {
         std::iter::once(family.name).chain(family.presets.iter().map(|preset| preset.name))
     };
-    FAMILIES.iter().flat_map(of).collect()
+    FAMILIES.iter().flat_map(names).collect()
 }
 
-/// The suffixes for other noise levels, as `euler_karras` has one.
+/// The suffixes that select a sigma schedule, as in `euler_karras`.
 pub fn suffixes() -> Vec<&'static str> {
     SigmaSchedule::KEYS.iter().map(|(_, _, suffix)| *suffix).collect()
 }
@@ -151,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_and_classes_are_told_apart() {
+    fn names_and_classes_are_unique() {
         let mut all = names();
         all.sort_unstable();
         all.dedup();
@@ -166,12 +168,12 @@ mod tests {
     }
 
     #[test]
-    fn a_suffix_counts_over_the_configuration_and_is_refused_where_it_means_nothing() {
-        let options = Options::of_steps(4);
+    fn a_suffix_overrides_the_configuration_and_is_refused_if_it_has_no_effect() {
+        let options = Options::new(4);
         let mut settings = Settings::default();
         settings.set_implied("use_beta_sigmas", Value::Flag(true));
         assert!(by_name("dpmpp_2m_karras").unwrap().build(&mut settings, &options).is_ok());
         let error = by_name("ddim_karras").unwrap().build(&mut Settings::default(), &options).err().unwrap();
-        assert_eq!(error.to_string(), "ddim has no karras noise levels");
+        assert_eq!(error.to_string(), "ddim does not support karras noise levels; remove _karras");
     }
 }

@@ -1,4 +1,4 @@
-//! The places that samplers visit, as the classes of scheduler configurations lay them out.
+//! Time steps and noise levels, as diffusers, k-diffusion and EDM lay them out.
 
 pub(crate) mod edm;
 pub(crate) mod k_diffusion;

@@ -2,194 +2,242 @@
 
 use std::sync::Arc;
 
-use super::dpm::order;
-use super::family::{Family, Options, Sampler, SamplerError};
-use super::steps::lambda::{Base, Class, End, LambdaSteps};
-use super::walk::bound::Bound;
-use super::walk::denoiser::Kept;
-use super::walk::history::DEPTH;
-use super::walk::predictor_corrector::{Difference, PredictorCorrector, Step, Sum};
+use super::dpm_solver::weights::order;
+use super::model_output::OutputForm;
+use super::multistep::{Formula, MAX_HISTORY, PredictorCorrector};
+use super::options::{AddedNoise, Options};
+use super::plan::Plan;
+use super::steps::lambda::{Class, FinalSigma, LambdaSettings, LambdaSteps};
+use super::thresholding::Thresholding;
+use super::{Family, Sampler, SamplerError};
 use crate::noise_schedule::{NoiseLevel, ZeroSnr, linspace};
 use crate::scheduler_settings::{Settings, SettingsError};
 use crate::sigma_schedule::{SigmaSchedule, karras, shift_sigma};
+use crate::simd::update;
 
 pub(super) const FAMILY: Family = Family::new("unipc", "UniPCMultistepScheduler", build);
 
 const CLASS: Class = Class {
     name: FAMILY.name,
     zero_snr: ZeroSnr::Approximate,
-    spreads: &[SigmaSchedule::Karras, SigmaSchedule::Exponential, SigmaSchedule::Beta],
+    sigma_schedules: &[SigmaSchedule::Karras, SigmaSchedule::Exponential, SigmaSchedule::Beta],
     spacing_keys: true,
     clips_lambda: false,
     fractional_on_cosine: false,
-    end_keys: true,
-    end: End::ConfiguredOrVisited,
+    sigma_range_keys: true,
+    final_sigma: FinalSigma::ConfiguredOrLastEvaluated,
 };
 
-/// The function B(h) of the paper's section 3.3.
+/// The key `solver_type`: the function B(h) of the paper's section 3.3.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Norm {
+enum SolverType {
     /// B₁(h) = h.
-    H,
+    Bh1,
     /// B₂(h) = e^h − 1.
-    Exp,
+    Bh2,
+}
+
+/// x_t = `x`·x_s + `base`·m_b + Σ_k `weight`·(m_k − m_b), for UniP and UniC (algorithms 5 to 8), where m_b is the
+/// prediction at s. With x̂_0, x = σ_t/σ_s, base = −α_t(e^{−h} − 1) and weight = −α_t·B(h)·ρ_k/r_k.
+#[derive(Debug)]
+struct Unified {
+    x: f32,
+    /// b: 0 in the predictor, 1 in the corrector, whose newest prediction is made at t.
+    base_index: usize,
+    base: f32,
+    /// The other predictions' indices and weights; `None` beyond the order.
+    differences: [Option<(usize, f32)>; 3],
+}
+
+impl Formula for Unified {
+    fn apply(&self, x: &mut [f32], m: [&[f32]; MAX_HISTORY], _: &[f32]) {
+        let (a, base, b) = (self.x, self.base, m[self.base_index]);
+        match self.differences.map(|difference| difference.map(|(k, weight)| (weight, m[k]))) {
+            [None, ..] => update(x, [b], move |x, [b]| a * x + base * b),
+            [Some((u, k)), None, _] => {
+                update(x, [b, k], move |x, [b, k]| a * x + base * b + u * (k - b));
+            }
+            [Some((u, k)), Some((v, l)), None] => {
+                update(x, [b, k, l], move |x, [b, k, l]| a * x + base * b + (u * (k - b) + v * (l - b)))
+            }
+            [Some((u, k)), Some((v, l)), Some((w, m))] => update(x, [b, k, l, m], move |x, [b, k, l, m]| {
+                a * x + base * b + (u * (k - b) + v * (l - b) + w * (m - b))
+            }),
+        }
+    }
+
+    fn is_finite(&self) -> bool {
+        let weights = self.differences.iter().flatten().map(|(_, weight)| *weight);
+        weights.chain([self.x, self.base]).all(f32::is_finite)
+    }
 }
 
 fn build(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, SamplerError> {
-    options.deterministic()?;
-    let most = order(settings, "solver_order", 3)?;
-    let keeps_x0 = settings.flag("predict_x0", true)?;
+    options.reject_eta(AddedNoise::None)?;
+    let max_order = order(settings, "solver_order", 3)?;
+    let predicts_x0 = settings.flag("predict_x0", true)?;
+    // diffusers accepts the values of related classes and runs bh2.
     let types = ["bh1", "bh2", "midpoint", "heun", "logrho"];
-    let norm = if settings.choice("solver_type", "bh2", &types)? == "bh1" { Norm::H } else { Norm::Exp };
-    let short = settings.flag("lower_order_final", true)?;
+    let solver_type = match settings.choice("solver_type", "bh2", &types)?.as_str() {
+        "bh1" => SolverType::Bh1,
+        _ => SolverType::Bh2,
+    };
+    let lower_order_final = settings.flag("lower_order_final", true)?;
     let disabled = settings.numbers("disable_corrector")?.unwrap_or_default();
-    settings.reject_if_set("solver_p", "another predictor inside of UniPC is not served; leave it null")?;
-    let bound = Bound::thresholding(settings)?;
-    let grid = grid(settings, options)?;
-    let to_zero = grid.levels[grid.levels.len() - 1].sigma == 0.0;
-    if to_zero && (norm == Norm::H || !keeps_x0) {
-        let (key, value) = if keeps_x0 { ("solver_type", "bh1") } else { ("predict_x0", "false") };
+    settings.reject_if_set("solver_p", "another predictor inside UniPC is not supported; remove it")?;
+    let thresholding = Thresholding::dynamic_from_settings(settings)?;
+    let run = lambda_steps(settings, options)?;
+    let to_zero = run.levels[run.levels.len() - 1].sigma == 0.0;
+    if to_zero && (solver_type == SolverType::Bh1 || !predicts_x0) {
+        let (key, value) = if predicts_x0 { ("solver_type", "bh1") } else { ("predict_x0", "false") };
         let reason =
             "its last step, to a noise level of 0, is not finite; set final_sigmas_type to sigma_min";
         return Err(SettingsError::refused(key, value, reason).into());
     }
-    let n = grid.points.len();
-    let order_of = |i: usize| most.min(i + 1).min(if short { n - i } else { n });
-    let rule = Rule { levels: &grid.levels, norm, keeps_x0 };
-    let steps = grid.points.iter().enumerate().map(|(i, at)| Step {
-        at: *at,
+    let n = run.nodes.len();
+    let order = |i: usize| max_order.min(i + 1).min(if lower_order_final { n - i } else { n });
+    let coefficients = Coefficients { levels: &run.levels, solver_type, predicts_x0 };
+    let steps = run.nodes.iter().enumerate().map(|(i, node)| PredictorCorrector {
+        node: *node,
         corrector: (i > 0 && !disabled.contains(&(i as f64 - 1.0)))
-            .then(|| rule.corrector(i, order_of(i - 1))),
-        predictor: rule.predictor(i, order_of(i)),
+            .then(|| coefficients.corrector(i, order(i - 1))),
+        predictor: coefficients.predictor(i, order(i)),
+        draws_noise: false,
     });
-    let (kept, bound) = if keeps_x0 { (Kept::X0, bound) } else { (Kept::Epsilon, Bound::None) };
-    Ok(Arc::new(PredictorCorrector {
-        steps: steps.collect(),
-        kept,
-        bound,
-        stochastic: false,
-        outputs_per_value: 1,
+    let plan = Plan::new(steps);
+    // The reference applies no thresholding to ε̂.
+    Ok(Arc::new(if predicts_x0 {
+        Plan { form: OutputForm::X0, thresholding, ..plan }
+    } else {
+        Plan { form: OutputForm::Epsilon, ..plan }
     }))
 }
 
-/// The class's own levels: its relatives', or those of a straight path, spread evenly or as
-/// Karras' are.
-fn grid(settings: &mut Settings, options: &Options) -> Result<LambdaSteps, SamplerError> {
+/// The class's noise levels: those of the related classes, or those of a straight path, even or by Karras' formula.
+fn lambda_steps(settings: &mut Settings, options: &Options) -> Result<LambdaSteps, SamplerError> {
     let terminal = settings.optional_number("shift_terminal")?;
     let flow = settings.flag("use_flow_sigmas", false)?;
     if !flow {
         let reason = "it needs use_flow_sigmas";
         return match terminal {
             Some(terminal) => Err(SettingsError::refused("shift_terminal", terminal, reason).into()),
-            None => LambdaSteps::read(settings, options, &CLASS),
+            None => LambdaSteps::from_settings(settings, options, &CLASS),
         };
     }
-    let spread = SigmaSchedule::from_settings(settings, CLASS.spreads)?;
-    let base = Base::read(settings, &CLASS, SigmaSchedule::Flow)?;
-    let n = options.steps_up_to(base.schedule.num_train_timesteps(), FAMILY.name)?;
-    let mut sigmas = match spread {
-        SigmaSchedule::Timesteps => straight(&base, n, terminal),
+    let sigma_schedule = SigmaSchedule::from_settings(settings, CLASS.sigma_schedules)?;
+    let keys = LambdaSettings::from_settings(settings, &CLASS, SigmaSchedule::Flow)?;
+    let n = options.steps_up_to(keys.schedule.num_train_timesteps(), FAMILY.name)?;
+    let mut sigmas = match sigma_schedule {
+        SigmaSchedule::Timesteps => straight(&keys, n, terminal),
         SigmaSchedule::Karras => {
-            karras(base.max, base.min, 7.0, n).into_iter().map(|s| s / (s + 1.0)).collect()
+            karras(keys.max, keys.min, 7.0, n).into_iter().map(|s| s / (s + 1.0)).collect()
         }
         _ => {
-            let reason = "only use_karras_sigmas goes with it";
+            let reason = "only use_karras_sigmas can be combined with it";
             return Err(SettingsError::refused("use_flow_sigmas", true, reason).into());
         }
     };
     let times: Vec<f64> =
-        sigmas.iter().map(|sigma| sigma * base.schedule.num_train_timesteps() as f64).collect();
+        sigmas.iter().map(|sigma| sigma * keys.schedule.num_train_timesteps() as f64).collect();
     let zero = settings.choice("final_sigmas_type", "zero", &["zero", "sigma_min"])? == "zero";
     sigmas.push(if zero { 0.0 } else { sigmas[n - 1] });
-    Ok(base.grid(&options.rest(sigmas), &options.rest(times)))
+    Ok(keys.steps(&options.without_skipped(sigmas), &options.without_skipped(times)))
 }
 
-/// `n` levels along the straight path, stretched so that the last is the terminal one.
-fn straight(base: &Base, n: usize, terminal: Option<f64>) -> Vec<f64> {
-    let ends = linspace(1.0, 1.0 / base.schedule.num_train_timesteps() as f64, n + 1).take(n);
-    let mut sigmas: Vec<f64> = ends.map(|sigma| shift_sigma(sigma, base.flow_shift)).collect();
+/// `n` levels along the straight path, stretched so that the last one is the terminal one.
+fn straight(keys: &LambdaSettings, n: usize, terminal: Option<f64>) -> Vec<f64> {
+    let ends = linspace(1.0, 1.0 / keys.schedule.num_train_timesteps() as f64, n + 1).take(n);
+    let mut sigmas: Vec<f64> = ends.map(|sigma| shift_sigma(sigma, keys.flow_shift)).collect();
     if let Some(terminal) = terminal {
         let factor = (1.0 - sigmas[n - 1]) / (1.0 - terminal);
         sigmas.iter_mut().for_each(|sigma| *sigma = 1.0 - (1.0 - *sigma) / factor);
     }
-    // At 1 there is no signal left, and λ is not finite.
+    // At σ = 1 there is no signal, and λ is not finite.
     if (sigmas[0] - 1.0).abs() < 1e-6 {
         sigmas[0] -= 1e-6;
     }
     sigmas
 }
 
-/// Algorithms 5 to 8 of the paper as weights.
-struct Rule<'a> {
+/// The coefficients along a run.
+struct Coefficients<'a> {
     levels: &'a [NoiseLevel],
-    norm: Norm,
-    keeps_x0: bool,
+    solver_type: SolverType,
+    predicts_x0: bool,
 }
 
-impl Rule<'_> {
-    /// From level `i` to `i + 1` by the estimates at `i`, `i − 1`, … (UniP).
-    fn predictor(&self, i: usize, order: usize) -> Sum {
-        let step = self.step(i, order);
-        // Order 2 has the closed form 1/2 whatever B is.
-        let rho = if order == 2 { vec![0.5] } else { solve(&step.ratios[..order - 1], &step.b) };
-        let mut differences = [Difference::default(); DEPTH];
-        for (k, (weight, over)) in rho.into_iter().zip(step.ratios).enumerate() {
-            differences[k + 1] = Difference { weight, over };
-        }
-        Sum::Differences { x: step.x, at: 0, base: step.base, scale: step.scale, differences }
+/// The terms of a step that predictor and corrector share.
+struct Terms {
+    /// r_k, the older predictions' λ relative to s, in units of h.
+    ratios: Vec<f32>,
+    /// b, the right side of eq. 10.
+    b: Vec<f32>,
+    x: f32,
+    base: f32,
+    /// −α·B(h), or −σ·B(h) with ε̂.
+    scale: f32,
+}
+
+impl Terms {
+    /// The formula with ρ_k as the coefficients of the predictions with these indices.
+    fn unified(&self, base_index: usize, rho: &[f32], index: impl Fn(usize) -> usize) -> Unified {
+        let weight = |rho: f32, r: f32| (f64::from(self.scale) * f64::from(rho) / f64::from(r)) as f32;
+        let terms = rho.iter().zip(&self.ratios).enumerate().filter(|(_, (rho, _))| **rho != 0.0);
+        let mut terms: Vec<_> = terms.map(|(k, (rho, r))| (index(k), weight(*rho, *r))).collect();
+        // Newest first.
+        terms.sort_unstable_by_key(|(index, _)| *index);
+        let mut differences = [None; 3];
+        differences.iter_mut().zip(terms).for_each(|(slot, term)| *slot = Some(term));
+        Unified { x: self.x, base_index, base: self.base, differences }
+    }
+}
+
+impl Coefficients<'_> {
+    /// UniP: from level `i` to `i + 1` by the predictions at `i`, `i − 1`, …
+    fn predictor(&self, i: usize, order: usize) -> Unified {
+        let terms = self.terms(i, order);
+        // Order 2 has the closed form 1/2 for every B.
+        let rho = if order == 2 { vec![0.5] } else { solve(&terms.ratios, &terms.b) };
+        terms.unified(0, &rho, |k| k + 1)
     }
 
-    /// To level `i` from `i − 1`, with the estimate that was made at `i` as the newest (UniC).
-    fn corrector(&self, i: usize, order: usize) -> Sum {
-        let mut step = self.step(i - 1, order);
-        step.ratios.push(1.0);
-        let rho = if order == 1 { vec![0.5] } else { solve(&step.ratios, &step.b) };
-        let mut differences = [Difference::default(); DEPTH];
-        for (k, (weight, over)) in rho.into_iter().zip(step.ratios).enumerate() {
-            // The last one is the estimate at `i` itself.
-            differences[if k + 1 == order { 0 } else { k + 2 }] = Difference { weight, over };
-        }
-        Sum::Differences { x: step.x, at: 1, base: step.base, scale: step.scale, differences }
+    /// UniC: from level `i − 1` to `i` by the predictions at `i`, `i − 1`, …
+    fn corrector(&self, i: usize, order: usize) -> Unified {
+        let mut terms = self.terms(i - 1, order);
+        terms.ratios.push(1.0);
+        let rho = if order == 1 { vec![0.5] } else { solve(&terms.ratios, &terms.b) };
+        // The last ratio, 1, is that of the prediction at `i`.
+        terms.unified(1, &rho, |k| if k + 1 == order { 0 } else { k + 2 })
     }
 
-    /// In f32 as the reference computes it: see [`super::dpm`].
-    fn step(&self, i: usize, order: usize) -> Unified {
+    /// In f32, as in the reference; see [`super::dpm_solver::weights`].
+    fn terms(&self, i: usize, order: usize) -> Terms {
         let lambda = |k: usize| self.levels[k].lambda() as f32;
         let h = lambda(i + 1) - lambda(i);
         let ratios = (1..order).map(|k| (lambda(i - k) - lambda(i)) / h).collect();
-        let hh = if self.keeps_x0 { -h } else { h };
+        let hh = if self.predicts_x0 { -h } else { h };
         let phi_1 = hh.exp_m1();
-        let norm = match self.norm {
-            Norm::H => hh,
-            Norm::Exp => hh.exp_m1(),
+        let b_h = match self.solver_type {
+            SolverType::Bh1 => hh,
+            SolverType::Bh2 => hh.exp_m1(),
         };
         let mut phi = phi_1 / hh - 1.0;
         let mut factorial = 1.0;
         let mut b = Vec::with_capacity(order);
         for k in 1..=order {
-            b.push(phi * factorial / norm);
+            b.push(phi * factorial / b_h);
             factorial *= (k + 1) as f32;
             phi = phi / hh - 1.0 / factorial;
         }
-        let part = |of: fn(NoiseLevel) -> f64| (of(self.levels[i]) as f32, of(self.levels[i + 1]) as f32);
-        let (alpha, sigma) = (part(|level| level.alpha), part(|level| level.sigma));
-        let (x, share) =
-            if self.keeps_x0 { (sigma.1 / sigma.0, alpha.1) } else { (alpha.1 / alpha.0, sigma.1) };
-        Unified { ratios, b, x, base: -(share * phi_1), scale: -(share * norm) }
+        let (from, to) = (self.levels[i], self.levels[i + 1]);
+        let (alpha, sigma) = (to.alpha as f32, to.sigma as f32);
+        let (x, scale) = if self.predicts_x0 {
+            (sigma / from.sigma as f32, alpha)
+        } else {
+            (alpha / from.alpha as f32, sigma)
+        };
+        Terms { ratios, b, x, base: -(scale * phi_1), scale: -(scale * b_h) }
     }
-}
-
-/// What predictor and corrector share.
-struct Unified {
-    /// r_k, the places of the older estimates in units of the step.
-    ratios: Vec<f32>,
-    /// The right side of eq. 10.
-    b: Vec<f32>,
-    x: f32,
-    /// The weight of the first-order estimate.
-    base: f32,
-    /// −α·B or −σ·B.
-    scale: f32,
 }
 
 /// ρ with Σ_k r_k^j ρ_k = b_j for j = 0, 1, … (eq. 10), by elimination.
@@ -212,19 +260,34 @@ fn solve(ratios: &[f32], b: &[f32]) -> Vec<f32> {
     rho
 }
 
-const _: () = assert!(DEPTH >= 4, "a corrector of order 3 looks back over four estimates");
+const _: () = assert!(MAX_HISTORY >= 4, "a corrector of order 3 reads four predictions");
 
 #[cfg(test)]
 mod tests {
-    use super::solve;
+    use super::*;
 
     #[test]
-    fn elimination_meets_its_equations() {
+    fn elimination_solves_the_equations() {
         let (ratios, b) = ([-2.0, -1.0, 1.0], [0.3, 0.7, -0.2]);
         let rho = solve(&ratios, &b);
         for (j, b) in b.iter().enumerate() {
             let sum: f32 = ratios.iter().zip(&rho).map(|(r, rho): (&f32, _)| r.powi(j as i32) * rho).sum();
             assert!((sum - b).abs() < 1e-6);
+        }
+    }
+
+    #[test]
+    fn a_constant_prediction_takes_the_first_order_step() {
+        let levels = [9.0, 6.0, 4.0, 2.5].map(NoiseLevel::from_sigma);
+        let coefficients = Coefficients { levels: &levels, solver_type: SolverType::Bh2, predicts_x0: true };
+        for formula in [coefficients.predictor(2, 3), coefficients.corrector(3, 3)] {
+            assert!(formula.is_finite() && formula.differences.iter().flatten().count() >= 2);
+            let mut x = [5.0];
+            formula.apply(&mut x, [&[0.7]; MAX_HISTORY], &[]);
+            let (from, to) = (levels[2], levels[3]);
+            let expected =
+                to.sigma / from.sigma * 5.0 + (to.alpha - to.sigma * from.alpha / from.sigma) * 0.7;
+            assert!((f64::from(x[0]) - expected).abs() < 1e-5, "{} and {expected}", x[0]);
         }
     }
 }

@@ -1,13 +1,14 @@
-//! Noise levels as k-diffusion lays them out around a network of whole time steps.
+//! Noise levels as k-diffusion lays them out for a network with discrete time steps.
 
 use crate::noise_schedule::{NoiseSchedule, ScheduleDefaults, ZeroSnr, linspace, round};
 use crate::prediction_type::PredictionType::{self, Epsilon, VPrediction};
-use crate::sampler::family::{Options, SamplerError, prediction_type};
+use crate::sampler::SamplerError;
 use crate::sampler::node::Node;
+use crate::sampler::options::{Options, prediction_type};
 use crate::scheduler_settings::Settings;
 use crate::sigma_schedule::{self, SigmaSchedule, SigmaTable};
 
-/// The levels to visit, the largest first; the last is 0 and no place of evaluation.
+/// The noise levels of a run, the largest first. The last one is 0, where the network is not evaluated.
 #[derive(Debug)]
 pub(crate) struct KDiffusionSteps {
     sigmas: Vec<f64>,
@@ -17,8 +18,8 @@ pub(crate) struct KDiffusionSteps {
 }
 
 impl KDiffusionSteps {
-    /// The bundle's schedule, with levels by `get_sigmas` or one of its siblings.
-    pub(crate) fn read(
+    /// The noise levels of k-diffusion's `get_sigmas` on the bundle's schedule, or of one of its variants.
+    pub(crate) fn from_settings(
         settings: &mut Settings,
         options: &Options,
         name: &'static str,
@@ -28,14 +29,14 @@ impl KDiffusionSteps {
             ScheduleDefaults::DDPM.with_zero_snr(ZeroSnr::Approximate),
         )?;
         let kind = prediction_type(settings, &[Epsilon, VPrediction])?;
-        let spread = SigmaSchedule::from_settings(
+        let sigma_schedule = SigmaSchedule::from_settings(
             settings,
             &[SigmaSchedule::Karras, SigmaSchedule::Exponential, SigmaSchedule::Polyexponential],
         )?;
         let n = options.steps_up_to(schedule.num_train_timesteps(), name)?;
         let table = SigmaTable::new(&schedule);
         let (max, min) = (table.max(), table.min());
-        let levels = match spread {
+        let levels = match sigma_schedule {
             SigmaSchedule::Karras => sigma_schedule::karras(max, min, settings.number("rho", 7.0)?, n),
             SigmaSchedule::Exponential => sigma_schedule::exponential(max, min, n),
             SigmaSchedule::Polyexponential => {
@@ -47,21 +48,21 @@ impl KDiffusionSteps {
         };
         let sigmas: Vec<f64> = levels.into_iter().map(round).chain([0.0]).collect();
         let initial_sigma = sigmas[0];
-        Ok(Self { sigmas: options.rest(sigmas), initial_sigma, kind, table })
+        Ok(Self { sigmas: options.without_skipped(sigmas), initial_sigma, kind, table })
     }
 
-    /// The standard deviation of the state at the start.
+    /// The standard deviation of the initial state.
     pub(crate) fn initial_sigma(&self) -> f64 {
         self.initial_sigma
     }
 
-    /// Every step: its σ, and the σ to which it goes.
+    /// Every step: its σ and the next σ.
     pub(crate) fn steps(&self) -> impl Iterator<Item = (f64, f64)> + '_ {
         self.sigmas.windows(2).map(|pair| (pair[0], pair[1]))
     }
 
-    /// The place of a level.
-    pub(crate) fn at(&self, sigma: f64) -> Node {
-        Node::unscaled(round(self.table.sigma_to_t(sigma)), sigma, self.kind)
+    /// The node at a σ.
+    pub(crate) fn node(&self, sigma: f64) -> Node {
+        Node::with_unscaled_signal(round(self.table.sigma_to_t(sigma)), sigma, self.kind)
     }
 }

@@ -1,74 +1,73 @@
-//! Noise levels as diffusers' λ-space classes lay them out: DPM-Solver, DEIS, UniPC, SA-Solver.
+//! Time steps and noise levels of diffusers' λ-space classes: DPM-Solver, DEIS, UniPC, SA-Solver.
 //!
-//! They solve in λ = log(α/σ), half the logarithm of the signal-to-noise ratio, on a state that is
-//! the network's own input.
+//! They solve in λ = log(α/σ), half the logarithm of the signal-to-noise ratio. The state is the network's input.
 
 use crate::noise_schedule::{NoiseLevel, NoiseSchedule, ScheduleDefaults, ZeroSnr, linspace, round};
 use crate::prediction_type::PredictionType::{self, Epsilon, Flow, Sample, VPrediction};
-use crate::sampler::family::{Options, SamplerError, prediction_type};
+use crate::sampler::SamplerError;
 use crate::sampler::node::Node;
+use crate::sampler::options::{Options, prediction_type};
 use crate::scheduler_settings::{Settings, SettingsError};
 use crate::sigma_schedule::{self, SigmaSchedule, SigmaTable};
 use crate::timestep_spacing::TimestepSpacing;
 
-/// What distinguishes the classes.
+/// The differences between the classes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Class {
     pub(crate) name: &'static str,
     pub(crate) zero_snr: ZeroSnr,
-    pub(crate) spreads: &'static [SigmaSchedule],
-    /// Without it time steps are spaced as `linspace`.
+    pub(crate) sigma_schedules: &'static [SigmaSchedule],
+    /// Whether the class has `timestep_spacing` and `steps_offset`; without them the spacing is `linspace`.
     pub(crate) spacing_keys: bool,
-    /// Whether `lambda_min_clipped` is a key.
+    /// Whether the class has `lambda_min_clipped`.
     pub(crate) clips_lambda: bool,
-    /// Whether Karras' levels keep fractional time steps on a cosine schedule.
+    /// Whether the time steps of Karras' noise levels stay fractional on a cosine schedule.
     pub(crate) fractional_on_cosine: bool,
-    /// Whether `sigma_min` and `sigma_max` are keys.
-    pub(crate) end_keys: bool,
-    pub(crate) end: End,
+    /// Whether the class has `sigma_min` and `sigma_max`.
+    pub(crate) sigma_range_keys: bool,
+    pub(crate) final_sigma: FinalSigma,
 }
 
-/// The last noise level, at which no evaluation is made.
+/// The final noise level, at which the network is not evaluated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum End {
-    /// By `final_sigmas_type`: 0, or the schedule's least.
+pub(crate) enum FinalSigma {
+    /// By `final_sigmas_type`: 0, or the smallest level of the noise schedule.
     Configured,
-    /// By `final_sigmas_type`: 0, or the last one visited where the levels are not the schedule's.
-    ConfiguredOrVisited,
-    /// The schedule's least, or the last one visited where the levels are not the schedule's.
-    Visited,
+    /// By `final_sigmas_type`: 0, or as `LastEvaluated`.
+    ConfiguredOrLastEvaluated,
+    /// The smallest level of the noise schedule, or with another sigma schedule the level of the last evaluation.
+    LastEvaluated,
 }
 
-/// The levels to visit, the largest first.
+/// The noise levels of a run, the largest first.
 #[derive(Debug)]
 pub(crate) struct LambdaSteps {
-    /// The places of evaluation.
-    pub(crate) points: Vec<Node>,
-    /// The levels at those places, then that of the end.
+    /// The points of evaluation.
+    pub(crate) nodes: Vec<Node>,
+    /// The levels at these points, then the final level.
     pub(crate) levels: Vec<NoiseLevel>,
 }
 
-/// What is read first of all.
-pub(crate) struct Base {
+/// The keys that these classes share.
+pub(crate) struct LambdaSettings {
     pub(crate) schedule: NoiseSchedule,
     pub(crate) table: SigmaTable,
     pub(crate) kind: PredictionType,
-    pub(crate) spread: SigmaSchedule,
+    pub(crate) sigma_schedule: SigmaSchedule,
     pub(crate) cosine: bool,
     pub(crate) flow_shift: f64,
-    /// The ends between which levels are spread.
+    /// The range of a sigma schedule.
     pub(crate) min: f64,
     pub(crate) max: f64,
-    /// How many of the schedule's time steps lie below `lambda_min_clipped`.
+    /// The number of time steps that `lambda_min_clipped` excludes.
     pub(crate) clipped: usize,
 }
 
-impl Base {
-    /// Read the keys that come before the levels.
-    pub(crate) fn read(
+impl LambdaSettings {
+    pub(crate) fn from_settings(
         settings: &mut Settings,
         class: &Class,
-        spread: SigmaSchedule,
+        sigma_schedule: SigmaSchedule,
     ) -> Result<Self, SamplerError> {
         let schedule =
             NoiseSchedule::from_settings(settings, ScheduleDefaults::DDPM.with_zero_snr(class.zero_snr))?;
@@ -76,11 +75,11 @@ impl Base {
         let kind = prediction_type(settings, &[Epsilon, Sample, VPrediction, Flow])?;
         let flow_shift = settings.number("flow_shift", 1.0)?;
         if settings.flag("use_dynamic_shifting", false)? {
-            let reason = "the shift follows the image's size only in pipelines that tell it; set flow_shift";
+            let reason = "this sampler does not know the image's size; set flow_shift";
             return Err(SettingsError::refused("use_dynamic_shifting", true, reason).into());
         }
         settings.choice("time_shift_type", "exponential", &["exponential", "linear"])?;
-        if kind == Flow && spread != SigmaSchedule::Flow {
+        if kind == Flow && sigma_schedule != SigmaSchedule::Flow {
             let reason = "it needs use_flow_sigmas";
             return Err(SettingsError::refused("prediction_type", kind.name(), reason).into());
         }
@@ -92,24 +91,24 @@ impl Base {
         let lambdas = schedule.alphas_cumprod().iter().map(|bar| NoiseLevel::from_alpha_bar(*bar).lambda());
         let clipped = lambdas.filter(|lambda| *lambda < clip).count();
         if clipped >= schedule.num_train_timesteps() {
-            let reason = "no time step of the schedule is left";
+            let reason = "it excludes every time step of the schedule; lower it";
             return Err(SettingsError::refused("lambda_min_clipped", clip, reason).into());
         }
-        let (min, max) = match class.end_keys {
+        let (min, max) = match class.sigma_range_keys {
             true => (settings.optional_number("sigma_min")?, settings.optional_number("sigma_max")?),
             false => (None, None),
         };
         let table = SigmaTable::new(&schedule);
         let (min, max) = (min.unwrap_or(table.min()), max.unwrap_or(table.max()));
-        Ok(Self { table, schedule, kind, spread, cosine, flow_shift, min, max, clipped })
+        Ok(Self { table, schedule, kind, sigma_schedule, cosine, flow_shift, min, max, clipped })
     }
 
-    /// The level of a σ: on the straight path or of a variance-preserving process.
+    /// The level of a σ on the straight path or of a variance-preserving process.
     pub(crate) fn level(&self, sigma: f64) -> NoiseLevel {
-        match self.spread {
+        match self.sigma_schedule {
             SigmaSchedule::Flow => NoiseLevel { alpha: 1.0 - sigma, sigma },
             _ => {
-                // In f32: where little signal is left, x − σ·ε̂ magnifies the rounding of σ.
+                // In f32, because at low signal x − σ·ε̂ amplifies the rounding of σ.
                 let sigma = sigma as f32;
                 let alpha = 1.0 / (sigma * sigma + 1.0).sqrt();
                 NoiseLevel { alpha: f64::from(alpha), sigma: f64::from(sigma * alpha) }
@@ -117,93 +116,92 @@ impl Base {
         }
     }
 
-    /// `n` levels and their time steps where the spread is not the schedule's own.
-    pub(crate) fn spread_levels(&self, n: usize, fractional_on_cosine: bool) -> Option<(Vec<f64>, Vec<f64>)> {
+    /// `n` noise levels of the sigma schedule and their time steps; `None` for the levels of the noise schedule.
+    pub(crate) fn scheduled_sigmas(
+        &self,
+        n: usize,
+        fractional_on_cosine: bool,
+    ) -> Option<(Vec<f64>, Vec<f64>)> {
         let (max, min) = (self.max, self.min);
-        let levels = match self.spread {
+        let sigmas = match self.sigma_schedule {
             SigmaSchedule::Timesteps | SigmaSchedule::Polyexponential => return None,
             SigmaSchedule::Karras => sigma_schedule::karras(max, min, 7.0, n),
             SigmaSchedule::Exponential => sigma_schedule::exponential(max, min, n),
             SigmaSchedule::Beta => sigma_schedule::beta(max, min, n),
             SigmaSchedule::Lu => linspace(round(max.ln()), round(min.ln()), n).map(f64::exp).collect(),
-            SigmaSchedule::Flow => return Some(self.flow_levels(n)),
+            SigmaSchedule::Flow => return Some(self.flow_sigmas(n)),
         };
-        let whole = matches!(self.spread, SigmaSchedule::Karras | SigmaSchedule::Lu)
+        let whole = matches!(self.sigma_schedule, SigmaSchedule::Karras | SigmaSchedule::Lu)
             && !(fractional_on_cosine && self.cosine);
-        let times = levels.iter().map(|sigma| self.table.sigma_to_t(*sigma));
+        let times = sigmas.iter().map(|sigma| self.table.sigma_to_t(*sigma));
         let times = times.map(|t| if whole { t.round_ties_even() } else { t }).collect();
-        Some((levels, times))
+        Some((sigmas, times))
     }
 
-    fn flow_levels(&self, n: usize) -> (Vec<f64>, Vec<f64>) {
+    fn flow_sigmas(&self, n: usize) -> (Vec<f64>, Vec<f64>) {
         let train = self.schedule.num_train_timesteps() as f64;
-        let mut levels: Vec<f64> = linspace(1.0, 1.0 / train, n + 1)
+        let mut sigmas: Vec<f64> = linspace(1.0, 1.0 / train, n + 1)
             .map(|alpha| sigma_schedule::shift_sigma(1.0 - alpha, self.flow_shift))
             .skip(1)
             .collect();
-        levels.reverse();
-        let times = levels.iter().map(|sigma| sigma * train).collect();
-        (levels, times)
+        sigmas.reverse();
+        let times = sigmas.iter().map(|sigma| sigma * train).collect();
+        (sigmas, times)
     }
 
-    /// The places and levels of these σ, the last one being the end's.
-    pub(crate) fn grid(&self, sigmas: &[f64], times: &[f64]) -> LambdaSteps {
+    /// The run with these σ, of which the last is the final one, and these time steps.
+    pub(crate) fn steps(&self, sigmas: &[f64], times: &[f64]) -> LambdaSteps {
         let levels: Vec<NoiseLevel> = sigmas.iter().map(|sigma| self.level(round(*sigma))).collect();
-        let points =
-            times.iter().zip(&levels).map(|(t, level)| Node::plain(t.trunc(), *level, self.kind)).collect();
-        LambdaSteps { points, levels }
+        let node = |(t, level): (&f64, &NoiseLevel)| Node::new(t.trunc(), *level, self.kind);
+        let nodes = times.iter().zip(&levels).map(node).collect();
+        LambdaSteps { nodes, levels }
     }
 }
 
 impl LambdaSteps {
-    /// Read the keys that these classes share.
-    pub(crate) fn read(
+    /// Reads the keys that these classes share.
+    pub(crate) fn from_settings(
         settings: &mut Settings,
         options: &Options,
         class: &Class,
     ) -> Result<Self, SamplerError> {
-        let spread = SigmaSchedule::from_settings(settings, class.spreads)?;
-        let base = Base::read(settings, class, spread)?;
+        let sigma_schedule = SigmaSchedule::from_settings(settings, class.sigma_schedules)?;
+        let keys = LambdaSettings::from_settings(settings, class, sigma_schedule)?;
         let (spacing, offset) = if class.spacing_keys {
             TimestepSpacing::from_settings(settings, "linspace")?
         } else {
             (TimestepSpacing::Linspace, 0)
         };
-        let n = options.steps_up_to(base.schedule.num_train_timesteps(), class.name)?;
-        let zero = match class.end {
-            End::Visited => false,
+        let n = options.steps_up_to(keys.schedule.num_train_timesteps(), class.name)?;
+        let zero = match class.final_sigma {
+            FinalSigma::LastEvaluated => false,
             _ => settings.choice("final_sigmas_type", "zero", &["zero", "sigma_min"])? == "zero",
         };
-        let (mut sigmas, times, own) = match base.spread_levels(n, class.fractional_on_cosine) {
-            Some((levels, times)) => (levels, times, false),
-            None => {
-                let times = spacing.dpm_solver_timesteps(
-                    base.schedule.num_train_timesteps(),
-                    base.clipped,
-                    n,
-                    offset,
-                )?;
-                (times.iter().map(|t| base.table.sigma_at(*t)).collect(), times, true)
-            }
-        };
-        let last = sigmas[sigmas.len() - 1];
-        sigmas.push(match class.end {
-            _ if zero => 0.0,
-            End::Configured => base.table.min(),
-            End::ConfiguredOrVisited | End::Visited => {
-                if own {
-                    base.table.min()
-                } else {
-                    last
+        let (mut sigmas, times, from_noise_schedule) =
+            match keys.scheduled_sigmas(n, class.fractional_on_cosine) {
+                Some((sigmas, times)) => (sigmas, times, false),
+                None => {
+                    let times = spacing.dpm_solver_timesteps(
+                        keys.schedule.num_train_timesteps(),
+                        keys.clipped,
+                        n,
+                        offset,
+                    )?;
+                    (times.iter().map(|t| keys.table.sigma_at(*t)).collect(), times, true)
                 }
-            }
+            };
+        let last = sigmas[sigmas.len() - 1];
+        sigmas.push(match class.final_sigma {
+            _ if zero => 0.0,
+            FinalSigma::ConfiguredOrLastEvaluated | FinalSigma::LastEvaluated if !from_noise_schedule => last,
+            _ => keys.table.min(),
         });
-        Ok(base.grid(&options.rest(sigmas), &options.rest(times)))
+        Ok(keys.steps(&options.without_skipped(sigmas), &options.without_skipped(times)))
     }
 
-    /// Every step: its index, where it stands, its level, and the level to which it goes.
+    /// Every step: its index, its node, its level and the next level.
     pub(crate) fn steps(&self) -> impl Iterator<Item = (usize, Node, NoiseLevel, NoiseLevel)> + '_ {
-        let pairs = self.points.iter().zip(self.levels.windows(2)).enumerate();
-        pairs.map(|(i, (point, pair))| (i, *point, pair[0], pair[1]))
+        let pairs = self.nodes.iter().zip(self.levels.windows(2)).enumerate();
+        pairs.map(|(i, (node, pair))| (i, *node, pair[0], pair[1]))
     }
 }

@@ -1,0 +1,170 @@
+//! Flow matching along straight paths (Lipman et al. 2023; Liu et al. 2023; Esser et al. 2024): the methods of Euler
+//! and Heun on dx/dσ = u.
+
+use std::sync::Arc;
+
+use super::heun;
+use super::model_output::{OutputForm, Prediction};
+use super::node::Node;
+use super::options::{AddedNoise, Options, positive};
+use super::plan::{OneStep, Plan, Update};
+use super::{Family, Sampler, SamplerError, TimeConditioning};
+use crate::noise_schedule::{NoiseLevel, linspace, round};
+use crate::prediction_type::PredictionType;
+use crate::scheduler_settings::{Settings, SettingsError};
+use crate::sigma_schedule::{self, SigmaSchedule, shift_sigma};
+
+pub(super) const EULER: Family =
+    Family::new("flow_euler", "FlowMatchEulerDiscreteScheduler", euler).with_time(TimeConditioning::Path);
+pub(super) const HEUN: Family =
+    Family::new("flow_heun", "FlowMatchHeunDiscreteScheduler", heun).with_time(TimeConditioning::Path);
+
+/// How the noise levels are shifted towards the noisy end (Esser et al. 2024, section 5.3.2).
+#[derive(Debug, Clone, Copy)]
+enum Shift {
+    /// By a factor.
+    Fixed(f64),
+    /// By e^μ, or by μ, where μ grows with the number of the image's patches.
+    BySize { mu: f64, linear: bool },
+}
+
+impl Shift {
+    fn from_settings(settings: &mut Settings, options: &Options) -> Result<Self, SamplerError> {
+        let shift = positive(settings, "shift", 1.0)?;
+        let linear =
+            settings.choice("time_shift_type", "exponential", &["exponential", "linear"])? == "linear";
+        let (base, max) = (settings.number("base_shift", 0.5)?, settings.number("max_shift", 1.15)?);
+        let base_patches = settings.number("base_image_seq_len", 256.0)?;
+        let max_patches = settings.number("max_image_seq_len", 4096.0)?;
+        if !settings.flag("use_dynamic_shifting", false)? {
+            return Ok(Self::Fixed(shift));
+        }
+        let Some(patches) = options.patches else {
+            let reason = "this model's images have no patches; set shift instead";
+            return Err(SettingsError::refused("use_dynamic_shifting", true, reason).into());
+        };
+        let slope = (max - base) / (max_patches - base_patches);
+        Ok(Self::BySize { mu: base + slope * (patches.count as f64 - base_patches), linear })
+    }
+
+    fn apply(self, sigma: f64) -> f64 {
+        match self {
+            Self::Fixed(shift) => shift_sigma(sigma, shift),
+            Self::BySize { mu, linear } => {
+                let weight = if linear { mu } else { mu.exp() };
+                weight / (weight + (1.0 / sigma - 1.0))
+            }
+        }
+    }
+}
+
+/// The first `n` noise levels, and the number of training time steps. The reference applies a fixed shift twice: to the
+/// ends of the range, and along it.
+fn shifted_sigmas(
+    settings: &mut Settings,
+    options: &Options,
+    shift: Shift,
+    name: &'static str,
+) -> Result<(Vec<f64>, f64), SamplerError> {
+    let train = settings.count("num_train_timesteps", 1000)?;
+    let n = options.steps_up_to(train, name)?;
+    let end = |t: usize| match shift {
+        Shift::Fixed(shift) => round(shift_sigma(t as f64 / train as f64, shift)),
+        Shift::BySize { .. } => t as f64 / train as f64,
+    };
+    let (first, last) = match options.patches.filter(|patches| patches.even) {
+        Some(_) => (1.0, 1.0 / n as f64),
+        None => (end(train), end(1)),
+    };
+    let train = train as f64;
+    let sigmas = linspace(first * train, last * train, n).map(|t| shift.apply(t / train));
+    Ok((sigmas.collect(), train))
+}
+
+fn node(sigma: f64, train: f64) -> Node {
+    let level = NoiseLevel { alpha: 1.0 - sigma, sigma };
+    Node::new(round(sigma * train), level, PredictionType::Flow)
+}
+
+/// x' = x + (σ' − σ)·u, where u is the network's output.
+#[derive(Debug)]
+struct Euler {
+    /// σ' − σ.
+    dt: f64,
+}
+
+impl Update for Euler {
+    fn apply(&self, x: &mut [f32], u: Prediction<'_>, noise: Option<(f64, &[f32])>) {
+        let dt = self.dt as f32;
+        u.step(x, noise, move |x, u| x + dt * u);
+    }
+
+    fn is_finite(&self) -> bool {
+        self.dt.is_finite()
+    }
+}
+
+/// x' = (1 − σ')·x̂_0 + σ'·z, which noises x̂_0 to the next level.
+#[derive(Debug)]
+struct Renoise {
+    /// 1 − σ'.
+    x0: f64,
+}
+
+impl Update for Renoise {
+    fn apply(&self, x: &mut [f32], x0: Prediction<'_>, noise: Option<(f64, &[f32])>) {
+        let alpha = self.x0 as f32;
+        x0.step(x, noise, move |_, x0| alpha * x0);
+    }
+
+    fn is_finite(&self) -> bool {
+        self.x0.is_finite()
+    }
+}
+
+fn euler(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, SamplerError> {
+    let shift = Shift::from_settings(settings, options)?;
+    let (mut sigmas, train) = shifted_sigmas(settings, options, shift, EULER.name)?;
+    if let Some(terminal) = settings.optional_number("shift_terminal")?.filter(|t| *t != 0.0) {
+        let factor = (1.0 - sigmas[sigmas.len() - 1]) / (1.0 - terminal);
+        sigmas.iter_mut().for_each(|sigma| *sigma = 1.0 - (1.0 - *sigma) / factor);
+    }
+    let (max, min, n) = (sigmas[0], sigmas[sigmas.len() - 1], sigmas.len());
+    match SigmaSchedule::from_settings(
+        settings,
+        &[SigmaSchedule::Karras, SigmaSchedule::Exponential, SigmaSchedule::Beta],
+    )? {
+        SigmaSchedule::Karras => sigmas = sigma_schedule::karras(max, min, 7.0, n),
+        SigmaSchedule::Exponential => sigmas = sigma_schedule::exponential(max, min, n),
+        SigmaSchedule::Beta => sigmas = sigma_schedule::beta(max, min, n),
+        _ => {}
+    }
+    let inverted = settings.flag("invert_sigmas", false)?;
+    let final_sigma = if inverted { 1.0 } else { 0.0 };
+    let invert = |sigma: f64| round(if inverted { 1.0 - round(sigma) } else { sigma });
+    let sigmas = options.without_skipped(sigmas).into_iter().map(invert).chain([final_sigma]);
+    let sigmas: Vec<f64> = sigmas.collect();
+    let pairs = sigmas.windows(2).map(|pair| (node(pair[0], train), pair[0], pair[1]));
+    let stochastic = settings.flag("stochastic_sampling", false)?;
+    options.reject_eta(AddedNoise::fixed_if(stochastic))?;
+    if stochastic {
+        return Ok(Arc::new(Plan::new(pairs.map(|(node, _, next)| OneStep {
+            node,
+            update: Renoise { x0: 1.0 - next },
+            noise: Some(next),
+        }))));
+    }
+    let steps =
+        pairs.map(|(node, sigma, next)| OneStep { node, update: Euler { dt: next - sigma }, noise: None });
+    Ok(Arc::new(Plan { form: OutputForm::Raw, ..Plan::new(steps) }))
+}
+
+fn heun(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, SamplerError> {
+    options.reject_eta(AddedNoise::None)?;
+    let shift = Shift::Fixed(positive(settings, "shift", 1.0)?);
+    let (sigmas, train) = shifted_sigmas(settings, options, shift, HEUN.name)?;
+    let sigmas: Vec<f64> = options.without_skipped(sigmas).into_iter().map(round).chain([0.0]).collect();
+    let nodes: Vec<Node> = sigmas[..sigmas.len() - 1].iter().map(|sigma| node(*sigma, train)).collect();
+    // On the straight path, too, the derivative is (x − x̂_0)/σ.
+    Ok(Arc::new(Plan::new(heun::Step::from_sigmas(&nodes, &sigmas))))
+}

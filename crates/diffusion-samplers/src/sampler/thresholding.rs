@@ -1,0 +1,125 @@
+//! Bounds of x̂_0: clipping and dynamic thresholding.
+
+use super::model_output::Prediction;
+use crate::prediction_type::AffinePrediction;
+use crate::scheduler_settings::{Settings, SettingsError};
+
+/// How x̂_0 is bounded.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Thresholding {
+    /// Not at all.
+    None,
+    /// Clipping to ±range (diffusers' `clip_sample`).
+    Clip(f32),
+    /// Clipping to ±s, then division by s, where s is a quantile of |x̂_0| limited to 1..=`max`
+    /// (Saharia et al. 2022, section 2.3; diffusers' `thresholding`).
+    Dynamic {
+        /// The quantile, 0 to 1.
+        quantile: f64,
+        /// The upper limit of s.
+        max: f32,
+    },
+}
+
+impl Thresholding {
+    /// Reads `clip_sample`, with this default, and `clip_sample_range`.
+    pub(crate) fn clip_from_settings(settings: &mut Settings, clip: bool) -> Result<Self, SettingsError> {
+        let clip = settings.flag("clip_sample", clip)?;
+        let range = positive(settings, "clip_sample_range")?;
+        Ok(if clip { Self::Clip(range) } else { Self::None })
+    }
+
+    /// Reads `thresholding`, `dynamic_thresholding_ratio` and `sample_max_value`.
+    pub(crate) fn dynamic_from_settings(settings: &mut Settings) -> Result<Self, SettingsError> {
+        let thresholding = settings.flag("thresholding", false)?;
+        let quantile = settings.number("dynamic_thresholding_ratio", 0.995)?;
+        let max = positive(settings, "sample_max_value")?;
+        if !thresholding {
+            return Ok(Self::None);
+        }
+        if !(0.0..=1.0).contains(&quantile) {
+            let reason = "it must be between 0 and 1";
+            return Err(SettingsError::refused("dynamic_thresholding_ratio", quantile, reason));
+        }
+        Ok(Self::Dynamic { quantile, max })
+    }
+
+    /// Reads the keys of both kinds; `thresholding` takes precedence over `clip_sample`.
+    pub(crate) fn from_settings(settings: &mut Settings, clip: bool) -> Result<Self, SettingsError> {
+        let clipping = Self::clip_from_settings(settings, clip)?;
+        let dynamic = Self::dynamic_from_settings(settings)?;
+        Ok(if dynamic == Self::None { clipping } else { dynamic })
+    }
+
+    /// The bounded x̂_0. `scratch` holds the magnitudes of which a quantile is taken.
+    pub(crate) fn apply<'a>(
+        self,
+        x0: AffinePrediction,
+        x: &[f32],
+        output: &'a [f32],
+        scratch: &mut Vec<f32>,
+    ) -> Prediction<'a> {
+        let unbounded = Prediction::from_affine(x0, output);
+        match self {
+            Self::None => unbounded,
+            Self::Clip(range) => Prediction::with_clipping(x0, range, 1.0, output),
+            Self::Dynamic { quantile, max } => {
+                scratch.resize(x.len(), 0.0);
+                unbounded.map(x, scratch, |_, x0| x0.abs());
+                let s = quantile_of(scratch, quantile).max(1.0).min(max);
+                Prediction::with_clipping(x0, s, s, output)
+            }
+        }
+    }
+}
+
+/// Reads a bound, which is 1 by default and must be positive in f32.
+fn positive(settings: &mut Settings, key: &str) -> Result<f32, SettingsError> {
+    let value = settings.number(key, 1.0)?;
+    if value as f32 > 0.0 {
+        return Ok(value as f32);
+    }
+    Err(SettingsError::refused(key, value, "it must be more than 0"))
+}
+
+/// The quantile, interpolated linearly between neighbours. Reorders the values.
+fn quantile_of(values: &mut [f32], quantile: f64) -> f32 {
+    let rank = quantile * (values.len() - 1) as f64;
+    let (_, below, above) = values.select_nth_unstable_by(rank as usize, f32::total_cmp);
+    let next = above.iter().copied().fold(f32::INFINITY, f32::min);
+    if next.is_finite() { *below + (next - *below) * rank.fract() as f32 } else { *below }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_interpolate_between_neighbours() {
+        assert_eq!(quantile_of(&mut [4.0, 1.0, 3.0, 2.0], 0.5), 2.5);
+        assert_eq!(quantile_of(&mut [4.0, 1.0, 3.0, 2.0], 1.0), 4.0);
+        assert_eq!(quantile_of(&mut [7.0], 0.3), 7.0);
+    }
+
+    #[test]
+    fn dynamic_thresholding_scales_what_it_clips() {
+        let thresholding = Thresholding::Dynamic { quantile: 0.5, max: 10.0 };
+        let bounded = |output: [f32; 3]| {
+            let (x, mut x0) = ([0.0; 3], [0.0; 3]);
+            let affine = AffinePrediction::new(0.0, 1.0);
+            thresholding.apply(affine, &x, &output, &mut Vec::new()).write(&x, &mut x0);
+            x0
+        };
+        assert_eq!(bounded([-4.0, 2.0, 1.0]), [-1.0, 1.0, 0.5]);
+        // A quantile below 1 counts as 1, which is plain clipping.
+        assert_eq!(bounded([-3.0, 0.5, 0.25]), [-1.0, 0.5, 0.25]);
+    }
+
+    #[test]
+    fn a_range_that_is_not_positive_is_refused() {
+        let value = crate::scheduler_settings::Value::Number(0.0);
+        let mut settings = Settings::new([("clip_sample_range".to_owned(), value)].into());
+        let error = Thresholding::clip_from_settings(&mut settings, true).unwrap_err();
+        assert_eq!(error.to_string(), "clip_sample_range = 0 is refused: it must be more than 0");
+    }
+}
