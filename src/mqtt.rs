@@ -14,4 +14,4 @@ mod topics;
 
 pub use message::{Message, QoS};
 pub use tls::TlsError;
-pub use topics::{Input, Topics, is_topic};
+pub use topics::{Input, Topics};

@@ -102,11 +102,6 @@ impl Topics {
     }
 }
 
-/// Whether one may publish to this topic.
-pub fn is_topic(topic: &str) -> bool {
-    !topic.is_empty() && topic.len() <= 65_535 && !topic.contains(['+', '#', '\0'])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,8 +14,9 @@ use super::worker::{Command, News, What};
 use crate::config::{Config, Limits};
 use crate::job::{ErrorCode, Job, JobError, ModelCard, Request, parse};
 use crate::mqtt::client::{Incoming, Refusal};
-use crate::mqtt::{Input, Message, QoS, Topics, is_topic};
+use crate::mqtt::{Input, Message, QoS, Topics};
 use crate::spool::{AcceptedJob, Change, CompletedJobs, Order};
+use crate::topic_name::is_topic_name;
 
 /// A job in hand: where its answers go, and what was delivered of it.
 #[derive(Debug)]
@@ -344,7 +345,7 @@ fn reply(incoming: &Incoming) -> Result<Option<Reply>, JobError> {
     let Some(topic) = &incoming.response_topic else {
         return Ok(None);
     };
-    if !is_topic(topic) {
+    if !is_topic_name(topic) {
         let message = format!("the response topic {topic:?} can't be published to");
         return Err(JobError::new(ErrorCode::BadRequest, message));
     }
