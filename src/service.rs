@@ -54,7 +54,7 @@ pub struct Signals {
 
 /// Serve until told to stop; then finish what is in hand, say goodbye and return.
 pub async fn run(config: &Config, mut signals: Signals) -> Result<(), ServiceError> {
-    let topics = Topics::new(config.root()).sharing(config.mqtt.shared_queue.parts());
+    let topics = Topics::new(config.root()).with_shared_queue(config.mqtt.shared_queue.parts());
     let done = CompletedJobs::default();
     let link = MqttClient::open(broker::settings(config)?, topics.clone())?;
     let spooled = spool::Settings {
@@ -100,7 +100,7 @@ async fn open_spool(
     stop: &mut watch::Receiver<bool>,
 ) -> Result<Option<(Spool, Vec<AcceptedJob>)>, ServiceError> {
     loop {
-        match Spool::open(settings.clone(), link.asks.clone()) {
+        match Spool::open(settings.clone(), link.commands.clone()) {
             Ok(opened) => return Ok(Some(opened)),
             Err(full @ SpoolError::Full { .. }) => {
                 log::error!("{full}");
@@ -151,7 +151,7 @@ impl Service {
         while draining.is_none() || self.owes_something() {
             let open = self.out.len() < OUT;
             tokio::select! {
-                report = self.link.reports.recv(), if open => match report {
+                report = self.link.events.recv(), if open => match report {
                     Some(report) => self.hear(report),
                     None => return Err(ServiceError::Ended("the link to the broker", String::new())),
                 },
@@ -253,15 +253,15 @@ impl Service {
                 self.connected = false;
                 self.waiting.disconnected();
             }
-            ClientEvent::Retained { topic, found } => {
-                let complete = self.waiting.found(&topic, &found);
+            ClientEvent::Retained { topic, payload } => {
+                let complete = self.waiting.found(&topic, &payload);
                 complete.into_iter().for_each(|(incoming, found)| self.receive(incoming, &found));
             }
             ClientEvent::Incoming(incoming) if !self.desk.takes_requests() => self.early.push(incoming),
             ClientEvent::Incoming(incoming) => self.receive(incoming, &Found::new()),
             ClientEvent::Delivered(number) => self.out.push_back(Order::Change(Change::Delivered(number))),
-            ClientEvent::Undeliverable { message, number, why } => {
-                let outcome = self.desk.undeliverable(&message, &why);
+            ClientEvent::Undeliverable { message, number, reason } => {
+                let outcome = self.desk.undeliverable(&message, &reason);
                 self.carry_out(outcome);
                 self.out.extend(number.map(|number| Order::Change(Change::Delivered(number))));
             }
@@ -276,13 +276,13 @@ impl Service {
             return self.wait_for(incoming, wants);
         }
         self.carry_out(outcome);
-        self.out.push_back(Order::Acknowledge(incoming.receipt));
+        self.out.push_back(Order::Acknowledge(incoming.ack));
     }
 
     /// Fetch what a request names by its topic, and let it wait until that has come.
     fn wait_for(&mut self, incoming: Incoming, wants: Vec<String>) {
         for topic in &wants {
-            if let Err(error) = self.link.asks.try_send(ClientCommand::Fetch(topic.clone())) {
+            if let Err(error) = self.link.commands.try_send(ClientCommand::FetchRetained(topic.clone())) {
                 // The request is told so when its time is over.
                 log::warn!("{topic} can't be fetched: {error}");
             }
@@ -296,7 +296,7 @@ impl Service {
     fn give_up_waiting(&mut self) {
         for (incoming, found) in self.waiting.expired(Instant::now()) {
             for topic in self.waiting.unwanted(found.keys()) {
-                let _ = self.link.asks.try_send(ClientCommand::Forget(topic));
+                let _ = self.link.commands.try_send(ClientCommand::CancelFetch(topic));
             }
             self.receive(incoming, &found);
         }

@@ -217,7 +217,7 @@ impl SpoolWriter {
 
     fn follow(&mut self, order: Order) {
         match order {
-            Order::Acknowledge(receipt) => self.ask(ClientCommand::Acknowledge(receipt)),
+            Order::Acknowledge(receipt) => self.ask(ClientCommand::Ack(receipt)),
             Order::Pass(message) => self.ask(ClientCommand::Send { message, number: None }),
             Order::Change(_) => {}
         }

@@ -25,7 +25,7 @@ fn files(disk: &SmallDisk) -> BTreeSet<String> {
 
 #[test]
 fn nothing_goes_on_while_the_disk_is_full_and_everything_after() {
-    let (broker, disk) = (Broker::start(), SmallDisk::of(8));
+    let (broker, disk) = (Broker::start(), SmallDisk::new(8));
     let mut subscriber = Subscriber::start(&broker, "denoised/test/#");
     let mut daemon = Daemon::on_disk(&config(&broker), disk.path());
     subscriber.phase("ready");
@@ -57,7 +57,7 @@ fn nothing_goes_on_while_the_disk_is_full_and_everything_after() {
 
 #[test]
 fn a_daemon_that_starts_on_a_full_disk_waits_for_room_and_loses_nothing() {
-    let (broker, disk) = (Broker::start(), SmallDisk::of(8));
+    let (broker, disk) = (Broker::start(), SmallDisk::new(8));
     let mut subscriber = Subscriber::start(&broker, "denoised/test/#");
     let mut daemon = Daemon::on_disk(&config(&broker), disk.path());
     subscriber.phase("ready");
@@ -74,7 +74,7 @@ fn a_daemon_that_starts_on_a_full_disk_waits_for_room_and_loses_nothing() {
 
 #[test]
 fn a_daemon_without_room_for_a_spool_says_so_and_waits_for_it() {
-    let (broker, disk) = (Broker::start(), SmallDisk::of(4));
+    let (broker, disk) = (Broker::start(), SmallDisk::new(4));
     disk.fill();
     let mut subscriber = Subscriber::start(&broker, "denoised/test/#");
     let mut daemon = Daemon::on_disk(&config(&broker), disk.path());

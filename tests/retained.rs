@@ -1,4 +1,4 @@
-//! Pictures that a request names by the topic of a retained message.
+//! Images that a request references by the topic of a retained message.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
@@ -8,18 +8,18 @@ use std::process::{Command, Stdio};
 
 use base64::Engine as _;
 use common::daemon::{Broker, Daemon, Subscriber, configuration, model, publish};
-use common::mock_broker::{Scripted, delivered, nothing_said, report, send};
+use common::mock_broker::{MockBroker, next_delivered, next_event, no_properties, send};
 use denoised::mqtt::client::{ClientCommand, ClientEvent};
 use rumqttc::v5::mqttbytes::v5::{Packet, PubAckReason, SubAck, SubscribeReasonCode};
 use serde_json::{Value, json};
 
-/// Let the broker keep a message.
+/// Publishes a retained message.
 fn retain(broker: &Broker, topic: &str, payload: &[u8]) {
     let mut publisher = Command::new("mosquitto_pub")
         .args(["-V", "5", "-p", &broker.port.to_string(), "-q", "1", "-r", "-s", "-t", topic])
         .stdin(Stdio::piped())
         .spawn()
-        .expect("mosquitto_pub can't be started; run the tests by tests/run, which installs it");
+        .expect("cannot run mosquitto_pub; run the tests with tests/run, which installs it");
     publisher.stdin.take().unwrap().write_all(payload).unwrap();
     assert!(publisher.wait().unwrap().success());
 }
@@ -28,7 +28,7 @@ fn request(broker: &Broker, request: &Value) {
     publish(broker, "denoised/test/request", &request.to_string(), &[]);
 }
 
-/// A square, white on black.
+/// Returns a PNG of a white square on black.
 fn square() -> Vec<u8> {
     let picture = image::GrayImage::from_fn(28, 28, |x, y| {
         image::Luma([if (9..19).contains(&x) && (9..19).contains(&y) { 255 } else { 0 }])
@@ -39,7 +39,7 @@ fn square() -> Vec<u8> {
 }
 
 #[test]
-fn a_job_begins_at_a_picture_that_the_broker_keeps() {
+fn a_job_starts_from_an_image_that_the_broker_retains() {
     let broker = Broker::start();
     let mut subscriber = Subscriber::start(&broker, "denoised/test/#");
     let more = "[engine]\nkind = \"embedded\"";
@@ -55,7 +55,7 @@ fn a_job_begins_at_a_picture_that_the_broker_keeps() {
     let given = subscriber.on("denoised/test/image").payload;
     request(&broker, &job("kept", json!({"topic": "camera/front"})));
     assert_eq!(subscriber.on("denoised/test/image").payload, given);
-    // One topic may serve for image and mask.
+    // The image and the mask may reference the same topic.
     let mut both = job("both", json!({"topic": "camera/front"}));
     both["mask"] = json!({"topic": "camera/front"});
     request(&broker, &both);
@@ -65,7 +65,7 @@ fn a_job_begins_at_a_picture_that_the_broker_keeps() {
         ("broken", json!({"topic": "camera/broken"}), "image: "),
         ("large", json!({"topic": "camera/large"}), "at most 1048576 are taken (limits.payload)"),
         ("none", json!({"topic": "camera/none"}), "camera/none: no retained message came within 5s"),
-        ("own", json!({"topic": "denoised/test/request"}), "requests arrive there"),
+        ("own", json!({"topic": "denoised/test/request"}), "carries requests"),
         ("all", json!({"topic": "camera/+"}), "wildcards can't be fetched"),
         ("other", json!({"subject": "camera/front"}), "a picture is a string"),
         ("number", json!(3), "a picture is a string"),
@@ -79,20 +79,22 @@ fn a_job_begins_at_a_picture_that_the_broker_keeps() {
 }
 
 #[tokio::test]
-async fn a_topic_that_may_not_be_read_is_told_and_the_connection_stays() {
-    let broker = Scripted::start().await;
-    let mut link = broker.link();
-    let mut peer = broker.welcome(false, nothing_said()).await;
-    link.asks.send(ClientCommand::Fetch("secret".to_owned())).await.unwrap();
-    let Packet::Subscribe(subscribe) = peer.read().await else { panic!("no subscription") };
+async fn a_topic_that_the_broker_denies_is_reported_and_the_connection_stays_open() {
+    let broker = MockBroker::start().await;
+    let mut client = broker.client();
+    let mut connection = broker.accept(false, no_properties()).await;
+    client.commands.send(ClientCommand::FetchRetained("secret".to_owned())).await.unwrap();
+    let Packet::Subscribe(subscribe) = connection.read().await else { panic!("no SUBSCRIBE packet") };
     assert_eq!(subscribe.filters[0].path, "secret");
     let return_codes = vec![SubscribeReasonCode::NotAuthorized];
-    peer.write(Packet::SubAck(SubAck { pkid: subscribe.pkid, return_codes, properties: None })).await;
-    let ClientEvent::Retained { topic, found } = report(&mut link).await else { panic!("another report") };
+    connection.write(Packet::SubAck(SubAck { pkid: subscribe.pkid, return_codes, properties: None })).await;
+    let ClientEvent::Retained { topic, payload } = next_event(&mut client).await else {
+        panic!("expected the result of the fetch")
+    };
     assert_eq!(topic, "secret");
-    assert!(found.unwrap_err().contains("NotAuthorized"));
-    send(&link, 1).await;
-    let (_, packet) = peer.messages(1).await.remove(0);
-    peer.acknowledge(packet, PubAckReason::Success).await;
-    assert_eq!(delivered(&mut link).await, 1);
+    assert!(payload.unwrap_err().contains("NotAuthorized"));
+    send(&client, 1).await;
+    let (_, packet) = connection.read_messages(1).await.remove(0);
+    connection.acknowledge(packet, PubAckReason::Success).await;
+    assert_eq!(next_delivered(&mut client).await, 1);
 }

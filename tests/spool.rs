@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use common::daemon::{Broker, Daemon, Received, Subscriber, configuration, publish};
-use common::fault_proxy::Cable;
+use common::fault_proxy::FaultProxy;
 use common::golden;
 use common::thermal::{cautious, heat};
 use denoised::mqtt::Message;
@@ -89,8 +89,8 @@ fn what_is_drawn_while_the_broker_is_away_arrives_in_order_after_its_return() {
     let board = tempfile::tempdir().unwrap();
     heat(board.path(), 90);
     // It comes back only after those who watch do.
-    let cable = Cable::to(broker.port);
-    let through = format!("mqtt://127.0.0.1:{}", cable.port);
+    let proxy = FaultProxy::new(broker.port);
+    let through = format!("mqtt://127.0.0.1:{}", proxy.port);
     let text = config(&broker, &cautious(board.path())).replace(&broker.url(), &through);
     let mut daemon = Daemon::start(&text);
     subscriber.phase("ready");
@@ -101,13 +101,13 @@ fn what_is_drawn_while_the_broker_is_away_arrives_in_order_after_its_return() {
         );
     }
     daemon.wait_for("job j19:");
-    cable.stall(true);
+    proxy.set_stalled(true);
     broker.kill();
     heat(board.path(), 40);
     daemon.wait_for("job j19 finished");
     broker.run();
     let mut late = Subscriber::start(&broker, "denoised/test/#");
-    cable.stall(false);
+    proxy.set_stalled(false);
     let mut missing: std::collections::BTreeSet<_> = (0..20).map(|job| format!("j{job}")).collect();
     while !missing.is_empty() {
         let result = late.next(|m| m.topic.contains("/result/"));
@@ -238,9 +238,9 @@ fn store(directory: &TempDir, max_bytes: u64, keep_s: u64) -> Store {
 }
 
 fn image(id: &str, index: usize, size: usize) -> Message {
-    let user = [("type", "image".to_owned()), ("id", id.to_owned()), ("index", index.to_string())];
-    let user = user.into_iter().map(|(name, value)| (name.into(), value)).collect();
-    Message { user, ..Message::new("t/image".to_owned(), vec![7; size]) }
+    let user_properties = [("type", "image".to_owned()), ("id", id.to_owned()), ("index", index.to_string())];
+    let user_properties = user_properties.into_iter().map(|(name, value)| (name.into(), value)).collect();
+    Message { user_properties, ..Message::new("t/image".to_owned(), vec![7; size]) }
 }
 
 fn accepted(id: &str) -> AcceptedJob {

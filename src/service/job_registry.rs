@@ -13,7 +13,7 @@ use super::responses::{Answers, Delivered, Reply};
 use super::worker::{Command, News, What};
 use crate::config::{Config, Limits};
 use crate::job::{ErrorCode, Job, JobError, ModelCard, Request, parse};
-use crate::mqtt::client::{Incoming, Refusal};
+use crate::mqtt::client::{Incoming, UndeliverableReason};
 use crate::mqtt::{Input, Message, QoS, Topics};
 use crate::spool::{AcceptedJob, Change, CompletedJobs, Order};
 use crate::topic_name::is_topic_name;
@@ -54,7 +54,7 @@ pub(super) struct Effects {
 impl Effects {
     /// Messages: kept until the broker has them, or passed on where nobody minds their loss.
     fn of(messages: Vec<Message>) -> Self {
-        let order = |message: Message| match message.quality {
+        let order = |message: Message| match message.qos {
             QoS::AtMostOnce => Order::Pass(message),
             _ => Order::Change(Change::Send(message)),
         };
@@ -311,18 +311,18 @@ impl JobRegistry {
     }
 
     /// A message that the broker will never take: its requester is told.
-    pub(super) fn undeliverable(&self, message: &Message, why: &Refusal) -> Effects {
-        let id = message.user.iter().find(|(name, _)| name == "id");
+    pub(super) fn undeliverable(&self, message: &Message, reason: &UndeliverableReason) -> Effects {
+        let id = message.user_properties.iter().find(|(name, _)| name == "id");
         let (size, topic) = (message.packet_size(), &message.topic);
-        let error = match why {
-            Refusal::TooLarge(limit) => JobError::new(
+        let error = match reason {
+            UndeliverableReason::TooLarge(limit) => JobError::new(
                 ErrorCode::OutOfRange,
                 format!(
                     "a message of {size} bytes for {topic} is larger than the {limit} that the broker and \
                      mqtt.max_packet allow; raise that limit, or ask for a smaller image"
                 ),
             ),
-            Refusal::Denied(reason) => JobError::new(
+            UndeliverableReason::Rejected(reason) => JobError::new(
                 ErrorCode::Denied,
                 format!(
                     "the broker does not let this daemon publish on {topic} ({reason}); name another \
@@ -349,5 +349,5 @@ fn reply(incoming: &Incoming) -> Result<Option<Reply>, JobError> {
         let message = format!("the response topic {topic:?} can't be published to");
         return Err(JobError::new(ErrorCode::BadRequest, message));
     }
-    Ok(Some(Reply { topic: topic.clone(), correlation: incoming.correlation.clone() }))
+    Ok(Some(Reply { topic: topic.clone(), correlation: incoming.correlation_data.clone() }))
 }

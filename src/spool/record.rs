@@ -71,11 +71,11 @@ struct Header {
 pub fn write_message(message: &Message) -> Vec<u8> {
     let header = Header {
         topic: message.topic.clone(),
-        qos: message.quality as u8,
+        qos: message.qos as u8,
         retain: message.retain,
         content_type: message.content_type.as_deref().map(str::to_owned),
-        correlation: message.correlation.as_ref().map(|data| data.to_vec()),
-        user: message.user.iter().map(|(name, value)| (name.to_string(), value.clone())).collect(),
+        correlation: message.correlation_data.as_ref().map(|data| data.to_vec()),
+        user: message.user_properties.iter().map(|(name, value)| (name.to_string(), value.clone())).collect(),
     };
     // Strings and numbers always have a form in JSON.
     let header = serde_json::to_vec(&header).unwrap_or_default();
@@ -95,7 +95,7 @@ pub fn read_message(record: &[u8]) -> Result<Message, RecordError> {
     Ok(Message {
         topic: header.topic,
         payload: Bytes::copy_from_slice(payload),
-        quality: match header.qos {
+        qos: match header.qos {
             0 => QoS::AtMostOnce,
             1 => QoS::AtLeastOnce,
             2 => QoS::ExactlyOnce,
@@ -103,8 +103,8 @@ pub fn read_message(record: &[u8]) -> Result<Message, RecordError> {
         },
         retain: header.retain,
         content_type: header.content_type.map(Cow::Owned),
-        correlation: header.correlation.map(Bytes::from),
-        user: header.user.into_iter().map(|(name, value)| (Cow::Owned(name), value)).collect(),
+        correlation_data: header.correlation.map(Bytes::from),
+        user_properties: header.user.into_iter().map(|(name, value)| (Cow::Owned(name), value)).collect(),
     })
 }
 
@@ -124,10 +124,10 @@ mod tests {
         ) {
             let message = Message {
                 retain,
-                correlation: correlation.map(Bytes::from),
+                correlation_data: correlation.map(Bytes::from),
                 content_type: Some("image/png".into()),
-                user: vec![("id".into(), value)],
-                quality: QoS::ExactlyOnce,
+                user_properties: vec![("id".into(), value)],
+                qos: QoS::ExactlyOnce,
                 ..Message::new(topic, payload)
             };
             prop_assert_eq!(read_message(&write_message(&message)).unwrap(), message);

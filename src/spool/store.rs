@@ -260,7 +260,9 @@ impl Store {
 /// The job that a message answers on the usual topics, and which part of the answer it is: one of
 /// its images, or its result.
 pub(super) fn answered(message: &Message) -> Option<(&str, String)> {
-    let user = |wanted: &str| message.user.iter().find(|(name, _)| name == wanted).map(|(_, v)| v.as_str());
+    let user = |wanted: &str| {
+        message.user_properties.iter().find(|(name, _)| name == wanted).map(|(_, v)| v.as_str())
+    };
     let kind = user("type").filter(|kind| matches!(*kind, "image" | "result"))?;
     let part = format!("{kind}/{}", user("index").unwrap_or(""));
     user("id").filter(|_| user("copy").is_none()).map(|id| (id, part))
