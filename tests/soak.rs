@@ -152,7 +152,7 @@ impl Soak {
     }
 
     fn count_refused_writes(&mut self) {
-        self.refused_writes += self.daemon.count("the spool can't be written");
+        self.refused_writes += self.daemon.count("cannot write to the spool");
     }
 
     /// What a broker that was killed had acknowledged and not kept is asked for again: a repeated

@@ -11,7 +11,7 @@ use common::fault_proxy::FaultProxy;
 use common::golden;
 use common::thermal::{cautious, heat};
 use denoised::mqtt::Message;
-use denoised::spool::{AcceptedJob, Change, CompletedJobs, SpoolError, Store};
+use denoised::spool::{AcceptedJob, Change, CompletedJobs, SpoolError, SpoolSettings, Store};
 use tempfile::TempDir;
 
 const PERSISTENT: &str = "persistence true\npersistence_location {dir}/\nautosave_interval 1\n";
@@ -233,8 +233,12 @@ fn sighup_changes_limits_and_names_what_needs_a_restart() {
     assert!(line.contains("limits.steps"), "{line}");
 }
 
+fn settings(directory: &TempDir, max_bytes: u64, keep_s: u64) -> SpoolSettings {
+    SpoolSettings { path: directory.path().to_owned(), max_bytes, keep_s }
+}
+
 fn store(directory: &TempDir, max_bytes: u64, keep_s: u64) -> Store {
-    Store::open(directory.path(), max_bytes, keep_s, &CompletedJobs::default()).unwrap()
+    Store::open(&settings(directory, max_bytes, keep_s), &CompletedJobs::default()).unwrap()
 }
 
 fn image(id: &str, index: usize, size: usize) -> Message {
@@ -258,15 +262,15 @@ fn a_file_that_is_no_spool_is_set_aside_and_the_daemon_starts() {
     let aside: Vec<_> = aside.filter(|path| path.to_string_lossy().contains("set-aside")).collect();
     assert_eq!(std::fs::read(&aside[0]).unwrap(), b"precious notes of somebody else");
     // Somebody else's hold on the file is no reason to set it aside.
-    let error = Store::open(directory.path(), 1, 1, &CompletedJobs::default()).unwrap_err();
+    let error = Store::open(&settings(&directory, 1, 1), &CompletedJobs::default()).unwrap_err();
     assert!(matches!(error, SpoolError::InUse(_)), "{error}");
 }
 
 #[test]
 fn answers_are_kept_within_the_bound_and_what_is_owed_is_never_dropped() {
     let directory = tempfile::tempdir().unwrap();
-    let ledger = CompletedJobs::default();
-    let mut kept = Store::open(directory.path(), 10_000, 3600, &ledger).unwrap();
+    let completed = CompletedJobs::default();
+    let mut store = Store::open(&settings(&directory, 10_000, 3600), &completed).unwrap();
     for job in 0..10 {
         let id = format!("j{job}");
         let changes = [
@@ -274,24 +278,23 @@ fn answers_are_kept_within_the_bound_and_what_is_owed_is_never_dropped() {
             Change::Send(image(&id, 0, 2_000)),
             Change::Finish { id: id.clone() },
         ];
-        kept.write(&changes).unwrap();
-        ledger.insert(&id, "d");
+        store.write(&changes).unwrap();
     }
     // Nothing was delivered: all of it is owed, beyond the bound too.
-    assert_eq!(kept.pending_after(0, 100).unwrap().len(), 10);
-    assert!(kept.pending_bytes() > 20_000);
-    for number in kept.pending_after(0, 100).unwrap() {
-        kept.write(&[Change::Delivered(number)]).unwrap();
+    assert_eq!(store.pending_after(0, 100).unwrap().len(), 10);
+    assert!(store.pending_bytes() > 20_000);
+    for number in store.pending_after(0, 100).unwrap() {
+        store.write(&[Change::Delivered(number)]).unwrap();
     }
-    assert_eq!(kept.pending_bytes(), 0);
-    let known: Vec<_> =
-        (0..10).filter(|job| ledger.was_done(&format!("j{job}"), "d") == Some(true)).collect();
-    assert!((1..=5).contains(&known.len()) && known.contains(&9), "{known:?}");
+    assert_eq!(store.pending_bytes(), 0);
+    let is_kept = |job: &i32| completed.get(&format!("j{job}")).is_some_and(|job| job.has_digest("d"));
+    let kept: Vec<_> = (0..10).filter(is_kept).collect();
+    assert!((1..=5).contains(&kept.len()) && kept.contains(&9), "{kept:?}");
     // A repeat makes them pending again, once.
-    let change = Change::Repeat { id: "j9".to_owned(), reply: None };
-    let again = kept.write(&[change.clone(), change]).unwrap();
+    let change = Change::Redeliver { id: "j9".to_owned(), reply: None };
+    let again = store.write(&[change.clone(), change]).unwrap();
     assert_eq!(again.len(), 2);
-    assert_eq!(kept.pending_after(0, 100).unwrap().len(), 1);
+    assert_eq!(store.pending_after(0, 100).unwrap().len(), 1);
 }
 
 #[test]
@@ -303,7 +306,7 @@ fn a_job_that_was_interrupted_before_its_first_image_is_answered_again_like_any_
     let number = second.pending_after(0, 1).unwrap()[0];
     second.write(&[Change::Delivered(number)]).unwrap();
     assert!(second.pending_after(0, 1).unwrap().is_empty());
-    let again = second.write(&[Change::Repeat { id: "a".to_owned(), reply: None }]).unwrap();
+    let again = second.write(&[Change::Redeliver { id: "a".to_owned(), reply: None }]).unwrap();
     assert_eq!(again, [number]);
 }
 

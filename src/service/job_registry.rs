@@ -15,7 +15,7 @@ use crate::config::{Config, Limits};
 use crate::job::{ErrorCode, Job, JobError, ModelCard, Request, parse};
 use crate::mqtt::client::{Incoming, UndeliverableReason};
 use crate::mqtt::{Input, Message, QoS, Topics};
-use crate::spool::{AcceptedJob, Change, CompletedJobs, Order};
+use crate::spool::{AcceptedJob, Change, CompletedJobs, SpoolCommand};
 use crate::topic_name::is_topic_name;
 
 /// A job in hand: where its answers go, and what was delivered of it.
@@ -37,15 +37,13 @@ pub(super) struct JobRegistry {
     models: Vec<ModelCard>,
     in_hand: BTreeMap<String, PendingJob>,
     done: CompletedJobs,
-    /// Whether the answers of finished jobs are kept at all.
-    keeps: bool,
     closed: bool,
 }
 
 /// What follows from something that happened: orders for the spool, and one for the worker.
 #[derive(Debug, Default)]
 pub(super) struct Effects {
-    pub(super) orders: Vec<Order>,
+    pub(super) orders: Vec<SpoolCommand>,
     pub(super) command: Option<Command>,
     /// Topics whose retained messages are needed first; nothing else follows then.
     pub(super) fetch: Vec<String>,
@@ -55,14 +53,14 @@ impl Effects {
     /// Messages: kept until the broker has them, or passed on where nobody minds their loss.
     fn of(messages: Vec<Message>) -> Self {
         let order = |message: Message| match message.qos {
-            QoS::AtMostOnce => Order::Pass(message),
-            _ => Order::Change(Change::Send(message)),
+            QoS::AtMostOnce => SpoolCommand::Forward(message),
+            _ => SpoolCommand::Write(Change::Send(message)),
         };
         Self { orders: messages.into_iter().map(order).collect(), ..Self::default() }
     }
 
     fn and(mut self, change: Change) -> Self {
-        self.orders.push(Order::Change(change));
+        self.orders.push(SpoolCommand::Write(change));
         self
     }
 }
@@ -82,7 +80,6 @@ impl JobRegistry {
             models: Vec::new(),
             in_hand: BTreeMap::new(),
             done,
-            keeps: config.spool.keep_s.0 > 0,
             closed: false,
         }
     }
@@ -173,7 +170,7 @@ impl JobRegistry {
     fn repeated(&self, id: &str, digest: &str, reply: Option<&Reply>) -> Option<Effects> {
         let (same, done) = match self.in_hand.get(id) {
             Some(job) => (job.digest == digest, false),
-            None => (self.done.was_done(id, digest)?, true),
+            None => (self.done.get(id)?.has_digest(digest), true),
         };
         if !same {
             let message = format!("another request with the id {id} was taken before; choose a fresh id");
@@ -187,7 +184,7 @@ impl JobRegistry {
         }
         log::info!("job {id} was done before; it is answered again from what is kept");
         let reply = reply.map(Reply::to_record);
-        Some(Effects::default().and(Change::Repeat { id: id.to_owned(), reply }))
+        Some(Effects::default().and(Change::Redeliver { id: id.to_owned(), reply }))
     }
 
     fn accept(&mut self, request: Request, job: Job, digest: String, reply: Option<Reply>) -> Effects {
@@ -294,9 +291,6 @@ impl JobRegistry {
             What::Finished { elapsed_ms } => {
                 log::info!("job {id} finished in {elapsed_ms} ms");
                 let Some(job) = self.in_hand.remove(&id) else { return Effects::default() };
-                if self.keeps {
-                    self.done.insert(&id, &job.digest);
-                }
                 let messages = self.answers.result(&id, job.delivered, elapsed_ms, job.reply.as_ref());
                 Effects::of(messages).and(Change::Finish { id })
             }
