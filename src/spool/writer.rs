@@ -11,16 +11,17 @@ use super::completed_jobs::CompletedJobs;
 use super::error::SpoolError;
 use super::store::{Change, Store};
 use super::{Shared, SpoolCommand, SpoolSettings};
+use crate::mqtt::Message;
 use crate::mqtt::client::ClientCommand;
 
-/// The most stored messages that the MQTT client holds; the others stay on disk.
+/// Maximum number of stored messages that the MQTT client holds; the others stay on disk.
 const MAX_IN_FLIGHT: usize = 64;
-/// About the most bytes of those messages.
+/// Approximate maximum size of those messages, in bytes.
 const MAX_IN_FLIGHT_BYTES: usize = 16 << 20;
-/// The most commands of one transaction.
+/// Maximum number of commands in one transaction.
 const MAX_BATCH: usize = 256;
-/// The delay before a failed write is retried.
-const WRITE_RETRY_DELAY: Duration = Duration::from_secs(1);
+/// The delay before the spool is opened again after a read or write error.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 pub(super) struct SpoolWriter {
     /// `None` between an error and the next attempt.
@@ -60,7 +61,9 @@ impl SpoolWriter {
     /// Processes commands until all senders are dropped, or until [`Shared::stop`] is set during an
     /// error.
     pub(super) fn run(mut self, mut commands: mpsc::Receiver<SpoolCommand>) {
-        self.refill_window();
+        if !self.refill_window() {
+            return;
+        }
         let mut batch = Vec::with_capacity(MAX_BATCH);
         while commands.blocking_recv_many(&mut batch, MAX_BATCH) > 0 {
             let count = batch.len() as u64;
@@ -84,7 +87,9 @@ impl SpoolWriter {
                 return;
             }
             after_commit.into_iter().for_each(|command| self.send(command));
-            self.refill_window();
+            if !self.refill_window() {
+                return;
+            }
             self.shared.processed.fetch_add(count, Ordering::Release);
         }
     }
@@ -99,16 +104,25 @@ impl SpoolWriter {
                     return true;
                 }
                 Err(error) => {
-                    log::error!("cannot write to the spool, retrying until it succeeds: {error}");
-                    // After an error only the file is valid, not the store's state in memory.
-                    self.store = None;
+                    if !self.retries_after(&error, "write to") {
+                        return false;
+                    }
                 }
             }
-            if self.shared.stop.load(Ordering::Relaxed) {
-                return false;
-            }
-            std::thread::sleep(WRITE_RETRY_DELAY);
         }
+    }
+
+    /// Handles an error of the store, and waits before the next attempt. Returns `false` if the
+    /// thread must end.
+    fn retries_after(&mut self, error: &SpoolError, operation: &str) -> bool {
+        log::error!("cannot {operation} the spool, retrying until it succeeds: {error}");
+        // After an error only the file is valid, not the store's state in memory.
+        self.store = None;
+        if self.shared.stop.load(Ordering::Relaxed) {
+            return false;
+        }
+        std::thread::sleep(RETRY_DELAY);
+        true
     }
 
     fn open_store(&mut self) -> Result<&mut Store, SpoolError> {
@@ -118,32 +132,137 @@ impl SpoolWriter {
         }
     }
 
-    /// Sends pending messages until the client holds as many as it may.
-    fn refill_window(&mut self) {
+    /// Sends pending messages until the client holds as many as it may, and retries until the spool
+    /// can be read. Returns `false` if the thread must end.
+    fn refill_window(&mut self) -> bool {
         while self.in_flight.len() < MAX_IN_FLIGHT
             && self.in_flight.values().sum::<usize>() < MAX_IN_FLIGHT_BYTES
         {
-            let Some(number) = self.next_number() else { return };
-            let message = self.store.as_ref().and_then(|store| store.message(number).ok().flatten());
-            let Some(message) = message else { continue };
-            self.in_flight.insert(number, message.packet_size());
-            self.send(ClientCommand::Send { message, number: Some(number) });
-        }
-    }
-
-    fn next_number(&mut self) -> Option<u64> {
-        while let Some(number) = self.redeliver.pop_front() {
-            if number <= self.last_sent && !self.in_flight.contains_key(&number) {
-                return Some(number);
+            match self.next_message() {
+                Ok(Some((number, message))) => {
+                    self.in_flight.insert(number, message.packet_size());
+                    self.send(ClientCommand::Send { message, number: Some(number) });
+                }
+                Ok(None) => return true,
+                Err(error) => {
+                    if !self.retries_after(&error, "read") {
+                        return false;
+                    }
+                }
             }
         }
-        let next = self.store.as_ref()?.pending_after(self.last_sent, 1).ok()?.first().copied()?;
-        self.last_sent = next;
-        Some(next)
+        true
+    }
+
+    fn next_message(&mut self) -> Result<Option<(u64, Message)>, SpoolError> {
+        while let Some(number) = self.next_number()? {
+            let message = self.open_store()?.message(number)?;
+            // The number is consumed after the read, so that a read error does not skip the message.
+            if self.redeliver.front() == Some(&number) {
+                self.redeliver.pop_front();
+            } else {
+                self.last_sent = number;
+            }
+            if let Some(message) = message {
+                return Ok(Some((number, message)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Returns the number of the next message without consuming it; redeliveries come first.
+    fn next_number(&mut self) -> Result<Option<u64>, SpoolError> {
+        while let Some(&number) = self.redeliver.front() {
+            if number <= self.last_sent && !self.in_flight.contains_key(&number) {
+                return Ok(Some(number));
+            }
+            self.redeliver.pop_front();
+        }
+        let last_sent = self.last_sent;
+        Ok(self.open_store()?.pending_after(last_sent, 1)?.first().copied())
     }
 
     fn send(&self, command: ClientCommand) {
         // If the client has ended, undelivered messages stay in the spool for the next start.
         let _ = self.client.blocking_send(command);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::unix::fs::FileExt;
+    use std::sync::atomic::AtomicBool;
+    use std::time::Instant;
+
+    use super::super::tests::settings;
+    use super::*;
+
+    /// A file of which all reads fail while `fails` is set.
+    #[derive(Debug)]
+    struct FaultyFile {
+        file: File,
+        fails: Arc<AtomicBool>,
+    }
+
+    impl redb::StorageBackend for FaultyFile {
+        fn len(&self) -> std::io::Result<u64> {
+            Ok(self.file.metadata()?.len())
+        }
+
+        fn read(&self, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
+            if self.fails.load(Ordering::Relaxed) {
+                return Err(std::io::Error::other("the disk does not answer"));
+            }
+            self.file.read_exact_at(out, offset)
+        }
+
+        fn set_len(&self, len: u64) -> std::io::Result<()> {
+            self.file.set_len(len)
+        }
+
+        fn sync_data(&self) -> std::io::Result<()> {
+            self.file.sync_data()
+        }
+
+        fn write(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
+            self.file.write_all_at(data, offset)
+        }
+    }
+
+    fn send(payload: &str) -> Change {
+        Change::Send(Message::new("t".to_owned(), payload.to_owned()))
+    }
+
+    fn sent(received: &mut mpsc::Receiver<ClientCommand>) -> Option<(u64, Vec<u8>)> {
+        match received.try_recv().ok()? {
+            ClientCommand::Send { message, number } => Some((number.unwrap(), message.payload.to_vec())),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_read_error_delayed_a_message_until_the_next_start() {
+        let directory = tempfile::tempdir().unwrap();
+        let (settings, completed_jobs) = (settings(directory.path(), 0), CompletedJobs::default());
+        let mut store = Store::open(&settings, &completed_jobs).unwrap();
+        store.write(&[send("first"), send("second")]).unwrap();
+        drop(store);
+        let path = directory.path().join("spool.redb");
+        let file = File::options().read(true).write(true).open(&path).unwrap();
+        let fails = Arc::new(AtomicBool::new(false));
+        let backend = FaultyFile { file, fails: Arc::clone(&fails) };
+        let database = redb::Database::builder().set_cache_size(0).create_with_backend(backend).unwrap();
+        let store = Store::from_database(database, &path, &settings, &completed_jobs).unwrap();
+        let (client, mut received) = mpsc::channel(8);
+        let mut writer = SpoolWriter::new(store, settings, completed_jobs, client, Arc::default());
+        fails.store(true, Ordering::Relaxed);
+        // The writer opens the file itself after the error, without the faulty backend.
+        let started = Instant::now();
+        assert!(writer.refill_window());
+        assert!(started.elapsed() >= RETRY_DELAY, "no read failed");
+        assert_eq!(sent(&mut received), Some((1, b"first".to_vec())));
+        assert_eq!(sent(&mut received), Some((2, b"second".to_vec())));
+        assert_eq!(sent(&mut received), None);
     }
 }
