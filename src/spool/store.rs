@@ -193,6 +193,11 @@ impl Store {
         Ok(())
     }
 
+    /// Assigns only numbers above `number` from now on.
+    pub(super) fn skip_numbers_through(&mut self, number: u64) {
+        self.next_number = self.next_number.max(number + 1);
+    }
+
     /// Returns the accepted jobs that are not finished, oldest first.
     pub fn jobs(&self) -> Result<Vec<AcceptedJob>, SpoolError> {
         self.with_path((|| {

@@ -128,7 +128,13 @@ impl SpoolWriter {
     fn open_store(&mut self) -> Result<&mut Store, SpoolError> {
         match &mut self.store {
             Some(store) => Ok(store),
-            closed => Ok(closed.insert(Store::open(&self.settings, &self.completed_jobs)?)),
+            closed => {
+                let mut store = Store::open(&self.settings, &self.completed_jobs)?;
+                // A file that is empty by now would assign numbers that were already sent.
+                store.skip_numbers_through(self.last_sent);
+                self.shared.pending_bytes.store(store.pending_bytes(), Ordering::Relaxed);
+                Ok(closed.insert(store))
+            }
         }
     }
 
@@ -264,5 +270,22 @@ mod tests {
         assert_eq!(sent(&mut received), Some((1, b"first".to_vec())));
         assert_eq!(sent(&mut received), Some((2, b"second".to_vec())));
         assert_eq!(sent(&mut received), None);
+    }
+
+    #[test]
+    fn messages_after_a_write_error_were_not_sent_if_all_earlier_ones_were_delivered() {
+        let directory = tempfile::tempdir().unwrap();
+        let (settings, completed_jobs) = (settings(directory.path(), 0), CompletedJobs::default());
+        let store = Store::open(&settings, &completed_jobs).unwrap();
+        let (client, mut received) = mpsc::channel(8);
+        let mut writer = SpoolWriter::new(store, settings, completed_jobs, client, Arc::default());
+        assert!(writer.write(&[send("first")]) && writer.refill_window());
+        assert_eq!(sent(&mut received), Some((1, b"first".to_vec())));
+        writer.in_flight.remove(&1);
+        assert!(writer.write(&[Change::Delivered(1)]));
+        // After an error the file is opened again; nothing in it uses a number.
+        writer.store = None;
+        assert!(writer.write(&[send("second")]) && writer.refill_window());
+        assert_eq!(sent(&mut received), Some((2, b"second".to_vec())));
     }
 }
