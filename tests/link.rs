@@ -60,9 +60,9 @@ async fn a_reconnection_without_a_session_loses_nothing() {
     assert_eq!(next_delivered(&mut client).await, 0);
     drop(connection);
     let mut connection = broker.accept(false, no_properties()).await;
-    let again = connection.read_messages(4).await;
-    assert_eq!(payloads(&again), names(1..5));
-    for (payload, packet) in again {
+    let redelivered = connection.read_messages(4).await;
+    assert_eq!(payloads(&redelivered), names(1..5));
+    for (payload, packet) in redelivered {
         connection.acknowledge(packet, PubAckReason::Success).await;
         assert_eq!(next_delivered(&mut client).await.to_string(), payload);
     }
@@ -86,16 +86,16 @@ async fn a_message_is_delivered_once_the_broker_acknowledges_it_and_not_before()
         }
         drop(connection);
         let mut connection = broker.accept(true, no_properties()).await;
-        let again = connection.read_publish().await;
-        assert_eq!((&again.payload, again.qos), (&publish.payload, publish.qos));
+        let redelivered = connection.read_publish().await;
+        assert_eq!((&redelivered.payload, redelivered.qos), (&publish.payload, publish.qos));
         if qos == QoS::ExactlyOnce {
-            let received = rumqttc::v5::mqttbytes::v5::PubRec::new(again.pkid, None);
+            let received = rumqttc::v5::mqttbytes::v5::PubRec::new(redelivered.pkid, None);
             connection.write(Packet::PubRec(received)).await;
             assert!(matches!(connection.read().await, Packet::PubRel(_)));
-            let complete = rumqttc::v5::mqttbytes::v5::PubComp::new(again.pkid, None);
+            let complete = rumqttc::v5::mqttbytes::v5::PubComp::new(redelivered.pkid, None);
             connection.write(Packet::PubComp(complete)).await;
         } else {
-            connection.acknowledge(again.pkid, PubAckReason::Success).await;
+            connection.acknowledge(redelivered.pkid, PubAckReason::Success).await;
         }
         // This is the first event, so the delivery was not reported before.
         assert_eq!(next_delivered(&mut client).await, 7);
@@ -138,9 +138,9 @@ async fn a_packet_identifier_that_is_in_use_does_not_stall_the_client() {
     connection.acknowledge(first[1].1, PubAckReason::Success).await;
     assert_eq!(next_delivered(&mut client).await, 1);
     let mut connection = broker.accept(true, no_properties()).await;
-    let again = connection.read_messages(3).await;
-    assert_eq!(payloads(&again), ["0", "2", "3"]);
-    for (payload, packet) in again {
+    let redelivered = connection.read_messages(3).await;
+    assert_eq!(payloads(&redelivered), ["0", "2", "3"]);
+    for (payload, packet) in redelivered {
         connection.acknowledge(packet, PubAckReason::Success).await;
         assert_eq!(next_delivered(&mut client).await.to_string(), payload);
     }

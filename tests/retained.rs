@@ -30,11 +30,11 @@ fn request(broker: &Broker, request: &Value) {
 
 /// Returns a PNG of a white square on black.
 fn square() -> Vec<u8> {
-    let picture = image::GrayImage::from_fn(28, 28, |x, y| {
+    let image = image::GrayImage::from_fn(28, 28, |x, y| {
         image::Luma([if (9..19).contains(&x) && (9..19).contains(&y) { 255 } else { 0 }])
     });
     let mut png = std::io::Cursor::new(Vec::new());
-    picture.write_to(&mut png, image::ImageFormat::Png).unwrap();
+    image.write_to(&mut png, image::ImageFormat::Png).unwrap();
     png.into_inner()
 }
 
@@ -46,14 +46,14 @@ fn a_job_starts_from_an_image_that_the_broker_retains() {
     let _daemon = Daemon::start(&configuration(&broker, "test", &[&model("digits")], more));
     subscriber.phase("ready");
     retain(&broker, "camera/front", &square());
-    retain(&broker, "camera/broken", b"no picture");
+    retain(&broker, "camera/broken", b"not an image");
     retain(&broker, "camera/large", &vec![0; (1 << 20) + 1]);
 
     let job = |id: &str, image: Value| json!({"id": id, "image": image, "strength": 0.5, "steps": 6, "seed": 3, "sampler": "ddim", "exact": true});
     let whole = base64::engine::general_purpose::STANDARD.encode(square());
     request(&broker, &job("whole", json!(whole)));
     let given = subscriber.on("denoised/test/image").payload;
-    request(&broker, &job("kept", json!({"topic": "camera/front"})));
+    request(&broker, &job("retained", json!({"topic": "camera/front"})));
     assert_eq!(subscriber.on("denoised/test/image").payload, given);
     // The image and the mask may reference the same topic.
     let mut both = job("both", json!({"topic": "camera/front"}));
@@ -61,7 +61,7 @@ fn a_job_starts_from_an_image_that_the_broker_retains() {
     request(&broker, &both);
     assert_ne!(subscriber.on("denoised/test/image").payload, given);
 
-    for (id, image, words) in [
+    for (id, image, expected) in [
         ("broken", json!({"topic": "camera/broken"}), "image: "),
         ("large", json!({"topic": "camera/large"}), "at most 1048576 are taken (limits.payload)"),
         ("none", json!({"topic": "camera/none"}), "camera/none: no retained message came within 5s"),
@@ -74,7 +74,7 @@ fn a_job_starts_from_an_image_that_the_broker_retains() {
         let error = subscriber.on(&format!("denoised/test/error/{id}")).json();
         assert_eq!(error["field"], "image", "{id}: {error}");
         let message = error["message"].as_str().unwrap();
-        assert!(message.contains(words), "{id}: {message}");
+        assert!(message.contains(expected), "{id}: {message}");
     }
 }
 

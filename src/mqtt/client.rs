@@ -20,13 +20,13 @@ pub use super::events::{
     AckToken, ClientCommand, ClientEvent, ClientSettings, Incoming, UndeliverableReason,
 };
 
-/// The most unacknowledged messages on a connection.
+/// Maximum number of unacknowledged messages on a connection.
 const MAX_IN_FLIGHT: usize = 8;
 /// About how many bytes of messages the client holds; the spool holds the others.
 const MAX_QUEUED_BYTES: usize = 64 << 20;
 const MIN_RECONNECT_DELAY: Duration = Duration::from_millis(250);
 const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(30);
-/// The most events that are pending before requests at QoS 0 are dropped.
+/// Requests at QoS 0 are dropped while this many events are pending.
 const MAX_PENDING_EVENTS: usize = 256;
 
 /// A handle to the client task.

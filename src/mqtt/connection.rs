@@ -20,7 +20,7 @@ use super::topics::Topics;
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// How long the broker keeps the session, with its subscriptions and queued messages.
 const SESSION_EXPIRY_S: u32 = 24 * 60 * 60;
-/// The most unacknowledged requests that the broker sends.
+/// Maximum number of unacknowledged requests that the broker sends.
 const RECEIVE_MAXIMUM: u16 = 32;
 /// The packet identifiers in use. rumqttc allocates a slot for each; the protocol's 65,535 would
 /// take 14 MB.

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use super::message::{Message, QoS};
 
-/// The most messages at QoS 0 that are queued; further ones are dropped.
+/// Maximum number of queued messages at QoS 0; further ones are dropped.
 const MAX_BEST_EFFORT: usize = 64;
 
 /// A message, and the number with which its delivery is reported.
