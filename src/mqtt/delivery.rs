@@ -28,7 +28,7 @@ struct InFlight {
 
 /// The next action of the client.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Action {
+pub(super) enum Action {
     /// Publish this message on the connection.
     Publish(Message),
     /// Report this message as undeliverable; it was removed from the queue.
@@ -46,7 +46,7 @@ pub enum Action {
 
 /// The queue of outgoing messages, and the messages in flight.
 #[derive(Debug)]
-pub struct Delivery {
+pub(super) struct Delivery {
     queue: VecDeque<QueuedMessage>,
     in_flight: VecDeque<InFlight>,
     /// The size of all messages, queued and in flight.
@@ -62,7 +62,7 @@ pub struct Delivery {
 impl Delivery {
     /// Creates an empty queue of about `max_bytes`, of which at most `max_in_flight` messages are
     /// unacknowledged on a connection.
-    pub fn new(max_bytes: usize, max_in_flight: usize) -> Self {
+    pub(super) fn new(max_bytes: usize, max_in_flight: usize) -> Self {
         Self {
             queue: VecDeque::new(),
             in_flight: VecDeque::new(),
@@ -75,17 +75,17 @@ impl Delivery {
     }
 
     /// Returns whether the queue can take another message.
-    pub fn has_capacity(&self) -> bool {
+    pub(super) fn has_capacity(&self) -> bool {
         self.bytes < self.max_bytes
     }
 
     /// Returns whether no message is queued or in flight.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.queue.is_empty() && self.in_flight.is_empty()
     }
 
     /// Queues a message. Drops a message at QoS 0 while disconnected, and once 64 of them are queued.
-    pub fn enqueue(&mut self, message: Message, number: Option<u64>) {
+    pub(super) fn enqueue(&mut self, message: Message, number: Option<u64>) {
         if message.qos == QoS::AtMostOnce {
             if self.max_packet_size.is_none() || self.best_effort >= MAX_BEST_EFFORT {
                 return;
@@ -97,12 +97,12 @@ impl Delivery {
     }
 
     /// Starts a connection to a broker that accepts packets of up to `max_packet_size` bytes.
-    pub fn on_connected(&mut self, max_packet_size: usize) {
+    pub(super) fn on_connected(&mut self, max_packet_size: usize) {
         self.max_packet_size = Some(max_packet_size);
     }
 
     /// Ends the connection: messages in flight are queued again, messages at QoS 0 are dropped.
-    pub fn on_disconnected(&mut self) {
+    pub(super) fn on_disconnected(&mut self) {
         self.max_packet_size = None;
         for InFlight { queued, .. } in self.in_flight.drain(..).rev() {
             self.queue.push_front(queued);
@@ -113,7 +113,7 @@ impl Delivery {
     }
 
     /// Returns the next action, and moves its message out of the queue.
-    pub fn next_action(&mut self) -> Action {
+    pub(super) fn next_action(&mut self) -> Action {
         let Some(limit) = self.max_packet_size.filter(|_| self.in_flight.len() < self.max_in_flight) else {
             return Action::Wait;
         };
@@ -136,20 +136,20 @@ impl Delivery {
     }
 
     /// Assigns a packet identifier to the oldest message in flight that has none.
-    pub fn assign_packet_id(&mut self, packet_id: u16) {
+    pub(super) fn assign_packet_id(&mut self, packet_id: u16) {
         if let Some(first) = self.in_flight.iter_mut().find(|m| m.packet_id.is_none()) {
             first.packet_id = Some(packet_id);
         }
     }
 
     /// Returns the message in flight with this packet identifier.
-    pub fn in_flight(&self, packet_id: u16) -> Option<&Message> {
+    pub(super) fn in_flight(&self, packet_id: u16) -> Option<&Message> {
         self.in_flight.iter().find(|m| m.packet_id == Some(packet_id)).map(|m| &m.queued.message)
     }
 
     /// Removes the message in flight with this packet identifier, after the broker acknowledged or
     /// rejected it. Returns the message and its number.
-    pub fn complete(&mut self, packet_id: u16) -> Option<(Message, Option<u64>)> {
+    pub(super) fn complete(&mut self, packet_id: u16) -> Option<(Message, Option<u64>)> {
         let index = self.in_flight.iter().position(|m| m.packet_id == Some(packet_id))?;
         let InFlight { queued, .. } = self.in_flight.remove(index)?;
         self.bytes -= queued.message.packet_size();
