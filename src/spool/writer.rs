@@ -204,7 +204,10 @@ mod tests {
     use super::super::tests::settings;
     use super::*;
 
-    /// A file of which all reads fail while `fails` is set.
+    /// The size of a message that redb stores in a page larger than those of the pending numbers.
+    const LARGE: usize = 100_000;
+
+    /// A file of which the reads of large messages fail while `fails` is set.
     #[derive(Debug)]
     struct FaultyFile {
         file: File,
@@ -217,7 +220,7 @@ mod tests {
         }
 
         fn read(&self, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
-            if self.fails.load(Ordering::Relaxed) {
+            if out.len() > LARGE && self.fails.load(Ordering::Relaxed) {
                 return Err(std::io::Error::other("the disk does not answer"));
             }
             self.file.read_exact_at(out, offset)
@@ -236,13 +239,14 @@ mod tests {
         }
     }
 
-    fn send(payload: &str) -> Change {
-        Change::Send(Message::new("t".to_owned(), payload.to_owned()))
+    fn send(payload_size: usize) -> Change {
+        Change::Send(Message::new("t".to_owned(), vec![7; payload_size]))
     }
 
-    fn sent(received: &mut mpsc::Receiver<ClientCommand>) -> Option<(u64, Vec<u8>)> {
+    /// Returns the number and the payload's size of the next message that was sent.
+    fn sent(received: &mut mpsc::Receiver<ClientCommand>) -> Option<(u64, usize)> {
         match received.try_recv().ok()? {
-            ClientCommand::Send { message, number } => Some((number.unwrap(), message.payload.to_vec())),
+            ClientCommand::Send { message, number } => Some((number.unwrap(), message.payload.len())),
             other => panic!("{other:?}"),
         }
     }
@@ -252,7 +256,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (settings, completed_jobs) = (settings(directory.path(), 0), CompletedJobs::default());
         let mut store = Store::open(&settings, &completed_jobs).unwrap();
-        store.write(&[send("first"), send("second")]).unwrap();
+        store.write(&[send(LARGE), send(8)]).unwrap();
         drop(store);
         let path = directory.path().join("spool.redb");
         let file = File::options().read(true).write(true).open(&path).unwrap();
@@ -267,8 +271,8 @@ mod tests {
         let started = Instant::now();
         assert!(writer.refill_window());
         assert!(started.elapsed() >= RETRY_DELAY, "no read failed");
-        assert_eq!(sent(&mut received), Some((1, b"first".to_vec())));
-        assert_eq!(sent(&mut received), Some((2, b"second".to_vec())));
+        assert_eq!(sent(&mut received), Some((1, LARGE)));
+        assert_eq!(sent(&mut received), Some((2, 8)));
         assert_eq!(sent(&mut received), None);
     }
 
@@ -279,13 +283,13 @@ mod tests {
         let store = Store::open(&settings, &completed_jobs).unwrap();
         let (client, mut received) = mpsc::channel(8);
         let mut writer = SpoolWriter::new(store, settings, completed_jobs, client, Arc::default());
-        assert!(writer.write(&[send("first")]) && writer.refill_window());
-        assert_eq!(sent(&mut received), Some((1, b"first".to_vec())));
+        assert!(writer.write(&[send(1)]) && writer.refill_window());
+        assert_eq!(sent(&mut received), Some((1, 1)));
         writer.in_flight.remove(&1);
         assert!(writer.write(&[Change::Delivered(1)]));
         // After an error the file is opened again; nothing in it uses a number.
         writer.store = None;
-        assert!(writer.write(&[send("second")]) && writer.refill_window());
-        assert_eq!(sent(&mut received), Some((2, b"second".to_vec())));
+        assert!(writer.write(&[send(2)]) && writer.refill_window());
+        assert_eq!(sent(&mut received), Some((2, 2)));
     }
 }
