@@ -68,14 +68,16 @@ fn a_job_interrupted_by_sigkill_finishes_after_the_next_start_with_the_same_byte
 fn a_random_seed_is_stored_before_the_request_is_acknowledged() {
     let broker = Broker::start();
     let mut subscriber = Subscriber::start(&broker, "denoised/test/#");
-    let mut daemon = Daemon::start(&config(&broker, ""));
+    // Several seconds of work, so that the job is not finished when the daemon is killed.
+    let text = config(&broker, "[limits]\ncount = 1000\n");
+    let mut daemon = Daemon::start(&text);
     subscriber.phase("ready");
-    request(&broker, r#"{"id": "open", "steps": 1000, "sampler": "ddpm", "count": 64}"#);
+    request(&broker, r#"{"id": "open", "steps": 1000, "sampler": "ddpm", "count": 1000}"#);
     let line = daemon.wait_for("job open:");
     subscriber.on("denoised/test/progress/open");
     daemon.kill();
     let spool = Arc::clone(&daemon.spool);
-    let mut daemon = Daemon::with_spool(&config(&broker, ""), &spool);
+    let mut daemon = Daemon::with_spool(&text, &spool);
     let second_line = daemon.wait_for("job open:");
     let job = |line: &str| line[line.find("job open").unwrap()..].to_owned();
     assert_eq!(job(&line), job(&second_line));
@@ -164,18 +166,19 @@ fn a_repeated_request_is_answered_with_the_same_bytes_and_another_request_with_i
 fn jobs_that_a_stopping_daemon_cannot_finish_run_after_the_next_start() {
     let broker = Broker::start();
     let mut subscriber = Subscriber::start(&broker, "denoised/test/#");
-    let no_drain = "[limits]\ndrain_s = 0\n";
+    // More than a second of work, so that the job is not finished when the daemon stops.
+    let no_drain = "[limits]\ndrain_s = 0\ncount = 256\n";
     let mut daemon = Daemon::start(&config(&broker, no_drain));
     subscriber.phase("ready");
-    request(&broker, r#"{"id": "left", "steps": 1000, "sampler": "ddpm", "count": 64, "seed": 3}"#);
+    request(&broker, r#"{"id": "left", "steps": 1000, "sampler": "ddpm", "count": 256, "seed": 3}"#);
     subscriber.on("denoised/test/progress/left");
     assert_eq!(daemon.terminate(), Some(0));
     subscriber.next(|m| m.topic == "denoised/test/status" && m.payload == b"offline");
     daemon.wait_for("1 jobs are left for the next start");
     let spool = Arc::clone(&daemon.spool);
-    let _daemon = Daemon::with_spool(&config(&broker, ""), &spool);
+    let _daemon = Daemon::with_spool(&config(&broker, no_drain), &spool);
     subscriber.next(|m| is_result(m, "left"));
-    assert_eq!(images(&subscriber).len(), 64);
+    assert_eq!(images(&subscriber).len(), 256);
 }
 
 #[test]
