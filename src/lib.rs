@@ -20,4 +20,5 @@ pub mod platform;
 pub mod service;
 pub mod spool;
 pub mod tensor;
+mod topic_name;
 pub mod units;

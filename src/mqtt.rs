@@ -1,11 +1,11 @@
-//! MQTT 5: topics, the messages that wait for the broker, and the client.
+//! MQTT 5: topics, messages, and the client that delivers them.
 //!
-//! Nothing here knows jobs or tensors. [`delivery::Delivery`] is a state machine without I/O
-//! that owns every message until the broker has acknowledged it; [`client`] owns the connection.
+//! This module knows neither jobs nor tensors. `delivery::Delivery` is a state machine without
+//! I/O that owns every message until the broker acknowledges it; [`client`] owns the connection.
 
 pub mod client;
 mod connection;
-pub mod delivery;
+mod delivery;
 mod events;
 mod message;
 mod subscriptions;
@@ -14,4 +14,4 @@ mod topics;
 
 pub use message::{Message, QoS};
 pub use tls::TlsError;
-pub use topics::{Input, Topics, is_topic};
+pub use topics::{Input, Topics};

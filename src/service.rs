@@ -24,7 +24,7 @@ use crate::config::Config;
 use crate::mqtt::Topics;
 use crate::mqtt::client::{ClientCommand, ClientEvent, Incoming, MqttClient};
 use crate::platform::Platform;
-use crate::spool::{self, AcceptedJob, Change, CompletedJobs, Order, Spool, SpoolError};
+use crate::spool::{AcceptedJob, Change, Spool, SpoolCommand, SpoolError, SpoolSettings};
 use heartbeat::Watchdog;
 use job_registry::{Effects, JobRegistry};
 use pending_fetches::{Found, PendingFetches};
@@ -54,20 +54,19 @@ pub struct Signals {
 
 /// Serve until told to stop; then finish what is in hand, say goodbye and return.
 pub async fn run(config: &Config, mut signals: Signals) -> Result<(), ServiceError> {
-    let topics = Topics::new(config.root()).sharing(config.mqtt.shared_queue.parts());
-    let done = CompletedJobs::default();
+    let topics = Topics::new(config.root()).with_shared_queue(config.mqtt.shared_queue.parts());
     let link = MqttClient::open(broker::settings(config)?, topics.clone())?;
-    let spooled = spool::Settings {
+    let spooled = SpoolSettings {
         path: config.spool.path.clone(),
         max_bytes: config.spool.max_bytes.0,
         keep_s: config.spool.keep_s.0,
-        ledger: done.clone(),
     };
     let mut notifier = SystemdNotifier::new();
     let Some((spool, unfinished)) = open_spool(spooled, &link, &mut notifier, &mut signals.stop).await?
     else {
         return Ok(());
     };
+    let done = spool.completed_jobs();
     let worker = Worker::start(config, unfinished.len());
     let mut service = Service {
         physician: Watchdog::of(worker.pulse.clone()),
@@ -94,13 +93,13 @@ pub async fn run(config: &Config, mut signals: Signals) -> Result<(), ServiceErr
 /// Open the spool; on a disk that is full wait for room, unless told to stop, since what stands in
 /// the spool is still to be done.
 async fn open_spool(
-    settings: spool::Settings,
+    settings: SpoolSettings,
     link: &MqttClient,
     notifier: &mut SystemdNotifier,
     stop: &mut watch::Receiver<bool>,
 ) -> Result<Option<(Spool, Vec<AcceptedJob>)>, ServiceError> {
     loop {
-        match Spool::open(settings.clone(), link.asks.clone()) {
+        match Spool::open(settings.clone(), link.commands.clone()) {
             Ok(opened) => return Ok(Some(opened)),
             Err(full @ SpoolError::Full { .. }) => {
                 log::error!("{full}");
@@ -132,7 +131,7 @@ struct Service {
     config: Config,
     connected: bool,
     /// What the spool is still to be told. While it is long, nothing new is taken in.
-    out: VecDeque<Order>,
+    out: VecDeque<SpoolCommand>,
     /// Requests that came before the models were loaded; the broker sends only so many.
     early: Vec<Incoming>,
     /// Requests that name pictures by topics.
@@ -147,22 +146,21 @@ impl Service {
         let mut draining = None;
         let mut changed = tokio::time::interval(STATE_EVERY);
         changed.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let orders = self.spool.orders.clone();
+        let spool_sender = self.spool.sender();
         while draining.is_none() || self.owes_something() {
             let open = self.out.len() < OUT;
             tokio::select! {
-                report = self.link.reports.recv(), if open => match report {
+                report = self.link.events.recv(), if open => match report {
                     Some(report) => self.hear(report),
                     None => return Err(ServiceError::Ended("the link to the broker", String::new())),
                 },
-                tidings = self.worker.tidings.recv(), if open && self.spool.has_room() => match tidings {
+                tidings = self.worker.tidings.recv(), if open && self.spool.has_capacity() => match tidings {
                     Some(tidings) => self.learn(tidings)?,
                     None => return Err(ServiceError::Ended("the worker", self.worker.why_ended())),
                 },
-                Ok(permit) = orders.reserve(), if !self.out.is_empty() => {
+                Ok(permit) = spool_sender.reserve(), if !self.out.is_empty() => {
                     if let Some(order) = self.out.pop_front() {
                         permit.send(order);
-                        self.spool.told();
                     }
                 }
                 _ = changed.tick() => self.look_around(),
@@ -231,7 +229,7 @@ impl Service {
 
     fn publish_state(&mut self) {
         let message = self.board.message(&self.topics);
-        self.out.push_back(Order::Pass(message));
+        self.out.push_back(SpoolCommand::Forward(message));
     }
 
     fn carry_out(&mut self, outcome: Effects) {
@@ -246,43 +244,45 @@ impl Service {
             ClientEvent::Connected => {
                 self.connected = true;
                 let online = self.board.online(&self.topics);
-                self.out.push_back(Order::Pass(online));
+                self.out.push_back(SpoolCommand::Forward(online));
                 self.publish_state();
             }
             ClientEvent::Disconnected => {
                 self.connected = false;
                 self.waiting.disconnected();
             }
-            ClientEvent::Retained { topic, found } => {
-                let complete = self.waiting.found(&topic, &found);
+            ClientEvent::Retained { topic, payload } => {
+                let complete = self.waiting.found(&topic, &payload);
                 complete.into_iter().for_each(|(incoming, found)| self.receive(incoming, &found));
             }
             ClientEvent::Incoming(incoming) if !self.desk.takes_requests() => self.early.push(incoming),
             ClientEvent::Incoming(incoming) => self.receive(incoming, &Found::new()),
-            ClientEvent::Delivered(number) => self.out.push_back(Order::Change(Change::Delivered(number))),
-            ClientEvent::Undeliverable { message, number, why } => {
-                let outcome = self.desk.undeliverable(&message, &why);
+            ClientEvent::Delivered(number) => {
+                self.out.push_back(SpoolCommand::Write(Change::Delivered(number)))
+            }
+            ClientEvent::Undeliverable { message, number, reason } => {
+                let outcome = self.desk.undeliverable(&message, &reason);
                 self.carry_out(outcome);
-                self.out.extend(number.map(|number| Order::Change(Change::Delivered(number))));
+                self.out.extend(number.map(|number| SpoolCommand::Write(Change::Delivered(number))));
             }
         }
     }
 
     /// Take a message in; it is acknowledged once what follows from it is on disk.
     fn receive(&mut self, incoming: Incoming, found: &Found) {
-        let mut outcome = self.desk.receive(&incoming, found, self.spool.has_room());
+        let mut outcome = self.desk.receive(&incoming, found, self.spool.has_capacity());
         let wants = std::mem::take(&mut outcome.fetch);
         if !wants.is_empty() {
             return self.wait_for(incoming, wants);
         }
         self.carry_out(outcome);
-        self.out.push_back(Order::Acknowledge(incoming.receipt));
+        self.out.push_back(SpoolCommand::Ack(incoming.ack));
     }
 
     /// Fetch what a request names by its topic, and let it wait until that has come.
     fn wait_for(&mut self, incoming: Incoming, wants: Vec<String>) {
         for topic in &wants {
-            if let Err(error) = self.link.asks.try_send(ClientCommand::Fetch(topic.clone())) {
+            if let Err(error) = self.link.commands.try_send(ClientCommand::FetchRetained(topic.clone())) {
                 // The request is told so when its time is over.
                 log::warn!("{topic} can't be fetched: {error}");
             }
@@ -296,7 +296,7 @@ impl Service {
     fn give_up_waiting(&mut self) {
         for (incoming, found) in self.waiting.expired(Instant::now()) {
             for topic in self.waiting.unwanted(found.keys()) {
-                let _ = self.link.asks.try_send(ClientCommand::Forget(topic));
+                let _ = self.link.commands.try_send(ClientCommand::CancelFetch(topic));
             }
             self.receive(incoming, &found);
         }
@@ -340,11 +340,11 @@ impl Service {
     async fn end(mut self) {
         self.worker.stop();
         let offline = self.board.offline(&self.topics);
-        self.out.push_back(Order::Pass(offline));
-        let orders = self.spool.orders.clone();
+        self.out.push_back(SpoolCommand::Forward(offline));
+        let spool_sender = self.spool.sender();
         let rest = async {
             for order in self.out {
-                if orders.send(order).await.is_err() {
+                if spool_sender.send(order).await.is_err() {
                     return;
                 }
             }
@@ -352,7 +352,7 @@ impl Service {
         if tokio::time::timeout(GOODBYE, rest).await.is_err() {
             log::error!("what was still to be said could not be written down in {GOODBYE:?}");
         }
-        drop(orders);
+        drop(spool_sender);
         self.spool.close().await;
         self.link.close(GOODBYE).await;
     }

@@ -1,15 +1,16 @@
-//! The spool: what must not be lost stands here on disk until the broker has it.
+//! The spool: stores accepted jobs and outgoing messages on disk until the broker has them.
 //!
-//! A thread of its own writes; whatever waits for it goes into one transaction, and only what is
-//! written is passed on to the link: an acknowledgement of a request after the request, a message
-//! after itself. It knows messages and the bytes of requests, and nothing of models.
+//! One thread writes. It commits all pending changes in one transaction, and only then sends what
+//! depends on them to the MQTT client: the acknowledgement of a request, or a message. The spool
+//! knows messages and the bytes of requests; it does not know models.
 
 mod changes;
 mod completed_jobs;
+mod error;
 mod record;
 mod store;
+mod writer;
 
-use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,235 +19,175 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-pub use completed_jobs::CompletedJobs;
+pub use completed_jobs::{CompletedJob, CompletedJobs};
+pub use error::SpoolError;
 pub use record::{AcceptedJob, RecordError, ReplyTo, read_message, write_message};
-pub use store::{Change, SpoolError, Store};
+pub use store::{Change, Store};
 
 use crate::mqtt::Message;
 use crate::mqtt::client::{AckToken, ClientCommand};
+use writer::SpoolWriter;
 
-/// Messages that the link holds in memory at once; the rest waits on disk.
-const AHEAD: usize = 64;
-/// The bytes of those, about.
-const AHEAD_BYTES: usize = 16 << 20;
-/// What one transaction holds at most.
-const BATCH: usize = 256;
-/// How long to wait before a write that failed is tried again.
-const AGAIN: Duration = Duration::from_secs(1);
+/// Capacity of the command channel.
+const COMMAND_QUEUE_LEN: usize = 256;
+/// How long closing waits for pending commands to be written.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How the spool is kept.
+/// Where the spool is, and how much it keeps.
 #[derive(Debug, Clone)]
-pub struct Settings {
-    /// Its directory.
+pub struct SpoolSettings {
+    /// The directory.
     pub path: PathBuf,
-    /// The most bytes.
+    /// The size limit in bytes. Messages that the broker has not acknowledged may exceed it.
     pub max_bytes: u64,
-    /// For how long a finished job's answers are kept, in seconds; 0: not at all.
+    /// How long the answers of a completed job are kept, in seconds; 0 keeps none.
     pub keep_s: u64,
-    /// Where finished jobs are told.
-    pub ledger: CompletedJobs,
 }
 
-impl Settings {
-    fn open(&self) -> Result<Store, SpoolError> {
-        Store::open(&self.path, self.max_bytes, self.keep_s, &self.ledger)
+/// A command to the spool.
+#[derive(Debug)]
+pub enum SpoolCommand {
+    /// Write a change.
+    Write(Change),
+    /// Acknowledge a received message, after all changes before this command are committed.
+    Ack(AckToken),
+    /// Send a message that is not stored, because it is of no use later.
+    Forward(Message),
+}
+
+/// The spool's thread has ended, so it accepts no more commands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the spool has ended")]
+pub struct SpoolClosed;
+
+/// State that the handles and the thread share.
+#[derive(Debug, Default)]
+struct Shared {
+    /// How many commands were sent.
+    submitted: AtomicU64,
+    /// How many commands were processed.
+    processed: AtomicU64,
+    /// The size of the messages that the broker has not acknowledged.
+    pending_bytes: AtomicU64,
+    /// Whether the thread must end instead of retrying a failed write.
+    stop: AtomicBool,
+}
+
+/// Sends commands to the spool.
+#[derive(Debug, Clone)]
+pub struct SpoolSender {
+    commands: mpsc::Sender<SpoolCommand>,
+    shared: Arc<Shared>,
+}
+
+/// Capacity for one command.
+#[derive(Debug)]
+pub struct SpoolPermit<'a> {
+    permit: mpsc::Permit<'a, SpoolCommand>,
+    submitted: &'a AtomicU64,
+}
+
+impl SpoolSender {
+    /// Waits for capacity for one command.
+    pub async fn reserve(&self) -> Result<SpoolPermit<'_>, SpoolClosed> {
+        let permit = self.commands.reserve().await.map_err(|_| SpoolClosed)?;
+        Ok(SpoolPermit { permit, submitted: &self.shared.submitted })
+    }
+
+    /// Waits for capacity, and sends a command.
+    pub async fn send(&self, command: SpoolCommand) -> Result<(), SpoolClosed> {
+        self.reserve().await?.send(command);
+        Ok(())
     }
 }
 
-/// What the spool is told.
-#[derive(Debug)]
-pub enum Order {
-    /// Make a change, and go on to what follows from it.
-    Change(Change),
-    /// Acknowledge a message that came in, once all that was ordered before is on disk.
-    Acknowledge(AckToken),
-    /// Pass a message on that is not kept: of no use later, or replaced by the next.
-    Pass(Message),
+impl SpoolPermit<'_> {
+    /// Sends a command.
+    pub fn send(self, command: SpoolCommand) {
+        // Counted first: the spool must not appear settled while the command is in the channel.
+        self.submitted.fetch_add(1, Ordering::Release);
+        self.permit.send(command);
+    }
 }
 
-/// The service's end of the spool.
+/// A handle to the spool's thread.
 #[derive(Debug)]
 pub struct Spool {
-    /// What it is told; every order counts in [`Spool::told`].
-    pub orders: mpsc::Sender<Order>,
-    told: u64,
-    carried_out: Arc<AtomicU64>,
-    pending_bytes: Arc<AtomicU64>,
+    sender: SpoolSender,
+    completed_jobs: CompletedJobs,
     max_bytes: u64,
-    stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Spool {
-    /// Open the spool, and begin to pass on what it holds; also the jobs that are still to be done.
+    /// Opens the spool, and starts to send its pending messages. Also returns the jobs that were
+    /// accepted and not finished.
     pub fn open(
-        settings: Settings,
-        link: mpsc::Sender<ClientCommand>,
+        settings: SpoolSettings,
+        client: mpsc::Sender<ClientCommand>,
     ) -> Result<(Self, Vec<AcceptedJob>), SpoolError> {
-        let store = settings.open()?;
+        let completed_jobs = CompletedJobs::default();
+        let store = Store::open(&settings, &completed_jobs)?;
         let jobs = store.jobs()?;
-        let (orders, ordered) = mpsc::channel(BATCH);
-        let pending_bytes = Arc::new(AtomicU64::new(store.pending_bytes()));
-        let stop = Arc::new(AtomicBool::new(false));
-        let carried_out = Arc::new(AtomicU64::new(0));
-        let max_bytes = settings.max_bytes;
-        let keeper = SpoolWriter {
-            store: Some(store),
-            settings,
-            link,
-            ahead: BTreeMap::new(),
-            again: VecDeque::new(),
-            last: 0,
-            pending_bytes: Arc::clone(&pending_bytes),
-            carried_out: Arc::clone(&carried_out),
-            stop: Arc::clone(&stop),
-        };
-        let thread = std::thread::Builder::new().name("spool".to_owned()).spawn(move || keeper.run(ordered));
-        let thread =
-            thread.map_err(|error| SpoolError::Io { path: PathBuf::new(), error: error.to_string() })?;
-        Ok((
-            Self { orders, told: 0, carried_out, pending_bytes, max_bytes, stop, thread: Some(thread) },
-            jobs,
-        ))
+        let (commands, receiver) = mpsc::channel(COMMAND_QUEUE_LEN);
+        let shared = Arc::new(Shared::default());
+        shared.pending_bytes.store(store.pending_bytes(), Ordering::Relaxed);
+        let (path, max_bytes) = (settings.path.clone(), settings.max_bytes);
+        let writer = SpoolWriter::new(store, settings, completed_jobs.clone(), client, Arc::clone(&shared));
+        let thread = std::thread::Builder::new().name("spool".to_owned()).spawn(move || writer.run(receiver));
+        let thread = thread.map_err(|error| SpoolError::Io { path, error: error.to_string() })?;
+        let sender = SpoolSender { commands, shared };
+        Ok((Self { sender, completed_jobs, max_bytes, thread: Some(thread) }, jobs))
     }
 
-    /// One more order was given.
-    pub fn told(&mut self) {
-        self.told += 1;
+    /// Returns a sender of commands. The spool can only close once all senders are dropped.
+    pub fn sender(&self) -> SpoolSender {
+        self.sender.clone()
     }
 
-    /// Whether every order was carried out and nothing waits for the broker.
+    /// Returns a handle that looks up completed jobs.
+    pub fn completed_jobs(&self) -> CompletedJobs {
+        self.completed_jobs.clone()
+    }
+
+    /// Returns how many commands were processed, in the order in which they were sent. The changes
+    /// among them are committed.
+    pub fn processed(&self) -> u64 {
+        self.sender.shared.processed.load(Ordering::Acquire)
+    }
+
+    /// Returns whether every command was processed and no message is pending.
     pub fn is_settled(&self) -> bool {
-        self.carried_out.load(Ordering::Acquire) == self.told && self.pending_bytes() == 0
+        // A command is counted as submitted before it is counted as processed.
+        let processed = self.processed();
+        processed == self.sender.shared.submitted.load(Ordering::Acquire) && self.pending_bytes() == 0
     }
 
-    /// Whether more may wait for the broker.
-    pub fn has_room(&self) -> bool {
+    /// Returns whether the pending messages are below the size limit.
+    pub fn has_capacity(&self) -> bool {
         self.pending_bytes() < self.max_bytes
     }
 
-    /// The bytes that wait for the broker.
+    /// Returns the size of the messages that the broker has not acknowledged, in bytes.
     pub fn pending_bytes(&self) -> u64 {
-        self.pending_bytes.load(Ordering::Relaxed)
+        self.sender.shared.pending_bytes.load(Ordering::Relaxed)
     }
 
-    /// Write what was ordered, and end; a disk that is full is waited for no longer.
+    /// Writes the pending commands and ends the thread. Gives up after 10 s, for example if the disk
+    /// is full.
     pub async fn close(self) {
-        let Self { orders, stop, thread, .. } = self;
-        drop(orders);
+        let Self { sender: SpoolSender { commands, shared }, thread, .. } = self;
+        drop(commands);
         let ended = tokio::task::spawn_blocking(move || thread.map(JoinHandle::join));
-        if tokio::time::timeout(Duration::from_secs(10), ended).await.is_err() {
-            stop.store(true, Ordering::Relaxed);
-            log::error!("the spool could not be written to the end; what was not acknowledged comes again");
+        if tokio::time::timeout(CLOSE_TIMEOUT, ended).await.is_err() {
+            shared.stop.store(true, Ordering::Relaxed);
+            log::error!(
+                "timed out after {CLOSE_TIMEOUT:?} writing to the spool; the broker will send unacknowledged \
+                 requests again"
+            );
         }
     }
 }
 
-/// The thread's state.
-struct SpoolWriter {
-    /// Missing only between a failed write and the next try.
-    store: Option<Store>,
-    settings: Settings,
-    link: mpsc::Sender<ClientCommand>,
-    /// The sizes of the messages that the link holds, by number.
-    ahead: BTreeMap<u64, usize>,
-    /// Older messages that are to be delivered again.
-    again: VecDeque<u64>,
-    /// The newest message that was passed on.
-    last: u64,
-    pending_bytes: Arc<AtomicU64>,
-    carried_out: Arc<AtomicU64>,
-    stop: Arc<AtomicBool>,
-}
-
-impl SpoolWriter {
-    fn run(mut self, mut ordered: mpsc::Receiver<Order>) {
-        self.pass_on();
-        let mut batch = Vec::with_capacity(BATCH);
-        while ordered.blocking_recv_many(&mut batch, BATCH) > 0 {
-            let count = batch.len() as u64;
-            let (mut changes, mut follow) = (Vec::new(), Vec::new());
-            for order in batch.drain(..) {
-                match order {
-                    Order::Change(change) => {
-                        if let Change::Delivered(number) = change {
-                            self.ahead.remove(&number);
-                        }
-                        changes.push(change);
-                    }
-                    other => follow.push(other),
-                }
-            }
-            if !changes.is_empty() && !self.write(&changes) {
-                return;
-            }
-            follow.into_iter().for_each(|order| self.follow(order));
-            self.pass_on();
-            self.carried_out.fetch_add(count, Ordering::Release);
-        }
-    }
-
-    /// Write, as often as it takes; false where the daemon stops first.
-    fn write(&mut self, changes: &[Change]) -> bool {
-        loop {
-            match self.opened().and_then(|store| Ok((store.write(changes)?, store.pending_bytes()))) {
-                Ok((again, bytes)) => {
-                    self.again.extend(again);
-                    self.pending_bytes.store(bytes, Ordering::Relaxed);
-                    return true;
-                }
-                Err(error) => {
-                    log::error!("the spool can't be written, nothing goes on until it can: {error}");
-                    // After a failed write the file tells what is true.
-                    self.store = None;
-                }
-            }
-            if self.stop.load(Ordering::Relaxed) {
-                return false;
-            }
-            std::thread::sleep(AGAIN);
-        }
-    }
-
-    fn opened(&mut self) -> Result<&mut Store, SpoolError> {
-        match &mut self.store {
-            Some(store) => Ok(store),
-            closed => Ok(closed.insert(self.settings.open()?)),
-        }
-    }
-
-    fn follow(&mut self, order: Order) {
-        match order {
-            Order::Acknowledge(receipt) => self.ask(ClientCommand::Acknowledge(receipt)),
-            Order::Pass(message) => self.ask(ClientCommand::Send { message, number: None }),
-            Order::Change(_) => {}
-        }
-    }
-
-    /// Hand the link the next messages, while it holds few.
-    fn pass_on(&mut self) {
-        while self.ahead.len() < AHEAD && self.ahead.values().sum::<usize>() < AHEAD_BYTES {
-            let Some(number) = self.next_number() else { return };
-            let message = self.store.as_ref().and_then(|store| store.message(number).ok().flatten());
-            let Some(message) = message else { continue };
-            self.ahead.insert(number, message.packet_size());
-            self.ask(ClientCommand::Send { message, number: Some(number) });
-        }
-    }
-
-    fn next_number(&mut self) -> Option<u64> {
-        while let Some(number) = self.again.pop_front() {
-            if number <= self.last && !self.ahead.contains_key(&number) {
-                return Some(number);
-            }
-        }
-        let next = self.store.as_ref()?.pending_after(self.last, 1).ok()?.first().copied()?;
-        self.last = next;
-        Some(next)
-    }
-
-    fn ask(&self, ask: ClientCommand) {
-        // A link that has ended asks for nothing more; the spool keeps what it did not deliver.
-        let _ = self.link.blocking_send(ask);
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -91,7 +91,7 @@ impl<'de> Deserialize<'de> for SharedQueue {
         }
         let parts = filter.strip_prefix("$share/").and_then(|rest| rest.split_once('/'));
         match parts {
-            Some((group, topic)) if !group.is_empty() && crate::mqtt::is_topic(topic) => {
+            Some((group, topic)) if !group.is_empty() && crate::topic_name::is_topic_name(topic) => {
                 let topic = topic.to_owned();
                 Ok(Self { filter, topic })
             }

@@ -64,7 +64,7 @@ impl Request {
             let Attached::Retained(OnTopic { topic }) = attached else { continue };
             let wrong = |why: String| JobError::range(field, format!("{field}: {topic}: {why}"));
             match found.get(topic) {
-                None if !crate::mqtt::is_topic(topic) => {
+                None if !crate::topic_name::is_topic_name(topic) => {
                     return Err(wrong("is no topic; wildcards can't be fetched".to_owned()));
                 }
                 None if missing.contains(topic) => {}

@@ -1,8 +1,8 @@
-//! The link: the one place that talks to the broker.
+//! The MQTT client: one task that owns the connection to the broker.
 //!
-//! One task owns the client library's event loop and does nothing but poll it, since a poll that
-//! is dropped half-way may lose a packet. This task hands it messages, sorts what comes back,
-//! and after any error throws both away and begins anew after a pause.
+//! rumqttc's event loop is polled by a task of its own, because a poll that is cancelled can lose a
+//! packet. The client task passes messages to it and handles its events. After an error it discards
+//! both rumqttc's client and its event loop, and reconnects after a delay.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -10,293 +10,313 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::connection::{Connection, Happening};
-use super::delivery::{Delivery, Next};
-use super::subscriptions::Fetches;
+use super::connection::{self, Connection, ConnectionEvent};
+use super::delivery::{Action, Delivery};
+use super::subscriptions::RetainedFetches;
 use super::tls::TlsError;
 use super::topics::Topics;
 
-use super::connection;
-pub use super::events::{AckToken, ClientCommand, ClientEvent, Incoming, Refusal, Settings};
+pub use super::events::{
+    AckToken, ClientCommand, ClientEvent, ClientSettings, Incoming, UndeliverableReason,
+};
 
-/// Messages handed to the connection before the first is acknowledged.
-const WINDOW: usize = 8;
-/// The bytes that wait here at most, about; the spool holds the rest.
-const MEMORY: usize = 64 << 20;
-const SHORTEST_PAUSE: Duration = Duration::from_millis(250);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// Requests that were sent without acknowledgement wait here at most.
-const INBOX: usize = 256;
+/// Maximum number of unacknowledged messages on a connection.
+const MAX_IN_FLIGHT: usize = 8;
+/// About how many bytes of messages the client holds; the spool holds the others.
+const MAX_QUEUED_BYTES: usize = 64 << 20;
+const MIN_RECONNECT_DELAY: Duration = Duration::from_millis(250);
+const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(30);
+/// Requests at QoS 0 are dropped while this many events are pending.
+const MAX_PENDING_EVENTS: usize = 256;
 
-/// The service's end of the link.
+/// A handle to the client task.
 #[derive(Debug)]
 pub struct MqttClient {
-    /// What the link is asked.
-    pub asks: mpsc::Sender<ClientCommand>,
-    /// What it tells.
-    pub reports: mpsc::Receiver<ClientEvent>,
+    /// Sends commands to the client.
+    pub commands: mpsc::Sender<ClientCommand>,
+    /// Receives the client's events.
+    pub events: mpsc::Receiver<ClientEvent>,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl MqttClient {
-    /// Begin to connect; the last will and the subscriptions follow from the topics.
-    pub fn open(settings: Settings, topics: Topics) -> Result<Self, TlsError> {
+    /// Starts the client task, which connects to the broker and subscribes to the input topics.
+    pub fn open(settings: ClientSettings, topics: Topics) -> Result<Self, TlsError> {
         let options = connection::options(&settings, &topics)?;
-        let (asks, asked) = mpsc::channel(64);
-        let (report, reports) = mpsc::channel(64);
-        let state = State {
-            delivery: Delivery::new(MEMORY, WINDOW),
-            address: format!("{}:{}", settings.host, settings.port),
-            own_limit: settings.max_packet as usize,
-            patience: settings.patience,
+        let (command_sender, commands) = mpsc::channel(64);
+        let (event_sender, events) = mpsc::channel(64);
+        let task = ClientTask {
+            delivery: Delivery::new(MAX_QUEUED_BYTES, MAX_IN_FLIGHT),
+            broker_address: format!("{}:{}", settings.host, settings.port),
+            max_packet: settings.max_packet as usize,
+            stall_timeout: settings.stall_timeout,
             options,
             topics,
-            asked,
-            report,
-            tidings: VecDeque::new(),
-            fetches: Fetches::default(),
-            pause: SHORTEST_PAUSE,
-            generation: 0,
-            closing: None,
-            met: false,
+            commands,
+            events: event_sender,
+            pending_events: VecDeque::new(),
+            fetches: RetainedFetches::default(),
+            reconnect_delay: MIN_RECONNECT_DELAY,
+            connection_id: 0,
+            close_deadline: None,
+            was_connected: false,
         };
-        Ok(Self { asks, reports, task: tokio::spawn(state.run()) })
+        Ok(Self { commands: command_sender, events, task: tokio::spawn(task.run()) })
     }
 
-    /// Deliver what is still here for at most so long, disconnect, and end.
-    pub async fn close(self, patience: Duration) {
-        let Self { asks, mut reports, task } = self;
-        // The link may have ended already; then there is nothing to close.
-        let _ = asks.send(ClientCommand::Close(patience)).await;
-        drop(asks);
-        reports.close();
+    /// Delivers pending messages for at most `timeout`, then disconnects and ends the task.
+    pub async fn close(self, timeout: Duration) {
+        let Self { commands, mut events, task } = self;
+        // Fails only if the task has already ended.
+        let _ = commands.send(ClientCommand::Close(timeout)).await;
+        drop(commands);
+        events.close();
         let _ = task.await;
     }
 }
 
-struct State {
+struct ClientTask {
     delivery: Delivery,
-    address: String,
-    own_limit: usize,
-    patience: Duration,
+    broker_address: String,
+    max_packet: usize,
+    stall_timeout: Duration,
     options: rumqttc::v5::MqttOptions,
     topics: Topics,
-    asked: mpsc::Receiver<ClientCommand>,
-    report: mpsc::Sender<ClientEvent>,
-    /// What is still to be told; the broker's own window bounds it, and [`INBOX`] the rest.
-    tidings: VecDeque<ClientEvent>,
-    fetches: Fetches,
-    pause: Duration,
-    generation: u64,
-    closing: Option<Instant>,
-    /// Whether the broker ever accepted us; one that did not has nothing to be told.
-    met: bool,
+    commands: mpsc::Receiver<ClientCommand>,
+    events: mpsc::Sender<ClientEvent>,
+    /// Events that the owner has not received. Bounded by the receive maximum, the messages in
+    /// flight and, for requests at QoS 0, by [`MAX_PENDING_EVENTS`].
+    pending_events: VecDeque<ClientEvent>,
+    fetches: RetainedFetches,
+    reconnect_delay: Duration,
+    /// Counts connections; an [`AckToken`] is valid for one of them.
+    connection_id: u64,
+    close_deadline: Option<Instant>,
+    /// Whether the broker ever accepted a connection. If it did not, closing does not wait for it.
+    was_connected: bool,
 }
 
-impl State {
+impl ClientTask {
     async fn run(mut self) {
-        while !self.is_over() {
-            self.generation += 1;
-            let mut connection = Connection::open(self.options.clone(), self.patience);
-            let reason = self.serve(&mut connection).await;
+        while !self.is_past_deadline() {
+            self.connection_id += 1;
+            let mut connection = Connection::open(self.options.clone(), self.stall_timeout);
+            let closed = self.run_connection(&mut connection).await;
             connection.close().await;
-            self.delivery.disconnected();
-            self.tidings.push_back(ClientEvent::Disconnected);
-            match reason {
-                Some(reason) => self.rest(&reason).await,
+            self.delivery.on_disconnected();
+            self.pending_events.push_back(ClientEvent::Disconnected);
+            match closed {
+                Some(reason) => self.wait_to_reconnect(&reason).await,
                 None => return,
             }
         }
     }
 
-    fn is_over(&self) -> bool {
-        self.closing.is_some_and(|end| Instant::now() >= end)
+    fn is_past_deadline(&self) -> bool {
+        self.close_deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }
 
-    /// Until the connection breaks, with the reason, or the link is closed.
-    async fn serve(&mut self, connection: &mut Connection) -> Option<String> {
-        let report = self.report.clone();
+    /// Runs until the connection fails, and returns the reason; returns `None` once the client is
+    /// closed.
+    async fn run_connection(&mut self, connection: &mut Connection) -> Option<String> {
+        let events = self.events.clone();
         loop {
-            self.hand_over(connection);
-            if self.closing.is_some() && self.delivery.is_empty() {
+            self.publish_queued(connection);
+            if self.close_deadline.is_some() && self.delivery.is_empty() {
                 connection.disconnect().await;
                 return None;
             }
-            let end = self.closing.unwrap_or_else(|| Instant::now() + LONGEST_PAUSE);
+            let deadline = self.close_deadline.unwrap_or_else(|| Instant::now() + MAX_RECONNECT_DELAY);
             tokio::select! {
-                happening = connection.next() => match happening {
-                    Happening::Broken(reason) => return Some(reason),
-                    other => if let Some(reason) = self.sort(other, connection) {
+                event = connection.next_event() => {
+                    if let Some(reason) = self.handle_event(event, connection) {
                         return Some(reason);
                     }
-                },
-                ask = self.asked.recv(), if self.delivery.has_room() && self.closing.is_none() => {
-                    self.answer(ask, Some(connection));
                 }
-                Ok(permit) = report.reserve(), if !self.tidings.is_empty() => {
-                    if let Some(tidings) = self.tidings.pop_front() {
-                        permit.send(tidings);
+                command = self.commands.recv(), if self.accepts_commands() => {
+                    self.handle_command(command, Some(connection));
+                }
+                Ok(permit) = events.reserve(), if !self.pending_events.is_empty() => {
+                    if let Some(event) = self.pending_events.pop_front() {
+                        permit.send(event);
                     }
                 }
-                () = tokio::time::sleep_until(end), if self.closing.is_some() => return None,
+                () = tokio::time::sleep_until(deadline), if self.close_deadline.is_some() => return None,
             }
         }
     }
 
-    /// Hand the connection what it may have now.
-    fn hand_over(&mut self, connection: &Connection) {
+    fn accepts_commands(&self) -> bool {
+        self.delivery.has_capacity() && self.close_deadline.is_none()
+    }
+
+    /// Publishes the queued messages that may be in flight now.
+    fn publish_queued(&mut self, connection: &Connection) {
         loop {
-            match self.delivery.next_step() {
-                Next::Send(message) => connection.publish(message),
-                Next::TooLarge { message, number, limit } => {
-                    let why = Refusal::TooLarge(limit);
-                    self.tidings.push_back(ClientEvent::Undeliverable { message, number, why });
+            match self.delivery.next_action() {
+                Action::Publish(message) => connection.publish(message),
+                Action::RejectTooLarge { message, number, limit } => {
+                    let reason = UndeliverableReason::TooLarge(limit);
+                    self.pending_events.push_back(ClientEvent::Undeliverable { message, number, reason });
                 }
-                Next::Nothing => return,
+                Action::Wait => return,
             }
         }
     }
 
-    /// What follows from a happening; a reason if the connection can't go on.
-    fn sort(&mut self, happening: Happening, connection: &Connection) -> Option<String> {
-        match happening {
-            Happening::Connected { largest_packet } => {
-                log::info!("connected to the broker at {}", self.address);
-                self.pause = SHORTEST_PAUSE;
-                self.met = true;
-                connection.subscribe(&self.topics);
-                self.fetches.connected().iter().for_each(|topic| self.look_at(topic, connection));
-                let limit = largest_packet.map_or(self.own_limit, |n| n.min(self.own_limit));
-                self.delivery.connected(limit);
-                self.tidings.push_back(ClientEvent::Connected);
+    /// Handles an event of the connection. Returns a reason if the connection must be closed.
+    fn handle_event(&mut self, event: ConnectionEvent, connection: &Connection) -> Option<String> {
+        match event {
+            ConnectionEvent::Connected { max_packet_size } => self.on_connected(max_packet_size, connection),
+            ConnectionEvent::PacketIdAssigned(packet_id) => self.delivery.assign_packet_id(packet_id),
+            ConnectionEvent::Acknowledged(packet_id) => {
+                let number = self.delivery.complete(packet_id).and_then(|(_, number)| number);
+                self.pending_events.extend(number.map(ClientEvent::Delivered));
             }
-            Happening::Numbered(packet) => self.delivery.numbered(packet),
-            Happening::Acknowledged(packet) => {
-                let number = self.delivery.answered(packet).and_then(|(_, number)| number);
-                self.tidings.extend(number.map(ClientEvent::Delivered));
+            ConnectionEvent::Rejected { packet_id, reason, is_permanent } => {
+                return self.on_rejected(packet_id, reason, is_permanent);
             }
-            Happening::RejectedProvider { packet, reason, for_good } => {
-                return self.refused(packet, reason, for_good);
-            }
-            Happening::Message(publish) => self.receive(*publish, connection),
-            Happening::Subscribed(answer) => match (self.fetches.answered(), answer) {
-                (_, Ok(())) => {}
-                (Some(topic), Err(reason)) => {
-                    self.fetches.forget(&topic);
-                    let found = Err(format!("the broker does not let this daemon read it ({reason})"));
-                    self.tidings.push_back(ClientEvent::Retained { topic, found });
-                }
-                (None, Err(reason)) => {
-                    return Some(format!(
-                        "the broker refused our subscription ({reason}); check its access list"
-                    ));
-                }
-            },
-            Happening::Broken(reason) => return Some(reason),
-            Happening::Other => {}
+            ConnectionEvent::Received(publish) => self.on_received(*publish, connection),
+            ConnectionEvent::Subscribed(result) => return self.on_subscribed(result),
+            ConnectionEvent::Closed(reason) => return Some(reason),
+            ConnectionEvent::Other => {}
         }
         None
     }
 
-    /// A requester's topic that is denied to us is the requester's fault, who is told. Of our own
-    /// topics nothing is given up: whoever keeps the broker's access list can mend it.
-    fn refused(&mut self, packet: u16, reason: String, for_good: bool) -> Option<String> {
-        let topic = &self.delivery.in_flight(packet)?.topic;
-        if !for_good || self.topics.owns(topic) {
+    fn on_connected(&mut self, max_packet_size: Option<usize>, connection: &Connection) {
+        log::info!("connected to the broker at {}", self.broker_address);
+        self.reconnect_delay = MIN_RECONNECT_DELAY;
+        self.was_connected = true;
+        connection.subscribe(&self.topics);
+        self.fetches.on_connected().iter().for_each(|topic| self.subscribe_once(topic, connection));
+        let limit = max_packet_size.map_or(self.max_packet, |size| size.min(self.max_packet));
+        self.delivery.on_connected(limit);
+        self.pending_events.push_back(ClientEvent::Connected);
+    }
+
+    /// Handles a message that the broker rejected. Only a permanent rejection of a requester's own
+    /// topic makes the message undeliverable. The daemon's topics are retried on a new connection,
+    /// because the broker's administrator can correct the access list.
+    fn on_rejected(&mut self, packet_id: u16, reason: String, is_permanent: bool) -> Option<String> {
+        let topic = &self.delivery.in_flight(packet_id)?.topic;
+        if !is_permanent || self.topics.is_own_topic(topic) {
             return Some(format!(
-                "the broker refused a message on {topic} ({reason}); check its access list and quotas"
+                "the broker rejected a message on {topic} ({reason}); check its access list and quotas"
             ));
         }
-        let (message, number) = self.delivery.answered(packet)?;
-        let why = Refusal::Denied(reason);
-        self.tidings.push_back(ClientEvent::Undeliverable { message, number, why });
+        let (message, number) = self.delivery.complete(packet_id)?;
+        let reason = UndeliverableReason::Rejected(reason);
+        self.pending_events.push_back(ClientEvent::Undeliverable { message, number, reason });
         None
     }
 
-    fn receive(&mut self, publish: rumqttc::v5::mqttbytes::v5::Publish, connection: &Connection) {
+    fn on_subscribed(&mut self, result: Result<(), String>) -> Option<String> {
+        match (self.fetches.on_suback(), result) {
+            (_, Ok(())) => None,
+            (Some(topic), Err(reason)) => {
+                self.fetches.remove(&topic);
+                let payload =
+                    Err(format!("the broker does not permit the daemon to read this topic ({reason})"));
+                self.pending_events.push_back(ClientEvent::Retained { topic, payload });
+                None
+            }
+            (None, Err(reason)) => Some(format!(
+                "the broker rejected the daemon's subscriptions ({reason}); check its access list"
+            )),
+        }
+    }
+
+    fn on_received(&mut self, publish: rumqttc::v5::mqttbytes::v5::Publish, connection: &Connection) {
         let topic = String::from_utf8_lossy(&publish.topic).into_owned();
         let Some(input) = self.topics.input(&topic) else {
-            if self.fetches.wants(&topic) {
-                let found = Ok(publish.payload.clone());
-                self.fetches.forget(&topic);
-                self.tidings.push_back(ClientEvent::Retained { topic: topic.clone(), found });
+            connection.unsubscribe(&topic);
+            if self.fetches.contains(&topic) {
+                self.fetches.remove(&topic);
+                let payload = Ok(publish.payload);
+                self.pending_events.push_back(ClientEvent::Retained { topic, payload });
             } else {
-                log::warn!("a message on {topic}, which nobody subscribed to, is dropped");
+                log::warn!("dropped a message on {topic}: the daemon is not subscribed to this topic");
             }
-            return connection.leave(&topic);
+            return;
         };
-        let unasked = publish.qos == rumqttc::v5::mqttbytes::QoS::AtMostOnce;
-        if unasked && self.tidings.len() >= INBOX {
-            log::warn!("a request at QoS 0 is dropped: {INBOX} wait already");
+        let is_best_effort = publish.qos == rumqttc::v5::mqttbytes::QoS::AtMostOnce;
+        if is_best_effort && self.pending_events.len() >= MAX_PENDING_EVENTS {
+            log::warn!("dropped a request at QoS 0: {MAX_PENDING_EVENTS} events are pending");
             return;
         }
         let properties = publish.properties.clone().unwrap_or_default();
-        self.tidings.push_back(ClientEvent::Incoming(Incoming {
+        self.pending_events.push_back(ClientEvent::Incoming(Incoming {
             input,
             payload: publish.payload.clone(),
             response_topic: properties.response_topic,
-            correlation: properties.correlation_data,
-            receipt: AckToken { connection: self.generation, publish },
+            correlation_data: properties.correlation_data,
+            ack: AckToken { connection_id: self.connection_id, publish },
         }));
     }
 
-    fn look_at(&mut self, topic: &str, connection: &Connection) {
-        if connection.look_at(topic) {
-            self.fetches.asked(topic);
+    fn subscribe_once(&mut self, topic: &str, connection: &Connection) {
+        if connection.subscribe_once(topic) {
+            self.fetches.on_subscribe(topic);
         }
     }
 
-    fn answer(&mut self, ask: Option<ClientCommand>, connection: Option<&Connection>) {
-        match ask {
-            Some(ClientCommand::Send { message, number }) => self.delivery.take(message, number),
-            Some(ClientCommand::Acknowledge(receipt)) => {
-                // A message of an earlier connection will be delivered again.
-                if let Some(connection) = connection.filter(|_| receipt.connection == self.generation) {
-                    connection.acknowledge(&receipt.publish);
+    /// Handles a command; `None` means that every sender was dropped.
+    fn handle_command(&mut self, command: Option<ClientCommand>, connection: Option<&Connection>) {
+        match command {
+            Some(ClientCommand::Send { message, number }) => self.delivery.enqueue(message, number),
+            Some(ClientCommand::Ack(ack)) => {
+                // The broker redelivers a message of an earlier connection.
+                if let Some(connection) = connection.filter(|_| ack.connection_id == self.connection_id) {
+                    connection.acknowledge(&ack.publish);
                 }
             }
-            Some(ClientCommand::Fetch(topic)) if self.topics.input(&topic).is_some() => {
-                let found = Err("requests arrive there, and no pictures".to_owned());
-                self.tidings.push_back(ClientEvent::Retained { topic, found });
+            Some(ClientCommand::FetchRetained(topic)) if self.topics.input(&topic).is_some() => {
+                let payload = Err("this topic carries requests, not images".to_owned());
+                self.pending_events.push_back(ClientEvent::Retained { topic, payload });
             }
-            Some(ClientCommand::Fetch(topic)) => {
-                if let (true, Some(connection)) = (self.fetches.want(&topic), connection) {
-                    self.look_at(&topic, connection);
+            Some(ClientCommand::FetchRetained(topic)) => {
+                if let (true, Some(connection)) = (self.fetches.add(&topic), connection) {
+                    self.subscribe_once(&topic, connection);
                 }
             }
-            Some(ClientCommand::Forget(topic)) if self.fetches.wants(&topic) => {
-                self.fetches.forget(&topic);
-                connection.into_iter().for_each(|connection| connection.leave(&topic));
+            Some(ClientCommand::CancelFetch(topic)) if self.fetches.contains(&topic) => {
+                self.fetches.remove(&topic);
+                connection.into_iter().for_each(|connection| connection.unsubscribe(&topic));
             }
-            Some(ClientCommand::Forget(_)) => {}
-            Some(ClientCommand::Close(patience)) => {
-                let patience = if self.met { patience } else { Duration::ZERO };
-                self.closing = Some(Instant::now() + patience);
+            Some(ClientCommand::CancelFetch(_)) => {}
+            Some(ClientCommand::Close(timeout)) => {
+                let timeout = if self.was_connected { timeout } else { Duration::ZERO };
+                self.close_deadline = Some(Instant::now() + timeout);
             }
-            None => self.closing = Some(Instant::now()),
+            None => self.close_deadline = Some(Instant::now()),
         }
     }
 
-    /// Pause before the next try, with jitter, longer each time; go on taking messages.
-    async fn rest(&mut self, reason: &str) {
-        let pause = self.pause.mul_f64(0.5 + fastrand::f64());
-        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
-        log::warn!("no connection to the broker at {}: {reason}; next try in {pause:.1?}", self.address);
-        let until = Instant::now() + pause;
-        let until = self.closing.map_or(until, |end| end.min(until));
-        let report = self.report.clone();
+    /// Waits before the next attempt to connect, and handles commands meanwhile. The delay doubles
+    /// with every attempt and has random jitter.
+    async fn wait_to_reconnect(&mut self, reason: &str) {
+        let delay = self.reconnect_delay.mul_f64(0.5 + fastrand::f64());
+        self.reconnect_delay = (self.reconnect_delay * 2).min(MAX_RECONNECT_DELAY);
+        log::warn!(
+            "no connection to the broker at {}: {reason}; next try in {delay:.1?}",
+            self.broker_address
+        );
+        let retry_at = Instant::now() + delay;
+        let retry_at = self.close_deadline.map_or(retry_at, |deadline| deadline.min(retry_at));
+        let events = self.events.clone();
         loop {
             tokio::select! {
-                () = tokio::time::sleep_until(until) => return,
-                ask = self.asked.recv(), if self.delivery.has_room() && self.closing.is_none() => {
-                    self.answer(ask, None);
-                    if self.closing.is_some() {
+                () = tokio::time::sleep_until(retry_at) => return,
+                command = self.commands.recv(), if self.accepts_commands() => {
+                    self.handle_command(command, None);
+                    if self.close_deadline.is_some() {
                         return;
                     }
                 }
-                Ok(permit) = report.reserve(), if !self.tidings.is_empty() => {
-                    if let Some(tidings) = self.tidings.pop_front() {
-                        permit.send(tidings);
+                Ok(permit) = events.reserve(), if !self.pending_events.is_empty() => {
+                    if let Some(event) = self.pending_events.pop_front() {
+                        permit.send(event);
                     }
                 }
             }

@@ -1,159 +1,159 @@
-//! The messages that wait for the broker: a state machine without I/O.
+//! The outgoing messages that the broker has not acknowledged: a state machine without I/O.
 //!
-//! A message stays here until the broker has acknowledged it. When a connection is lost,
-//! everything that was handed to it waits again, in the old order; a packet identifier means
-//! nothing beyond its connection.
+//! A message stays here until the broker acknowledges it. When a connection is lost, all messages
+//! in flight are queued again in their original order. Packet identifiers are valid for one
+//! connection only.
 
 use std::collections::VecDeque;
 
 use super::message::{Message, QoS};
 
-/// So many messages that may be lost wait here at most; old news of a job's progress is none.
-const PASSING: usize = 64;
+/// Maximum number of queued messages at QoS 0; further ones are dropped.
+const MAX_BEST_EFFORT: usize = 64;
 
-/// A message that waits, and the number by which its owner knows it.
+/// A message, and the number with which its delivery is reported.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Waiting {
+struct QueuedMessage {
     message: Message,
     number: Option<u64>,
 }
 
-/// Messages handed to the connection and not yet acknowledged.
+/// A message that was passed to the connection and is not yet acknowledged.
 #[derive(Debug)]
 struct InFlight {
-    held: Waiting,
-    /// The packet identifier, once the connection has told it.
-    packet: Option<u16>,
+    queued: QueuedMessage,
+    /// `None` until the connection reports it.
+    packet_id: Option<u16>,
 }
 
-/// What to do next.
+/// The next action of the client.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Next {
-    /// Hand this to the connection.
-    Send(Message),
-    /// This is larger than the broker takes; it is no longer here.
-    TooLarge {
+pub(super) enum Action {
+    /// Publish this message on the connection.
+    Publish(Message),
+    /// Report this message as undeliverable; it was removed from the queue.
+    RejectTooLarge {
         /// The message.
         message: Message,
         /// Its number.
         number: Option<u64>,
-        /// The largest packet that the broker takes.
+        /// The broker's maximum packet size, in bytes.
         limit: usize,
     },
-    /// Wait: for a connection, an acknowledgement, or a message.
-    Nothing,
+    /// Wait for a connection, an acknowledgement or a message.
+    Wait,
 }
 
-/// Everything that waits for the broker.
+/// The queue of outgoing messages, and the messages in flight.
 #[derive(Debug)]
-pub struct Delivery {
-    waiting: VecDeque<Waiting>,
+pub(super) struct Delivery {
+    queue: VecDeque<QueuedMessage>,
     in_flight: VecDeque<InFlight>,
+    /// The size of all messages, queued and in flight.
     bytes: usize,
-    /// Of those that wait, the messages that may be lost.
-    passing: usize,
+    /// The number of queued messages at QoS 0.
+    best_effort: usize,
     max_bytes: usize,
-    window: usize,
-    /// The broker's largest packet, while connected.
-    connection: Option<usize>,
+    max_in_flight: usize,
+    /// The broker's maximum packet size; `None` while disconnected.
+    max_packet_size: Option<usize>,
 }
 
 impl Delivery {
-    /// Hold at most about `max_bytes`, and hand at most `window` messages to the connection
-    /// before the first of them is acknowledged.
-    pub fn new(max_bytes: usize, window: usize) -> Self {
+    /// Creates an empty queue of about `max_bytes`, of which at most `max_in_flight` messages are
+    /// unacknowledged on a connection.
+    pub(super) fn new(max_bytes: usize, max_in_flight: usize) -> Self {
         Self {
-            waiting: VecDeque::new(),
+            queue: VecDeque::new(),
             in_flight: VecDeque::new(),
             bytes: 0,
-            passing: 0,
+            best_effort: 0,
             max_bytes,
-            window,
-            connection: None,
+            max_in_flight,
+            max_packet_size: None,
         }
     }
 
-    /// Whether one more message may come.
-    pub fn has_room(&self) -> bool {
+    /// Returns whether the queue can take another message.
+    pub(super) fn has_capacity(&self) -> bool {
         self.bytes < self.max_bytes
     }
 
-    /// Whether everything was acknowledged.
-    pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty() && self.in_flight.is_empty()
+    /// Returns whether no message is queued or in flight.
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty() && self.in_flight.is_empty()
     }
 
-    /// Take a message, with the number that is told once the broker has it. One that may be lost
-    /// is dropped where there is no connection, or where 64 such wait already.
-    pub fn take(&mut self, message: Message, number: Option<u64>) {
-        if message.quality == QoS::AtMostOnce {
-            if self.connection.is_none() || self.passing >= PASSING {
+    /// Queues a message. Drops a message at QoS 0 while disconnected, and once 64 of them are queued.
+    pub(super) fn enqueue(&mut self, message: Message, number: Option<u64>) {
+        if message.qos == QoS::AtMostOnce {
+            if self.max_packet_size.is_none() || self.best_effort >= MAX_BEST_EFFORT {
                 return;
             }
-            self.passing += 1;
+            self.best_effort += 1;
         }
         self.bytes += message.packet_size();
-        self.waiting.push_back(Waiting { message, number });
+        self.queue.push_back(QueuedMessage { message, number });
     }
 
-    /// A connection was made to a broker that takes packets up to this size.
-    pub fn connected(&mut self, largest_packet: usize) {
-        self.connection = Some(largest_packet);
+    /// Starts a connection to a broker that accepts packets of up to `max_packet_size` bytes.
+    pub(super) fn on_connected(&mut self, max_packet_size: usize) {
+        self.max_packet_size = Some(max_packet_size);
     }
 
-    /// The connection is gone: what it did not get acknowledged waits again.
-    pub fn disconnected(&mut self) {
-        self.connection = None;
-        for InFlight { held, .. } in self.in_flight.drain(..).rev() {
-            self.waiting.push_front(held);
+    /// Ends the connection: messages in flight are queued again, messages at QoS 0 are dropped.
+    pub(super) fn on_disconnected(&mut self) {
+        self.max_packet_size = None;
+        for InFlight { queued, .. } in self.in_flight.drain(..).rev() {
+            self.queue.push_front(queued);
         }
-        self.waiting.retain(|held| held.message.quality != QoS::AtMostOnce);
-        self.passing = 0;
-        self.bytes = self.waiting.iter().map(|held| held.message.packet_size()).sum();
+        self.queue.retain(|queued| queued.message.qos != QoS::AtMostOnce);
+        self.best_effort = 0;
+        self.bytes = self.queue.iter().map(|queued| queued.message.packet_size()).sum();
     }
 
-    /// What to hand to the connection now.
-    pub fn next_step(&mut self) -> Next {
-        let Some(limit) = self.connection.filter(|_| self.in_flight.len() < self.window) else {
-            return Next::Nothing;
+    /// Returns the next action, and moves its message out of the queue.
+    pub(super) fn next_action(&mut self) -> Action {
+        let Some(limit) = self.max_packet_size.filter(|_| self.in_flight.len() < self.max_in_flight) else {
+            return Action::Wait;
         };
-        let Some(held) = self.waiting.pop_front() else {
-            return Next::Nothing;
+        let Some(queued) = self.queue.pop_front() else {
+            return Action::Wait;
         };
-        let Waiting { message, number } = held.clone();
+        let QueuedMessage { message, number } = queued.clone();
         let size = message.packet_size();
-        self.passing -= usize::from(message.quality == QoS::AtMostOnce);
+        self.best_effort -= usize::from(message.qos == QoS::AtMostOnce);
         if size > limit {
             self.bytes -= size;
-            return Next::TooLarge { message, number, limit };
+            return Action::RejectTooLarge { message, number, limit };
         }
-        if message.quality == QoS::AtMostOnce {
+        if message.qos == QoS::AtMostOnce {
             self.bytes -= size;
         } else {
-            self.in_flight.push_back(InFlight { held, packet: None });
+            self.in_flight.push_back(InFlight { queued, packet_id: None });
         }
-        Next::Send(message)
+        Action::Publish(message)
     }
 
-    /// The connection gave the oldest message without a packet identifier this one.
-    pub fn numbered(&mut self, packet: u16) {
-        if let Some(first) = self.in_flight.iter_mut().find(|m| m.packet.is_none()) {
-            first.packet = Some(packet);
+    /// Assigns a packet identifier to the oldest message in flight that has none.
+    pub(super) fn assign_packet_id(&mut self, packet_id: u16) {
+        if let Some(first) = self.in_flight.iter_mut().find(|m| m.packet_id.is_none()) {
+            first.packet_id = Some(packet_id);
         }
     }
 
-    /// The message in flight under a packet identifier.
-    pub fn in_flight(&self, packet: u16) -> Option<&Message> {
-        self.in_flight.iter().find(|m| m.packet == Some(packet)).map(|m| &m.held.message)
+    /// Returns the message in flight with this packet identifier.
+    pub(super) fn in_flight(&self, packet_id: u16) -> Option<&Message> {
+        self.in_flight.iter().find(|m| m.packet_id == Some(packet_id)).map(|m| &m.queued.message)
     }
 
-    /// The broker has it, or will never take it: gives the message back with its number, if it was
-    /// in flight.
-    pub fn answered(&mut self, packet: u16) -> Option<(Message, Option<u64>)> {
-        let place = self.in_flight.iter().position(|m| m.packet == Some(packet));
-        let InFlight { held, .. } = place.and_then(|place| self.in_flight.remove(place))?;
-        self.bytes -= held.message.packet_size();
-        Some((held.message, held.number))
+    /// Removes the message in flight with this packet identifier, after the broker acknowledged or
+    /// rejected it. Returns the message and its number.
+    pub(super) fn complete(&mut self, packet_id: u16) -> Option<(Message, Option<u64>)> {
+        let index = self.in_flight.iter().position(|m| m.packet_id == Some(packet_id))?;
+        let InFlight { queued, .. } = self.in_flight.remove(index)?;
+        self.bytes -= queued.message.packet_size();
+        Some((queued.message, queued.number))
     }
 }
 

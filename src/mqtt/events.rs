@@ -1,44 +1,41 @@
-//! What the link and its owner say to each other.
+//! The client's settings, its commands and its events.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
+use rumqttc::v5::mqttbytes::v5::Publish;
 
-use crate::mqtt::message::Message;
-use crate::mqtt::topics::Input;
+use super::message::Message;
+use super::topics::Input;
 
-/// How the broker is reached.
+/// How to connect to the broker.
 #[derive(Clone)]
-pub struct Settings {
-    /// Its name or address.
+pub struct ClientSettings {
+    /// Host name or address.
     pub host: String,
-    /// Its port.
+    /// TCP port.
     pub port: u16,
-    /// Whether to encrypt, and with which authority.
+    /// `None` connects without TLS. The inner path names the CA file; without one, the system's
+    /// certificates are trusted.
     pub tls: Option<Option<PathBuf>>,
-    /// The name by which the broker knows us.
+    /// The MQTT client identifier.
     pub client_id: String,
-    /// User and password.
+    /// User name and password.
     pub credentials: Option<(String, String)>,
-    /// The largest packet, both ways.
+    /// The largest packet to send or receive, in bytes.
     pub max_packet: u32,
-    /// A certificate in PEM form that proves who we are, and its key.
+    /// The TLS client certificate and its key, as PEM files.
     pub client_certificate: Option<(PathBuf, PathBuf)>,
-    /// A connection on which nothing moves for so long is given up; longer than the 10 s after which an idle one is pinged.
-    pub patience: Duration,
+    /// A connection without any activity for this time is closed. Must exceed the keep-alive
+    /// interval of 10 s.
+    pub stall_timeout: Duration,
 }
 
-impl AckToken {
-    /// Whether the broker sends the message again on another connection.
-    pub fn comes_again(&self) -> bool {
-        self.publish.qos != rumqttc::v5::mqttbytes::QoS::AtMostOnce
-    }
-}
-
-impl std::fmt::Debug for Settings {
+impl std::fmt::Debug for ClientSettings {
+    /// Omits the credentials.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Settings")
+        f.debug_struct("ClientSettings")
             .field("host", &self.host)
             .field("port", &self.port)
             .field("client_id", &self.client_id)
@@ -46,82 +43,91 @@ impl std::fmt::Debug for Settings {
     }
 }
 
-/// A message that came in.
+/// A message that was received on one of the daemon's input topics.
 #[derive(Debug)]
 pub struct Incoming {
-    /// What it means.
+    /// The kind of input, as given by the topic.
     pub input: Input,
-    /// What it says.
+    /// The payload.
     pub payload: Bytes,
-    /// Where the requester wants the answer, besides the usual topics.
+    /// The MQTT 5 response topic.
     pub response_topic: Option<String>,
-    /// What the requester wants to see again there.
-    pub correlation: Option<Bytes>,
-    /// To be given back once the message is safe.
-    pub receipt: AckToken,
+    /// The MQTT 5 correlation data.
+    pub correlation_data: Option<Bytes>,
+    /// Acknowledges the message; to be passed back with [`ClientCommand::Ack`] once the message's
+    /// effects are stored.
+    pub ack: AckToken,
 }
 
-/// The right to acknowledge one message on one connection.
+/// Permission to acknowledge one message on the connection that delivered it.
 #[derive(Debug)]
 pub struct AckToken {
-    pub(super) connection: u64,
-    pub(super) publish: rumqttc::v5::mqttbytes::v5::Publish,
+    pub(super) connection_id: u64,
+    pub(super) publish: Publish,
 }
 
-/// What the link tells.
+impl AckToken {
+    /// Returns whether the broker redelivers the message on the next connection if it is not
+    /// acknowledged.
+    pub fn is_redelivered(&self) -> bool {
+        self.publish.qos != rumqttc::v5::mqttbytes::QoS::AtMostOnce
+    }
+}
+
+/// An event that the client reports to its owner.
 #[derive(Debug)]
 pub enum ClientEvent {
-    /// A connection was made.
+    /// The broker accepted the connection.
     Connected,
-    /// It is gone.
+    /// The connection was lost, or could not be made.
     Disconnected,
-    /// A message came in.
+    /// A request or a cancellation was received.
     Incoming(Incoming),
-    /// The broker has the message with this number.
+    /// The broker acknowledged the message with this number.
     Delivered(u64),
-    /// The broker will never take a message, which is no longer here.
+    /// The broker will never accept this message; the client dropped it.
     Undeliverable {
         /// The message.
         message: Message,
         /// Its number.
         number: Option<u64>,
-        /// Why.
-        why: Refusal,
+        /// The reason.
+        reason: UndeliverableReason,
     },
-    /// What a fetch brought, or why nothing.
+    /// The result of fetching a retained message.
     Retained {
         /// The topic.
         topic: String,
-        /// The message's payload.
-        found: Result<Bytes, String>,
+        /// The retained payload, or why it can't be read.
+        payload: Result<Bytes, String>,
     },
 }
 
-/// Why the broker does not take a message.
+/// Why the broker will never accept a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Refusal {
-    /// It is larger than this, the largest packet that the broker takes.
+pub enum UndeliverableReason {
+    /// The packet is larger than this limit, in bytes.
     TooLarge(usize),
-    /// We may not publish on its topic, in the broker's word.
-    Denied(String),
+    /// The broker rejected the message with this reason code.
+    Rejected(String),
 }
 
-/// What the link is asked.
+/// A command to the client.
 #[derive(Debug)]
 pub enum ClientCommand {
-    /// Deliver a message, which the spool knows by this number.
+    /// Deliver a message.
     Send {
         /// The message.
         message: Message,
-        /// Its number, where its delivery is to be told.
+        /// If set, the message's delivery is reported with this number.
         number: Option<u64>,
     },
-    /// Acknowledge a message.
-    Acknowledge(AckToken),
-    /// Fetch the retained message on this topic.
-    Fetch(String),
-    /// Fetch it no longer.
-    Forget(String),
-    /// Deliver what is still here for so long, then disconnect and end.
+    /// Acknowledge a received message.
+    Ack(AckToken),
+    /// Fetch the retained message of this topic.
+    FetchRetained(String),
+    /// Stop fetching the retained message of this topic.
+    CancelFetch(String),
+    /// Deliver what is pending for at most this time, then disconnect and end.
     Close(Duration),
 }

@@ -1,76 +1,79 @@
-//! A message on its way to the broker.
+//! An outgoing MQTT message.
 
 use std::borrow::Cow;
 
 use bytes::Bytes;
 
-/// How surely a message arrives.
+/// An MQTT quality of service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QoS {
-    /// At most once; dropped while there is no connection.
+    /// QoS 0; the client drops such a message while it is disconnected.
     AtMostOnce,
-    /// At least once.
+    /// QoS 1.
     AtLeastOnce,
-    /// Exactly once.
+    /// QoS 2.
     ExactlyOnce,
 }
 
 /// A message with its MQTT 5 properties.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// Where it goes.
+    /// The topic name.
     pub topic: String,
-    /// What it says.
+    /// The payload.
     pub payload: Bytes,
-    /// How surely.
-    pub quality: QoS,
-    /// Whether the broker keeps it for later subscribers.
+    /// The quality of service.
+    pub qos: QoS,
+    /// Whether the broker retains the message.
     pub retain: bool,
     /// The payload's MIME type.
     pub content_type: Option<Cow<'static, str>>,
     /// The requester's correlation data.
-    pub correlation: Option<Bytes>,
-    /// User properties.
-    pub user: Vec<(Cow<'static, str>, String)>,
+    pub correlation_data: Option<Bytes>,
+    /// User properties, as name and value.
+    pub user_properties: Vec<(Cow<'static, str>, String)>,
 }
 
 impl Message {
-    /// A message without properties, at least once, not retained.
+    /// Creates a message at QoS 1 that is not retained and has no properties.
     pub fn new(topic: String, payload: impl Into<Bytes>) -> Self {
         Self {
             topic,
             payload: payload.into(),
-            quality: QoS::AtLeastOnce,
+            qos: QoS::AtLeastOnce,
             retain: false,
             content_type: None,
-            correlation: None,
-            user: Vec::new(),
+            correlation_data: None,
+            user_properties: Vec::new(),
         }
     }
 
-    /// The same for a requester's own topic, with its correlation data.
-    pub fn for_reply(&self, topic: &str, correlation: Option<Vec<u8>>) -> Self {
+    /// Returns a copy for the requester's response topic, marked by the user property `copy`.
+    pub fn for_reply(&self, topic: &str, correlation_data: Option<Vec<u8>>) -> Self {
         let mut copy = Self {
             topic: topic.to_owned(),
-            correlation: correlation.map(Bytes::from),
+            correlation_data: correlation_data.map(Bytes::from),
             retain: false,
             ..self.clone()
         };
-        copy.user.push((Cow::Borrowed("copy"), "reply".to_owned()));
+        copy.user_properties.push((Cow::Borrowed("copy"), "reply".to_owned()));
         copy
     }
 
-    /// At least as many bytes as its packet has.
+    /// Returns an upper bound of the PUBLISH packet's size, in bytes.
     pub fn packet_size(&self) -> usize {
-        const FIXED: usize = 5 + 2 + 4; // header, packet identifier, properties' length
-        const PROPERTY: usize = 5; // its identifier and its lengths
-        let user: usize = self.user.iter().map(|(name, value)| PROPERTY + name.len() + value.len()).sum();
+        // Fixed header, packet identifier, length of the properties.
+        const FIXED: usize = 5 + 2 + 4;
+        // A property's identifier and length fields.
+        const PROPERTY: usize = 5;
+        let user_properties: usize =
+            self.user_properties.iter().map(|(name, value)| PROPERTY + name.len() + value.len()).sum();
         FIXED
             + 2
             + self.topic.len()
             + self.payload.len()
             + self.content_type.as_ref().map_or(0, |text| PROPERTY + text.len())
-            + self.correlation.as_ref().map_or(0, |data| PROPERTY + data.len())
-            + user
+            + self.correlation_data.as_ref().map_or(0, |data| PROPERTY + data.len())
+            + user_properties
     }
 }

@@ -1,49 +1,50 @@
-//! Topics whose retained message is fetched: a subscription for the time that it takes.
+//! Temporary subscriptions that fetch retained messages.
 
 use std::collections::VecDeque;
 
-/// What is being fetched, and what the broker's answers to subscriptions are about.
+/// The topics whose retained message is being fetched, and the order of unanswered SUBSCRIBE packets.
 #[derive(Debug, Default)]
-pub(super) struct Fetches {
-    wanted: Vec<String>,
-    /// Subscriptions without an answer, in order; none: the daemon's own.
+pub(super) struct RetainedFetches {
+    topics: Vec<String>,
+    /// SUBSCRIBE packets without a SUBACK, oldest first: the fetched topic, or `None` for the
+    /// daemon's own subscriptions.
     unanswered: VecDeque<Option<String>>,
 }
 
-impl Fetches {
-    /// A connection is there, on which the daemon's own topics are subscribed to first; tells what is to be
-    /// subscribed to after them.
-    pub(super) fn connected(&mut self) -> Vec<String> {
+impl RetainedFetches {
+    /// Resets for a new connection, whose first SUBSCRIBE packet is for the daemon's own topics.
+    /// Returns the topics to subscribe to after those.
+    pub(super) fn on_connected(&mut self) -> Vec<String> {
         self.unanswered = [None].into();
-        self.wanted.clone()
+        self.topics.clone()
     }
 
-    /// Fetch this; tells whether that is new.
-    pub(super) fn want(&mut self, topic: &str) -> bool {
-        let is_new = !self.wants(topic);
+    /// Adds a topic. Returns `false` if it was already being fetched.
+    pub(super) fn add(&mut self, topic: &str) -> bool {
+        let is_new = !self.contains(topic);
         if is_new {
-            self.wanted.push(topic.to_owned());
+            self.topics.push(topic.to_owned());
         }
         is_new
     }
 
-    /// A subscription to this is on its way.
-    pub(super) fn asked(&mut self, topic: &str) {
+    /// Records that a SUBSCRIBE packet for `topic` was queued.
+    pub(super) fn on_subscribe(&mut self, topic: &str) {
         self.unanswered.push_back(Some(topic.to_owned()));
     }
 
-    /// Whether this is being fetched.
-    pub(super) fn wants(&self, topic: &str) -> bool {
-        self.wanted.iter().any(|wanted| wanted == topic)
+    /// Returns whether the topic is being fetched.
+    pub(super) fn contains(&self, topic: &str) -> bool {
+        self.topics.iter().any(|fetched| fetched == topic)
     }
 
-    /// It came, or is not wanted any more.
-    pub(super) fn forget(&mut self, topic: &str) {
-        self.wanted.retain(|wanted| wanted != topic);
+    /// Removes a topic that was fetched or is no longer needed.
+    pub(super) fn remove(&mut self, topic: &str) {
+        self.topics.retain(|fetched| fetched != topic);
     }
 
-    /// Which topic the broker's next answer to a subscription is about; none for the daemon's own.
-    pub(super) fn answered(&mut self) -> Option<String> {
+    /// Returns the topic that the next SUBACK belongs to, or `None` for the daemon's own topics.
+    pub(super) fn on_suback(&mut self) -> Option<String> {
         self.unanswered.pop_front().flatten()
     }
 }

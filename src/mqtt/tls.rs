@@ -1,4 +1,4 @@
-//! The encrypted connection: rustls with ring.
+//! TLS to the broker: rustls with the ring provider.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,98 +7,99 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
-/// Certificates that can't be used.
+/// An error in the TLS configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// The file of the configuration.
+    /// The CA file can't be used.
     #[error("mqtt.ca_file {path}: {reason}")]
-    File {
+    CaFile {
         /// The file.
         path: String,
-        /// What is wrong.
+        /// The reason.
         reason: String,
     },
-    /// The daemon's own certificate or key.
+    /// The client certificate or its key can't be used.
     #[error("{key} {path}: {reason}")]
-    Own {
-        /// The configuration's key.
+    ClientCertificate {
+        /// The configuration key that names the file.
         key: &'static str,
         /// The file.
         path: String,
-        /// What is wrong.
+        /// The reason.
         reason: String,
     },
-    /// A certificate without its key, or a key without its certificate.
-    #[error("mqtt.{given} is of no use alone; set mqtt.{missing} as well")]
-    Alone {
-        /// The key that is set.
+    /// Only one of the client certificate and its key is set.
+    #[error("mqtt.{given} requires mqtt.{missing}; set both or neither")]
+    IncompletePair {
+        /// The configuration key that is set.
         given: &'static str,
-        /// The key that is not.
+        /// The configuration key that is not set.
         missing: &'static str,
     },
-    /// The system has no certificates.
-    #[error("the system has no certificates to trust; install ca-certificates or set mqtt.ca_file")]
-    NoRoots,
-    /// The library's words.
+    /// The system has no trusted certificates.
+    #[error("the system has no trusted certificates; install ca-certificates or set mqtt.ca_file")]
+    NoSystemRoots,
+    /// An error of rustls.
     #[error("TLS: {0}")]
     Rustls(#[from] rustls::Error),
 }
 
-/// Trust the authority in the file, or the system's, and show a certificate where there is one.
-pub(super) fn client(
+/// Returns a configuration that trusts the CA file, or else the system's certificates, and that
+/// authenticates with the client certificate if there is one.
+pub(super) fn client_config(
     ca_file: Option<&Path>,
-    own: Option<&(PathBuf, PathBuf)>,
+    client_certificate: Option<&(PathBuf, PathBuf)>,
 ) -> Result<Arc<ClientConfig>, TlsError> {
     let roots = match ca_file {
-        Some(path) => from_file(path)?,
-        None => from_system()?,
+        Some(path) => roots_from_file(path)?,
+        None => roots_from_system()?,
     };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots);
-    let Some((certificate, key)) = own else {
+    let Some((certificate, key)) = client_certificate else {
         return Ok(Arc::new(config.with_no_client_auth()));
     };
-    let fault = |name: &'static str, path: &Path, reason: String| TlsError::Own {
+    let error = |name: &'static str, path: &Path, reason: String| TlsError::ClientCertificate {
         key: name,
         path: path.display().to_string(),
         reason,
     };
     let chain = CertificateDer::pem_file_iter(certificate)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| fault("mqtt.cert_file", certificate, error.to_string()))?;
+        .map_err(|cause| error("mqtt.cert_file", certificate, cause.to_string()))?;
     let key_der =
-        PrivateKeyDer::from_pem_file(key).map_err(|error| fault("mqtt.key_file", key, error.to_string()))?;
+        PrivateKeyDer::from_pem_file(key).map_err(|cause| error("mqtt.key_file", key, cause.to_string()))?;
     let config = config
         .with_client_auth_cert(chain, key_der)
-        .map_err(|error| fault("mqtt.cert_file", certificate, error.to_string()))?;
+        .map_err(|cause| error("mqtt.cert_file", certificate, cause.to_string()))?;
     Ok(Arc::new(config))
 }
 
-fn from_file(path: &Path) -> Result<RootCertStore, TlsError> {
-    let fault = |reason: String| TlsError::File { path: path.display().to_string(), reason };
+fn roots_from_file(path: &Path) -> Result<RootCertStore, TlsError> {
+    let error = |reason: String| TlsError::CaFile { path: path.display().to_string(), reason };
     let mut roots = RootCertStore::empty();
-    let certificates = CertificateDer::pem_file_iter(path).map_err(|error| fault(error.to_string()))?;
+    let certificates = CertificateDer::pem_file_iter(path).map_err(|cause| error(cause.to_string()))?;
     for certificate in certificates {
-        let certificate = certificate.map_err(|error| fault(error.to_string()))?;
-        roots.add(certificate).map_err(|error| fault(error.to_string()))?;
+        let certificate = certificate.map_err(|cause| error(cause.to_string()))?;
+        roots.add(certificate).map_err(|cause| error(cause.to_string()))?;
     }
     if roots.is_empty() {
-        return Err(fault("it holds no certificate in PEM form".to_owned()));
+        return Err(error("the file contains no certificate in PEM format".to_owned()));
     }
     Ok(roots)
 }
 
-fn from_system() -> Result<RootCertStore, TlsError> {
+fn roots_from_system() -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
-    let found = rustls_native_certs::load_native_certs();
-    for error in &found.errors {
-        log::warn!("reading the system's certificates: {error}");
+    let loaded = rustls_native_certs::load_native_certs();
+    for error in &loaded.errors {
+        log::warn!("cannot read one of the system's certificates: {error}");
     }
-    roots.add_parsable_certificates(found.certs);
+    roots.add_parsable_certificates(loaded.certs);
     if roots.is_empty() {
-        return Err(TlsError::NoRoots);
+        return Err(TlsError::NoSystemRoots);
     }
     Ok(roots)
 }

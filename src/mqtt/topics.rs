@@ -4,94 +4,94 @@
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topics {
     root: String,
-    /// The filter of a queue shared with others, and its topic.
-    shared: Option<(String, String)>,
+    /// The filter and the topic of a queue that several daemons share.
+    shared_queue: Option<(String, String)>,
 }
 
-/// What arrives.
+/// The kind of an incoming message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Input {
-    /// A job.
+    /// A request for a job.
     Request,
-    /// The id of a job to be dropped.
+    /// A request to cancel a job.
     Cancel,
 }
 
 impl Topics {
-    /// Under this root.
+    /// Creates the topics under this root.
     pub fn new(root: impl Into<String>) -> Self {
-        Self { root: root.into(), shared: None }
+        Self { root: root.into(), shared_queue: None }
     }
 
-    /// The same, with a queue that is shared with other daemons.
-    pub fn sharing(self, queue: Option<(&str, &str)>) -> Self {
-        let shared = queue.map(|(filter, topic)| (filter.to_owned(), topic.to_owned()));
-        Self { shared, ..self }
+    /// Adds a queue that is shared with other daemons, as its filter and its topic.
+    pub fn with_shared_queue(self, queue: Option<(&str, &str)>) -> Self {
+        let shared_queue = queue.map(|(filter, topic)| (filter.to_owned(), topic.to_owned()));
+        Self { shared_queue, ..self }
     }
 
-    /// What is subscribed to.
+    /// Returns the filters to subscribe to.
     pub fn subscriptions(&self) -> Vec<String> {
-        let shared = self.shared.iter().map(|(filter, _)| filter.clone());
+        let shared = self.shared_queue.iter().map(|(filter, _)| filter.clone());
         [self.request(), self.cancel()].into_iter().chain(shared).collect()
     }
 
-    /// Whether a topic is one of the daemon's own, and no requester's.
-    pub fn owns(&self, topic: &str) -> bool {
+    /// Returns whether a topic is under the daemon's root, not a requester's response topic.
+    pub fn is_own_topic(&self, topic: &str) -> bool {
         topic.strip_prefix(&self.root).is_some_and(|rest| rest.starts_with('/'))
     }
 
-    fn under(&self, name: &str) -> String {
+    fn under_root(&self, name: &str) -> String {
         format!("{}/{name}", self.root)
     }
 
-    /// `online` or `offline`.
+    /// The topic of `online` and `offline`.
     pub fn status(&self) -> String {
-        self.under("status")
+        self.under_root("status")
     }
 
-    /// What the daemon is doing.
+    /// The topic of the daemon's state, as JSON.
     pub fn state(&self) -> String {
-        self.under("state")
+        self.under_root("state")
     }
 
-    /// The last image.
+    /// The topic of finished images.
     pub fn image(&self) -> String {
-        self.under("image")
+        self.under_root("image")
     }
 
-    /// A job's receipts.
+    /// The topic of a job's result, with its receipts.
     pub fn result(&self, id: &str) -> String {
-        self.under(&format!("result/{id}"))
+        self.under_root(&format!("result/{id}"))
     }
 
-    /// Why a job is not done.
+    /// The topic of a job's error.
     pub fn error(&self, id: &str) -> String {
-        self.under(&format!("error/{id}"))
+        self.under_root(&format!("error/{id}"))
     }
 
-    /// How far a job is.
+    /// The topic of a job's progress.
     pub fn progress(&self, id: &str) -> String {
-        self.under(&format!("progress/{id}"))
+        self.under_root(&format!("progress/{id}"))
     }
 
-    /// What a job's image looks like so far.
+    /// The topic of a job's previews.
     pub fn preview(&self, id: &str) -> String {
-        self.under(&format!("preview/{id}"))
+        self.under_root(&format!("preview/{id}"))
     }
 
-    /// Jobs.
+    /// The topic on which the daemon receives requests.
     pub fn request(&self) -> String {
-        self.under("request")
+        self.under_root("request")
     }
 
-    /// Jobs to be dropped.
+    /// The topic on which the daemon receives cancellations.
     pub fn cancel(&self) -> String {
-        self.under("cancel")
+        self.under_root("cancel")
     }
 
-    /// What a message on this topic means.
+    /// Returns the kind of a message on this topic, or `None` if it is not an input topic.
     pub fn input(&self, topic: &str) -> Option<Input> {
-        if self.shared.as_ref().is_some_and(|(_, shared)| shared == topic) {
+        if self.shared_queue.as_ref().is_some_and(|(_, shared)| shared == topic) {
             return Some(Input::Request);
         }
         match topic.strip_prefix(&self.root)? {
@@ -102,17 +102,12 @@ impl Topics {
     }
 }
 
-/// Whether one may publish to this topic.
-pub fn is_topic(topic: &str) -> bool {
-    !topic.is_empty() && topic.len() <= 65_535 && !topic.contains(['+', '#', '\0'])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn inputs_are_known_by_their_whole_topic() {
+    fn an_input_is_recognised_by_its_whole_topic() {
         let topics = Topics::new("denoised/a");
         assert_eq!(topics.input("denoised/a/request"), Some(Input::Request));
         assert_eq!(topics.input(&topics.cancel()), Some(Input::Cancel));

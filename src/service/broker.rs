@@ -6,10 +6,10 @@ use std::time::Duration;
 use super::ServiceError;
 use crate::config::{BrokerUrl, Config};
 use crate::mqtt::TlsError;
-use crate::mqtt::client::Settings;
+use crate::mqtt::client::ClientSettings;
 
-/// A connection to the broker on which nothing moves for so long is given up: two pings and a half.
-const PATIENCE: Duration = Duration::from_secs(25);
+/// A connection to the broker without activity for this time is closed: 2.5 keep-alive intervals.
+const STALL_TIMEOUT: Duration = Duration::from_secs(25);
 
 /// The password that the service manager hands over, if it does.
 fn credential() -> Option<PathBuf> {
@@ -18,7 +18,7 @@ fn credential() -> Option<PathBuf> {
 }
 
 /// What the link needs to know, from the configuration and the files that it names.
-pub(super) fn settings(config: &Config) -> Result<Settings, ServiceError> {
+pub(super) fn settings(config: &Config) -> Result<ClientSettings, ServiceError> {
     let mqtt = &config.mqtt;
     let BrokerUrl { host, port, tls } = mqtt.url.clone();
     let password = mqtt.password_file.clone().or_else(credential).filter(|_| !mqtt.username.is_empty());
@@ -29,12 +29,16 @@ pub(super) fn settings(config: &Config) -> Result<Settings, ServiceError> {
     let client_certificate = match (&mqtt.cert_file, &mqtt.key_file) {
         (None, None) => None,
         (Some(certificate), Some(key)) => Some((certificate.clone(), key.clone())),
-        (Some(_), None) => return Err(TlsError::Alone { given: "cert_file", missing: "key_file" }.into()),
-        (None, Some(_)) => return Err(TlsError::Alone { given: "key_file", missing: "cert_file" }.into()),
+        (Some(_), None) => {
+            return Err(TlsError::IncompletePair { given: "cert_file", missing: "key_file" }.into());
+        }
+        (None, Some(_)) => {
+            return Err(TlsError::IncompletePair { given: "key_file", missing: "cert_file" }.into());
+        }
     };
     let password = password.transpose()?.unwrap_or_default();
     let password = password.trim_end_matches(['\r', '\n']).to_owned();
-    Ok(Settings {
+    Ok(ClientSettings {
         host,
         port,
         tls: tls.then(|| mqtt.ca_file.clone()),
@@ -42,6 +46,6 @@ pub(super) fn settings(config: &Config) -> Result<Settings, ServiceError> {
         credentials: (!mqtt.username.is_empty()).then(|| (mqtt.username.clone(), password)),
         max_packet: u32::try_from(mqtt.max_packet.0).unwrap_or(u32::MAX),
         client_certificate,
-        patience: PATIENCE,
+        stall_timeout: STALL_TIMEOUT,
     })
 }

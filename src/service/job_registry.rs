@@ -13,9 +13,10 @@ use super::responses::{Answers, Delivered, Reply};
 use super::worker::{Command, News, What};
 use crate::config::{Config, Limits};
 use crate::job::{ErrorCode, Job, JobError, ModelCard, Request, parse};
-use crate::mqtt::client::{Incoming, Refusal};
-use crate::mqtt::{Input, Message, QoS, Topics, is_topic};
-use crate::spool::{AcceptedJob, Change, CompletedJobs, Order};
+use crate::mqtt::client::{Incoming, UndeliverableReason};
+use crate::mqtt::{Input, Message, QoS, Topics};
+use crate::spool::{AcceptedJob, Change, CompletedJobs, SpoolCommand};
+use crate::topic_name::is_topic_name;
 
 /// A job in hand: where its answers go, and what was delivered of it.
 #[derive(Debug)]
@@ -36,15 +37,13 @@ pub(super) struct JobRegistry {
     models: Vec<ModelCard>,
     in_hand: BTreeMap<String, PendingJob>,
     done: CompletedJobs,
-    /// Whether the answers of finished jobs are kept at all.
-    keeps: bool,
     closed: bool,
 }
 
 /// What follows from something that happened: orders for the spool, and one for the worker.
 #[derive(Debug, Default)]
 pub(super) struct Effects {
-    pub(super) orders: Vec<Order>,
+    pub(super) orders: Vec<SpoolCommand>,
     pub(super) command: Option<Command>,
     /// Topics whose retained messages are needed first; nothing else follows then.
     pub(super) fetch: Vec<String>,
@@ -53,15 +52,15 @@ pub(super) struct Effects {
 impl Effects {
     /// Messages: kept until the broker has them, or passed on where nobody minds their loss.
     fn of(messages: Vec<Message>) -> Self {
-        let order = |message: Message| match message.quality {
-            QoS::AtMostOnce => Order::Pass(message),
-            _ => Order::Change(Change::Send(message)),
+        let order = |message: Message| match message.qos {
+            QoS::AtMostOnce => SpoolCommand::Forward(message),
+            _ => SpoolCommand::Write(Change::Send(message)),
         };
         Self { orders: messages.into_iter().map(order).collect(), ..Self::default() }
     }
 
     fn and(mut self, change: Change) -> Self {
-        self.orders.push(Order::Change(change));
+        self.orders.push(SpoolCommand::Write(change));
         self
     }
 }
@@ -81,7 +80,6 @@ impl JobRegistry {
             models: Vec::new(),
             in_hand: BTreeMap::new(),
             done,
-            keeps: config.spool.keep_s.0 > 0,
             closed: false,
         }
     }
@@ -172,7 +170,7 @@ impl JobRegistry {
     fn repeated(&self, id: &str, digest: &str, reply: Option<&Reply>) -> Option<Effects> {
         let (same, done) = match self.in_hand.get(id) {
             Some(job) => (job.digest == digest, false),
-            None => (self.done.was_done(id, digest)?, true),
+            None => (self.done.get(id)?.has_digest(digest), true),
         };
         if !same {
             let message = format!("another request with the id {id} was taken before; choose a fresh id");
@@ -186,7 +184,7 @@ impl JobRegistry {
         }
         log::info!("job {id} was done before; it is answered again from what is kept");
         let reply = reply.map(Reply::to_record);
-        Some(Effects::default().and(Change::Repeat { id: id.to_owned(), reply }))
+        Some(Effects::default().and(Change::Redeliver { id: id.to_owned(), reply }))
     }
 
     fn accept(&mut self, request: Request, job: Job, digest: String, reply: Option<Reply>) -> Effects {
@@ -293,9 +291,6 @@ impl JobRegistry {
             What::Finished { elapsed_ms } => {
                 log::info!("job {id} finished in {elapsed_ms} ms");
                 let Some(job) = self.in_hand.remove(&id) else { return Effects::default() };
-                if self.keeps {
-                    self.done.insert(&id, &job.digest);
-                }
                 let messages = self.answers.result(&id, job.delivered, elapsed_ms, job.reply.as_ref());
                 Effects::of(messages).and(Change::Finish { id })
             }
@@ -310,18 +305,18 @@ impl JobRegistry {
     }
 
     /// A message that the broker will never take: its requester is told.
-    pub(super) fn undeliverable(&self, message: &Message, why: &Refusal) -> Effects {
-        let id = message.user.iter().find(|(name, _)| name == "id");
+    pub(super) fn undeliverable(&self, message: &Message, reason: &UndeliverableReason) -> Effects {
+        let id = message.user_properties.iter().find(|(name, _)| name == "id");
         let (size, topic) = (message.packet_size(), &message.topic);
-        let error = match why {
-            Refusal::TooLarge(limit) => JobError::new(
+        let error = match reason {
+            UndeliverableReason::TooLarge(limit) => JobError::new(
                 ErrorCode::OutOfRange,
                 format!(
                     "a message of {size} bytes for {topic} is larger than the {limit} that the broker and \
                      mqtt.max_packet allow; raise that limit, or ask for a smaller image"
                 ),
             ),
-            Refusal::Denied(reason) => JobError::new(
+            UndeliverableReason::Rejected(reason) => JobError::new(
                 ErrorCode::Denied,
                 format!(
                     "the broker does not let this daemon publish on {topic} ({reason}); name another \
@@ -344,9 +339,9 @@ fn reply(incoming: &Incoming) -> Result<Option<Reply>, JobError> {
     let Some(topic) = &incoming.response_topic else {
         return Ok(None);
     };
-    if !is_topic(topic) {
+    if !is_topic_name(topic) {
         let message = format!("the response topic {topic:?} can't be published to");
         return Err(JobError::new(ErrorCode::BadRequest, message));
     }
-    Ok(Some(Reply { topic: topic.clone(), correlation: incoming.correlation.clone() }))
+    Ok(Some(Reply { topic: topic.clone(), correlation: incoming.correlation_data.clone() }))
 }

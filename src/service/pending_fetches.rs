@@ -74,7 +74,7 @@ impl PendingFetches {
 
     /// The connection is gone: what the broker will send again is not kept.
     pub(super) fn disconnected(&mut self) {
-        self.0.retain(|held| !held.incoming.receipt.comes_again());
+        self.0.retain(|held| !held.incoming.ack.is_redelivered());
     }
 }
 

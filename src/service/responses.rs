@@ -45,7 +45,7 @@ pub(super) struct Delivered {
 #[derive(Debug)]
 pub(super) struct Answers {
     topics: Topics,
-    quality: QoS,
+    qos: QoS,
 }
 
 #[derive(Debug, Serialize)]
@@ -72,11 +72,11 @@ struct Progress {
 
 impl Answers {
     pub(super) fn new(topics: Topics, qos: Qos) -> Self {
-        let quality = match qos {
+        let qos = match qos {
             Qos::AtLeastOnce => QoS::AtLeastOnce,
             Qos::ExactlyOnce => QoS::ExactlyOnce,
         };
-        Self { topics, quality }
+        Self { topics, qos }
     }
 
     /// An image on its topic, which keeps the last one, and to the requester.
@@ -91,10 +91,10 @@ impl Answers {
         let sha256: String = sha256.iter().map(|byte| format!("{byte:02x}")).collect();
         let size = bytes.len();
         let message = Message {
-            quality: self.quality,
+            qos: self.qos,
             retain: true,
             content_type: Some(format.content_type().into()),
-            user: vec![
+            user_properties: vec![
                 ("type".into(), "image".to_owned()),
                 ("id".into(), receipt.id.clone()),
                 ("index".into(), receipt.index.to_string()),
@@ -139,15 +139,15 @@ impl Answers {
     pub(super) fn progress(&self, id: &str, step: usize, of: usize, eta_ms: u64) -> Vec<Message> {
         let progress = Progress { step, of, eta_ms };
         let message = self.json(self.topics.progress(id), "progress", id, &progress);
-        vec![Message { quality: QoS::AtMostOnce, ..message }]
+        vec![Message { qos: QoS::AtMostOnce, ..message }]
     }
 
     /// The present x̂_0 of a job's image.
     pub(super) fn preview(&self, id: &str, index: usize, png: Vec<u8>) -> Vec<Message> {
         vec![Message {
-            quality: QoS::AtMostOnce,
+            qos: QoS::AtMostOnce,
             content_type: Some(Format::Png.content_type().into()),
-            user: vec![
+            user_properties: vec![
                 ("type".into(), "preview".to_owned()),
                 ("id".into(), id.to_owned()),
                 ("index".into(), index.to_string()),
@@ -158,9 +158,9 @@ impl Answers {
 
     fn json(&self, topic: String, kind: &str, id: &str, body: &impl Serialize) -> Message {
         Message {
-            quality: self.quality,
+            qos: self.qos,
             content_type: Some("application/json".into()),
-            user: vec![("type".into(), kind.to_owned()), ("id".into(), id.to_owned())],
+            user_properties: vec![("type".into(), kind.to_owned()), ("id".into(), id.to_owned())],
             ..Message::new(topic, serde_json::to_vec(body).unwrap_or_default())
         }
     }

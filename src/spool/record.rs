@@ -1,60 +1,67 @@
-//! What stands in the spool, as bytes.
+//! The records of the spool's file.
 //!
-//! A message is its header as JSON behind the header's length, then the payload as it is. A job is
-//! JSON. Reading never trusts: a record that is none is told by its fault.
+//! A message is the length of its header in 4 bytes, the header as JSON, and the payload. A job is
+//! JSON. Records are validated on read; a malformed record is reported as an error.
 
 use std::borrow::Cow;
 
 use bytes::Bytes;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::mqtt::{Message, QoS};
 
-/// A request that was accepted and is not done yet.
+/// A job that was accepted and is not finished.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AcceptedJob {
     /// The job's id.
     pub id: String,
-    /// What tells a repeated request from another one with the same id.
+    /// A digest of the request, which differs between requests with the same id.
     pub digest: String,
-    /// The request as JSON, its id and seed filled in.
+    /// The request as JSON, including its id and seed.
     pub request: serde_json::Value,
-    /// Where the requester wants answers besides the usual topics.
+    /// The requester's response topic.
     pub reply: Option<ReplyTo>,
 }
 
-/// A requester's own topic.
+/// Where a requester wants the answers besides the daemon's own topics.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ReplyTo {
-    /// The topic.
+    /// The MQTT 5 response topic.
     pub topic: String,
-    /// What the requester wants to see again there.
+    /// The MQTT 5 correlation data.
     pub correlation: Option<Vec<u8>>,
 }
 
-/// A job that was done, for answering repeats.
+/// A completed job, by which repeated requests are answered.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct DoneJob {
+pub(super) struct CompletedRecord {
     /// The request's digest.
     pub digest: String,
-    /// When, in seconds since 1970.
+    /// When the job finished, in seconds since 1970.
     pub at: u64,
-    /// The numbers of the messages that answered it on the usual topics.
+    /// The numbers of the job's answers on the daemon's own topics.
     pub answers: Vec<u64>,
 }
 
-/// A record that is none.
+/// A malformed record.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
-    /// It ends too early.
-    #[error("the record ends within its header")]
-    Short,
-    /// Its header or body can't be read.
-    #[error("the record can't be read: {0}")]
+    /// The record is shorter than its header.
+    #[error("the record is truncated")]
+    Truncated,
+    /// The JSON is invalid.
+    #[error("the record is malformed: {0}")]
     Json(#[from] serde_json::Error),
-    /// A quality of service that MQTT has not.
-    #[error("the record has the quality of service {0}")]
+    /// The quality of service does not exist.
+    #[error("the record has QoS {0}; MQTT has 0, 1 and 2")]
     QoS(u8),
+}
+
+impl From<RecordError> for redb::Error {
+    fn from(error: RecordError) -> Self {
+        Self::Corrupted(error.to_string())
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -67,18 +74,16 @@ struct Header {
     user: Vec<(String, String)>,
 }
 
-/// A message as a record.
+/// Encodes a message as a record.
 pub fn write_message(message: &Message) -> Vec<u8> {
-    let header = Header {
+    let header = write_json(&Header {
         topic: message.topic.clone(),
-        qos: message.quality as u8,
+        qos: message.qos as u8,
         retain: message.retain,
         content_type: message.content_type.as_deref().map(str::to_owned),
-        correlation: message.correlation.as_ref().map(|data| data.to_vec()),
-        user: message.user.iter().map(|(name, value)| (name.to_string(), value.clone())).collect(),
-    };
-    // Strings and numbers always have a form in JSON.
-    let header = serde_json::to_vec(&header).unwrap_or_default();
+        correlation: message.correlation_data.as_ref().map(|data| data.to_vec()),
+        user: message.user_properties.iter().map(|(name, value)| (name.to_string(), value.clone())).collect(),
+    });
     let mut record = Vec::with_capacity(4 + header.len() + message.payload.len());
     record.extend((header.len() as u32).to_le_bytes());
     record.extend(header);
@@ -86,16 +91,16 @@ pub fn write_message(message: &Message) -> Vec<u8> {
     record
 }
 
-/// The message of a record.
+/// Decodes a message from a record.
 pub fn read_message(record: &[u8]) -> Result<Message, RecordError> {
-    let (length, rest) = record.split_first_chunk::<4>().ok_or(RecordError::Short)?;
+    let (length, rest) = record.split_first_chunk::<4>().ok_or(RecordError::Truncated)?;
     let (header, payload) =
-        rest.split_at_checked(u32::from_le_bytes(*length) as usize).ok_or(RecordError::Short)?;
-    let header: Header = serde_json::from_slice(header)?;
+        rest.split_at_checked(u32::from_le_bytes(*length) as usize).ok_or(RecordError::Truncated)?;
+    let header: Header = read_json(header)?;
     Ok(Message {
         topic: header.topic,
         payload: Bytes::copy_from_slice(payload),
-        quality: match header.qos {
+        qos: match header.qos {
             0 => QoS::AtMostOnce,
             1 => QoS::AtLeastOnce,
             2 => QoS::ExactlyOnce,
@@ -103,9 +108,20 @@ pub fn read_message(record: &[u8]) -> Result<Message, RecordError> {
         },
         retain: header.retain,
         content_type: header.content_type.map(Cow::Owned),
-        correlation: header.correlation.map(Bytes::from),
-        user: header.user.into_iter().map(|(name, value)| (Cow::Owned(name), value)).collect(),
+        correlation_data: header.correlation.map(Bytes::from),
+        user_properties: header.user.into_iter().map(|(name, value)| (Cow::Owned(name), value)).collect(),
     })
+}
+
+/// Encodes a value as JSON.
+#[expect(clippy::expect_used, reason = "serialization to memory fails only for types that no record has")]
+pub(super) fn write_json(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).expect("records consist of strings, numbers, lists and JSON values")
+}
+
+/// Decodes a value from JSON.
+pub(super) fn read_json<T: DeserializeOwned>(record: &[u8]) -> Result<T, RecordError> {
+    Ok(serde_json::from_slice(record)?)
 }
 
 #[cfg(test)]
@@ -115,7 +131,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_message_survives_its_record(
+        fn a_message_is_equal_after_a_round_trip(
             topic in "[a-z/]{1,20}",
             payload in prop::collection::vec(any::<u8>(), 0..200),
             correlation in prop::option::of(prop::collection::vec(any::<u8>(), 0..20)),
@@ -124,17 +140,17 @@ mod tests {
         ) {
             let message = Message {
                 retain,
-                correlation: correlation.map(Bytes::from),
+                correlation_data: correlation.map(Bytes::from),
                 content_type: Some("image/png".into()),
-                user: vec![("id".into(), value)],
-                quality: QoS::ExactlyOnce,
+                user_properties: vec![("id".into(), value)],
+                qos: QoS::ExactlyOnce,
                 ..Message::new(topic, payload)
             };
             prop_assert_eq!(read_message(&write_message(&message)).unwrap(), message);
         }
 
         #[test]
-        fn anything_else_is_an_error_and_no_panic(record in prop::collection::vec(any::<u8>(), 0..64)) {
+        fn an_invalid_record_is_an_error_and_not_a_panic(record in prop::collection::vec(any::<u8>(), 0..64)) {
             let _ = read_message(&record);
         }
     }

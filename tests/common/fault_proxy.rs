@@ -1,4 +1,4 @@
-//! A network between a client and a broker that can be cut, and can stall.
+//! A TCP proxy between a client and a broker that can break connections and stall them.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
@@ -7,7 +7,8 @@ use std::time::Duration;
 
 #[derive(Default)]
 struct State {
-    cuts: u64,
+    /// How often all connections were broken.
+    generation: u64,
     stalled: bool,
 }
 
@@ -23,62 +24,64 @@ impl Faults {
         self.changed.notify_all();
     }
 
-    fn cuts(&self) -> u64 {
-        self.state.lock().unwrap().cuts
+    fn generation(&self) -> u64 {
+        self.state.lock().unwrap().generation
     }
 
-    /// Wait while bytes are held back; tells whether a connection lives that was made after so many cuts.
-    fn lets_through(&self, born: u64) -> bool {
-        let held = |state: &mut State| state.stalled && state.cuts == born;
-        self.changed.wait_while(self.state.lock().unwrap(), held).unwrap().cuts == born
+    /// Waits while the proxy is stalled. Returns whether connections of this generation still exist.
+    fn wait_until_open(&self, generation: u64) -> bool {
+        let is_held = |state: &mut State| state.stalled && state.generation == generation;
+        self.changed.wait_while(self.state.lock().unwrap(), is_held).unwrap().generation == generation
     }
 }
 
 /// A proxy to a port of this machine.
-pub struct Cable {
+pub struct FaultProxy {
     pub port: u16,
     faults: Arc<Faults>,
 }
 
-impl Cable {
-    pub fn to(broker: u16) -> Self {
+impl FaultProxy {
+    pub fn new(target_port: u16) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let faults = Arc::new(Faults::default());
-        let seen = Arc::clone(&faults);
+        let shared = Arc::clone(&faults);
         std::thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
-                let Ok(onward) = TcpStream::connect((Ipv4Addr::LOCALHOST, broker)) else { continue };
-                let born = seen.cuts();
-                for (from, to) in [(&stream, &onward), (&onward, &stream)] {
+            for client in listener.incoming().map_while(Result::ok) {
+                let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, target_port)) else { continue };
+                let generation = shared.generation();
+                for (from, to) in [(&client, &server), (&server, &client)] {
                     let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
-                    let seen = Arc::clone(&seen);
-                    std::thread::spawn(move || pump(from, to, &seen, born));
+                    let faults = Arc::clone(&shared);
+                    std::thread::spawn(move || forward(from, to, &faults, generation));
                 }
             }
         });
         Self { port, faults }
     }
 
-    /// Break every connection.
-    pub fn cut(&self) {
-        self.faults.change(|state| state.cuts += 1);
+    /// Breaks every connection.
+    pub fn disconnect_all(&self) {
+        self.faults.change(|state| state.generation += 1);
     }
 
-    /// Hold back every byte, of old connections and new ones, or let them go on.
-    pub fn stall(&self, stalled: bool) {
+    /// Sets whether all bytes are held back, on existing connections and on new ones.
+    pub fn set_stalled(&self, stalled: bool) {
         self.faults.change(|state| state.stalled = stalled);
     }
 }
 
-fn pump(mut from: TcpStream, mut to: TcpStream, faults: &Faults, born: u64) {
+fn forward(mut from: TcpStream, mut to: TcpStream, faults: &Faults, generation: u64) {
     let mut buffer = [0; 4096];
     from.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
-    while faults.lets_through(born) {
+    while faults.wait_until_open(generation) {
         match from.read(&mut buffer) {
             Ok(0) => break,
-            // What was read before a stall began is held back too.
-            Ok(count) if !faults.lets_through(born) || to.write_all(&buffer[..count]).is_err() => break,
+            // Bytes that were read before a stall are held back too.
+            Ok(count) if !faults.wait_until_open(generation) || to.write_all(&buffer[..count]).is_err() => {
+                break;
+            }
             Err(error) if !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => break,
             _ => {}
         }

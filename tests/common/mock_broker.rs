@@ -1,8 +1,8 @@
-//! A broker that does what a test says, packet by packet.
+//! A scripted MQTT broker: the test reads and writes each packet.
 
 use bytes::BytesMut;
 use denoised::mqtt::Topics;
-use denoised::mqtt::client::{ClientCommand, ClientEvent, MqttClient, Settings};
+use denoised::mqtt::client::{ClientCommand, ClientEvent, ClientSettings, MqttClient};
 use rumqttc::v5::mqttbytes::Error;
 use rumqttc::v5::mqttbytes::v5::{
     ConnAck, ConnAckProperties, ConnectReturnCode, Packet, PubAck, PubAckReason, Publish, SubAck,
@@ -14,28 +14,28 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::daemon::PATIENCE;
 
-/// Where it listens.
-pub struct Scripted {
+/// A listening broker.
+pub struct MockBroker {
     listener: TcpListener,
     pub port: u16,
 }
 
-/// One connection of a client's.
-pub struct Peer {
+/// The broker's end of one connection.
+pub struct MockConnection {
     stream: TcpStream,
     buffer: BytesMut,
 }
 
-impl Scripted {
+impl MockBroker {
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         Self { listener, port }
     }
 
-    /// A link to it, of a daemon whose topics begin with `d`.
-    pub fn link(&self) -> MqttClient {
-        let settings = Settings {
+    /// Opens a client of this broker whose topics are under `d`.
+    pub fn client(&self) -> MqttClient {
+        let settings = ClientSettings {
             host: "127.0.0.1".to_owned(),
             port: self.port,
             tls: None,
@@ -43,39 +43,41 @@ impl Scripted {
             credentials: None,
             max_packet: 64 << 20,
             client_certificate: None,
-            patience: Duration::from_secs(1),
+            stall_timeout: Duration::from_secs(1),
         };
         MqttClient::open(settings, Topics::new("d")).unwrap()
     }
 
-    /// The next connection, before its first packet.
-    pub async fn accept(&self) -> Peer {
+    /// Accepts the next TCP connection, before its first packet.
+    pub async fn accept_tcp(&self) -> MockConnection {
         let accepted = tokio::time::timeout(PATIENCE, self.listener.accept()).await;
-        let (stream, _) = accepted.expect("nobody connects").unwrap();
-        Peer { stream, buffer: BytesMut::new() }
+        let (stream, _) = accepted.expect("no client connected in time").unwrap();
+        MockConnection { stream, buffer: BytesMut::new() }
     }
 
-    /// The next connection, accepted with these properties, its subscription confirmed.
-    pub async fn welcome(&self, session_present: bool, properties: ConnAckProperties) -> Peer {
-        let mut peer = self.accept().await;
-        assert!(matches!(peer.read().await, Packet::Connect(..)));
-        peer.write(Packet::ConnAck(ConnAck {
-            session_present,
-            code: ConnectReturnCode::Success,
-            properties: Some(properties),
-        }))
-        .await;
-        let Packet::Subscribe(subscribe) = peer.read().await else { panic!("no subscription") };
+    /// Accepts the next MQTT connection with these properties, and acknowledges its subscriptions.
+    pub async fn accept(&self, session_present: bool, properties: ConnAckProperties) -> MockConnection {
+        let mut connection = self.accept_tcp().await;
+        assert!(matches!(connection.read().await, Packet::Connect(..)));
+        connection
+            .write(Packet::ConnAck(ConnAck {
+                session_present,
+                code: ConnectReturnCode::Success,
+                properties: Some(properties),
+            }))
+            .await;
+        let Packet::Subscribe(subscribe) = connection.read().await else { panic!("no SUBSCRIBE packet") };
         let topics: Vec<_> = subscribe.filters.iter().map(|filter| filter.path.as_str()).collect();
         assert_eq!(topics, ["d/request", "d/cancel"]);
         let return_codes = vec![SubscribeReasonCode::Success(rumqttc::v5::mqttbytes::QoS::AtLeastOnce); 2];
-        peer.write(Packet::SubAck(SubAck { pkid: subscribe.pkid, return_codes, properties: None })).await;
-        peer
+        let suback = SubAck { pkid: subscribe.pkid, return_codes, properties: None };
+        connection.write(Packet::SubAck(suback)).await;
+        connection
     }
 }
 
-/// What a broker says of itself on a connection, nothing set.
-pub fn nothing_said() -> ConnAckProperties {
+/// Returns CONNACK properties of which none is set.
+pub fn no_properties() -> ConnAckProperties {
     ConnAckProperties {
         session_expiry_interval: None,
         receive_max: None,
@@ -97,8 +99,8 @@ pub fn nothing_said() -> ConnAckProperties {
     }
 }
 
-impl Peer {
-    /// The next packet; pings are answered and not told.
+impl MockConnection {
+    /// Reads the next packet, and answers pings.
     pub async fn read(&mut self) -> Packet {
         loop {
             match Packet::read(&mut self.buffer, None) {
@@ -108,7 +110,8 @@ impl Peer {
                 Ok(packet) => return packet,
                 Err(Error::InsufficientBytes(_)) => {
                     let read = tokio::time::timeout(PATIENCE, self.stream.read_buf(&mut self.buffer)).await;
-                    assert!(read.expect("nothing comes").unwrap() > 0, "the client has gone");
+                    let count = read.expect("no packet in time").unwrap();
+                    assert!(count > 0, "the client closed the connection");
                 }
                 Err(error) => panic!("{error}"),
             }
@@ -121,49 +124,50 @@ impl Peer {
         self.stream.write_all(&bytes).await.unwrap();
     }
 
-    /// The next packet, which must be a message.
-    pub async fn message(&mut self) -> Publish {
+    /// Reads the next packet, which must be a PUBLISH.
+    pub async fn read_publish(&mut self) -> Publish {
         match self.read().await {
             Packet::Publish(publish) => publish,
-            other => panic!("{other:?} instead of a message"),
+            other => panic!("expected a PUBLISH packet, got {other:?}"),
         }
     }
 
-    /// The payloads of the next messages, as text, and their packet identifiers.
-    pub async fn messages(&mut self, count: usize) -> Vec<(String, u16)> {
+    /// Reads messages, and returns their payloads as text with their packet identifiers.
+    pub async fn read_messages(&mut self, count: usize) -> Vec<(String, u16)> {
         let mut messages = Vec::new();
         for _ in 0..count {
-            let message = self.message().await;
+            let message = self.read_publish().await;
             messages.push((String::from_utf8(message.payload.to_vec()).unwrap(), message.pkid));
         }
         messages
     }
 
-    pub async fn acknowledge(&mut self, packet: u16, reason: PubAckReason) {
-        self.write(Packet::PubAck(PubAck { pkid: packet, reason, properties: None })).await;
+    pub async fn acknowledge(&mut self, packet_id: u16, reason: PubAckReason) {
+        self.write(Packet::PubAck(PubAck { pkid: packet_id, reason, properties: None })).await;
     }
 }
 
-/// The next report that is none of being connected or not.
-pub async fn report(link: &mut MqttClient) -> ClientEvent {
+/// Returns the client's next event other than `Connected` and `Disconnected`.
+pub async fn next_event(client: &mut MqttClient) -> ClientEvent {
     loop {
-        let report = tokio::time::timeout(PATIENCE, link.reports.recv()).await.expect("no report").unwrap();
-        if !matches!(report, ClientEvent::Connected | ClientEvent::Disconnected) {
-            return report;
+        let event = tokio::time::timeout(PATIENCE, client.events.recv()).await;
+        let event = event.expect("no event in time").unwrap();
+        if !matches!(event, ClientEvent::Connected | ClientEvent::Disconnected) {
+            return event;
         }
     }
 }
 
-/// The number of the message that the next report tells to be delivered.
-pub async fn delivered(link: &mut MqttClient) -> u64 {
-    match report(link).await {
+/// Returns the number of the next event, which must be a delivery.
+pub async fn next_delivered(client: &mut MqttClient) -> u64 {
+    match next_event(client).await {
         ClientEvent::Delivered(number) => number,
-        other => panic!("{other:?}"),
+        other => panic!("expected a delivery, got {other:?}"),
     }
 }
 
-/// Ask for a message whose payload is its number, to be delivered at least once.
-pub async fn send(link: &MqttClient, number: u64) {
+/// Sends a message at QoS 1 whose payload is its number.
+pub async fn send(client: &MqttClient, number: u64) {
     let message = denoised::mqtt::Message::new("d/image".to_owned(), number.to_string());
-    link.asks.send(ClientCommand::Send { message, number: Some(number) }).await.unwrap();
+    client.commands.send(ClientCommand::Send { message, number: Some(number) }).await.unwrap();
 }

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use super::daemon::Running;
 
-/// A tmpfs in a mount namespace of its own, which vanishes with the process that holds it.
+/// A tmpfs in its own mount namespace, which exists as long as the process that holds it.
 pub struct SmallDisk {
     path: PathBuf,
     _holder: Running,
@@ -16,13 +16,12 @@ pub struct SmallDisk {
 }
 
 impl SmallDisk {
-    /// With room for so many megabytes.
-    pub fn of(megabytes: usize) -> Self {
+    pub fn new(megabytes: usize) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let at = directory.path().display();
         let script =
             format!("mount -t tmpfs -o size={megabytes}m tmpfs {at} && echo mounted && exec sleep infinity");
-        // Whoever is not root becomes it in a user namespace.
+        // A user namespace allows mounting without being root.
         let root = std::fs::metadata("/proc/self").unwrap();
         let options: &[&str] = match std::os::unix::fs::MetadataExt::uid(&root) {
             0 => &["--mount"],
@@ -33,12 +32,12 @@ impl SmallDisk {
             .args(["sh", "-c", &script])
             .stdout(Stdio::piped())
             .spawn()
-            .expect("unshare can't be started; it belongs to util-linux");
+            .expect("cannot run unshare; install util-linux");
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         assert_eq!(
             line, "mounted\n",
-            "a small tmpfs can't be mounted; these tests need root, or user namespaces that the system allows"
+            "cannot mount a tmpfs; run these tests as root, or allow unprivileged user namespaces"
         );
         let path = PathBuf::from(format!("/proc/{}/root{at}", child.id()));
         Self { path, _holder: Running { child }, _directory: directory }
@@ -48,7 +47,7 @@ impl SmallDisk {
         &self.path
     }
 
-    /// Leave no byte free.
+    /// Fills the disk to its last byte.
     pub fn fill(&self) {
         let mut ballast = std::fs::File::options();
         let mut ballast = ballast.create(true).append(true).open(self.path.join("ballast")).unwrap();
@@ -57,7 +56,7 @@ impl SmallDisk {
         }
     }
 
-    /// Make room again; there may be some already.
+    /// Frees the space that [`SmallDisk::fill`] took, if any.
     pub fn free(&self) {
         let _ = std::fs::remove_file(self.path.join("ballast"));
     }

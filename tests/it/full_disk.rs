@@ -1,4 +1,4 @@
-//! A real disk without a free byte under the spool.
+//! The spool on a disk that is full.
 
 use std::collections::BTreeSet;
 
@@ -21,8 +21,8 @@ fn files(disk: &SmallDisk) -> BTreeSet<String> {
 }
 
 #[test]
-fn nothing_goes_on_while_the_disk_is_full_and_everything_after() {
-    let (broker, disk) = (Broker::start(), SmallDisk::of(8));
+fn nothing_is_acknowledged_while_the_disk_is_full_and_all_jobs_finish_afterwards() {
+    let (broker, disk) = (Broker::start(), SmallDisk::new(8));
     let mut subscriber = Subscriber::start(&broker, "denoised/test/#");
     let mut daemon = Daemon::on_disk(&config(&broker), disk.path());
     subscriber.phase("ready");
@@ -34,9 +34,9 @@ fn nothing_goes_on_while_the_disk_is_full_and_everything_after() {
     for job in 0..20 {
         request(&broker, &format!("full{job}"), r#", "steps": 3"#);
     }
-    // Twice: the file was opened again in between, and is as full as before.
+    // Twice, because the file is opened again after the first error.
     for _ in 0..2 {
-        let line = daemon.wait_for("the spool can't be written, nothing goes on until it can");
+        let line = daemon.wait_for("cannot write to the spool, retrying until it succeeds");
         assert!(line.contains("No space left on device"), "{line}");
     }
     subscriber.drain();
@@ -53,8 +53,8 @@ fn nothing_goes_on_while_the_disk_is_full_and_everything_after() {
 }
 
 #[test]
-fn a_daemon_that_starts_on_a_full_disk_waits_for_room_and_loses_nothing() {
-    let (broker, disk) = (Broker::start(), SmallDisk::of(8));
+fn a_daemon_that_starts_on_a_full_disk_waits_for_space_and_loses_nothing() {
+    let (broker, disk) = (Broker::start(), SmallDisk::new(8));
     let mut subscriber = Subscriber::start(&broker, "denoised/test/#");
     let mut daemon = Daemon::on_disk(&config(&broker), disk.path());
     subscriber.phase("ready");
@@ -63,24 +63,24 @@ fn a_daemon_that_starts_on_a_full_disk_waits_for_room_and_loses_nothing() {
     daemon.kill();
     disk.fill();
     let mut second = Daemon::on_disk(&config(&broker), disk.path());
-    second.wait_for("the spool can't be written, nothing goes on until it can");
+    second.wait_for("cannot write to the spool, retrying until it succeeds");
     disk.free();
     subscriber.on("denoised/test/result/long");
     assert_eq!(files(&disk), BTreeSet::from(["spool.redb".to_owned()]));
 }
 
 #[test]
-fn a_daemon_without_room_for_a_spool_says_so_and_waits_for_it() {
-    let (broker, disk) = (Broker::start(), SmallDisk::of(4));
+fn a_daemon_without_space_for_a_new_spool_reports_it_and_waits() {
+    let (broker, disk) = (Broker::start(), SmallDisk::new(4));
     disk.fill();
     let mut subscriber = Subscriber::start(&broker, "denoised/test/#");
     let mut daemon = Daemon::on_disk(&config(&broker), disk.path());
     let line = daemon.wait_for("No space left on device");
-    assert!(line.contains("spool.path") && line.contains("make room"), "{line}");
+    assert!(line.contains("spool.path") && line.contains("free space"), "{line}");
     disk.free();
     subscriber.phase("ready");
     assert_eq!(daemon.terminate(), Some(0));
-    // One that is told to stop while it waits does.
+    // A daemon that is stopped while it waits ends.
     disk.fill();
     std::fs::remove_file(disk.path().join("spool.redb")).unwrap();
     disk.fill();

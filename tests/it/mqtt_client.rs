@@ -1,12 +1,12 @@
-//! The ways in which an MQTT client library loses messages or stalls, each met by a test against a
-//! broker that does what it must to bring it about.
+//! The MQTT client against a mock broker that provokes each known fault of rumqttc: lost messages,
+//! stalls and endless reconnects.
 
 use std::time::{Duration, Instant};
 
 use crate::common::daemon::{Broker, Daemon, Subscriber, configuration, publish};
-use crate::common::mock_broker::{Scripted, delivered, nothing_said, report, send};
+use crate::common::mock_broker::{MockBroker, next_delivered, next_event, no_properties, send};
 use crate::common::{golden, repository};
-use denoised::mqtt::client::{ClientCommand, ClientEvent, Refusal};
+use denoised::mqtt::client::{ClientCommand, ClientEvent, UndeliverableReason};
 use denoised::mqtt::{Message, QoS};
 use rumqttc::v5::mqttbytes::QoS as WireQoS;
 use rumqttc::v5::mqttbytes::v5::{ConnAckProperties, Packet, PubAckReason, Publish};
@@ -23,194 +23,201 @@ fn to(topic: &str, payload: impl Into<bytes::Bytes>) -> Message {
     Message::new(topic.to_owned(), payload)
 }
 
-/// rumqttc hands a packet over the limit back to its queue, and connects for ever.
+/// rumqttc requeues a packet over the limit, and reconnects in an endless loop.
 #[tokio::test]
-async fn a_message_over_the_brokers_limit_is_given_back_and_the_next_one_goes() {
-    let broker = Scripted::start().await;
-    let mut link = broker.link();
-    let limit = ConnAckProperties { max_packet_size: Some(1000), ..nothing_said() };
-    let mut peer = broker.welcome(false, limit).await;
+async fn a_message_over_the_brokers_limit_is_undeliverable_and_the_next_one_is_sent() {
+    let broker = MockBroker::start().await;
+    let mut client = broker.client();
+    let limit = ConnAckProperties { max_packet_size: Some(1000), ..no_properties() };
+    let mut connection = broker.accept(false, limit).await;
     let large = to("d/image", vec![b'x'; 1000]);
-    link.asks.send(ClientCommand::Send { message: large.clone(), number: Some(1) }).await.unwrap();
-    send(&link, 2).await;
-    let ClientEvent::Undeliverable { message, number, why } = report(&mut link).await else { panic!() };
-    assert_eq!((message, number, why), (large, Some(1), Refusal::TooLarge(1000)));
-    let (payload, packet) = peer.messages(1).await.remove(0);
+    client.commands.send(ClientCommand::Send { message: large.clone(), number: Some(1) }).await.unwrap();
+    send(&client, 2).await;
+    let ClientEvent::Undeliverable { message, number, reason } = next_event(&mut client).await else {
+        panic!()
+    };
+    assert_eq!((message, number, reason), (large, Some(1), UndeliverableReason::TooLarge(1000)));
+    let (payload, packet) = connection.read_messages(1).await.remove(0);
     assert_eq!(payload, "2");
-    peer.acknowledge(packet, PubAckReason::Success).await;
-    assert_eq!(delivered(&mut link).await, 2);
+    connection.acknowledge(packet, PubAckReason::Success).await;
+    assert_eq!(next_delivered(&mut client).await, 2);
 }
 
-/// rumqttc clears all that is pending where a reconnection finds no session.
+/// rumqttc drops all pending messages if the broker has no session on reconnect.
 #[tokio::test]
 async fn a_reconnection_without_a_session_loses_nothing() {
-    let broker = Scripted::start().await;
-    let mut link = broker.link();
-    let mut peer = broker.welcome(false, nothing_said()).await;
+    let broker = MockBroker::start().await;
+    let mut client = broker.client();
+    let mut connection = broker.accept(false, no_properties()).await;
     for number in 0..5 {
-        send(&link, number).await;
+        send(&client, number).await;
     }
-    let first = peer.messages(5).await;
-    peer.acknowledge(first[0].1, PubAckReason::Success).await;
-    assert_eq!(delivered(&mut link).await, 0);
-    drop(peer);
-    let mut peer = broker.welcome(false, nothing_said()).await;
-    let again = peer.messages(4).await;
-    assert_eq!(payloads(&again), names(1..5));
-    for (payload, packet) in again {
-        peer.acknowledge(packet, PubAckReason::Success).await;
-        assert_eq!(delivered(&mut link).await.to_string(), payload);
+    let first = connection.read_messages(5).await;
+    connection.acknowledge(first[0].1, PubAckReason::Success).await;
+    assert_eq!(next_delivered(&mut client).await, 0);
+    drop(connection);
+    let mut connection = broker.accept(false, no_properties()).await;
+    let redelivered = connection.read_messages(4).await;
+    assert_eq!(payloads(&redelivered), names(1..5));
+    for (payload, packet) in redelivered {
+        connection.acknowledge(packet, PubAckReason::Success).await;
+        assert_eq!(next_delivered(&mut client).await.to_string(), payload);
     }
 }
 
-/// rumqttc's event `Outgoing(Publish)` does not mean sent.
+/// rumqttc reports `Outgoing(Publish)` before the packet is sent.
 #[tokio::test]
-async fn only_the_brokers_acknowledgement_counts_as_delivered() {
-    let broker = Scripted::start().await;
-    let mut link = broker.link();
-    for quality in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
-        let mut peer = broker.welcome(true, nothing_said()).await;
-        let message = Message { quality, ..to("d/image", "7") };
-        link.asks.send(ClientCommand::Send { message, number: Some(7) }).await.unwrap();
-        let publish = peer.message().await;
-        if quality == QoS::ExactlyOnce {
-            // Received is not yet complete.
+async fn a_message_is_delivered_once_the_broker_acknowledges_it_and_not_before() {
+    let broker = MockBroker::start().await;
+    let mut client = broker.client();
+    for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
+        let mut connection = broker.accept(true, no_properties()).await;
+        let message = Message { qos, ..to("d/image", "7") };
+        client.commands.send(ClientCommand::Send { message, number: Some(7) }).await.unwrap();
+        let publish = connection.read_publish().await;
+        if qos == QoS::ExactlyOnce {
+            // PUBREC does not complete the delivery.
             let received = rumqttc::v5::mqttbytes::v5::PubRec::new(publish.pkid, None);
-            peer.write(Packet::PubRec(received)).await;
-            assert!(matches!(peer.read().await, Packet::PubRel(_)));
+            connection.write(Packet::PubRec(received)).await;
+            assert!(matches!(connection.read().await, Packet::PubRel(_)));
         }
-        drop(peer);
-        let mut peer = broker.welcome(true, nothing_said()).await;
-        let again = peer.message().await;
-        assert_eq!((&again.payload, again.qos), (&publish.payload, publish.qos));
-        if quality == QoS::ExactlyOnce {
-            let received = rumqttc::v5::mqttbytes::v5::PubRec::new(again.pkid, None);
-            peer.write(Packet::PubRec(received)).await;
-            assert!(matches!(peer.read().await, Packet::PubRel(_)));
-            let complete = rumqttc::v5::mqttbytes::v5::PubComp::new(again.pkid, None);
-            peer.write(Packet::PubComp(complete)).await;
+        drop(connection);
+        let mut connection = broker.accept(true, no_properties()).await;
+        let redelivered = connection.read_publish().await;
+        assert_eq!((&redelivered.payload, redelivered.qos), (&publish.payload, publish.qos));
+        if qos == QoS::ExactlyOnce {
+            let received = rumqttc::v5::mqttbytes::v5::PubRec::new(redelivered.pkid, None);
+            connection.write(Packet::PubRec(received)).await;
+            assert!(matches!(connection.read().await, Packet::PubRel(_)));
+            let complete = rumqttc::v5::mqttbytes::v5::PubComp::new(redelivered.pkid, None);
+            connection.write(Packet::PubComp(complete)).await;
         } else {
-            peer.acknowledge(again.pkid, PubAckReason::Success).await;
+            connection.acknowledge(redelivered.pkid, PubAckReason::Success).await;
         }
-        // Nothing was told before: this is the first report of it.
-        assert_eq!(delivered(&mut link).await, 7);
+        // This is the first event, so the delivery was not reported before.
+        assert_eq!(next_delivered(&mut client).await, 7);
     }
 }
 
-/// rumqttc's `poll` waits without end for a broker that reads no more.
+/// rumqttc's `poll` never returns if the broker stops reading.
 #[tokio::test]
-async fn a_connection_on_which_nothing_moves_is_built_anew() {
-    let broker = Scripted::start().await;
-    let link = broker.link();
-    let stalled = broker.welcome(false, nothing_said()).await;
-    // More than the sockets' buffers hold, so that writing must wait for a reader.
+async fn a_stalled_connection_is_replaced() {
+    let broker = MockBroker::start().await;
+    let client = broker.client();
+    let stalled = broker.accept(false, no_properties()).await;
+    // More than the socket buffers hold, so that the client's writes block.
     for number in 0..8 {
         let message = to("d/image", vec![b'0' + number; 4 << 20]);
-        link.asks.send(ClientCommand::Send { message, number: Some(u64::from(number)) }).await.unwrap();
+        client.commands.send(ClientCommand::Send { message, number: Some(u64::from(number)) }).await.unwrap();
     }
-    let mut peer = broker.welcome(true, nothing_said()).await;
+    let mut connection = broker.accept(true, no_properties()).await;
     for number in 0..8 {
-        let message = peer.message().await;
+        let message = connection.read_publish().await;
         assert_eq!((message.payload.len(), message.payload[0]), (4 << 20, b'0' + number));
-        peer.acknowledge(message.pkid, PubAckReason::Success).await;
+        connection.acknowledge(message.pkid, PubAckReason::Success).await;
     }
     drop(stalled);
 }
 
-/// rumqttc never clears a collision of packet identifiers, and stalls for good.
+/// rumqttc never resolves a collision of packet identifiers, and stalls.
 #[tokio::test]
-async fn a_packet_identifier_in_use_twice_does_not_stall() {
-    let broker = Scripted::start().await;
-    let mut link = broker.link();
-    // Two identifiers are used in turn; the first is never acknowledged.
-    let two = ConnAckProperties { receive_max: Some(2), ..nothing_said() };
-    let mut peer = broker.welcome(false, two).await;
+async fn a_packet_identifier_that_is_in_use_does_not_stall_the_client() {
+    let broker = MockBroker::start().await;
+    let mut client = broker.client();
+    // The client alternates between two packet identifiers; the first is never acknowledged.
+    let two = ConnAckProperties { receive_max: Some(2), ..no_properties() };
+    let mut connection = broker.accept(false, two).await;
     for number in 0..4 {
-        send(&link, number).await;
+        send(&client, number).await;
     }
-    let first = peer.messages(2).await;
+    let first = connection.read_messages(2).await;
     assert_eq!(payloads(&first), names(0..2));
-    peer.acknowledge(first[1].1, PubAckReason::Success).await;
-    assert_eq!(delivered(&mut link).await, 1);
-    let mut peer = broker.welcome(true, nothing_said()).await;
-    let again = peer.messages(3).await;
-    assert_eq!(payloads(&again), ["0", "2", "3"]);
-    for (payload, packet) in again {
-        peer.acknowledge(packet, PubAckReason::Success).await;
-        assert_eq!(delivered(&mut link).await.to_string(), payload);
+    connection.acknowledge(first[1].1, PubAckReason::Success).await;
+    assert_eq!(next_delivered(&mut client).await, 1);
+    let mut connection = broker.accept(true, no_properties()).await;
+    let redelivered = connection.read_messages(3).await;
+    assert_eq!(payloads(&redelivered), ["0", "2", "3"]);
+    for (payload, packet) in redelivered {
+        connection.acknowledge(packet, PubAckReason::Success).await;
+        assert_eq!(next_delivered(&mut client).await.to_string(), payload);
     }
 }
 
-/// rumqttc tells no message's own acknowledgement, only packet identifiers.
+/// rumqttc reports packet identifiers, not which message was acknowledged.
 #[tokio::test]
-async fn an_acknowledgement_out_of_turn_tells_its_own_message() {
-    let broker = Scripted::start().await;
-    let mut link = broker.link();
-    let mut peer = broker.welcome(false, nothing_said()).await;
+async fn acknowledgements_out_of_order_are_matched_to_their_messages() {
+    let broker = MockBroker::start().await;
+    let mut client = broker.client();
+    let mut connection = broker.accept(false, no_properties()).await;
     for number in 0..8 {
-        send(&link, number).await;
+        send(&client, number).await;
     }
-    let mut messages = peer.messages(8).await;
+    let mut messages = connection.read_messages(8).await;
     messages.swap(0, 5);
     messages.swap(3, 7);
     for (payload, packet) in messages {
-        peer.acknowledge(packet, PubAckReason::Success).await;
-        assert_eq!(delivered(&mut link).await.to_string(), payload);
+        connection.acknowledge(packet, PubAckReason::Success).await;
+        assert_eq!(next_delivered(&mut client).await.to_string(), payload);
     }
 }
 
-/// rumqttc's `publish().await` in the task that polls waits for itself.
+/// rumqttc's `publish().await` deadlocks in the task that polls.
 #[tokio::test]
-async fn many_messages_before_a_silent_broker_hold_up_nothing_that_comes_in() {
-    let broker = Scripted::start().await;
-    let mut link = broker.link();
-    let mut peer = broker.welcome(false, nothing_said()).await;
+async fn requests_are_received_while_many_messages_wait_for_the_broker() {
+    let broker = MockBroker::start().await;
+    let mut client = broker.client();
+    let mut connection = broker.accept(false, no_properties()).await;
     for number in 0..2000 {
-        send(&link, number).await;
+        send(&client, number).await;
     }
     let mut request = Publish::new("d/request", WireQoS::AtLeastOnce, "{}", None);
     request.pkid = 9;
-    peer.write(Packet::Publish(request)).await;
-    let ClientEvent::Incoming(incoming) = report(&mut link).await else { panic!() };
+    connection.write(Packet::Publish(request)).await;
+    let ClientEvent::Incoming(incoming) = next_event(&mut client).await else { panic!() };
     assert_eq!(&incoming.payload[..], b"{}");
     for number in 0..2000_u64 {
-        let (payload, packet) = peer.messages(1).await.remove(0);
+        let (payload, packet) = connection.read_messages(1).await.remove(0);
         assert_eq!(payload, number.to_string());
-        peer.acknowledge(packet, PubAckReason::Success).await;
-        assert_eq!(delivered(&mut link).await, number);
+        connection.acknowledge(packet, PubAckReason::Success).await;
+        assert_eq!(next_delivered(&mut client).await, number);
     }
 }
 
-/// rumqttc connects again at once, for ever.
+/// rumqttc reconnects at once and without end.
 #[tokio::test]
-async fn a_broker_that_hangs_up_is_tried_again_after_pauses_that_grow() {
-    let broker = Scripted::start().await;
-    let _link = broker.link();
-    let mut began = Instant::now();
-    drop(broker.accept().await);
-    for least in [125, 250, 500] {
-        drop(broker.accept().await);
-        // Half of the nominal pause is what jitter leaves of it at least.
-        assert!(began.elapsed() >= Duration::from_millis(least), "{:?} of {least} ms", began.elapsed());
-        began = Instant::now();
+async fn reconnect_delays_grow_while_the_broker_closes_every_connection() {
+    let broker = MockBroker::start().await;
+    let _client = broker.client();
+    let mut started = Instant::now();
+    drop(broker.accept_tcp().await);
+    for min_delay_ms in [125, 250, 500] {
+        drop(broker.accept_tcp().await);
+        // Jitter leaves at least half of the nominal delay.
+        assert!(
+            started.elapsed() >= Duration::from_millis(min_delay_ms),
+            "{:?} of {min_delay_ms} ms",
+            started.elapsed()
+        );
+        started = Instant::now();
     }
 }
 
-/// rumqttc does not subscribe again where the broker has forgotten the session.
+/// rumqttc does not resubscribe if the broker lost the session.
 #[tokio::test]
-async fn every_connection_subscribes_again_with_a_session_or_without() {
-    let broker = Scripted::start().await;
-    let link = broker.link();
+async fn every_connection_subscribes_whether_the_session_exists_or_not() {
+    let broker = MockBroker::start().await;
+    let client = broker.client();
     for session_present in [false, true, false] {
-        // `welcome` reads the subscription.
-        drop(broker.welcome(session_present, nothing_said()).await);
+        // `accept` requires the SUBSCRIBE packet.
+        drop(broker.accept(session_present, no_properties()).await);
     }
-    link.close(Duration::ZERO).await;
+    client.close(Duration::ZERO).await;
 }
 
-/// rumqttc brings a second, older webpki for one of its error types, and leaves the provider open.
+/// rumqttc depends on a second, older webpki for one of its error types, and selects no crypto
+/// provider.
 #[test]
-fn ring_is_the_only_crypto_provider_and_certificates_are_checked_by_rustls_own_webpki() {
+fn ring_is_the_only_crypto_provider_and_rustls_uses_its_own_webpki() {
     let lock = std::fs::read_to_string(repository().join("Cargo.lock")).unwrap();
     let lock: toml::Table = lock.parse().unwrap();
     let packages = lock["package"].as_array().unwrap();
@@ -228,63 +235,65 @@ fn ring_is_the_only_crypto_provider_and_certificates_are_checked_by_rustls_own_w
     assert!(depends_on(rustls, "ring") && depends_on(rustls, "rustls-webpki 0.103."), "{rustls}");
 }
 
-/// rumqttc acknowledges what comes in before anybody has seen it, unless told otherwise.
+/// rumqttc's default is to acknowledge a message before the application has handled it.
 #[tokio::test]
-async fn a_request_is_acknowledged_when_it_is_safe_and_not_before() {
-    let broker = Scripted::start().await;
-    let mut link = broker.link();
-    let mut peer = broker.welcome(false, nothing_said()).await;
+async fn a_request_is_acknowledged_on_command_and_not_before() {
+    let broker = MockBroker::start().await;
+    let mut client = broker.client();
+    let mut connection = broker.accept(false, no_properties()).await;
     let request = |packet: u16| {
         let mut request = Publish::new("d/request", WireQoS::AtLeastOnce, packet.to_string(), None);
         request.pkid = packet;
         Packet::Publish(request)
     };
-    peer.write(request(5)).await;
-    peer.write(request(6)).await;
-    let ClientEvent::Incoming(first) = report(&mut link).await else { panic!() };
-    let ClientEvent::Incoming(second) = report(&mut link).await else { panic!() };
-    // The second alone is safe: its acknowledgement is the first packet that comes.
-    link.asks.send(ClientCommand::Acknowledge(second.receipt)).await.unwrap();
-    let Packet::PubAck(ack) = peer.read().await else { panic!() };
-    assert_eq!(ack.pkid, 6);
-    // One of an earlier connection acknowledges nothing on this one.
-    drop(peer);
-    let mut peer = broker.welcome(true, nothing_said()).await;
-    link.asks.send(ClientCommand::Acknowledge(first.receipt)).await.unwrap();
-    send(&link, 1).await;
-    assert_eq!(peer.messages(1).await[0].0, "1");
+    connection.write(request(5)).await;
+    connection.write(request(6)).await;
+    let ClientEvent::Incoming(first) = next_event(&mut client).await else { panic!() };
+    let ClientEvent::Incoming(second) = next_event(&mut client).await else { panic!() };
+    // Only the second request is acknowledged, so that its PUBACK is the next packet.
+    client.commands.send(ClientCommand::Ack(second.ack)).await.unwrap();
+    let Packet::PubAck(puback) = connection.read().await else { panic!() };
+    assert_eq!(puback.pkid, 6);
+    // A token of an earlier connection acknowledges nothing on this one.
+    drop(connection);
+    let mut connection = broker.accept(true, no_properties()).await;
+    client.commands.send(ClientCommand::Ack(first.ack)).await.unwrap();
+    send(&client, 1).await;
+    assert_eq!(connection.read_messages(1).await[0].0, "1");
 }
 
-/// rumqttc takes a refusal for an acknowledgement.
+/// rumqttc treats a rejection as an acknowledgement.
 #[tokio::test]
-async fn a_message_that_the_broker_refuses_is_not_taken_for_delivered() {
-    let broker = Scripted::start().await;
-    let mut link = broker.link();
-    let mut peer = broker.welcome(false, nothing_said()).await;
-    // A requester's topic that is denied to us is told, and the rest goes on.
+async fn a_message_that_the_broker_rejects_is_not_reported_as_delivered() {
+    let broker = MockBroker::start().await;
+    let mut client = broker.client();
+    let mut connection = broker.accept(false, no_properties()).await;
+    // A rejection on a requester's topic is reported, and delivery continues.
     let foreign = to("answers/of/mine", "1");
-    link.asks.send(ClientCommand::Send { message: foreign.clone(), number: Some(1) }).await.unwrap();
-    let (_, packet) = peer.messages(1).await.remove(0);
-    peer.acknowledge(packet, PubAckReason::NotAuthorized).await;
-    let ClientEvent::Undeliverable { message, number, why } = report(&mut link).await else { panic!() };
+    client.commands.send(ClientCommand::Send { message: foreign.clone(), number: Some(1) }).await.unwrap();
+    let (_, packet) = connection.read_messages(1).await.remove(0);
+    connection.acknowledge(packet, PubAckReason::NotAuthorized).await;
+    let ClientEvent::Undeliverable { message, number, reason } = next_event(&mut client).await else {
+        panic!()
+    };
     assert_eq!((message, number), (foreign, Some(1)));
-    assert_eq!(why, Refusal::Denied("NotAuthorized".to_owned()));
-    // Our own is kept, whatever the reason, and sent again until it is taken.
+    assert_eq!(reason, UndeliverableReason::Rejected("NotAuthorized".to_owned()));
+    // A message on the daemon's own topic is sent again until the broker accepts it.
     for reason in [PubAckReason::NotAuthorized, PubAckReason::QuotaExceeded] {
-        send(&link, 2).await;
-        let (_, packet) = peer.messages(1).await.remove(0);
-        peer.acknowledge(packet, reason).await;
-        peer = broker.welcome(true, nothing_said()).await;
-        let (payload, packet) = peer.messages(1).await.remove(0);
+        send(&client, 2).await;
+        let (_, packet) = connection.read_messages(1).await.remove(0);
+        connection.acknowledge(packet, reason).await;
+        connection = broker.accept(true, no_properties()).await;
+        let (payload, packet) = connection.read_messages(1).await.remove(0);
         assert_eq!(payload, "2");
-        peer.acknowledge(packet, PubAckReason::Success).await;
-        assert_eq!(delivered(&mut link).await, 2);
+        connection.acknowledge(packet, PubAckReason::Success).await;
+        assert_eq!(next_delivered(&mut client).await, 2);
     }
 }
 
 #[cfg(feature = "system-tests")]
 #[test]
-fn a_response_topic_that_the_broker_denies_is_told_and_the_daemon_goes_on() {
+fn a_response_topic_that_the_broker_denies_is_reported_and_the_daemon_continues() {
     let broker = Broker::with_files("acl_file {dir}/acl\n", &[("acl", "topic readwrite denoised/#\n")]);
     let mut subscriber = Subscriber::start(&broker, "denoised/test/#");
     let _daemon = Daemon::start(&configuration(&broker, "test", &[&golden("gaussian")], ""));

@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use crate::common::daemon::{Broker, Daemon, Received, Subscriber, publish_to};
-use crate::common::fault_proxy::Cable;
+use crate::common::fault_proxy::FaultProxy;
 use crate::common::golden;
 use crate::common::small_disk::SmallDisk;
 
@@ -73,7 +73,7 @@ const IN_VAIN: Duration = Duration::from_secs(3);
 /// Everything that takes part.
 struct Soak {
     broker: Broker,
-    cable: Cable,
+    proxy: FaultProxy,
     disk: SmallDisk,
     daemon: Daemon,
     configuration: String,
@@ -88,19 +88,19 @@ struct Soak {
 impl Soak {
     fn start(keeps: bool) -> Self {
         let broker = Broker::with(if keeps { PERSISTENT } else { "max_queued_messages 0\n" });
-        let cable = Cable::to(broker.port);
+        let proxy = FaultProxy::new(broker.port);
         let configuration = format!(
             "node = \"soak\"\n[mqtt]\nurl = \"mqtt://127.0.0.1:{}\"\n[models]\npaths = [{:?}]\n\
              [limits]\nqueue = 100000\n[spool]\nmax_bytes = \"16 MiB\"\n",
-            cable.port,
+            proxy.port,
             golden("gaussian").display().to_string()
         );
-        let disk = SmallDisk::of(32);
+        let disk = SmallDisk::new(32);
         let daemon = Daemon::on_disk(&configuration, disk.path());
         let subscriber = Subscriber::lasting(&broker, "denoised/soak/#", "soak-subscriber");
         Self {
             broker,
-            cable,
+            proxy,
             disk,
             daemon,
             configuration,
@@ -139,9 +139,9 @@ impl Soak {
                 self.count_refused_writes();
                 self.daemon = Daemon::on_disk(&self.configuration, self.disk.path());
             }
-            "cut" => self.cable.cut(),
-            "stall" => self.cable.stall(true),
-            "flow" => self.cable.stall(false),
+            "cut" => self.proxy.disconnect_all(),
+            "stall" => self.proxy.set_stalled(true),
+            "flow" => self.proxy.set_stalled(false),
             "full" => self.disk.fill(),
             "room" => self.disk.free(),
             _ => drop(self.publish(r#"{"id": "bad", "steps": "none"}"#)),
@@ -149,7 +149,7 @@ impl Soak {
     }
 
     fn count_refused_writes(&mut self) {
-        self.refused_writes += self.daemon.count("the spool can't be written");
+        self.refused_writes += self.daemon.count("cannot write to the spool");
     }
 
     /// What a broker that was killed had acknowledged and not kept is asked for again: a repeated
@@ -167,7 +167,7 @@ impl Soak {
             if self.ledger.taken != last.0 {
                 last = (self.ledger.taken, Instant::now());
             } else if last.1.elapsed() > IN_VAIN {
-                self.cable.stall(false);
+                self.proxy.set_stalled(false);
                 self.disk.free();
                 let again = self.unanswered.iter().filter(|job| self.request(**job)).count();
                 self.asked_again += again as u64;
@@ -201,23 +201,23 @@ fn faults(requests: u64, kinds: &[(&'static str, u64)]) -> BTreeMap<u64, Vec<&'s
 }
 
 #[test]
-fn the_cable_holds_back_and_breaks_as_it_is_told() {
+fn the_proxy_holds_back_and_breaks_as_it_is_told() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let cable = Cable::to(listener.local_addr().unwrap().port());
-    let mut near = TcpStream::connect((Ipv4Addr::LOCALHOST, cable.port)).unwrap();
+    let proxy = FaultProxy::new(listener.local_addr().unwrap().port());
+    let mut near = TcpStream::connect((Ipv4Addr::LOCALHOST, proxy.port)).unwrap();
     let mut far = listener.accept().unwrap().0;
     let mut byte = [0];
     near.write_all(b"a").unwrap();
     far.read_exact(&mut byte).unwrap();
-    cable.stall(true);
+    proxy.set_stalled(true);
     near.write_all(b"b").unwrap();
     far.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
     assert_eq!(far.read(&mut byte).unwrap_err().kind(), ErrorKind::WouldBlock);
-    cable.stall(false);
+    proxy.set_stalled(false);
     far.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     far.read_exact(&mut byte).unwrap();
     assert_eq!(byte, *b"b");
-    cable.cut();
+    proxy.disconnect_all();
     assert_eq!(far.read(&mut byte).unwrap(), 0);
 }
 

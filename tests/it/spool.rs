@@ -1,14 +1,14 @@
-//! Nothing lost: the daemon, the broker and the disk fail, and everything arrives all the same.
+//! No message is lost if the daemon, the broker or the disk fails.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::common::daemon::{Broker, Daemon, Received, Subscriber, configuration, publish};
-use crate::common::fault_proxy::Cable;
+use crate::common::fault_proxy::FaultProxy;
 use crate::common::golden;
 use crate::common::thermal::{cautious, heat};
 use denoised::mqtt::Message;
-use denoised::spool::{AcceptedJob, Change, CompletedJobs, SpoolError, Store};
+use denoised::spool::{AcceptedJob, Change, CompletedJobs, SpoolError, SpoolSettings, Store};
 use tempfile::TempDir;
 
 const PERSISTENT: &str = "persistence true\npersistence_location {dir}/\nautosave_interval 1\n";
@@ -21,13 +21,13 @@ fn request(broker: &Broker, json: &str) {
     publish(broker, "denoised/test/request", json, &[]);
 }
 
-/// Images by id and index, checked for repeats that differ.
+/// Returns the images by id and index, and checks that repeats are equal.
 fn images(subscriber: &Subscriber) -> BTreeMap<(String, String), Vec<u8>> {
     let mut images = BTreeMap::new();
     for image in subscriber.seen.iter().filter(|m| m.topic == "denoised/test/image" && !m.retained) {
         let key = (image.user["id"].clone(), image.user["index"].clone());
         let before = images.insert(key, image.payload.clone());
-        assert!(before.is_none_or(|before| before == image.payload), "a repeat has other bytes");
+        assert!(before.is_none_or(|before| before == image.payload), "a repeated image differs");
     }
     images
 }
@@ -37,7 +37,7 @@ fn is_result(message: &Received, id: &str) -> bool {
 }
 
 #[test]
-fn a_job_interrupted_by_sigkill_is_done_after_the_next_start_to_the_same_bytes() {
+fn a_job_interrupted_by_sigkill_finishes_after_the_next_start_with_the_same_bytes() {
     let broker = Broker::start();
     let mut subscriber = Subscriber::start(&broker, "denoised/test/#");
     let mut daemon = Daemon::start(&config(&broker, ""));
@@ -56,39 +56,41 @@ fn a_job_interrupted_by_sigkill_is_done_after_the_next_start_to_the_same_bytes()
     subscriber.next(|m| is_result(m, "whole"));
     let all = images(&subscriber);
     for index in 0..64 {
-        let of = |id: &str| &all[&(id.to_owned(), index.to_string())];
-        assert_eq!(of("long"), of("whole"), "image {index}");
+        let image_of = |id: &str| &all[&(id.to_owned(), index.to_string())];
+        assert_eq!(image_of("long"), image_of("whole"), "image {index}");
     }
 }
 
 #[test]
-fn a_seed_that_was_left_open_is_decided_before_the_request_is_acknowledged() {
+fn a_random_seed_is_stored_before_the_request_is_acknowledged() {
     let broker = Broker::start();
     let mut subscriber = Subscriber::start(&broker, "denoised/test/#");
-    let mut daemon = Daemon::start(&config(&broker, ""));
+    // Several seconds of work, so that the job is not finished when the daemon is killed.
+    let text = config(&broker, "[limits]\ncount = 1000\n");
+    let mut daemon = Daemon::start(&text);
     subscriber.phase("ready");
-    request(&broker, r#"{"id": "open", "steps": 1000, "sampler": "ddpm", "count": 64}"#);
+    request(&broker, r#"{"id": "open", "steps": 1000, "sampler": "ddpm", "count": 1000}"#);
     let line = daemon.wait_for("job open:");
     subscriber.on("denoised/test/progress/open");
     daemon.kill();
     let spool = Arc::clone(&daemon.spool);
-    let mut daemon = Daemon::with_spool(&config(&broker, ""), &spool);
-    let again = daemon.wait_for("job open:");
+    let mut daemon = Daemon::with_spool(&text, &spool);
+    let second_line = daemon.wait_for("job open:");
     let job = |line: &str| line[line.find("job open").unwrap()..].to_owned();
-    assert_eq!(job(&line), job(&again));
+    assert_eq!(job(&line), job(&second_line));
 }
 
 #[test]
-fn what_is_drawn_while_the_broker_is_away_arrives_in_order_after_its_return() {
+fn images_sampled_while_the_broker_is_down_arrive_in_order_after_it_restarts() {
     let mut broker = Broker::with(PERSISTENT);
     let mut subscriber = Subscriber::start(&broker, "denoised/test/#");
-    // Too warm to begin: no job is drawn before the broker is away.
+    // The board is too hot to sample, so that no job starts before the broker is down.
     let board = tempfile::tempdir().unwrap();
     heat(board.path(), 90);
-    // It comes back only after those who watch do.
-    let cable = Cable::to(broker.port);
-    let through = format!("mqtt://127.0.0.1:{}", cable.port);
-    let text = config(&broker, &cautious(board.path())).replace(&broker.url(), &through);
+    // The daemon reconnects only after the subscriber has.
+    let proxy = FaultProxy::new(broker.port);
+    let proxied_url = format!("mqtt://127.0.0.1:{}", proxy.port);
+    let text = config(&broker, &cautious(board.path())).replace(&broker.url(), &proxied_url);
     let mut daemon = Daemon::start(&text);
     subscriber.phase("ready");
     for job in 0..20 {
@@ -98,13 +100,13 @@ fn what_is_drawn_while_the_broker_is_away_arrives_in_order_after_its_return() {
         );
     }
     daemon.wait_for("job j19:");
-    cable.stall(true);
+    proxy.set_stalled(true);
     broker.kill();
     heat(board.path(), 40);
     daemon.wait_for("job j19 finished");
     broker.run();
     let mut late = Subscriber::start(&broker, "denoised/test/#");
-    cable.stall(false);
+    proxy.set_stalled(false);
     let mut missing: std::collections::BTreeSet<_> = (0..20).map(|job| format!("j{job}")).collect();
     while !missing.is_empty() {
         let result = late.next(|m| m.topic.contains("/result/"));
@@ -115,19 +117,20 @@ fn what_is_drawn_while_the_broker_is_away_arrives_in_order_after_its_return() {
         let result = late.seen.iter().position(|m| is_result(m, &id)).unwrap();
         for index in 0..8 {
             let image = late.seen.iter().position(|m| {
-                let own = m.user.get("id") == Some(&id) && m.user.get("index") == Some(&index.to_string());
-                m.topic.ends_with("/image") && !m.retained && own
+                let is_image =
+                    m.user.get("id") == Some(&id) && m.user.get("index") == Some(&index.to_string());
+                m.topic.ends_with("/image") && !m.retained && is_image
             });
             assert!(
                 image.is_some_and(|image| image < result),
-                "image {index} of {id} is not before its result"
+                "image {index} of {id} did not arrive before its result"
             );
         }
     }
 }
 
 #[test]
-fn a_repeated_id_is_answered_with_the_same_bytes_and_another_request_is_refused() {
+fn a_repeated_request_is_answered_with_the_same_bytes_and_another_request_with_its_id_is_rejected() {
     let broker = Broker::start();
     let mut subscriber = Subscriber::start(&broker, "denoised/test/#");
     let mut daemon = Daemon::start(&config(&broker, ""));
@@ -135,47 +138,48 @@ fn a_repeated_id_is_answered_with_the_same_bytes_and_another_request_is_refused(
     let job = r#"{"id": "once", "steps": 5, "count": 2}"#;
     request(&broker, job);
     let first = subscriber.next(|m| is_result(m, "once"));
-    let drawn = images(&subscriber);
+    let first_images = images(&subscriber);
     request(&broker, job);
-    let again = subscriber.next(|m| is_result(m, "once"));
-    assert_eq!(first.payload, again.payload);
-    assert_eq!(images(&subscriber), drawn);
+    let repeated = subscriber.next(|m| is_result(m, "once"));
+    assert_eq!(first.payload, repeated.payload);
+    assert_eq!(images(&subscriber), first_images);
     assert_eq!(daemon.wait_for("job once was done before").matches("answered again").count(), 1);
 
     request(&broker, r#"{"id": "once", "steps": 6, "count": 2}"#);
     let error = subscriber.on("denoised/test/error/once").json();
     assert_eq!((error["code"].as_str(), error["field"].as_str()), (Some("conflict"), Some("id")));
 
-    // After a restart it is still known.
+    // The job is still known after a restart.
     daemon.kill();
     let spool = Arc::clone(&daemon.spool);
     let _daemon = Daemon::with_spool(&config(&broker, ""), &spool);
     subscriber.phase("ready");
     request(&broker, job);
     assert_eq!(subscriber.next(|m| is_result(m, "once")).payload, first.payload);
-    assert_eq!(images(&subscriber), drawn);
+    assert_eq!(images(&subscriber), first_images);
 }
 
 #[test]
-fn a_stopping_daemon_leaves_what_it_cannot_finish_for_the_next_start() {
+fn jobs_that_a_stopping_daemon_cannot_finish_run_after_the_next_start() {
     let broker = Broker::start();
     let mut subscriber = Subscriber::start(&broker, "denoised/test/#");
-    let hasty = "[limits]\ndrain_s = 0\n";
-    let mut daemon = Daemon::start(&config(&broker, hasty));
+    // More than a second of work, so that the job is not finished when the daemon stops.
+    let no_drain = "[limits]\ndrain_s = 0\ncount = 256\n";
+    let mut daemon = Daemon::start(&config(&broker, no_drain));
     subscriber.phase("ready");
-    request(&broker, r#"{"id": "left", "steps": 1000, "sampler": "ddpm", "count": 64, "seed": 3}"#);
+    request(&broker, r#"{"id": "left", "steps": 1000, "sampler": "ddpm", "count": 256, "seed": 3}"#);
     subscriber.on("denoised/test/progress/left");
     assert_eq!(daemon.terminate(), Some(0));
     subscriber.next(|m| m.topic == "denoised/test/status" && m.payload == b"offline");
     daemon.wait_for("1 jobs are left for the next start");
     let spool = Arc::clone(&daemon.spool);
-    let _daemon = Daemon::with_spool(&config(&broker, ""), &spool);
+    let _daemon = Daemon::with_spool(&config(&broker, no_drain), &spool);
     subscriber.next(|m| is_result(m, "left"));
-    assert_eq!(images(&subscriber).len(), 64);
+    assert_eq!(images(&subscriber).len(), 256);
 }
 
 #[test]
-fn two_daemons_share_a_queue_and_each_request_is_done_once() {
+fn two_daemons_share_a_queue_and_each_request_runs_once() {
     let broker = Broker::start();
     let mut subscriber = Subscriber::start(&broker, "denoised/#");
     let queue = "[limits]\nqueue = 1000\n";
@@ -203,14 +207,14 @@ fn two_daemons_share_a_queue_and_each_request_is_done_once() {
     for result in subscriber.seen.iter().filter(|m| is_done(m)) {
         let parts: Vec<_> = result.topic.split('/').collect();
         *by_node.entry(parts[1].to_owned()).or_default() += 1;
-        assert!(ids.insert(parts[3].to_owned()), "{} was done twice", parts[3]);
+        assert!(ids.insert(parts[3].to_owned()), "{} ran twice", parts[3]);
     }
     assert_eq!(ids.len(), 20);
     assert_eq!(by_node.len(), 2, "{by_node:?}");
 }
 
 #[test]
-fn sighup_changes_limits_and_names_what_needs_a_restart() {
+fn sighup_applies_limits_and_logs_which_sections_need_a_restart() {
     let broker = Broker::start();
     let mut subscriber = Subscriber::start(&broker, "denoised/test/#");
     let mut daemon = Daemon::start(&config(&broker, ""));
@@ -230,14 +234,18 @@ fn sighup_changes_limits_and_names_what_needs_a_restart() {
     assert!(line.contains("limits.steps"), "{line}");
 }
 
+fn settings(directory: &TempDir, max_bytes: u64, keep_s: u64) -> SpoolSettings {
+    SpoolSettings { path: directory.path().to_owned(), max_bytes, keep_s }
+}
+
 fn store(directory: &TempDir, max_bytes: u64, keep_s: u64) -> Store {
-    Store::open(directory.path(), max_bytes, keep_s, &CompletedJobs::default()).unwrap()
+    Store::open(&settings(directory, max_bytes, keep_s), &CompletedJobs::default()).unwrap()
 }
 
 fn image(id: &str, index: usize, size: usize) -> Message {
-    let user = [("type", "image".to_owned()), ("id", id.to_owned()), ("index", index.to_string())];
-    let user = user.into_iter().map(|(name, value)| (name.into(), value)).collect();
-    Message { user, ..Message::new("t/image".to_owned(), vec![7; size]) }
+    let user_properties = [("type", "image".to_owned()), ("id", id.to_owned()), ("index", index.to_string())];
+    let user_properties = user_properties.into_iter().map(|(name, value)| (name.into(), value)).collect();
+    Message { user_properties, ..Message::new("t/image".to_owned(), vec![7; size]) }
 }
 
 fn accepted(id: &str) -> AcceptedJob {
@@ -245,25 +253,25 @@ fn accepted(id: &str) -> AcceptedJob {
 }
 
 #[test]
-fn a_file_that_is_no_spool_is_set_aside_and_the_daemon_starts() {
+fn a_file_that_is_not_a_spool_is_renamed_and_a_new_one_is_created() {
     let directory = tempfile::tempdir().unwrap();
-    std::fs::write(directory.path().join("spool.redb"), b"precious notes of somebody else").unwrap();
+    std::fs::write(directory.path().join("spool.redb"), b"not a spool").unwrap();
     let mut fresh = store(&directory, 1 << 20, 60);
     fresh.write(&[Change::Accept(accepted("a"))]).unwrap();
     assert_eq!(fresh.jobs().unwrap().len(), 1);
-    let aside = std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().path());
-    let aside: Vec<_> = aside.filter(|path| path.to_string_lossy().contains("set-aside")).collect();
-    assert_eq!(std::fs::read(&aside[0]).unwrap(), b"precious notes of somebody else");
-    // Somebody else's hold on the file is no reason to set it aside.
-    let error = Store::open(directory.path(), 1, 1, &CompletedJobs::default()).unwrap_err();
+    let renamed = std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().path());
+    let renamed: Vec<_> = renamed.filter(|path| path.to_string_lossy().contains("set-aside")).collect();
+    assert_eq!(std::fs::read(&renamed[0]).unwrap(), b"not a spool");
+    // A spool that is locked by another process is not renamed.
+    let error = Store::open(&settings(&directory, 1, 1), &CompletedJobs::default()).unwrap_err();
     assert!(matches!(error, SpoolError::InUse(_)), "{error}");
 }
 
 #[test]
-fn answers_are_kept_within_the_bound_and_what_is_owed_is_never_dropped() {
+fn answers_are_evicted_over_the_size_limit_and_pending_messages_are_not() {
     let directory = tempfile::tempdir().unwrap();
-    let ledger = CompletedJobs::default();
-    let mut kept = Store::open(directory.path(), 10_000, 3600, &ledger).unwrap();
+    let completed = CompletedJobs::default();
+    let mut store = Store::open(&settings(&directory, 10_000, 3600), &completed).unwrap();
     for job in 0..10 {
         let id = format!("j{job}");
         let changes = [
@@ -271,28 +279,27 @@ fn answers_are_kept_within_the_bound_and_what_is_owed_is_never_dropped() {
             Change::Send(image(&id, 0, 2_000)),
             Change::Finish { id: id.clone() },
         ];
-        kept.write(&changes).unwrap();
-        ledger.insert(&id, "d");
+        store.write(&changes).unwrap();
     }
-    // Nothing was delivered: all of it is owed, beyond the bound too.
-    assert_eq!(kept.pending_after(0, 100).unwrap().len(), 10);
-    assert!(kept.pending_bytes() > 20_000);
-    for number in kept.pending_after(0, 100).unwrap() {
-        kept.write(&[Change::Delivered(number)]).unwrap();
+    // No message was delivered, so all are pending, although they exceed the limit.
+    assert_eq!(store.pending_after(0, 100).unwrap().len(), 10);
+    assert!(store.pending_bytes() > 20_000);
+    for number in store.pending_after(0, 100).unwrap() {
+        store.write(&[Change::Delivered(number)]).unwrap();
     }
-    assert_eq!(kept.pending_bytes(), 0);
-    let known: Vec<_> =
-        (0..10).filter(|job| ledger.was_done(&format!("j{job}"), "d") == Some(true)).collect();
-    assert!((1..=5).contains(&known.len()) && known.contains(&9), "{known:?}");
-    // A repeat makes them pending again, once.
-    let change = Change::Repeat { id: "j9".to_owned(), reply: None };
-    let again = kept.write(&[change.clone(), change]).unwrap();
-    assert_eq!(again.len(), 2);
-    assert_eq!(kept.pending_after(0, 100).unwrap().len(), 1);
+    assert_eq!(store.pending_bytes(), 0);
+    let is_kept = |job: &i32| completed.get(&format!("j{job}")).is_some_and(|job| job.has_digest("d"));
+    let kept: Vec<_> = (0..10).filter(is_kept).collect();
+    assert!((1..=5).contains(&kept.len()) && kept.contains(&9), "{kept:?}");
+    // Redelivery makes the message pending once, although it is requested twice.
+    let change = Change::Redeliver { id: "j9".to_owned(), reply: None };
+    let redelivered = store.write(&[change.clone(), change]).unwrap();
+    assert_eq!(redelivered.len(), 2);
+    assert_eq!(store.pending_after(0, 100).unwrap().len(), 1);
 }
 
 #[test]
-fn a_job_that_was_interrupted_before_its_first_image_is_answered_again_like_any_other() {
+fn the_answers_of_a_job_that_was_interrupted_before_its_first_image_are_redelivered() {
     let directory = tempfile::tempdir().unwrap();
     store(&directory, 1 << 20, 60).write(&[Change::Accept(accepted("a"))]).unwrap();
     let mut second = store(&directory, 1 << 20, 60);
@@ -300,12 +307,12 @@ fn a_job_that_was_interrupted_before_its_first_image_is_answered_again_like_any_
     let number = second.pending_after(0, 1).unwrap()[0];
     second.write(&[Change::Delivered(number)]).unwrap();
     assert!(second.pending_after(0, 1).unwrap().is_empty());
-    let again = second.write(&[Change::Repeat { id: "a".to_owned(), reply: None }]).unwrap();
-    assert_eq!(again, [number]);
+    let redelivered = second.write(&[Change::Redeliver { id: "a".to_owned(), reply: None }]).unwrap();
+    assert_eq!(redelivered, [number]);
 }
 
 #[test]
-fn an_image_that_is_spooled_already_is_not_spooled_twice() {
+fn an_image_that_is_already_stored_is_not_stored_twice() {
     let directory = tempfile::tempdir().unwrap();
     let mut first = store(&directory, 1 << 20, 60);
     first.write(&[Change::Accept(accepted("a")), Change::Send(image("a", 0, 10))]).unwrap();

@@ -48,7 +48,7 @@ fn the_password_comes_from_a_credential_and_shows_nowhere() {
     assert_eq!(daemon.count("sesame"), 0);
     // Without it the broker refuses.
     let mut daemon = Daemon::start(&text);
-    daemon.wait_for("the broker refused us");
+    daemon.wait_for("the broker refused the connection");
 }
 
 /// A line of mosquitto's password file.
@@ -89,7 +89,7 @@ fn a_daemon_without_a_broker_is_ready_and_alive_all_the_same() {
 
 #[test]
 fn a_daemon_that_waits_for_room_on_its_disk_asks_for_more_time_to_start() {
-    let (broker, manager, disk) = (Broker::start(), Manager::start(), SmallDisk::of(4));
+    let (broker, manager, disk) = (Broker::start(), Manager::start(), SmallDisk::new(4));
     disk.fill();
     let _daemon = manager.daemon_on(&configuration(&broker, "test", &[&golden("gaussian")], ""), disk.path());
     manager.until("STATUS=waiting for room on the disk");

@@ -1,4 +1,4 @@
-//! An encrypted connection to a real mosquitto.
+//! TLS connections to mosquitto.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use crate::common::daemon::{Broker, Daemon};
 use crate::common::golden;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 
-/// An authority, and a certificate of 127.0.0.1 signed by it, as files in a directory.
+/// Writes a certificate authority, and a certificate for 127.0.0.1 that it signed.
 fn certificates(directory: &Path) {
     let authority_key = KeyPair::generate().unwrap();
     let mut authority = CertificateParams::new(Vec::new()).unwrap();
@@ -15,7 +15,7 @@ fn certificates(directory: &Path) {
     let issuer = Issuer::new(authority, authority_key);
     let key = KeyPair::generate().unwrap();
     let mut server = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
-    // A name of its own: one that is the authority's looks like a certificate signed by itself.
+    // The subject must differ from the issuer's, or the certificate looks self-signed.
     server.distinguished_name.push(rcgen::DnType::CommonName, "board");
     let server = server.signed_by(&key, &issuer).unwrap();
     std::fs::write(directory.join("ca.pem"), certificate.pem()).unwrap();
@@ -32,26 +32,26 @@ fn configuration(broker: &Broker, more: &str) -> String {
 }
 
 #[test]
-fn an_authority_from_a_file_is_trusted_and_a_stranger_is_not() {
+fn the_ca_file_is_trusted_and_an_unknown_authority_is_not() {
     let directory = tempfile::tempdir().unwrap();
     certificates(directory.path());
-    let place = directory.path().display();
-    // mosquitto started as root gives its rights up and reads the key before.
+    let path = directory.path().display();
+    // mosquitto reads the key before it drops root privileges.
     let broker = Broker::with(&format!(
-        "listener {{port}} 127.0.0.1\nallow_anonymous true\ncertfile {place}/server.pem\nkeyfile {place}/server.key\n"
+        "listener {{port}} 127.0.0.1\nallow_anonymous true\ncertfile {path}/server.pem\nkeyfile {path}/server.key\n"
     ));
-    let trusting = format!("ca_file = \"{place}/ca.pem\"");
+    let trusting = format!("ca_file = \"{path}/ca.pem\"");
     let mut daemon = Daemon::start(&configuration(&broker, &trusting));
     daemon.wait_for("connected to the broker");
 
-    let mut stranger = Daemon::start(&configuration(&broker, ""));
-    let line = stranger.wait_for("next try in");
+    let mut untrusting = Daemon::start(&configuration(&broker, ""));
+    let line = untrusting.wait_for("next try in");
     assert!(line.contains("TLS"), "{line}");
-    assert!(!stranger.log.iter().any(|line| line.contains("connected to the broker")));
+    assert!(!untrusting.log.iter().any(|line| line.contains("connected to the broker")));
 }
 
 #[test]
-fn a_plain_listener_where_tls_is_configured_is_no_connection() {
+fn a_plain_listener_is_rejected_if_tls_is_configured() {
     let broker = Broker::start();
     let mut daemon = Daemon::start(&configuration(&broker, ""));
     daemon.wait_for("next try in");
@@ -59,35 +59,35 @@ fn a_plain_listener_where_tls_is_configured_is_no_connection() {
 }
 
 #[test]
-fn a_certificate_of_our_own_is_shown_where_the_broker_asks_for_one() {
+fn the_client_certificate_is_sent_if_the_broker_requires_one() {
     let directory = tempfile::tempdir().unwrap();
     certificates(directory.path());
-    let place = directory.path().display();
+    let path = directory.path().display();
     let broker = Broker::with(&format!(
-        "listener {{port}} 127.0.0.1\nallow_anonymous true\ncertfile {place}/server.pem\nkeyfile {place}/server.key\n\
-         cafile {place}/ca.pem\nrequire_certificate true\n"
+        "listener {{port}} 127.0.0.1\nallow_anonymous true\ncertfile {path}/server.pem\nkeyfile {path}/server.key\n\
+         cafile {path}/ca.pem\nrequire_certificate true\n"
     ));
-    let trusting = format!("ca_file = \"{place}/ca.pem\"");
+    let trusting = format!("ca_file = \"{path}/ca.pem\"");
     let mut without = Daemon::start(&configuration(&broker, &trusting));
     without.wait_for("next try in");
     assert!(!without.log.iter().any(|line| line.contains("connected to the broker")));
 
-    let shown = format!("{trusting}\ncert_file = \"{place}/server.pem\"\nkey_file = \"{place}/server.key\"");
-    let mut daemon = Daemon::start(&configuration(&broker, &shown));
+    let complete = format!("{trusting}\ncert_file = \"{path}/server.pem\"\nkey_file = \"{path}/server.key\"");
+    let mut daemon = Daemon::start(&configuration(&broker, &complete));
     daemon.wait_for("connected to the broker");
 
-    let alone = format!("{trusting}\ncert_file = \"{place}/server.pem\"");
-    let mut daemon = Daemon::start(&configuration(&broker, &alone));
-    daemon.wait_for("mqtt.cert_file is of no use alone; set mqtt.key_file as well");
+    let incomplete = format!("{trusting}\ncert_file = \"{path}/server.pem\"");
+    let mut daemon = Daemon::start(&configuration(&broker, &incomplete));
+    daemon.wait_for("mqtt.cert_file requires mqtt.key_file; set both or neither");
 
-    let missing = format!("{trusting}\ncert_file = \"{place}/none.pem\"\nkey_file = \"{place}/server.key\"");
+    let missing = format!("{trusting}\ncert_file = \"{path}/none.pem\"\nkey_file = \"{path}/server.key\"");
     let mut daemon = Daemon::start(&configuration(&broker, &missing));
     let line = daemon.wait_for("mqtt.cert_file");
     assert!(line.contains("none.pem"), "{line}");
 }
 
 #[test]
-fn a_wrong_password_is_told_once_a_try_and_never_shown() {
+fn a_wrong_password_is_logged_once_per_attempt_without_the_password() {
     let directory = tempfile::tempdir().unwrap();
     let passwords = directory.path().join("passwords");
     let made = std::process::Command::new("mosquitto_passwd")
@@ -95,14 +95,14 @@ fn a_wrong_password_is_told_once_a_try_and_never_shown() {
         .arg(&passwords)
         .args(["board", "right-one"])
         .status()
-        .expect("mosquitto_passwd can't be started; run the tests by tests/run, which installs it");
+        .expect("cannot run mosquitto_passwd; run the tests with tests/run, which installs it");
     assert!(made.success());
-    // mosquitto gives its rights up before it reads the file.
+    // mosquitto reads the file after it drops root privileges.
     std::fs::set_permissions(&passwords, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
     std::fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    let place = passwords.display();
+    let path = passwords.display();
     let broker =
-        Broker::with(&format!("listener {{port}} 127.0.0.1\nallow_anonymous false\npassword_file {place}\n"));
+        Broker::with(&format!("listener {{port}} 127.0.0.1\nallow_anonymous false\npassword_file {path}\n"));
     let with = |password: &str| {
         let file = directory.path().join("password");
         std::fs::write(&file, format!("{password}\n")).unwrap();
@@ -111,12 +111,12 @@ fn a_wrong_password_is_told_once_a_try_and_never_shown() {
     };
     let mut refused = with("wrong-one");
     let line = refused.wait_for("next try in");
-    assert!(line.contains("refused us"), "{line}");
+    assert!(line.contains("refused the connection"), "{line}");
     refused.wait_for("next try in");
-    let told = refused.log.iter().filter(|line| line.contains("refused us")).count();
-    assert_eq!(told, 2, "{:#?}", refused.log);
+    let count = refused.log.iter().filter(|line| line.contains("refused the connection")).count();
+    assert_eq!(count, 2, "{:#?}", refused.log);
     assert!(!refused.log.iter().any(|line| line.contains("wrong-one")));
-    let mut welcome = with("right-one");
-    welcome.wait_for("connected to the broker");
-    assert!(!welcome.log.iter().any(|line| line.contains("right-one")));
+    let mut accepted = with("right-one");
+    accepted.wait_for("connected to the broker");
+    assert!(!accepted.log.iter().any(|line| line.contains("right-one")));
 }

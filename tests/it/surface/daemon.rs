@@ -10,13 +10,13 @@ use super::snapshot::{check, check_json};
 use crate::common::board::Tree;
 use crate::common::daemon::{Daemon, model};
 use crate::common::golden;
-use crate::common::mock_broker::{Peer, Scripted, nothing_said};
+use crate::common::mock_broker::{MockBroker, MockConnection, no_properties};
 use crate::common::thermal::heat;
 
 /// A daemon with its only connection.
 struct Connected {
     daemon: Daemon,
-    peer: Peer,
+    peer: MockConnection,
     packet: u16,
     /// Topic and properties of all messages so far.
     messages: BTreeSet<String>,
@@ -26,7 +26,7 @@ struct Connected {
 impl Connected {
     /// Starts the daemon and waits until it is ready; returns its state too.
     async fn start() -> (Self, Value) {
-        let broker = Scripted::start().await;
+        let broker = MockBroker::start().await;
         let board = Tree::jetson("NVIDIA Jetson Orin Nano", "R36 (release), REVISION: 4.3");
         heat(board.path(), 48);
         board.write("sys/class/thermal/cooling_device0/type", "gpu-devfreq\n");
@@ -41,7 +41,7 @@ impl Connected {
             board.path()
         );
         let daemon = Daemon::start(&configuration);
-        let peer = broker.welcome(false, nothing_said()).await;
+        let peer = broker.accept(false, no_properties()).await;
         let mut connected = Self { daemon, peer, packet: 0, messages: BTreeSet::new(), _board: board };
         let state = connected.state(|state| state["phase"] == "ready" && !state["heat"].is_null()).await;
         (connected, state)
