@@ -115,6 +115,11 @@ impl Spool {
         self.told += 1;
     }
 
+    /// The number of orders that were carried out.
+    pub fn carried_out(&self) -> u64 {
+        self.carried_out.load(Ordering::Acquire)
+    }
+
     /// Whether every order was carried out and nothing waits for the broker.
     pub fn is_settled(&self) -> bool {
         self.carried_out.load(Ordering::Acquire) == self.told && self.pending_bytes() == 0

@@ -105,6 +105,7 @@ impl Store {
         let Some(job) = self.take_job(tables, id)? else { return Ok(()) };
         let answers = self.answers.remove(id).unwrap_or_default().into_values().collect();
         if self.keeps() {
+            self.ledger.insert(id, &job.digest);
             let done = DoneJob { digest: job.digest, at: now(), answers };
             tables.done.insert(id, json(&done).as_slice())?;
             tables.ages.insert((done.at, id), ())?;
