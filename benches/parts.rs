@@ -72,7 +72,7 @@ fn pipeline(criterion: &mut Criterion) {
         bencher.iter(|| {
             pipeline.accept(job.clone());
             while !pipeline.is_idle() {
-                pipeline.turn(&mut |_| {});
+                pipeline.step(&mut |_, _| {});
             }
         });
     });

@@ -64,7 +64,7 @@ fn a_job_begins_at_a_picture_that_the_broker_keeps() {
     for (id, image, words) in [
         ("broken", json!({"topic": "camera/broken"}), "image: "),
         ("large", json!({"topic": "camera/large"}), "at most 1048576 are taken (limits.payload)"),
-        ("none", json!({"topic": "camera/none"}), "camera/none: no retained message came within 5s"),
+        ("none", json!({"topic": "camera/none"}), "camera/none: no retained message arrived within 5s"),
         ("own", json!({"topic": "denoised/test/request"}), "requests arrive there"),
         ("all", json!({"topic": "camera/+"}), "wildcards can't be fetched"),
         ("other", json!({"subject": "camera/front"}), "a picture is a string"),

@@ -1,4 +1,4 @@
-//! How the broker is reached, from the configuration.
+//! Reads the MQTT client's settings from the configuration.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,20 +8,21 @@ use crate::config::{BrokerUrl, Config};
 use crate::mqtt::TlsError;
 use crate::mqtt::client::Settings;
 
-/// A connection to the broker on which nothing moves for so long is given up: two pings and a half.
-const PATIENCE: Duration = Duration::from_secs(25);
+/// A connection without traffic for this long is closed: two and a half keep-alive intervals.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(25);
 
-/// The password that the service manager hands over, if it does.
-fn credential() -> Option<PathBuf> {
+/// Returns the password file that systemd passes as a credential, if there is one.
+fn password_credential() -> Option<PathBuf> {
     let directory = std::env::var_os("CREDENTIALS_DIRECTORY")?;
     Some(Path::new(&directory).join("mqtt-password")).filter(|path| path.is_file())
 }
 
-/// What the link needs to know, from the configuration and the files that it names.
+/// Reads the settings from the configuration and the files that it names.
 pub(super) fn settings(config: &Config) -> Result<Settings, ServiceError> {
     let mqtt = &config.mqtt;
     let BrokerUrl { host, port, tls } = mqtt.url.clone();
-    let password = mqtt.password_file.clone().or_else(credential).filter(|_| !mqtt.username.is_empty());
+    let password =
+        mqtt.password_file.clone().or_else(password_credential).filter(|_| !mqtt.username.is_empty());
     let password = password.map(|path| {
         std::fs::read_to_string(&path)
             .map_err(|error| ServiceError::Password { path: path.display().to_string(), error })
@@ -42,6 +43,6 @@ pub(super) fn settings(config: &Config) -> Result<Settings, ServiceError> {
         credentials: (!mqtt.username.is_empty()).then(|| (mqtt.username.clone(), password)),
         max_packet: u32::try_from(mqtt.max_packet.0).unwrap_or(u32::MAX),
         client_certificate,
-        patience: PATIENCE,
+        patience: CONNECTION_TIMEOUT,
     })
 }
