@@ -118,7 +118,7 @@ impl Service {
         let mut drain_deadline = None;
         let mut ticks = tokio::time::interval(TICK_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let spool_orders = self.router.spool.orders.clone();
+        let spool_sender = self.router.spool.orders.clone();
         while drain_deadline.is_none() || !self.router.is_drained() {
             let has_room = self.router.has_room();
             let router = &mut self.router;
@@ -133,9 +133,9 @@ impl Service {
                         return Err(ServiceError::Ended("the worker", router.worker.panic_messages()));
                     }
                 },
-                Ok(permit) = spool_orders.reserve(), if !router.outbox.is_empty() => {
-                    if let Some(order) = router.outbox.pop() {
-                        permit.send(order);
+                Ok(permit) = spool_sender.reserve(), if !router.outbox.is_empty() => {
+                    if let Some(command) = router.outbox.pop() {
+                        permit.send(command);
                         router.spool.told();
                     }
                 }
@@ -200,10 +200,10 @@ impl Service {
         let Self { mut router, supervisor } = self;
         router.worker.stop();
         router.publish_unspooled(supervisor.offline_message());
-        let spool_orders = router.spool.orders.clone();
+        let spool_sender = router.spool.orders.clone();
         let flush = async {
-            while let Some(order) = router.outbox.pop() {
-                if spool_orders.send(order).await.is_err() {
+            while let Some(command) = router.outbox.pop() {
+                if spool_sender.send(command).await.is_err() {
                     return;
                 }
             }
@@ -211,7 +211,7 @@ impl Service {
         if tokio::time::timeout(SHUTDOWN_TIMEOUT, flush).await.is_err() {
             log::error!("timed out after {SHUTDOWN_TIMEOUT:?} flushing pending messages to the spool");
         }
-        drop(spool_orders);
+        drop(spool_sender);
         router.spool.close().await;
         router.client.close(SHUTDOWN_TIMEOUT).await;
     }

@@ -47,24 +47,24 @@ pub(super) struct JobRegistry {
 /// Effects of handling an event: spool commands and at most one worker command.
 #[derive(Debug, Default)]
 pub(super) struct Effects {
-    pub(super) orders: Vec<Order>,
-    pub(super) command: Option<WorkerCommand>,
-    /// The job that is completed once the spool has written `orders`.
+    pub(super) spool_commands: Vec<Order>,
+    pub(super) worker_command: Option<WorkerCommand>,
+    /// The job that is completed once the spool has written `spool_commands`.
     pub(super) completes: Option<String>,
 }
 
 impl Effects {
     /// Sends messages. The spool keeps all but those at QoS 0 until the broker has them.
     fn send(messages: Vec<Message>) -> Self {
-        let order = |message: Message| match message.quality {
+        let command = |message: Message| match message.quality {
             QoS::AtMostOnce => Order::Pass(message),
             _ => Order::Change(Change::Send(message)),
         };
-        Self { orders: messages.into_iter().map(order).collect(), ..Self::default() }
+        Self { spool_commands: messages.into_iter().map(command).collect(), ..Self::default() }
     }
 
     fn and(mut self, change: Change) -> Self {
-        self.orders.push(Order::Change(change));
+        self.spool_commands.push(Order::Change(change));
         self
     }
 }
@@ -210,8 +210,8 @@ impl JobRegistry {
             request: serde_json::to_value(&filled).expect("a request was parsed from JSON"),
             reply: reply.as_ref().map(Reply::to_record),
         };
-        let command = Some(self.start(job, digest, reply));
-        Effects { command, ..Effects::default().and(Change::Accept(accepted)) }
+        let worker_command = Some(self.start(job, digest, reply));
+        Effects { worker_command, ..Effects::default().and(Change::Accept(accepted)) }
     }
 
     fn start(&mut self, job: Job, digest: String, reply: Option<Reply>) -> WorkerCommand {
@@ -236,7 +236,8 @@ impl JobRegistry {
             .map_err(|error| JobError::new(ErrorCode::BadRequest, error));
         match request.and_then(|request| self.validate(&request)) {
             Ok(job) => {
-                Effects { command: Some(self.start(job, accepted.digest, reply)), ..Effects::default() }
+                let worker_command = Some(self.start(job, accepted.digest, reply));
+                Effects { worker_command, ..Effects::default() }
             }
             Err(error) => {
                 log::warn!("cannot resume job {} of an earlier run: {error}", accepted.id);
@@ -284,7 +285,8 @@ impl JobRegistry {
         };
         // The worker's queue has room for one cancellation of each job.
         let is_first = !std::mem::replace(&mut job.is_cancelled, true);
-        Effects { command: is_first.then_some(WorkerCommand::Cancel(id)), ..Effects::default() }
+        let worker_command = is_first.then_some(WorkerCommand::Cancel(id));
+        Effects { worker_command, ..Effects::default() }
     }
 
     /// Handles an event of a job. Events of a job that has failed may still arrive; they are ignored.

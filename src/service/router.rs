@@ -16,28 +16,28 @@ use crate::pipeline::JobEvent;
 use crate::spool::{AcceptedJob, Change, Order, Spool};
 
 /// The most commands that may wait for the spool before the router stops reading events.
-const MAX_PENDING_ORDERS: usize = 256;
+const MAX_PENDING_COMMANDS: usize = 256;
 
 /// Commands for the spool, numbered from 1 in the order in which it executes them.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
-    orders: VecDeque<Order>,
+    commands: VecDeque<Order>,
     /// The number of the latest command.
     latest: u64,
 }
 
 impl Outbox {
-    fn push(&mut self, order: Order) {
+    fn push(&mut self, command: Order) {
         self.latest += 1;
-        self.orders.push_back(order);
+        self.commands.push_back(command);
     }
 
     pub(super) fn pop(&mut self) -> Option<Order> {
-        self.orders.pop_front()
+        self.commands.pop_front()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.orders.is_empty()
+        self.commands.is_empty()
     }
 }
 
@@ -81,7 +81,7 @@ impl Router {
 
     /// Returns whether events may be read: their effects have room in the outbox.
     pub(super) fn has_room(&self) -> bool {
-        self.outbox.orders.len() < MAX_PENDING_ORDERS
+        self.outbox.commands.len() < MAX_PENDING_COMMANDS
     }
 
     /// The number of accepted jobs that are not finished.
@@ -211,12 +211,12 @@ impl Router {
     }
 
     fn apply(&mut self, effects: Effects) {
-        let Effects { orders, command, completes } = effects;
-        orders.into_iter().for_each(|order| self.outbox.push(order));
+        let Effects { spool_commands, worker_command, completes } = effects;
+        spool_commands.into_iter().for_each(|command| self.outbox.push(command));
         if let Some(id) = completes {
             self.registry.set_completing_command(id, self.outbox.latest);
         }
-        if let Some(command) = command {
+        if let Some(command) = worker_command {
             self.worker.send(command);
         }
     }
