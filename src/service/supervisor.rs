@@ -26,14 +26,11 @@ impl Supervisor {
         notifier: SystemdNotifier,
         watchdog: Watchdog,
     ) -> Self {
-        Self {
-            status: StatusPublisher::new(config.node.as_str()),
-            notifier,
-            watchdog,
-            platform: config.board.machine(),
-            topics,
-            config: config.clone(),
-        }
+        let platform = config.board.machine();
+        let mut status = StatusPublisher::new(config.node.as_str());
+        // Every published state has the temperature, even one before the first tick.
+        status.update_thermal(&platform);
+        Self { status, notifier, watchdog, platform, topics, config: config.clone() }
     }
 
     /// Updates the state, and reports to systemd. Returns the state if it has changed.
