@@ -61,7 +61,7 @@ fn requests(criterion: &mut Criterion) {
     });
 }
 
-/// A whole job of one step, the network's closed form included: boarding, batching, guidance, arrival.
+/// A whole job of one step, including the closed-form network: admission, batching, guidance, events.
 fn pipeline(criterion: &mut Criterion) {
     let (model, _) = Exact::model(&[1, 4, 5], 8, TimestepShape::PerSample);
     let mut pipeline = Pipeline::new(model);
@@ -72,7 +72,7 @@ fn pipeline(criterion: &mut Criterion) {
         bencher.iter(|| {
             pipeline.accept(job.clone());
             while !pipeline.is_idle() {
-                pipeline.turn(&mut |_| {});
+                pipeline.step(&mut |_, _| {});
             }
         });
     });

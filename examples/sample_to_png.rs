@@ -7,7 +7,7 @@ use anyhow::{Context, anyhow};
 use denoised::image::{picture, png};
 use denoised::job::{JobLimits, ModelCard, Request};
 use denoised::model::{EngineKind, EngineOptions, Model};
-use denoised::pipeline::{Event, Pipeline};
+use denoised::pipeline::{JobEvent, Pipeline};
 
 fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
@@ -28,9 +28,9 @@ fn main() -> anyhow::Result<()> {
     let mut pipeline = Pipeline::new(model);
     pipeline.accept(job.clone());
     while !pipeline.is_idle() {
-        pipeline.turn(&mut |event| match event {
-            Event::Image { sample, .. } => outcome = Some(Ok(sample)),
-            Event::Failed { error, .. } => outcome = Some(Err(anyhow!(error.message))),
+        pipeline.step(&mut |_, event| match event {
+            JobEvent::Image { image, .. } => outcome = Some(Ok(image.picture.data)),
+            JobEvent::Failed(error) => outcome = Some(Err(anyhow!(error.message))),
             _ => {}
         });
     }

@@ -3,7 +3,7 @@
 //! the fuzzer makes up, and `tests/corpora.rs` with what it found.
 
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use denoised::job::{JobLimits, ModelCard};
 use denoised::model::{EngineKind, EngineOptions, Manifest, Model, SchedulerConfig};
@@ -27,8 +27,8 @@ pub(crate) fn request(data: &[u8]) {
 }
 
 /// The bundle that requests are checked against.
-fn models() -> &'static [ModelCard] {
-    static MODELS: OnceLock<Vec<ModelCard>> = OnceLock::new();
+fn models() -> &'static [Arc<ModelCard>] {
+    static MODELS: OnceLock<Vec<Arc<ModelCard>>> = OnceLock::new();
     MODELS.get_or_init(|| {
         let bundle = Path::new(env!("CARGO_MANIFEST_DIR"));
         let root = if bundle.join("models").is_dir() { bundle } else { bundle.parent().expect("a parent") };

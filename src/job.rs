@@ -183,8 +183,8 @@ pub struct ModelCard {
 
 impl ModelCard {
     /// Of a loaded model.
-    pub fn of(model: &Model) -> Self {
-        Self {
+    pub fn of(model: &Model) -> Arc<Self> {
+        Arc::new(Self {
             bundle: Arc::new(model.bundle.clone()),
             signature: model.predictor.signature().clone(),
             origin: model.predictor.origin().clone(),
@@ -192,7 +192,7 @@ impl ModelCard {
             latent: model.latent.as_ref().map(|latent| (latent.family, latent.bundle.clone())),
             largest_part: model.parts.iter().map(|part| part.bytes).max().unwrap_or(0),
             encodes: model.latent.as_ref().is_some_and(|latent| latent.has_encoder()),
-        }
+        })
     }
 }
 
@@ -202,7 +202,7 @@ pub struct Job {
     /// Its name in every answer.
     pub id: String,
     /// The model.
-    pub model: ModelCard,
+    pub model: Arc<ModelCard>,
     /// The sampler's name as the request or the bundle has it.
     sampler_asked: Option<String>,
     /// The sampler's name.

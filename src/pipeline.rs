@@ -1,10 +1,11 @@
-//! Jobs become images: each image is a trajectory, and the trajectories of one model share its
-//! network's evaluations.
+//! Runs jobs on a loaded model by continuous batching: each image is a trajectory, and the
+//! trajectories of all jobs share the network's evaluations.
 
-pub mod batcher;
+mod batcher;
 mod codec_worker;
 mod event;
-pub mod guidance;
+mod guidance;
+mod image_events;
 mod latency;
 mod prepared;
 mod queue;
@@ -13,40 +14,41 @@ mod running_job;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::job::receipt::Receipt;
-use crate::job::{ErrorCode, Job, JobError};
-use crate::model::{Model, Tensor};
+use crate::job::{ErrorCode, Job, JobError, ModelCard};
+use crate::model::Model;
 use diffusion_samplers::rng::Noise;
 
-use batcher::{Batcher, ImageEvent, ImageId};
-use codec_worker::{CodecWorker, Done, Order};
-use guidance::places_of;
+use batcher::{BatchFailure, Batcher};
+use codec_worker::{CodecResult, CodecTask, CodecWorker};
+use guidance::slots_per_image;
+use image_events::ImageEvents;
 use latency::{BatchLoad, LatencyEstimator};
 use queue::Queue;
-use running_job::RunningJob;
+use running_job::{JobState, RunningJob};
 
 pub use codec_worker::Wake;
-pub use event::Event;
+pub use event::{JobEvent, Sample};
+pub use queue::OnEvent;
 
-/// How many images of one model are on their way at once, in batches: more than one, so that a
-/// short job is not stuck behind a long one.
-const BATCHES_ON_THE_WAY: usize = 4;
+/// Limits the running images to this many full batches: more than one, so that a short job is not
+/// stuck behind a long one.
+const MAX_RUNNING_BATCHES: usize = 4;
 
-/// Noise given from outside instead of a seed's, for one image.
+/// Returns the initial noise and the step noise of the image with this index, where they replace the seed's.
 pub type GivenNoise = Box<dyn FnMut(usize) -> (Option<Vec<f32>>, Option<Noise>)>;
 
-/// A model with the jobs that it works on.
+/// A loaded model with the jobs that it runs.
 pub struct Pipeline {
     model: Model,
+    card: Arc<ModelCard>,
     batcher: Batcher,
-    around: CodecWorker,
+    codec: CodecWorker,
     wake: Wake,
-    pace: LatencyEstimator,
+    latency: LatencyEstimator,
     jobs: Queue,
-    /// Whether jobs that were not begun must wait.
-    held: bool,
-    /// The same model on another provider, for when no job is under way.
-    successor: Option<Model>,
+    is_paused: bool,
+    /// The same model on another provider, which takes over once no job is running.
+    replacement: Option<Model>,
     given_noise: Option<GivenNoise>,
 }
 
@@ -60,295 +62,250 @@ impl std::fmt::Debug for Pipeline {
 }
 
 impl Pipeline {
-    /// With a loaded model.
+    /// A pipeline without jobs.
     pub fn new(model: Model) -> Self {
-        Self::waking(model, Arc::new(|| {}))
+        Self::with_wake(model, Arc::new(|| {}))
     }
 
-    /// With a loaded model, calling this from another thread whenever there is work again.
-    pub fn waking(model: Model, wake: Wake) -> Self {
+    /// A pipeline that calls `wake` from its codec thread when [`Self::has_work`] may have become true.
+    pub fn with_wake(model: Model, wake: Wake) -> Self {
         Self {
             batcher: Batcher::default(),
-            around: CodecWorker::of(&model, &wake),
+            codec: CodecWorker::new(&model, &wake),
             wake,
-            pace: LatencyEstimator::of_first(model.first_evaluation),
+            latency: LatencyEstimator::new(model.first_evaluation),
+            card: ModelCard::of(&model),
             model,
             jobs: Queue::default(),
-            held: false,
-            successor: None,
+            is_paused: false,
+            replacement: None,
             given_noise: None,
         }
     }
 
-    /// Take each image's initial or step noise from here instead of its seed.
+    /// Replaces the noise of the jobs' seeds.
     pub fn with_given_noise(mut self, given: GivenNoise) -> Self {
         self.given_noise = Some(given);
         self
     }
 
-    /// The model.
+    /// The loaded model.
     pub fn model(&self) -> &Model {
         &self.model
     }
 
-    /// Whether nothing is left to do.
+    /// The description of the model against which requests are validated.
+    pub fn card(&self) -> &Arc<ModelCard> {
+        &self.card
+    }
+
+    /// Returns whether there are no jobs.
     pub fn is_idle(&self) -> bool {
         self.jobs.len() == 0
     }
 
-    /// How many jobs are here.
-    pub fn in_hand(&self) -> usize {
+    /// The number of jobs, running or waiting.
+    pub fn job_count(&self) -> usize {
         self.jobs.len()
     }
 
-    /// The milliseconds that turns like the last one take at present, once there were two.
+    /// The current duration of an evaluation of the latest batch size, once two of them were measured.
     pub fn ms_per_evaluation(&self) -> Option<f64> {
-        self.pace.latest().map(|seconds| seconds * 1e3)
+        self.latency.latest().map(|seconds| seconds * 1e3)
     }
 
-    /// Whether a turn would do something now; what is encoded or decoded elsewhere is waited for.
+    /// Returns whether a step would do something now. Jobs that only wait for the codec thread do not count.
     pub fn has_work(&self) -> bool {
-        let (room, waits) = (self.room_to_prepare() > 0, self.waits());
-        let goes_on = |active: &RunningJob| match active.prepared {
-            Some(_) => active.boarded < active.job.count && (!waits || active.boarded > 0),
-            None => !active.ordered && !waits && room,
+        let (can_start, can_encode) = (!self.is_start_blocked(), self.encoding_capacity() > 0);
+        let can_progress = |running: &RunningJob| match running.state {
+            JobState::Queued => can_start && can_encode,
+            JobState::Encoding => false,
+            JobState::Ready(_) => can_start,
+            JobState::Running { started, .. } => started < running.job.count,
         };
-        self.batcher.riding() > 0 || self.around.has_news() || self.jobs.first().any(goes_on)
+        self.batcher.running() > 0 || self.codec.has_results() || self.jobs.first().any(can_progress)
     }
 
-    /// Whether jobs are here that must wait until they are let go on.
-    pub fn is_held(&self) -> bool {
-        self.waits() && self.jobs.is_waiting()
+    /// Returns whether there are jobs that must not start yet.
+    pub fn has_blocked_jobs(&self) -> bool {
+        self.is_start_blocked() && self.jobs.iter().any(|job| !job.is_running())
     }
 
-    /// Whether jobs that were not begun must wait.
-    fn waits(&self) -> bool {
-        self.held || self.successor.is_some()
+    /// While the pipeline is paused or has a replacement, no further job starts.
+    fn is_start_blocked(&self) -> bool {
+        self.is_paused || self.replacement.is_some()
     }
 
-    /// Begin no job from now on, and go on only with those that were begun; or begin them again.
-    pub fn hold(&mut self, held: bool) {
-        self.held = held;
+    /// Starts no further job while `paused`; running jobs continue.
+    pub fn set_paused(&mut self, paused: bool) {
+        self.is_paused = paused;
     }
 
-    /// Let the same model on another provider take over as soon as no job is under way.
-    pub fn succeed(&mut self, model: Model) {
-        self.successor = Some(model);
+    /// Sets the same model on another provider as replacement.
+    pub fn set_replacement(&mut self, model: Model) {
+        self.replacement = Some(model);
     }
 
-    /// Let a successor take over, if there is one and no job is under way; tells whether it did. A
-    /// job is drawn by one provider from its beginning to its end.
-    pub fn change_over(&mut self) -> bool {
-        let under_way = self.jobs.is_under_way();
-        match self.successor.take_if(|_| !under_way) {
-            Some(model) => {
-                self.around = CodecWorker::of(&model, &self.wake);
-                self.pace = LatencyEstimator::of_first(model.first_evaluation);
-                // What was prepared for the model before holds for this one; what was only ordered is lost.
-                self.jobs.all_mut().for_each(|active| active.ordered = active.prepared.is_some());
-                self.model = model;
-                true
-            }
-            None => false,
+    /// Installs the replacement, if there is one and no job is running, and returns whether it did. All
+    /// images of a job come from one provider.
+    pub fn swap_model_if_idle(&mut self) -> bool {
+        let is_running = self.jobs.iter().any(RunningJob::is_running);
+        let Some(model) = self.replacement.take_if(|_| !is_running) else { return false };
+        self.codec = CodecWorker::new(&model, &self.wake);
+        self.latency = LatencyEstimator::new(model.first_evaluation);
+        // Results that are ready stay valid; those still being encoded were lost with the codec worker.
+        for job in self.jobs.iter_mut().filter(|job| matches!(job.state, JobState::Encoding)) {
+            job.state = JobState::Queued;
         }
+        self.card = ModelCard::of(&model);
+        self.model = model;
+        true
     }
 
-    /// Take a job on; its first evaluation is the next one that has room.
-    pub fn accept(&mut self, job: Job) {
-        self.jobs.accept(job);
+    /// Queues a job.
+    pub fn accept(&mut self, job: impl Into<Arc<Job>>) {
+        self.jobs.accept(job.into());
     }
 
-    /// Drop a job; tells whether it was here.
-    pub fn cancel(&mut self, id: &str, on: &mut dyn FnMut(Event<'_>)) -> bool {
+    /// Cancels the job with this id. Returns `false` if it is not here.
+    pub fn cancel(&mut self, id: &str, on_event: &mut OnEvent<'_>) -> bool {
         let Some(number) = self.jobs.number_of(id) else {
             return false;
         };
         let error = JobError::new(ErrorCode::Cancelled, "the job was cancelled");
-        self.fail(number, &error, on);
+        self.fail(number, error, on_event);
         true
     }
 
-    /// Evaluate one batch and tell what came of it; where all wait for what is encoded or decoded
-    /// elsewhere, wait as well.
-    pub fn turn(&mut self, on: &mut dyn FnMut(Event<'_>)) {
-        self.drop_late(on);
-        self.prepare();
+    /// Admits images, evaluates one batch, and reports the events. Blocks on the codec thread if nothing else
+    /// can be done.
+    pub fn step(&mut self, on_event: &mut OnEvent<'_>) {
+        self.expire_deadlines(on_event);
+        self.request_encodings();
         if !self.has_work() {
-            self.around.wait();
+            self.codec.wait();
         }
-        self.hear(on);
-        self.board();
-        let mut arrivals = std::mem::take(&mut self.batcher.arrivals);
-        let start = Instant::now();
-        let evaluated =
-            self.batcher.turn(self.model.predictor.as_mut(), &self.model.bundle.manifest, &mut arrivals);
-        self.pace.turned(self.batcher.places(), start.elapsed());
-        for (ticket, arrival) in arrivals.drain(..) {
-            self.tell(ticket, arrival, on);
-        }
-        self.batcher.arrivals = arrivals;
-        if let Err(failure) = evaluated {
-            let error = JobError::new(ErrorCode::Engine, &failure.error);
-            for job in failure.jobs {
-                self.fail(job, &error, on);
-            }
-        }
-        self.hear(on);
+        self.drain_results(on_event);
+        self.admit_images();
+        self.evaluate(on_event);
+        self.drain_results(on_event);
     }
 
-    /// Have words and pictures of the jobs encoded that can begin now.
-    fn prepare(&mut self) {
-        let (room, waits) = (self.room_to_prepare(), self.waits());
-        for active in self.jobs.first_mut().filter(|active| !active.ordered && !waits).take(room) {
-            active.ordered = true;
-            self.around.order(Order::Prepare(active.number, Box::new(active.job.clone())));
+    fn expire_deadlines(&mut self, on_event: &mut OnEvent<'_>) {
+        let late: Vec<_> = self
+            .jobs
+            .late(Instant::now())
+            .into_iter()
+            .map(|job| (job.number, job.deadline_error()))
+            .collect();
+        for (number, error) in late {
+            self.fail(number, error, on_event);
         }
     }
 
-    /// Of how many jobs more the words are to be encoded: as many as fill the next batch, and at least one,
-    /// so that a long queue of prompts holds up no evaluation for long.
-    fn room_to_prepare(&self) -> usize {
+    /// Submits the prompts and init images of the next jobs to the codec worker.
+    fn request_encodings(&mut self) {
+        if self.is_start_blocked() {
+            return;
+        }
+        let capacity = self.encoding_capacity();
+        let queued = self.jobs.first_mut().filter(|running| matches!(running.state, JobState::Queued));
+        for running in queued.take(capacity) {
+            running.state = JobState::Encoding;
+            let job = Arc::clone(&running.job);
+            self.codec.submit(CodecTask::Encode { job_number: running.number, job });
+        }
+    }
+
+    /// How many more jobs to encode: as many as fill the next batch, but at least one. More would delay the
+    /// evaluations.
+    fn encoding_capacity(&self) -> usize {
         if self.model.latent.is_none() {
             return usize::MAX;
         }
         let batch = self.model.predictor.signature().largest_batch;
-        let ahead = self.jobs.first().filter(|active| active.ordered && active.boarded == 0).count();
-        batch.saturating_sub(self.batcher.riding()).max(1).saturating_sub(ahead)
+        let is_ahead =
+            |running: &&RunningJob| matches!(running.state, JobState::Encoding | JobState::Ready(_));
+        let ahead = self.jobs.first().filter(is_ahead).count();
+        batch.saturating_sub(self.batcher.running()).max(1).saturating_sub(ahead)
     }
 
-    /// Take what was encoded and decoded.
-    fn hear(&mut self, on: &mut dyn FnMut(Event<'_>)) {
-        while let Some(done) = self.around.news() {
-            match done {
-                Done::Prepared(number, Ok(prepared)) => {
-                    if let Some(active) = self.jobs.get_mut(number) {
-                        active.prepared = Some(Arc::new(prepared));
+    /// Handles the results of the codec worker.
+    fn drain_results(&mut self, on_event: &mut OnEvent<'_>) {
+        while let Some(result) = self.codec.try_recv() {
+            match result {
+                CodecResult::Encoded { job_number, prepared: Ok(prepared) } => {
+                    if let Some(running) = self.jobs.get_mut(job_number) {
+                        running.state = JobState::Ready(Arc::new(prepared));
                     }
                 }
-                Done::Prepared(number, Err(error)) => self.fail(number, &error, on),
-                Done::Decoded { ticket, picture: Ok(picture), latents, took } => {
-                    self.pace.decoded(took);
-                    self.finish(ticket, picture, Some(latents), on);
+                CodecResult::Encoded { job_number, prepared: Err(error) } => {
+                    self.fail(job_number, error, on_event);
                 }
-                Done::Decoded { ticket, picture: Err(error), .. } => self.fail(ticket.job, &error, on),
+                CodecResult::Decoded { image, picture: Ok(picture), latents, elapsed } => {
+                    self.latency.record_decoding(elapsed);
+                    self.jobs.finish_image(image, picture, Some(latents), &self.card.origin, on_event);
+                }
+                CodecResult::Decoded { image, picture: Err(error), .. } => {
+                    self.fail(image.job, error, on_event);
+                }
             }
         }
     }
 
-    /// Let images ride while there is room, the first jobs' first; one image of every job rides
-    /// even so, lest a long job keep all others out.
-    fn board(&mut self) {
-        let signature = self.model.predictor.signature();
-        let room = signature.largest_batch * BATCHES_ON_THE_WAY;
-        let waits = self.waits();
-        for active in self.jobs.first_mut().filter(|active| !waits || active.boarded > 0) {
-            let Some(prepared) = active.prepared.clone() else { continue };
-            if let Some(deadline) = active.deadline().filter(|_| active.boarded == 0) {
+    /// Admits images in job order while the batch has capacity. Every job gets at least one running image so
+    /// that a long job cannot starve the others.
+    fn admit_images(&mut self) {
+        let (signature, manifest) = (self.model.predictor.signature(), &self.model.bundle.manifest);
+        let capacity = signature.largest_batch * MAX_RUNNING_BATCHES;
+        let is_blocked = self.is_start_blocked();
+        for running in self.jobs.first_mut().filter(|running| !is_blocked || running.is_running()) {
+            let Some(prepared) = running.prepared().cloned() else { continue };
+            if let Some(deadline) = running.deadline().filter(|_| !running.is_running()) {
+                let slots_per_image = slots_per_image(&running.job);
                 let load = BatchLoad {
-                    images: active.job.count,
-                    places: places_of(&active.job),
-                    others: self.batcher.company_of(active.job.priority),
-                    batch: if active.job.exact { places_of(&active.job) } else { signature.largest_batch },
+                    images: running.job.count,
+                    slots_per_image,
+                    slots_ahead: self.batcher.slots_ahead_of(running.job.priority),
+                    batch_slots: if running.job.exact { slots_per_image } else { signature.largest_batch },
                 };
-                let left = deadline.saturating_duration_since(Instant::now());
-                active.fit(self.pace.evaluations_within(left, load));
+                let remaining = deadline.saturating_duration_since(Instant::now());
+                running.reduce_steps_to(self.latency.evaluations_within(remaining, load));
             }
-            while active.boarded < active.job.count
-                && (self.batcher.riding() < room || active.boarded == active.finished)
-            {
-                let index = active.boarded;
-                active.boarded += 1;
-                let given = self.given_noise.as_mut();
-                let (initial, steps) = given.map_or((None, None), |given| given(index));
-                self.batcher.board(active.rider(
-                    &prepared,
-                    index,
-                    &self.model.bundle.manifest,
-                    (initial, steps),
-                ));
+            while let Some(index) = running.start_image(self.batcher.running() < capacity) {
+                let noise = self.given_noise.as_mut().map_or((None, None), |given| given(index));
+                self.batcher.admit(running.image(&prepared, index, manifest, noise));
             }
         }
     }
 
-    fn drop_late(&mut self, on: &mut dyn FnMut(Event<'_>)) {
-        let late: Vec<_> =
-            self.jobs.late(Instant::now()).into_iter().map(|late| (late.number, late.too_late())).collect();
-        for (number, error) in late {
-            self.fail(number, &error, on);
-        }
-    }
-
-    fn tell(&mut self, ticket: ImageId, arrival: ImageEvent, on: &mut dyn FnMut(Event<'_>)) {
-        // A job of which one image failed is no longer here when its other images arrive.
-        let Some(active) = self.jobs.get_mut(ticket.job) else { return };
-        match arrival {
-            ImageEvent::Evaluated => {
-                active.evaluated += 1;
-                if let Some(progress) = active.progress() {
-                    on(progress);
-                }
-            }
-            ImageEvent::Preview(x0) => {
-                let (job, index) = (&active.job, ticket.index);
-                match (&self.model.latent, active.prepared.clone()) {
-                    (Some(latent), Some(prepared)) => {
-                        let x0 = prepared.unpacked(x0, &job.sizes);
-                        let shown = latent.shown(&x0, &job.sizes.latent, &self.model.bundle.manifest);
-                        if let Some(Tensor { data, shape }) = shown {
-                            on(Event::Preview { job, index, x0: &data, shape: &shape });
-                        }
-                    }
-                    _ => on(Event::Preview { job, index, x0: &x0, shape: &job.sizes.picture }),
-                }
-            }
-            ImageEvent::Finished(sample) => {
-                let sizes = &active.job.sizes;
-                if self.model.latent.is_none() {
-                    return self.finish(ticket, sample, None, on);
-                }
-                let unpacked = active.prepared.as_ref().map(|prepared| prepared.unpacked(sample, sizes));
-                let (latents, shape) = (unpacked.unwrap_or_default(), sizes.latent.clone());
-                self.around.order(Order::Decode { ticket, latents, shape });
-            }
-            ImageEvent::NonFinite { evaluation, t } => {
-                let error = JobError::new(
-                    ErrorCode::NonFinite,
-                    format!(
-                        "the network gave NaN or infinity at evaluation {evaluation} of {} (time \
-                         step {t}) of image {}; a model in float16 may need float32",
-                        active.job.sampler.evaluations(),
-                        ticket.index
-                    ),
-                );
-                self.fail(ticket.job, &error, on);
+    /// Evaluates one batch.
+    fn evaluate(&mut self, on_event: &mut OnEvent<'_>) {
+        let Model { predictor, bundle, latent, .. } = &mut self.model;
+        let mut images = ImageEvents {
+            jobs: &mut self.jobs,
+            codec: &mut self.codec,
+            backend: &self.card.origin,
+            latent: latent.as_deref(),
+            manifest: &bundle.manifest,
+            on_event,
+            failed: Vec::new(),
+        };
+        let evaluated =
+            self.batcher.step(predictor.as_mut(), &bundle.manifest, |id, event| images.handle(id, event));
+        images.failed.into_iter().for_each(|job| self.batcher.evict_job(job));
+        let timing = self.batcher.latest_timing();
+        self.latency.record(timing.slots, timing.elapsed);
+        if let Err(BatchFailure { error, jobs }) = evaluated {
+            let error = JobError::new(ErrorCode::Engine, &error);
+            for job in jobs {
+                self.fail(job, error.clone(), on_event);
             }
         }
     }
 
-    /// Tell that an image is finished, and with the last one its job.
-    fn finish(
-        &mut self,
-        ticket: ImageId,
-        sample: Vec<f32>,
-        latents: Option<Vec<f32>>,
-        on: &mut dyn FnMut(Event<'_>),
-    ) {
-        let Some(active) = self.jobs.get_mut(ticket.job) else { return };
-        active.finished += 1;
-        let mut receipt = Receipt::of(&active.job, ticket.index, self.model.predictor.origin());
-        receipt.cut =
-            active.prepared.as_ref().map_or_else(Vec::new, |prepared| prepared.conditions.cut.clone());
-        on(Event::Image { job: &active.job, receipt: Box::new(receipt), sample, latents });
-        if active.finished == active.job.count {
-            on(Event::Finished { job: &active.job, elapsed_ms: active.elapsed_ms() });
-            self.jobs.remove(ticket.job);
-        }
-    }
-
-    fn fail(&mut self, number: u64, error: &JobError, on: &mut dyn FnMut(Event<'_>)) {
-        self.batcher.leave(number);
-        if let Some(active) = self.jobs.remove(number) {
-            on(Event::Failed { job: &active.job, error: error.clone() });
-        }
+    fn fail(&mut self, number: u64, error: JobError, on_event: &mut OnEvent<'_>) {
+        self.batcher.evict_job(number);
+        self.jobs.fail(number, error, on_event);
     }
 }

@@ -1,181 +1,153 @@
-//! The daemon: requests come in over MQTT, a worker draws, answers go out.
+//! The daemon: receives requests over MQTT, runs them, and publishes the results.
 //!
-//! Four parts run side by side and talk over bounded channels: the link to the broker, this task,
-//! the spool that writes down what must not be lost before it goes on to the link, and the worker
-//! with its engine on threads of its own, so that no evaluation ever blocks the connection.
+//! Four parts run concurrently and communicate over bounded queues: the MQTT client, the service task,
+//! the spool, which stores what must not be lost before it is sent, and the worker with its engine. The
+//! spool and the worker have threads of their own, so that no evaluation blocks the connection.
 
 mod broker;
+mod committing_jobs;
 mod error;
 mod heartbeat;
 mod job_registry;
+mod parsed_request;
 mod pending_fetches;
 mod responses;
+mod router;
 mod status;
+mod supervisor;
 mod systemd;
 mod worker;
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::config::Config;
 use crate::mqtt::Topics;
-use crate::mqtt::client::{ClientCommand, ClientEvent, Incoming, MqttClient};
-use crate::platform::Platform;
-use crate::spool::{AcceptedJob, Change, Spool, SpoolCommand, SpoolError, SpoolSettings};
+use crate::mqtt::client::{ClientEvent, MqttClient};
+use crate::spool::{AcceptedJob, Spool, SpoolError, SpoolSettings};
 use heartbeat::Watchdog;
-use job_registry::{Effects, JobRegistry};
-use pending_fetches::{Found, PendingFetches};
-use status::{Phase, StatusPublisher};
+use job_registry::JobRegistry;
+use router::Router;
+use supervisor::Supervisor;
 use systemd::SystemdNotifier;
-use worker::{Worker, WorkerEvent};
+use worker::{EncodedImage, Worker, WorkerEvent};
 
 pub use error::ServiceError;
 
-/// How long saying goodbye may take, once the work is done.
-const GOODBYE: Duration = Duration::from_secs(10);
-/// How much may wait for the spool before nothing new is taken in.
-const OUT: usize = 256;
-/// How often it is tried again to open a spool on a full disk.
-const ROOM_EVERY: Duration = Duration::from_secs(1);
-/// How often a changed state is published at most.
-const STATE_EVERY: Duration = Duration::from_secs(1);
+/// How long flushing pending messages may take on shutdown, and then closing the connection.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often opening a spool on a full disk is retried.
+const SPOOL_RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the supervisor runs, and the shortest time between two publications of a changed state.
+const TICK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What the daemon is told from outside while it runs.
+/// Requests from outside while the daemon runs.
 #[derive(Debug)]
 pub struct Signals {
-    /// Holds true once the daemon is to stop.
+    /// Holds `true` once the daemon is to stop.
     pub stop: watch::Receiver<bool>,
-    /// Configurations that count from now on, as far as they can.
+    /// Reloaded configurations.
     pub reload: mpsc::Receiver<Config>,
 }
 
-/// Serve until told to stop; then finish what is in hand, say goodbye and return.
+/// Serves until shutdown is requested, then finishes the accepted jobs within `limits.drain_s`.
 pub async fn run(config: &Config, mut signals: Signals) -> Result<(), ServiceError> {
     let topics = Topics::new(config.root()).with_shared_queue(config.mqtt.shared_queue.parts());
-    let link = MqttClient::open(broker::settings(config)?, topics.clone())?;
-    let spooled = SpoolSettings {
+    let client = MqttClient::open(broker::settings(config)?, topics.clone())?;
+    let settings = SpoolSettings {
         path: config.spool.path.clone(),
         max_bytes: config.spool.max_bytes.0,
         keep_s: config.spool.keep_s.0,
     };
     let mut notifier = SystemdNotifier::new();
-    let Some((spool, unfinished)) = open_spool(spooled, &link, &mut notifier, &mut signals.stop).await?
+    let Some((spool, unfinished)) = open_spool(settings, &client, &mut notifier, &mut signals.stop).await?
     else {
         return Ok(());
     };
-    let done = spool.completed_jobs();
     let worker = Worker::start(config, unfinished.len());
-    let mut service = Service {
-        physician: Watchdog::of(worker.pulse.clone()),
-        notifier,
-        machine: config.board.machine(),
-        worker,
-        link,
-        spool,
-        board: StatusPublisher::new(config.node.as_str()),
-        desk: JobRegistry::new(config, topics.clone(), done),
-        topics,
-        config: config.clone(),
-        connected: false,
-        out: VecDeque::new(),
-        early: Vec::new(),
-        waiting: PendingFetches::default(),
-        unfinished,
-    };
+    let watchdog = Watchdog::new(worker.heartbeat.clone());
+    let supervisor = Supervisor::new(config, topics.clone(), notifier, watchdog);
+    let registry = JobRegistry::new(config, topics, spool.completed_jobs());
+    let router = Router::new(client, spool, worker, registry, unfinished);
+    let mut service = Service { router, supervisor };
     let outcome = service.serve(&mut signals).await;
-    service.end().await;
+    service.shut_down().await;
     outcome
 }
 
-/// Open the spool; on a disk that is full wait for room, unless told to stop, since what stands in
-/// the spool is still to be done.
+/// Opens the spool, retrying while the disk is full, because unfinished jobs must not be dropped. Returns
+/// `None` if shutdown is requested first.
 async fn open_spool(
     settings: SpoolSettings,
-    link: &MqttClient,
+    client: &MqttClient,
     notifier: &mut SystemdNotifier,
     stop: &mut watch::Receiver<bool>,
 ) -> Result<Option<(Spool, Vec<AcceptedJob>)>, ServiceError> {
     loop {
-        match Spool::open(settings.clone(), link.commands.clone()) {
+        match Spool::open(settings.clone(), client.commands.clone()) {
             Ok(opened) => return Ok(Some(opened)),
             Err(full @ SpoolError::Full { .. }) => {
                 log::error!("{full}");
                 notifier.status("waiting for room on the disk".to_owned());
-                notifier.go_on(true);
+                notifier.keep_alive(true);
             }
             Err(error) => return Err(error.into()),
         }
         tokio::select! {
-            () = tokio::time::sleep(ROOM_EVERY) => {}
-            () = stopped(stop) => return Ok(None),
+            () = tokio::time::sleep(SPOOL_RETRY_INTERVAL) => {}
+            () = stop_requested(stop) => return Ok(None),
         }
     }
 }
 
-/// The task in the middle. It never waits for one of its neighbours alone, so that none of them
-/// can hold up another: what goes out waits in `out`.
+/// The service task.
 struct Service {
-    link: MqttClient,
-    spool: Spool,
-    worker: Worker,
-    desk: JobRegistry,
-    board: StatusPublisher,
-    /// The machine on which all this runs.
-    machine: Platform,
-    notifier: SystemdNotifier,
-    physician: Watchdog,
-    topics: Topics,
-    config: Config,
-    connected: bool,
-    /// What the spool is still to be told. While it is long, nothing new is taken in.
-    out: VecDeque<SpoolCommand>,
-    /// Requests that came before the models were loaded; the broker sends only so many.
-    early: Vec<Incoming>,
-    /// Requests that name pictures by topics.
-    waiting: PendingFetches,
-    /// Jobs of an earlier run, until the models are loaded.
-    unfinished: Vec<AcceptedJob>,
+    router: Router,
+    supervisor: Supervisor,
 }
 
 impl Service {
+    /// Handles events until shutdown is requested and the accepted jobs are finished, or the drain deadline
+    /// has passed.
     async fn serve(&mut self, signals: &mut Signals) -> Result<(), ServiceError> {
         let Signals { stop, reload } = signals;
-        let mut draining = None;
-        let mut changed = tokio::time::interval(STATE_EVERY);
-        changed.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let spool_sender = self.spool.sender();
-        while draining.is_none() || self.owes_something() {
-            let open = self.out.len() < OUT;
+        let mut drain_deadline = None;
+        let mut ticks = tokio::time::interval(TICK_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let spool_sender = self.router.spool.sender();
+        while drain_deadline.is_none() || !self.router.is_drained() {
+            let has_room = self.router.has_room();
+            let router = &mut self.router;
             tokio::select! {
-                report = self.link.events.recv(), if open => match report {
-                    Some(report) => self.hear(report),
-                    None => return Err(ServiceError::Ended("the link to the broker", String::new())),
+                event = router.client.events.recv(), if has_room => match event {
+                    Some(event) => self.on_client_event(event),
+                    None => return Err(ServiceError::Ended("the MQTT client", String::new())),
                 },
-                tidings = self.worker.tidings.recv(), if open && self.spool.has_capacity() => match tidings {
-                    Some(tidings) => self.learn(tidings)?,
-                    None => return Err(ServiceError::Ended("the worker", self.worker.why_ended())),
+                event = router.worker.events.recv(), if has_room && router.spool.has_capacity() => match event {
+                    Some(event) => self.on_worker_event(event)?,
+                    None => {
+                        return Err(ServiceError::Ended("the worker", router.worker.panic_messages()));
+                    }
                 },
-                Ok(permit) = spool_sender.reserve(), if !self.out.is_empty() => {
-                    if let Some(order) = self.out.pop_front() {
-                        permit.send(order);
+                Ok(permit) = spool_sender.reserve(), if !router.outbox.is_empty() => {
+                    if let Some(command) = router.outbox.pop() {
+                        permit.send(command);
                     }
                 }
-                _ = changed.tick() => self.look_around(),
-                Some(config) = reload.recv() => self.reload(config),
-                () = stopped(stop), if draining.is_none() => {
-                    let patience = Duration::from_secs(self.config.limits.drain_s.0);
-                    log::info!("stopping: {} jobs in hand, at most {patience:?} more", self.desk.in_hand());
-                    draining = Some(Instant::now() + patience);
-                    self.desk.close();
-                    self.board.phase(Phase::Draining);
-                    self.notifier.stopping();
-                    self.publish_state();
+                _ = ticks.tick() => self.on_tick(),
+                Some(config) = reload.recv() => {
+                    let limits = self.supervisor.reload(config);
+                    self.router.set_limits(limits);
                 }
-                () = tokio::time::sleep_until(draining.unwrap_or_else(Instant::now)), if draining.is_some() => {
-                    log::info!("{} jobs are left for the next start", self.desk.in_hand());
+                () = stop_requested(stop), if drain_deadline.is_none() => {
+                    drain_deadline = Some(Instant::now() + self.start_draining());
+                }
+                () = tokio::time::sleep_until(drain_deadline.unwrap_or_else(Instant::now)),
+                    if drain_deadline.is_some() =>
+                {
+                    log::info!("{} unfinished jobs are kept for the next start", self.router.job_count());
                     break;
                 }
             }
@@ -183,183 +155,67 @@ impl Service {
         Ok(())
     }
 
-    /// Once in a while: tell the broker and the service manager how things stand.
-    fn look_around(&mut self) {
-        self.give_up_waiting();
-        self.board.queue(self.desk.in_hand());
-        self.board.elapse();
-        self.board.heat(&self.machine);
-        if self.board.is_stale() {
-            self.publish_state();
-        }
-        self.notifier.status(self.board.line());
-        self.notifier.go_on(self.physician.finds_alive());
-    }
-
-    /// Whether a stopping daemon still has something to do that can be done now.
-    fn owes_something(&self) -> bool {
-        let undelivered = !self.out.is_empty() || !self.spool.is_settled();
-        !self.desk.is_idle() || (self.connected && undelivered)
-    }
-
-    /// What can change while running does; what can't is named.
-    fn reload(&mut self, config: Config) {
-        self.desk.set_limits(config.limits.clone());
-        let (new, old) = (&config, &self.config);
-        let fixed = [
-            ("node", new.node != old.node),
-            ("[mqtt]", new.mqtt != old.mqtt),
-            ("[models]", new.models != old.models),
-            ("[engine]", new.engine != old.engine),
-            ("[spool]", new.spool != old.spool),
-            ("[log]", new.log != old.log),
-            ("[board]", new.board != old.board),
-        ];
-        let waiting: Vec<_> = fixed.iter().filter(|(_, differs)| *differs).map(|(name, _)| *name).collect();
-        if waiting.is_empty() {
-            log::info!("the configuration was read again; [limits] counts from now on");
-        } else {
-            log::warn!(
-                "the configuration was read again; [limits] counts from now on, but {} only after a restart",
-                waiting.join(", ")
-            );
-        }
-        self.config.limits = config.limits;
-    }
-
-    fn publish_state(&mut self) {
-        let message = self.board.message(&self.topics);
-        self.out.push_back(SpoolCommand::Forward(message));
-    }
-
-    fn carry_out(&mut self, outcome: Effects) {
-        self.out.extend(outcome.orders);
-        if let Some(command) = outcome.command {
-            self.worker.order(command);
+    fn on_tick(&mut self) {
+        self.router.on_tick();
+        if let Some(state) = self.supervisor.on_tick(self.router.job_count()) {
+            self.router.publish_unspooled(state);
         }
     }
 
-    fn hear(&mut self, report: ClientEvent) {
-        match report {
-            ClientEvent::Connected => {
-                self.connected = true;
-                let online = self.board.online(&self.topics);
-                self.out.push_back(SpoolCommand::Forward(online));
-                self.publish_state();
-            }
-            ClientEvent::Disconnected => {
-                self.connected = false;
-                self.waiting.disconnected();
-            }
-            ClientEvent::Retained { topic, payload } => {
-                let complete = self.waiting.found(&topic, &payload);
-                complete.into_iter().for_each(|(incoming, found)| self.receive(incoming, &found));
-            }
-            ClientEvent::Incoming(incoming) if !self.desk.takes_requests() => self.early.push(incoming),
-            ClientEvent::Incoming(incoming) => self.receive(incoming, &Found::new()),
-            ClientEvent::Delivered(number) => {
-                self.out.push_back(SpoolCommand::Write(Change::Delivered(number)))
-            }
-            ClientEvent::Undeliverable { message, number, reason } => {
-                let outcome = self.desk.undeliverable(&message, &reason);
-                self.carry_out(outcome);
-                self.out.extend(number.map(|number| SpoolCommand::Write(Change::Delivered(number))));
-            }
+    fn on_client_event(&mut self, event: ClientEvent) {
+        if matches!(event, ClientEvent::Connected) {
+            let messages = self.supervisor.on_connected();
+            messages.into_iter().for_each(|message| self.router.publish_unspooled(message));
         }
+        self.router.on_client_event(event);
     }
 
-    /// Take a message in; it is acknowledged once what follows from it is on disk.
-    fn receive(&mut self, incoming: Incoming, found: &Found) {
-        let mut outcome = self.desk.receive(&incoming, found, self.spool.has_capacity());
-        let wants = std::mem::take(&mut outcome.fetch);
-        if !wants.is_empty() {
-            return self.wait_for(incoming, wants);
-        }
-        self.carry_out(outcome);
-        self.out.push_back(SpoolCommand::Ack(incoming.ack));
-    }
-
-    /// Fetch what a request names by its topic, and let it wait until that has come.
-    fn wait_for(&mut self, incoming: Incoming, wants: Vec<String>) {
-        for topic in &wants {
-            if let Err(error) = self.link.commands.try_send(ClientCommand::FetchRetained(topic.clone())) {
-                // The request is told so when its time is over.
-                log::warn!("{topic} can't be fetched: {error}");
-            }
-        }
-        if let Some((incoming, found)) = self.waiting.hold(incoming, wants, Instant::now()) {
-            self.receive(incoming, &found);
-        }
-    }
-
-    /// Go on with requests whose retained messages did not come.
-    fn give_up_waiting(&mut self) {
-        for (incoming, found) in self.waiting.expired(Instant::now()) {
-            for topic in self.waiting.unwanted(found.keys()) {
-                let _ = self.link.commands.try_send(ClientCommand::CancelFetch(topic));
-            }
-            self.receive(incoming, &found);
-        }
-    }
-
-    fn learn(&mut self, tidings: WorkerEvent) -> Result<(), ServiceError> {
-        match tidings {
-            WorkerEvent::Stage(stage) => {
-                self.board.phase(stage.into());
-                self.publish_state();
-            }
-            WorkerEvent::Ready(models) => {
-                self.board.ready(&models);
-                self.notifier.ready();
-                self.desk.open(models);
-                self.publish_state();
-                for job in std::mem::take(&mut self.unfinished) {
-                    let outcome = self.desk.resume(job);
-                    self.carry_out(outcome);
+    fn on_worker_event(&mut self, event: WorkerEvent<EncodedImage>) -> Result<(), ServiceError> {
+        match event {
+            WorkerEvent::Job(job, event) => self.router.on_job_event(&job, event),
+            WorkerEvent::Model(event) => {
+                if let Some(state) = self.supervisor.on_model_event(&event) {
+                    self.router.publish_unspooled(state);
                 }
-                for incoming in std::mem::take(&mut self.early) {
-                    self.receive(incoming, &Found::new());
-                }
-            }
-            WorkerEvent::Changed(card) => {
-                self.board.changed(&card);
-                self.desk.changed(*card);
-                self.publish_state();
-            }
-            WorkerEvent::Unable(reason) => return Err(ServiceError::Model(reason)),
-            WorkerEvent::Pace { model, ms_per_nfe } => self.board.pace(&model, ms_per_nfe),
-            WorkerEvent::Job(news) => {
-                let outcome = self.desk.tell(news);
-                self.carry_out(outcome);
+                self.router.on_model_event(event)?;
             }
         }
         Ok(())
     }
 
-    /// Write down what is still to be said, say offline, and let go of worker, spool and link.
-    async fn end(mut self) {
-        self.worker.stop();
-        let offline = self.board.offline(&self.topics);
-        self.out.push_back(SpoolCommand::Forward(offline));
-        let spool_sender = self.spool.sender();
-        let rest = async {
-            for order in self.out {
-                if spool_sender.send(order).await.is_err() {
+    /// Rejects further requests, and returns how long to wait for unfinished jobs.
+    fn start_draining(&mut self) -> Duration {
+        let (state, timeout) = self.supervisor.start_draining();
+        log::info!("stopping: waiting at most {timeout:?} for {} jobs", self.router.job_count());
+        self.router.close();
+        self.router.publish_unspooled(state);
+        timeout
+    }
+
+    /// Flushes the outbox, publishes `offline`, and closes worker, spool and connection.
+    async fn shut_down(self) {
+        let Self { mut router, supervisor } = self;
+        router.worker.stop();
+        router.publish_unspooled(supervisor.offline_message());
+        let spool_sender = router.spool.sender();
+        let flush = async {
+            while let Some(command) = router.outbox.pop() {
+                if spool_sender.send(command).await.is_err() {
                     return;
                 }
             }
         };
-        if tokio::time::timeout(GOODBYE, rest).await.is_err() {
-            log::error!("what was still to be said could not be written down in {GOODBYE:?}");
+        if tokio::time::timeout(SHUTDOWN_TIMEOUT, flush).await.is_err() {
+            log::error!("timed out after {SHUTDOWN_TIMEOUT:?} flushing pending messages to the spool");
         }
         drop(spool_sender);
-        self.spool.close().await;
-        self.link.close(GOODBYE).await;
+        router.spool.close().await;
+        router.client.close(SHUTDOWN_TIMEOUT).await;
     }
 }
 
-async fn stopped(stop: &mut watch::Receiver<bool>) {
-    // A sender that is gone will never say stop.
+async fn stop_requested(stop: &mut watch::Receiver<bool>) {
+    // A sender that is dropped never requests a stop.
     if stop.wait_for(|&stop| stop).await.is_err() {
         std::future::pending::<()>().await;
     }

@@ -56,11 +56,11 @@ fn a_step_of_any_sampler_allocates_nothing() {
         };
         pipeline.accept(job);
         for _ in 0..10 {
-            pipeline.turn(&mut |_| {});
+            pipeline.step(&mut |_, _| {});
         }
         let before = ALLOCATIONS.load(Ordering::Relaxed);
         for _ in 0..25 {
-            pipeline.turn(&mut |_| {});
+            pipeline.step(&mut |_, _| {});
         }
         let allocated = ALLOCATIONS.load(Ordering::Relaxed) - before;
         assert_eq!(allocated, 0, "{sampler}: {allocated} allocations in 25 evaluations");

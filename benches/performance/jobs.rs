@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use denoised::job::{Job, JobLimits, ModelCard, Request};
 use denoised::model::{Batch, EngineOptions, Model, Predictor};
-use denoised::pipeline::{Event, Pipeline};
+use denoised::pipeline::{JobEvent, Pipeline};
 use diffusion_samplers::rng::Generator;
 use serde_json::{Value, json};
 
@@ -25,7 +25,7 @@ pub fn job(pipeline: &Pipeline, request: Value) -> Job {
 /// Draw until nothing is left to do.
 pub fn drain(pipeline: &mut Pipeline) {
     while !pipeline.is_idle() {
-        pipeline.turn(&mut |event| assert!(!matches!(event, Event::Failed { .. })));
+        pipeline.step(&mut |_, event| assert!(!matches!(event, JobEvent::Failed(_))));
     }
 }
 
@@ -104,8 +104,8 @@ fn latecomer(name: &str, options: &EngineOptions) -> Row {
         busy.accept(short.clone());
         let mut finished = false;
         while !finished {
-            busy.turn(&mut |event| {
-                finished |= matches!(event, Event::Finished { job, .. } if job.id == "short")
+            busy.step(&mut |job, event| {
+                finished |= matches!(event, JobEvent::Finished { .. }) && job.id == "short";
             });
         }
     };
@@ -189,9 +189,9 @@ fn bytes_in_company(name: &str, options: &EngineOptions, exact: bool) -> Row {
         pipeline.accept(job(&pipeline, request(seed, count)));
         let mut samples = Vec::new();
         while !pipeline.is_idle() {
-            pipeline.turn(&mut |event| {
-                if let Event::Image { receipt, sample, .. } = event {
-                    let bits: Vec<u32> = sample.iter().map(|value| value.to_bits()).collect();
+            pipeline.step(&mut |_, event| {
+                if let JobEvent::Image { receipt, image } = event {
+                    let bits: Vec<u32> = image.picture.data.iter().map(|value| value.to_bits()).collect();
                     samples.push((receipt.index, bits));
                 }
             });

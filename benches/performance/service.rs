@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use denoised::model::TimestepShape;
-use denoised::pipeline::{Event as Told, Pipeline};
+use denoised::pipeline::{JobEvent, Pipeline};
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::Packet;
 use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
@@ -159,15 +159,15 @@ fn deadlines() -> Row {
     let mut pipeline = Pipeline::new(Sleeping::model(&[1, 4, 5], 2, NAP));
     let (mut missed, mut steps, mut asked) = (0, Vec::new(), 0);
     while asked < JOBS || !pipeline.is_idle() {
-        if asked < JOBS && pipeline.in_hand() < 3 {
+        if asked < JOBS && pipeline.job_count() < 3 {
             let deadline = 20 + 7 * (asked * 13 % 20);
             let request = json!({"id": format!("{asked}"), "steps": 1000, "seed": 1, "class": 1, "deadline_ms": deadline});
             pipeline.accept(job(&pipeline, request));
             asked += 1;
         }
-        pipeline.turn(&mut |event| match event {
-            Told::Failed { .. } => missed += 1,
-            Told::Image { receipt, .. } => steps.push(receipt.steps as f64),
+        pipeline.step(&mut |_, event| match event {
+            JobEvent::Failed(_) => missed += 1,
+            JobEvent::Image { receipt, .. } => steps.push(receipt.steps as f64),
             _ => {}
         });
     }

@@ -16,7 +16,7 @@ use crate::common::gaussian_model::Exact;
 pub const LIMITS: JobLimits = JobLimits { steps: 1000, count: 64, pixels: 1 << 22, memory: None };
 
 /// What requests are checked against.
-pub fn card() -> ModelCard {
+pub fn card() -> std::sync::Arc<ModelCard> {
     ModelCard::of(&Exact::model(&[1, 28, 28], 8, TimestepShape::PerSample).0)
 }
 

@@ -5,6 +5,7 @@ mod output;
 mod prompt_args;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 
@@ -12,7 +13,7 @@ use super::Failure;
 use super::progress::Progress;
 use crate::job::{Job, JobLimits, ModelCard, Request};
 use crate::model::{EngineKind, Model, SchedulerConfig};
-use crate::pipeline::{Event, Pipeline};
+use crate::pipeline::{JobEvent, Pipeline, Sample};
 use given_noise::GivenNoise;
 use output::Output;
 use prompt_args::{PictureArguments, Prompts};
@@ -112,7 +113,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
-fn job(arguments: &Arguments, card: &ModelCard) -> anyhow::Result<Job> {
+fn job(arguments: &Arguments, card: &Arc<ModelCard>) -> anyhow::Result<Job> {
     let request = Request {
         sampler: arguments.sampler.clone(),
         steps: arguments.steps,
@@ -149,15 +150,15 @@ fn draw(model: Model, job: &Job, noise: &GivenNoise) -> anyhow::Result<Drawn> {
     let mut pipeline = Pipeline::new(model).with_given_noise(noise.source());
     pipeline.accept(job.clone());
     while !pipeline.is_idle() {
-        pipeline.turn(&mut |event| match event {
-            Event::Progress { step, of, eta_ms, .. } => progress.show(step, of, eta_ms),
-            Event::Image { receipt, sample, latents, .. } => {
-                drawn.latents[receipt.index] = latents.unwrap_or_else(|| sample.clone());
-                drawn.samples[receipt.index] = sample;
+        pipeline.step(&mut |_, event| match event {
+            JobEvent::Progress { step, of, eta_ms } => progress.show(step, of, eta_ms),
+            JobEvent::Image { receipt, image: Sample { picture, latents } } => {
+                drawn.latents[receipt.index] = latents.unwrap_or_else(|| picture.data.clone());
+                drawn.samples[receipt.index] = picture.data;
                 drawn.cut = receipt.cut;
             }
-            Event::Failed { error, .. } => failure = Some(error),
-            Event::Preview { .. } | Event::Finished { .. } => {}
+            JobEvent::Failed(error) => failure = Some(error),
+            JobEvent::Preview { .. } | JobEvent::Finished { .. } => {}
         });
     }
     progress.end();

@@ -14,7 +14,7 @@ impl Request {
     /// requester named none.
     pub fn check(
         &self,
-        models: &[ModelCard],
+        models: &[Arc<ModelCard>],
         limits: JobLimits,
         fresh: impl Fn() -> u64,
     ) -> Result<Job, JobError> {
@@ -48,6 +48,7 @@ impl Request {
             plan(model, asked.as_deref(), options, &sizes, beginning.as_ref())?;
         // What RePaint keeps, it keeps by itself.
         let beginning = beginning.filter(|_| options.known.is_none()).map(Arc::new);
+        self.check_conditions(model)?;
         let class = self.check_class(model)?;
         let format = self.check_format(model, &sizes.picture)?;
         Ok(Job {
@@ -85,11 +86,11 @@ impl Request {
             deadline: self.deadline_ms.map(Duration::from_millis),
             priority: self.priority.unwrap_or(0),
             exact: self.exact.unwrap_or(false),
-            model: self.check_conditions(model)?.clone(),
+            model: Arc::clone(model),
         })
     }
 
-    fn find_model<'a>(&self, models: &'a [ModelCard]) -> Result<&'a ModelCard, JobError> {
+    fn find_model<'a>(&self, models: &'a [Arc<ModelCard>]) -> Result<&'a Arc<ModelCard>, JobError> {
         let found = match &self.model {
             None => models.first(),
             Some(name) => models.iter().find(|card| &card.bundle.name == name),
@@ -138,7 +139,7 @@ impl Request {
         }
     }
 
-    fn check_conditions<'a>(&self, model: &'a ModelCard) -> Result<&'a ModelCard, JobError> {
+    fn check_conditions(&self, model: &ModelCard) -> Result<(), JobError> {
         let known = &model.bundle.manifest.conditions;
         for (name, value) in self.conditions.iter().flatten() {
             let field = format!("conditions.{name}");
@@ -159,7 +160,7 @@ impl Request {
                 return Err(JobError::range(&field, message));
             }
         }
-        Ok(model)
+        Ok(())
     }
 
     fn check_format(&self, model: &ModelCard, shape: &[usize]) -> Result<Format, JobError> {

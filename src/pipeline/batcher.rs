@@ -1,211 +1,247 @@
-//! The batcher: polls trajectories, gathers what they wait for into one batch, hands each its
-//! part of the network's answer, and polls again.
+//! Continuous batching: gathers the pending evaluations of all running images into one batch,
+//! scatters the outputs, and resumes the trajectories.
 //!
-//! Trajectories may differ in sampler, step count, seed, class and guidance; one that boards
-//! joins the next evaluation. Between two evaluations nothing is allocated once the buffers
-//! have grown to the batch's size.
+//! Images may differ in sampler, step count, seed, class and guidance, and join at any step. A step
+//! allocates nothing once the buffers have grown to the batch's size.
 
 use std::rc::Rc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use super::guidance::Guidance;
 use crate::job::Job;
 use crate::model::{Batch, EvaluationError, Manifest, Predictor, Signature};
 use diffusion_samplers::simd::all_finite;
 use diffusion_samplers::trajectory::{Output, Trajectory};
-use std::task::Poll;
 
-/// Which image of which job a rider is.
+/// Identifies an image of a pipeline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ImageId {
-    /// The job's number.
-    pub job: u64,
-    /// The image.
-    pub index: usize,
+pub(super) struct ImageId {
+    /// The job's number in the queue.
+    pub(super) job: u64,
+    /// The image's index in the job.
+    pub(super) index: usize,
 }
 
-/// What became of a rider.
 #[derive(Debug, PartialEq)]
-pub enum ImageEvent {
-    /// One evaluation more is done.
+pub(super) enum ImageEvent {
+    /// An evaluation was completed.
     Evaluated,
-    /// It showed its present x̂_0.
+    /// The current x̂_0, as often as the job asked for it.
     Preview(Vec<f32>),
-    /// Its sample is finished.
+    /// The finished sample.
     Finished(Vec<f32>),
-    /// The network's output is not finite.
+    /// The network's output contains NaN or infinity.
     NonFinite {
-        /// The evaluation, from 1.
+        /// The evaluation, counted from 1.
         evaluation: usize,
         /// Its time step.
         t: f64,
     },
 }
 
-/// An evaluation that failed, with the jobs whose images rode in it.
+/// A batch evaluation that failed.
 #[derive(Debug)]
-pub struct Failure {
-    /// What the engine said.
-    pub error: EvaluationError,
-    /// The jobs' numbers.
-    pub jobs: Vec<u64>,
+pub(super) struct BatchFailure {
+    pub(super) error: EvaluationError,
+    /// For each image of the batch, the number of its job.
+    pub(super) jobs: Vec<u64>,
 }
 
-/// A trajectory on its way, with how its network is told what to draw.
+/// Ordered as images take turns: new ones first, then those evaluated longest ago.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum ImageState {
+    /// Its trajectory was not polled yet.
+    New,
+    /// It waits for an evaluation. `last_step` is the step of its latest one.
+    Waiting { last_step: Option<u64> },
+    /// It is finished or failed, and leaves at the end of the step.
+    Done,
+}
+
+/// The trajectory of one image, with its conditioning.
 #[derive(Debug)]
-pub struct RunningImage {
-    ticket: ImageId,
+pub(super) struct RunningImage {
+    id: ImageId,
     trajectory: Trajectory,
-    guide: Guidance,
-    /// The sample's axes.
+    guidance: Guidance,
     shape: Vec<usize>,
     priority: i32,
     exact: bool,
-    /// Whether its job has a deadline.
-    hurries: bool,
+    has_deadline: bool,
     preview_every: Option<usize>,
     evaluations: usize,
-    /// The batcher's turn in which it was last evaluated.
-    last_turn: u64,
+    state: ImageState,
 }
 
 impl RunningImage {
-    /// A trajectory at its start, riding as its job says.
-    pub fn new(ticket: ImageId, trajectory: Trajectory, guide: Guidance, job: &Job) -> Self {
+    pub(super) fn new(id: ImageId, trajectory: Trajectory, guidance: Guidance, job: &Job) -> Self {
         Self {
-            ticket,
+            id,
             trajectory,
-            guide,
+            guidance,
             shape: job.sizes.sample.clone(),
             priority: job.priority,
             exact: job.exact,
-            hurries: job.deadline.is_some(),
+            has_deadline: job.deadline.is_some(),
             preview_every: job.preview_every,
             evaluations: 0,
-            last_turn: 0,
+            state: ImageState::New,
+        }
+    }
+
+    /// Resumes the trajectory with the output of its evaluation.
+    fn resume(&mut self, output: Output, step: u64, on_event: &mut impl FnMut(ImageId, ImageEvent)) {
+        self.state = ImageState::Done;
+        self.evaluations += 1;
+        if !all_finite(&output) {
+            let (evaluation, t) = (self.evaluations, self.trajectory.time());
+            return on_event(self.id, ImageEvent::NonFinite { evaluation, t });
+        }
+        self.trajectory.resume(output);
+        let has_preview = self.preview_every.is_some_and(|every| self.evaluations.is_multiple_of(every));
+        self.trajectory.set_preview(has_preview);
+        let polled = self.trajectory.poll();
+        on_event(self.id, ImageEvent::Evaluated);
+        if let Some(x0) = self.trajectory.take_preview() {
+            on_event(self.id, ImageEvent::Preview(x0));
+        }
+        match polled {
+            Poll::Pending => self.state = ImageState::Waiting { last_step: Some(step) },
+            Poll::Ready(sample) => on_event(self.id, ImageEvent::Finished(sample)),
         }
     }
 }
 
-/// The riders of one model.
+/// The size of a batch and the duration of its evaluation.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct BatchTiming {
+    pub(super) slots: usize,
+    pub(super) elapsed: Duration,
+}
+
+/// The running images of one model.
 #[derive(Debug, Default)]
-pub struct Batcher {
-    riders: Vec<RunningImage>,
-    turn: u64,
-    /// The riders' places in the next evaluation, as indices.
-    chosen: Vec<usize>,
+pub(super) struct Batcher {
+    images: Vec<RunningImage>,
+    step: u64,
+    /// Indices of the images in the current batch.
+    selected: Vec<usize>,
     batch: Batch,
-    /// How many places they take.
-    evaluated: usize,
-    /// One evaluation's output where a turn has several, and those of all of a turn. These are lent to the
-    /// trajectories, which have given them back when they wait again.
-    part: Vec<f32>,
+    latest: BatchTiming,
+    /// The output of one evaluation, in a step that needs several.
+    partial_output: Vec<f32>,
+    /// The outputs of a step, shared with the trajectories until they wait again.
     outputs: Rc<Vec<f32>>,
-    /// A buffer for what a turn tells, lent to the caller.
-    pub(super) arrivals: Vec<(ImageId, ImageEvent)>,
 }
 
 impl Batcher {
-    /// How many images are on their way.
-    pub fn riding(&self) -> usize {
-        self.riders.len()
+    /// The number of running images.
+    pub(super) fn running(&self) -> usize {
+        self.images.len()
     }
 
-    /// How many places the images take that a job of this priority with a deadline shares with, or stands
-    /// back behind.
-    pub fn company_of(&self, priority: i32) -> usize {
-        let others = self.riders.iter();
-        let others = others.filter(|other| (other.priority, other.hurries) >= (priority, true));
-        others.map(|other| other.guide.places()).sum()
+    /// Slots of the images that are served before, or together with, those of a job with a deadline and this
+    /// priority.
+    pub(super) fn slots_ahead_of(&self, priority: i32) -> usize {
+        let ahead =
+            self.images.iter().filter(|image| (image.priority, image.has_deadline) >= (priority, true));
+        ahead.map(|image| image.guidance.slots()).sum()
     }
 
-    /// How many places the last evaluation had.
-    pub fn places(&self) -> usize {
-        self.evaluated
+    /// The latest step's batch; it has no slots if the step evaluated nothing.
+    pub(super) fn latest_timing(&self) -> BatchTiming {
+        self.latest
     }
 
-    /// Take an image on.
-    pub fn board(&mut self, rider: RunningImage) {
-        self.riders.push(rider);
+    /// Adds an image to the next step.
+    pub(super) fn admit(&mut self, image: RunningImage) {
+        self.images.push(image);
     }
 
-    /// Drop all images of a job.
-    pub fn leave(&mut self, job: u64) {
-        self.riders.retain(|rider| rider.ticket.job != job);
+    /// Removes all images of a job.
+    pub(super) fn evict_job(&mut self, job: u64) {
+        self.images.retain(|image| image.id.job != job);
     }
 
-    /// One evaluation: of the riders that have waited longest among those of the highest
-    /// priority, those with a deadline first, as many as the network takes.
-    pub fn turn(
+    /// Evaluates one batch. Of the images with the highest priority, those with a deadline come first, then
+    /// those evaluated longest ago.
+    pub(super) fn step(
         &mut self,
         predictor: &mut dyn Predictor,
         manifest: &Manifest,
-        arrivals: &mut Vec<(ImageId, ImageEvent)>,
-    ) -> Result<(), Failure> {
-        self.turn += 1;
-        self.start_new(arrivals);
-        self.choose(predictor.signature());
-        self.evaluated = self.chosen.iter().map(|&i| self.riders[i].guide.places()).sum();
-        if self.chosen.is_empty() {
+        mut on_event: impl FnMut(ImageId, ImageEvent),
+    ) -> Result<(), BatchFailure> {
+        self.step += 1;
+        self.latest = BatchTiming::default();
+        self.start_new(&mut on_event);
+        self.select(predictor.signature());
+        if self.selected.is_empty() {
             return Ok(());
         }
-        if let Err(error) = self.evaluate(predictor, manifest) {
-            let jobs = self.chosen.iter().map(|&i| self.riders[i].ticket.job);
-            let jobs = jobs.collect();
-            return Err(Failure { error, jobs });
+        let start = Instant::now();
+        let evaluated = self.evaluate(predictor, manifest);
+        let slots = self.selected.iter().map(|&i| self.images[i].guidance.slots()).sum();
+        self.latest = BatchTiming { slots, elapsed: start.elapsed() };
+        if let Err(error) = evaluated {
+            let jobs = self.selected.iter().map(|&i| self.images[i].id.job).collect();
+            return Err(BatchFailure { error, jobs });
         }
-        self.hand_out(arrivals);
-        self.riders.retain(|rider| rider.last_turn != u64::MAX);
+        self.scatter_outputs(&mut on_event);
+        self.images.retain(|image| image.state != ImageState::Done);
         Ok(())
     }
 
-    /// Run each new rider up to its first evaluation.
-    fn start_new(&mut self, arrivals: &mut Vec<(ImageId, ImageEvent)>) {
-        self.riders.retain_mut(|rider| {
-            if rider.last_turn > 0 {
+    /// Runs each new image up to its first evaluation.
+    fn start_new(&mut self, on_event: &mut impl FnMut(ImageId, ImageEvent)) {
+        self.images.retain_mut(|image| {
+            if image.state != ImageState::New {
                 return true;
             }
-            match rider.trajectory.poll() {
-                Poll::Pending => true,
+            match image.trajectory.poll() {
+                Poll::Pending => {
+                    image.state = ImageState::Waiting { last_step: None };
+                    true
+                }
                 Poll::Ready(sample) => {
-                    arrivals.push((rider.ticket, ImageEvent::Finished(sample)));
+                    on_event(image.id, ImageEvent::Finished(sample));
                     false
                 }
             }
         });
     }
 
-    fn choose(&mut self, signature: &Signature) {
-        let riders = &self.riders;
-        self.chosen.clear();
-        self.chosen.extend(0..riders.len());
-        self.chosen.sort_unstable_by_key(|&i| {
-            let rider = &riders[i];
-            let rank = std::cmp::Reverse((rider.priority, rider.hurries));
-            (rank, rider.last_turn, rider.ticket.job, rider.ticket.index)
+    fn select(&mut self, signature: &Signature) {
+        let images = &self.images;
+        self.selected.clear();
+        self.selected.extend(0..images.len());
+        self.selected.sort_unstable_by_key(|&i| {
+            let image = &images[i];
+            let rank = std::cmp::Reverse((image.priority, image.has_deadline));
+            (rank, image.state, image.id.job, image.id.index)
         });
-        let Some(&first) = self.chosen.first() else {
+        let Some(&first) = self.selected.first() else {
             return;
         };
-        let first = &riders[first];
-        let (alone, time) = (first.exact, first.trajectory.time());
-        let mut places = 0;
-        let mut leads = true;
-        self.chosen.retain(|&i| {
-            let rider = &riders[i];
-            let fits = places + rider.guide.places() <= signature.largest_batch
-                && !alone
-                && !rider.exact
-                && (signature.mixes_time_steps() || rider.trajectory.time() == time)
-                && rider.shape == first.shape
-                && rider.guide.goes_with(&first.guide);
-            // The first one rides even where guidance takes more places than there are.
-            let rides = std::mem::take(&mut leads) || fits;
-            places += if rides { rider.guide.places() } else { 0 };
-            rides
+        let first = &images[first];
+        let time = first.trajectory.time();
+        let mut slots = 0;
+        self.selected.retain(|&i| {
+            let image = &images[i];
+            let fits = slots + image.guidance.slots() <= signature.largest_batch
+                && !first.exact
+                && !image.exact
+                && (signature.mixes_time_steps() || image.trajectory.time() == time)
+                && image.shape == first.shape
+                && image.guidance.is_batchable_with(&first.guidance);
+            // The first one is selected even if guidance takes more slots than a batch has.
+            let is_selected = slots == 0 || fits;
+            slots += if is_selected { image.guidance.slots() } else { 0 };
+            is_selected
         });
     }
 
-    /// Fill `outputs` with one output for each chosen rider's each place, in order.
+    /// Writes one output per slot of the selected images to `outputs`, in order.
     fn evaluate(
         &mut self,
         predictor: &mut dyn Predictor,
@@ -214,99 +250,73 @@ impl Batcher {
         self.batch.clear();
         let outputs = Rc::make_mut(&mut self.outputs);
         outputs.clear();
-        if let Some(&first) = self.chosen.first() {
-            self.batch.shape.clone_from(&self.riders[first].shape);
+        if let Some(&first) = self.selected.first() {
+            self.batch.shape.clone_from(&self.images[first].shape);
             self.batch.shape[0] += predictor.signature().beside;
         }
-        for &i in &self.chosen {
-            let rider = &self.riders[i];
-            let time = rider.trajectory.time();
-            for place in 0..rider.guide.places() {
+        for &i in &self.selected {
+            let image = &self.images[i];
+            let time = image.trajectory.time();
+            for slot in 0..image.guidance.slots() {
                 if self.batch.len() == predictor.signature().largest_batch {
-                    evaluate_part(predictor, &mut self.batch, &mut self.part, outputs)?;
+                    evaluate_batch(predictor, &mut self.batch, &mut self.partial_output, outputs)?;
                 }
-                let input = |to: &mut Vec<f32>| rider.trajectory.append_input(to);
+                let append_sample = |input: &mut Vec<f32>| image.trajectory.append_input(input);
                 let tensors = &predictor.signature().tensors;
-                rider.guide.push(place, &mut self.batch, input, time, manifest, tensors);
+                image.guidance.append_to_batch(slot, &mut self.batch, append_sample, time, manifest, tensors);
             }
         }
-        evaluate_part(predictor, &mut self.batch, &mut self.part, outputs)
+        evaluate_batch(predictor, &mut self.batch, &mut self.partial_output, outputs)
     }
 
-    fn hand_out(&mut self, arrivals: &mut Vec<(ImageId, ImageEvent)>) {
-        let len = self.outputs.len() / self.evaluated;
+    /// Combines the outputs of each image's slots, and resumes the images.
+    fn scatter_outputs(&mut self, on_event: &mut impl FnMut(ImageId, ImageEvent)) {
+        let len = self.outputs.len() / self.latest.slots;
         let mut rest = &mut Rc::make_mut(&mut self.outputs)[..];
-        for &i in &self.chosen {
-            let rider = &self.riders[i];
-            let (outputs, others) = rest.split_at_mut(rider.guide.places() * len);
-            rider.guide.combine(outputs, len, rider.shape.iter().product());
+        for &i in &self.selected {
+            let image = &self.images[i];
+            let (outputs, others) = rest.split_at_mut(image.guidance.slots() * len);
+            image.guidance.combine(outputs, len, image.shape.iter().product());
             rest = others;
         }
         let mut start = 0;
-        for &i in &self.chosen {
-            let rider = &mut self.riders[i];
+        for &i in &self.selected {
+            let image = &mut self.images[i];
             let output = Output::from_batch(Rc::clone(&self.outputs), start..start + len);
-            start += rider.guide.places() * len;
-            rider.last_turn = self.turn;
-            if let Some(arrival) = rider.advance(output, arrivals) {
-                arrivals.push((rider.ticket, arrival));
-                rider.last_turn = u64::MAX; // it has arrived and leaves
-            }
+            start += image.guidance.slots() * len;
+            image.resume(output, self.step, on_event);
         }
     }
 }
 
-/// Evaluate a batch, filled up with its first sample where the network's batch is fixed, append
-/// its outputs, and clear it.
-fn evaluate_part(
+/// Evaluates a batch, appends its outputs, and clears it. A graph with a fixed batch size gets copies of the
+/// first sample as padding.
+fn evaluate_batch(
     predictor: &mut dyn Predictor,
     batch: &mut Batch,
-    part: &mut Vec<f32>,
+    partial_output: &mut Vec<f32>,
     outputs: &mut Vec<f32>,
 ) -> Result<(), EvaluationError> {
     let signature = predictor.signature();
-    // Of the sample's own channels; those beside it are not predicted.
-    let own = |axes: &[usize]| (axes[0] - signature.beside) * axes[1..].iter().product::<usize>();
-    let (real, len) = (batch.len(), own(&batch.shape));
+    // Extra channels are inputs only.
+    let predicted_len =
+        |shape: &[usize]| (shape[0] - signature.beside) * shape[1..].iter().product::<usize>();
+    let (samples, len) = (batch.len(), predicted_len(&batch.shape));
     while batch.len() < signature.smallest_batch() {
         batch.repeat_first(&signature.tensors);
     }
-    // Of a turn's only evaluation they go where they are wanted at once.
-    let single = outputs.is_empty();
-    let found = if single { &mut *outputs } else { &mut *part };
-    predictor.evaluate(batch, found)?;
-    let each = found.len() / batch.len();
-    if each * batch.len() != found.len() || !each.is_multiple_of(len) || each == 0 {
-        return Err(EvaluationError::OutputLength { expected: batch.len() * len, found: found.len() });
+    // The first evaluation of a step writes to `outputs` directly, which saves a copy.
+    let is_first = outputs.is_empty();
+    let output = if is_first { &mut *outputs } else { &mut *partial_output };
+    predictor.evaluate(batch, output)?;
+    let each = output.len() / batch.len();
+    if each * batch.len() != output.len() || !each.is_multiple_of(len) || each == 0 {
+        return Err(EvaluationError::OutputLength { expected: batch.len() * len, found: output.len() });
     }
-    found.truncate(real * each);
-    if !single {
-        outputs.extend_from_slice(part);
+    output.truncate(samples * each);
+    if !is_first {
+        outputs.extend_from_slice(partial_output);
     }
     batch.clear();
     Ok(())
-}
-
-impl RunningImage {
-    /// Post an evaluation's output and run on; tells how the walk ended, if it did.
-    fn advance(&mut self, output: Output, arrivals: &mut Vec<(ImageId, ImageEvent)>) -> Option<ImageEvent> {
-        self.evaluations += 1;
-        let t = self.trajectory.time();
-        if !all_finite(&output) {
-            let evaluation = self.evaluations;
-            return Some(ImageEvent::NonFinite { evaluation, t });
-        }
-        self.trajectory.resume(output);
-        let shows = self.preview_every.is_some_and(|every| self.evaluations.is_multiple_of(every));
-        self.trajectory.set_preview(shows);
-        let turn = self.trajectory.poll();
-        arrivals.push((self.ticket, ImageEvent::Evaluated));
-        if let Some(x0) = self.trajectory.take_preview() {
-            arrivals.push((self.ticket, ImageEvent::Preview(x0)));
-        }
-        match turn {
-            Poll::Pending => None,
-            Poll::Ready(sample) => Some(ImageEvent::Finished(sample)),
-        }
-    }
 }

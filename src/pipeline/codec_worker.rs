@@ -1,8 +1,5 @@
-//! The networks around the network: what they encode and decode, on a thread of their own.
-//!
-//! Where memory allows, the words of one job are encoded and the latents of another are decoded while the
-//! network goes on with all others. Where it does not, each is done at once, lest graphs be opened and closed
-//! by turns.
+//! Runs prompt encoding and VAE decoding on a background thread, or inline if memory only allows
+//! one session at a time (otherwise the two threads would evict each other's sessions).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,154 +10,149 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use super::batcher::ImageId;
-use super::prepared::{Prepared, of_latents};
+use super::prepared::{Prepared, latent_error};
 use crate::job::{Job, JobError};
 use crate::model::{LatentPipeline, Model, Signature};
 
-/// How much may be ordered before the first of it is done.
-const ORDERS: usize = 32;
+/// The most tasks in the background thread's queue.
+const MAX_PENDING_TASKS: usize = 32;
 
-/// Called when something that was ordered is done.
+/// Called on the background thread after each completed task.
 pub type Wake = Arc<dyn Fn() + Send + Sync>;
 
-/// What is to be done.
-pub(super) enum Order {
-    /// Encode the words and the picture of the job with this number.
-    Prepare(u64, Box<Job>),
-    /// Decode an image's latents of these axes.
-    Decode { ticket: ImageId, latents: Vec<f32>, shape: Vec<usize> },
+pub(super) enum CodecTask {
+    /// Encode the prompts and the init image of a job.
+    Encode { job_number: u64, job: Arc<Job> },
+    /// Decode the latents of an image.
+    Decode { image: ImageId, latents: Vec<f32>, shape: Vec<usize> },
 }
 
-/// What was done.
-pub(super) enum Done {
-    /// The job with this number can begin.
-    Prepared(u64, Result<Prepared, JobError>),
-    /// An image's picture, where its sample was a latent.
-    Decoded { ticket: ImageId, picture: Result<Vec<f32>, JobError>, latents: Vec<f32>, took: Duration },
+pub(super) enum CodecResult {
+    Encoded { job_number: u64, prepared: Result<Prepared, JobError> },
+    Decoded { image: ImageId, picture: Result<Vec<f32>, JobError>, latents: Vec<f32>, elapsed: Duration },
 }
 
-/// The networks, and who works with them.
 pub(super) struct CodecWorker {
-    networks: Networks,
-    ready: VecDeque<Done>,
-    thread: Option<Thread>,
+    codec: Codec,
+    results: VecDeque<CodecResult>,
+    thread: Option<CodecThread>,
 }
 
 #[derive(Clone)]
-struct Networks {
+struct Codec {
     latent: Option<Arc<LatentPipeline>>,
     signature: Signature,
 }
 
-impl Networks {
-    fn work(&self, order: Order) -> Done {
-        match order {
-            Order::Prepare(number, job) => {
-                Done::Prepared(number, Prepared::of(&job, self.latent.as_deref(), &self.signature))
+impl Codec {
+    fn run(&self, task: CodecTask) -> CodecResult {
+        match task {
+            CodecTask::Encode { job_number, job } => {
+                let prepared = Prepared::new(&job, self.latent.as_deref(), &self.signature);
+                CodecResult::Encoded { job_number, prepared }
             }
-            Order::Decode { ticket, latents, shape } => {
+            CodecTask::Decode { image, latents, shape } => {
                 let start = Instant::now();
                 let picture = match &self.latent {
                     Some(latent) => latent.decode(&latents, &shape).map(|picture| picture.data),
                     None => Ok(latents.clone()),
                 };
-                let picture = picture.map_err(|error| of_latents(&error));
-                Done::Decoded { ticket, picture, latents, took: start.elapsed() }
+                let picture = picture.map_err(|error| latent_error(&error));
+                CodecResult::Decoded { image, picture, latents, elapsed: start.elapsed() }
             }
         }
     }
 }
 
-struct Thread {
-    /// Given up so that the thread ends.
-    orders: Option<blocking::SyncSender<Order>>,
-    done: mpsc::Receiver<Done>,
+struct CodecThread {
+    /// `None` only while the thread is being joined: it ends when its queue is closed.
+    tasks: Option<blocking::SyncSender<CodecTask>>,
+    results: mpsc::Receiver<CodecResult>,
     pending: usize,
     handle: Option<JoinHandle<()>>,
 }
 
 impl CodecWorker {
-    /// The networks around a model's network; `wake` is called after each thing that is done elsewhere.
-    pub(super) fn of(model: &Model, wake: &Wake) -> Self {
-        let networks =
-            Networks { latent: model.latent.clone(), signature: model.predictor.signature().clone() };
-        let overlaps = networks.latent.as_ref().is_some_and(|latent| latent.overlaps);
-        let thread = if overlaps { Thread::spawn(networks.clone(), Arc::clone(wake)) } else { None };
-        Self { networks, ready: VecDeque::new(), thread }
+    pub(super) fn new(model: &Model, wake: &Wake) -> Self {
+        let codec = Codec { latent: model.latent.clone(), signature: model.predictor.signature().clone() };
+        let overlaps = codec.latent.as_ref().is_some_and(|latent| latent.overlaps);
+        let thread = if overlaps { CodecThread::spawn(codec.clone(), Arc::clone(wake)) } else { None };
+        Self { codec, results: VecDeque::new(), thread }
     }
 
-    /// Have something done, at once or soon.
-    pub(super) fn order(&mut self, order: Order) {
+    /// Queues a task, or runs it now if there is no background thread.
+    pub(super) fn submit(&mut self, task: CodecTask) {
         let Some(thread) = &mut self.thread else {
-            return self.ready.push_back(self.networks.work(order));
+            return self.results.push_back(self.codec.run(task));
         };
-        if thread.pending == ORDERS {
-            self.ready.push_back(thread.wait());
+        if thread.pending == MAX_PENDING_TASKS {
+            self.results.push_back(thread.recv());
         }
-        thread.order(order);
+        thread.submit(task);
     }
 
-    /// Whether something is done.
-    pub(super) fn has_news(&self) -> bool {
-        !self.ready.is_empty() || self.thread.as_ref().is_some_and(|thread| !thread.done.is_empty())
+    /// Returns whether [`Self::try_recv`] would return a result.
+    pub(super) fn has_results(&self) -> bool {
+        !self.results.is_empty() || self.thread.as_ref().is_some_and(|thread| !thread.results.is_empty())
     }
 
-    /// The next thing that is done already.
-    pub(super) fn news(&mut self) -> Option<Done> {
-        if self.ready.is_empty() && self.has_news() {
-            return self.thread.as_mut().map(Thread::wait);
+    /// Returns the next result without waiting.
+    pub(super) fn try_recv(&mut self) -> Option<CodecResult> {
+        if self.results.is_empty() && self.has_results() {
+            return self.thread.as_mut().map(CodecThread::recv);
         }
-        self.ready.pop_front()
+        self.results.pop_front()
     }
 
-    /// Wait until something is done, if anything was ordered.
+    /// Waits for a result, if a task is pending.
     pub(super) fn wait(&mut self) {
         if let Some(thread) = self.thread.as_mut().filter(|thread| thread.pending > 0) {
-            self.ready.push_back(thread.wait());
+            self.results.push_back(thread.recv());
         }
     }
 }
 
-impl Thread {
-    fn spawn(networks: Networks, wake: Wake) -> Option<Self> {
-        let (orders, ordered) = blocking::sync_channel(ORDERS);
-        let (tell, done) = mpsc::channel(ORDERS);
-        let work = move || {
-            for order in ordered {
-                if tell.blocking_send(networks.work(order)).is_err() {
+impl CodecThread {
+    fn spawn(codec: Codec, wake: Wake) -> Option<Self> {
+        let (tasks, task_queue) = blocking::sync_channel(MAX_PENDING_TASKS);
+        let (result_sender, results) = mpsc::channel(MAX_PENDING_TASKS);
+        let run = move || {
+            for task in task_queue {
+                if result_sender.blocking_send(codec.run(task)).is_err() {
                     return;
                 }
                 wake();
             }
         };
-        let spawned = std::thread::Builder::new().name("around".to_owned()).spawn(work);
-        let handle =
-            spawned.inspect_err(|error| log::warn!("nothing is encoded beside the network: {error}"));
-        Some(Self { orders: Some(orders), done, pending: 0, handle: Some(handle.ok()?) })
+        let spawned = std::thread::Builder::new().name("codec".to_owned()).spawn(run);
+        let handle = spawned
+            .inspect_err(|error| log::warn!("cannot start the codec thread, encoding inline: {error}"));
+        Some(Self { tasks: Some(tasks), results, pending: 0, handle: Some(handle.ok()?) })
     }
 
-    fn order(&mut self, order: Order) {
+    fn submit(&mut self, task: CodecTask) {
         self.pending += 1;
-        // There is room for all that is pending; a thread that has ended is noticed where one waits for it.
-        let _ = self.orders.as_ref().map(|orders| orders.send(order));
+        // The queue has room for all pending tasks; `recv` reports a thread that has ended.
+        let _ = self.tasks.as_ref().map(|tasks| tasks.send(task));
     }
 
-    fn wait(&mut self) -> Done {
+    /// Waits for a result, and resumes the thread's panic if it has ended.
+    fn recv(&mut self) -> CodecResult {
         self.pending -= 1;
-        if let Some(done) = self.done.blocking_recv() {
-            return done;
+        if let Some(result) = self.results.blocking_recv() {
+            return result;
         }
         let panic = self.handle.take().and_then(|handle| handle.join().err());
-        std::panic::resume_unwind(panic.unwrap_or_else(|| Box::new("the encoding thread ended")))
+        std::panic::resume_unwind(panic.unwrap_or_else(|| Box::new("the codec thread ended")))
     }
 }
 
-impl Drop for Thread {
+impl Drop for CodecThread {
     fn drop(&mut self) {
-        self.orders = None;
-        self.done.close();
+        self.tasks = None;
+        self.results.close();
         if let Some(handle) = self.handle.take() {
-            // Its panic was passed on where it was waited for.
+            // `recv` reports a panic to whoever waits for a result.
             let _ = handle.join();
         }
     }

@@ -1,56 +1,50 @@
-//! What a pipeline tells while it works.
+//! Events of a job, from its first evaluation to its last image.
 
+use crate::job::JobError;
 use crate::job::receipt::Receipt;
-use crate::job::{Job, JobError};
+use crate::model::Tensor;
 
-/// What happened to a job between two evaluations.
-#[derive(Debug)]
-pub enum Event<'a> {
-    /// So many of the job's evaluations are done, averaged over its images.
+/// An event of a job. `I` is the type of its images: a [`Sample`] where the pipeline reports it,
+/// encoded bytes where it is published.
+#[derive(Debug, Clone)]
+pub enum JobEvent<I> {
+    /// Model evaluations were completed.
     Progress {
-        /// The job.
-        job: &'a Job,
-        /// Evaluations done.
+        /// Completed evaluations, averaged over the job's images.
         step: usize,
-        /// Evaluations in all.
+        /// Evaluations that each image takes.
         of: usize,
-        /// The milliseconds that the rest will take at the present pace.
+        /// The estimated remaining time in milliseconds.
         eta_ms: u64,
     },
-    /// The present x̂_0 of an image.
+    /// An intermediate x̂_0 of an image.
     Preview {
-        /// The job.
-        job: &'a Job,
-        /// The image.
+        /// The image's index in the job.
         index: usize,
-        /// The sample, or the picture [3, H, W] in −1..1 that latents look like.
-        x0: &'a [f32],
-        /// Its axes.
-        shape: &'a [usize],
+        /// The preview.
+        image: I,
     },
     /// An image is finished.
     Image {
-        /// The job.
-        job: &'a Job,
         /// How it was made.
         receipt: Box<Receipt>,
-        /// The sample, or the picture that was decoded from it.
-        sample: Vec<f32>,
-        /// The sample before it was decoded, where it was.
-        latents: Option<Vec<f32>>,
+        /// The image.
+        image: I,
     },
-    /// All of a job's images are finished.
+    /// All images of the job are finished.
     Finished {
-        /// The job.
-        job: &'a Job,
-        /// The time from its acceptance to now.
+        /// Time since the job was accepted, in milliseconds.
         elapsed_ms: u64,
     },
-    /// The job ended without all of its images.
-    Failed {
-        /// The job.
-        job: &'a Job,
-        /// Why.
-        error: JobError,
-    },
+    /// The job ended before all of its images were finished.
+    Failed(JobError),
+}
+
+/// An image before it is encoded.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sample {
+    /// The sample, or the picture decoded from it if the model works in latent space.
+    pub picture: Tensor,
+    /// The sample before VAE decoding, if the model works in latent space.
+    pub latents: Option<Vec<f32>>,
 }

@@ -1,4 +1,4 @@
-//! Classifier-free guidance (Ho & Salimans 2022): two evaluations pulled apart.
+//! Classifier-free guidance (Ho & Salimans 2022).
 
 use std::sync::Arc;
 
@@ -6,23 +6,23 @@ use crate::job::Job;
 use crate::model::{Batch, Conditions, Manifest, TensorInput};
 use diffusion_samplers::simd::update;
 
-/// What the network is told besides the sample, and how its answers are combined.
+/// The conditioning of one image, and how its conditional and unconditional outputs are combined.
 #[derive(Debug, Clone)]
-pub struct Guidance {
+pub(super) struct Guidance {
     class: i64,
-    /// The label for no class and the weight, where there is guidance.
-    away: Option<(i64, f32)>,
+    /// The class label of the unconditional evaluation, and the guidance weight.
+    unconditional: Option<(i64, f32)>,
     conditions: Vec<f32>,
-    /// How much of the prediction's spread is brought back to that with the prompt.
+    /// Guidance rescale φ of Lin et al. 2024.
     rescale: f32,
-    /// The tensors of a text-to-image network.
+    /// The conditioning tensors of a text-to-image network.
     tensors: Arc<Conditions>,
-    /// Channels beside the sample's own: a mask, and what is seen of a picture.
-    beside: Vec<f32>,
+    /// Channels appended to the sample: the inpainting mask and the masked image.
+    extra_channels: Vec<f32>,
 }
 
-/// How many places of a batch one evaluation of a job's image takes.
-pub fn places_of(job: &Job) -> usize {
+/// Batch slots that one evaluation of an image of this job takes.
+pub(super) fn slots_per_image(job: &Job) -> usize {
     let guided = match &job.wish {
         Some(wish) => wish.guided,
         None => job.guidance != 1.0 && job.model.bundle.manifest.classes.null.is_some(),
@@ -31,82 +31,86 @@ pub fn places_of(job: &Job) -> usize {
 }
 
 impl Guidance {
-    /// What a job says.
-    pub fn of(job: &Job, manifest: &Manifest, tensors: Arc<Conditions>, beside: Vec<f32>) -> Self {
+    pub(super) fn new(
+        job: &Job,
+        manifest: &Manifest,
+        tensors: Arc<Conditions>,
+        extra_channels: Vec<f32>,
+    ) -> Self {
         let null = manifest.classes.null;
-        let away = (places_of(job) == 2).then_some((null.unwrap_or(0), job.guidance as f32));
+        let guided = slots_per_image(job) == 2;
         Self {
             class: job.class.or(null).unwrap_or(0),
-            away,
+            unconditional: guided.then_some((null.unwrap_or(0), job.guidance as f32)),
             conditions: job.conditions.clone(),
             rescale: job.guidance_rescale,
             tensors,
-            beside,
+            extra_channels,
         }
     }
 
-    /// Whether one batch may hold both: the same tensors' shapes, and as many further channels.
-    pub fn goes_with(&self, other: &Self) -> bool {
+    /// Returns whether both fit into one batch: their tensors have equal shapes, and they have equally many
+    /// extra channels.
+    pub(super) fn is_batchable_with(&self, other: &Self) -> bool {
         let shapes = self.tensors.with.iter().map(|tensor| &tensor.shape);
-        self.beside.len() == other.beside.len()
+        self.extra_channels.len() == other.extra_channels.len()
             && shapes.eq(other.tensors.with.iter().map(|tensor| &tensor.shape))
     }
 
-    /// How many places of a batch one evaluation takes.
-    pub fn places(&self) -> usize {
-        if self.away.is_some() { 2 } else { 1 }
+    /// Batch slots that one evaluation takes.
+    pub(super) fn slots(&self) -> usize {
+        if self.unconditional.is_some() { 2 } else { 1 }
     }
 
-    /// Take the `place`-th place, with the class, then without; `sample` appends the network's input.
-    pub fn push(
+    /// Appends the conditional (`slot` 0) or the unconditional (`slot` 1) evaluation to the batch.
+    /// `append_sample` appends the network's input.
+    pub(super) fn append_to_batch(
         &self,
-        place: usize,
+        slot: usize,
         batch: &mut Batch,
-        sample: impl FnOnce(&mut Vec<f32>),
+        append_sample: impl FnOnce(&mut Vec<f32>),
         time: f64,
         manifest: &Manifest,
         inputs: &[TensorInput],
     ) {
-        let class = match self.away {
-            Some((null, _)) if place == 1 => null,
-            _ => self.class,
+        let unconditional = self.unconditional.filter(|_| slot == 1);
+        let class = unconditional.map_or(self.class, |(null, _)| null);
+        let append_input = |x: &mut Vec<f32>| {
+            append_sample(x);
+            x.extend_from_slice(&self.extra_channels);
         };
-        let both = |x: &mut Vec<f32>| {
-            sample(x);
-            x.extend_from_slice(&self.beside);
-        };
-        batch.push(both, time, class, manifest);
+        batch.push(append_input, time, class, manifest);
         batch.set_conditions(&self.conditions);
-        let without = self.away.is_some() && place == 1;
-        batch.set_tensors(inputs, if without { &self.tensors.without } else { &self.tensors.with });
+        let tensors = if unconditional.is_some() { &self.tensors.without } else { &self.tensors.with };
+        batch.set_tensors(inputs, tensors);
     }
 
-    /// Combine the outputs of all places, each of `len` values, in the first one's place:
+    /// Combines the outputs of all slots, `len` values each, into the first slot:
     /// ε̃ = ε(∅) + w · (ε(c) − ε(∅)).
     ///
-    /// Only the first `guided` values are guided; learned variances stay those of the class.
-    pub fn combine(&self, outputs: &mut [f32], len: usize, guided: usize) {
-        let Some((_, weight)) = self.away else { return };
-        let (with, without) = outputs.split_at_mut(len);
-        let with = &mut with[..guided];
-        let spread = if self.rescale > 0.0 { deviation(with) } else { 0.0 };
-        update(with, [without], move |with, [without]| without + weight * (with - without));
+    /// Only the first `guided` values are combined; learned variances remain the conditional ones.
+    pub(super) fn combine(&self, outputs: &mut [f32], len: usize, guided: usize) {
+        let Some((_, weight)) = self.unconditional else { return };
+        let (conditional, unconditional) = outputs.split_at_mut(len);
+        let conditional = &mut conditional[..guided];
+        let deviation = if self.rescale > 0.0 { standard_deviation(conditional) } else { 0.0 };
+        update(conditional, [unconditional], move |c, [u]| u + weight * (c - u));
         if self.rescale > 0.0 {
-            rescale(with, spread, self.rescale);
+            rescale(conditional, deviation, self.rescale);
         }
     }
 }
 
-/// Bring the spread of a guided prediction back to that of the one with the prompt, by this share
+/// Rescales a guided prediction towards the standard deviation of the conditional one
 /// (Lin et al. 2024, eq. 14 to 16).
-fn rescale(guided: &mut [f32], spread: f64, share: f32) {
-    let factor = (spread / deviation(guided)) as f32;
+fn rescale(guided: &mut [f32], deviation: f64, phi: f32) {
+    let factor = (deviation / standard_deviation(guided)) as f32;
     for x in guided {
-        *x = share * (*x * factor) + (1.0 - share) * *x;
+        *x = phi * (*x * factor) + (1.0 - phi) * *x;
     }
 }
 
-fn deviation(values: &[f32]) -> f64 {
+fn standard_deviation(values: &[f32]) -> f64 {
     let n = values.len() as f64;
     let mean = values.iter().map(|x| f64::from(*x)).sum::<f64>() / n;
     let squares: f64 = values.iter().map(|x| (f64::from(*x) - mean).powi(2)).sum();
@@ -118,10 +122,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_whole_rescale_has_the_spread_of_the_prediction_with_the_prompt() {
-        let with = [1.0, 2.0, 4.0, -3.0];
+    fn a_full_rescale_restores_the_deviation_of_the_conditional_prediction() {
+        let conditional = [1.0, 2.0, 4.0, -3.0];
         let mut guided = [5.0, 1.0, -8.0, 2.0];
-        rescale(&mut guided, deviation(&with), 1.0);
-        assert!((deviation(&guided) - deviation(&with)).abs() < 1e-6);
+        rescale(&mut guided, standard_deviation(&conditional), 1.0);
+        assert!((standard_deviation(&guided) - standard_deviation(&conditional)).abs() < 1e-6);
     }
 }

@@ -1,4 +1,4 @@
-//! What a job needs before its first image rides: its words and its picture, as the network takes them.
+//! A job's inputs as the network takes them: encoded prompts, and the latents of its init image.
 
 use std::sync::Arc;
 
@@ -10,157 +10,173 @@ use diffusion_samplers::rng::Noise;
 use diffusion_samplers::sampler;
 use diffusion_samplers::trajectory::KnownRegion;
 
-/// A job's conditions, and its picture's latents where it begins at one.
+/// The encoded inputs of a job, shared by its images.
 #[derive(Debug, Default)]
 pub(super) struct Prepared {
     pub(super) conditions: Arc<Conditions>,
-    picture: Option<Picture>,
-    family: Option<PipelineKind>,
+    init: Option<EncodedInitImage>,
+    kind: Option<PipelineKind>,
 }
 
-/// The picture at which a job begins.
 #[derive(Debug)]
-struct Picture {
-    whole: Source,
-    /// With a mask: what is seen beside it, for each latent 1 where it is drawn anew, and whether the
-    /// network is told both.
-    masked: Option<(Source, Vec<f32>)>,
-    told: bool,
-    /// Whether all of the way is gone, so that a walk with a mask begins at noise alone.
-    from_noise: bool,
+struct EncodedInitImage {
+    image: LatentSource,
+    inpainting: Option<Inpainting>,
+    /// Whether the network takes the mask and the masked image as extra channels.
+    is_network_input: bool,
+    /// Whether `strength` is 1: with a mask, sampling then starts from noise alone.
+    starts_from_noise: bool,
 }
 
-/// Where the sample of a picture comes from.
 #[derive(Debug)]
-enum Source {
-    /// The picture is the sample.
+struct Inpainting {
+    masked_image: LatentSource,
+    /// 1 for each value of the latent that is generated, 0 where the image is kept.
+    mask: Vec<f32>,
+}
+
+/// Where the latent of an image comes from.
+#[derive(Debug)]
+enum LatentSource {
+    /// The model works in pixel space: the image itself.
     Pixels(Vec<f32>),
-    /// A latent is drawn from here.
-    Latents(Posterior, VaeConfig),
+    /// A latent is sampled from the VAE's posterior.
+    Posterior(Posterior, VaeConfig),
 }
 
-impl Source {
-    fn draw(&self, noise: &mut Noise) -> Vec<f32> {
+impl LatentSource {
+    fn sample(&self, noise: &mut Noise) -> Vec<f32> {
         match self {
             Self::Pixels(sample) => sample.clone(),
-            Self::Latents(posterior, config) => posterior.sample(*config, |z| noise.fill(z)),
+            Self::Posterior(posterior, config) => posterior.sample(*config, |z| noise.fill(z)),
         }
     }
 }
 
 impl Prepared {
-    /// Prepare a job on a model's networks.
-    pub(super) fn of(
+    /// Encodes a job's prompts and init image.
+    pub(super) fn new(
         job: &Job,
         latent: Option<&LatentPipeline>,
         signature: &Signature,
     ) -> Result<Self, JobError> {
-        let beginning = job.beginning.as_deref();
-        let from_noise = beginning.is_some_and(|beginning| beginning.strength == 1.0);
-        let seen = beginning.map(InitImage::unpacked).transpose()?;
-        match latent {
-            None => Ok(Self { picture: seen.map(|seen| of_pixels(seen, from_noise)), ..Self::default() }),
-            Some(latent) => {
-                let conditions = match &job.wish {
-                    Some(wish) => latent.conditions(wish, signature, &job.sizes.latent),
-                    None => Ok(Conditions::default()),
-                };
-                let told = signature.beside > 0;
-                let picture = picture_of_latents(latent, seen.as_ref(), &job.sizes, told, from_noise);
-                Ok(Self {
-                    conditions: Arc::new(conditions.map_err(|error| of_latents(&error))?),
-                    picture: picture.map_err(|error| of_latents(&error))?,
-                    family: Some(latent.family),
-                })
-            }
-        }
+        let init = job.beginning.as_deref();
+        let starts_from_noise = init.is_some_and(|init| init.strength == 1.0);
+        let decoded = init.map(InitImage::unpacked).transpose()?;
+        let Some(latent) = latent else {
+            let init = decoded.map(|decoded| pixel_space_init(decoded, starts_from_noise));
+            return Ok(Self { init, ..Self::default() });
+        };
+        let conditions = match &job.wish {
+            Some(prompts) => latent.conditions(prompts, signature, &job.sizes.latent),
+            None => Ok(Conditions::default()),
+        };
+        let is_network_input = signature.beside > 0;
+        let init =
+            latent_space_init(latent, decoded.as_ref(), &job.sizes, is_network_input, starts_from_noise);
+        Ok(Self {
+            conditions: Arc::new(conditions.map_err(|error| latent_error(&error))?),
+            init: init.map_err(|error| latent_error(&error))?,
+            kind: Some(latent.family),
+        })
     }
 
-    /// Where an image's walk begins, and the further channels that its network is told; `draw` makes the
-    /// initial noise. Every draw comes in the reference's order: the picture's latent, the noise, the latent
-    /// of what is seen of it.
-    pub(super) fn begin(
+    /// Returns the initial state of an image's trajectory, and its extra channels. `initial_noise` generates
+    /// the initial noise. Random numbers are drawn in the order of the reference: the init image's latent,
+    /// the noise, the masked image's latent.
+    pub(super) fn initial_state(
         &self,
         sizes: &Sizes,
         noise: &mut Noise,
-        draw: impl FnOnce(&mut Noise) -> Vec<f32>,
+        initial_noise: impl FnOnce(&mut Noise) -> Vec<f32>,
     ) -> (sampler::InitialState, Vec<f32>) {
-        let Some(picture) = &self.picture else {
-            return (sampler::InitialState::from_noise(self.packed(draw(noise), sizes)), Vec::new());
+        let Some(init) = &self.init else {
+            let noise = self.pack(initial_noise(noise), sizes);
+            return (sampler::InitialState::from_noise(noise), Vec::new());
         };
-        // Where the network is told what is seen, the whole picture counts only where the walk begins at it.
-        let needs_whole = !(picture.told && picture.from_noise);
-        let whole = needs_whole.then(|| self.packed(picture.whole.draw(noise), sizes));
-        let initial = self.packed(draw(noise), sizes);
-        let mut beside = Vec::new();
-        let mut keep = None;
-        let is_masked = picture.masked.is_some();
-        if let Some((seen, mask)) = &picture.masked {
-            let seen = seen.draw(noise);
-            if picture.told {
+        // With extra channels, the latent of the whole image is used only if sampling starts from it.
+        let needs_image = !(init.is_network_input && init.starts_from_noise);
+        let image = needs_image.then(|| self.pack(init.image.sample(noise), sizes));
+        let initial = self.pack(initial_noise(noise), sizes);
+        let mut extra_channels = Vec::new();
+        let mut inpaint = None;
+        if let Some(Inpainting { masked_image, mask }) = &init.inpainting {
+            let masked_latent = masked_image.sample(noise);
+            if init.is_network_input {
                 let plane = mask.len() / sizes.latent[0];
-                beside = [&mask[..plane], &seen].concat();
-            } else if let Some(whole) = &whole {
-                let mask = mask.iter().map(|anew| 1.0 - anew).collect();
-                keep = Some(Arc::new(KnownRegion::new(whole.clone(), self.packed(mask, sizes))));
+                extra_channels = [&mask[..plane], &masked_latent].concat();
+            } else if let Some(image) = &image {
+                let keep = mask.iter().map(|generated| 1.0 - generated).collect();
+                inpaint = Some(Arc::new(KnownRegion { sample: image.clone(), mask: self.pack(keep, sizes) }));
             }
         }
-        let image = whole.filter(|_| !(is_masked && picture.from_noise));
-        (sampler::InitialState { noise: initial, image, inpaint: keep }, beside)
+        let image = image.filter(|_| !(init.inpainting.is_some() && init.starts_from_noise));
+        (sampler::InitialState { noise: initial, image, inpaint }, extra_channels)
     }
 
-    /// Latents as the sampler has them.
-    fn packed(&self, latent: Vec<f32>, sizes: &Sizes) -> Vec<f32> {
-        if self.family != Some(PipelineKind::Flux) {
+    /// Converts a latent to the layout of the sampler: FLUX packs patches of 2×2.
+    fn pack(&self, latent: Vec<f32>, sizes: &Sizes) -> Vec<f32> {
+        if self.kind != Some(PipelineKind::Flux) {
             return latent;
         }
-        places(&sizes.latent).map(|place| latent[place]).collect()
+        packed_indices(&sizes.latent).map(|index| latent[index]).collect()
     }
 
-    /// Samples as the autoencoder has them.
-    pub(super) fn unpacked(&self, sample: Vec<f32>, sizes: &Sizes) -> Vec<f32> {
-        if self.family != Some(PipelineKind::Flux) {
+    /// Converts a sample to the layout of the VAE.
+    pub(super) fn unpack(&self, sample: Vec<f32>, sizes: &Sizes) -> Vec<f32> {
+        if self.kind != Some(PipelineKind::Flux) {
             return sample;
         }
         let mut latent = vec![0.0; sample.len()];
-        places(&sizes.latent).zip(sample).for_each(|(place, x)| latent[place] = x);
+        packed_indices(&sizes.latent).zip(sample).for_each(|(index, x)| latent[index] = x);
         latent
     }
 }
 
-/// A picture that is the sample itself.
-fn of_pixels(seen: DecodedInitImage, from_noise: bool) -> Picture {
-    let values = seen.picture.data.len();
-    let masked = seen.mask.map(|mask| (Source::Pixels(Vec::new()), mask.repeat(values / mask.len())));
-    Picture { masked, whole: Source::Pixels(seen.picture.data), told: false, from_noise }
+/// The init image of a model that works in pixel space.
+fn pixel_space_init(decoded: DecodedInitImage, starts_from_noise: bool) -> EncodedInitImage {
+    let values = decoded.picture.data.len();
+    let inpainting = decoded.mask.map(|mask| Inpainting {
+        masked_image: LatentSource::Pixels(Vec::new()),
+        mask: mask.repeat(values / mask.len()),
+    });
+    EncodedInitImage {
+        image: LatentSource::Pixels(decoded.picture.data),
+        inpainting,
+        is_network_input: false,
+        starts_from_noise,
+    }
 }
 
-/// A picture whose latents are drawn, with those of what is seen of it; `told` if the network takes both.
-fn picture_of_latents(
+/// Encodes the init image, and the masked image if there is a mask.
+fn latent_space_init(
     latent: &LatentPipeline,
-    seen: Option<&DecodedInitImage>,
+    decoded: Option<&DecodedInitImage>,
     sizes: &Sizes,
-    told: bool,
-    from_noise: bool,
-) -> Result<Option<Picture>, LatentError> {
-    let is_masked = seen.is_some_and(|seen| seen.mask.is_some());
-    if told && !is_masked {
+    is_network_input: bool,
+    starts_from_noise: bool,
+) -> Result<Option<EncodedInitImage>, LatentError> {
+    let has_mask = decoded.is_some_and(|decoded| decoded.mask.is_some());
+    if is_network_input && !has_mask {
         return Err(LatentError::NoPicture);
     }
-    let Some(seen) = seen else { return Ok(None) };
+    let Some(decoded) = decoded else { return Ok(None) };
     let config = latent.bundle.vae;
-    let drawn_from =
-        |picture: &Tensor| Ok::<_, LatentError>(Source::Latents(latent.encode(picture)?, config));
-    let masked = seen.mask.as_ref().map(|mask| {
-        let plane = smaller(mask, &sizes.picture, &sizes.latent);
-        Ok::<_, LatentError>((drawn_from(&without(&seen.picture, mask))?, plane))
+    let encode =
+        |picture: &Tensor| Ok::<_, LatentError>(LatentSource::Posterior(latent.encode(picture)?, config));
+    let inpainting = decoded.mask.as_ref().map(|mask| {
+        let masked_image = encode(&masked(&decoded.picture, mask))?;
+        Ok::<_, LatentError>(Inpainting {
+            masked_image,
+            mask: resize_mask(mask, &sizes.picture, &sizes.latent),
+        })
     });
-    let (whole, masked) = (drawn_from(&seen.picture)?, masked.transpose()?);
-    Ok(Some(Picture { whole, masked, told, from_noise }))
+    let (image, inpainting) = (encode(&decoded.picture)?, inpainting.transpose()?);
+    Ok(Some(EncodedInitImage { image, inpainting, is_network_input, starts_from_noise }))
 }
 
-/// What a job is told where the networks around the network fail it.
-pub(super) fn of_latents(error: &LatentError) -> JobError {
+/// Converts an error of the text encoders or the VAE to the job's error.
+pub(super) fn latent_error(error: &LatentError) -> JobError {
     let field = match error {
         LatentError::Evaluation(_) | LatentError::Lacks(_) => None,
         LatentError::Tokens(_) => Some("prompt"),
@@ -171,9 +187,9 @@ pub(super) fn of_latents(error: &LatentError) -> JobError {
     JobError { field: field.map(str::to_owned), ..JobError::new(code, error) }
 }
 
-/// For each packed value its place in a latent [C, H, W]: patches of two by two in rows, each with all
-/// channels, of each its four values.
-fn places(latent: &[usize]) -> impl Iterator<Item = usize> + use<> {
+/// Returns for each packed value its index in a latent [C, H, W]. Patches are in row-major order; a patch
+/// holds all channels, and of each channel its 2×2 values.
+fn packed_indices(latent: &[usize]) -> impl Iterator<Item = usize> + use<> {
     let [channels, height, width] = [latent[0], latent[1], latent[2]];
     (0..channels * height * width).map(move |i| {
         let (patch, within) = (i / (4 * channels), i % (4 * channels));
@@ -183,14 +199,15 @@ fn places(latent: &[usize]) -> impl Iterator<Item = usize> + use<> {
     })
 }
 
-/// A picture with 0 wherever it is drawn anew.
-fn without(picture: &Tensor, mask: &[f32]) -> Tensor {
+/// Sets the generated region of a picture to 0.
+fn masked(picture: &Tensor, mask: &[f32]) -> Tensor {
     let data = picture.data.iter().zip(mask.iter().cycle());
-    Tensor { data: data.map(|(x, anew)| if *anew < 0.5 { *x } else { 0.0 }).collect(), ..picture.clone() }
+    let keep = |(x, generated): (&f32, &f32)| if *generated < 0.5 { *x } else { 0.0 };
+    Tensor { data: data.map(keep).collect(), ..picture.clone() }
 }
 
-/// A mask of pixels as one of latents, the nearest pixel's value for all channels.
-fn smaller(mask: &[f32], picture: &[usize], latent: &[usize]) -> Vec<f32> {
+/// Resizes a pixel mask to a latent by the nearest pixel, repeated for each channel.
+fn resize_mask(mask: &[f32], picture: &[usize], latent: &[usize]) -> Vec<f32> {
     let (height, width) = (latent[1], latent[2]);
     let (rows, columns) = (picture[1] / height, picture[2] / width);
     let at = |i: usize| mask[i / width * rows * picture[2] + i % width * columns];
@@ -203,9 +220,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn packing_takes_every_value_once_and_back() {
+    fn packing_takes_every_value_once() {
         let latent = [2, 4, 6];
-        let mut seen: Vec<_> = places(&latent).collect();
+        let mut seen: Vec<_> = packed_indices(&latent).collect();
         // The first patch: both rows of the first channel's corner, then the second channel's.
         assert_eq!(seen[..8], [0, 1, 6, 7, 24, 25, 30, 31]);
         seen.sort_unstable();
@@ -213,8 +230,8 @@ mod tests {
     }
 
     #[test]
-    fn a_mask_is_halved_by_its_nearest_pixels() {
+    fn a_mask_is_resized_by_its_nearest_pixels() {
         let mask = [1.0, 0.0, 0.0, 0.9, 0.0, 0.0, 0.0, 0.0];
-        assert_eq!(smaller(&mask, &[3, 2, 4], &[2, 1, 2]), [1.0, 0.0, 1.0, 0.0]);
+        assert_eq!(resize_mask(&mask, &[3, 2, 4], &[2, 1, 2]), [1.0, 0.0, 1.0, 0.0]);
     }
 }

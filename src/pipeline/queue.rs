@@ -1,87 +1,108 @@
-//! A pipeline's jobs in the order in which they ride: by priority, then by arrival.
+//! The jobs of a pipeline, by priority, then in order of acceptance.
 //!
-//! The first ones are on their way; however many wait behind them, a turn costs the same.
+//! Only the first ones run; the cost of a step does not depend on how many wait behind them.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Instant;
 
+use super::batcher::ImageId;
+use super::event::{JobEvent, Sample};
 use super::running_job::RunningJob;
-use crate::job::Job;
+use crate::job::{Job, JobError};
+use crate::model::{Backend, Tensor};
 
-/// How many jobs are on their way at once, each with one image at least, whatever the others want.
-const ON_THE_WAY: usize = 64;
+/// Receives the events of a pipeline's jobs.
+pub type OnEvent<'a> = dyn FnMut(&Arc<Job>, JobEvent<Sample>) + 'a;
 
-/// The jobs.
+/// The most jobs that run at once.
+const MAX_RUNNING_JOBS: usize = 64;
+
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     jobs: VecDeque<RunningJob>,
     accepted: u64,
-    /// When the first of their deadlines passes.
-    earliest: Option<Instant>,
+    earliest_deadline: Option<Instant>,
 }
 
 impl Queue {
-    /// Take a job in.
-    pub(super) fn accept(&mut self, job: Job) {
+    pub(super) fn accept(&mut self, job: Arc<Job>) {
         self.accepted += 1;
-        let place = self.jobs.partition_point(|other| other.job.priority >= job.priority);
-        let active = RunningJob::new(self.accepted, job);
-        self.earliest = self.earliest.into_iter().chain(active.deadline()).min();
-        self.jobs.insert(place, active);
+        let position = self.jobs.partition_point(|other| other.job.priority >= job.priority);
+        let job = RunningJob::new(self.accepted, job);
+        self.earliest_deadline = self.earliest_deadline.into_iter().chain(job.deadline()).min();
+        self.jobs.insert(position, job);
     }
 
     pub(super) fn len(&self) -> usize {
         self.jobs.len()
     }
 
-    /// The jobs that may be on their way.
+    /// The jobs that may run.
     pub(super) fn first(&self) -> impl Iterator<Item = &RunningJob> {
-        self.jobs.iter().take(ON_THE_WAY)
+        self.jobs.iter().take(MAX_RUNNING_JOBS)
     }
 
-    /// The same, to be changed.
+    /// The jobs that may run, mutable.
     pub(super) fn first_mut(&mut self) -> impl Iterator<Item = &mut RunningJob> {
-        self.jobs.iter_mut().take(ON_THE_WAY)
+        self.jobs.iter_mut().take(MAX_RUNNING_JOBS)
     }
 
-    /// All of them, to be changed.
-    pub(super) fn all_mut(&mut self) -> impl Iterator<Item = &mut RunningJob> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &RunningJob> {
+        self.jobs.iter()
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut RunningJob> {
         self.jobs.iter_mut()
     }
 
-    /// Whether any was begun.
-    pub(super) fn is_under_way(&self) -> bool {
-        self.jobs.iter().any(|active| active.boarded > 0)
-    }
-
-    /// Whether any was not.
-    pub(super) fn is_waiting(&self) -> bool {
-        self.jobs.iter().any(|active| active.boarded == 0)
-    }
-
-    /// The job with this number, if it is still here.
     pub(super) fn get_mut(&mut self, number: u64) -> Option<&mut RunningJob> {
-        self.jobs.iter_mut().find(|active| active.number == number)
+        self.jobs.iter_mut().find(|job| job.number == number)
     }
 
-    /// The number of the job with this id.
+    /// Returns the number of the job with this id.
     pub(super) fn number_of(&self, id: &str) -> Option<u64> {
-        self.jobs.iter().find(|active| active.job.id == id).map(|active| active.number)
+        self.jobs.iter().find(|job| job.job.id == id).map(|job| job.number)
     }
 
-    /// Let a job go.
-    pub(super) fn remove(&mut self, number: u64) -> Option<RunningJob> {
-        let place = self.jobs.iter().position(|active| active.number == number)?;
-        self.jobs.remove(place)
-    }
-
-    /// The jobs whose time is over.
+    /// Returns the jobs whose deadline has passed.
     pub(super) fn late(&mut self, now: Instant) -> Vec<&RunningJob> {
-        if self.earliest.is_none_or(|earliest| now <= earliest) {
+        if self.earliest_deadline.is_none_or(|earliest| now <= earliest) {
             return Vec::new();
         }
-        let (late, others): (Vec<_>, Vec<_>) = self.jobs.iter().partition(|active| active.is_late(now));
-        self.earliest = others.into_iter().filter_map(RunningJob::deadline).min();
+        let (late, others): (Vec<_>, Vec<_>) = self.jobs.iter().partition(|job| job.is_late(now));
+        self.earliest_deadline = others.into_iter().filter_map(RunningJob::deadline).min();
         late
+    }
+
+    /// Reports a finished image. The last image finishes and removes its job.
+    pub(super) fn finish_image(
+        &mut self,
+        image: ImageId,
+        data: Vec<f32>,
+        latents: Option<Vec<f32>>,
+        backend: &Backend,
+        on_event: &mut OnEvent<'_>,
+    ) {
+        let Some(running) = self.get_mut(image.job) else { return };
+        let (receipt, is_last) = running.finish_image(image.index, backend);
+        let picture = Tensor::new(running.job.sizes.picture.clone(), data);
+        on_event(&running.job, JobEvent::Image { receipt, image: Sample { picture, latents } });
+        if is_last {
+            on_event(&running.job, JobEvent::Finished { elapsed_ms: running.elapsed_ms() });
+            self.remove(image.job);
+        }
+    }
+
+    /// Removes a job and reports its failure.
+    pub(super) fn fail(&mut self, number: u64, error: JobError, on_event: &mut OnEvent<'_>) {
+        if let Some(running) = self.remove(number) {
+            on_event(&running.job, JobEvent::Failed(error));
+        }
+    }
+
+    fn remove(&mut self, number: u64) -> Option<RunningJob> {
+        let position = self.jobs.iter().position(|job| job.number == number)?;
+        self.jobs.remove(position)
     }
 }

@@ -1,51 +1,65 @@
-//! A job that is being worked on: how far it is, and the riders that it sends.
+//! A job in the pipeline: its state, its progress, and the start of its images.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Event;
 use super::batcher::{ImageId, RunningImage};
+use super::event::{JobEvent, Sample};
 use super::guidance::Guidance;
 use super::prepared::Prepared;
+use crate::job::receipt::Receipt;
 use crate::job::{ErrorCode, Job, JobError};
-use crate::model::Manifest;
+use crate::model::{Backend, Manifest};
 use diffusion_samplers::rng::Noise;
 use diffusion_samplers::sampler;
 
-/// Progress is told at most so often, its end aside.
-const PROGRESS_EVERY: Duration = Duration::from_millis(50);
+/// The shortest time between two progress events of a job, except for the last one.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
 
-/// A job with the state of its images.
+#[derive(Debug)]
+pub(super) enum JobState {
+    /// Its prompts and init image are not encoded yet.
+    Queued,
+    /// The codec worker encodes them.
+    Encoding,
+    /// Its first image can be admitted.
+    Ready(Arc<Prepared>),
+    /// At least one image was admitted.
+    Running {
+        prepared: Arc<Prepared>,
+        /// Images admitted so far.
+        started: usize,
+        /// Images finished so far.
+        finished: usize,
+        /// Evaluations of all images together.
+        evaluations: usize,
+    },
+}
+
 #[derive(Debug)]
 pub(super) struct RunningJob {
+    /// Unique in the queue, in order of acceptance.
     pub(super) number: u64,
-    pub(super) job: Job,
-    /// How many of its images are riding or have arrived.
-    pub(super) boarded: usize,
-    /// How many have arrived.
-    pub(super) finished: usize,
-    /// Evaluations of all images together.
-    pub(super) evaluated: usize,
-    /// Whether its words and picture are being encoded, or are.
-    pub(super) ordered: bool,
-    /// Both as the network takes them, once they are encoded.
-    pub(super) prepared: Option<Arc<Prepared>>,
+    pub(super) job: Arc<Job>,
+    pub(super) state: JobState,
     accepted: Instant,
-    told: Option<(Instant, usize)>,
+    /// The time and the step of the latest progress event.
+    last_progress: Option<(Instant, usize)>,
 }
 
 impl RunningJob {
-    pub(super) fn new(number: u64, job: Job) -> Self {
-        Self {
-            number,
-            job,
-            boarded: 0,
-            finished: 0,
-            evaluated: 0,
-            ordered: false,
-            prepared: None,
-            accepted: Instant::now(),
-            told: None,
+    pub(super) fn new(number: u64, job: Arc<Job>) -> Self {
+        Self { number, job, state: JobState::Queued, accepted: Instant::now(), last_progress: None }
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        matches!(self.state, JobState::Running { .. })
+    }
+
+    pub(super) fn prepared(&self) -> Option<&Arc<Prepared>> {
+        match &self.state {
+            JobState::Queued | JobState::Encoding => None,
+            JobState::Ready(prepared) | JobState::Running { prepared, .. } => Some(prepared),
         }
     }
 
@@ -53,7 +67,6 @@ impl RunningJob {
         self.accepted.elapsed().as_millis() as u64
     }
 
-    /// When its time is over.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.job.deadline.and_then(|deadline| self.accepted.checked_add(deadline))
     }
@@ -62,66 +75,61 @@ impl RunningJob {
         self.deadline().is_some_and(|deadline| now > deadline)
     }
 
-    /// What it is told whose time is over.
-    pub(super) fn too_late(&self) -> JobError {
-        let (deadline, of) =
-            (self.job.deadline.unwrap_or_default().as_millis(), self.job.sampler.evaluations());
+    pub(super) fn deadline_error(&self) -> JobError {
+        let deadline = self.job.deadline.unwrap_or_default().as_millis();
         let message = format!(
-            "the deadline of {deadline} ms passed after {} of {of} evaluations; give it more time",
-            self.step()
+            "the deadline of {deadline} ms passed after {} of {} evaluations; give it more time",
+            self.step(),
+            self.job.sampler.evaluations()
         );
         JobError::new(ErrorCode::Deadline, message)
     }
 
-    /// Take no more steps than so many evaluations of each image allow, but one at least.
-    pub(super) fn fit(&mut self, evaluations: usize) {
-        let (asked, needed) = (self.job.options.steps, self.job.sampler.evaluations());
+    /// Reduces the steps to what this many evaluations of each image allow, but to no less than one.
+    pub(super) fn reduce_steps_to(&mut self, evaluations: usize) {
+        let (requested, needed) = (self.job.options.steps, self.job.sampler.evaluations());
         if needed <= evaluations {
             return;
         }
-        // Some samplers take more than one evaluation a step, and some have no plan of so few steps.
-        let most = (asked * evaluations / needed).max(1);
-        let shorter = (1..=most).rev().find_map(|steps| {
+        // Some samplers take more than one evaluation a step, and some support no plan of so few steps.
+        let max_steps = (requested * evaluations / needed).max(1);
+        let shorter = (1..=max_steps).rev().find_map(|steps| {
             let job = self.job.in_steps(steps).ok()?;
             (job.sampler.evaluations() <= evaluations || steps == 1).then_some(job)
         });
         if let Some(job) = shorter {
             let (steps, deadline) = (job.options.steps, job.deadline.unwrap_or_default());
-            log::info!("job {}: {steps} of {asked} steps fit into {} ms", job.id, deadline.as_millis());
-            self.job = job;
+            log::info!("job {}: {steps} of {requested} steps fit into {} ms", job.id, deadline.as_millis());
+            self.job = Arc::new(job);
         }
     }
 
-    /// Evaluations done, averaged over the images.
-    pub(super) fn step(&self) -> usize {
-        self.evaluated / self.job.count
+    /// Completed evaluations, averaged over the images.
+    fn step(&self) -> usize {
+        match self.state {
+            JobState::Running { evaluations, .. } => evaluations / self.job.count,
+            _ => 0,
+        }
     }
 
-    /// What to tell of the progress, if it is time to.
-    pub(super) fn progress(&mut self) -> Option<Event<'_>> {
-        let (step, of) = (self.step(), self.job.sampler.evaluations());
-        let now = Instant::now();
-        let due = match self.told {
-            None => step > 0,
-            Some((_, last)) if last == step => false,
-            Some((when, _)) => step == of || now - when >= PROGRESS_EVERY,
-        };
-        if !due {
+    /// Starts the next image and returns its index. Without `batch_has_capacity`, an image is started only
+    /// if the job has none in the batch.
+    pub(super) fn start_image(&mut self, batch_has_capacity: bool) -> Option<usize> {
+        if let JobState::Ready(prepared) = &self.state {
+            let prepared = Arc::clone(prepared);
+            self.state = JobState::Running { prepared, started: 0, finished: 0, evaluations: 0 };
+        }
+        let JobState::Running { started, finished, .. } = &mut self.state else { return None };
+        if *started == self.job.count || !(batch_has_capacity || started == finished) {
             return None;
         }
-        self.told = Some((now, step));
-        let left = (of * self.job.count).saturating_sub(self.evaluated) as u64;
-        Some(Event::Progress {
-            job: &self.job,
-            step,
-            of,
-            eta_ms: self.elapsed_ms() * left / (self.evaluated as u64).max(1),
-        })
+        *started += 1;
+        Some(*started - 1)
     }
 
-    /// The `index`-th image as a rider at its walk's start, with noise given from outside or
-    /// from its own generator.
-    pub(super) fn rider(
+    /// Builds the image with this index at the start of its trajectory. `initial` and `steps` replace the
+    /// noise of the job's own generator.
+    pub(super) fn image(
         &self,
         prepared: &Prepared,
         index: usize,
@@ -129,19 +137,49 @@ impl RunningJob {
         (initial, steps): (Option<Vec<f32>>, Option<Noise>),
     ) -> RunningImage {
         let mut generator = self.job.noise.seeded(self.job.image_seed(index));
-        let draw = |generator: &mut Noise| {
+        let initial_noise = |generator: &mut Noise| {
             initial.unwrap_or_else(|| {
                 let mut z = vec![0.0; self.job.sizes.latent.iter().product()];
                 generator.fill(&mut z);
                 z
             })
         };
-        let (beginning, beside) = prepared.begin(&self.job.sizes, &mut generator, draw);
+        let (state, extra_channels) = prepared.initial_state(&self.job.sizes, &mut generator, initial_noise);
         RunningImage::new(
             ImageId { job: self.number, index },
-            sampler::start(self.job.sampler.clone(), beginning, steps.unwrap_or(generator)),
-            Guidance::of(&self.job, manifest, Arc::clone(&prepared.conditions), beside),
+            sampler::start(self.job.sampler.clone(), state, steps.unwrap_or(generator)),
+            Guidance::new(&self.job, manifest, Arc::clone(&prepared.conditions), extra_channels),
             &self.job,
         )
+    }
+
+    /// Counts an evaluation, and returns a progress event if one is due.
+    pub(super) fn record_evaluation(&mut self) -> Option<JobEvent<Sample>> {
+        let JobState::Running { evaluations, .. } = &mut self.state else { return None };
+        *evaluations += 1;
+        let evaluations = *evaluations;
+        let (step, of) = (evaluations / self.job.count, self.job.sampler.evaluations());
+        let now = Instant::now();
+        let is_due = match self.last_progress {
+            None => step > 0,
+            Some((_, last)) if last == step => false,
+            Some((when, _)) => step == of || now - when >= PROGRESS_INTERVAL,
+        };
+        if !is_due {
+            return None;
+        }
+        self.last_progress = Some((now, step));
+        let remaining = (of * self.job.count).saturating_sub(evaluations) as u64;
+        let eta_ms = self.elapsed_ms() * remaining / evaluations as u64;
+        Some(JobEvent::Progress { step, of, eta_ms })
+    }
+
+    /// Counts a finished image and returns its receipt, and whether it is the job's last one.
+    pub(super) fn finish_image(&mut self, index: usize, backend: &Backend) -> (Box<Receipt>, bool) {
+        let mut receipt = Box::new(Receipt::of(&self.job, index, backend));
+        let JobState::Running { prepared, finished, .. } = &mut self.state else { return (receipt, false) };
+        receipt.cut.clone_from(&prepared.conditions.cut);
+        *finished += 1;
+        (receipt, *finished == self.job.count)
     }
 }

@@ -1,4 +1,4 @@
-//! How the broker is reached, from the configuration.
+//! Reads the MQTT client's settings from the configuration.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,17 +11,18 @@ use crate::mqtt::client::ClientSettings;
 /// A connection to the broker without activity for this time is closed: 2.5 keep-alive intervals.
 const STALL_TIMEOUT: Duration = Duration::from_secs(25);
 
-/// The password that the service manager hands over, if it does.
-fn credential() -> Option<PathBuf> {
+/// Returns the password file that systemd passes as a credential, if there is one.
+fn password_credential() -> Option<PathBuf> {
     let directory = std::env::var_os("CREDENTIALS_DIRECTORY")?;
     Some(Path::new(&directory).join("mqtt-password")).filter(|path| path.is_file())
 }
 
-/// What the link needs to know, from the configuration and the files that it names.
+/// Reads the settings from the configuration and the files that it names.
 pub(super) fn settings(config: &Config) -> Result<ClientSettings, ServiceError> {
     let mqtt = &config.mqtt;
     let BrokerUrl { host, port, tls } = mqtt.url.clone();
-    let password = mqtt.password_file.clone().or_else(credential).filter(|_| !mqtt.username.is_empty());
+    let password =
+        mqtt.password_file.clone().or_else(password_credential).filter(|_| !mqtt.username.is_empty());
     let password = password.map(|path| {
         std::fs::read_to_string(&path)
             .map_err(|error| ServiceError::Password { path: path.display().to_string(), error })

@@ -1,30 +1,30 @@
-//! What ends the daemon.
+//! Errors that end the daemon.
 
 use crate::mqtt::TlsError;
 use crate::spool::SpoolError;
 
-/// Why the daemon can't go on.
+/// Why the daemon ended.
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
-    /// The password's file.
+    /// The password file cannot be read.
     #[error("mqtt.password_file {path}: {error}")]
     Password {
         /// The file.
         path: String,
-        /// Why it can't be read.
+        /// The cause.
         #[source]
         error: std::io::Error,
     },
-    /// The certificates.
+    /// A certificate or key cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// The spool.
+    /// The spool cannot be used.
     #[error(transparent)]
     Spool(#[from] SpoolError),
-    /// A model can't be loaded.
+    /// A model cannot be loaded.
     #[error("{0}")]
     Model(String),
-    /// A part ended by itself, which is a fault of this program.
+    /// A task or thread ended unexpectedly, which is a bug in this program.
     #[error("{0} ended unexpectedly: {1}")]
     Ended(&'static str, String),
 }

@@ -1,29 +1,28 @@
-//! The worker's pulse: by it the watchdog is fed, so that a worker that is stuck is noticed.
+//! The worker's heartbeat, from which systemd's watchdog is fed, so that a stuck worker is restarted.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// Beats with every turn of the worker's loop; both ends share it.
+/// Shared by the worker, which beats, and the [`Watchdog`].
 #[derive(Debug, Clone, Default)]
 pub(super) struct Heartbeat(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
     beats: AtomicU64,
-    resting: AtomicBool,
+    is_idle: AtomicBool,
 }
 
 impl Heartbeat {
-    /// The worker goes on.
     pub(super) fn beat(&self) {
         self.0.beats.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Wait for something that need not come soon: a job, or room for what is told.
-    pub(super) fn rest<T>(&self, wait: impl FnOnce() -> T) -> T {
-        self.0.resting.store(true, Ordering::Relaxed);
+    /// Runs a wait that may take arbitrarily long, for a job or for room in a queue.
+    pub(super) fn while_idle<T>(&self, wait: impl FnOnce() -> T) -> T {
+        self.0.is_idle.store(true, Ordering::Relaxed);
         let result = wait();
-        self.0.resting.store(false, Ordering::Relaxed);
+        self.0.is_idle.store(false, Ordering::Relaxed);
         self.beat();
         result
     }
@@ -32,29 +31,28 @@ impl Heartbeat {
         self.0.beats.load(Ordering::Relaxed)
     }
 
-    fn is_resting(&self) -> bool {
-        self.0.resting.load(Ordering::Relaxed)
+    fn is_idle(&self) -> bool {
+        self.0.is_idle.load(Ordering::Relaxed)
     }
 }
 
-/// Who looks at the pulse.
 #[derive(Debug)]
 pub(super) struct Watchdog {
-    pulse: Heartbeat,
-    felt: u64,
+    heartbeat: Heartbeat,
+    last_seen: u64,
 }
 
 impl Watchdog {
-    pub(super) fn of(pulse: Heartbeat) -> Self {
-        Self { pulse, felt: 0 }
+    pub(super) fn new(heartbeat: Heartbeat) -> Self {
+        Self { heartbeat, last_seen: 0 }
     }
 
-    /// Whether the worker has gone on since the last look, or rests.
-    pub(super) fn finds_alive(&mut self) -> bool {
-        let (resting, beats) = (self.pulse.is_resting(), self.pulse.beats());
-        let alive = resting || beats != self.felt;
-        self.felt = beats;
-        alive
+    /// Returns whether the worker has beaten since the last call, or is idle.
+    pub(super) fn is_alive(&mut self) -> bool {
+        let (is_idle, beats) = (self.heartbeat.is_idle(), self.heartbeat.beats());
+        let is_alive = is_idle || beats != self.last_seen;
+        self.last_seen = beats;
+        is_alive
     }
 }
 
@@ -63,14 +61,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_that_neither_goes_on_nor_rests_is_not_alive() {
-        let pulse = Heartbeat::default();
-        let mut physician = Watchdog::of(pulse.clone());
-        pulse.beat();
-        assert!(physician.finds_alive());
-        assert!(!physician.finds_alive());
-        pulse.rest(|| assert!(physician.finds_alive() && physician.finds_alive()));
-        assert!(physician.finds_alive());
-        assert!(!physician.finds_alive());
+    fn a_worker_that_neither_beats_nor_idles_is_not_alive() {
+        let heartbeat = Heartbeat::default();
+        let mut watchdog = Watchdog::new(heartbeat.clone());
+        heartbeat.beat();
+        assert!(watchdog.is_alive());
+        assert!(!watchdog.is_alive());
+        heartbeat.while_idle(|| assert!(watchdog.is_alive() && watchdog.is_alive()));
+        assert!(watchdog.is_alive());
+        assert!(!watchdog.is_alive());
     }
 }

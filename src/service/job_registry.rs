@@ -1,68 +1,81 @@
-//! The desk: every request that came in and is not answered yet.
+//! All accepted jobs that are not finished yet.
 //!
-//! Free of I/O: messages and news go in, messages and commands come out.
+//! Free of I/O: requests and events go in, effects come out.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Deserialize;
-use sha2::{Digest, Sha256};
 
-use super::pending_fetches::Found;
-use super::responses::{Answers, Delivered, Reply};
-use super::worker::{Command, News, What};
+use super::committing_jobs::CommittingJobs;
+use super::parsed_request::{ParsedRequest, RejectedRequest};
+use super::pending_fetches::FetchedTopics;
+use super::responses::{ImageEntry, Reply, Responses, undeliverable_error};
+use super::worker::{EncodedImage, WorkerCommand};
 use crate::config::{Config, Limits};
-use crate::job::{ErrorCode, Job, JobError, ModelCard, Request, parse};
+use crate::job::{ErrorCode, Job, JobError, ModelCard, Request};
 use crate::mqtt::client::{Incoming, UndeliverableReason};
-use crate::mqtt::{Input, Message, QoS, Topics};
+use crate::mqtt::{Message, QoS, Topics};
+use crate::pipeline::JobEvent;
 use crate::spool::{AcceptedJob, Change, CompletedJobs, SpoolCommand};
-use crate::topic_name::is_topic_name;
 
-/// A job in hand: where its answers go, and what was delivered of it.
+/// An accepted job: where its responses go, and which images were sent.
 #[derive(Debug)]
 struct PendingJob {
     digest: String,
     reply: Option<Reply>,
-    delivered: Vec<Delivered>,
-    cancelled: bool,
+    images: Vec<ImageEntry>,
+    is_cancelled: bool,
 }
 
-/// All requests in hand.
 #[derive(Debug)]
 pub(super) struct JobRegistry {
-    answers: Answers,
+    responses: Responses,
     limits: Limits,
-    /// The most that open graphs may take.
+    /// The memory limit of sessions, in bytes.
     memory: Option<u64>,
-    models: Vec<ModelCard>,
-    in_hand: BTreeMap<String, PendingJob>,
-    done: CompletedJobs,
-    closed: bool,
+    models: Vec<Arc<ModelCard>>,
+    jobs: BTreeMap<String, PendingJob>,
+    committing: CommittingJobs,
+    completed: CompletedJobs,
+    /// Whether the spool keeps the results of finished jobs.
+    retains_results: bool,
+    is_closed: bool,
 }
 
-/// What follows from something that happened: orders for the spool, and one for the worker.
+/// Effects of handling an event: spool commands and at most one worker command.
 #[derive(Debug, Default)]
 pub(super) struct Effects {
-    pub(super) orders: Vec<SpoolCommand>,
-    pub(super) command: Option<Command>,
-    /// Topics whose retained messages are needed first; nothing else follows then.
-    pub(super) fetch: Vec<String>,
+    pub(super) spool_commands: Vec<SpoolCommand>,
+    pub(super) worker_command: Option<WorkerCommand>,
+    /// The job that is completed once the spool has written `spool_commands`.
+    pub(super) completes: Option<String>,
 }
 
 impl Effects {
-    /// Messages: kept until the broker has them, or passed on where nobody minds their loss.
-    fn of(messages: Vec<Message>) -> Self {
-        let order = |message: Message| match message.qos {
+    /// Sends messages. The spool keeps all but those at QoS 0 until the broker has them.
+    fn send(messages: Vec<Message>) -> Self {
+        let command = |message: Message| match message.qos {
             QoS::AtMostOnce => SpoolCommand::Forward(message),
             _ => SpoolCommand::Write(Change::Send(message)),
         };
-        Self { orders: messages.into_iter().map(order).collect(), ..Self::default() }
+        Self { spool_commands: messages.into_iter().map(command).collect(), ..Self::default() }
     }
 
     fn and(mut self, change: Change) -> Self {
-        self.orders.push(SpoolCommand::Write(change));
+        self.spool_commands.push(SpoolCommand::Write(change));
         self
     }
+}
+
+/// What follows from a request.
+#[derive(Debug)]
+pub(super) enum Admission {
+    /// The request was accepted, rejected or repeated.
+    Decided(Effects),
+    /// The retained messages on these topics are needed first.
+    NeedsTopics(Box<ParsedRequest>, Vec<String>),
 }
 
 #[derive(Debug, Deserialize)]
@@ -72,135 +85,136 @@ struct Cancellation {
 }
 
 impl JobRegistry {
-    pub(super) fn new(config: &Config, topics: Topics, done: CompletedJobs) -> Self {
+    pub(super) fn new(config: &Config, topics: Topics, completed: CompletedJobs) -> Self {
         Self {
-            answers: Answers::new(topics, config.mqtt.qos),
+            responses: Responses::new(topics, config.mqtt.qos),
             limits: config.limits.clone(),
             memory: config.engine.memory.map(|bytes| bytes.0),
             models: Vec::new(),
-            in_hand: BTreeMap::new(),
-            done,
-            closed: false,
+            jobs: BTreeMap::new(),
+            committing: CommittingJobs::default(),
+            completed,
+            retains_results: config.spool.keep_s.0 > 0,
+            is_closed: false,
         }
     }
 
-    /// The models are there: requests are taken from now on.
-    pub(super) fn open(&mut self, models: Vec<ModelCard>) {
+    /// Sets the loaded models, with which requests can be validated.
+    pub(super) fn set_models(&mut self, models: Vec<Arc<ModelCard>>) {
         self.models = models;
     }
 
-    /// A model is served by another provider.
-    pub(super) fn changed(&mut self, card: ModelCard) {
+    /// Replaces the card of a model that is now served by another provider.
+    pub(super) fn replace_model(&mut self, card: Arc<ModelCard>) {
         if let Some(known) = self.models.iter_mut().find(|known| known.bundle.name == card.bundle.name) {
             *known = card;
         }
     }
 
-    /// Other bounds count from now on.
     pub(super) fn set_limits(&mut self, limits: Limits) {
         self.limits = limits;
     }
 
-    /// Refuse new requests from now on.
+    /// Rejects all further requests.
     pub(super) fn close(&mut self) {
-        self.closed = true;
+        self.is_closed = true;
     }
 
-    /// Whether requests can be checked; until then they wait in the link and with the broker.
-    pub(super) fn takes_requests(&self) -> bool {
+    /// Returns whether the models are loaded, without which requests cannot be validated.
+    pub(super) fn has_models(&self) -> bool {
         !self.models.is_empty()
     }
 
-    /// How many jobs are in hand.
-    pub(super) fn in_hand(&self) -> usize {
-        self.in_hand.len()
+    /// The number of accepted jobs that are not finished.
+    pub(super) fn len(&self) -> usize {
+        self.jobs.len()
     }
 
-    /// Whether none is.
-    pub(super) fn is_idle(&self) -> bool {
-        self.in_hand.is_empty()
+    pub(super) fn is_empty(&self) -> bool {
+        self.jobs.is_empty()
     }
 
-    /// What a message that came in leads to, with what was found on the topics that it names; `room` tells
-    /// whether the spool has some.
-    pub(super) fn receive(&mut self, incoming: &Incoming, found: &Found, room: bool) -> Effects {
-        match incoming.input {
-            Input::Request => self.request(incoming, found, room),
-            Input::Cancel => self.cancel(&incoming.payload),
+    /// Handles a request.
+    pub(super) fn on_request(&mut self, incoming: &Incoming, spool_has_room: bool) -> Admission {
+        match ParsedRequest::parse(incoming, self.limits.payload.0) {
+            Ok(request) => self.admit(Box::new(request), &FetchedTopics::new(), spool_has_room),
+            Err(rejected) => Admission::Decided(self.reject(*rejected)),
         }
     }
 
-    fn request(&mut self, incoming: &Incoming, found: &Found, room: bool) -> Effects {
-        let reply = match reply(incoming) {
-            Ok(reply) => reply,
-            Err(error) => return self.refuse(None, None, &error),
+    /// Accepts or rejects a parsed request. `fetched` has the retained messages that it names.
+    pub(super) fn admit(
+        &mut self,
+        mut request: Box<ParsedRequest>,
+        fetched: &FetchedTopics,
+        spool_has_room: bool,
+    ) -> Admission {
+        if let Some(effects) = self.repeated(&request) {
+            return Admission::Decided(effects);
+        }
+        let missing = self
+            .check_capacity(spool_has_room)
+            .and_then(|()| request.request.attach(fetched, self.limits.payload.0));
+        let validated = match missing {
+            Ok(topics) if !topics.is_empty() => return Admission::NeedsTopics(request, topics),
+            Ok(_) => self.validate(&request.request),
+            Err(error) => Err(error),
         };
-        let most = self.limits.payload.0;
-        if incoming.payload.len() as u64 > most {
-            let size = incoming.payload.len();
-            let message = format!("the request has {size} bytes; at most {most} are taken (limits.payload)");
-            return self.refuse(None, reply, &JobError::new(ErrorCode::OutOfRange, message));
-        }
-        let mut request = match parse(&incoming.payload) {
-            Ok(request) => request,
-            Err((id, error)) => return self.refuse(id, reply, &error),
-        };
-        let digest = digest(&request);
-        if let Some(outcome) = request.id.as_ref().and_then(|id| self.repeated(id, &digest, reply.as_ref())) {
-            return outcome;
-        }
-        let fetched = self.room(room).and_then(|()| request.attach(found, most));
-        if let Some(fetch) = fetched.as_ref().ok().filter(|missing| !missing.is_empty()) {
-            return Effects { fetch: fetch.clone(), ..Effects::default() };
-        }
-        match fetched.and_then(|_| self.check(&request)) {
-            Ok(job) => self.accept(request, job, digest, reply),
-            Err(error) => {
-                let id = request.id.filter(|id| crate::job::is_id(id));
-                self.refuse(id, reply, &error)
-            }
-        }
+        Admission::Decided(match validated {
+            Ok(job) => self.accept(*request, job),
+            Err(error) => self.reject(request.reject(error)),
+        })
     }
 
-    fn check(&self, request: &Request) -> Result<Job, JobError> {
+    fn validate(&self, request: &Request) -> Result<Job, JobError> {
         request.check(&self.models, self.limits.job(self.memory), || fastrand::u64(..))
     }
 
-    /// What follows where a request with this id was taken before.
-    fn repeated(&self, id: &str, digest: &str, reply: Option<&Reply>) -> Option<Effects> {
-        let (same, done) = match self.in_hand.get(id) {
-            Some(job) => (job.digest == digest, false),
-            None => (self.done.get(id)?.has_digest(digest), true),
+    /// Returns the effects if a request with the same id was accepted before.
+    fn repeated(&self, request: &ParsedRequest) -> Option<Effects> {
+        let id = request.request.id.as_ref()?;
+        let (is_same, is_finished) = if let Some(job) = self.jobs.get(id) {
+            (job.digest == request.digest, false)
+        } else if let Some(digest) = self.committing.digest(id) {
+            (digest == request.digest, true)
+        } else {
+            (self.completed.get(id)?.has_digest(&request.digest), true)
         };
-        if !same {
-            let message = format!("another request with the id {id} was taken before; choose a fresh id");
+        if !is_same {
+            let message = format!("another request with the id {id} was accepted before; choose a new id");
             let error =
                 JobError { field: Some("id".to_owned()), ..JobError::new(ErrorCode::Conflict, message) };
-            return Some(self.refuse(Some(id.to_owned()), reply.cloned(), &error));
+            return Some(self.reject(RejectedRequest {
+                id: Some(id.clone()),
+                reply: request.reply.clone(),
+                error,
+            }));
         }
-        if !done {
-            log::info!("job {id} is in hand already; its repeated request is dropped");
+        if !is_finished {
+            log::info!("job {id} is not finished yet; ignoring its repeated request");
             return Some(Effects::default());
         }
-        log::info!("job {id} was done before; it is answered again from what is kept");
-        let reply = reply.map(Reply::to_record);
-        Some(Effects::default().and(Change::Redeliver { id: id.to_owned(), reply }))
+        log::info!("job {id} is finished already; sending its stored results again");
+        let reply = request.reply.as_ref().map(Reply::to_record);
+        Some(Effects::default().and(Change::Redeliver { id: id.clone(), reply }))
     }
 
-    fn accept(&mut self, request: Request, job: Job, digest: String, reply: Option<Reply>) -> Effects {
-        // Whatever was left open is decided now, so that the job can be done again to the same bytes.
+    #[expect(clippy::expect_used, reason = "a request holds only values that JSON can represent")]
+    fn accept(&mut self, parsed: ParsedRequest, job: Job) -> Effects {
+        let ParsedRequest { request, digest, reply } = parsed;
+        // With the generated id and seed, the job gives the same bytes when it is resumed after a restart.
         let filled = Request { id: Some(job.id.clone()), seed: Some(job.seed), ..request };
         let accepted = AcceptedJob {
             id: job.id.clone(),
             digest: digest.clone(),
-            request: serde_json::to_value(&filled).unwrap_or_default(),
+            request: serde_json::to_value(&filled).expect("a request was parsed from JSON"),
             reply: reply.as_ref().map(Reply::to_record),
         };
-        let command = Some(self.begin(job, digest, reply));
-        Effects { command, ..Effects::default().and(Change::Accept(accepted)) }
+        let worker_command = Some(self.start(job, digest, reply));
+        Effects { worker_command, ..Effects::default().and(Change::Accept(accepted)) }
     }
 
-    fn begin(&mut self, job: Job, digest: String, reply: Option<Reply>) -> Command {
+    fn start(&mut self, job: Job, digest: String, reply: Option<Reply>) -> WorkerCommand {
         log::info!(
             "job {}: {} × {} by {} in {} steps, seed {}",
             job.id,
@@ -210,138 +224,123 @@ impl JobRegistry {
             job.options.steps,
             job.seed
         );
-        let in_hand = PendingJob { digest, reply, delivered: Vec::new(), cancelled: false };
-        self.in_hand.insert(job.id.clone(), in_hand);
-        Command::Draw(Box::new(job))
+        let pending = PendingJob { digest, reply, images: Vec::new(), is_cancelled: false };
+        self.jobs.insert(job.id.clone(), pending);
+        WorkerCommand::Run(Arc::new(job))
     }
 
-    /// Go on with a job that was accepted before the daemon's start.
+    /// Resumes a job that was accepted before the daemon's start.
     pub(super) fn resume(&mut self, accepted: AcceptedJob) -> Effects {
-        let reply = accepted.reply.map(Reply::of_record);
+        let reply = accepted.reply.map(Reply::from_record);
         let request = serde_json::from_value::<Request>(accepted.request)
             .map_err(|error| JobError::new(ErrorCode::BadRequest, error));
-        match request.and_then(|request| self.check(&request)) {
+        match request.and_then(|request| self.validate(&request)) {
             Ok(job) => {
-                Effects { command: Some(self.begin(job, accepted.digest, reply)), ..Effects::default() }
+                let worker_command = Some(self.start(job, accepted.digest, reply));
+                Effects { worker_command, ..Effects::default() }
             }
             Err(error) => {
-                log::warn!("job {} of an earlier run can't be done any more: {error}", accepted.id);
-                let messages = self.answers.error(&accepted.id, &error, reply.as_ref());
-                Effects::of(messages).and(Change::Forget(accepted.id))
+                log::warn!("cannot resume job {} of an earlier run: {error}", accepted.id);
+                let messages = self.responses.error(&accepted.id, &error, reply.as_ref());
+                Effects::send(messages).and(Change::Forget(accepted.id))
             }
         }
     }
 
-    fn room(&self, spool: bool) -> Result<(), JobError> {
-        if self.closed {
-            return Err(JobError::new(ErrorCode::Unavailable, "the daemon is stopping; ask again later"));
+    fn check_capacity(&self, spool_has_room: bool) -> Result<(), JobError> {
+        if self.is_closed {
+            return Err(JobError::new(ErrorCode::Unavailable, "the daemon is stopping; try again later"));
         }
-        if !spool {
-            let message =
-                "as much waits for the broker as the spool holds (spool.max_bytes); ask again later";
+        if !spool_has_room {
+            let message = "the spool is full of messages for the broker (spool.max_bytes); try again later";
             return Err(JobError::new(ErrorCode::QueueFull, message));
         }
-        let most = self.limits.queue.0;
-        if self.in_hand.len() as u64 >= most {
-            let message =
-                format!("{most} jobs are in hand, as many as are taken (limits.queue); ask again later");
+        let max_jobs = self.limits.queue.0;
+        if self.jobs.len() as u64 >= max_jobs {
+            let message = format!("the queue is full with {max_jobs} jobs (limits.queue); try again later");
             return Err(JobError::new(ErrorCode::QueueFull, message));
         }
         Ok(())
     }
 
-    fn refuse(&self, id: Option<String>, reply: Option<Reply>, error: &JobError) -> Effects {
+    fn reject(&self, RejectedRequest { id, reply, error }: RejectedRequest) -> Effects {
         let id = id.unwrap_or_else(|| format!("{:016x}", fastrand::u64(..)));
-        log::warn!("request {id} refused: {error}");
-        Effects::of(self.answers.error(&id, error, reply.as_ref()))
+        log::warn!("request {id} rejected: {error}");
+        Effects::send(self.responses.error(&id, &error, reply.as_ref()))
     }
 
-    fn cancel(&mut self, payload: &Bytes) -> Effects {
+    /// Handles a cancellation.
+    pub(super) fn on_cancel(&mut self, payload: &Bytes) -> Effects {
         let Cancellation { id } = match serde_json::from_slice(payload) {
             Ok(cancellation) => cancellation,
             Err(error) => {
-                let message = format!("a cancellation looks like {{\"id\": \"…\"}}: {error}");
-                return self.refuse(None, None, &JobError::new(ErrorCode::BadRequest, message));
+                let message = format!("a cancellation must be {{\"id\": \"…\"}}: {error}");
+                let error = JobError::new(ErrorCode::BadRequest, message);
+                return self.reject(RejectedRequest { id: None, reply: None, error });
             }
         };
-        let Some(job) = self.in_hand.get_mut(&id) else {
-            log::info!("there is no job {id:?} to cancel");
+        let Some(job) = self.jobs.get_mut(&id) else {
+            log::info!("cannot cancel job {id:?}: there is no such job");
             return Effects::default();
         };
-        // The worker is told but once; it has room for one cancelling a job.
-        let first = !std::mem::replace(&mut job.cancelled, true);
-        Effects { command: first.then_some(Command::Cancel(id)), ..Effects::default() }
+        // The worker's queue has room for one cancellation of each job.
+        let is_first = !std::mem::replace(&mut job.is_cancelled, true);
+        let worker_command = is_first.then_some(WorkerCommand::Cancel(id));
+        Effects { worker_command, ..Effects::default() }
     }
 
-    /// What follows from a job's news.
-    pub(super) fn tell(&mut self, News { id, what }: News) -> Effects {
-        // News may still be on their way when their job has failed.
-        let Some(job) = self.in_hand.get_mut(&id) else {
+    /// Handles an event of a job. Events of a job that has failed may still arrive; they are ignored.
+    pub(super) fn on_job_event(&mut self, id: &str, event: JobEvent<EncodedImage>) -> Effects {
+        let Some(job) = self.jobs.get_mut(id) else {
             return Effects::default();
         };
-        match what {
-            What::Progress { step, of, eta_ms } => Effects::of(self.answers.progress(&id, step, of, eta_ms)),
-            What::Preview { index, png } => Effects::of(self.answers.preview(&id, index, png)),
-            What::Image { receipt, format, bytes } => {
-                let reply = job.reply.as_ref();
-                let (messages, delivered) = self.answers.image(*receipt, format, bytes, reply);
-                job.delivered.push(delivered);
-                Effects::of(messages)
+        match event {
+            JobEvent::Progress { step, of, eta_ms } => {
+                Effects::send(self.responses.progress(id, step, of, eta_ms))
             }
-            What::Finished { elapsed_ms } => {
-                log::info!("job {id} finished in {elapsed_ms} ms");
-                let Some(job) = self.in_hand.remove(&id) else { return Effects::default() };
-                let messages = self.answers.result(&id, job.delivered, elapsed_ms, job.reply.as_ref());
-                Effects::of(messages).and(Change::Finish { id })
+            JobEvent::Preview { index, image } => Effects::send(self.responses.preview(id, index, image)),
+            JobEvent::Image { receipt, image } => {
+                let (messages, entry) = self.responses.image(*receipt, image, job.reply.as_ref());
+                job.images.push(entry);
+                Effects::send(messages)
             }
-            What::Failed(error) => self.fail(&id, &error),
+            JobEvent::Finished { elapsed_ms } => self.finish(id, elapsed_ms),
+            JobEvent::Failed(error) => self.fail(id, &error),
         }
+    }
+
+    fn finish(&mut self, id: &str, elapsed_ms: u64) -> Effects {
+        let Some(job) = self.jobs.remove(id) else { return Effects::default() };
+        log::info!("job {id} finished in {elapsed_ms} ms");
+        let completes = self.retains_results.then(|| id.to_owned());
+        if self.retains_results {
+            self.committing.insert(id.to_owned(), job.digest);
+        }
+        let messages = self.responses.result(id, job.images, elapsed_ms, job.reply.as_ref());
+        Effects { completes, ..Effects::send(messages).and(Change::Finish { id: id.to_owned() }) }
     }
 
     fn fail(&mut self, id: &str, error: &JobError) -> Effects {
         log::warn!("job {id} failed: {error}");
-        let reply = self.in_hand.remove(id).and_then(|job| job.reply);
-        Effects::of(self.answers.error(id, error, reply.as_ref())).and(Change::Forget(id.to_owned()))
+        let reply = self.jobs.remove(id).and_then(|job| job.reply);
+        Effects::send(self.responses.error(id, error, reply.as_ref())).and(Change::Forget(id.to_owned()))
     }
 
-    /// A message that the broker will never take: its requester is told.
-    pub(super) fn undeliverable(&self, message: &Message, reason: &UndeliverableReason) -> Effects {
-        let id = message.user_properties.iter().find(|(name, _)| name == "id");
-        let (size, topic) = (message.packet_size(), &message.topic);
-        let error = match reason {
-            UndeliverableReason::TooLarge(limit) => JobError::new(
-                ErrorCode::OutOfRange,
-                format!(
-                    "a message of {size} bytes for {topic} is larger than the {limit} that the broker and \
-                     mqtt.max_packet allow; raise that limit, or ask for a smaller image"
-                ),
-            ),
-            UndeliverableReason::Rejected(reason) => JobError::new(
-                ErrorCode::Denied,
-                format!(
-                    "the broker does not let this daemon publish on {topic} ({reason}); name another \
-                     response topic, or allow this one in the broker's access list"
-                ),
-            ),
-        };
+    /// The finished job is completed once the spool has written this many commands.
+    pub(super) fn set_completing_command(&mut self, id: String, number: u64) {
+        self.committing.set_command(id, number);
+    }
+
+    /// The spool has written this many commands.
+    pub(super) fn on_spool_written(&mut self, commands: u64) {
+        self.committing.on_written(commands);
+    }
+
+    /// Handles a message that the broker permanently rejects, by an error on the job's own topic.
+    pub(super) fn on_undeliverable(&self, message: &Message, reason: &UndeliverableReason) -> Effects {
+        let error = undeliverable_error(message, reason);
         log::error!("{error}");
-        Effects::of(id.map_or_else(Vec::new, |(_, id)| self.answers.error(id, &error, None)))
+        let id = message.user_properties.iter().find(|(name, _)| name == "id");
+        Effects::send(id.map_or_else(Vec::new, |(_, id)| self.responses.error(id, &error, None)))
     }
-}
-
-/// What tells a repeated request from another one with the same id.
-fn digest(request: &Request) -> String {
-    let json = serde_json::to_vec(request).unwrap_or_default();
-    Sha256::digest(json).iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn reply(incoming: &Incoming) -> Result<Option<Reply>, JobError> {
-    let Some(topic) = &incoming.response_topic else {
-        return Ok(None);
-    };
-    if !is_topic_name(topic) {
-        let message = format!("the response topic {topic:?} can't be published to");
-        return Err(JobError::new(ErrorCode::BadRequest, message));
-    }
-    Ok(Some(Reply { topic: topic.clone(), correlation: incoming.correlation_data.clone() }))
 }

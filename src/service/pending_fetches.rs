@@ -1,7 +1,6 @@
-//! Requests that name pictures by the topics of retained messages, until those have come.
+//! Parsed requests that wait for pictures from retained messages.
 //!
-//! Free of I/O: what is to be fetched goes out, what was fetched comes in. A request that waits here is not
-//! acknowledged, so that it is not lost with the daemon.
+//! Free of I/O. A waiting request is not acknowledged, so the broker redelivers it if the daemon ends.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,80 +8,83 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::mqtt::client::Incoming;
+use super::parsed_request::ParsedRequest;
+use crate::mqtt::client::AckToken;
 
-/// How long a retained message may take; a broker that has none says nothing.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// Requests that wait at once.
-const WAITING: usize = 64;
+/// How long to wait for a retained message. A broker that has none sends nothing.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
+const MAX_PENDING_REQUESTS: usize = 64;
 
-/// What was found on topics, or why nothing was.
-pub(super) type Found = BTreeMap<String, Result<Bytes, String>>;
+/// For each topic, its retained payload, or the reason why there is none.
+pub(super) type FetchedTopics = BTreeMap<String, Result<Bytes, String>>;
 
-/// The requests that wait.
 #[derive(Debug, Default)]
 pub(super) struct PendingFetches(Vec<PendingRequest>);
 
+/// A request, the topics that it waits for, and the results so far.
 #[derive(Debug)]
-struct PendingRequest {
-    incoming: Incoming,
-    wants: Vec<String>,
-    found: Found,
-    until: Instant,
+pub(super) struct PendingRequest {
+    pub(super) request: Box<ParsedRequest>,
+    pub(super) ack: AckToken,
+    pub(super) fetched: FetchedTopics,
+    topics: Vec<String>,
+    deadline: Instant,
 }
 
 impl PendingFetches {
-    /// Let a request wait for the messages on these topics; gives it back where too many wait.
-    pub(super) fn hold(
+    /// Adds a request. Returns it with an error for each topic if too many requests are waiting.
+    pub(super) fn add(
         &mut self,
-        incoming: Incoming,
-        wants: Vec<String>,
+        request: Box<ParsedRequest>,
+        ack: AckToken,
+        topics: Vec<String>,
         now: Instant,
-    ) -> Option<(Incoming, Found)> {
-        let held = PendingRequest { incoming, wants, found: Found::new(), until: now + PATIENCE };
-        if self.0.len() < WAITING {
-            self.0.push(held);
+    ) -> Option<PendingRequest> {
+        let deadline = now + FETCH_TIMEOUT;
+        let pending = PendingRequest { request, ack, fetched: FetchedTopics::new(), topics, deadline };
+        if self.0.len() < MAX_PENDING_REQUESTS {
+            self.0.push(pending);
             return None;
         }
-        Some(held.without("too many requests wait for retained messages; ask again later"))
+        Some(pending.fail_missing("too many requests wait for retained messages; try again later"))
     }
 
-    /// What a fetch brought; the requests that have all that they want.
-    pub(super) fn found(&mut self, topic: &str, what: &Result<Bytes, String>) -> Vec<(Incoming, Found)> {
-        for held in self.0.iter_mut().filter(|held| held.wants.iter().any(|wanted| wanted == topic)) {
-            held.found.insert(topic.to_owned(), what.clone());
+    /// Records the result of a fetch. Returns the requests that have all of their topics.
+    pub(super) fn resolve(&mut self, topic: &str, payload: &Result<Bytes, String>) -> Vec<PendingRequest> {
+        for pending in self.0.iter_mut().filter(|pending| pending.topics.iter().any(|wanted| wanted == topic))
+        {
+            pending.fetched.insert(topic.to_owned(), payload.clone());
         }
-        let complete = self.0.extract_if(.., |held| held.found.len() == held.wants.len());
-        complete.map(|held| (held.incoming, held.found)).collect()
+        self.0.extract_if(.., |pending| pending.fetched.len() == pending.topics.len()).collect()
     }
 
-    /// The requests that waited long enough.
-    pub(super) fn expired(&mut self, now: Instant) -> Vec<(Incoming, Found)> {
-        let late = self.0.extract_if(.., |held| held.until <= now);
+    /// Removes the requests that have waited too long, with an error for each missing topic.
+    pub(super) fn expire(&mut self, now: Instant) -> Vec<PendingRequest> {
+        let late = self.0.extract_if(.., |pending| pending.deadline <= now);
         let reason = format!(
-            "no retained message came within {PATIENCE:?}; publish one there with its retain flag, and within \
-             mqtt.max_packet"
+            "no retained message arrived within {FETCH_TIMEOUT:?}; publish one there with the retain flag, no \
+             larger than mqtt.max_packet"
         );
-        late.map(|held| held.without(&reason)).collect()
+        late.map(|pending| pending.fail_missing(&reason)).collect()
     }
 
-    /// The topics on which nothing that waits is missing any more, of these.
-    pub(super) fn unwanted<'a>(&self, topics: impl Iterator<Item = &'a String>) -> Vec<String> {
-        let wanted = |topic: &&String| self.0.iter().any(|held| held.wants.contains(topic));
-        topics.filter(|topic| !wanted(topic)).cloned().collect()
+    /// Returns those of the topics for which no request waits any more.
+    pub(super) fn unreferenced_topics<'a>(&self, topics: impl Iterator<Item = &'a String>) -> Vec<String> {
+        let is_referenced = |topic: &&String| self.0.iter().any(|pending| pending.topics.contains(topic));
+        topics.filter(|topic| !is_referenced(topic)).cloned().collect()
     }
 
-    /// The connection is gone: what the broker will send again is not kept.
-    pub(super) fn disconnected(&mut self) {
-        self.0.retain(|held| !held.incoming.ack.is_redelivered());
+    /// Drops the requests that the broker redelivers on the next connection.
+    pub(super) fn on_disconnected(&mut self) {
+        self.0.retain(|pending| !pending.ack.is_redelivered());
     }
 }
 
 impl PendingRequest {
-    fn without(mut self, reason: &str) -> (Incoming, Found) {
-        for topic in self.wants {
-            self.found.entry(topic).or_insert_with(|| Err(reason.to_owned()));
+    fn fail_missing(mut self, reason: &str) -> Self {
+        for topic in &self.topics {
+            self.fetched.entry(topic.clone()).or_insert_with(|| Err(reason.to_owned()));
         }
-        (self.incoming, self.found)
+        self
     }
 }

@@ -1,5 +1,6 @@
-//! What the daemon publishes about itself.
+//! The daemon's published state.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde::Serialize;
@@ -9,19 +10,17 @@ use crate::model::{ProviderShare, RejectedProvider, Stage};
 use crate::mqtt::{Message, Topics};
 use crate::platform::Platform;
 
-/// What the daemon is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Phase {
-    /// The daemon has begun.
     Starting,
-    /// A provider builds an engine of its own, which may take minutes.
+    /// A provider builds an engine, which may take minutes.
     BuildingEngine,
-    /// A model is loaded and evaluated for the first time.
+    /// A model is loaded and evaluated once.
     Warming,
-    /// Jobs are taken.
+    /// Requests are accepted.
     Ready,
-    /// The daemon is stopping.
+    /// The daemon finishes its jobs and stops.
     Draining,
 }
 
@@ -34,8 +33,8 @@ impl From<Stage> for Phase {
     }
 }
 
-/// While a phase lasts, how long it has is published in steps of so many seconds.
-const STEP_S: u64 = 5;
+/// The elapsed time of a phase is rounded down to a multiple of this many seconds.
+const ELAPSED_RESOLUTION_S: u64 = 5;
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
 struct ModelState {
@@ -44,13 +43,13 @@ struct ModelState {
     engine: &'static str,
     engine_version: String,
     provider: String,
-    ran: Vec<ProviderShare>,
-    instead_of: Vec<RejectedProvider>,
+    provider_shares: Vec<ProviderShare>,
+    rejected_providers: Vec<RejectedProvider>,
     ms_per_nfe: Option<f64>,
 }
 
 impl ModelState {
-    fn of(card: &ModelCard) -> Self {
+    fn new(card: &ModelCard) -> Self {
         let origin = card.origin.clone();
         Self {
             name: card.bundle.name.clone(),
@@ -58,8 +57,8 @@ impl ModelState {
             engine: origin.engine,
             engine_version: origin.version,
             provider: origin.provider,
-            ran: origin.ran,
-            instead_of: origin.instead_of,
+            provider_shares: origin.ran,
+            rejected_providers: origin.instead_of,
             ms_per_nfe: None,
         }
     }
@@ -68,36 +67,35 @@ impl ModelState {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 struct State {
     phase: Phase,
-    /// For how long the phase has lasted; not where it is ready.
+    /// Seconds since the phase began; `None` when ready.
     elapsed_s: Option<u64>,
     node: String,
     version: &'static str,
-    /// The default model's, for those who have but one.
+    /// This and the next two are those of the default model.
     engine: Option<&'static str>,
     provider: Option<String>,
     ms_per_nfe: Option<f64>,
     queue: usize,
-    /// Where the board has a thermal sensor.
-    heat: Option<ThermalState>,
+    /// `None` without a thermal sensor.
+    thermal: Option<ThermalState>,
     models: Vec<ModelState>,
 }
 
-/// How warm the board is.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 struct ThermalState {
-    /// The warmest zone's temperature in whole degrees Celsius.
+    /// The temperature of the hottest zone, rounded.
     celsius: i64,
-    /// What slows the board down at present.
+    /// Cooling devices that are active.
     throttles: Vec<String>,
 }
 
-/// A temperature is published again where it differs by so many degrees.
-const WARMER: i64 = 2;
+/// The change of temperature, in degrees Celsius, from which it is published again.
+const REPORT_DELTA_C: i64 = 2;
 
-/// The daemon's state and what of it was published last.
+/// The current state, and the last published one.
 #[derive(Debug)]
 pub(super) struct StatusPublisher {
-    began: Instant,
+    phase_start: Instant,
     state: State,
     published: Option<State>,
 }
@@ -113,64 +111,62 @@ impl StatusPublisher {
             provider: None,
             ms_per_nfe: None,
             queue: 0,
-            heat: None,
+            thermal: None,
             models: Vec::new(),
         };
-        Self { began: Instant::now(), state, published: None }
+        Self { phase_start: Instant::now(), state, published: None }
     }
 
-    pub(super) fn ready(&mut self, models: &[ModelCard]) {
-        self.phase(Phase::Ready);
-        self.state.models = models.iter().map(ModelState::of).collect();
-        self.show_default();
+    pub(super) fn set_models(&mut self, models: &[Arc<ModelCard>]) {
+        self.state.models = models.iter().map(|card| ModelState::new(card)).collect();
+        self.update_default_model();
     }
 
-    /// A model is served by another provider.
-    pub(super) fn changed(&mut self, card: &ModelCard) {
+    /// Replaces the card of a model that is now served by another provider.
+    pub(super) fn replace_model(&mut self, card: &ModelCard) {
         for state in self.state.models.iter_mut().filter(|state| state.name == card.bundle.name) {
-            *state = ModelState::of(card);
+            *state = ModelState::new(card);
         }
-        self.show_default();
+        self.update_default_model();
     }
 
-    /// The default model's engine and provider stand beside the phase.
-    fn show_default(&mut self) {
-        let first = self.state.models.first();
-        self.state.engine = first.map(|first| first.engine);
-        self.state.provider = first.map(|first| first.provider.clone());
+    fn update_default_model(&mut self) {
+        let default = self.state.models.first();
+        self.state.engine = default.map(|model| model.engine);
+        self.state.provider = default.map(|model| model.provider.clone());
     }
 
-    pub(super) fn phase(&mut self, phase: Phase) {
+    pub(super) fn set_phase(&mut self, phase: Phase) {
         if self.state.phase != phase {
-            self.began = Instant::now();
+            self.phase_start = Instant::now();
         }
         self.state.phase = phase;
-        self.elapse();
+        self.update_elapsed();
     }
 
-    /// Time goes on: a phase that lasts says for how long.
-    pub(super) fn elapse(&mut self) {
-        let elapsed = self.began.elapsed().as_secs() / STEP_S * STEP_S;
+    pub(super) fn update_elapsed(&mut self) {
+        let elapsed = self.phase_start.elapsed().as_secs() / ELAPSED_RESOLUTION_S * ELAPSED_RESOLUTION_S;
         self.state.elapsed_s = (self.state.phase != Phase::Ready).then_some(elapsed);
     }
 
-    pub(super) fn queue(&mut self, jobs: usize) {
+    pub(super) fn set_queue(&mut self, jobs: usize) {
         self.state.queue = jobs;
     }
 
-    pub(super) fn heat(&mut self, machine: &Platform) {
-        let heat = machine.heat();
-        let Some(celsius) = heat.hottest().map(|celsius| celsius.round() as i64) else { return };
-        let told = self.state.heat.as_ref();
-        let same = told
-            .is_some_and(|told| (told.celsius - celsius).abs() < WARMER && told.throttles == heat.throttles);
-        if !same {
-            self.state.heat = Some(ThermalState { celsius, throttles: heat.throttles });
+    /// Reads the temperature, and updates the state if it has changed enough.
+    pub(super) fn update_thermal(&mut self, platform: &Platform) {
+        let thermal = platform.heat();
+        let Some(celsius) = thermal.hottest().map(|celsius| celsius.round() as i64) else { return };
+        let is_unchanged = self.state.thermal.as_ref().is_some_and(|last| {
+            (last.celsius - celsius).abs() < REPORT_DELTA_C && last.throttles == thermal.throttles
+        });
+        if !is_unchanged {
+            self.state.thermal = Some(ThermalState { celsius, throttles: thermal.throttles });
         }
     }
 
-    /// All of it in one line.
-    pub(super) fn line(&self) -> String {
+    /// The state in one line, for `systemctl status`.
+    pub(super) fn summary(&self) -> String {
         let State { phase, elapsed_s, queue, models, .. } = &self.state;
         let phase = match phase {
             Phase::Starting => "starting",
@@ -185,33 +181,32 @@ impl StatusPublisher {
             Some(phase.to_owned()),
             elapsed_s.filter(|seconds| *seconds > 0).map(|seconds| format!("for {seconds} s")),
             (!models.is_empty()).then(|| models.join(", ")),
-            (*queue > 0).then(|| format!("{queue} jobs in hand")),
+            (*queue > 0).then(|| format!("{queue} jobs queued")),
         ];
         parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
     }
 
-    /// How long an evaluation of a model takes at present.
-    pub(super) fn pace(&mut self, model: &str, ms_per_nfe: f64) {
+    /// Sets the duration of an evaluation, rounded to hundredths of a millisecond.
+    pub(super) fn set_latency(&mut self, model: &str, ms_per_nfe: f64) {
         let rounded = Some((ms_per_nfe * 100.0).round() / 100.0);
-        for (i, state) in self.state.models.iter_mut().enumerate() {
-            if state.name == model {
-                state.ms_per_nfe = rounded;
-                if i == 0 {
-                    self.state.ms_per_nfe = rounded;
-                }
-            }
+        for state in self.state.models.iter_mut().filter(|state| state.name == model) {
+            state.ms_per_nfe = rounded;
+        }
+        if self.state.models.first().is_some_and(|default| default.name == model) {
+            self.state.ms_per_nfe = rounded;
         }
     }
 
-    /// Whether the published state no longer holds.
+    /// Returns whether the state differs from the published one.
     pub(super) fn is_stale(&self) -> bool {
         self.published.as_ref() != Some(&self.state)
     }
 
-    /// The state, to be kept by the broker.
-    pub(super) fn message(&mut self, topics: &Topics) -> Message {
+    /// The state as a retained message; it counts as published.
+    #[expect(clippy::expect_used, reason = "the state holds only values that JSON can represent")]
+    pub(super) fn state_message(&mut self, topics: &Topics) -> Message {
         self.published = Some(self.state.clone());
-        let json = serde_json::to_vec(&self.state).unwrap_or_default();
+        let json = serde_json::to_vec(&self.state).expect("the state has string keys only");
         Message {
             retain: true,
             content_type: Some("application/json".into()),
@@ -219,15 +214,15 @@ impl StatusPublisher {
         }
     }
 
-    pub(super) fn online(&self, topics: &Topics) -> Message {
-        retained(topics, "online")
+    pub(super) fn online_message(&self, topics: &Topics) -> Message {
+        status_message(topics, "online")
     }
 
-    pub(super) fn offline(&self, topics: &Topics) -> Message {
-        retained(topics, "offline")
+    pub(super) fn offline_message(&self, topics: &Topics) -> Message {
+        status_message(topics, "offline")
     }
 }
 
-fn retained(topics: &Topics, status: &'static str) -> Message {
+fn status_message(topics: &Topics, status: &'static str) -> Message {
     Message { retain: true, ..Message::new(topics.status(), status) }
 }

@@ -1,64 +1,60 @@
-//! What systemd is told: ready, a line of status, still alive.
-//!
-//! Where no service manager listens, nothing is told.
+//! Notifies systemd of readiness, status and liveness. Without a service manager, it does nothing.
 
 use std::time::Duration;
 
 use sd_notify::NotifyState;
 
-/// While it is not ready, the daemon asks for so much more time with every line of status.
-const MORE_TIME: Duration = Duration::from_secs(60);
+/// The start timeout that is requested with every keep-alive until the daemon is ready.
+const START_TIMEOUT_EXTENSION: Duration = Duration::from_secs(60);
 
-/// The line to the service manager.
 #[derive(Debug)]
 pub(super) struct SystemdNotifier {
-    watched: bool,
-    ready: bool,
+    has_watchdog: bool,
+    is_ready: bool,
     status: String,
 }
 
 impl SystemdNotifier {
-    /// To the manager that the environment names.
+    /// A notifier of the service manager that the environment names.
     pub(super) fn new() -> Self {
-        let watched = sd_notify::watchdog_enabled().is_some();
-        Self { watched, ready: false, status: String::new() }
+        let has_watchdog = sd_notify::watchdog_enabled().is_some();
+        Self { has_watchdog, is_ready: false, status: String::new() }
     }
 
-    /// Jobs are taken from now on.
+    /// Reports that the daemon is ready, once.
     pub(super) fn ready(&mut self) {
-        if !self.ready {
-            self.ready = true;
-            tell(&[NotifyState::Ready]);
+        if !self.is_ready {
+            self.is_ready = true;
+            notify(&[NotifyState::Ready]);
         }
     }
 
-    /// The daemon is stopping.
     pub(super) fn stopping(&self) {
-        tell(&[NotifyState::Stopping]);
+        notify(&[NotifyState::Stopping]);
     }
 
-    /// The line that `systemctl status` shows, told where it has changed.
+    /// Sets the line that `systemctl status` shows.
     pub(super) fn status(&mut self, status: String) {
         if self.status != status {
-            tell(&[NotifyState::Status(&status)]);
+            notify(&[NotifyState::Status(&status)]);
             self.status = status;
         }
     }
 
-    /// Whoever calls this goes on; so does the worker if `alive`.
-    pub(super) fn go_on(&self, alive: bool) {
-        if !self.ready {
-            // An engine may take longer to build than a start may last.
-            tell(&[NotifyState::ExtendTimeoutUsec(MORE_TIME.as_micros() as u32)]);
+    /// Feeds the watchdog if the worker is alive. Until the daemon is ready, also extends the start timeout,
+    /// because an engine may take minutes to build.
+    pub(super) fn keep_alive(&self, worker_is_alive: bool) {
+        if !self.is_ready {
+            notify(&[NotifyState::ExtendTimeoutUsec(START_TIMEOUT_EXTENSION.as_micros() as u32)]);
         }
-        if self.watched && alive {
-            tell(&[NotifyState::Watchdog]);
+        if self.has_watchdog && worker_is_alive {
+            notify(&[NotifyState::Watchdog]);
         }
     }
 }
 
-fn tell(state: &[NotifyState<'_>]) {
+fn notify(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
-        log::warn!("the service manager can't be told: {error}");
+        log::warn!("cannot notify systemd: {error}");
     }
 }

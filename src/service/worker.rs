@@ -1,11 +1,13 @@
-//! The worker: loads the models and draws, on threads of its own.
-//!
-//! One thread evaluates; a second one encodes what it finished, while it goes on.
+//! Loads the models and runs jobs on threads of its own: one evaluates, and one encodes images
+//! while the next batch is evaluated.
 
 mod encode;
 mod evaluate;
+mod events;
+mod load;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::mpsc as blocking;
 use std::thread::JoinHandle;
 
@@ -13,141 +15,106 @@ use tokio::sync::mpsc;
 
 use super::heartbeat::Heartbeat;
 use crate::config::Config;
-use crate::image::Format;
-use crate::job::receipt::Receipt;
-use crate::job::{Job, JobError, ModelCard};
-use crate::model::{Model, Stage};
+use crate::job::Job;
+use crate::model::Model;
 use crate::platform::ThermalThrottle;
-use encode::encode;
-use evaluate::{Evaluator, Out};
+use encode::run_encoder;
+use evaluate::Evaluator;
+use events::EventSender;
 
-/// What the worker is told to do.
+pub(super) use encode::EncodedImage;
+pub(super) use events::{ModelEvent, WorkerEvent};
+
+/// Finished samples that may wait for the encoder.
+const ENCODE_QUEUE_LEN: usize = 32;
+/// Events that may wait for the service.
+const EVENT_QUEUE_LEN: usize = 64;
+/// The smallest number of jobs for which the command queue has room.
+const MIN_COMMAND_JOBS: usize = 100_000;
+
 #[derive(Debug)]
-pub(super) enum Command {
-    /// Draw a job.
-    Draw(Box<Job>),
-    /// Drop the job with this id.
+pub(super) enum WorkerCommand {
+    /// Run a job.
+    Run(Arc<Job>),
+    /// Cancel the job with this id.
     Cancel(String),
-    /// See which job can go on.
-    Look,
-    /// Let the same model on another provider take over.
-    Succeed(Box<Model>),
-    /// The provider that is required can't take over, for this reason.
-    GiveUp(String),
+    /// Check for work: the codec thread has completed a task.
+    Wake,
+    /// Replace a model by the same model on another provider, once none of its jobs is running.
+    ReplaceModel(Box<Model>),
+    /// End with this reason: the required provider does not work.
+    Abort(String),
 }
 
-/// News of a job.
-#[derive(Debug)]
-pub(super) struct News {
-    pub(super) id: String,
-    pub(super) what: What,
-}
-
-#[derive(Debug)]
-pub(super) enum What {
-    Progress { step: usize, of: usize, eta_ms: u64 },
-    Preview { index: usize, png: Vec<u8> },
-    Image { receipt: Box<Receipt>, format: Format, bytes: Vec<u8> },
-    Finished { elapsed_ms: u64 },
-    Failed(JobError),
-}
-
-/// What the worker tells.
-#[derive(Debug)]
-pub(super) enum WorkerEvent {
-    /// What the loading of the models is at.
-    Stage(Stage),
-    /// The models are loaded.
-    Ready(Vec<ModelCard>),
-    /// A model can't be loaded; nothing more will come.
-    Unable(String),
-    /// A model is served by another provider from now on.
-    Changed(Box<ModelCard>),
-    /// How long an evaluation of a model takes at present.
-    Pace { model: String, ms_per_nfe: f64 },
-    /// News of a job.
-    Job(News),
-}
-
-/// The service's end of the worker.
+/// The service's handle of the worker.
 #[derive(Debug)]
 pub(super) struct Worker {
-    commands: Option<mpsc::Sender<Command>>,
-    pub(super) tidings: mpsc::Receiver<WorkerEvent>,
-    pub(super) pulse: Heartbeat,
+    /// `None` once the worker is stopped.
+    commands: Option<mpsc::Sender<WorkerCommand>>,
+    pub(super) events: mpsc::Receiver<WorkerEvent<EncodedImage>>,
+    pub(super) heartbeat: Heartbeat,
     threads: Vec<JoinHandle<()>>,
 }
 
-/// Finished samples that wait to be encoded.
-const RAW: usize = 32;
-
 impl Worker {
-    /// Begin to load the models; so many jobs of an earlier run will be ordered at once.
+    /// Starts loading the models. `unfinished` is the number of jobs to be resumed.
     pub(super) fn start(config: &Config, unfinished: usize) -> Self {
-        // Bounds may be raised while running; commands are small.
-        let (commands, ordered) =
-            mpsc::channel(2 * (config.limits.queue.0 as usize).max(100_000) + unfinished);
-        let (tidings, told) = mpsc::channel(64);
-        let (raw, to_encode) = blocking::sync_channel(RAW);
-        let of = |path: &PathBuf| (path.clone(), config.engine_of(path));
-        let models: Vec<_> = config.models.paths.iter().map(of).collect();
-        let governor = ThermalThrottle::new(config.board.machine(), config.board.limit());
-        let pulse = Heartbeat::default();
-        let felt = pulse.clone();
+        // Room for two commands of each job, even if a reload raises the limit.
+        let max_jobs = (config.limits.queue.0 as usize).max(MIN_COMMAND_JOBS);
+        let (commands, command_queue) = mpsc::channel(2 * max_jobs + unfinished);
+        let (encoded_sender, encoded_events) = mpsc::channel(EVENT_QUEUE_LEN);
+        let (raw_sender, raw_events) = blocking::sync_channel(ENCODE_QUEUE_LEN);
+        let options = |path: &PathBuf| (path.clone(), config.engine_of(path));
+        let models: Vec<_> = config.models.paths.iter().map(options).collect();
+        let throttle = ThermalThrottle::new(config.board.machine(), config.board.limit());
+        let heartbeat = Heartbeat::default();
+        let sender = EventSender::new(raw_sender, heartbeat.clone());
         let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
             std::thread::Builder::new().name(name.to_owned()).spawn(work)
         };
-        // A builder that is late holds nothing up: it is no reason for the evaluating thread to stay.
-        let builders = commands.downgrade();
+        // A weak sender: an engine that is still being built must not keep the worker running.
+        let own_commands = commands.downgrade();
         let threads = [
             spawn(
                 "evaluate",
-                Box::new(move || Evaluator::run(&models, ordered, &builders, Out::new(raw, felt), governor)),
+                Box::new(move || Evaluator::run(&models, command_queue, &own_commands, sender, throttle)),
             ),
-            spawn("encode", Box::new(move || encode(&to_encode, &tidings))),
+            spawn("encode", Box::new(move || run_encoder(&raw_events, &encoded_sender))),
         ];
         Self {
             commands: Some(commands),
-            tidings: told,
-            pulse,
+            events: encoded_events,
+            heartbeat,
             threads: threads.into_iter().filter_map(Result::ok).collect(),
         }
     }
 
-    /// Tell it what to do; it hears before its next evaluation.
+    /// Sends a command, which is handled before the next evaluation.
     ///
-    /// There is room for one drawing and one cancelling of every job that may be in hand, so this
-    /// never waits, and a worker that waits for its tidings to be read can't hold the reader up.
-    pub(super) fn order(&self, command: Command) {
+    /// The queue has room for a `Run` and a `Cancel` of every accepted job, so this never waits, and the
+    /// service never deadlocks with a worker that waits for its events to be read.
+    pub(super) fn send(&self, command: WorkerCommand) {
         if let Some(Err(error)) = self.commands.as_ref().map(|commands| commands.try_send(command)) {
-            // A worker that has ended is noticed where its tidings are read.
-            log::error!("the worker does not hear: {error}");
+            // The closed event queue reports a worker that has ended.
+            log::error!("cannot send command to the worker: {error}");
         }
     }
 
-    /// Let it end after the evaluation at hand, whatever is still to do.
+    /// Ends the worker after the current evaluation, with its jobs unfinished.
     pub(super) fn stop(&mut self) {
         self.commands = None;
-        self.tidings.close();
+        self.events.close();
     }
 
-    /// The last words of a thread that ended by itself.
-    pub(super) fn why_ended(&mut self) -> String {
+    /// Returns the panic messages of threads that have ended.
+    pub(super) fn panic_messages(&mut self) -> String {
         let panics = self.threads.drain(..).filter_map(|thread| thread.join().err());
-        let words: Vec<_> = panics
+        let messages: Vec<_> = panics
             .map(|panic| match panic.downcast_ref::<String>() {
                 Some(text) => text.clone(),
-                None => panic.downcast_ref::<&str>().unwrap_or(&"no reason given").to_string(),
+                None => panic.downcast_ref::<&str>().unwrap_or(&"no panic message").to_string(),
             })
             .collect();
-        words.join("; ")
+        messages.join("; ")
     }
-}
-
-/// From the evaluating thread to the encoding one.
-#[derive(Debug)]
-enum Raw {
-    WorkerEvent(WorkerEvent),
-    Image { job: Job, receipt: Box<Receipt>, sample: Vec<f32> },
-    Preview { job: Job, index: usize, x0: Vec<f32>, shape: Vec<usize> },
 }

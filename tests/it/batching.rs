@@ -1,23 +1,24 @@
-//! The heart: jobs in one another's company give the same images as alone.
+//! Continuous batching: jobs in one batch give the same images as alone.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::common::gaussian_model::{Exact, Sleeping};
 use crate::common::{daemon, largest_difference};
 use denoised::job::{ErrorCode, Job, JobLimits, ModelCard, Request};
 use denoised::model::{Batch, EngineKind, EngineOptions, Model, TimestepShape};
-use denoised::pipeline::{Event, Pipeline};
+use denoised::pipeline::{JobEvent, Pipeline, Sample};
 use serde_json::json;
 
 const LIMITS: JobLimits = JobLimits { steps: 1000, count: 64, pixels: 1 << 22, memory: None };
 
-fn job(card: &ModelCard, request: serde_json::Value) -> Job {
+fn job(card: &Arc<ModelCard>, request: serde_json::Value) -> Job {
     let request: Request = serde_json::from_value(request).unwrap();
     request.check(std::slice::from_ref(card), LIMITS, || panic!("nothing is left open")).unwrap()
 }
 
-/// Jobs that differ in everything that a job can differ in.
+/// Jobs that differ in every property that a job has.
 fn requests() -> Vec<serde_json::Value> {
     vec![
         json!({"id": "ddim", "sampler": "ddim", "steps": 10, "seed": 1, "class": 3, "guidance": 2.5, "count": 3}),
@@ -32,32 +33,33 @@ fn requests() -> Vec<serde_json::Value> {
 type Images = BTreeMap<(String, usize), Vec<f32>>;
 
 #[derive(Default)]
-struct Seen {
+struct Recorded {
     images: Images,
     finished: Vec<String>,
     failed: Vec<(String, ErrorCode, String)>,
     previews: usize,
-    /// Of the last image.
+    /// The steps of the latest image.
     steps: usize,
 }
 
-impl Seen {
-    fn note(&mut self, event: Event<'_>) {
+impl Recorded {
+    fn record(&mut self, job: &Job, event: JobEvent<Sample>) {
         match event {
-            Event::Image { job, receipt, sample, .. } => {
+            JobEvent::Image { receipt, image } => {
                 self.steps = receipt.steps;
-                assert!(self.images.insert((job.id.clone(), receipt.index), sample).is_none());
+                let key = (job.id.clone(), receipt.index);
+                assert!(self.images.insert(key, image.picture.data).is_none());
             }
-            Event::Finished { job, .. } => self.finished.push(job.id.clone()),
-            Event::Failed { job, error } => self.failed.push((job.id.clone(), error.code, error.message)),
-            Event::Preview { .. } => self.previews += 1,
-            Event::Progress { step, of, .. } => assert!(step <= of),
+            JobEvent::Finished { .. } => self.finished.push(job.id.clone()),
+            JobEvent::Failed(error) => self.failed.push((job.id.clone(), error.code, error.message)),
+            JobEvent::Preview { .. } => self.previews += 1,
+            JobEvent::Progress { step, of, .. } => assert!(step <= of),
         }
     }
 
     fn drain(&mut self, pipeline: &mut Pipeline) {
         while !pipeline.is_idle() {
-            pipeline.turn(&mut |event| self.note(event));
+            pipeline.step(&mut |job, event| self.record(job, event));
         }
     }
 }
@@ -67,19 +69,19 @@ fn alone(load: impl Fn() -> Model) -> Images {
     let mut pipeline = Pipeline::new(load());
     let card = ModelCard::of(pipeline.model());
     for request in requests() {
-        let mut seen = Seen::default();
+        let mut recorded = Recorded::default();
         pipeline.accept(job(&card, request));
-        seen.drain(&mut pipeline);
-        images.extend(seen.images);
+        recorded.drain(&mut pipeline);
+        images.extend(recorded.images);
     }
     images
 }
 
-/// All together: the first half at once, one more to be cancelled, the rest joining late.
-fn together(load: impl Fn() -> Model) -> Seen {
+/// Runs all jobs together: the first half and a job that is cancelled at once, the rest a few steps later.
+fn together(load: impl Fn() -> Model) -> Recorded {
     let mut pipeline = Pipeline::new(load());
     let card = ModelCard::of(pipeline.model());
-    let mut seen = Seen::default();
+    let mut recorded = Recorded::default();
     let (early, late) = (requests()[..3].to_vec(), requests()[3..].to_vec());
     early.into_iter().for_each(|request| pipeline.accept(job(&card, request)));
     pipeline.accept(job(
@@ -87,29 +89,29 @@ fn together(load: impl Fn() -> Model) -> Seen {
         json!({"id": "doomed", "sampler": "ddpm", "steps": 500, "seed": 9, "class": 2, "count": 2}),
     ));
     for _ in 0..3 {
-        pipeline.turn(&mut |event| seen.note(event));
+        pipeline.step(&mut |job, event| recorded.record(job, event));
     }
     late.into_iter().for_each(|request| pipeline.accept(job(&card, request)));
     for _ in 0..3 {
-        pipeline.turn(&mut |event| seen.note(event));
+        pipeline.step(&mut |job, event| recorded.record(job, event));
     }
-    assert!(pipeline.cancel("doomed", &mut |event| seen.note(event)));
-    assert!(!pipeline.cancel("doomed", &mut |_| panic!("it is gone")));
-    seen.drain(&mut pipeline);
-    seen
+    assert!(pipeline.cancel("doomed", &mut |job, event| recorded.record(job, event)));
+    assert!(!pipeline.cancel("doomed", &mut |_, _| panic!("the job has ended")));
+    recorded.drain(&mut pipeline);
+    recorded
 }
 
-fn check_company(seen: &Seen, alone: &Images) {
-    assert_eq!(seen.failed.len(), 1);
-    assert_eq!((seen.failed[0].0.as_str(), seen.failed[0].1), ("doomed", ErrorCode::Cancelled));
-    let mut finished = seen.finished.clone();
+fn check_jobs(recorded: &Recorded, alone: &Images) {
+    assert_eq!(recorded.failed.len(), 1);
+    assert_eq!((recorded.failed[0].0.as_str(), recorded.failed[0].1), ("doomed", ErrorCode::Cancelled));
+    let mut finished = recorded.finished.clone();
     finished.sort_unstable();
     assert_eq!(finished, ["ddim", "ddpm", "exact", "heun", "noisy", "philox"]);
-    assert_eq!(seen.images.keys().collect::<Vec<_>>(), alone.keys().collect::<Vec<_>>());
+    assert_eq!(recorded.images.keys().collect::<Vec<_>>(), alone.keys().collect::<Vec<_>>());
 }
 
 #[test]
-fn company_changes_no_byte_with_an_exact_network() {
+fn batching_changes_no_byte_with_an_exact_network() {
     for (largest, time) in [
         (1, TimestepShape::PerSample),
         (5, TimestepShape::PerSample),
@@ -120,10 +122,10 @@ fn company_changes_no_byte_with_an_exact_network() {
     ] {
         let load = || Exact::model(&[1, 4, 5], largest, time).0;
         let alone = alone(load);
-        let seen = together(load);
-        check_company(&seen, &alone);
+        let recorded = together(load);
+        check_jobs(&recorded, &alone);
         for (key, image) in &alone {
-            assert_eq!(&seen.images[key], image, "{key:?} with batches of {largest}, {time:?}");
+            assert_eq!(&recorded.images[key], image, "{key:?} with batches of {largest}, {time:?}");
         }
     }
 }
@@ -137,8 +139,8 @@ fn onnxruntime() -> EngineOptions {
     }
 }
 
-/// More sizes than there are buffers for, each three times: with outputs that the library makes, with those bound
-/// since, and with what was bound anew.
+/// More sizes than there are cached bindings, each three times: with outputs that ONNX Runtime allocates, with
+/// cached bindings, and with new bindings.
 #[cfg(feature = "system-tests")]
 #[test]
 fn bound_buffers_serve_batches_of_any_size_in_any_order() {
@@ -170,28 +172,28 @@ fn bound_buffers_serve_batches_of_any_size_in_any_order() {
 
 #[cfg(feature = "system-tests")]
 #[test]
-fn company_is_measured_with_both_engines() {
+fn batching_changes_images_only_slightly_with_both_engines() {
     let engines = [EngineOptions { kind: EngineKind::Embedded, ..EngineOptions::default() }, onnxruntime()];
     for options in engines {
         let load = || Model::load(&daemon::model("digits"), &options).unwrap();
         let alone = alone(load);
-        let seen = together(load);
-        check_company(&seen, &alone);
+        let recorded = together(load);
+        check_jobs(&recorded, &alone);
         let mut worst = 0.0_f32;
         for (key, image) in &alone {
-            let difference = largest_difference(&seen.images[key], image);
+            let difference = largest_difference(&recorded.images[key], image);
             println!("{:?} {key:?}: {difference:.1e}", options.kind);
             worst = worst.max(difference);
             if key.0 == "exact" {
-                assert_eq!(&seen.images[key], image, "exact images ride alone");
+                assert_eq!(&recorded.images[key], image, "exact images have batches of their own");
             }
         }
-        assert!(worst < 1e-3, "{:?}: company changes an image by {worst}", options.kind);
+        assert!(worst < 1e-3, "{:?}: batching changes an image by {worst}", options.kind);
     }
 }
 
 #[test]
-fn batches_are_shared_by_all_who_wait() {
+fn all_waiting_jobs_share_a_batch() {
     let (model, batches) = Exact::model(&[1, 4, 5], 8, TimestepShape::PerSample);
     let mut pipeline = Pipeline::new(model);
     let card = ModelCard::of(pipeline.model());
@@ -201,10 +203,10 @@ fn batches_are_shared_by_all_who_wait() {
             json!({"id": seed.to_string(), "sampler": "ddim", "steps": 10 + seed, "seed": seed}),
         ));
     }
-    let mut seen = Seen::default();
-    seen.drain(&mut pipeline);
-    assert_eq!(seen.finished, ["0", "1", "2", "3", "4", "5", "6", "7"]);
-    // Ten evaluations of all eight, then one fewer rides each time.
+    let mut recorded = Recorded::default();
+    recorded.drain(&mut pipeline);
+    assert_eq!(recorded.finished, ["0", "1", "2", "3", "4", "5", "6", "7"]);
+    // Ten evaluations of all eight images, then one image fewer each time.
     let expected: Vec<usize> = std::iter::repeat_n(8, 10).chain((1..8).rev()).collect();
     assert_eq!(*batches.lock().unwrap(), expected);
 }
@@ -215,38 +217,38 @@ fn a_short_job_is_not_stuck_behind_a_long_one_and_priority_goes_first() {
     let mut pipeline = Pipeline::new(model);
     let card = ModelCard::of(pipeline.model());
     let request = |id: &str, steps, count, priority| json!({"id": id, "sampler": "ddpm", "steps": steps, "count": count, "seed": 1, "priority": priority});
-    let mut seen = Seen::default();
-    // More images than ride at once.
+    let mut recorded = Recorded::default();
+    // More images than run at once.
     pipeline.accept(job(&card, request("long", 300, 20, 0)));
-    pipeline.turn(&mut |event| seen.note(event));
+    pipeline.step(&mut |job, event| recorded.record(job, event));
     pipeline.accept(job(&card, request("short", 10, 1, 0)));
     pipeline.accept(job(&card, request("urgent", 10, 2, 5)));
-    let mut turns = 0;
-    while seen.finished.len() < 2 {
-        pipeline.turn(&mut |event| seen.note(event));
-        turns += 1;
+    let mut steps = 0;
+    while recorded.finished.len() < 2 {
+        pipeline.step(&mut |job, event| recorded.record(job, event));
+        steps += 1;
     }
-    // Each of its ten evaluations waits for the other riders' one at most, two at a time.
-    assert!(turns < 100, "the short job took {turns} turns");
-    seen.drain(&mut pipeline);
-    assert_eq!(seen.finished, ["urgent", "short", "long"]);
+    // Each of its ten evaluations waits for at most one evaluation of every other running image, two at a time.
+    assert!(steps < 100, "the short job took {steps} steps");
+    recorded.drain(&mut pipeline);
+    assert_eq!(recorded.finished, ["urgent", "short", "long"]);
 }
 
 #[test]
-fn a_network_that_gives_nan_is_named_with_the_step() {
+fn a_non_finite_output_is_reported_with_its_step() {
     let (model, _) = Exact::breaking(&[1, 4, 5], 8, TimestepShape::PerSample, Some(4));
     let mut pipeline = Pipeline::new(model);
     let card = ModelCard::of(pipeline.model());
     pipeline.accept(job(&card, json!({"id": "a", "sampler": "ddim", "steps": 10, "seed": 1, "count": 1})));
-    let mut seen = Seen::default();
-    seen.drain(&mut pipeline);
-    let (id, code, message) = &seen.failed[0];
+    let mut recorded = Recorded::default();
+    recorded.drain(&mut pipeline);
+    let (id, code, message) = &recorded.failed[0];
     assert_eq!((id.as_str(), *code), ("a", ErrorCode::NonFinite));
     assert!(message.contains("evaluation 4 of 10 (time step 600)"), "{message}");
 }
 
 #[test]
-fn previews_come_as_often_as_asked() {
+fn previews_are_as_frequent_as_requested() {
     let (model, _) = Exact::model(&[1, 4, 5], 8, TimestepShape::PerSample);
     let mut pipeline = Pipeline::new(model);
     let card = ModelCard::of(pipeline.model());
@@ -254,51 +256,51 @@ fn previews_come_as_often_as_asked() {
         &card,
         json!({"id": "a", "sampler": "ddim", "steps": 10, "seed": 1, "count": 2, "preview_every": 3}),
     ));
-    let mut seen = Seen::default();
-    seen.drain(&mut pipeline);
-    assert_eq!(seen.previews, 2 * 3);
+    let mut recorded = Recorded::default();
+    recorded.drain(&mut pipeline);
+    assert_eq!(recorded.previews, 2 * 3);
 }
 
 #[test]
-fn a_job_takes_as_many_steps_as_fit_into_its_time_and_is_the_job_of_those_steps() {
-    let nap = Duration::from_millis(10);
-    let mut pipeline = Pipeline::new(Sleeping::model(&[1, 4, 5], 8, nap));
+fn a_deadline_reduces_the_steps_and_the_image_is_that_of_the_reduced_steps() {
+    let delay = Duration::from_millis(10);
+    let mut pipeline = Pipeline::new(Sleeping::model(&[1, 4, 5], 8, delay));
     let card = ModelCard::of(pipeline.model());
     let request = |steps: usize, deadline: Option<u64>| json!({"id": "a", "sampler": "heun", "steps": steps, "seed": 1, "class": 3, "guidance": 2.0, "deadline_ms": deadline});
-    let mut seen = Seen::default();
+    let mut recorded = Recorded::default();
     pipeline.accept(job(&card, request(1000, Some(1500))));
-    seen.drain(&mut pipeline);
-    assert_eq!(seen.failed, []);
-    // Heun evaluates twice a step, but for the last one.
-    assert!(seen.steps > 10 && seen.steps <= 75, "{} steps of 20 ms in 1.5 s", seen.steps);
+    recorded.drain(&mut pipeline);
+    assert_eq!(recorded.failed, []);
+    // Heun evaluates twice in every step except the last one.
+    assert!(recorded.steps > 10 && recorded.steps <= 75, "{} steps of 20 ms in 1.5 s", recorded.steps);
 
-    let mut same = Seen::default();
-    pipeline.accept(job(&card, request(seen.steps, None)));
+    let mut same = Recorded::default();
+    pipeline.accept(job(&card, request(recorded.steps, None)));
     same.drain(&mut pipeline);
-    assert_eq!(same.images, seen.images);
-    // What fits anyway is left as it is.
-    let mut few = Seen::default();
+    assert_eq!(same.images, recorded.images);
+    // A job that fits keeps its steps.
+    let mut few = Recorded::default();
     pipeline.accept(job(&card, request(2, Some(60_000))));
     few.drain(&mut pipeline);
     assert_eq!(few.steps, 2);
 }
 
 #[test]
-fn who_has_a_deadline_rides_before_who_has_none() {
+fn a_job_with_a_deadline_runs_before_one_without() {
     let (model, _) = Exact::model(&[1, 4, 5], 1, TimestepShape::PerSample);
     let mut pipeline = Pipeline::new(model);
     let card = ModelCard::of(pipeline.model());
     let request = |id: &str, deadline: Option<u64>| json!({"id": id, "sampler": "ddim", "steps": 10, "seed": 1, "class": 1, "guidance": 1, "deadline_ms": deadline});
-    let mut seen = Seen::default();
+    let mut recorded = Recorded::default();
     pipeline.accept(job(&card, request("patient", None)));
-    pipeline.turn(&mut |event| seen.note(event));
+    pipeline.step(&mut |job, event| recorded.record(job, event));
     pipeline.accept(job(&card, request("hurried", Some(60_000))));
-    seen.drain(&mut pipeline);
-    assert_eq!(seen.finished, ["hurried", "patient"]);
+    recorded.drain(&mut pipeline);
+    assert_eq!(recorded.finished, ["hurried", "patient"]);
 }
 
 #[test]
-fn a_deadline_that_passed_ends_the_job() {
+fn a_passed_deadline_fails_the_job() {
     let (model, _) = Exact::model(&[1, 4, 5], 8, TimestepShape::PerSample);
     let mut pipeline = Pipeline::new(model);
     let card = ModelCard::of(pipeline.model());
@@ -306,8 +308,8 @@ fn a_deadline_that_passed_ends_the_job() {
         &card,
         json!({"id": "late", "sampler": "ddpm", "steps": 1000, "seed": 1, "count": 64, "deadline_ms": 0}),
     ));
-    let mut seen = Seen::default();
-    seen.drain(&mut pipeline);
-    assert_eq!(seen.failed[0].1, ErrorCode::Deadline);
-    assert!(seen.images.is_empty());
+    let mut recorded = Recorded::default();
+    recorded.drain(&mut pipeline);
+    assert_eq!(recorded.failed[0].1, ErrorCode::Deadline);
+    assert!(recorded.images.is_empty());
 }

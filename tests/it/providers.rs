@@ -257,7 +257,7 @@ fn where_it_is_asked_for_another_provider_serves_until_the_engine_is_built() {
     // A job that begins at once and goes on when the engine is built is drawn by one provider to its end.
     let long = r#"{"id": "long", "steps": 400, "count": 2, "seed": 1, "class": 1}"#;
     publish(&broker, "denoised/test/request", long, &[]);
-    daemon.wait_for("model digits is served by openvino from now on");
+    daemon.wait_for("model digits is now served by openvino");
     subscriber.next(|m| m.topic.ends_with("/state") && m.json()["provider"] == "openvino");
     publish(&broker, "denoised/test/request", &long.replace("long", "later").replace("400", "10"), &[]);
     subscriber.on("denoised/test/result/later");

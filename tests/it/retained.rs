@@ -61,7 +61,7 @@ fn a_job_starts_from_an_image_that_the_broker_retains() {
     for (id, image, expected) in [
         ("broken", json!({"topic": "camera/broken"}), "image: "),
         ("large", json!({"topic": "camera/large"}), "at most 1048576 are taken (limits.payload)"),
-        ("none", json!({"topic": "camera/none"}), "camera/none: no retained message came within 5s"),
+        ("none", json!({"topic": "camera/none"}), "camera/none: no retained message arrived within 5s"),
         ("own", json!({"topic": "denoised/test/request"}), "carries requests"),
         ("all", json!({"topic": "camera/+"}), "wildcards can't be fetched"),
         ("other", json!({"subject": "camera/front"}), "a picture is a string"),

@@ -109,7 +109,7 @@ fn bad_requests_get_an_error_that_names_the_field_and_the_daemon_goes_on() {
         ("", "draw me a three", "bad_request", Value::Null, "not valid JSON"),
         ("", r#"{"id": "a"} {}"#, "bad_request", Value::Null, "after the request"),
         ("", "[]", "bad_request", Value::Null, "JSON"),
-        ("", long.as_str(), "out_of_range", Value::Null, "at most 4096 are taken"),
+        ("", long.as_str(), "out_of_range", Value::Null, "at most 4096 are accepted"),
         (
             "u",
             r#"{"id": "u", "stepz": 5}"#,

@@ -143,7 +143,7 @@ fn a_repeated_request_is_answered_with_the_same_bytes_and_another_request_with_i
     let repeated = subscriber.next(|m| is_result(m, "once"));
     assert_eq!(first.payload, repeated.payload);
     assert_eq!(images(&subscriber), first_images);
-    assert_eq!(daemon.wait_for("job once was done before").matches("answered again").count(), 1);
+    assert_eq!(daemon.wait_for("job once is finished already").matches("results again").count(), 1);
 
     request(&broker, r#"{"id": "once", "steps": 6, "count": 2}"#);
     let error = subscriber.on("denoised/test/error/once").json();
@@ -171,7 +171,7 @@ fn jobs_that_a_stopping_daemon_cannot_finish_run_after_the_next_start() {
     subscriber.on("denoised/test/progress/left");
     assert_eq!(daemon.terminate(), Some(0));
     subscriber.next(|m| m.topic == "denoised/test/status" && m.payload == b"offline");
-    daemon.wait_for("1 jobs are left for the next start");
+    daemon.wait_for("1 unfinished jobs are kept for the next start");
     let spool = Arc::clone(&daemon.spool);
     let _daemon = Daemon::with_spool(&config(&broker, no_drain), &spool);
     subscriber.next(|m| is_result(m, "left"));

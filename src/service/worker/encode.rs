@@ -1,42 +1,57 @@
-//! The encoding thread: what was finished becomes bytes while the network goes on.
+//! The encoding thread: encodes finished images while the network evaluates the next batch.
 
 use std::sync::mpsc as blocking;
 
 use tokio::sync::mpsc;
 
-use super::{News, Raw, What, WorkerEvent};
-use crate::image::{self, Format};
+use super::WorkerEvent;
+use crate::image::{self, Format, ImageError};
 use crate::job::{ErrorCode, Job, JobError};
+use crate::pipeline::{JobEvent, Sample};
 
-/// Encode what comes and pass it on, until nobody listens.
-pub(super) fn encode(raw: &blocking::Receiver<Raw>, tidings: &mpsc::Sender<WorkerEvent>) {
-    for item in raw {
-        let told = match item {
-            Raw::WorkerEvent(told) => told,
-            Raw::Image { job, receipt, sample } => {
-                let format = job.format;
-                let what = match encode_as(format, &sample, &job.sizes.picture, &job) {
-                    Ok(bytes) => What::Image { receipt, format, bytes },
-                    Err(error) => What::Failed(JobError::new(ErrorCode::Encoding, error)),
-                };
-                WorkerEvent::Job(News { id: job.id, what })
-            }
-            Raw::Preview { job, index, x0, shape } => match encode_as(Format::Png, &x0, &shape, &job) {
-                Ok(png) => WorkerEvent::Job(News { id: job.id, what: What::Preview { index, png } }),
-                Err(_) => continue, // what is no picture has no preview
+#[derive(Debug)]
+pub(in crate::service) struct EncodedImage {
+    pub(in crate::service) format: Format,
+    pub(in crate::service) bytes: Vec<u8>,
+}
+
+/// Encodes the images of all events and forwards the events, until either queue is closed.
+pub(super) fn run_encoder(
+    events: &blocking::Receiver<WorkerEvent<Sample>>,
+    encoded: &mpsc::Sender<WorkerEvent<EncodedImage>>,
+) {
+    for event in events {
+        let event = match event {
+            WorkerEvent::Model(event) => WorkerEvent::Model(event),
+            WorkerEvent::Job(job, event) => match encode_event(&job, event) {
+                Some(event) => WorkerEvent::Job(job, event),
+                None => continue,
             },
         };
-        if tidings.blocking_send(told).is_err() {
+        if encoded.blocking_send(event).is_err() {
             return;
         }
     }
 }
 
-fn encode_as(
-    format: Format,
-    sample: &[f32],
-    shape: &[usize],
-    job: &Job,
-) -> Result<Vec<u8>, image::ImageError> {
-    image::encode(format, sample, shape, &job.model.bundle.manifest)
+/// Encodes the image of an event. A preview that PNG cannot hold is dropped; an image fails its job.
+fn encode_event(job: &Job, event: JobEvent<Sample>) -> Option<JobEvent<EncodedImage>> {
+    Some(match event {
+        JobEvent::Preview { index, image } => {
+            JobEvent::Preview { index, image: encode(job, Format::Png, &image).ok()? }
+        }
+        JobEvent::Image { receipt, image } => match encode(job, job.format, &image) {
+            Ok(image) => JobEvent::Image { receipt, image },
+            Err(error) => JobEvent::Failed(JobError::new(ErrorCode::Encoding, error)),
+        },
+        JobEvent::Progress { step, of, eta_ms } => JobEvent::Progress { step, of, eta_ms },
+        JobEvent::Finished { elapsed_ms } => JobEvent::Finished { elapsed_ms },
+        JobEvent::Failed(error) => JobEvent::Failed(error),
+    })
+}
+
+fn encode(job: &Job, format: Format, sample: &Sample) -> Result<EncodedImage, ImageError> {
+    let picture = &sample.picture;
+    let bytes = image::encode(format, &picture.data, &picture.shape, &job.model.bundle.manifest)?;
+    Ok(EncodedImage { format, bytes })
 }

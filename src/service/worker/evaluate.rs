@@ -1,253 +1,165 @@
-//! The evaluating thread: loads the models and turns their pipelines.
+//! The evaluating thread: handles commands and steps the pipelines.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc as blocking;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TryRecvError;
 
-use super::{Command, Heartbeat, News, Raw, What, WorkerEvent};
-use crate::job::{Job, ModelCard};
-use crate::model::{EngineOptions, Model, Policy, SessionPool, Stage};
-use crate::pipeline::{Event, Pipeline, Wake};
+use super::WorkerCommand;
+use super::events::{EventSender, ModelEvent};
+use super::load::{build_replacement, load_pipelines};
+use crate::model::EngineOptions;
+use crate::pipeline::{Pipeline, Wake};
 use crate::platform::ThermalThrottle;
 
-const PACE_EVERY: Duration = Duration::from_secs(1);
-/// How often the governor looks at the board's heat.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How long a paused worker waits before it looks for commands again.
-const PAUSE: Duration = Duration::from_millis(100);
+/// The shortest time between two latency events of a model.
+const LATENCY_INTERVAL: Duration = Duration::from_secs(1);
+const THERMAL_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a thermally paused worker sleeps between checks for commands.
+const PAUSED_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// The way out of this thread.
-pub(super) struct Out {
-    to: blocking::SyncSender<Raw>,
-    pulse: Heartbeat,
-    listened_to: bool,
-}
-
-impl Out {
-    pub(super) fn new(to: blocking::SyncSender<Raw>, pulse: Heartbeat) -> Self {
-        Self { to, pulse, listened_to: true }
-    }
-
-    /// Pass something on. While the broker is away and the spool full, this may take long.
-    fn send(&mut self, raw: Raw) {
-        self.listened_to &= match self.to.try_send(raw) {
-            Ok(()) => true,
-            Err(blocking::TrySendError::Full(raw)) => self.pulse.rest(|| self.to.send(raw).is_ok()),
-            Err(blocking::TrySendError::Disconnected(_)) => false,
-        };
-    }
-
-    fn tell(&mut self, tidings: WorkerEvent) {
-        self.send(Raw::WorkerEvent(tidings));
-    }
-
-    /// Pass an event on; progress that finds no room is dropped.
-    fn pass(&mut self, event: Event<'_>) {
-        let news = |job: &Job, what| {
-            let id = job.id.clone();
-            Raw::WorkerEvent(WorkerEvent::Job(News { id, what }))
-        };
-        match event {
-            Event::Progress { job, step, of, eta_ms } => {
-                let sent = self.to.try_send(news(job, What::Progress { step, of, eta_ms }));
-                self.listened_to &= !matches!(sent, Err(blocking::TrySendError::Disconnected(_)));
-            }
-            Event::Preview { job, index, x0, shape } => {
-                let (x0, shape) = (x0.to_vec(), shape.to_vec());
-                self.send(Raw::Preview { job: job.clone(), index, x0, shape });
-            }
-            Event::Image { job, receipt, sample, .. } => {
-                self.send(Raw::Image { job: job.clone(), receipt, sample });
-            }
-            Event::Finished { job, elapsed_ms } => self.send(news(job, What::Finished { elapsed_ms })),
-            Event::Failed { job, error } => self.send(news(job, What::Failed(error))),
-        }
-    }
-}
-
-/// The thread's state, once the models are loaded.
+/// The thread's state once the models are loaded.
 pub(super) struct Evaluator {
     pipelines: Vec<Pipeline>,
-    /// When each one's pace was told last.
-    told: Vec<Option<Instant>>,
-    commands: mpsc::Receiver<Command>,
-    out: Out,
-    governor: ThermalThrottle,
-    looked: Option<Instant>,
+    /// For each pipeline, the time of its latest latency event.
+    latency_sent: Vec<Option<Instant>>,
+    commands: mpsc::Receiver<WorkerCommand>,
+    events: EventSender,
+    throttle: ThermalThrottle,
+    last_thermal_check: Option<Instant>,
 }
 
 impl Evaluator {
-    /// Load the models, then draw what is ordered until no order can come or nobody listens.
+    /// Loads the models, then runs jobs until the command queue or the event queue is closed.
     pub(super) fn run(
         models: &[(PathBuf, EngineOptions)],
-        commands: mpsc::Receiver<Command>,
-        builders: &mpsc::WeakSender<Command>,
-        mut out: Out,
-        governor: ThermalThrottle,
+        commands: mpsc::Receiver<WorkerCommand>,
+        own_commands: &mpsc::WeakSender<WorkerCommand>,
+        mut events: EventSender,
+        throttle: ThermalThrottle,
     ) {
-        let awake = builders.clone();
+        let wake_sender = own_commands.clone();
         let wake: Wake = Arc::new(move || {
-            // A worker with more to do than there is room for needs no waking.
-            let _ = awake.upgrade().map(|commands| commands.try_send(Command::Look));
+            // A full command queue wakes the worker as well.
+            let _ = wake_sender.upgrade().map(|commands| commands.try_send(WorkerCommand::Wake));
         });
-        let pipelines = match load(models, &wake, &mut |stage| out.tell(WorkerEvent::Stage(stage))) {
+        let mut on_stage = |stage| events.send_model_event(ModelEvent::Loading(stage));
+        let pipelines = match load_pipelines(models, &wake, &mut on_stage) {
             Ok(pipelines) => pipelines,
-            Err(reason) => return out.tell(WorkerEvent::Unable(reason)),
+            Err(reason) => return events.send_model_event(ModelEvent::Failed(reason)),
         };
-        out.tell(WorkerEvent::Ready(pipelines.iter().map(|p| ModelCard::of(p.model())).collect()));
-        let told = vec![None; pipelines.len()];
-        let mut evaluator = Self { pipelines, told, commands, out, governor, looked: None };
-        let later = models.iter().filter(|(_, engine)| engine.meanwhile().is_some());
-        later.for_each(|(path, engine)| build(path, engine, builders.clone()));
-        while evaluator.out.listened_to && evaluator.obey_all() {
-            evaluator.out.pulse.beat();
-            evaluator.look_at_the_heat();
-            evaluator.turn();
+        let cards = pipelines.iter().map(|pipeline| Arc::clone(pipeline.card())).collect();
+        events.send_model_event(ModelEvent::Ready(cards));
+        let latency_sent = vec![None; pipelines.len()];
+        let mut evaluator =
+            Self { pipelines, latency_sent, commands, events, throttle, last_thermal_check: None };
+        for (path, engine) in models.iter().filter(|(_, engine)| engine.meanwhile().is_some()) {
+            build_replacement(path, engine, own_commands.clone());
+        }
+        while evaluator.events.is_connected() && evaluator.handle_commands() {
+            evaluator.events.heartbeat().beat();
+            evaluator.check_temperature();
+            evaluator.step();
         }
     }
 
-    /// Obey what was ordered, all of which counts in the next evaluation; wait for an order where
-    /// there is nothing else to do. False if none will come any more. A successor takes over as soon as an
-    /// evaluation or an order leaves its model without a job under way.
-    fn obey_all(&mut self) -> bool {
+    /// Handles all queued commands, and waits for one if there is no other work. Returns `false` if the queue
+    /// is closed. A model is replaced as soon as none of its jobs is running.
+    fn handle_commands(&mut self) -> bool {
         loop {
-            self.change_over();
+            self.swap_models();
             let command = match self.commands.try_recv() {
                 Ok(command) => command,
-                Err(mpsc::error::TryRecvError::Disconnected) => return false,
-                Err(mpsc::error::TryRecvError::Empty) if self.pipelines.iter().any(Pipeline::has_work) => {
+                Err(TryRecvError::Disconnected) => return false,
+                Err(TryRecvError::Empty) if self.pipelines.iter().any(Pipeline::has_work) => return true,
+                Err(TryRecvError::Empty) if self.pipelines.iter().any(Pipeline::has_blocked_jobs) => {
+                    // The jobs wait for the board to cool down.
+                    self.events.heartbeat().while_idle(|| std::thread::sleep(PAUSED_POLL_INTERVAL));
                     return true;
                 }
-                // Jobs are there, and must wait until the board is cooler.
-                Err(mpsc::error::TryRecvError::Empty) if self.pipelines.iter().any(Pipeline::is_held) => {
-                    self.out.pulse.rest(|| std::thread::sleep(PAUSE));
-                    return true;
-                }
-                Err(mpsc::error::TryRecvError::Empty) => match self.wait() {
+                Err(TryRecvError::Empty) => match self.wait_for_command() {
                     Some(command) => command,
                     None => return false,
                 },
             };
-            self.obey(command);
+            self.handle_command(command);
         }
     }
 
-    /// Wait for an order, or for what is encoded and decoded beside the networks; that one takes too long
-    /// is as serious as an evaluation that does.
-    fn wait(&mut self) -> Option<Command> {
-        let (pulse, commands) = (&self.out.pulse, &mut self.commands);
-        match self.pipelines.iter().all(Pipeline::is_idle) {
-            true => pulse.rest(|| commands.blocking_recv()),
-            false => commands.blocking_recv(),
+    /// Waits for a command. With jobs in the pipelines it waits for the codec thread, which the watchdog must
+    /// see as work: a codec that takes too long is as serious as an evaluation that does.
+    fn wait_for_command(&mut self) -> Option<WorkerCommand> {
+        let (heartbeat, commands) = (self.events.heartbeat(), &mut self.commands);
+        if self.pipelines.iter().all(Pipeline::is_idle) {
+            heartbeat.while_idle(|| commands.blocking_recv())
+        } else {
+            commands.blocking_recv()
         }
     }
 
-    fn obey(&mut self, command: Command) {
+    fn handle_command(&mut self, command: WorkerCommand) {
         match command {
-            Command::Look => {}
-            Command::Draw(job) => {
-                let name = &job.model.bundle.name;
-                let pipeline = self.pipelines.iter_mut().find(|p| &p.model().bundle.name == name);
-                if let Some(pipeline) = pipeline {
-                    pipeline.accept(*job);
+            WorkerCommand::Wake => {}
+            WorkerCommand::Run(job) => {
+                if let Some(pipeline) = self.pipeline_mut(&job.model.bundle.name) {
+                    pipeline.accept(job);
                 }
             }
-            Command::Succeed(model) => {
-                let name = &model.bundle.name;
-                let pipeline = self.pipelines.iter_mut().find(|p| &p.model().bundle.name == name);
-                if let Some(pipeline) = pipeline {
-                    pipeline.succeed(*model);
+            WorkerCommand::ReplaceModel(model) => {
+                if let Some(pipeline) = self.pipeline_mut(&model.bundle.name) {
+                    pipeline.set_replacement(*model);
                 }
             }
-            Command::GiveUp(reason) => self.out.tell(WorkerEvent::Unable(reason)),
-            Command::Cancel(id) => {
-                let out = &mut self.out;
-                let _ = self.pipelines.iter_mut().any(|p| p.cancel(&id, &mut |event| out.pass(event)));
+            WorkerCommand::Abort(reason) => self.events.send_model_event(ModelEvent::Failed(reason)),
+            WorkerCommand::Cancel(id) => {
+                let events = &mut self.events;
+                // A job that has just finished is in no pipeline.
+                let _ = self.pipelines.iter_mut().any(|pipeline| {
+                    pipeline.cancel(&id, &mut |job, event| events.send_job_event(job, event))
+                });
             }
         }
     }
 
-    /// Let successors take over where no job is under way.
-    fn change_over(&mut self) {
+    fn pipeline_mut(&mut self, model: &str) -> Option<&mut Pipeline> {
+        self.pipelines.iter_mut().find(|pipeline| pipeline.model().bundle.name == model)
+    }
+
+    fn swap_models(&mut self) {
         for pipeline in &mut self.pipelines {
-            if pipeline.change_over() {
-                let card = ModelCard::of(pipeline.model());
-                log::info!("model {} is served by {} from now on", card.bundle.name, card.origin.provider);
-                self.out.tell(WorkerEvent::Changed(Box::new(card)));
+            if pipeline.swap_model_if_idle() {
+                let card = Arc::clone(pipeline.card());
+                log::info!("model {} is now served by {}", card.bundle.name, card.origin.provider);
+                self.events.send_model_event(ModelEvent::Replaced(card));
             }
         }
     }
 
-    fn look_at_the_heat(&mut self) {
-        if self.looked.is_none_or(|looked| looked.elapsed() >= LOOK_EVERY) {
-            self.looked = Some(Instant::now());
-            let pauses = self.governor.pauses();
-            self.pipelines.iter_mut().for_each(|pipeline| pipeline.hold(pauses));
+    fn check_temperature(&mut self) {
+        if self.last_thermal_check.is_none_or(|last| last.elapsed() >= THERMAL_CHECK_INTERVAL) {
+            self.last_thermal_check = Some(Instant::now());
+            let should_pause = self.throttle.pauses();
+            self.pipelines.iter_mut().for_each(|pipeline| pipeline.set_paused(should_pause));
         }
     }
 
-    /// One evaluation of every model that has something to do.
-    fn turn(&mut self) {
-        let out = &mut self.out;
-        for (pipeline, told) in self.pipelines.iter_mut().zip(&mut self.told) {
+    /// Steps each pipeline that has work.
+    fn step(&mut self) {
+        let events = &mut self.events;
+        for (pipeline, latency_sent) in self.pipelines.iter_mut().zip(&mut self.latency_sent) {
             if !pipeline.has_work() {
                 continue;
             }
-            pipeline.turn(&mut |event| out.pass(event));
+            pipeline.step(&mut |job, event| events.send_job_event(job, event));
             if let Some(ms_per_nfe) = pipeline.ms_per_evaluation()
-                && told.is_none_or(|told| told.elapsed() >= PACE_EVERY)
+                && latency_sent.is_none_or(|sent| sent.elapsed() >= LATENCY_INTERVAL)
             {
-                *told = Some(Instant::now());
+                *latency_sent = Some(Instant::now());
                 let model = pipeline.model().bundle.name.clone();
-                out.tell(WorkerEvent::Pace { model, ms_per_nfe });
+                events.send_model_event(ModelEvent::Latency { model, ms_per_nfe });
             }
         }
     }
-}
-
-/// Load a model on its own providers, on a thread of its own, and hand it over.
-fn build(path: &Path, engine: &EngineOptions, commands: mpsc::WeakSender<Command>) {
-    let (path, engine) = (path.to_owned(), engine.clone());
-    let spawned = std::thread::Builder::new().name("build".to_owned()).spawn(move || {
-        let meanwhile = engine.meanwhile.map(|provider| provider.to_string()).unwrap_or_default();
-        let command = match Model::load(&path, &engine) {
-            Ok(model) if model.predictor.origin().provider == meanwhile => return,
-            Ok(model) => Command::Succeed(Box::new(model)),
-            Err(error) if engine.policy == Policy::Required => Command::GiveUp(error.to_string()),
-            Err(error) => return log::warn!("{meanwhile} goes on to serve: {error}"),
-        };
-        if let Some(commands) = commands.upgrade() {
-            // A worker that has ended needs neither.
-            let _ = commands.blocking_send(command);
-        }
-    });
-    if let Err(error) = spawned {
-        log::error!("no engine can be built: {error}");
-    }
-}
-
-fn load(
-    models: &[(PathBuf, EngineOptions)],
-    wake: &Wake,
-    on: &mut dyn FnMut(Stage),
-) -> Result<Vec<Pipeline>, String> {
-    let shelf = SessionPool::within(models.first().and_then(|(_, engine)| engine.memory));
-    let mut pipelines: Vec<Pipeline> = Vec::new();
-    for (path, engine) in models {
-        log::info!("loading {}", path.display());
-        let engine = engine.meanwhile().unwrap_or_else(|| engine.clone());
-        let model = Model::load_onto(&shelf, path, &engine, on).map_err(|error| error.to_string())?;
-        let name = &model.bundle.name;
-        if pipelines.iter().any(|other| &other.model().bundle.name == name) {
-            return Err(format!("models.paths: two models are called {name}; rename a directory"));
-        }
-        pipelines.push(Pipeline::waking(model, Arc::clone(wake)));
-    }
-    if pipelines.is_empty() {
-        return Err("models.paths is empty; name at least one bundle".to_owned());
-    }
-    Ok(pipelines)
 }

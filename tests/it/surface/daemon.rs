@@ -43,7 +43,7 @@ impl Connected {
         let daemon = Daemon::start(&configuration);
         let peer = broker.accept(false, no_properties()).await;
         let mut connected = Self { daemon, peer, packet: 0, messages: BTreeSet::new(), _board: board };
-        let state = connected.state(|state| state["phase"] == "ready" && !state["heat"].is_null()).await;
+        let state = connected.state(|state| state["phase"] == "ready" && !state["thermal"].is_null()).await;
         (connected, state)
     }
 

@@ -33,13 +33,13 @@ fn table(answers: impl IntoIterator<Item = (String, JobError)>) -> String {
     text
 }
 
-fn card(bundle: &Path) -> ModelCard {
+fn card(bundle: &Path) -> Arc<ModelCard> {
     let options = EngineOptions { kind: EngineKind::Embedded, ..EngineOptions::default() };
     ModelCard::of(&Model::load(bundle, &options).unwrap())
 }
 
 /// The errors of requests to a model.
-fn answers(card: &ModelCard, limits: JobLimits, requests: &[&str]) -> String {
+fn answers(card: &Arc<ModelCard>, limits: JobLimits, requests: &[&str]) -> String {
     table(requests.iter().map(|request| {
         let parsed = parse(request.as_bytes()).unwrap_or_else(|(_, error)| panic!("{request}: {error}"));
         let error = parsed.check(std::slice::from_ref(card), limits, || 1).expect_err(request);
@@ -47,13 +47,13 @@ fn answers(card: &ModelCard, limits: JobLimits, requests: &[&str]) -> String {
     }))
 }
 
-fn with_scheduler(card: &ModelCard, json: &str) -> ModelCard {
+fn with_scheduler(card: &Arc<ModelCard>, json: &str) -> Arc<ModelCard> {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("scheduler_config.json");
     std::fs::write(&path, json).unwrap();
     let mut changed = (*card.bundle).clone();
     changed.scheduler = SchedulerConfig::read(&path).unwrap();
-    ModelCard { bundle: Arc::new(changed), ..card.clone() }
+    Arc::new(ModelCard { bundle: Arc::new(changed), ..(**card).clone() })
 }
 
 #[test]
@@ -162,7 +162,7 @@ fn requests_that_a_model_of_pixels_cant_serve() {
     changed.manifest.classes.null = None;
     let mood = Condition { input: None, default: 0.5, min: 0.0, max: 1.0 };
     changed.manifest.conditions.insert("mood".to_owned(), mood);
-    let changed = ModelCard { bundle: Arc::new(changed), ..digits.clone() };
+    let changed = Arc::new(ModelCard { bundle: Arc::new(changed), ..(*digits).clone() });
     let requests = [
         "{}",
         r#"{"class": 1, "guidance": 2}"#,
@@ -172,7 +172,7 @@ fn requests_that_a_model_of_pixels_cant_serve() {
     text += &answers(&changed, LIMITS, &requests);
     text += "--- with samples that are no picture\n";
     let mut planes = digits.clone();
-    planes.signature.sample_shape = vec![4, 28, 28];
+    Arc::make_mut(&mut planes).signature.sample_shape = vec![4, 28, 28];
     text += &answers(&planes, LIMITS, &["{}"]);
     check("errors-pixels", &text);
 }
@@ -230,7 +230,7 @@ fn pictures_that_a_job_cant_begin_with() {
     text += "--- of points\n";
     text += &answers(&card(&model("swissroll")), LIMITS, &[&with_image(&good, r#""seed": 1"#)]);
     text += "--- sd without vae_encoder\n";
-    let blind = ModelCard { encodes: false, ..card(&bundle("sd")) };
+    let blind = Arc::new(ModelCard { encodes: false, ..(*card(&bundle("sd"))).clone() });
     text += &answers(&blind, LIMITS, &[&with_image(&good, r#""prompt": """#)]);
     check("errors-pictures", &text);
 }
@@ -282,7 +282,7 @@ fn requests_that_a_model_of_latents_cant_serve() {
         ],
     );
     let mut fixed = sd.clone();
-    fixed.signature.free_size = false;
+    Arc::make_mut(&mut fixed).signature.free_size = false;
     text += "--- sd with a fixed size\n";
     text += &answers(&fixed, LIMITS, &[r#"{"prompt": "", "width": 64}"#]);
     for name in ["lcm", "flux"] {

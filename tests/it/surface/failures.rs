@@ -1,5 +1,7 @@
 //! What an accepted job is answered with that fails: code, field and message.
 
+use std::sync::Arc;
+
 use std::time::Duration;
 
 use super::errors::line;
@@ -7,12 +9,12 @@ use super::snapshot::check;
 use crate::common::gaussian_model::{Exact, Sleeping};
 use crate::common::pipelines::bundle;
 use denoised::image::Format;
-use denoised::job::{ErrorCode, JobError, JobLimits, ModelCard, Request};
+use denoised::job::{ErrorCode, Job, JobError, JobLimits, ModelCard, Request};
 use denoised::model::{
     Backend, Batch, EngineKind, EngineOptions, EvaluationError, Manifest, Model, Predictor, Signature,
     TimestepShape,
 };
-use denoised::pipeline::{Event, Pipeline};
+use denoised::pipeline::{JobEvent, Pipeline, Sample};
 use serde_json::{Value, json};
 
 const LIMITS: JobLimits = JobLimits { steps: 1000, count: 64, pixels: 1 << 22, memory: None };
@@ -21,21 +23,21 @@ const LIMITS: JobLimits = JobLimits { steps: 1000, count: 64, pixels: 1 << 22, m
 fn failure(
     model: Model,
     request: Value,
-    before: impl FnOnce(&mut Pipeline, &mut dyn FnMut(Event<'_>)),
+    before: impl FnOnce(&mut Pipeline, &mut dyn FnMut(&Arc<Job>, JobEvent<Sample>)),
 ) -> String {
     let mut pipeline = Pipeline::new(model);
     let request: Request = serde_json::from_value(request).unwrap();
     let card = ModelCard::of(pipeline.model());
     pipeline.accept(request.check(&[card], LIMITS, || 1).unwrap());
     let mut failed = None;
-    let mut on = |event: Event<'_>| {
-        if let Event::Failed { error, .. } = event {
+    let mut on = |_: &Arc<Job>, event: JobEvent<Sample>| {
+        if let JobEvent::Failed(error) = event {
             failed = Some(line(&error));
         }
     };
     before(&mut pipeline, &mut on);
     while !pipeline.is_idle() {
-        pipeline.turn(&mut on);
+        pipeline.step(&mut on);
     }
     failed.expect("the job was done")
 }

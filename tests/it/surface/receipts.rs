@@ -1,17 +1,19 @@
 //! Receipts as JSON.
 
 use super::snapshot::check_json;
+use std::sync::Arc;
+
 use crate::common::daemon::model;
 use crate::common::pipelines::{PROMPT, bundle};
 use denoised::job::receipt::Receipt;
 use denoised::job::{Job, JobLimits, ModelCard, Request};
 use denoised::model::{Backend, EngineKind, EngineOptions, Model, ProviderShare, RejectedProvider};
-use denoised::pipeline::{Event, Pipeline};
+use denoised::pipeline::{JobEvent, Pipeline};
 use serde_json::{Value, json};
 
 const LIMITS: JobLimits = JobLimits { steps: 1000, count: 64, pixels: 1 << 22, memory: None };
 
-fn job(card: &ModelCard, request: Value) -> Job {
+fn job(card: &Arc<ModelCard>, request: Value) -> Job {
     let request: Request = serde_json::from_value(request).unwrap();
     request.check(std::slice::from_ref(card), LIMITS, || panic!("the request leaves nothing open")).unwrap()
 }
@@ -24,9 +26,9 @@ fn receipts(bundle: &std::path::Path, request: Value) -> Vec<Receipt> {
     pipeline.accept(job);
     let mut receipts = Vec::new();
     while !pipeline.is_idle() {
-        pipeline.turn(&mut |event| match event {
-            Event::Image { receipt, .. } => receipts.push(*receipt),
-            Event::Failed { error, .. } => panic!("{error}"),
+        pipeline.step(&mut |_, event| match event {
+            JobEvent::Image { receipt, .. } => receipts.push(*receipt),
+            JobEvent::Failed(error) => panic!("{error}"),
             _ => {}
         });
     }
@@ -56,11 +58,12 @@ fn of_latents() {
 #[test]
 fn with_every_field() {
     let options = EngineOptions { kind: EngineKind::Embedded, ..EngineOptions::default() };
-    let mut card = ModelCard::of(&Model::load(&bundle("sdxl"), &options).unwrap());
+    let mut card = Arc::unwrap_or_clone(ModelCard::of(&Model::load(&bundle("sdxl"), &options).unwrap()));
     let mut changed = (*card.bundle).clone();
     let mood = denoised::model::Condition { input: None, default: 0.5, min: 0.0, max: 1.0 };
     changed.manifest.conditions.insert("mood".to_owned(), mood);
-    card.bundle = std::sync::Arc::new(changed);
+    card.bundle = Arc::new(changed);
+    let card = Arc::new(card);
     let image = base64::engine::Engine::encode(
         &base64::engine::general_purpose::STANDARD,
         std::fs::read(bundle("init.png")).unwrap(),

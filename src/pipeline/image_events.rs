@@ -1,0 +1,78 @@
+//! Turns the events of images in the batch into events of their jobs.
+
+use super::batcher::{ImageEvent, ImageId};
+use super::codec_worker::{CodecTask, CodecWorker};
+use super::event::{JobEvent, Sample};
+use super::queue::{OnEvent, Queue};
+use super::running_job::RunningJob;
+use crate::job::{ErrorCode, JobError};
+use crate::model::{Backend, LatentPipeline, Manifest, Tensor};
+
+/// Handles the image events of one step.
+pub(super) struct ImageEvents<'a> {
+    pub(super) jobs: &'a mut Queue,
+    pub(super) codec: &'a mut CodecWorker,
+    pub(super) backend: &'a Backend,
+    pub(super) latent: Option<&'a LatentPipeline>,
+    pub(super) manifest: &'a Manifest,
+    pub(super) on_event: &'a mut OnEvent<'a>,
+    /// Numbers of the jobs that failed; their other images are still in the batch.
+    pub(super) failed: Vec<u64>,
+}
+
+impl ImageEvents<'_> {
+    pub(super) fn handle(&mut self, image: ImageId, event: ImageEvent) {
+        // If an image fails, its job is removed from the queue while its other images are in the batch.
+        let Some(running) = self.jobs.get_mut(image.job) else { return };
+        match event {
+            ImageEvent::Evaluated => {
+                if let Some(progress) = running.record_evaluation() {
+                    (self.on_event)(&running.job, progress);
+                }
+            }
+            ImageEvent::Preview(x0) => {
+                if let Some(picture) = preview(running, x0, self.latent, self.manifest) {
+                    let image_event =
+                        JobEvent::Preview { index: image.index, image: Sample { picture, latents: None } };
+                    (self.on_event)(&running.job, image_event);
+                }
+            }
+            ImageEvent::Finished(sample) => {
+                let (Some(_), Some(prepared)) = (self.latent, running.prepared()) else {
+                    return self.jobs.finish_image(image, sample, None, self.backend, self.on_event);
+                };
+                let latents = prepared.unpack(sample, &running.job.sizes);
+                let shape = running.job.sizes.latent.clone();
+                self.codec.submit(CodecTask::Decode { image, latents, shape });
+            }
+            ImageEvent::NonFinite { evaluation, t } => {
+                let error = non_finite_error(running, image.index, evaluation, t);
+                self.jobs.fail(image.job, error, self.on_event);
+                self.failed.push(image.job);
+            }
+        }
+    }
+}
+
+/// Returns x̂_0 as a picture. A latent model needs a linear projection to RGB for it.
+fn preview(
+    running: &RunningJob,
+    x0: Vec<f32>,
+    latent: Option<&LatentPipeline>,
+    manifest: &Manifest,
+) -> Option<Tensor> {
+    let sizes = &running.job.sizes;
+    match (latent, running.prepared()) {
+        (Some(latent), Some(prepared)) => latent.shown(&prepared.unpack(x0, sizes), &sizes.latent, manifest),
+        _ => Some(Tensor::new(sizes.picture.clone(), x0)),
+    }
+}
+
+fn non_finite_error(running: &RunningJob, index: usize, evaluation: usize, t: f64) -> JobError {
+    let message = format!(
+        "the network's output contains NaN or infinity at evaluation {evaluation} of {} (time step {t}) of \
+         image {index}; if the model is in float16, try float32",
+        running.job.sampler.evaluations()
+    );
+    JobError::new(ErrorCode::NonFinite, message)
+}

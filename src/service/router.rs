@@ -1,0 +1,225 @@
+//! Routes messages between the MQTT client, the job registry, the worker and the spool.
+
+use std::collections::VecDeque;
+
+use tokio::time::Instant;
+
+use super::ServiceError;
+use super::job_registry::{Admission, Effects, JobRegistry};
+use super::pending_fetches::{PendingFetches, PendingRequest};
+use super::worker::{EncodedImage, ModelEvent, Worker};
+use crate::config::Limits;
+use crate::job::Job;
+use crate::mqtt::client::{AckToken, ClientCommand, ClientEvent, Incoming, MqttClient};
+use crate::mqtt::{Input, Message};
+use crate::pipeline::JobEvent;
+use crate::spool::{AcceptedJob, Change, Spool, SpoolCommand};
+
+/// The most commands that may wait for the spool before the router stops reading events.
+const MAX_PENDING_COMMANDS: usize = 256;
+
+/// Commands for the spool, numbered from 1 in the order in which it executes them.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    commands: VecDeque<SpoolCommand>,
+    /// The number of the latest command.
+    latest: u64,
+}
+
+impl Outbox {
+    fn push(&mut self, command: SpoolCommand) {
+        self.latest += 1;
+        self.commands.push_back(command);
+    }
+
+    pub(super) fn pop(&mut self) -> Option<SpoolCommand> {
+        self.commands.pop_front()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.commands.is_empty()
+    }
+}
+
+/// The router never waits for a single neighbour, so that none of them can block another: commands for the
+/// spool wait in the outbox.
+pub(super) struct Router {
+    pub(super) client: MqttClient,
+    pub(super) spool: Spool,
+    pub(super) worker: Worker,
+    pub(super) outbox: Outbox,
+    registry: JobRegistry,
+    pending_fetches: PendingFetches,
+    /// Requests that arrived before the models were loaded. They are not acknowledged, so the broker limits
+    /// their number.
+    early_requests: Vec<Incoming>,
+    /// Jobs of an earlier run, until the models are loaded.
+    unfinished: Vec<AcceptedJob>,
+    is_connected: bool,
+}
+
+impl Router {
+    pub(super) fn new(
+        client: MqttClient,
+        spool: Spool,
+        worker: Worker,
+        registry: JobRegistry,
+        unfinished: Vec<AcceptedJob>,
+    ) -> Self {
+        Self {
+            client,
+            spool,
+            worker,
+            outbox: Outbox::default(),
+            registry,
+            pending_fetches: PendingFetches::default(),
+            early_requests: Vec::new(),
+            unfinished,
+            is_connected: false,
+        }
+    }
+
+    /// Returns whether events may be read: their effects have room in the outbox.
+    pub(super) fn has_room(&self) -> bool {
+        self.outbox.commands.len() < MAX_PENDING_COMMANDS
+    }
+
+    /// The number of accepted jobs that are not finished.
+    pub(super) fn job_count(&self) -> usize {
+        self.registry.len()
+    }
+
+    /// Returns whether all jobs are finished and delivered, as far as the connection allows.
+    pub(super) fn is_drained(&self) -> bool {
+        let is_delivered = self.outbox.is_empty() && self.spool.is_settled();
+        self.registry.is_empty() && (is_delivered || !self.is_connected)
+    }
+
+    pub(super) fn set_limits(&mut self, limits: Limits) {
+        self.registry.set_limits(limits);
+    }
+
+    /// Rejects all further requests.
+    pub(super) fn close(&mut self) {
+        self.registry.close();
+    }
+
+    /// Publishes a message that the spool does not keep.
+    pub(super) fn publish_unspooled(&mut self, message: Message) {
+        self.outbox.push(SpoolCommand::Forward(message));
+    }
+
+    pub(super) fn on_client_event(&mut self, event: ClientEvent) {
+        match event {
+            ClientEvent::Connected => self.is_connected = true,
+            ClientEvent::Disconnected => {
+                self.is_connected = false;
+                self.pending_fetches.on_disconnected();
+            }
+            ClientEvent::Retained { topic, payload } => {
+                for pending in self.pending_fetches.resolve(&topic, &payload) {
+                    self.admit_pending(pending);
+                }
+            }
+            ClientEvent::Incoming(incoming) if !self.registry.has_models() => {
+                self.early_requests.push(incoming);
+            }
+            ClientEvent::Incoming(incoming) => self.on_incoming(incoming),
+            ClientEvent::Delivered(number) => {
+                self.outbox.push(SpoolCommand::Write(Change::Delivered(number)))
+            }
+            ClientEvent::Undeliverable { message, number, reason } => {
+                let effects = self.registry.on_undeliverable(&message, &reason);
+                self.apply(effects);
+                if let Some(number) = number {
+                    self.outbox.push(SpoolCommand::Write(Change::Delivered(number)));
+                }
+            }
+        }
+    }
+
+    pub(super) fn on_model_event(&mut self, event: ModelEvent) -> Result<(), ServiceError> {
+        match event {
+            ModelEvent::Ready(models) => {
+                self.registry.set_models(models);
+                for job in std::mem::take(&mut self.unfinished) {
+                    let effects = self.registry.resume(job);
+                    self.apply(effects);
+                }
+                for incoming in std::mem::take(&mut self.early_requests) {
+                    self.on_incoming(incoming);
+                }
+            }
+            ModelEvent::Replaced(card) => self.registry.replace_model(card),
+            ModelEvent::Failed(reason) => return Err(ServiceError::Model(reason)),
+            ModelEvent::Loading(_) | ModelEvent::Latency { .. } => {}
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_job_event(&mut self, job: &Job, event: JobEvent<EncodedImage>) {
+        let effects = self.registry.on_job_event(&job.id, event);
+        self.apply(effects);
+    }
+
+    /// Continues requests whose retained messages did not arrive, and forgets jobs that the spool has written.
+    pub(super) fn on_tick(&mut self) {
+        self.registry.on_spool_written(self.spool.processed());
+        for pending in self.pending_fetches.expire(Instant::now()) {
+            for topic in self.pending_fetches.unreferenced_topics(pending.fetched.keys()) {
+                let _ = self.client.commands.try_send(ClientCommand::CancelFetch(topic));
+            }
+            self.admit_pending(pending);
+        }
+    }
+
+    fn on_incoming(&mut self, incoming: Incoming) {
+        let admission = match incoming.input {
+            Input::Request => {
+                self.registry.on_spool_written(self.spool.processed());
+                self.registry.on_request(&incoming, self.spool.has_capacity())
+            }
+            Input::Cancel => Admission::Decided(self.registry.on_cancel(&incoming.payload)),
+        };
+        self.on_admission(admission, incoming.ack);
+    }
+
+    /// Admits a request that has the results of all its fetches.
+    fn admit_pending(&mut self, PendingRequest { request, ack, fetched, .. }: PendingRequest) {
+        self.registry.on_spool_written(self.spool.processed());
+        let admission = self.registry.admit(request, &fetched, self.spool.has_capacity());
+        self.on_admission(admission, ack);
+    }
+
+    /// Applies the effects of a message, which is acknowledged once they are on disk, or fetches the retained
+    /// messages that it needs.
+    fn on_admission(&mut self, admission: Admission, ack: AckToken) {
+        let (request, topics) = match admission {
+            Admission::Decided(effects) => {
+                self.apply(effects);
+                return self.outbox.push(SpoolCommand::Ack(ack));
+            }
+            Admission::NeedsTopics(request, topics) => (request, topics),
+        };
+        for topic in &topics {
+            if let Err(error) = self.client.commands.try_send(ClientCommand::FetchRetained(topic.clone())) {
+                // The request fails when its fetch times out.
+                log::warn!("cannot fetch {topic}: {error}");
+            }
+        }
+        if let Some(pending) = self.pending_fetches.add(request, ack, topics, Instant::now()) {
+            self.admit_pending(pending);
+        }
+    }
+
+    fn apply(&mut self, effects: Effects) {
+        let Effects { spool_commands, worker_command, completes } = effects;
+        spool_commands.into_iter().for_each(|command| self.outbox.push(command));
+        if let Some(id) = completes {
+            self.registry.set_completing_command(id, self.outbox.latest);
+        }
+        if let Some(command) = worker_command {
+            self.worker.send(command);
+        }
+    }
+}

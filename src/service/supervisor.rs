@@ -1,0 +1,107 @@
+//! Watches over the daemon: its published state, systemd, the watchdog, and reloads.
+
+use std::time::Duration;
+
+use super::heartbeat::Watchdog;
+use super::status::{Phase, StatusPublisher};
+use super::systemd::SystemdNotifier;
+use super::worker::ModelEvent;
+use crate::config::{Config, Limits};
+use crate::mqtt::{Message, Topics};
+use crate::platform::Platform;
+
+pub(super) struct Supervisor {
+    status: StatusPublisher,
+    notifier: SystemdNotifier,
+    watchdog: Watchdog,
+    platform: Platform,
+    topics: Topics,
+    config: Config,
+}
+
+impl Supervisor {
+    pub(super) fn new(
+        config: &Config,
+        topics: Topics,
+        notifier: SystemdNotifier,
+        watchdog: Watchdog,
+    ) -> Self {
+        let platform = config.board.machine();
+        let mut status = StatusPublisher::new(config.node.as_str());
+        // Every published state has the temperature, even one before the first tick.
+        status.update_thermal(&platform);
+        Self { status, notifier, watchdog, platform, topics, config: config.clone() }
+    }
+
+    /// Updates the state, and reports to systemd. Returns the state if it has changed.
+    pub(super) fn on_tick(&mut self, jobs: usize) -> Option<Message> {
+        self.status.set_queue(jobs);
+        self.status.update_elapsed();
+        self.status.update_thermal(&self.platform);
+        let state = self.status.is_stale().then(|| self.status.state_message(&self.topics));
+        self.notifier.status(self.status.summary());
+        self.notifier.keep_alive(self.watchdog.is_alive());
+        state
+    }
+
+    /// Returns the messages to publish on each connection.
+    pub(super) fn on_connected(&mut self) -> [Message; 2] {
+        [self.status.online_message(&self.topics), self.status.state_message(&self.topics)]
+    }
+
+    /// Returns the state if it is to be published at once.
+    pub(super) fn on_model_event(&mut self, event: &ModelEvent) -> Option<Message> {
+        match event {
+            ModelEvent::Loading(stage) => self.status.set_phase((*stage).into()),
+            ModelEvent::Ready(models) => {
+                self.status.set_phase(Phase::Ready);
+                self.status.set_models(models);
+                self.notifier.ready();
+            }
+            ModelEvent::Replaced(card) => self.status.replace_model(card),
+            ModelEvent::Latency { model, ms_per_nfe } => {
+                self.status.set_latency(model, *ms_per_nfe);
+                return None;
+            }
+            ModelEvent::Failed(_) => return None,
+        }
+        Some(self.status.state_message(&self.topics))
+    }
+
+    /// Reports that the daemon stops. Returns the state, and how long to wait for unfinished jobs.
+    pub(super) fn start_draining(&mut self) -> (Message, Duration) {
+        self.status.set_phase(Phase::Draining);
+        self.notifier.stopping();
+        (self.status.state_message(&self.topics), Duration::from_secs(self.config.limits.drain_s.0))
+    }
+
+    pub(super) fn offline_message(&self) -> Message {
+        self.status.offline_message(&self.topics)
+    }
+
+    /// Takes over what can change at run time, which is returned, and logs what needs a restart.
+    pub(super) fn reload(&mut self, config: Config) -> Limits {
+        let (new, old) = (&config, &self.config);
+        let sections = [
+            ("node", new.node != old.node),
+            ("[mqtt]", new.mqtt != old.mqtt),
+            ("[models]", new.models != old.models),
+            ("[engine]", new.engine != old.engine),
+            ("[spool]", new.spool != old.spool),
+            ("[log]", new.log != old.log),
+            ("[board]", new.board != old.board),
+        ];
+        let changed: Vec<_> =
+            sections.iter().filter(|(_, is_changed)| *is_changed).map(|(name, _)| *name).collect();
+        if changed.is_empty() {
+            log::info!("configuration reloaded: [limits] applies now");
+        } else {
+            log::warn!(
+                "configuration reloaded: [limits] applies now, but {} only after a restart",
+                changed.join(", ")
+            );
+        }
+        self.config.limits = config.limits;
+        self.config.limits.clone()
+    }
+}

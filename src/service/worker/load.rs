@@ -1,0 +1,61 @@
+//! Loads the models at the start, and builds engines that take minutes on threads of their own.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::WorkerCommand;
+use crate::model::{EngineOptions, Model, Policy, SessionPool, Stage};
+use crate::pipeline::{Pipeline, Wake};
+
+/// Loads all models into one session pool. A model with an interim provider is loaded on that one.
+pub(super) fn load_pipelines(
+    models: &[(PathBuf, EngineOptions)],
+    wake: &Wake,
+    on_stage: &mut dyn FnMut(Stage),
+) -> Result<Vec<Pipeline>, String> {
+    let sessions = SessionPool::within(models.first().and_then(|(_, engine)| engine.memory));
+    let mut pipelines: Vec<Pipeline> = Vec::new();
+    for (path, engine) in models {
+        log::info!("loading {}", path.display());
+        let engine = engine.meanwhile().unwrap_or_else(|| engine.clone());
+        let model =
+            Model::load_onto(&sessions, path, &engine, on_stage).map_err(|error| error.to_string())?;
+        let name = &model.bundle.name;
+        if pipelines.iter().any(|other| &other.model().bundle.name == name) {
+            return Err(format!("models.paths: two models are named {name}; rename a directory"));
+        }
+        pipelines.push(Pipeline::with_wake(model, Arc::clone(wake)));
+    }
+    if pipelines.is_empty() {
+        return Err("models.paths is empty; name at least one bundle".to_owned());
+    }
+    Ok(pipelines)
+}
+
+/// Loads a model on its preferred providers in the background, and sends it as replacement of the one on the
+/// interim provider.
+pub(super) fn build_replacement(
+    path: &Path,
+    engine: &EngineOptions,
+    commands: mpsc::WeakSender<WorkerCommand>,
+) {
+    let (path, engine) = (path.to_owned(), engine.clone());
+    let spawned = std::thread::Builder::new().name("build".to_owned()).spawn(move || {
+        let interim = engine.meanwhile.map(|provider| provider.to_string()).unwrap_or_default();
+        let command = match Model::load(&path, &engine) {
+            Ok(model) if model.predictor.origin().provider == interim => return,
+            Ok(model) => WorkerCommand::ReplaceModel(Box::new(model)),
+            Err(error) if engine.policy == Policy::Required => WorkerCommand::Abort(error.to_string()),
+            Err(error) => return log::warn!("{interim} continues to serve: {error}"),
+        };
+        if let Some(commands) = commands.upgrade() {
+            // The worker may have ended meanwhile.
+            let _ = commands.blocking_send(command);
+        }
+    });
+    if let Err(error) = spawned {
+        log::error!("cannot start a thread to build an engine: {error}");
+    }
+}
