@@ -10,6 +10,7 @@ mod doctor;
 mod fit_preview;
 mod init;
 mod inspect;
+mod man;
 mod progress;
 mod run;
 mod sample;
@@ -42,16 +43,17 @@ enum Command {
     /// Tell what a model is, and what each key of its scheduler does
     Inspect(inspect::Arguments),
     /// Build every engine that the configuration's models need, ahead of the daemon's start
-    Warm(ConfigFile),
-    /// Write a first denoised.toml for a graph, by looking at it
-    Adopt(init::Arguments),
+    BuildEngines(ConfigFile),
+    /// Write a draft of denoised.toml for an ONNX graph
+    Init(init::Arguments),
     /// Fit how a bundle's latents are shown before they are finished
     FitPreview(fit_preview::Arguments),
     /// Look at the machine: what is there, what is missing, what to do
     Doctor(doctor::Arguments),
-    /// Write the man pages or a shell's completions
-    #[command(hide = true)]
-    Generate(completions::Arguments),
+    /// Print the completions of a shell
+    Completions(completions::Arguments),
+    /// Print the man page, or write the pages of all commands into a directory
+    Man(man::Arguments),
     /// Check a configuration and tell every fault
     CheckConfig(ConfigFile),
 }
@@ -90,11 +92,12 @@ pub fn run() -> Result<(), Failure> {
         Command::Sample(arguments) => sample::run(&arguments),
         Command::Diffuse(arguments) => diffuse::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
-        Command::Warm(arguments) => build_engines::run(&arguments),
-        Command::Adopt(arguments) => init::run(&arguments),
+        Command::BuildEngines(arguments) => build_engines::run(&arguments),
+        Command::Init(arguments) => init::run(&arguments),
         Command::FitPreview(arguments) => fit_preview::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
-        Command::Generate(arguments) => completions::run(&arguments),
+        Command::Completions(arguments) => completions::run(&arguments),
+        Command::Man(arguments) => man::run(&arguments),
         Command::CheckConfig(arguments) => check_config::run(&arguments),
     }
 }

@@ -122,7 +122,7 @@ pub struct Engine {
     /// The longest side in pixels that an autoencoder works on at once; unset: whole pictures.
     pub vae_tile: Option<Bounded<64, 65536>>,
     /// The provider that serves while the first one's engine is built.
-    pub meanwhile: Option<Provider>,
+    pub interim_provider: Option<Provider>,
     /// TensorRT's options.
     pub tensorrt: TensorRt,
     /// CUDA's options.
@@ -162,7 +162,7 @@ impl Default for Engine {
             build_memory: ByteSize(options.build_memory),
             memory: None,
             vae_tile: None,
-            meanwhile: options.meanwhile,
+            interim_provider: options.meanwhile,
             tensorrt: TensorRt::default(),
             cuda: Cuda::default(),
             openvino: OpenVino::default(),
@@ -185,7 +185,7 @@ impl Config {
             build_memory,
             memory,
             vae_tile,
-            meanwhile,
+            interim_provider,
             ..
         } = self.engine.clone();
         EngineOptions {
@@ -204,7 +204,7 @@ impl Config {
             memory: memory.map(|bytes| bytes.0),
             vae_tile: vae_tile.map(|side| side.0 as usize),
             board: self.board.machine(),
-            meanwhile,
+            meanwhile: interim_provider,
         }
     }
 }

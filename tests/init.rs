@@ -77,22 +77,22 @@ fn a_network_of_noise_levels_runs_from_one_file_and_ten_lines() {
 }
 
 #[test]
-fn adopt_writes_a_draft_that_runs_and_leaves_what_is_there() {
+fn init_writes_a_draft_that_runs_and_leaves_what_is_there() {
     let (_kept, bundle) = folder();
-    let mut adopt = denoised();
-    adopt.arg("adopt").arg(bundle.join("network.onnx"));
-    let draft = String::from_utf8(succeeds(&mut adopt).stdout).unwrap();
+    let mut init = denoised();
+    init.arg("init").arg(bundle.join("network.onnx"));
+    let draft = String::from_utf8(succeeds(&mut init).stdout).unwrap();
     assert!(draft.contains("sample = \"noisy\"") && draft.contains("[conditions.\"difficulty\"]"), "{draft}");
     let (mut command, output, z) = sample(&bundle, &[]);
     succeeds(&mut command);
     let expected: Vec<f32> = z.iter().map(|z| exact(80.0 * z, 80.0, 0.0).clamp(-1.0, 1.0)).collect();
     let found: Vec<f32> = npy::read(&output).unwrap().iter().copied().collect();
     assert!(largest_difference(&found, &expected) < 1e-6);
-    assert!(fails(&mut adopt, 2).contains("is there already"));
+    assert!(fails(&mut init, 2).contains("is there already"));
     let other = bundle.join("other.onnx");
     std::fs::write(&other, "no graph").unwrap();
     std::fs::remove_file(bundle.join("denoised.toml")).unwrap();
-    let words = fails(denoised().arg("adopt").arg(&other), 1);
+    let words = fails(denoised().arg("init").arg(&other), 1);
     assert!(words.contains("other.onnx"), "{words}");
 }
 

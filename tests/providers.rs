@@ -88,9 +88,9 @@ fn where_preferred_providers_do_not_work_state_and_receipts_say_cpu_and_why() {
     assert_eq!(said.len(), 4);
     for origin in said {
         assert_eq!(origin["provider"], "cpu");
-        assert_eq!(origin["ran"][0]["provider"], "cpu");
-        assert_eq!(origin["ran"][0]["percent"], 100.0);
-        let [tensorrt, cuda] = origin["instead_of"].as_array().unwrap().as_slice() else {
+        assert_eq!(origin["provider_shares"][0]["provider"], "cpu");
+        assert_eq!(origin["provider_shares"][0]["percent"], 100.0);
+        let [tensorrt, cuda] = origin["rejected_providers"].as_array().unwrap().as_slice() else {
             panic!("{origin}")
         };
         assert_eq!(
@@ -190,12 +190,12 @@ fn warm_builds_what_the_daemon_then_finds() {
     let mut subscriber = Subscriber::start(&broker, "denoised/test/state");
     let file = spool.path().join("config.toml");
     std::fs::write(&file, &text).unwrap();
-    let warm = || words(denoised().arg("warm").arg("--config").arg(&file)).0;
-    let said = warm();
+    let build = || words(denoised().arg("build-engines").arg("--config").arg(&file)).0;
+    let said = build();
     assert!(said.contains("gaussian: nothing had to be built"), "{said}");
     assert!(said.contains("digits: its engine was built"), "{said}");
     assert!(said.contains("it runs on onnxruntime 1.24.1 with openvino"), "{said}");
-    assert!(warm().contains("digits: nothing had to be built"), "{said}");
+    assert!(build().contains("digits: nothing had to be built"), "{said}");
 
     let _daemon = Daemon::start(&text);
     let state = subscriber.phase("ready");
@@ -249,7 +249,7 @@ fn where_it_is_asked_for_another_provider_serves_until_the_engine_is_built() {
     let cache = tempfile::tempdir().unwrap();
     let engine = format!(
         "[engine]\nkind = \"onnxruntime\"\nlibrary = {:?}\nproviders = [\"openvino\", \"cpu\"]\ncache = {:?}\n\
-         meanwhile = \"cpu\"\n",
+         interim_provider = \"cpu\"\n",
         library("DENOISED_TEST_OPENVINO").display().to_string(),
         cache.path().display().to_string()
     );
@@ -286,5 +286,5 @@ fn too_little_memory_for_a_build_is_said_with_the_way_out() {
     let mut command = on(&library("DENOISED_TEST_OPENVINO"), "openvino", cache.path());
     command.env("DENOISED_ENGINE__POLICY", "required").env("DENOISED_ENGINE__BUILD_MEMORY", "1000000 GiB");
     let words = fails(command.arg("inspect").arg(golden("gaussian")), 1);
-    assert!(words.contains("[engine] build_memory") && words.contains("denoised warm"), "{words}");
+    assert!(words.contains("[engine] build_memory") && words.contains("denoised build-engines"), "{words}");
 }

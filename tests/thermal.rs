@@ -15,8 +15,8 @@ fn new_jobs_wait_until_the_board_is_cooler_and_state_says_how_hot_it_is() {
     let mut subscriber = Subscriber::start(&broker, "denoised/test/#");
     let mut daemon =
         Daemon::start(&configuration(&broker, "test", &[&golden("gaussian")], &cautious(board.path())));
-    let hot = subscriber.next(|m| m.topic.ends_with("/state") && m.json()["heat"]["celsius"] == 85);
-    assert_eq!(hot.json()["heat"]["throttles"], serde_json::json!([]));
+    let hot = subscriber.next(|m| m.topic.ends_with("/state") && m.json()["thermal"]["celsius"] == 85);
+    assert_eq!(hot.json()["thermal"]["throttles"], serde_json::json!([]));
     subscriber.phase("ready");
     publish(&broker, "denoised/test/request", r#"{"id": "later", "steps": 3}"#, &[]);
     daemon.wait_for("the board has 85 °C, [board] pause_above_c is 80: new jobs wait until it is cooler");
@@ -24,7 +24,7 @@ fn new_jobs_wait_until_the_board_is_cooler_and_state_says_how_hot_it_is() {
     subscriber.next(|m| m.topic.ends_with("/state") && m.json()["queue"] == 1);
     // Below the limit, but not by enough.
     heat(board.path(), 78);
-    subscriber.next(|m| m.topic.ends_with("/state") && m.json()["heat"]["celsius"] == 78);
+    subscriber.next(|m| m.topic.ends_with("/state") && m.json()["thermal"]["celsius"] == 78);
     assert!(!subscriber.seen.iter().any(|m| m.topic.contains("/result/") || m.topic.contains("/progress/")));
     heat(board.path(), 70);
     daemon.wait_for("the board has 70 °C, [board] pause_above_c is 80: new jobs begin again");

@@ -1,4 +1,4 @@
-//! `denoised warm`: every engine is built now, and not at the first start.
+//! `denoised build-engines`: every engine is built now, and not at the first start.
 
 use std::io::Write;
 use std::time::Instant;

@@ -1,4 +1,4 @@
-//! `denoised adopt`: a first draft of a denoised.toml, by looking at a graph.
+//! `denoised init`: a first draft of a denoised.toml, by looking at a graph.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -10,7 +10,7 @@ use super::Failure;
 use super::stdout::Stdout;
 use crate::model::{DataType, Dim, GraphIo, ValueInfo, ports};
 
-/// What `adopt` takes.
+/// The arguments of `init`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// The ONNX file, beside which denoised.toml is written

@@ -15,9 +15,10 @@ pub struct Backend {
     pub provider: String,
     /// What each provider did in a profiled run at the start; empty where the engine has but one
     /// place to run.
+    #[serde(rename = "provider_shares")]
     pub ran: Vec<ProviderShare>,
     /// The providers that were asked for first and did not work.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(rename = "rejected_providers", skip_serializing_if = "Vec::is_empty")]
     pub instead_of: Vec<RejectedProvider>,
 }
 

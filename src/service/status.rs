@@ -44,7 +44,9 @@ struct ModelState {
     engine: &'static str,
     engine_version: String,
     provider: String,
+    #[serde(rename = "provider_shares")]
     ran: Vec<ProviderShare>,
+    #[serde(rename = "rejected_providers")]
     instead_of: Vec<RejectedProvider>,
     ms_per_nfe: Option<f64>,
 }
@@ -78,6 +80,7 @@ struct State {
     ms_per_nfe: Option<f64>,
     queue: usize,
     /// Where the board has a thermal sensor.
+    #[serde(rename = "thermal")]
     heat: Option<ThermalState>,
     models: Vec<ModelState>,
 }

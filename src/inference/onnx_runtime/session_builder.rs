@@ -259,7 +259,7 @@ fn enough_memory(options: &EngineOptions) -> Result<(), Failure> {
     match options.board.available_memory() {
         Some(free) if free < options.build_memory => Err(Failure::Provider(format!(
             "building its engine may take {} MiB ([engine] build_memory) and {} MiB are free; close what else \
-             runs, or build with `denoised warm` while the daemon is stopped",
+             runs, or build with `denoised build-engines` while the daemon is stopped",
             options.build_memory >> 20,
             free >> 20
         ))),
