@@ -135,8 +135,8 @@ fn graphs_with_other_inputs_draw_the_same_samples_with_both_engines() {
         }
     }
     for (bundle, told) in [
-        ("gaussian-scalar", "time step    timestep float32, one for the whole batch"),
-        ("gaussian-fixed", "input        noisy float32[2, 1, 4, 5]"),
+        ("gaussian-scalar", "timestep             timestep float32, one for the whole batch"),
+        ("gaussian-fixed", "input                noisy float32[2, 1, 4, 5]"),
     ] {
         let output = succeeds(denoised().arg("inspect").arg(golden(bundle)));
         let text = String::from_utf8(output.stdout).unwrap();
@@ -351,26 +351,48 @@ fn a_full_disk_under_the_output_is_an_error_in_words() {
     }
 }
 
+fn inspect(arguments: &[&str]) -> String {
+    let output = succeeds(denoised().arg("inspect").arg(golden("gaussian")).args(arguments));
+    String::from_utf8(output.stdout).unwrap()
+}
+
 #[test]
-fn inspect_tells_every_key_and_every_sampler() {
-    let output = succeeds(denoised().arg("inspect").arg(golden("gaussian")));
-    let told = String::from_utf8(output.stdout).unwrap();
+fn inspect_reports_every_key_and_every_sampler_in_sections() {
+    let told = inspect(&[]);
+    let sections: Vec<_> = told.lines().filter(|line| !line.is_empty() && !line.starts_with(' ')).collect();
+    assert_eq!(
+        sections,
+        ["Model", "Inputs and outputs", "Missing", "Memory", "Scheduler: DDPMScheduler", "Samplers"]
+    );
     let keys = read_json(&golden("gaussian/scheduler/scheduler_config.json"));
     for key in keys.as_object().unwrap().keys().filter(|key| !key.starts_with('_')) {
         assert!(told.contains(&format!("  {key} ")), "{key} is missing: {told}");
     }
     for expected in [
-        "input        sample float32[?, 1, 4, 5]",
-        "time step    timestep float32, one for each sample",
-        "scheduler    DDPMScheduler",
-        "sampler      heun",
-        "sampler      ncsn: can't serve this bundle: ncsn tells the network the index of a noise level, but \
-         this bundle's DDPMScheduler tells it the time steps of a noise schedule",
-        "suffixes     karras, exponential",
-        "in company   ",
+        "  input                sample float32[?, 1, 4, 5]\n",
+        "  timestep             timestep float32, one for each sample\n",
+        "  sample               [1, 4, 5], batches of up to 8\n",
+        "  heun\n",
+        "  with a suffix        karras, exponential",
+        "  batching             ",
+        "more can't serve this bundle; --all lists them with the reasons\n",
     ] {
         assert!(told.contains(expected), "{expected:?} is missing: {told}");
     }
+    assert!(!told.contains("ncsn"), "{told}");
+
+    let all = inspect(&["--all"]);
+    let expected = "  ncsn                 ncsn tells the network the index of a noise level, but this bundle's \
+                    DDPMScheduler tells it the time steps of a noise schedule\n";
+    assert!(all.contains(expected), "{all}");
+    // Every sampler is listed once, and those that can serve come first.
+    for name in diffusion_samplers::sampler::names() {
+        let lines = all.lines().filter(|line| line.split_whitespace().next() == Some(name));
+        assert_eq!(lines.count(), 1, "{name}: {all}");
+    }
+    let (can, cannot) = all.split_once(" samplers that can't serve this bundle\n").unwrap();
+    assert!(can.starts_with(told.split_once("Samplers").unwrap().0), "{can}");
+    assert_eq!(cannot.lines().count(), can.lines().last().unwrap().parse::<usize>().unwrap(), "{all}");
 }
 
 #[test]

@@ -123,12 +123,12 @@ fn inspect_shows_what_openvino_ran_and_a_second_start_uses_its_engine() {
     };
     let (said, log) = inspect();
     assert!(said.contains("provider openvino\n"), "{said}");
-    assert!(said.contains("ran          openvino ran 567 nodes in 100 % of the time"), "{said}");
+    assert!(said.contains("provider share       openvino ran 567 nodes in 100 % of the time"), "{said}");
     assert!(log.contains("openvino builds its engine of digits"), "{log}");
     let built = engines();
     assert_eq!(built.len(), 1);
     let (said, log) = inspect();
-    assert!(said.contains("ran          openvino ran 567 nodes in 100 % of the time"), "{said}");
+    assert!(said.contains("provider share       openvino ran 567 nodes in 100 % of the time"), "{said}");
     assert!(!log.contains("builds its engine"), "{log}");
     assert!(engines() == built, "the engine was written again");
 }
