@@ -33,7 +33,7 @@ fn models() -> &'static [ModelCard] {
         let bundle = Path::new(env!("CARGO_MANIFEST_DIR"));
         let root = if bundle.join("models").is_dir() { bundle } else { bundle.parent().expect("a parent") };
         let options = EngineOptions { kind: EngineKind::Embedded, ..EngineOptions::default() };
-        let load = |path: &str| ModelCard::of(&Model::load(&root.join(path), &options).expect("a bundle"));
+        let load = |path: &str| ModelCard::new(&Model::load(&root.join(path), &options).expect("a bundle"));
         vec![load("tests/golden/gaussian"), load("models/swissroll")]
     })
 }

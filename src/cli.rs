@@ -7,6 +7,7 @@ mod completions;
 mod demo;
 mod diffuse;
 mod doctor;
+mod engine_argument;
 mod fit_preview;
 mod init;
 mod inspect;
@@ -135,7 +136,7 @@ fn configuration(file: Option<&std::path::Path>) -> Result<Config, Failure> {
 /// What runs a bundle where there is no daemon, by the configuration and an engine named on the
 /// command line; from here on warnings are shown.
 fn engine(bundle: &std::path::Path, named: Option<EngineKind>) -> Result<EngineOptions, Failure> {
-    let options = configuration(None)?.engine_of(bundle);
+    let options = configuration(None)?.engine_options(bundle);
     start_log(log::LevelFilter::Warn);
     Ok(EngineOptions { kind: named.unwrap_or(options.kind), ..options })
 }

@@ -1,6 +1,7 @@
 //! Runs an ONNX graph; knows no diffusion.
 
 pub(crate) mod engine_cache;
+pub mod host;
 pub(crate) mod load;
 pub(crate) mod onnx_runtime;
 pub(crate) mod provider;

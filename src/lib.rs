@@ -17,6 +17,7 @@ pub mod mqtt;
 pub mod npy;
 pub mod pipeline;
 pub mod platform;
+mod serde_message;
 pub mod service;
 pub mod spool;
 pub mod tensor;

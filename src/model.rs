@@ -17,8 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::platform::Platform;
-
+use crate::inference::host::{Host, UnknownHost};
 use crate::inference::load::{self, GraphSource, LoadedSession};
 use crate::inference::onnx_runtime::dylib as library;
 use denoiser::{Network, NetworkPurpose};
@@ -40,21 +39,20 @@ pub use predictor::{Backend, Batch, EvaluationError, Predictor, ProviderShare, R
 pub use vae::{Posterior, VaeConfig};
 
 /// Which engine serves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EngineKind {
     /// ONNX Runtime where a library is found, else the embedded engine.
     #[default]
     Auto,
     /// ONNX Runtime, or an error.
-    #[value(name = "onnxruntime")]
     OnnxRuntime,
     /// The embedded engine, which needs nothing installed.
     Embedded,
 }
 
 /// What to run models with.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct EngineOptions {
     /// Which engine.
     pub kind: EngineKind,
@@ -76,8 +74,8 @@ pub struct EngineOptions {
     pub memory: Option<u64>,
     /// The longest side in pixels that an autoencoder works on at once; larger pictures are tiled.
     pub vae_tile: Option<usize>,
-    /// The machine, whose free memory and device count.
-    pub board: Platform,
+    /// The machine that the providers run on. Unknown by default: cached engines are not checked against the device.
+    pub host: Arc<dyn Host>,
     /// The provider that serves while the first one's engine is built; none: nothing serves.
     pub meanwhile: Option<Provider>,
 }
@@ -112,7 +110,7 @@ impl Default for EngineOptions {
             build_memory: 1 << 30,
             memory: None,
             vae_tile: None,
-            board: Platform::default(),
+            host: Arc::new(UnknownHost),
             meanwhile: None,
         }
     }

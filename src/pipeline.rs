@@ -335,7 +335,7 @@ impl Pipeline {
     ) {
         let Some(active) = self.jobs.get_mut(ticket.job) else { return };
         active.finished += 1;
-        let mut receipt = Receipt::of(&active.job, ticket.index, self.model.predictor.origin());
+        let mut receipt = Receipt::new(&active.job, ticket.index, self.model.predictor.origin());
         receipt.cut =
             active.prepared.as_ref().map_or_else(Vec::new, |prepared| prepared.conditions.cut.clone());
         on(Event::Image { job: &active.job, receipt: Box::new(receipt), sample, latents });

@@ -72,7 +72,7 @@ pub async fn run(config: &Config, mut signals: Signals) -> Result<(), ServiceErr
     let mut service = Service {
         physician: Watchdog::of(worker.pulse.clone()),
         notifier,
-        machine: config.board.machine(),
+        machine: config.board.platform(),
         worker,
         link,
         spool,

@@ -68,7 +68,7 @@ impl Seen {
 fn alone(load: impl Fn() -> Model) -> Images {
     let mut images = Images::new();
     let mut pipeline = Pipeline::new(load());
-    let card = ModelCard::of(pipeline.model());
+    let card = ModelCard::new(pipeline.model());
     for request in requests() {
         let mut seen = Seen::default();
         pipeline.accept(job(&card, request));
@@ -81,7 +81,7 @@ fn alone(load: impl Fn() -> Model) -> Images {
 /// All together: the first half at once, one more to be cancelled, the rest joining late.
 fn together(load: impl Fn() -> Model) -> Seen {
     let mut pipeline = Pipeline::new(load());
-    let card = ModelCard::of(pipeline.model());
+    let card = ModelCard::new(pipeline.model());
     let mut seen = Seen::default();
     let (early, late) = (requests()[..3].to_vec(), requests()[3..].to_vec());
     early.into_iter().for_each(|request| pipeline.accept(job(&card, request)));
@@ -195,7 +195,7 @@ fn company_is_measured_with_both_engines() {
 fn batches_are_shared_by_all_who_wait() {
     let (model, batches) = Exact::model(&[1, 4, 5], 8, TimestepShape::PerSample);
     let mut pipeline = Pipeline::new(model);
-    let card = ModelCard::of(pipeline.model());
+    let card = ModelCard::new(pipeline.model());
     for seed in 0..8 {
         pipeline.accept(job(
             &card,
@@ -214,7 +214,7 @@ fn batches_are_shared_by_all_who_wait() {
 fn a_short_job_is_not_stuck_behind_a_long_one_and_priority_goes_first() {
     let (model, _) = Exact::model(&[1, 4, 5], 2, TimestepShape::PerSample);
     let mut pipeline = Pipeline::new(model);
-    let card = ModelCard::of(pipeline.model());
+    let card = ModelCard::new(pipeline.model());
     let request = |id: &str, steps, count, priority| json!({"id": id, "sampler": "ddpm", "steps": steps, "count": count, "seed": 1, "priority": priority});
     let mut seen = Seen::default();
     // More images than ride at once.
@@ -237,7 +237,7 @@ fn a_short_job_is_not_stuck_behind_a_long_one_and_priority_goes_first() {
 fn a_network_that_gives_nan_is_named_with_the_step() {
     let (model, _) = Exact::breaking(&[1, 4, 5], 8, TimestepShape::PerSample, Some(4));
     let mut pipeline = Pipeline::new(model);
-    let card = ModelCard::of(pipeline.model());
+    let card = ModelCard::new(pipeline.model());
     pipeline.accept(job(&card, json!({"id": "a", "sampler": "ddim", "steps": 10, "seed": 1, "count": 1})));
     let mut seen = Seen::default();
     seen.drain(&mut pipeline);
@@ -250,7 +250,7 @@ fn a_network_that_gives_nan_is_named_with_the_step() {
 fn previews_come_as_often_as_asked() {
     let (model, _) = Exact::model(&[1, 4, 5], 8, TimestepShape::PerSample);
     let mut pipeline = Pipeline::new(model);
-    let card = ModelCard::of(pipeline.model());
+    let card = ModelCard::new(pipeline.model());
     pipeline.accept(job(
         &card,
         json!({"id": "a", "sampler": "ddim", "steps": 10, "seed": 1, "count": 2, "preview_every": 3}),
@@ -264,7 +264,7 @@ fn previews_come_as_often_as_asked() {
 fn a_job_takes_as_many_steps_as_fit_into_its_time_and_is_the_job_of_those_steps() {
     let nap = Duration::from_millis(10);
     let mut pipeline = Pipeline::new(Sleeping::model(&[1, 4, 5], 8, nap));
-    let card = ModelCard::of(pipeline.model());
+    let card = ModelCard::new(pipeline.model());
     let request = |steps: usize, deadline: Option<u64>| json!({"id": "a", "sampler": "heun", "steps": steps, "seed": 1, "class": 3, "guidance": 2.0, "deadline_ms": deadline});
     let mut seen = Seen::default();
     pipeline.accept(job(&card, request(1000, Some(1500))));
@@ -288,7 +288,7 @@ fn a_job_takes_as_many_steps_as_fit_into_its_time_and_is_the_job_of_those_steps(
 fn who_has_a_deadline_rides_before_who_has_none() {
     let (model, _) = Exact::model(&[1, 4, 5], 1, TimestepShape::PerSample);
     let mut pipeline = Pipeline::new(model);
-    let card = ModelCard::of(pipeline.model());
+    let card = ModelCard::new(pipeline.model());
     let request = |id: &str, deadline: Option<u64>| json!({"id": id, "sampler": "ddim", "steps": 10, "seed": 1, "class": 1, "guidance": 1, "deadline_ms": deadline});
     let mut seen = Seen::default();
     pipeline.accept(job(&card, request("patient", None)));
@@ -302,7 +302,7 @@ fn who_has_a_deadline_rides_before_who_has_none() {
 fn a_deadline_that_passed_ends_the_job() {
     let (model, _) = Exact::model(&[1, 4, 5], 8, TimestepShape::PerSample);
     let mut pipeline = Pipeline::new(model);
-    let card = ModelCard::of(pipeline.model());
+    let card = ModelCard::new(pipeline.model());
     pipeline.accept(job(
         &card,
         json!({"id": "late", "sampler": "ddpm", "steps": 1000, "seed": 1, "count": 64, "deadline_ms": 0}),

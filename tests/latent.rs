@@ -121,9 +121,12 @@ fn wrong_words_and_pictures_are_refused_by_their_flag() {
         assert!(words.contains(expected), "{expected}: {words}");
     }
     assert!(refused(&bundle("lcm"), &["--prompt", "", "--negative-prompt", "x"]).contains("has no effect"));
-    assert!(refused(&bundle("flux"), &["--prompt", "", "--clip-skip", "1"]).contains("says nothing to flux"));
+    assert!(
+        refused(&bundle("flux"), &["--prompt", "", "--clip-skip", "1"])
+            .contains("flux does not support clip_skip; remove it")
+    );
     assert!(refused(&golden("gaussian"), &["--guidance-rescale", "2"]).contains("between 0 and 1"));
-    assert!(refused(&golden("gaussian"), &["--prompt", "x"]).contains("takes no words"));
+    assert!(refused(&golden("gaussian"), &["--prompt", "x"]).contains("takes no text; remove prompt"));
 }
 
 #[test]

@@ -67,8 +67,8 @@ fn a_job_begins_at_a_picture_that_the_broker_keeps() {
         ("none", json!({"topic": "camera/none"}), "camera/none: no retained message came within 5s"),
         ("own", json!({"topic": "denoised/test/request"}), "requests arrive there"),
         ("all", json!({"topic": "camera/+"}), "wildcards can't be fetched"),
-        ("other", json!({"subject": "camera/front"}), "a picture is a string"),
-        ("number", json!(3), "a picture is a string"),
+        ("other", json!({"subject": "camera/front"}), "an image is a string"),
+        ("number", json!(3), "an image is a string"),
     ] {
         request(&broker, &job(id, image));
         let error = subscriber.on(&format!("denoised/test/error/{id}")).json();

@@ -19,7 +19,7 @@ fn new_jobs_wait_until_the_board_is_cooler_and_state_says_how_hot_it_is() {
     assert_eq!(hot.json()["thermal"]["throttles"], serde_json::json!([]));
     subscriber.phase("ready");
     publish(&broker, "denoised/test/request", r#"{"id": "later", "steps": 3}"#, &[]);
-    daemon.wait_for("the board has 85 °C, [board] pause_above_c is 80: new jobs wait until it is cooler");
+    daemon.wait_for("the board is at 85 °C, [board] pause_above_c is 80: new jobs wait until it is cooler");
     // Published with a queue that holds it, long after three steps would have been done.
     subscriber.next(|m| m.topic.ends_with("/state") && m.json()["queue"] == 1);
     // Below the limit, but not by enough.
@@ -27,7 +27,7 @@ fn new_jobs_wait_until_the_board_is_cooler_and_state_says_how_hot_it_is() {
     subscriber.next(|m| m.topic.ends_with("/state") && m.json()["thermal"]["celsius"] == 78);
     assert!(!subscriber.seen.iter().any(|m| m.topic.contains("/result/") || m.topic.contains("/progress/")));
     heat(board.path(), 70);
-    daemon.wait_for("the board has 70 °C, [board] pause_above_c is 80: new jobs begin again");
+    daemon.wait_for("the board is at 70 °C, [board] pause_above_c is 80: new jobs start again");
     subscriber.on("denoised/test/result/later");
     assert_eq!(daemon.terminate(), Some(0));
 }

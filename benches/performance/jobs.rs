@@ -19,7 +19,7 @@ const LIMITS: JobLimits = JobLimits { steps: 1000, count: 64, pixels: 1 << 22, m
 /// A request as a job of a pipeline's model.
 pub fn job(pipeline: &Pipeline, request: Value) -> Job {
     let request: Request = serde_json::from_value(request).unwrap();
-    request.check(&[ModelCard::of(pipeline.model())], LIMITS, || 1).unwrap()
+    request.check(&[ModelCard::new(pipeline.model())], LIMITS, || 1).unwrap()
 }
 
 /// Draw until nothing is left to do.

@@ -29,7 +29,7 @@ impl NoiseSource for Silence {
 /// Every sampler's plan that serves a network that is told time steps.
 fn samplers(steps: usize) -> Vec<(&'static str, Arc<dyn Sampler>)> {
     let (model, _) = Exact::model(&[1, 28, 28], 8, TimestepShape::PerSample);
-    let card = ModelCard::of(&model);
+    let card = ModelCard::new(&model);
     let limits = JobLimits { steps: 1000, count: 1, pixels: 1 << 22, memory: None };
     let plan = |name: &'static str| {
         let request = json!({"sampler": name, "steps": steps, "seed": 1, "class": 1});

@@ -17,7 +17,7 @@ pub const LIMITS: JobLimits = JobLimits { steps: 1000, count: 64, pixels: 1 << 2
 
 /// What requests are checked against.
 pub fn card() -> ModelCard {
-    ModelCard::of(&Exact::model(&[1, 28, 28], 8, TimestepShape::PerSample).0)
+    ModelCard::new(&Exact::model(&[1, 28, 28], 8, TimestepShape::PerSample).0)
 }
 
 /// A sampler's plan of so many steps.

@@ -13,9 +13,10 @@ pub(super) fn run(file: &ConfigFile) -> Result<(), Failure> {
     for path in &config.models.paths {
         let began = Instant::now();
         let mut builds = false;
-        let model = Model::load_onto(&SessionPool::default(), path, &config.engine_of(path), &mut |stage| {
-            builds |= stage == Stage::BuildingEngine;
-        })?;
+        let model =
+            Model::load_onto(&SessionPool::default(), path, &config.engine_options(path), &mut |stage| {
+                builds |= stage == Stage::BuildingEngine;
+            })?;
         let origin = model.predictor.origin();
         let how = if builds { "its engine was built" } else { "nothing had to be built" };
         writeln!(

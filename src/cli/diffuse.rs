@@ -7,7 +7,7 @@ use anyhow::{Context, anyhow, ensure};
 use image::DynamicImage;
 
 use super::Failure;
-use crate::image::{self as pictures, ImageError, Pixels};
+use crate::image::{self as pictures, DecodeTarget, ImageError};
 use crate::job::{Job, JobLimits, ModelCard, Request};
 use crate::model::{Batch, EngineKind, Model, SampleKind};
 use diffusion_samplers::forward_process::q_sample;
@@ -38,7 +38,7 @@ pub(super) struct Arguments {
     #[arg(long)]
     class: Option<i64>,
     /// The engine
-    #[arg(long)]
+    #[arg(long, value_parser = super::engine_argument::engine_kind())]
     engine: Option<EngineKind>,
 }
 
@@ -108,7 +108,7 @@ impl Figure {
         if let Some(t) = times.iter().find(|t| **t > last) {
             return Err(anyhow!("--at: time step {t} is beyond the schedule's last, {last}"));
         }
-        pictures::check(
+        pictures::check_format(
             pictures::Format::Png,
             model.bundle.manifest.sample.kind,
             &model.predictor.signature().sample_shape,
@@ -117,7 +117,7 @@ impl Figure {
         let request = Request { class: arguments.class, ..Request::default() };
         let limits = JobLimits { steps: 100_000, count: 1, pixels: u64::MAX, memory: None };
         let job = request
-            .check(&[ModelCard::of(&model)], limits, || arguments.seed)
+            .check(&[ModelCard::new(&model)], limits, || arguments.seed)
             .map_err(|error| anyhow!(error.message))?;
         let class = job.class.or(model.bundle.manifest.classes.null).unwrap_or(0);
         let kind = scheduler_kind(&model);
@@ -130,7 +130,7 @@ impl Figure {
 
     fn picture(&self, sample: &[f32]) -> Result<DynamicImage, ImageError> {
         let shape = &self.model.predictor.signature().sample_shape;
-        pictures::picture(sample, shape, &self.model.bundle.manifest)
+        pictures::to_image(sample, shape, &self.model.bundle.manifest.sample)
     }
 
     /// x_0: the file's, or one that the bundle draws by its own default.
@@ -139,7 +139,7 @@ impl Figure {
             let shape = &self.model.predictor.signature().sample_shape;
             let sample = &self.model.bundle.manifest.sample;
             let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
-            let pixels = Pixels { shape, kind: sample.kind, range: sample.range, most: u64::MAX };
+            let pixels = DecodeTarget { shape, kind: sample.kind, range: sample.range, max_pixels: u64::MAX };
             return pictures::decode(&bytes, pixels).with_context(|| path.display().to_string());
         }
         self.walk(Arc::clone(&self.job.sampler), |_, _| {})

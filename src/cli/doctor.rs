@@ -29,7 +29,7 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let config = super::configuration(arguments.file.config.as_deref())?;
     super::start_log(log::LevelFilter::Off);
-    let board = arguments.root.as_ref().map_or_else(|| config.board.machine(), Platform::at);
+    let board = arguments.root.as_ref().map_or_else(|| config.board.platform(), Platform::new);
     let mut findings = jetson::findings(&board);
     findings.extend(engines::findings(&config, &board));
     findings.extend(environment::findings(&config, &board));

@@ -19,7 +19,7 @@ pub(super) struct Arguments {
     #[arg(long, default_value_t = 16)]
     count: u64,
     /// The engine
-    #[arg(long)]
+    #[arg(long, value_parser = super::engine_argument::engine_kind())]
     engine: Option<EngineKind>,
 }
 

@@ -17,7 +17,7 @@ pub(super) struct Arguments {
     /// The bundle's directory
     model: PathBuf,
     /// The engine
-    #[arg(long)]
+    #[arg(long, value_parser = super::engine_argument::engine_kind())]
     engine: Option<EngineKind>,
     /// List the samplers that can't serve the bundle too, each with the reason
     #[arg(long)]

@@ -69,7 +69,7 @@ pub(super) struct Arguments {
     #[arg(long)]
     noise: Option<String>,
     /// The engine
-    #[arg(long)]
+    #[arg(long, value_parser = super::engine_argument::engine_kind())]
     engine: Option<EngineKind>,
 }
 
@@ -82,7 +82,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         // The file's own class counts, not the bundle's default.
         model.bundle.manifest.default.sampler = None;
     }
-    let job = job(arguments, &ModelCard::of(&model)).map_err(Failure::usage)?;
+    let job = job(arguments, &ModelCard::new(&model)).map_err(Failure::usage)?;
     let noise = GivenNoise::read(arguments.init_noise.as_deref(), arguments.step_noise.as_deref(), &job)
         .map_err(Failure::usage)?;
     let Drawn { samples, latents, cut } = draw(model, &job, &noise)?;
@@ -95,7 +95,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     for words in cut {
         eprintln!("the text encoder has no room for: {words}");
     }
-    let origin = &job.model.origin;
+    let backend = &job.model.backend;
     eprintln!(
         "{} × {} by {} in {} steps (NFE {}), seed {}, on {} {} ({}) -> {}",
         job.count,
@@ -104,9 +104,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         job.options.steps,
         job.sampler.evaluations(),
         job.seed,
-        origin.engine,
-        origin.version,
-        origin.provider,
+        backend.engine,
+        backend.version,
+        backend.provider,
         arguments.output.display()
     );
     Ok(())

@@ -23,8 +23,8 @@ pub struct Guidance {
 
 /// How many places of a batch one evaluation of a job's image takes.
 pub fn places_of(job: &Job) -> usize {
-    let guided = match &job.wish {
-        Some(wish) => wish.guided,
+    let guided = match &job.text {
+        Some(text) => text.guided,
         None => job.guidance != 1.0 && job.model.bundle.manifest.classes.null.is_some(),
     };
     if guided { 2 } else { 1 }

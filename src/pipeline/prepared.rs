@@ -55,14 +55,14 @@ impl Prepared {
         latent: Option<&LatentPipeline>,
         signature: &Signature,
     ) -> Result<Self, JobError> {
-        let beginning = job.beginning.as_deref();
-        let from_noise = beginning.is_some_and(|beginning| beginning.strength == 1.0);
-        let seen = beginning.map(InitImage::unpacked).transpose()?;
+        let init_image = job.init_image.as_deref();
+        let from_noise = init_image.is_some_and(|init_image| init_image.strength == 1.0);
+        let seen = init_image.map(InitImage::decode).transpose()?;
         match latent {
             None => Ok(Self { picture: seen.map(|seen| of_pixels(seen, from_noise)), ..Self::default() }),
             Some(latent) => {
-                let conditions = match &job.wish {
-                    Some(wish) => latent.conditions(wish, signature, &job.sizes.latent),
+                let conditions = match &job.text {
+                    Some(text) => latent.conditions(text, signature, &job.sizes.latent),
                     None => Ok(Conditions::default()),
                 };
                 let told = signature.beside > 0;
@@ -130,9 +130,9 @@ impl Prepared {
 
 /// A picture that is the sample itself.
 fn of_pixels(seen: DecodedInitImage, from_noise: bool) -> Picture {
-    let values = seen.picture.data.len();
+    let values = seen.image.data.len();
     let masked = seen.mask.map(|mask| (Source::Pixels(Vec::new()), mask.repeat(values / mask.len())));
-    Picture { masked, whole: Source::Pixels(seen.picture.data), told: false, from_noise }
+    Picture { masked, whole: Source::Pixels(seen.image.data), told: false, from_noise }
 }
 
 /// A picture whose latents are drawn, with those of what is seen of it; `told` if the network takes both.
@@ -153,9 +153,9 @@ fn picture_of_latents(
         |picture: &Tensor| Ok::<_, LatentError>(Source::Latents(latent.encode(picture)?, config));
     let masked = seen.mask.as_ref().map(|mask| {
         let plane = smaller(mask, &sizes.picture, &sizes.latent);
-        Ok::<_, LatentError>((drawn_from(&without(&seen.picture, mask))?, plane))
+        Ok::<_, LatentError>((drawn_from(&without(&seen.image, mask))?, plane))
     });
-    let (whole, masked) = (drawn_from(&seen.picture)?, masked.transpose()?);
+    let (whole, masked) = (drawn_from(&seen.image)?, masked.transpose()?);
     Ok(Some(Picture { whole, masked, told, from_noise }))
 }
 

@@ -82,7 +82,7 @@ impl RunningJob {
         // Some samplers take more than one evaluation a step, and some have no plan of so few steps.
         let most = (asked * evaluations / needed).max(1);
         let shorter = (1..=most).rev().find_map(|steps| {
-            let job = self.job.in_steps(steps).ok()?;
+            let job = self.job.with_steps(steps).ok()?;
             (job.sampler.evaluations() <= evaluations || steps == 1).then_some(job)
         });
         if let Some(job) = shorter {

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use super::pending_fetches::Found;
 use super::responses::{Answers, Delivered, Reply};
 use super::worker::{Command, News, What};
-use crate::config::{Config, Limits};
+use crate::config::{Config, LimitsConfig};
 use crate::job::{ErrorCode, Job, JobError, ModelCard, Request, parse};
 use crate::mqtt::client::{Incoming, Refusal};
 use crate::mqtt::{Input, Message, QoS, Topics, is_topic};
@@ -30,7 +30,7 @@ struct PendingJob {
 #[derive(Debug)]
 pub(super) struct JobRegistry {
     answers: Answers,
-    limits: Limits,
+    limits: LimitsConfig,
     /// The most that open graphs may take.
     memory: Option<u64>,
     models: Vec<ModelCard>,
@@ -99,7 +99,7 @@ impl JobRegistry {
     }
 
     /// Other bounds count from now on.
-    pub(super) fn set_limits(&mut self, limits: Limits) {
+    pub(super) fn set_limits(&mut self, limits: LimitsConfig) {
         self.limits = limits;
     }
 

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::config::Qos;
+use crate::config::PublishQos;
 use crate::image::Format;
 use crate::job::receipt::Receipt;
 use crate::job::{ErrorCode, JobError};
@@ -71,10 +71,10 @@ struct Progress {
 }
 
 impl Answers {
-    pub(super) fn new(topics: Topics, qos: Qos) -> Self {
+    pub(super) fn new(topics: Topics, qos: PublishQos) -> Self {
         let quality = match qos {
-            Qos::AtLeastOnce => QoS::AtLeastOnce,
-            Qos::ExactlyOnce => QoS::ExactlyOnce,
+            PublishQos::AtLeastOnce => QoS::AtLeastOnce,
+            PublishQos::ExactlyOnce => QoS::ExactlyOnce,
         };
         Self { topics, quality }
     }

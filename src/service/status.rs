@@ -53,7 +53,7 @@ struct ModelState {
 
 impl ModelState {
     fn of(card: &ModelCard) -> Self {
-        let origin = card.origin.clone();
+        let origin = card.backend.clone();
         Self {
             name: card.bundle.name.clone(),
             sha256: card.bundle.sha256.clone(),
@@ -162,7 +162,7 @@ impl StatusPublisher {
     }
 
     pub(super) fn heat(&mut self, machine: &Platform) {
-        let heat = machine.heat();
+        let heat = machine.thermal_status();
         let Some(celsius) = heat.hottest().map(|celsius| celsius.round() as i64) else { return };
         let told = self.state.heat.as_ref();
         let same = told

@@ -89,9 +89,9 @@ impl Worker {
             mpsc::channel(2 * (config.limits.queue.0 as usize).max(100_000) + unfinished);
         let (tidings, told) = mpsc::channel(64);
         let (raw, to_encode) = blocking::sync_channel(RAW);
-        let of = |path: &PathBuf| (path.clone(), config.engine_of(path));
+        let of = |path: &PathBuf| (path.clone(), config.engine_options(path));
         let models: Vec<_> = config.models.paths.iter().map(of).collect();
-        let governor = ThermalThrottle::new(config.board.machine(), config.board.limit());
+        let governor = ThermalThrottle::new(config.board.platform(), config.board.pause_above_celsius());
         let pulse = Heartbeat::default();
         let felt = pulse.clone();
         let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {

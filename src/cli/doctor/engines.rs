@@ -34,7 +34,7 @@ fn trial(about: &str, config: &Config, kind: EngineKind, provider: Provider, boa
         kind,
         providers: vec![provider],
         policy: Policy::Required,
-        ..config.engine_of(&first)
+        ..config.engine_options(&first)
     };
     let engine = &config.engine;
     let required = engine.policy == Policy::Required && engine.providers.first() == Some(&provider);
@@ -90,7 +90,7 @@ fn computes(options: &EngineOptions) -> Result<String, Trial> {
 }
 
 fn next_step(error: &Trial, provider: Provider, board: &Platform) -> String {
-    let jetpack = board.release().and_then(|release| release.jetpack);
+    let jetpack = board.l4t_release().and_then(|release| release.jetpack);
     let words = error.to_string();
     match error {
         Trial::Model(ModelError::Library(_)) => library_step(jetpack),

@@ -72,7 +72,7 @@ fn directory(key: &str, path: &Path) -> Finding {
 
 /// On a Jetson, whether this user is in a group to which the GPU's device nodes belong.
 fn member(board: &Platform, group: &str) -> Option<Finding> {
-    board.release()?;
+    board.l4t_release()?;
     let about = format!("group {group}");
     let Some(number) = board.group(group) else {
         return Some(Finding::note(&about, "there is no such group", "nothing to do: this JetPack has none"));

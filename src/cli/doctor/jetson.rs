@@ -1,12 +1,12 @@
 //! The board: which it is, its power and heat, NVIDIA's libraries.
 
 use super::finding::Finding;
-use crate::platform::{JetPack, Platform, Release};
+use crate::platform::{JetPack, L4tRelease, Platform};
 
 pub(super) fn findings(board: &Platform) -> Vec<Finding> {
-    let release = board.release();
+    let release = board.l4t_release();
     let mut findings = vec![model(board, release.as_ref())];
-    if board.release().is_some() {
+    if board.l4t_release().is_some() {
         findings.push(power(board));
     }
     findings.push(heat(board));
@@ -14,13 +14,13 @@ pub(super) fn findings(board: &Platform) -> Vec<Finding> {
     findings
 }
 
-fn model(board: &Platform, release: Option<&Release>) -> Finding {
+fn model(board: &Platform, release: Option<&L4tRelease>) -> Finding {
     let name = board.model().unwrap_or_else(|| board.device());
     match release {
-        Some(Release { l4t, jetpack: Some(jetpack) }) => {
+        Some(L4tRelease { version: l4t, jetpack: Some(jetpack) }) => {
             Finding::good("board", format!("{name}, {jetpack} (Linux for Tegra {l4t})"))
         }
-        Some(Release { l4t, jetpack: None }) => Finding::note(
+        Some(L4tRelease { version: l4t, jetpack: None }) => Finding::note(
             "board",
             format!("{name}, Linux for Tegra {l4t}, which is older than JetPack 5"),
             "flash JetPack 5 or later with NVIDIA's SDK Manager; what is older has a glibc that is too old",
@@ -46,7 +46,7 @@ fn power(board: &Platform) -> Finding {
 }
 
 fn heat(board: &Platform) -> Finding {
-    let heat = board.heat();
+    let heat = board.thermal_status();
     let Some(hottest) = heat.hottest() else {
         return Finding::note(
             "heat",

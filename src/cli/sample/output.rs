@@ -43,9 +43,9 @@ impl Output {
     /// Write all samples of a job.
     pub(super) fn write(&self, samples: &[Vec<f32>], job: &Job) -> anyhow::Result<()> {
         let shape = &job.sizes.picture;
-        let manifest = &job.model.bundle.manifest;
+        let description = &job.model.bundle.manifest.sample;
         let pictures = || {
-            let pictures = samples.iter().map(|sample| image::picture(sample, shape, manifest));
+            let pictures = samples.iter().map(|sample| image::to_image(sample, shape, description));
             pictures.collect::<Result<Vec<_>, _>>()
         };
         match self {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use crate::job::{Attached, Request};
+use crate::job::{Attachment, Request};
 
 /// What is to be drawn.
 #[derive(Debug, clap::Args)]
@@ -101,8 +101,8 @@ fn pair(text: &str) -> Result<[u64; 2], String> {
 }
 
 /// A file's bytes as a request has them.
-fn file(flag: &str, path: Option<&Path>) -> anyhow::Result<Option<Attached>> {
+fn file(flag: &str, path: Option<&Path>) -> anyhow::Result<Option<Attachment>> {
     let Some(path) = path else { return Ok(None) };
     let bytes = std::fs::read(path).with_context(|| format!("{flag} {}", path.display()))?;
-    Ok(Some(Attached::file(&bytes)))
+    Ok(Some(Attachment::from_bytes(&bytes)))
 }

@@ -227,7 +227,7 @@ fn cache(
     provider: Provider,
     shapes: Option<&Shapes>,
 ) -> Option<EngineCache> {
-    let board = &options.board;
+    let host = &options.host;
     let ProviderOptions { tensorrt, openvino, .. } = &options.provider;
     let (chosen, library) = match provider {
         Provider::TensorRt => (serde_json::to_string(tensorrt), "libnvinfer.so"),
@@ -238,8 +238,8 @@ fn cache(
         ("shapes", format!("{shapes:?}, batches of up to {}", options.batch)),
         ("option", chosen.unwrap_or_default()),
         ("ONNX Runtime", runtime.version.clone()),
-        ("library", board.library(library).map_or_else(String::new, |library| library.version)),
-        ("device", board.device()),
+        ("library", host.library_version(library).unwrap_or_default()),
+        ("device", host.device()),
     ]);
     match EngineCache::open(&options.cache, &source.name, provider, key) {
         Ok(cache) => Some(cache),
@@ -256,7 +256,7 @@ fn cache(
 }
 
 fn enough_memory(options: &EngineOptions) -> Result<(), Failure> {
-    match options.board.available_memory() {
+    match options.host.available_memory() {
         Some(free) if free < options.build_memory => Err(Failure::Provider(format!(
             "building its engine may take {} MiB ([engine] build_memory) and {} MiB are free; close what else \
              runs, or build with `denoised build-engines` while the daemon is stopped",

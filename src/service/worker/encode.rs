@@ -38,5 +38,5 @@ fn encode_as(
     shape: &[usize],
     job: &Job,
 ) -> Result<Vec<u8>, image::ImageError> {
-    image::encode(format, sample, shape, &job.model.bundle.manifest)
+    image::encode(format, sample, shape, &job.model.bundle.manifest.sample)
 }

@@ -97,7 +97,7 @@ impl Evaluator {
             Ok(pipelines) => pipelines,
             Err(reason) => return out.tell(WorkerEvent::Unable(reason)),
         };
-        out.tell(WorkerEvent::Ready(pipelines.iter().map(|p| ModelCard::of(p.model())).collect()));
+        out.tell(WorkerEvent::Ready(pipelines.iter().map(|p| ModelCard::new(p.model())).collect()));
         let told = vec![None; pipelines.len()];
         let mut evaluator = Self { pipelines, told, commands, out, governor, looked: None };
         let later = models.iter().filter(|(_, engine)| engine.meanwhile().is_some());
@@ -174,8 +174,8 @@ impl Evaluator {
     fn change_over(&mut self) {
         for pipeline in &mut self.pipelines {
             if pipeline.change_over() {
-                let card = ModelCard::of(pipeline.model());
-                log::info!("model {} is served by {} from now on", card.bundle.name, card.origin.provider);
+                let card = ModelCard::new(pipeline.model());
+                log::info!("model {} is served by {} from now on", card.bundle.name, card.backend.provider);
                 self.out.tell(WorkerEvent::Changed(Box::new(card)));
             }
         }
@@ -184,7 +184,7 @@ impl Evaluator {
     fn look_at_the_heat(&mut self) {
         if self.looked.is_none_or(|looked| looked.elapsed() >= LOOK_EVERY) {
             self.looked = Some(Instant::now());
-            let pauses = self.governor.pauses();
+            let pauses = self.governor.should_pause();
             self.pipelines.iter_mut().for_each(|pipeline| pipeline.hold(pauses));
         }
     }

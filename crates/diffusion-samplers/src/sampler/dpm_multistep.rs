@@ -20,6 +20,7 @@ pub(super) const MULTISTEP: Family = Family {
     name: "dpm_multi",
     class: "DPMSolverMultistepScheduler",
     time: TimeConditioning::Step,
+    inpaints: false,
     presets: &[
         Preset {
             name: "dpmpp_2m",

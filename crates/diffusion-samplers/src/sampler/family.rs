@@ -22,6 +22,8 @@ pub struct Family {
     pub time: TimeConditioning,
     /// Further names, each with the keys that it implies.
     pub presets: &'static [Preset],
+    /// Whether it takes the known region of an inpainting job by itself ([`Options::known`]).
+    pub inpaints: bool,
     /// Read the settings into a sampler with its plan.
     pub build: Build,
 }
@@ -297,7 +299,12 @@ impl Options {
 impl Family {
     /// A family of one name.
     pub(super) const fn new(name: &'static str, class: &'static str, build: Build) -> Self {
-        Self { name, class, time: TimeConditioning::Step, presets: &[], build }
+        Self { name, class, time: TimeConditioning::Step, presets: &[], inpaints: false, build }
+    }
+
+    /// The same, with inpainting of its own.
+    pub(super) const fn inpainting(self) -> Self {
+        Self { inpaints: true, ..self }
     }
 
     /// The same for networks that are told this.

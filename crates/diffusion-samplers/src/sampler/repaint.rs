@@ -16,7 +16,7 @@ use crate::scheduler_settings::{Settings, SettingsError};
 use crate::simd::update;
 use crate::trajectory::{KnownRegion, ModelHandle, SampleFuture};
 
-pub(super) const FAMILY: Family = Family::new("repaint", "RePaintScheduler", build);
+pub(super) const FAMILY: Family = Family::new("repaint", "RePaintScheduler", build).inpainting();
 
 #[derive(Debug)]
 enum Step {

@@ -42,9 +42,9 @@ impl From<PresetValue> for Value {
 }
 
 impl SamplerSpec {
-    /// The family's own name.
-    pub fn family_name(&self) -> &'static str {
-        self.family.name
+    /// Whether it takes the known region of an inpainting job by itself ([`Options::known`]).
+    pub fn inpaints(&self) -> bool {
+        self.family.inpaints
     }
 
     /// What its network is told in place of a time.
