@@ -295,7 +295,7 @@ impl Default for BoardConfig {
 
 impl BoardConfig {
     /// Returns the machine.
-    pub fn platform(&self) -> Platform {
+    pub(crate) fn platform(&self) -> Platform {
         Platform::new(&self.root)
     }
 

@@ -298,7 +298,7 @@ impl Pipeline {
                             on(Event::Preview { job, index, x0: &data, shape: &shape });
                         }
                     }
-                    _ => on(Event::Preview { job, index, x0: &x0, shape: &job.sizes.picture }),
+                    _ => on(Event::Preview { job, index, x0: &x0, shape: &job.sizes.image }),
                 }
             }
             ImageEvent::Finished(sample) => {

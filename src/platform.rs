@@ -10,13 +10,12 @@ use std::path::{Path, PathBuf};
 
 use crate::inference::host::Host;
 
-pub use jetson::{JetPack, L4tRelease};
-pub use libraries::Library;
-pub use thermal::{ThermalStatus, ThermalThrottle};
+pub(crate) use jetson::{JetPack, L4tRelease};
+pub(crate) use thermal::ThermalThrottle;
 
 /// The host, as its files describe it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Platform {
+pub(crate) struct Platform {
     root: PathBuf,
 }
 
@@ -29,7 +28,7 @@ impl Default for Platform {
 
 impl Platform {
     /// Reads the host's files under this directory.
-    pub fn new(root: impl Into<PathBuf>) -> Self {
+    pub(crate) fn new(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into() }
     }
 
@@ -38,19 +37,19 @@ impl Platform {
     }
 
     /// Reads a text file, without the trailing zeros and white space of the device tree and sysfs.
-    pub fn text(&self, absolute: &str) -> Option<String> {
+    pub(crate) fn text(&self, absolute: &str) -> Option<String> {
         let bytes = std::fs::read(self.path(absolute)).ok()?;
         let text = String::from_utf8_lossy(&bytes);
         Some(text.trim_end_matches(['\0', '\n', ' ']).to_owned())
     }
 
     /// Returns the board's name from the device tree, such as `NVIDIA Jetson Orin Nano Developer Kit`.
-    pub fn model(&self) -> Option<String> {
+    pub(crate) fn model(&self) -> Option<String> {
         self.text("/proc/device-tree/model").filter(|name| !name.is_empty())
     }
 
     /// Returns the board, the GPUs and the CPU. A cached engine is only valid on the device that built it.
-    pub fn device(&self) -> String {
+    pub(crate) fn device(&self) -> String {
         let gpus = self.entries("/proc/driver/nvidia/gpus").into_iter().filter_map(|gpu| {
             let information = std::fs::read_to_string(gpu.join("information")).ok()?;
             field(&information, "Model").map(str::to_owned)
@@ -62,21 +61,21 @@ impl Platform {
     }
 
     /// Returns the memory that a new allocation could get, in bytes.
-    pub fn available_memory(&self) -> Option<u64> {
+    pub(crate) fn available_memory(&self) -> Option<u64> {
         let memory = self.text("/proc/meminfo")?;
         let kibibytes: u64 = field(&memory, "MemAvailable")?.trim_end_matches(" kB").trim().parse().ok()?;
         Some(kibibytes << 10)
     }
 
     /// Returns the id of a group.
-    pub fn group(&self, name: &str) -> Option<u32> {
+    pub(crate) fn group(&self, name: &str) -> Option<u32> {
         let groups = self.text("/etc/group")?;
         let line = groups.lines().find(|line| line.split(':').next() == Some(name))?;
         line.split(':').nth(2)?.parse().ok()
     }
 
     /// Returns the ids of this process's groups.
-    pub fn groups_of_this_process(&self) -> Vec<u32> {
+    pub(crate) fn groups_of_this_process(&self) -> Vec<u32> {
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         let ids = |name: &str| {
             let found = field(&status, name).unwrap_or("").split_whitespace();

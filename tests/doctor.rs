@@ -1,4 +1,4 @@
-//! `denoised doctor` on trees that look like Jetsons, and on this machine.
+//! `denoised doctor`, on directory trees of Jetsons and on this machine.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
@@ -10,7 +10,7 @@ use common::daemon::{Broker, denoised, free_port, model, onnxruntime};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// What `doctor --json` finds, and its exit code.
+/// Runs `doctor --json`; returns its findings and its exit code.
 fn findings(command: &mut Command) -> (Vec<Value>, Option<i32>) {
     let output = command.args(["doctor", "--json"]).output().unwrap();
     let found = serde_json::from_slice(&output.stdout)
@@ -19,14 +19,17 @@ fn findings(command: &mut Command) -> (Vec<Value>, Option<i32>) {
 }
 
 fn about<'a>(findings: &'a [Value], name: &str) -> &'a Value {
-    findings.iter().find(|finding| finding["about"] == name).unwrap_or_else(|| panic!("nothing about {name}"))
+    findings
+        .iter()
+        .find(|finding| finding["about"] == name)
+        .unwrap_or_else(|| panic!("there is no finding about {name}"))
 }
 
-/// A directory tree that looks like a board.
+/// The files of a board.
 struct Tree(TempDir);
 
 impl Tree {
-    /// With what every Jetson has: its name and its release.
+    /// A Jetson with this name and this L4T release.
     fn jetson(model: &str, release: &str) -> Self {
         let tree = Self(tempfile::tempdir().unwrap());
         tree.write("proc/device-tree/model", &format!("{model}\0"));
@@ -56,7 +59,7 @@ const LIBRARIES: [(&str, &str); 5] = [
 ];
 
 #[test]
-fn each_jetpack_is_known_and_what_it_lacks_has_that_jetpack_s_package() {
+fn missing_libraries_are_reported_with_the_package_of_each_jetpack() {
     let boards = [
         (
             "NVIDIA Jetson AGX Xavier",
@@ -98,7 +101,7 @@ fn each_jetpack_is_known_and_what_it_lacks_has_that_jetpack_s_package() {
             assert_eq!(finding["state"], "missing");
             let next = finding["next"].as_str().unwrap();
             assert!(next.starts_with(&format!("sudo apt install {package} ")), "{next}");
-            // The package was installed.
+            // Install the package.
             tree.write(&format!("usr/lib/aarch64-linux-gnu/{file}.1.2.3"), "");
         }
         let found = tree.doctor();
@@ -111,7 +114,7 @@ fn each_jetpack_is_known_and_what_it_lacks_has_that_jetpack_s_package() {
 }
 
 #[test]
-fn an_older_release_is_told_what_to_flash() {
+fn an_older_release_is_reported_with_what_to_flash() {
     let found = Tree::jetson("NVIDIA Jetson Nano", "R32 (release), REVISION: 7.1").doctor();
     let board = about(&found, "board");
     assert!(board["found"].as_str().unwrap().contains("32.7.1, which is older than JetPack 5"), "{board}");
@@ -119,7 +122,7 @@ fn an_older_release_is_told_what_to_flash() {
 }
 
 #[test]
-fn power_mode_heat_and_groups_are_told() {
+fn power_mode_temperature_and_groups_are_reported() {
     let tree = Tree::jetson("NVIDIA Jetson Orin Nano", "R36 (release), REVISION: 4.3");
     tree.write("etc/nvpmodel.conf", "< POWER_MODEL ID=0 NAME=15W >\n< POWER_MODEL ID=2 NAME=MAXN_SUPER >\n");
     tree.write("var/lib/nvpmodel/status", "pmode:0000");
@@ -130,7 +133,7 @@ fn power_mode_heat_and_groups_are_told() {
     let power = about(&found, "power mode");
     assert_eq!((&power["found"], &power["state"]), (&"15W".into(), &"note".into()));
     assert!(power["next"].as_str().unwrap().contains("nvpmodel -m"), "{power}");
-    assert_eq!(about(&found, "heat")["found"], "48 °C at the warmest of 1 zones");
+    assert_eq!(about(&found, "temperature")["found"], "48 °C in the hottest of 1 zones");
     assert_eq!(about(&found, "group render")["found"], "there is no such group");
 
     tree.write("var/lib/nvpmodel/status", "pmode:0002");
@@ -138,10 +141,10 @@ fn power_mode_heat_and_groups_are_told() {
     tree.write("sys/class/thermal/cooling_device0/cur_state", "2\n");
     let found = tree.doctor();
     assert_eq!(about(&found, "power mode")["state"], "good");
-    assert_eq!(about(&found, "heat")["found"], "48 °C, and gpu-devfreq slow it down");
+    assert_eq!(about(&found, "temperature")["found"], "48 °C, throttled by gpu-devfreq");
 }
 
-/// The words of a step up to where it says what else one may do, without sudo, as this test may do it.
+/// Runs the command of a hint, without sudo.
 fn follow(next: &str) {
     let command = next.split(", or ").next().unwrap().replace("sudo ", "");
     let status = Command::new("sh").args(["-c", &command]).env("USER", user()).status().unwrap();
@@ -154,7 +157,7 @@ fn user() -> String {
 }
 
 #[test]
-fn on_a_machine_with_nothing_each_step_that_is_followed_makes_its_finding_go() {
+fn following_each_hint_removes_its_finding() {
     let home = tempfile::tempdir().unwrap();
     let inside = |name: &str| -> PathBuf { home.path().join(name) };
     let port = free_port();
@@ -185,14 +188,13 @@ fn on_a_machine_with_nothing_each_step_that_is_followed_makes_its_finding_go() {
         assert!(finding["next"].as_str().is_some_and(|next| !next.is_empty()), "{finding}");
     }
 
-    // "name … in [engine] library"
-    assert!(about(&found, "ONNX Runtime")["next"].as_str().unwrap().contains("name it in [engine] library"));
+    assert!(about(&found, "ONNX Runtime")["next"].as_str().unwrap().contains("set [engine] library to it"));
     library = onnxruntime();
     assert_eq!(
         missing(&doctor(&url, &library, &bundle).0),
         ["broker", "model", "spool.path", "engine.cache"]
     );
-    // A broker that is installed and enabled listens.
+    // Start a broker.
     let broker = Broker::start();
     url = broker.url();
     assert_eq!(missing(&doctor(&url, &library, &bundle).0), ["model", "spool.path", "engine.cache"]);
@@ -205,7 +207,7 @@ fn on_a_machine_with_nothing_each_step_that_is_followed_makes_its_finding_go() {
     let (found, code) = doctor(&url, &library, &bundle);
     assert_eq!((missing(&found), code), (Vec::new(), Some(0)));
 
-    // The provider that this library lacks may be left out: a note, and where to get it.
+    // A provider that the library does not have is optional: a note that says where to get it.
     let openvino = about(&found, "provider openvino");
     assert_eq!(openvino["state"], "note");
     let next = openvino["next"].as_str().unwrap();
@@ -213,15 +215,15 @@ fn on_a_machine_with_nothing_each_step_that_is_followed_makes_its_finding_go() {
     #[cfg(target_arch = "x86_64")]
     {
         let (found, _) = doctor(&url, &common::daemon::library("DENOISED_TEST_OPENVINO"), &bundle);
-        assert_eq!(about(&found, "provider openvino")["found"], "onnxruntime 1.24.1 computes on openvino");
+        assert_eq!(about(&found, "provider openvino")["found"], "onnxruntime 1.24.1 works on openvino");
     }
 }
 
 #[test]
-fn the_words_for_people_say_the_same() {
+fn the_text_output_has_the_same_findings() {
     let output = denoised().arg("doctor").env("DENOISED_MQTT__URL", "mqtt://127.0.0.1:1").output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
-    assert!(text.contains("MISSING  broker               mqtt://127.0.0.1:1 can't be reached"), "{text}");
+    assert!(text.contains("MISSING  broker               cannot connect to mqtt://127.0.0.1:1"), "{text}");
     assert!(text.contains("-> sudo apt install mosquitto"), "{text}");
-    assert!(text.contains("good     embedded engine      embedded rten 0.27 computes on cpu"), "{text}");
+    assert!(text.contains("good     embedded engine      embedded rten 0.27 works on cpu"), "{text}");
 }

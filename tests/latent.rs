@@ -100,22 +100,31 @@ fn wrong_words_and_pictures_are_refused_by_their_flag() {
     let long = "a".repeat(100_000);
     for (more, expected) in [
         (&["--prompt", &long][..], "--prompt: prompt has 100000 bytes"),
-        (&[], "--prompt: sd draws what a prompt says"),
-        (&["--prompt", "", "--width", "33"], "--width: width is 33, but must be a multiple of 2"),
+        (&[], "--prompt: sd needs a prompt; \"\" is allowed"),
+        (
+            &["--prompt", "", "--width", "33"],
+            "--width: width is 33, but must be a multiple of 2; use 32 or 34",
+        ),
         (&["--prompt", "", "--width", "0"], "--width: width is 0"),
         (&["--prompt", "", "--width", "100000", "--height", "100000"], "limits.pixels"),
         (&["--prompt", "", "--width", "4611686018427387904", "--height", "16"], "limits.pixels"),
-        (&["--prompt", "", "--prompt-2", "x"], "--prompt-2: prompt_2 says nothing to sd"),
-        (&["--prompt", "", "--crop", "1,2"], "--crop: crop says nothing to sd"),
+        (&["--prompt", "", "--prompt-2", "x"], "--prompt-2: sd does not support prompt_2; remove it"),
+        (&["--prompt", "", "--crop", "1,2"], "--crop: sd does not support crop; remove it"),
         (&["--prompt", "", "--max-sequence-length", "9"], "--max-sequence-length: "),
-        (&["--prompt", "", "--image", &tall], "--image: image: it is 32×48 pixels, but 32×32 are needed"),
-        (&["--prompt", "", "--image", &init, "--mask", &tall], "--mask: mask: it is 32×48 pixels"),
+        (
+            &["--prompt", "", "--image", &tall],
+            "--image: image: the image has 32×48 pixels, but 32×32 are needed",
+        ),
+        (&["--prompt", "", "--image", &init, "--mask", &tall], "--mask: mask: the image has 32×48 pixels"),
         (&["--prompt", "", "--mask", &mask], "--mask: mask needs an image"),
         (&["--prompt", "", "--image", &init, "--strength", "1.5"], "--strength: strength is 1.5"),
         (&["--prompt", "", "--image", &init, "--strength", "0.1"], "leaves none of 4 steps"),
         (&["--prompt", "", "--strength", "0.5"], "--strength: strength needs an image"),
         (&["--prompt", "", "--guidance-rescale", "2"], "--guidance-rescale"),
-        (&["--prompt", "", "--image", &path("cases.json")], "--image: image: it is neither PNG nor JPEG"),
+        (
+            &["--prompt", "", "--image", &path("cases.json")],
+            "--image: image: the file is neither PNG nor JPEG",
+        ),
     ] {
         let words = refused(&bundle("sd"), more);
         assert!(words.contains(expected), "{expected}: {words}");

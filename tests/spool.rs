@@ -229,7 +229,7 @@ fn sighup_changes_limits_and_names_what_needs_a_restart() {
 
     std::fs::write(&path, "[limits]\nsteps = \"many\"\n").unwrap();
     daemon.signal("HUP");
-    let line = daemon.wait_for("the configuration stays as it is");
+    let line = daemon.wait_for("keeping the present configuration");
     assert!(line.contains("limits.steps"), "{line}");
 }
 

@@ -6,16 +6,15 @@ use clap::CommandFactory;
 use clap_complete::Shell;
 
 use super::stdout::Stdout;
-use super::{Cli, Failure};
+use super::{Cli, CommandError};
 
-/// The arguments of `completions`.
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
+pub(super) struct CompletionsArguments {
     /// The shell
     shell: Shell,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(super) fn run(arguments: &CompletionsArguments) -> Result<(), CommandError> {
     // Into memory first: clap_complete panics if its output can't be written.
     let mut text = Vec::new();
     clap_complete::generate(arguments.shell, &mut Cli::command(), "denoised", &mut text);

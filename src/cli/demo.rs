@@ -13,8 +13,8 @@ use anyhow::{Context, bail};
 use image::DynamicImage;
 use tokio::sync::{mpsc, watch};
 
-use super::Failure;
-use super::progress::Progress;
+use super::CommandError;
+use super::progress::ProgressDisplay;
 use super::stdout::Stdout;
 use crate::config::{BrokerUrl, Config};
 use crate::service::Signals;
@@ -34,7 +34,7 @@ pub(super) struct Arguments {
 /// Longer than the slowest machine that was seen needs, many times over.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
     super::start_log(log::LevelFilter::Warn);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -112,7 +112,7 @@ async fn order(
 ) -> anyhow::Result<DynamicImage> {
     let began = Instant::now();
     subscriber.request(&request).await?;
-    let mut progress = Progress::begin(id);
+    let mut progress = ProgressDisplay::new(id);
     let mut picture = None;
     loop {
         match subscriber.answer(id).await? {

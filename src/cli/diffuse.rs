@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, anyhow, ensure};
 use image::DynamicImage;
 
-use super::Failure;
+use super::CommandError;
 use crate::image::{self as pictures, DecodeTarget, ImageError};
 use crate::job::{Job, JobLimits, ModelCard, Request};
 use crate::model::{Batch, EngineKind, Model, SampleKind};
@@ -42,10 +42,10 @@ pub(super) struct Arguments {
     engine: Option<EngineKind>,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let engine = super::engine(&arguments.model, arguments.engine)?;
     let model = Model::load(&arguments.model, &engine)?;
-    let mut figure = Figure::of(model, arguments).map_err(Failure::usage)?;
+    let mut figure = Figure::of(model, arguments).map_err(CommandError::usage)?;
     let sheet = match figure.model.bundle.manifest.sample.kind {
         SampleKind::Image => {
             let x0 = figure.sample(arguments)?;

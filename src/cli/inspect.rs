@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use super::Failure;
+use super::CommandError;
 use super::stdout::Stdout;
 use crate::model::{
     Bundle, EngineKind, LatentComponents, Model, PipelineKind, TimestepShape, batch_dependence,
@@ -11,20 +11,19 @@ use crate::model::{
 use diffusion_samplers::sampler::{self, Options, SamplerError};
 use diffusion_samplers::scheduler_settings::KeyStatus;
 
-/// The arguments of `inspect`.
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
+pub(super) struct InspectArguments {
     /// The bundle's directory
     model: PathBuf,
-    /// The engine
+    /// The inference engine [default: as configured]
     #[arg(long, value_parser = super::engine_argument::engine_kind())]
     engine: Option<EngineKind>,
-    /// List the samplers that can't serve the bundle too, each with the reason
+    /// Also list the samplers that can't serve the bundle, with the reasons
     #[arg(long)]
     all: bool,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(super) fn run(arguments: &InspectArguments) -> Result<(), CommandError> {
     let engine = super::engine(&arguments.model, arguments.engine)?;
     let mut model = Model::load(&arguments.model, &engine)?;
     writeln!(Stdout, "Model")?;
@@ -43,6 +42,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 
 fn section(title: &str) -> std::io::Result<()> {
     writeln!(Stdout, "\n{title}")
+}
+
+fn nothing() -> std::io::Result<()> {
+    writeln!(Stdout, "  nothing")
 }
 
 fn row(label: &str, value: impl std::fmt::Display) -> std::io::Result<()> {
@@ -64,7 +67,8 @@ fn identity(model: &Model) -> std::io::Result<()> {
     }
     if let Some(latent) = &model.latent {
         let LatentComponents { texts, vae, .. } = &latent.bundle;
-        row("pipeline", format_args!("{}, {} text encoders", title(latent.family), texts.len()))?;
+        row("pipeline", title(latent.family))?;
+        row("text encoders", texts.len())?;
         row(
             "latents",
             format_args!(
@@ -113,9 +117,9 @@ fn inputs(model: &mut Model) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What the bundle lacks, and what of it is not run.
+/// The components that are missing, and those that are not run.
 fn missing(model: &Model) -> std::io::Result<()> {
-    let Some(latent) = &model.latent else { return row("nothing", "") };
+    let Some(latent) = &model.latent else { return nothing() };
     let LatentComponents { decoder, encoder, has_safety_checker, .. } = &latent.bundle;
     if decoder.is_none() {
         row("vae_decoder", "without it the output is latents, not images")?;
@@ -127,7 +131,7 @@ fn missing(model: &Model) -> std::io::Result<()> {
         row("safety_checker", "is in the bundle, but is not run")?;
     }
     if decoder.is_some() && encoder.is_some() && !has_safety_checker {
-        row("nothing", "")?;
+        nothing()?;
     }
     Ok(())
 }

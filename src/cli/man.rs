@@ -7,23 +7,21 @@ use anyhow::Context;
 use clap::CommandFactory;
 
 use super::stdout::Stdout;
-use super::{Cli, Failure};
+use super::{Cli, CommandError};
 
-/// The arguments of `man`.
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
+pub(super) struct ManArguments {
     /// An existing directory for the pages of all commands [default: print denoised(1) only]
     #[arg(value_name = "DIR")]
     directory: Option<PathBuf>,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(super) fn run(arguments: &ManArguments) -> Result<(), CommandError> {
     let command = Cli::command();
     if let Some(directory) = &arguments.directory {
-        let written = clap_mangen::generate_to(command, directory);
-        return Ok(
-            written.with_context(|| format!("cannot write the man pages into {}", directory.display()))?
-        );
+        clap_mangen::generate_to(command, directory)
+            .with_context(|| format!("cannot write the man pages into {}", directory.display()))?;
+        return Ok(());
     }
     let mut text = Vec::new();
     clap_mangen::Man::new(command).render(&mut text)?;

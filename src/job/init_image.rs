@@ -16,7 +16,7 @@ pub struct Sizes {
     /// The latent's shape before packing; equal to `sample` without a VAE.
     pub latent: Vec<usize>,
     /// The shape of what is published: channels, height, width.
-    pub picture: Vec<usize>,
+    pub image: Vec<usize>,
 }
 
 /// The init image and mask, compressed.
@@ -58,7 +58,7 @@ impl Request {
                     return Err(JobError::out_of_range(field, message));
                 }
             }
-            return Ok(Sizes { sample: own.clone(), latent: own.clone(), picture: own.clone() });
+            return Ok(Sizes { sample: own.clone(), latent: own.clone(), image: own.clone() });
         };
         let (vae, reference) = (components.vae, reference(*kind));
         let default = |axis: usize| match reference.packed_side {
@@ -87,7 +87,7 @@ impl Request {
             Some(_) => vec![latent[1] * latent[2] / 4, 4 * latent[0]],
             None => latent.clone(),
         };
-        Ok(Sizes { sample, latent, picture: vec![3, height, width] })
+        Ok(Sizes { sample, latent, image: vec![3, height, width] })
     }
 
     /// Validates the init image and the mask, which includes decoding them.
@@ -118,7 +118,7 @@ impl Request {
             image: image.to_bytes("image")?,
             mask: self.mask.as_ref().map(|mask| mask.to_bytes("mask")).transpose()?,
             strength,
-            shape: sizes.picture.clone(),
+            shape: sizes.image.clone(),
             kind: model.bundle.manifest.sample.kind,
             range,
             max_pixels: limits.pixels,
@@ -179,5 +179,20 @@ impl DecodedInitImage {
         let channels = self.image.data.len() / repainted.len();
         let mask = repainted.repeat(channels).iter().map(|repainted| 1.0 - repainted).collect();
         Some(Arc::new(KnownRegion { sample: self.image.data.clone(), mask }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_side_of_the_wrong_size_is_reported_with_the_nearest_ones() {
+        assert!(check_multiple("width", 504, 8).is_ok());
+        for (length, hint) in [(500, "use 496 or 504"), (3, "use 8"), (0, "use 8")] {
+            let error = check_multiple("width", length, 8).unwrap_err();
+            assert!(error.message.ends_with(hint), "{error}");
+        }
+        assert!(check_multiple("width", usize::MAX, 8).is_err());
     }
 }

@@ -80,7 +80,7 @@ impl Request {
 
     /// SDXL's `time_ids`: original size, crop, target size.
     fn micro_conditioning(&self, sizes: &Sizes) -> [f32; 6] {
-        let own = [sizes.picture[1] as f32, sizes.picture[2] as f32];
+        let own = [sizes.image[1] as f32, sizes.image[2] as f32];
         let pair = |given: Option<[u64; 2]>, default| given.map_or(default, |pair| pair.map(|n| n as f32));
         let [original_height, original_width] = pair(self.original_size, own);
         let [top, left] = pair(self.crop, [0.0, 0.0]);

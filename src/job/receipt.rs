@@ -128,7 +128,7 @@ impl Receipt {
             guidance_rescale: job.guidance_rescale,
             prompts: job.text.as_deref().map(Prompts::from_text),
             cut: Vec::new(),
-            size: job.text.as_ref().map(|_| [job.sizes.picture[2], job.sizes.picture[1]]),
+            size: job.text.as_ref().map(|_| [job.sizes.image[2], job.sizes.image[1]]),
             strength: job.init_image.as_ref().map(|init_image| init_image.strength),
             conditions: names.zip(job.conditions.iter().copied()).collect(),
             exact: job.exact,

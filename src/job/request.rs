@@ -110,3 +110,18 @@ fn readable_id(payload: &[u8]) -> Option<String> {
 pub fn is_id(id: &str) -> bool {
     (1..=64).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_type_is_reported_without_rust_types() {
+        let (id, error) = parse(br#"{"id": "a", "steps": "ten"}"#).unwrap_err();
+        assert_eq!((id.as_deref(), error.field.as_deref()), (Some("a"), Some("steps")));
+        assert!(error.message.contains("expected a whole number, 0 or more"), "{error}");
+        let (id, error) = parse(b"3").unwrap_err();
+        assert_eq!((id, error.code), (None, ErrorCode::BadRequest));
+        assert!(error.message.contains("expected a table of keys and values"), "{error}");
+    }
+}

@@ -59,7 +59,7 @@ impl Request {
         let options = Options { eta: self.eta, known, ..Options::of_steps(steps) };
         let (sampler, options) = build_sampler(model, &spec, options, &sizes, init_image.as_deref())?;
         let class = self.check_class(model)?;
-        let format = self.check_format(model, &sizes.picture)?;
+        let format = self.check_format(model, &sizes.image)?;
         Ok(Job {
             id,
             requested_sampler,

@@ -152,7 +152,7 @@ fn picture_of_latents(
     let drawn_from =
         |picture: &Tensor| Ok::<_, LatentError>(Source::Latents(latent.encode(picture)?, config));
     let masked = seen.mask.as_ref().map(|mask| {
-        let plane = smaller(mask, &sizes.picture, &sizes.latent);
+        let plane = smaller(mask, &sizes.image, &sizes.latent);
         Ok::<_, LatentError>((drawn_from(&without(&seen.image, mask))?, plane))
     });
     let (whole, masked) = (drawn_from(&seen.image)?, masked.transpose()?);

@@ -4,7 +4,7 @@ use super::Platform;
 
 /// The major version of JetPack, NVIDIA's software for Jetson boards. It determines the versions of CUDA and TensorRT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum JetPack {
+pub(crate) enum JetPack {
     /// L4T 35: Ubuntu 20.04, CUDA 11.4, TensorRT 8.5.
     Five,
     /// L4T 36: Ubuntu 22.04, CUDA 12, TensorRT 8.6 (6.0) or 10.3 (6.1 and 6.2).
@@ -15,11 +15,11 @@ pub enum JetPack {
 
 /// The release of Linux for Tegra (L4T).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct L4tRelease {
+pub(crate) struct L4tRelease {
     /// The version, such as `36.4.3`.
-    pub version: String,
+    pub(crate) version: String,
     /// Its JetPack; `None` if older than JetPack 5.
-    pub jetpack: Option<JetPack>,
+    pub(crate) jetpack: Option<JetPack>,
 }
 
 impl std::fmt::Display for JetPack {
@@ -34,7 +34,7 @@ impl std::fmt::Display for JetPack {
 
 impl JetPack {
     /// Returns the newest ONNX Runtime that is reported to work on it.
-    pub fn newest_onnxruntime(self) -> &'static str {
+    pub(crate) fn newest_onnxruntime(self) -> &'static str {
         match self {
             Self::Five => "1.18",
             Self::Six => "1.23",
@@ -45,7 +45,7 @@ impl JetPack {
 
 impl Platform {
     /// Reads the L4T release; `None` if this is not a Jetson.
-    pub fn l4t_release(&self) -> Option<L4tRelease> {
+    pub(crate) fn l4t_release(&self) -> Option<L4tRelease> {
         // # R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, …
         let text = self.text("/etc/nv_tegra_release")?;
         let line = text.lines().find(|line| line.starts_with("# R"))?;
@@ -61,7 +61,7 @@ impl Platform {
     }
 
     /// Returns the name of the power mode, from the state and the configuration of nvpmodel.
-    pub fn power_mode(&self) -> Option<String> {
+    pub(crate) fn power_mode(&self) -> Option<String> {
         let status = self.text("/var/lib/nvpmodel/status")?;
         let id = status.trim().strip_prefix("pmode:")?.trim_start_matches('0');
         let id = if id.is_empty() { "0" } else { id };

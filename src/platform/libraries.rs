@@ -6,11 +6,11 @@ use super::{Platform, file_name};
 
 /// An installed shared library.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Library {
+pub(crate) struct Library {
     /// The file, with symbolic links resolved.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     /// The version in its file name, such as `10.3.0`; may be empty.
-    pub version: String,
+    pub(crate) version: String,
 }
 
 /// Where the dynamic loader and NVIDIA's packages have libraries.
@@ -29,7 +29,7 @@ const DIRECTORIES: [&str; 9] = [
 impl Platform {
     /// Finds a library, such as `libnvinfer.so`, in the first directory that has it. Of several files, the one with
     /// the longest version wins.
-    pub fn library(&self, name: &str) -> Option<Library> {
+    pub(crate) fn library(&self, name: &str) -> Option<Library> {
         DIRECTORIES.iter().find_map(|directory| self.library_in(directory, name))
     }
 

@@ -4,16 +4,16 @@ use super::{Platform, file_name};
 
 /// The temperatures and the throttling of a board.
 #[derive(Debug, Clone, PartialEq)]
-pub struct ThermalStatus {
+pub(crate) struct ThermalStatus {
     /// The thermal zones: name and temperature in °C.
-    pub zones: Vec<(String, f64)>,
+    pub(crate) zones: Vec<(String, f64)>,
     /// The active cooling devices other than fans; they slow the board down.
-    pub throttles: Vec<String>,
+    pub(crate) throttles: Vec<String>,
 }
 
 impl ThermalStatus {
     /// Returns the highest temperature in °C, if there is a zone.
-    pub fn hottest(&self) -> Option<f64> {
+    pub(crate) fn hottest(&self) -> Option<f64> {
         self.zones.iter().map(|(_, celsius)| *celsius).reduce(f64::max)
     }
 }
@@ -22,7 +22,7 @@ const THERMAL: &str = "/sys/class/thermal";
 
 impl Platform {
     /// Reads the temperatures. Skips a zone that can't be read, for example because its sensor is off.
-    pub fn thermal_status(&self) -> ThermalStatus {
+    pub(crate) fn thermal_status(&self) -> ThermalStatus {
         let mut status = ThermalStatus { zones: Vec::new(), throttles: Vec::new() };
         for entry in self.entries(THERMAL) {
             let name = file_name(&entry);
@@ -46,7 +46,7 @@ impl Platform {
 
 /// Decides whether new jobs wait because the board is too hot.
 #[derive(Debug)]
-pub struct ThermalThrottle {
+pub(crate) struct ThermalThrottle {
     platform: Platform,
     /// In °C; `None` never pauses.
     pause_above: Option<f64>,
@@ -58,12 +58,12 @@ const HYSTERESIS_C: f64 = 5.0;
 
 impl ThermalThrottle {
     /// Pauses at `pause_above` °C.
-    pub fn new(platform: Platform, pause_above: Option<f64>) -> Self {
+    pub(crate) fn new(platform: Platform, pause_above: Option<f64>) -> Self {
         Self { platform, pause_above, pausing: false }
     }
 
     /// Returns whether new jobs must wait, and logs a change.
-    pub fn should_pause(&mut self) -> bool {
+    pub(crate) fn should_pause(&mut self) -> bool {
         let (Some(limit), Some(celsius)) =
             (self.pause_above, self.pause_above.and(self.platform.thermal_status().hottest()))
         else {

@@ -15,7 +15,7 @@ pub(super) fn encode(raw: &blocking::Receiver<Raw>, tidings: &mpsc::Sender<Worke
             Raw::WorkerEvent(told) => told,
             Raw::Image { job, receipt, sample } => {
                 let format = job.format;
-                let what = match encode_as(format, &sample, &job.sizes.picture, &job) {
+                let what = match encode_as(format, &sample, &job.sizes.image, &job) {
                     Ok(bytes) => What::Image { receipt, format, bytes },
                     Err(error) => What::Failed(JobError::new(ErrorCode::Encoding, error)),
                 };
