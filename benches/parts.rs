@@ -11,8 +11,8 @@ use std::rc::Rc;
 
 use common::gaussian_model::Exact;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use denoised::bundle::TimestepShape;
 use denoised::job::{Request, parse};
-use denoised::model::TimestepShape;
 use denoised::pipeline::Pipeline;
 use diffusion_samplers::rng::Generator;
 use serde_json::json;

@@ -5,8 +5,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use denoised::bundle::{Manifest, SchedulerConfig};
+use denoised::inference::{EngineKind, EngineOptions};
 use denoised::job::{JobLimits, ModelCard};
-use denoised::model::{EngineKind, EngineOptions, Manifest, Model, SchedulerConfig};
+use denoised::model::Model;
 use denoised::spool::AcceptedJob;
 
 /// A request as it comes over MQTT, parsed and checked against a model.

@@ -15,10 +15,13 @@ mod run;
 mod sample;
 mod stdout;
 
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
+use serde::Deserialize;
+use serde::de::value::StringDeserializer;
 
 use crate::config::{Config, ConfigErrors};
-use crate::model::{EngineKind, EngineOptions};
+use crate::inference::{EngineKind, EngineOptions};
 
 /// The denoising daemon: diffusion models from ONNX, images over MQTT.
 #[derive(Debug, Parser)]
@@ -135,6 +138,17 @@ fn engine(bundle: &std::path::Path, named: Option<EngineKind>) -> Result<EngineO
     let options = configuration(None)?.engine_of(bundle);
     start_log(log::LevelFilter::Warn);
     Ok(EngineOptions { kind: named.unwrap_or(options.kind), ..options })
+}
+
+/// Parses the value of `--engine`, which has the names that the configuration uses.
+fn engine_kind() -> impl TypedValueParser<Value = EngineKind> {
+    let values = [
+        ("auto", "ONNX Runtime if its library is found, else the embedded engine"),
+        ("onnxruntime", "ONNX Runtime, or an error"),
+        ("embedded", "The embedded engine, which needs no library"),
+    ];
+    PossibleValuesParser::new(values.map(|(name, help)| PossibleValue::new(name).help(help)))
+        .try_map(|name| EngineKind::deserialize(StringDeserializer::<serde::de::value::Error>::new(name)))
 }
 
 /// Log to stderr: with colours on a terminal, with systemd's priorities under journald.

@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::inference::{
+    Cuda, EngineKind, EngineOptions, OpenVino, Policy, Provider, ProviderOptions, TensorRt,
+};
 use crate::job::JobLimits;
-use crate::model::{Cuda, EngineKind, EngineOptions, OpenVino, Policy, Provider, ProviderOptions, TensorRt};
 use crate::platform::Platform;
 
 pub use crate::units::{Bounded, ByteSize};
@@ -162,7 +164,7 @@ impl Default for Engine {
             build_memory: ByteSize(options.build_memory),
             memory: None,
             vae_tile: None,
-            meanwhile: options.meanwhile,
+            meanwhile: options.interim_provider,
             tensorrt: TensorRt::default(),
             cuda: Cuda::default(),
             openvino: OpenVino::default(),
@@ -203,8 +205,8 @@ impl Config {
             build_memory: build_memory.0,
             memory: memory.map(|bytes| bytes.0),
             vae_tile: vae_tile.map(|side| side.0 as usize),
-            board: self.board.machine(),
-            meanwhile,
+            host: std::sync::Arc::new(self.board.machine()),
+            interim_provider: meanwhile,
         }
     }
 }

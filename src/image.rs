@@ -8,7 +8,7 @@ use std::io::Cursor;
 use image::{DynamicImage, GrayImage, ImageFormat, RgbImage};
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Manifest, SampleKind};
+use crate::bundle::{Manifest, SampleKind};
 
 /// How a sample is encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

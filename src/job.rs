@@ -16,8 +16,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::bundle::{Bundle, LatentComponents, PipelineFacts, PipelineKind, Signature};
 use crate::image::Format;
-use crate::model::{Backend, Bundle, LatentComponents, Model, PipelineKind, Signature, TextConditioning};
+use crate::inference::Backend;
+use crate::model::{Model, TextConditioning};
 use diffusion_samplers::rng::Generator;
 use diffusion_samplers::sampler::{Options, Sampler};
 
@@ -187,12 +189,18 @@ impl ModelCard {
         Self {
             bundle: Arc::new(model.bundle.clone()),
             signature: model.predictor.signature().clone(),
-            origin: model.predictor.origin().clone(),
+            origin: model.predictor.backend().clone(),
             outputs_per_value: model.outputs_per_value,
-            latent: model.latent.as_ref().map(|latent| (latent.family, latent.bundle.clone())),
-            largest_part: model.parts.iter().map(|part| part.bytes).max().unwrap_or(0),
+            latent: model.latent.as_ref().map(|latent| (latent.kind, latent.components.clone())),
+            largest_part: model.session_sizes.iter().map(|part| part.bytes).max().unwrap_or(0),
             encodes: model.latent.as_ref().is_some_and(|latent| latent.has_encoder()),
         }
+    }
+
+    /// The facts of the model's pipeline. A model that is no latent diffusion pipeline has the defaults of Stable
+    /// Diffusion.
+    fn facts(&self) -> &'static PipelineFacts {
+        self.latent.as_ref().map_or(PipelineKind::StableDiffusion, |(kind, _)| *kind).facts()
     }
 }
 

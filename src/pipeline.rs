@@ -15,7 +15,8 @@ use std::time::Instant;
 
 use crate::job::receipt::Receipt;
 use crate::job::{ErrorCode, Job, JobError};
-use crate::model::{Model, Tensor};
+use crate::model::Model;
+use crate::tensor::Tensor;
 use diffusion_samplers::rng::Noise;
 
 use batcher::{Batcher, ImageEvent, ImageId};
@@ -293,7 +294,7 @@ impl Pipeline {
                 match (&self.model.latent, active.prepared.clone()) {
                     (Some(latent), Some(prepared)) => {
                         let x0 = prepared.unpacked(x0, &job.sizes);
-                        let shown = latent.shown(&x0, &job.sizes.latent, &self.model.bundle.manifest);
+                        let shown = latent.preview(&x0, &job.sizes.latent, &self.model.bundle.manifest);
                         if let Some(Tensor { data, shape }) = shown {
                             on(Event::Preview { job, index, x0: &data, shape: &shape });
                         }
@@ -335,9 +336,9 @@ impl Pipeline {
     ) {
         let Some(active) = self.jobs.get_mut(ticket.job) else { return };
         active.finished += 1;
-        let mut receipt = Receipt::of(&active.job, ticket.index, self.model.predictor.origin());
+        let mut receipt = Receipt::of(&active.job, ticket.index, self.model.predictor.backend());
         receipt.cut =
-            active.prepared.as_ref().map_or_else(Vec::new, |prepared| prepared.conditions.cut.clone());
+            active.prepared.as_ref().map_or_else(Vec::new, |prepared| prepared.conditions.truncated.clone());
         on(Event::Image { job: &active.job, receipt: Box::new(receipt), sample, latents });
         if active.finished == active.job.count {
             on(Event::Finished { job: &active.job, elapsed_ms: active.elapsed_ms() });

@@ -2,6 +2,7 @@
 //!
 //! Everything is read under one root directory, which tests replace by a tree of their own.
 
+mod host;
 mod jetson;
 mod libraries;
 mod thermal;

@@ -7,8 +7,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::gaussian_model::Exact;
+use denoised::bundle::TimestepShape;
 use denoised::job::{JobLimits, ModelCard, Request};
-use denoised::model::TimestepShape;
 use denoised::pipeline::Pipeline;
 use serde_json::json;
 

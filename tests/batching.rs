@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use common::gaussian_model::{Exact, Sleeping};
 use common::{daemon, largest_difference};
+use denoised::bundle::TimestepShape;
+use denoised::inference::{EngineKind, EngineOptions};
 use denoised::job::{ErrorCode, Job, JobLimits, ModelCard, Request};
-use denoised::model::{Batch, EngineKind, EngineOptions, Model, TimestepShape};
+use denoised::model::{Batch, Model};
 use denoised::pipeline::{Event, Pipeline};
 use serde_json::json;
 
@@ -135,7 +137,7 @@ fn onnxruntime() -> EngineOptions {
     EngineOptions {
         kind: EngineKind::OnnxRuntime,
         library: Some(daemon::onnxruntime()),
-        providers: vec![denoised::model::Provider::Cpu],
+        providers: vec![denoised::inference::Provider::Cpu],
         ..EngineOptions::default()
     }
 }

@@ -103,7 +103,7 @@ fn a_preview_is_fitted_to_the_decoder_once() {
     fit.arg("fit-preview").arg(&bundle).args(["--count", "8", "--engine", "embedded"]);
     succeeds(&mut fit);
     let text = std::fs::read_to_string(bundle.join("denoised.toml")).unwrap();
-    let manifest = denoised::model::Manifest::parse(&text).unwrap();
+    let manifest = denoised::bundle::Manifest::parse(&text).unwrap();
     assert_eq!(manifest.preview.unwrap().factors.len(), 16);
     assert!(fails(&mut fit, 1).contains("has a [preview] already"));
 }

@@ -200,7 +200,7 @@ fn graphs_make_way_for_one_another_within_the_memory_that_is_allowed() {
     }
     assert!(images.chunks(2).all(|pair| pair == &images[..2]));
     for graph in ["sd", "sdxl"] {
-        daemon.wait_for(&format!("{graph} leaves memory until it is needed again"));
+        daemon.wait_for(&format!("evicted session {graph} (memory limit)"));
     }
     // What fits at no time is refused before it starts.
     let engine = "[engine]\nkind = \"embedded\"\nmemory = \"100 KiB\"";
@@ -214,7 +214,9 @@ fn graphs_make_way_for_one_another_within_the_memory_that_is_allowed() {
 
 #[test]
 fn large_pictures_are_tiled_as_the_reference_tiles_them() {
-    use denoised::model::{EngineKind, EngineOptions, Model, Posterior, Tensor};
+    use denoised::inference::{EngineKind, EngineOptions};
+    use denoised::model::{Model, Posterior};
+    use denoised::tensor::Tensor;
     let options =
         EngineOptions { kind: EngineKind::Embedded, vae_tile: Some(32), ..EngineOptions::default() };
     let latent = Model::load(&bundle("sd"), &options).unwrap().latent.unwrap();

@@ -56,7 +56,12 @@ fn a_captured_graph_has_but_one_batch() {
     command.env("DENOISED_ENGINE__TENSORRT__CUDA_GRAPH", "true");
     assert!(fails(&mut command, 1).contains("libcublas.so.12"));
     let words = fails(command.env("DENOISED_ENGINE__TENSORRT__MIN_BATCH", "2"), 1);
-    assert!(words.contains("cuda_graph fills every batch up to the largest; leave out min_batch"), "{words}");
+    assert!(
+        words.contains(
+            "cuda_graph pads every batch to the largest, so that min_batch and opt_batch have no effect"
+        ),
+        "{words}"
+    );
 }
 
 #[test]
@@ -166,7 +171,7 @@ fn a_changed_model_is_not_served_from_the_old_engine() {
     let (after, log) = draw("openvino,cpu");
     assert!(
         log.contains(
-            "the engine that openvino built for roll no longer fits (another graph) and is built anew"
+            "the engine that openvino built for roll no longer fits (another graph) and is built again"
         ),
         "{log}"
     );
@@ -278,6 +283,19 @@ fn where_it_is_asked_for_another_provider_serves_until_the_engine_is_built() {
     let mut daemon = Daemon::start(&failing.replace("node = \"test\"", "node = \"other\""));
     daemon.wait_for("the execution provider cuda is required");
     assert_eq!(daemon.running.child.wait().unwrap().code(), Some(1));
+}
+
+#[test]
+fn a_directory_that_cannot_be_written_is_no_failure_of_the_provider() {
+    let cache = tempfile::tempdir().unwrap();
+    for (library, providers) in [(onnxruntime(), "cpu"), (library("DENOISED_TEST_OPENVINO"), "openvino,cpu")]
+    {
+        let mut command = on(&library, providers, cache.path());
+        command.env("TMPDIR", "/nonexistent").arg("inspect").arg(golden("gaussian"));
+        let words = fails(&mut command, 1);
+        assert!(words.contains("cannot create a directory in /nonexistent: "), "{words}");
+        assert!(words.contains("set TMPDIR") && !words.contains("does not work here"), "{words}");
+    }
 }
 
 #[test]

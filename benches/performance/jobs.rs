@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::time::Instant;
 
+use denoised::inference::EngineOptions;
 use denoised::job::{Job, JobLimits, ModelCard, Request};
-use denoised::model::{Batch, EngineOptions, Model, Predictor};
+use denoised::model::{Batch, Model, Predictor};
 use denoised::pipeline::{Event, Pipeline};
 use diffusion_samplers::rng::Generator;
 use serde_json::{Value, json};

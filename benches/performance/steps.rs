@@ -4,8 +4,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use denoised::bundle::TimestepShape;
 use denoised::job::{JobLimits, ModelCard, Request};
-use denoised::model::TimestepShape;
 use diffusion_samplers::rng::{Generator, NoiseSource};
 use diffusion_samplers::sampler::{self, InitialState, Sampler};
 use diffusion_samplers::trajectory::Output;

@@ -3,8 +3,8 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use denoised::bundle::TimestepShape;
 use denoised::job::{JobLimits, ModelCard, Request};
-use denoised::model::TimestepShape;
 use diffusion_samplers::rng::Noise;
 use diffusion_samplers::sampler::{self, InitialState, Sampler};
 use diffusion_samplers::trajectory::Output;

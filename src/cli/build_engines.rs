@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use super::stdout::Stdout;
 use super::{ConfigFile, Failure};
-use crate::model::{Model, SessionPool, Stage};
+use crate::inference::{SessionPool, Stage};
+use crate::model::Model;
 
 pub(super) fn run(file: &ConfigFile) -> Result<(), Failure> {
     let config = super::configuration(file.config.as_deref())?;
@@ -13,10 +14,10 @@ pub(super) fn run(file: &ConfigFile) -> Result<(), Failure> {
     for path in &config.models.paths {
         let began = Instant::now();
         let mut builds = false;
-        let model = Model::load_onto(&SessionPool::default(), path, &config.engine_of(path), &mut |stage| {
+        let model = Model::load_into(&SessionPool::default(), path, &config.engine_of(path), &mut |stage| {
             builds |= stage == Stage::BuildingEngine;
         })?;
-        let origin = model.predictor.origin();
+        let origin = model.predictor.backend();
         let how = if builds { "its engine was built" } else { "nothing had to be built" };
         writeln!(
             Stdout,

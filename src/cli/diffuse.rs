@@ -7,9 +7,11 @@ use anyhow::{Context, anyhow, ensure};
 use image::DynamicImage;
 
 use super::Failure;
+use crate::bundle::SampleKind;
 use crate::image::{self as pictures, ImageError, Pixels};
+use crate::inference::EngineKind;
 use crate::job::{Job, JobLimits, ModelCard, Request};
-use crate::model::{Batch, EngineKind, Model, SampleKind};
+use crate::model::{Batch, Model};
 use diffusion_samplers::forward_process::q_sample;
 use diffusion_samplers::noise_schedule::{NoiseLevel, NoiseSchedule, ScheduleDefaults, ZeroSnr};
 use diffusion_samplers::prediction_type::PredictionType;
@@ -38,7 +40,7 @@ pub(super) struct Arguments {
     #[arg(long)]
     class: Option<i64>,
     /// The engine
-    #[arg(long)]
+    #[arg(long, value_parser = super::engine_kind())]
     engine: Option<EngineKind>,
 }
 

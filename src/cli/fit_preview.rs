@@ -7,7 +7,10 @@ use anyhow::{Context, bail};
 
 use super::Failure;
 use super::stdout::Stdout;
-use crate::model::{EngineKind, LatentPipeline, Model, Projection, Tensor};
+use crate::bundle::Projection;
+use crate::inference::EngineKind;
+use crate::model::{LatentPipeline, Model};
+use crate::tensor::Tensor;
 use diffusion_samplers::rng::Generator;
 
 /// What `fit-preview` takes.
@@ -19,7 +22,7 @@ pub(super) struct Arguments {
     #[arg(long, default_value_t = 16)]
     count: u64,
     /// The engine
-    #[arg(long)]
+    #[arg(long, value_parser = super::engine_kind())]
     engine: Option<EngineKind>,
 }
 
@@ -45,7 +48,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 fn fit(latent: &LatentPipeline, count: u64) -> anyhow::Result<Projection> {
-    let shape = [latent.bundle.vae.channels, SIDE, SIDE];
+    let shape = [latent.components.vae.channels, SIDE, SIDE];
     let mut pairs = Vec::new();
     for seed in 0..count {
         // Of coarse patches, since what varies from pixel to pixel is no picture.

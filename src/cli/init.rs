@@ -8,7 +8,8 @@ use anyhow::{Context, bail};
 
 use super::Failure;
 use super::stdout::Stdout;
-use crate::model::{DataType, Dim, GraphIo, ValueInfo, ports};
+use crate::bundle::graph_io;
+use crate::tensor::{DataType, Dim, GraphIo, ValueInfo};
 
 /// What `adopt` takes.
 #[derive(Debug, clap::Args)]
@@ -27,7 +28,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
             path.display()
         )));
     }
-    let graph = ports(&arguments.graph)
+    let graph = graph_io(&arguments.graph)
         .with_context(|| format!("{} can't be read as an ONNX graph", arguments.graph.display()))?;
     let file =
         arguments.graph.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
@@ -134,7 +135,7 @@ steps = 20
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Manifest;
+    use crate::bundle::Manifest;
 
     fn port(name: &str, element: DataType, shape: Vec<Dim>) -> ValueInfo {
         ValueInfo { name: name.to_owned(), element, shape }

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use super::Failure;
 use super::stdout::Stdout;
-use crate::model::{Bundle, EngineKind, LatentPipeline, Model, TimestepShape, batch_dependence};
+use crate::bundle::{Bundle, TimestepShape};
+use crate::inference::EngineKind;
+use crate::model::{LatentPipeline, Model, batch_dependence};
 use diffusion_samplers::sampler::{self, Options, SamplerError};
 use diffusion_samplers::scheduler_settings::KeyStatus;
 
@@ -15,7 +17,7 @@ pub(super) struct Arguments {
     /// The bundle's directory
     model: PathBuf,
     /// The engine
-    #[arg(long)]
+    #[arg(long, value_parser = super::engine_kind())]
     engine: Option<EngineKind>,
 }
 
@@ -32,15 +34,15 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 fn graph(model: &Model) -> anyhow::Result<()> {
-    let (bundle, origin) = (&model.bundle, model.predictor.origin());
+    let (bundle, origin) = (&model.bundle, model.predictor.backend());
     let signature = model.predictor.signature();
     writeln!(Stdout, "model        {} ({})", bundle.name, bundle.graph.display())?;
     writeln!(Stdout, "sha256       {}", bundle.sha256)?;
     writeln!(Stdout, "engine       {} {}, provider {}", origin.engine, origin.version, origin.provider)?;
-    for share in &origin.ran {
+    for share in &origin.provider_shares {
         writeln!(Stdout, "ran          {share}")?;
     }
-    for refused in &origin.instead_of {
+    for refused in &origin.rejected_providers {
         writeln!(Stdout, "instead of   {}, which does not work here: {}", refused.provider, refused.reason)?;
     }
     for port in &signature.graph.inputs {
@@ -76,11 +78,11 @@ fn graph(model: &Model) -> anyhow::Result<()> {
 /// What the graphs take while they are opened, by what stands on disk.
 fn memory(model: &Model) -> anyhow::Result<()> {
     let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-    for part in &model.parts {
+    for part in &model.session_sizes {
         writeln!(Stdout, "graph        {}, {:.1} MiB", part.name, mebibytes(part.bytes))?;
     }
-    let all = model.parts.iter().map(|part| part.bytes).sum();
-    let most = model.parts.iter().map(|part| part.bytes).max().unwrap_or(0);
+    let all = model.session_sizes.iter().map(|part| part.bytes).sum();
+    let most = model.session_sizes.iter().map(|part| part.bytes).max().unwrap_or(0);
     writeln!(
         Stdout,
         "memory       up to {:.1} MiB for all graphs, {:.1} MiB for one at a time ([engine] memory); what is \
@@ -93,8 +95,8 @@ fn memory(model: &Model) -> anyhow::Result<()> {
 
 fn words(model: &Model) -> anyhow::Result<()> {
     let Some(latent) = &model.latent else { return Ok(()) };
-    let LatentPipeline { bundle, family, .. } = latent.as_ref();
-    writeln!(Stdout, "pipeline     {family:?}, {} text encoders", bundle.texts.len())?;
+    let LatentPipeline { components: bundle, kind: family, .. } = latent.as_ref();
+    writeln!(Stdout, "pipeline     {family:?}, {} text encoders", bundle.text_encoders.len())?;
     let vae = bundle.vae;
     writeln!(
         Stdout,

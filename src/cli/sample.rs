@@ -10,8 +10,10 @@ use anyhow::{Context, anyhow};
 
 use super::Failure;
 use super::progress::Progress;
+use crate::bundle::SchedulerConfig;
+use crate::inference::EngineKind;
 use crate::job::{Job, JobLimits, ModelCard, Request};
-use crate::model::{EngineKind, Model, SchedulerConfig};
+use crate::model::Model;
 use crate::pipeline::{Event, Pipeline};
 use given_noise::GivenNoise;
 use output::Output;
@@ -69,7 +71,7 @@ pub(super) struct Arguments {
     #[arg(long)]
     noise: Option<String>,
     /// The engine
-    #[arg(long)]
+    #[arg(long, value_parser = super::engine_kind())]
     engine: Option<EngineKind>,
 }
 

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use base64::Engine as _;
 
 use super::{JobError, JobLimits, ModelCard, Request};
+use crate::bundle::SampleKind;
 use crate::image::{self, Pixels};
-use crate::model::{PipelineKind, Role, SampleKind, Tensor};
+use crate::tensor::Tensor;
 use diffusion_samplers::trajectory::KnownRegion;
 
 /// The sizes of a job's samples and pictures.
@@ -46,7 +47,7 @@ impl Request {
     /// The sizes that the request or the model says.
     pub(super) fn check_sizes(&self, model: &ModelCard, limits: JobLimits) -> Result<Sizes, JobError> {
         let own = &model.signature.sample_shape;
-        let Some((family, latent)) = &model.latent else {
+        let Some((_, latent)) = &model.latent else {
             for (field, given) in [("width", self.width), ("height", self.height)] {
                 let axis = if field == "width" { own.last() } else { own.get(1) };
                 if given.is_some_and(|given| Some(&(given as usize)) != axis) {
@@ -57,21 +58,16 @@ impl Request {
             }
             return Ok(Sizes { sample: own.clone(), latent: own.clone(), picture: own.clone() });
         };
-        let vae = latent.vae;
-        // Latents of a Flux are packed two by two, and a transformer's patches are as large.
-        let step = vae.factor
-            * if matches!(family, PipelineKind::Flux | PipelineKind::StableDiffusion3) { 2 } else { 1 };
-        let default = |axis: usize| match family {
-            PipelineKind::Flux => 128 * vae.factor,
-            _ => own.get(axis).map_or(0, |n| n * vae.factor),
-        };
+        let (vae, facts) = (latent.vae, model.facts());
+        let step = vae.factor * facts.latent_multiple;
+        let default = |axis: usize| facts.latent_size.or(own.get(axis).copied()).unwrap_or(0) * vae.factor;
         let axis = |field: &str, given: Option<u64>, default: usize| -> Result<usize, JobError> {
             let length = given.map_or(default, |n| usize::try_from(n).unwrap_or(usize::MAX));
             if length == 0 || !length.is_multiple_of(step) {
                 let message = format!("{field} is {length}, but must be a multiple of {step}");
                 return Err(JobError::range(field, message));
             }
-            if length != default && !model.signature.free_size && *family != PipelineKind::Flux {
+            if length != default && !model.signature.dynamic_size && !facts.is_packed {
                 let message = format!("{field} is {length}, but the graph takes {default} only");
                 return Err(JobError::range(field, message));
             }
@@ -87,10 +83,8 @@ impl Request {
             return Err(JobError::range("width", message));
         }
         let latent = vec![vae.channels, height / vae.factor, width / vae.factor];
-        let sample = match family {
-            PipelineKind::Flux => vec![latent[1] * latent[2] / 4, 4 * latent[0]],
-            _ => latent.clone(),
-        };
+        let sample =
+            if facts.is_packed { vec![latent[1] * latent[2] / 4, 4 * latent[0]] } else { latent.clone() };
         Ok(Sizes { sample, latent, picture: vec![3, height, width] })
     }
 
@@ -116,7 +110,7 @@ impl Request {
             return Err(JobError::range("image", message));
         }
         let range = if model.latent.is_some() { [-1.0, 1.0] } else { model.bundle.manifest.sample.range };
-        let strength = self.strength.unwrap_or(default_strength(model, self.mask.is_some()));
+        let strength = self.strength.unwrap_or(model.facts().default_strength(self.mask.is_some()));
         if !(0.0..=1.0).contains(&strength) {
             let message = format!("strength is {strength}, but must lie between 0 and 1");
             return Err(JobError::range("strength", message));
@@ -132,17 +126,6 @@ impl Request {
         };
         beginning.unpacked()?;
         Ok(Some(beginning))
-    }
-}
-
-/// The reference pipelines' own.
-fn default_strength(model: &ModelCard, masked: bool) -> f64 {
-    match (model.latent.as_ref().map(|(family, _)| *family), masked) {
-        (None | Some(PipelineKind::StableDiffusion), false) => 0.8,
-        (None | Some(PipelineKind::StableDiffusion), true) => 1.0,
-        (Some(PipelineKind::StableDiffusionXl), false) => 0.3,
-        (Some(PipelineKind::StableDiffusionXl), true) => 0.9999,
-        (Some(PipelineKind::StableDiffusion3 | PipelineKind::Flux), _) => 0.6,
     }
 }
 
@@ -176,10 +159,4 @@ impl DecodedInitImage {
         let mask = anew.repeat(channels).iter().map(|anew| 1.0 - anew).collect();
         Some(Arc::new(KnownRegion { sample: self.picture.data.clone(), mask }))
     }
-}
-
-/// Whether the network is a latent consistency model's, whose steps are laid over what strength leaves.
-pub(super) fn is_distilled(model: &ModelCard) -> bool {
-    model.signature.tensors.iter().any(|input| input.role == Role::GuidanceEmbedding)
-        && model.latent.as_ref().is_some_and(|(family, _)| *family == PipelineKind::StableDiffusion)
 }

@@ -2,7 +2,8 @@
 
 use super::init_image::Sizes;
 use super::{JobError, ModelCard, Request};
-use crate::model::{PipelineKind, Role, TextConditioning};
+use crate::bundle::{PipelineFacts, Role};
+use crate::model::TextConditioning;
 
 /// No prompt is longer, in bytes; encoders take far less.
 const LONGEST: usize = 20_000;
@@ -14,9 +15,9 @@ impl Request {
         model: &ModelCard,
         sizes: &Sizes,
     ) -> Result<Option<TextConditioning>, JobError> {
-        let Some((family, _)) = &model.latent else {
+        if model.latent.is_none() {
             return self.refuse_words(model).map(|()| None);
-        };
+        }
         let texts = [
             ("prompt", &self.prompt),
             ("negative_prompt", &self.negative_prompt),
@@ -34,10 +35,11 @@ impl Request {
             let message = format!("{} draws what a prompt says: give one, if only \"\"", model.bundle.name);
             return Err(JobError::range("prompt", message));
         };
-        let embedded = |role: Role| model.signature.tensors.iter().any(|input| input.role == role);
-        let by_network =
-            embedded(Role::GuidanceEmbedding) || embedded(Role::Guidance) || *family == PipelineKind::Flux;
-        let guidance = self.check_weight(model, default_guidance(*family, by_network))?;
+        let facts = model.facts();
+        let by_network = facts.is_guidance_distilled
+            || model.signature.has(Role::GuidanceEmbedding)
+            || model.signature.has(Role::Guidance);
+        let guidance = self.check_weight(model, facts.guidance)?;
         let guided = guidance > 1.0 && !by_network;
         if (self.negative_prompt.is_some() || self.negative_prompt_2.is_some()) && by_network {
             let message = format!(
@@ -47,7 +49,7 @@ impl Request {
             );
             return Err(JobError::range("negative_prompt", message));
         }
-        self.refuse_what_says_nothing(model, *family)?;
+        self.refuse_what_says_nothing(model, facts)?;
         if let Some(n) = self.max_sequence_length.filter(|n| !(1..=512).contains(n)) {
             let message = format!("max_sequence_length is {n}, but must lie between 1 and 512");
             return Err(JobError::range("max_sequence_length", message));
@@ -71,7 +73,7 @@ impl Request {
             max_sequence_length: self.max_sequence_length.map(|n| n as usize),
             guidance,
             guided,
-            sizes: [oh, ow, top, left, th, tw],
+            time_ids: [oh, ow, top, left, th, tw],
         }))
     }
 
@@ -85,16 +87,15 @@ impl Request {
     }
 
     /// Words and sizes that other families have.
-    fn refuse_what_says_nothing(&self, model: &ModelCard, family: PipelineKind) -> Result<(), JobError> {
-        let (xl, sd) = (family == PipelineKind::StableDiffusionXl, family == PipelineKind::StableDiffusion);
+    fn refuse_what_says_nothing(&self, model: &ModelCard, facts: &PipelineFacts) -> Result<(), JobError> {
         let given = [
-            ("prompt_2", self.prompt_2.is_some() && sd),
-            ("negative_prompt_2", self.negative_prompt_2.is_some() && sd),
-            ("clip_skip", self.clip_skip.is_some() && family == PipelineKind::Flux),
-            ("max_sequence_length", self.max_sequence_length.is_some() && (sd || xl)),
-            ("original_size", self.original_size.is_some() && !xl),
-            ("crop", self.crop.is_some() && !xl),
-            ("target_size", self.target_size.is_some() && !xl),
+            ("prompt_2", self.prompt_2.is_some() && !facts.has_second_prompt),
+            ("negative_prompt_2", self.negative_prompt_2.is_some() && !facts.has_second_prompt),
+            ("clip_skip", self.clip_skip.is_some() && !facts.has_clip_skip),
+            ("max_sequence_length", self.max_sequence_length.is_some() && facts.t5.is_none()),
+            ("original_size", self.original_size.is_some() && !facts.has_micro_conditioning),
+            ("crop", self.crop.is_some() && !facts.has_micro_conditioning),
+            ("target_size", self.target_size.is_some() && !facts.has_micro_conditioning),
         ];
         match given.iter().find(|(_, given)| *given) {
             None => Ok(()),
@@ -124,16 +125,5 @@ impl Request {
                 format!("{} takes no words, so {field} says nothing", model.bundle.name),
             )),
         }
-    }
-}
-
-/// The reference pipelines' own.
-fn default_guidance(family: PipelineKind, by_network: bool) -> f64 {
-    match family {
-        PipelineKind::StableDiffusion if by_network => 8.5,
-        PipelineKind::StableDiffusion => 7.5,
-        PipelineKind::StableDiffusionXl => 5.0,
-        PipelineKind::StableDiffusion3 => 7.0,
-        PipelineKind::Flux => 3.5,
     }
 }

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::inference::Backend;
 use crate::job::Job;
-use crate::model::{Backend, TextConditioning};
+use crate::model::TextConditioning;
 
 /// How one image was made. It holds nothing that changes from run to run, but for the share of
 /// time in which each provider ran, which each start measures.

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::init_image::{InitImage, Sizes, is_distilled};
+use super::init_image::{InitImage, Sizes};
 use super::{ErrorCode, Job, JobError, ModelCard};
-use crate::model::PipelineKind;
+use crate::bundle::StrengthRule;
 use diffusion_samplers::sampler::{self, Options, Patches, Sampler, SamplerError, Strength};
 
 /// A sampler with its plan.
@@ -71,28 +71,17 @@ impl Job {
 }
 
 pub(super) fn default_steps(model: &ModelCard) -> usize {
-    // The reference pipelines' own.
-    let family = model.latent.as_ref().map(|(family, _)| *family);
-    let default = match family {
-        _ if is_distilled(model) => 4,
-        Some(PipelineKind::StableDiffusion3 | PipelineKind::Flux) => 28,
-        _ => 50,
-    };
-    model.bundle.manifest.default.steps.unwrap_or(default)
+    model.bundle.manifest.default.steps.unwrap_or(model.facts().steps)
 }
 
 /// Which part of the way is left from a picture.
 fn strength(model: &ModelCard, beginning: &InitImage, steps: usize) -> Result<Strength, JobError> {
     let strength = beginning.strength;
-    if is_distilled(model) {
+    let rule = model.facts().strength_rule;
+    if rule == StrengthRule::Rescaled {
         return Ok(Strength::Rescaled(strength));
     }
-    let share = steps as f64 * strength;
-    let left = match model.latent.as_ref().map(|(family, _)| *family) {
-        // What the reference cuts to a whole number differs.
-        Some(PipelineKind::StableDiffusion3 | PipelineKind::Flux) => steps - (steps as f64 - share) as usize,
-        _ => share as usize,
-    };
+    let left = rule.steps_left(steps, strength);
     if left == 0 {
         let message = format!("strength {strength} leaves none of {steps} steps; take more of either");
         return Err(JobError::range("strength", message));
@@ -102,6 +91,6 @@ fn strength(model: &ModelCard, beginning: &InitImage, steps: usize) -> Result<St
 
 /// What a schedule that follows the picture's size must know of it.
 fn patches(model: &ModelCard, sizes: &Sizes) -> Option<Patches> {
-    let (family, _) = model.latent.as_ref()?;
-    Some(Patches { count: sizes.latent[1] * sizes.latent[2] / 4, even: *family == PipelineKind::Flux })
+    model.latent.as_ref()?;
+    Some(Patches { count: sizes.latent[1] * sizes.latent[2] / 4, even: model.facts().has_linear_sigmas })
 }

@@ -8,8 +8,10 @@
 use std::rc::Rc;
 
 use super::guidance::Guidance;
+use crate::bundle::{Manifest, Signature};
+use crate::inference::EvaluationError;
 use crate::job::Job;
-use crate::model::{Batch, EvaluationError, Manifest, Predictor, Signature};
+use crate::model::{Batch, Predictor};
 use diffusion_samplers::simd::all_finite;
 use diffusion_samplers::trajectory::{Output, Trajectory};
 use std::task::Poll;
@@ -215,14 +217,13 @@ impl Batcher {
         let outputs = Rc::make_mut(&mut self.outputs);
         outputs.clear();
         if let Some(&first) = self.chosen.first() {
-            self.batch.shape.clone_from(&self.riders[first].shape);
-            self.batch.shape[0] += predictor.signature().beside;
+            predictor.signature().write_input_shape(&self.riders[first].shape, &mut self.batch.shape);
         }
         for &i in &self.chosen {
             let rider = &self.riders[i];
             let time = rider.trajectory.time();
             for place in 0..rider.guide.places() {
-                if self.batch.len() == predictor.signature().largest_batch {
+                if self.batch.size() == predictor.signature().largest_batch {
                     evaluate_part(predictor, &mut self.batch, &mut self.part, outputs)?;
                 }
                 let input = |to: &mut Vec<f32>| rider.trajectory.append_input(to);
@@ -265,19 +266,17 @@ fn evaluate_part(
     outputs: &mut Vec<f32>,
 ) -> Result<(), EvaluationError> {
     let signature = predictor.signature();
-    // Of the sample's own channels; those beside it are not predicted.
-    let own = |axes: &[usize]| (axes[0] - signature.beside) * axes[1..].iter().product::<usize>();
-    let (real, len) = (batch.len(), own(&batch.shape));
-    while batch.len() < signature.smallest_batch() {
+    let (real, len) = (batch.size(), signature.own_len(&batch.shape));
+    while batch.size() < signature.smallest_batch() {
         batch.repeat_first(&signature.tensors);
     }
     // Of a turn's only evaluation they go where they are wanted at once.
     let single = outputs.is_empty();
     let found = if single { &mut *outputs } else { &mut *part };
     predictor.evaluate(batch, found)?;
-    let each = found.len() / batch.len();
-    if each * batch.len() != found.len() || !each.is_multiple_of(len) || each == 0 {
-        return Err(EvaluationError::OutputLength { expected: batch.len() * len, found: found.len() });
+    let each = found.len() / batch.size();
+    if each * batch.size() != found.len() || !each.is_multiple_of(len) || each == 0 {
+        return Err(EvaluationError::OutputLength { expected: batch.size() * len, found: found.len() });
     }
     found.truncate(real * each);
     if !single {

@@ -14,8 +14,9 @@ use tokio::sync::mpsc;
 
 use super::batcher::ImageId;
 use super::prepared::{Prepared, of_latents};
+use crate::bundle::Signature;
 use crate::job::{Job, JobError};
-use crate::model::{LatentPipeline, Model, Signature};
+use crate::model::{LatentPipeline, Model};
 
 /// How much may be ordered before the first of it is done.
 const ORDERS: usize = 32;

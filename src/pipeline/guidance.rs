@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use crate::bundle::{Manifest, TensorInput};
 use crate::job::Job;
-use crate::model::{Batch, Conditions, Manifest, TensorInput};
+use crate::model::{Batch, Conditions};
 use diffusion_samplers::simd::update;
 
 /// What the network is told besides the sample, and how its answers are combined.
@@ -47,9 +48,9 @@ impl Guidance {
 
     /// Whether one batch may hold both: the same tensors' shapes, and as many further channels.
     pub fn goes_with(&self, other: &Self) -> bool {
-        let shapes = self.tensors.with.iter().map(|tensor| &tensor.shape);
+        let shapes = self.tensors.conditional.iter().map(|tensor| &tensor.shape);
         self.beside.len() == other.beside.len()
-            && shapes.eq(other.tensors.with.iter().map(|tensor| &tensor.shape))
+            && shapes.eq(other.tensors.conditional.iter().map(|tensor| &tensor.shape))
     }
 
     /// How many places of a batch one evaluation takes.
@@ -78,7 +79,10 @@ impl Guidance {
         batch.push(both, time, class, manifest);
         batch.set_conditions(&self.conditions);
         let without = self.away.is_some() && place == 1;
-        batch.set_tensors(inputs, if without { &self.tensors.without } else { &self.tensors.with });
+        batch.set_tensors(
+            inputs,
+            if without { &self.tensors.unconditional } else { &self.tensors.conditional },
+        );
     }
 
     /// Combine the outputs of all places, each of `len` values, in the first one's place:

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use crate::bundle::{Signature, VaeConfig};
 use crate::job::{DecodedInitImage, ErrorCode, InitImage, Job, JobError, Sizes};
-use crate::model::{
-    Conditions, LatentError, LatentPipeline, PipelineKind, Posterior, Signature, Tensor, VaeConfig,
-};
+use crate::model::{Conditions, LatentError, LatentPipeline, Posterior};
+use crate::tensor::Tensor;
 use diffusion_samplers::rng::Noise;
 use diffusion_samplers::sampler;
 use diffusion_samplers::trajectory::KnownRegion;
@@ -15,7 +15,7 @@ use diffusion_samplers::trajectory::KnownRegion;
 pub(super) struct Prepared {
     pub(super) conditions: Arc<Conditions>,
     picture: Option<Picture>,
-    family: Option<PipelineKind>,
+    is_packed: bool,
 }
 
 /// The picture at which a job begins.
@@ -65,12 +65,12 @@ impl Prepared {
                     Some(wish) => latent.conditions(wish, signature, &job.sizes.latent),
                     None => Ok(Conditions::default()),
                 };
-                let told = signature.beside > 0;
+                let told = signature.is_inpainting();
                 let picture = picture_of_latents(latent, seen.as_ref(), &job.sizes, told, from_noise);
                 Ok(Self {
                     conditions: Arc::new(conditions.map_err(|error| of_latents(&error))?),
                     picture: picture.map_err(|error| of_latents(&error))?,
-                    family: Some(latent.family),
+                    is_packed: latent.kind.facts().is_packed,
                 })
             }
         }
@@ -111,7 +111,7 @@ impl Prepared {
 
     /// Latents as the sampler has them.
     fn packed(&self, latent: Vec<f32>, sizes: &Sizes) -> Vec<f32> {
-        if self.family != Some(PipelineKind::Flux) {
+        if !self.is_packed {
             return latent;
         }
         places(&sizes.latent).map(|place| latent[place]).collect()
@@ -119,7 +119,7 @@ impl Prepared {
 
     /// Samples as the autoencoder has them.
     pub(super) fn unpacked(&self, sample: Vec<f32>, sizes: &Sizes) -> Vec<f32> {
-        if self.family != Some(PipelineKind::Flux) {
+        if !self.is_packed {
             return sample;
         }
         let mut latent = vec![0.0; sample.len()];
@@ -148,7 +148,7 @@ fn picture_of_latents(
         return Err(LatentError::NoPicture);
     }
     let Some(seen) = seen else { return Ok(None) };
-    let config = latent.bundle.vae;
+    let config = latent.components.vae;
     let drawn_from =
         |picture: &Tensor| Ok::<_, LatentError>(Source::Latents(latent.encode(picture)?, config));
     let masked = seen.mask.as_ref().map(|mask| {
@@ -162,7 +162,7 @@ fn picture_of_latents(
 /// What a job is told where the networks around the network fail it.
 pub(super) fn of_latents(error: &LatentError) -> JobError {
     let field = match error {
-        LatentError::Evaluation(_) | LatentError::Lacks(_) => None,
+        LatentError::Evaluation(_) | LatentError::MissingComponent(_) => None,
         LatentError::Tokens(_) => Some("prompt"),
         LatentError::NoLayers | LatentError::Layers { .. } => Some("clip_skip"),
         LatentError::NoPicture => Some("image"),

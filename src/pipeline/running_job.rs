@@ -7,8 +7,8 @@ use super::Event;
 use super::batcher::{ImageId, RunningImage};
 use super::guidance::Guidance;
 use super::prepared::Prepared;
+use crate::bundle::Manifest;
 use crate::job::{ErrorCode, Job, JobError};
-use crate::model::Manifest;
 use diffusion_samplers::rng::Noise;
 use diffusion_samplers::sampler;
 

@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use crate::inference::{ProviderShare, RejectedProvider, Stage};
 use crate::job::ModelCard;
-use crate::model::{ProviderShare, RejectedProvider, Stage};
 use crate::mqtt::{Message, Topics};
 use crate::platform::Platform;
 
@@ -58,8 +58,8 @@ impl ModelState {
             engine: origin.engine,
             engine_version: origin.version,
             provider: origin.provider,
-            ran: origin.ran,
-            instead_of: origin.instead_of,
+            ran: origin.provider_shares,
+            instead_of: origin.rejected_providers,
             ms_per_nfe: None,
         }
     }

@@ -2,7 +2,8 @@
 
 use super::finding::Finding;
 use crate::config::Config;
-use crate::model::{Batch, EngineKind, EngineOptions, Model, ModelError, Policy, Provider};
+use crate::inference::{EngineError, EngineKind, EngineOptions, Policy, Provider, ProviderFailure};
+use crate::model::{Batch, Model, ModelError};
 use crate::platform::{JetPack, Platform};
 
 /// A network that adds a noise level to a sample, for trying a provider.
@@ -44,7 +45,9 @@ fn trial(about: &str, config: &Config, kind: EngineKind, provider: Provider, boa
         Err(error) => {
             let next = next_step(&error, provider, board);
             let found = match &error {
-                Trial::Model(ModelError::Provider { reason, .. }) => reason.clone(),
+                Trial::Model(ModelError::Engine(EngineError::Provider { failure, .. })) => {
+                    failure.to_string()
+                }
                 other => other.to_string(),
             };
             // Where another engine or provider may serve, this one is only worth knowing of.
@@ -62,7 +65,7 @@ enum Trial {
     #[error("it computes wrongly: {found:?} where {expected:?} is right")]
     Wrong { found: Vec<f32>, expected: Vec<f32> },
     #[error(transparent)]
-    Evaluation(#[from] crate::model::EvaluationError),
+    Evaluation(#[from] crate::inference::EvaluationError),
 }
 
 fn computes(options: &EngineOptions) -> Result<String, Trial> {
@@ -85,7 +88,7 @@ fn computes(options: &EngineOptions) -> Result<String, Trial> {
     if !near {
         return Err(Trial::Wrong { found, expected });
     }
-    let origin = model.predictor.origin();
+    let origin = model.predictor.backend();
     Ok(format!("{} {} computes on {}", origin.engine, origin.version, origin.provider))
 }
 
@@ -93,8 +96,14 @@ fn next_step(error: &Trial, provider: Provider, board: &Platform) -> String {
     let jetpack = board.release().and_then(|release| release.jetpack);
     let words = error.to_string();
     match error {
-        Trial::Model(ModelError::Library(_)) => library_step(jetpack),
-        Trial::Model(ModelError::Provider { .. }) if words.contains("was built without it") => match (provider, jetpack) {
+        Trial::Model(ModelError::Engine(EngineError::Library(_))) => library_step(jetpack),
+        Trial::Io(_) | Trial::Model(ModelError::Engine(EngineError::Io { .. })) => {
+            "make room for temporary files, or set TMPDIR to a directory that can be written".to_owned()
+        }
+        Trial::Model(ModelError::Engine(EngineError::Provider {
+            failure: ProviderFailure::NotCompiledIn { .. },
+            ..
+        })) => match (provider, jetpack) {
             (Provider::OpenVino, _) => {
                 "python3 -m pip download --no-deps onnxruntime-openvino, unpack it, and name its \
                  onnxruntime/capi/libonnxruntime.so.X.Y.Z in [engine] library; or take openvino out of [engine] providers"
@@ -110,7 +119,7 @@ fn next_step(error: &Trial, provider: Provider, board: &Platform) -> String {
                  library, or take {provider} out of [engine] providers"
             ),
         },
-        Trial::Model(ModelError::Provider { .. }) => match (missing_library(&words), jetpack) {
+        Trial::Model(ModelError::Engine(EngineError::Provider { .. })) => match (missing_library(&words), jetpack) {
             (Some(library), Some(_)) => format!("sudo apt install nvidia-jetpack, which brings {library}"),
             (Some(library), None) => {
                 format!("install the package that has {library}, or take {provider} out of [engine] providers")

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::finding::Finding;
+use crate::bundle::Bundle;
 use crate::config::{BrokerUrl, Config};
-use crate::model::Bundle;
 use crate::platform::Platform;
 
 const PATIENCE: Duration = Duration::from_secs(3);

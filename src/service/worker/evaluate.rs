@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use super::{Command, Heartbeat, News, Raw, What, WorkerEvent};
+use crate::inference::{EngineOptions, Policy, SessionPool, Stage};
 use crate::job::{Job, ModelCard};
-use crate::model::{EngineOptions, Model, Policy, SessionPool, Stage};
+use crate::model::Model;
 use crate::pipeline::{Event, Pipeline, Wake};
 use crate::platform::ThermalThrottle;
 
@@ -100,7 +101,7 @@ impl Evaluator {
         out.tell(WorkerEvent::Ready(pipelines.iter().map(|p| ModelCard::of(p.model())).collect()));
         let told = vec![None; pipelines.len()];
         let mut evaluator = Self { pipelines, told, commands, out, governor, looked: None };
-        let later = models.iter().filter(|(_, engine)| engine.meanwhile().is_some());
+        let later = models.iter().filter(|(_, engine)| engine.interim().is_some());
         later.for_each(|(path, engine)| build(path, engine, builders.clone()));
         while evaluator.out.listened_to && evaluator.obey_all() {
             evaluator.out.pulse.beat();
@@ -212,9 +213,9 @@ impl Evaluator {
 fn build(path: &Path, engine: &EngineOptions, commands: mpsc::WeakSender<Command>) {
     let (path, engine) = (path.to_owned(), engine.clone());
     let spawned = std::thread::Builder::new().name("build".to_owned()).spawn(move || {
-        let meanwhile = engine.meanwhile.map(|provider| provider.to_string()).unwrap_or_default();
+        let meanwhile = engine.interim_provider.map(|provider| provider.to_string()).unwrap_or_default();
         let command = match Model::load(&path, &engine) {
-            Ok(model) if model.predictor.origin().provider == meanwhile => return,
+            Ok(model) if model.predictor.backend().provider == meanwhile => return,
             Ok(model) => Command::Succeed(Box::new(model)),
             Err(error) if engine.policy == Policy::Required => Command::GiveUp(error.to_string()),
             Err(error) => return log::warn!("{meanwhile} goes on to serve: {error}"),
@@ -234,12 +235,12 @@ fn load(
     wake: &Wake,
     on: &mut dyn FnMut(Stage),
 ) -> Result<Vec<Pipeline>, String> {
-    let shelf = SessionPool::within(models.first().and_then(|(_, engine)| engine.memory));
+    let shelf = SessionPool::with_budget(models.first().and_then(|(_, engine)| engine.memory));
     let mut pipelines: Vec<Pipeline> = Vec::new();
     for (path, engine) in models {
         log::info!("loading {}", path.display());
-        let engine = engine.meanwhile().unwrap_or_else(|| engine.clone());
-        let model = Model::load_onto(&shelf, path, &engine, on).map_err(|error| error.to_string())?;
+        let engine = engine.interim().unwrap_or_else(|| engine.clone());
+        let model = Model::load_into(&shelf, path, &engine, on).map_err(|error| error.to_string())?;
         let name = &model.bundle.name;
         if pipelines.iter().any(|other| &other.model().bundle.name == name) {
             return Err(format!("models.paths: two models are called {name}; rename a directory"));
