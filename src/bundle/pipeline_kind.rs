@@ -183,3 +183,44 @@ impl StrengthRule {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bundle::{Manifest, NetworkSize};
+    use crate::tensor::{DataType, Dim, GraphIo, ValueInfo};
+
+    #[test]
+    fn the_inputs_of_the_denoiser_determine_the_kind() {
+        let value = |name: &str| ValueInfo {
+            name: name.to_owned(),
+            element: DataType::F32,
+            shape: vec![Dim::Dynamic, Dim::Fixed(4), Dim::Fixed(8), Dim::Fixed(8)],
+        };
+        let time = ValueInfo { shape: vec![Dim::Dynamic], ..value("timestep") };
+        for (names, kind) in [
+            (&[][..], None),
+            (&["encoder_hidden_states"], Some(PipelineKind::StableDiffusion)),
+            (&["encoder_hidden_states", "timestep_cond"], Some(PipelineKind::LatentConsistency)),
+            (&["encoder_hidden_states", "text_embeds", "time_ids"], Some(PipelineKind::StableDiffusionXl)),
+            (&["encoder_hidden_states", "pooled_projections"], Some(PipelineKind::StableDiffusion3)),
+            (
+                &["encoder_hidden_states", "pooled_projections", "img_ids", "txt_ids"],
+                Some(PipelineKind::Flux),
+            ),
+        ] {
+            let inputs = names.iter().map(|name| value(name)).chain([value("sample"), time.clone()]);
+            let graph = GraphIo { inputs: inputs.collect(), outputs: vec![value("out_sample")] };
+            let signature =
+                Signature::resolve(&graph, &Manifest::default(), NetworkSize::default(), 8).unwrap();
+            assert_eq!(PipelineKind::from_signature(&signature), kind, "{names:?}");
+        }
+    }
+
+    #[test]
+    fn strength_is_rounded_as_the_kind_s_pipeline_rounds_it() {
+        for (rule, left) in [(StrengthRule::Floor, 2), (StrengthRule::Ceil, 3), (StrengthRule::Rescaled, 5)] {
+            assert_eq!(rule.steps_left(5, 0.5), left, "{rule:?}");
+        }
+    }
+}

@@ -96,3 +96,57 @@ pub(crate) fn load(
         None => rten::open(source),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::GraphIo;
+
+    /// Records the shape and the first value of the input of each evaluation.
+    #[derive(Default)]
+    struct Recorder {
+        graph: GraphIo,
+        evaluations: Vec<(Vec<usize>, f32)>,
+    }
+
+    impl Session for Recorder {
+        fn graph(&self) -> &GraphIo {
+            &self.graph
+        }
+
+        fn run_all(
+            &mut self,
+            inputs: &[Input<'_>],
+            _: &[&str],
+            _: &mut [Vec<f32>],
+        ) -> Result<Vec<Vec<usize>>, EvaluationError> {
+            let Values::F32(values) = inputs[0].values else { return Err(EvaluationError::OutputType) };
+            self.evaluations.push((inputs[0].shape.clone(), values[0]));
+            Ok(Vec::new())
+        }
+    }
+
+    #[test]
+    fn the_warm_up_has_the_batches_that_its_extent_asks_for() {
+        let shapes = |batch: usize| InputShapes(vec![("strength".to_owned(), vec![batch])]);
+        let warmup = Warmup {
+            shapes: [3, 2, 1, 1].map(shapes).into(),
+            constants: BTreeMap::from([("strength".to_owned(), 0.5)]),
+            output: "out_sample".to_owned(),
+        };
+        for (extent, batches) in [
+            (WarmupExtent::Smallest, &[1][..]),
+            (WarmupExtent::All, &[3, 2, 1, 1]),
+            (WarmupExtent::Captured, &[3, 3]),
+        ] {
+            let mut session = Recorder::default();
+            warmup.run(&mut session, extent).unwrap();
+            let expected: Vec<_> = batches.iter().map(|batch| (vec![*batch], 0.5)).collect();
+            assert_eq!(session.evaluations, expected, "{extent:?}");
+        }
+        // A graph without inputs or outputs has no warm-up.
+        let mut session = Recorder::default();
+        Warmup::default().run(&mut session, WarmupExtent::All).unwrap();
+        assert!(session.evaluations.is_empty());
+    }
+}

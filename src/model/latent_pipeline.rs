@@ -38,7 +38,7 @@ pub enum LatentError {
     },
     /// The network does inpainting, and the job has no image or no mask.
     #[error("this network fills in parts of an image: give image and mask")]
-    NoPicture,
+    MissingImage,
     /// The bundle lacks a component.
     #[error("the bundle has no {0}, which this job needs")]
     MissingComponent(&'static str),

@@ -145,7 +145,7 @@ fn picture_of_latents(
 ) -> Result<Option<Picture>, LatentError> {
     let is_masked = seen.is_some_and(|seen| seen.mask.is_some());
     if told && !is_masked {
-        return Err(LatentError::NoPicture);
+        return Err(LatentError::MissingImage);
     }
     let Some(seen) = seen else { return Ok(None) };
     let config = latent.components.vae;
@@ -165,7 +165,7 @@ pub(super) fn of_latents(error: &LatentError) -> JobError {
         LatentError::Evaluation(_) | LatentError::MissingComponent(_) => None,
         LatentError::Tokens(_) => Some("prompt"),
         LatentError::NoLayers | LatentError::Layers { .. } => Some("clip_skip"),
-        LatentError::NoPicture => Some("image"),
+        LatentError::MissingImage => Some("image"),
     };
     let code = if field.is_some() { ErrorCode::OutOfRange } else { ErrorCode::Engine };
     JobError { field: field.map(str::to_owned), ..JobError::new(code, error) }
