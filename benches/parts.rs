@@ -11,8 +11,8 @@ use std::rc::Rc;
 
 use common::gaussian_model::Exact;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use denoised::bundle::TimestepShape;
 use denoised::job::{Request, parse};
-use denoised::model::TimestepShape;
 use denoised::pipeline::Pipeline;
 use diffusion_samplers::rng::Generator;
 use serde_json::json;
@@ -67,7 +67,7 @@ fn pipeline(criterion: &mut Criterion) {
     let mut pipeline = Pipeline::new(model);
     let request = json!({"sampler": "ddim", "steps": 1, "seed": 1, "class": 1, "guidance": 2.0, "count": 4});
     let request: Request = serde_json::from_value(request).unwrap();
-    let job = request.check(&[denoised::job::ModelCard::of(pipeline.model())], LIMITS, || 1).unwrap();
+    let job = request.check(&[denoised::job::ModelCard::new(pipeline.model())], LIMITS, || 1).unwrap();
     criterion.bench_function("pipeline/four images of one step", |bencher| {
         bencher.iter(|| {
             pipeline.accept(job.clone());
@@ -85,7 +85,7 @@ fn pictures(criterion: &mut Criterion) {
         let sample: Vec<f32> = (0..shape.iter().product()).map(|i: usize| (i as f32 * 0.37).sin()).collect();
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
-                let picture = denoised::image::picture(&sample, &shape, &manifest).unwrap();
+                let picture = denoised::image::to_image(&sample, &shape, &manifest.sample).unwrap();
                 denoised::image::png(&picture).unwrap()
             });
         });

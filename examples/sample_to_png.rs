@@ -4,9 +4,10 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, anyhow};
-use denoised::image::{picture, png};
+use denoised::image::{png, to_image};
+use denoised::inference::{EngineKind, EngineOptions};
 use denoised::job::{JobLimits, ModelCard, Request};
-use denoised::model::{EngineKind, EngineOptions, Model};
+use denoised::model::Model;
 use denoised::pipeline::{JobEvent, Pipeline};
 
 fn main() -> anyhow::Result<()> {
@@ -22,7 +23,7 @@ fn main() -> anyhow::Result<()> {
     let request: Request = serde_json::from_str(r#"{"seed": 7, "sampler": "ddim", "steps": 20}"#)?;
     let limits = JobLimits { steps: 1000, count: 1, pixels: 1 << 24, memory: None };
     let job =
-        request.check(&[ModelCard::of(&model)], limits, || 0).map_err(|error| anyhow!(error.message))?;
+        request.check(&[ModelCard::new(&model)], limits, || 0).map_err(|error| anyhow!(error.message))?;
 
     let mut outcome = None;
     let mut pipeline = Pipeline::new(model);
@@ -36,7 +37,7 @@ fn main() -> anyhow::Result<()> {
     }
     let sample = outcome.context("the job ended without an image")??;
 
-    let picture = picture(&sample, &job.sizes.picture, &job.model.bundle.manifest)?;
+    let picture = to_image(&sample, &job.sizes.image, &job.model.bundle.manifest.sample)?;
     std::fs::write(&output, png(&picture)?).with_context(|| output.display().to_string())?;
     println!(
         "{} by {} in {} steps -> {}",

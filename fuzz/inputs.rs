@@ -5,8 +5,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use denoised::bundle::{Manifest, SchedulerConfig};
+use denoised::inference::{EngineKind, EngineOptions};
 use denoised::job::{JobLimits, ModelCard};
-use denoised::model::{EngineKind, EngineOptions, Manifest, Model, SchedulerConfig};
+use denoised::model::Model;
 use denoised::spool::AcceptedJob;
 
 /// A request as it comes over MQTT, parsed and checked against a model.
@@ -33,7 +35,7 @@ fn models() -> &'static [Arc<ModelCard>] {
         let bundle = Path::new(env!("CARGO_MANIFEST_DIR"));
         let root = if bundle.join("models").is_dir() { bundle } else { bundle.parent().expect("a parent") };
         let options = EngineOptions { kind: EngineKind::Embedded, ..EngineOptions::default() };
-        let load = |path: &str| ModelCard::of(&Model::load(&root.join(path), &options).expect("a bundle"));
+        let load = |path: &str| ModelCard::new(&Model::load(&root.join(path), &options).expect("a bundle"));
         vec![load("tests/golden/gaussian"), load("models/swissroll")]
     })
 }

@@ -1,78 +1,53 @@
-//! A model bundle on disk: the diffusers layout, or a folder with a graph and its scheduler.
+//! A model bundle on disk, read and checked: the diffusers layout, or a directory with a graph and its scheduler.
+//!
+//! Nothing here opens an inference engine.
 
+mod conditioning;
+mod error;
+mod json_file;
 pub(crate) mod latent_components;
-pub(crate) mod manifest;
+mod manifest;
 pub(crate) mod onnx_file;
-pub(crate) mod preview_projection;
-pub(crate) mod scheduler_config;
-pub(crate) mod signature;
+mod pipeline_kind;
+mod preview_projection;
+mod scheduler_config;
+mod signature;
 
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use sha2::{Digest, Sha256};
 
-use crate::bundle::manifest::Manifest;
-use crate::bundle::scheduler_config::{ConfigError, SchedulerConfig};
-use crate::bundle::signature::NetworkSize;
-use crate::inference::session_pool::files_of;
-use latent_components::LatentComponents;
+use json_file::{read_or_default, read_text};
 
-/// A directory's contents, read and checked; the graph itself is an engine's matter.
+pub use conditioning::{Role, TensorInput};
+pub use error::BundleError;
+pub use latent_components::{LatentComponents, VaeConfig};
+pub use manifest::{Classes, Condition, Defaults, GraphNames, Manifest, SampleDescription, SampleKind};
+pub use onnx_file::graph_io;
+pub use pipeline_kind::{PipelineFacts, PipelineKind, StrengthRule};
+pub use preview_projection::Projection;
+pub use scheduler_config::{ConfigError, SchedulerConfig};
+pub use signature::{NetworkSize, Signature, SignatureError, TimeInput, TimestepShape};
+
+/// The contents of a bundle's directory. The graph itself is only located and hashed.
 #[derive(Debug, Clone)]
 pub struct Bundle {
-    /// The directory's name, by which jobs call the model.
+    /// The name of the directory, by which jobs select the model.
     pub name: String,
-    /// The ONNX file.
+    /// The ONNX file of the network.
     pub graph: PathBuf,
-    /// The ONNX file's SHA-256, in hexadecimal.
+    /// The SHA-256 of the ONNX file and its external weights, in hexadecimal.
     pub sha256: String,
-    /// The noise schedule's configuration.
+    /// The scheduler configuration.
     pub scheduler: SchedulerConfig,
-    /// What stands in denoised.toml.
+    /// The contents of denoised.toml.
     pub manifest: Manifest,
-    /// The sizes that free axes take.
+    /// The lengths of the network's dynamic axes.
     pub network: NetworkSize,
-    /// What stands around the network, where that draws latents.
+    /// The autoencoder and the text encoders of a latent diffusion pipeline.
     pub latent: Option<LatentComponents>,
-    /// The number of classes that unet/config.json gives.
+    /// `num_class_embeds` of unet/config.json.
     class_embeddings: Option<usize>,
-}
-
-/// A bundle that can't be read.
-#[derive(Debug, thiserror::Error)]
-pub enum BundleError {
-    /// The directory isn't there.
-    #[error("{0}: there is no such directory")]
-    NoDirectory(PathBuf),
-    /// A file isn't there.
-    #[error("{directory}: the bundle has none of: {}", searched.join(", "))]
-    Missing {
-        /// The bundle.
-        directory: PathBuf,
-        /// Where it was looked for.
-        searched: Vec<String>,
-    },
-    /// A file can't be read.
-    #[error("{path}: {error}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        error: std::io::Error,
-    },
-    /// A file's contents.
-    #[error("{path}: {fault}")]
-    Content {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong, with line or key.
-        fault: String,
-    },
-    /// The scheduler's configuration.
-    #[error(transparent)]
-    Scheduler(#[from] ConfigError),
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -91,42 +66,37 @@ enum SampleSize {
 }
 
 impl Bundle {
-    /// Read a directory.
+    /// Reads the bundle in a directory.
     pub fn open(directory: &Path) -> Result<Self, BundleError> {
         if !directory.is_dir() {
             return Err(BundleError::NoDirectory(directory.to_owned()));
         }
-        let canonical = directory.canonicalize().map_err(reading(directory))?;
+        let canonical = directory.canonicalize().map_err(BundleError::reading(directory))?;
         let name = canonical
             .file_name()
             .map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned());
-        if let Some(index) = optional(&directory.join("model_index.json"))? {
-            json::<serde_json::Map<String, serde_json::Value>>(&directory.join("model_index.json"), &index)?;
-        }
+        // Only that it is a JSON object; the network's inputs determine the pipeline.
+        read_or_default::<serde_json::Map<String, serde_json::Value>>(&directory.join("model_index.json"))?;
         let description = directory.join("denoised.toml");
-        let manifest = manifest(&description)?;
+        let manifest = read_manifest(&description)?;
         let graph = match &manifest.graph.file {
-            Some(file) => first(directory, &[&file.to_string_lossy()])?,
-            None => first(directory, &["unet/model.onnx", "transformer/model.onnx", "model.onnx"])?,
+            Some(file) => first_file(directory, &[&file.to_string_lossy()])?,
+            None => first_file(directory, &["unet/model.onnx", "transformer/model.onnx", "model.onnx"])?,
         };
-        let scheduler = first(directory, &["scheduler/scheduler_config.json", "scheduler_config.json"]);
+        let scheduler = first_file(directory, &["scheduler/scheduler_config.json", "scheduler_config.json"]);
         let scheduler = match (scheduler, &manifest.scheduler) {
             (Ok(file), _) => SchedulerConfig::read(&file)?,
-            (Err(_), Some(section)) => SchedulerConfig::of_section(&description, section)?,
+            (Err(_), Some(section)) => SchedulerConfig::from_section(&description, section)?,
             (Err(missing), None) => return Err(missing),
         };
-        let config = graph.with_file_name("config.json");
-        let network: NetworkConfig = match optional(&config)? {
-            Some(text) => json(&config, &text)?,
-            None => NetworkConfig::default(),
-        };
+        let network: NetworkConfig = read_or_default(&graph.with_file_name("config.json"))?;
         let latent = LatentComponents::read(directory)?;
-        // A network of packed latents takes four values of each channel at once.
+        // A network of packed latents takes 2×2 patches, so four values of each latent channel at once.
         let packed =
             network.in_channels.zip(latent.as_ref()).is_some_and(|(n, latent)| n == 4 * latent.vae.channels);
         Ok(Self {
             name,
-            sha256: sha256(&graph)?,
+            sha256: onnx_file::sha256(&graph)?,
             graph,
             scheduler,
             manifest,
@@ -144,7 +114,7 @@ impl Bundle {
         })
     }
 
-    /// How many classes a job may choose from; 0 where the network has none.
+    /// The number of classes that a job may choose from; 0 if the network has none.
     pub fn classes(&self) -> usize {
         match (self.manifest.classes.names.len(), self.class_embeddings) {
             (0, embeddings) => embeddings.unwrap_or(0),
@@ -153,12 +123,7 @@ impl Bundle {
     }
 }
 
-fn reading(path: &Path) -> impl FnOnce(std::io::Error) -> BundleError {
-    let path = path.to_owned();
-    |error| BundleError::Read { path, error }
-}
-
-fn first(directory: &Path, candidates: &[&str]) -> Result<PathBuf, BundleError> {
+fn first_file(directory: &Path, candidates: &[&str]) -> Result<PathBuf, BundleError> {
     candidates.iter().map(|candidate| directory.join(candidate)).find(|path| path.is_file()).ok_or_else(
         || BundleError::Missing {
             directory: directory.to_owned(),
@@ -167,33 +132,7 @@ fn first(directory: &Path, candidates: &[&str]) -> Result<PathBuf, BundleError> 
     )
 }
 
-pub(crate) fn optional(path: &Path) -> Result<Option<String>, BundleError> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(reading(path)(error)),
-    }
-}
-
-pub(crate) fn json<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> Result<T, BundleError> {
-    let mut deserializer = serde_json::Deserializer::from_str(text);
-    serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
-        let key = error.path().to_string();
-        BundleError::Content { path: path.to_owned(), fault: format!("{key}: {}", error.into_inner()) }
-    })
-}
-
-fn manifest(path: &Path) -> Result<Manifest, BundleError> {
-    let text = optional(path)?.unwrap_or_default();
+fn read_manifest(path: &Path) -> Result<Manifest, BundleError> {
+    let text = read_text(path)?.unwrap_or_default();
     Manifest::parse(&text).map_err(|fault| BundleError::Content { path: path.to_owned(), fault })
-}
-
-/// The digest of a graph and of the weights beside it.
-pub(crate) fn sha256(graph: &Path) -> Result<String, BundleError> {
-    let mut hasher = Sha256::new();
-    for path in files_of(graph) {
-        let mut file = std::fs::File::open(&path).map_err(reading(&path))?;
-        std::io::copy(&mut file, &mut hasher).map_err(reading(&path))?;
-    }
-    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }

@@ -1,27 +1,35 @@
-//! The command line: one file a command.
+//! The command line: one module per command.
 
 mod build_engines;
 mod check_config;
 mod completions;
 mod demo;
 mod doctor;
+mod engine_argument;
+mod error;
 mod fit_preview;
 mod init;
 mod inspect;
+mod logging;
+mod man;
 mod progress;
 mod run;
 mod sample;
 mod stdout;
 mod visualize;
 
+use std::path::{Path, PathBuf};
+
 use clap::{Parser, Subcommand};
 
-use crate::config::{Config, ConfigErrors};
-use crate::model::{EngineKind, EngineOptions};
+use crate::config::Config;
+use crate::inference::{EngineKind, EngineOptions};
+use error::CommandError;
+use logging::start_log;
 
-/// The denoising daemon: diffusion models from ONNX, images over MQTT.
+/// The denoising daemon: runs diffusion models exported to ONNX and publishes their images over MQTT
 #[derive(Debug, Parser)]
-#[command(name = "denoised", version, about)]
+#[command(name = "denoised", version)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -33,53 +41,42 @@ enum Command {
     Run(ConfigFile),
     /// A broker, the daemon and a subscriber in one process: images in demo/
     Demo(demo::Arguments),
-    /// Draw one job without MQTT
-    Sample(Box<sample::Arguments>),
+    /// Run one job without MQTT
+    Sample(Box<sample::SampleArguments>),
     /// Draw a picture of the forward process, and of the reverse process for points
     Visualize(visualize::Arguments),
-    /// Tell what a model is, and what each key of its scheduler does
-    Inspect(inspect::Arguments),
-    /// Build every engine that the configuration's models need, ahead of the daemon's start
-    Warm(ConfigFile),
-    /// Write a first denoised.toml for a graph, by looking at it
-    Adopt(init::Arguments),
-    /// Fit how a bundle's latents are shown before they are finished
-    FitPreview(fit_preview::Arguments),
-    /// Look at the machine: what is there, what is missing, what to do
-    Doctor(doctor::Arguments),
-    /// Write the man pages or a shell's completions
-    #[command(hide = true)]
-    Generate(completions::Arguments),
-    /// Check a configuration and tell every fault
+    /// Show what a model is, what it needs, and what each key of its scheduler does
+    Inspect(inspect::InspectArguments),
+    /// Build the engines of all configured models, so that the daemon starts without building
+    BuildEngines(ConfigFile),
+    /// Write a draft of denoised.toml for an ONNX graph
+    Init(init::InitArguments),
+    /// Fit the preview of a latent-diffusion model and add it to denoised.toml
+    FitPreview(fit_preview::FitPreviewArguments),
+    /// Check the machine and everything that the configuration needs, and say what to fix
+    Doctor(doctor::DoctorArguments),
+    /// Check a configuration and list all errors
     CheckConfig(ConfigFile),
+    /// Print the completions of a shell
+    Completions(completions::CompletionsArguments),
+    /// Print the man page, or write the pages of all commands into a directory
+    Man(man::ManArguments),
 }
 
-/// Why a command failed, with the process's exit code.
-#[derive(Debug)]
-pub struct Failure {
-    /// 1 for a failure, 2 for wrong usage or configuration.
-    pub code: u8,
-    /// What happened.
-    pub cause: anyhow::Error,
-}
-
-impl Failure {
-    fn usage(cause: impl Into<anyhow::Error>) -> Self {
-        Self { code: 2, cause: cause.into() }
+/// Parses the command line and runs the command. Prints an error and returns the process's exit code.
+pub fn run() -> u8 {
+    match run_command(Cli::parse().command) {
+        Ok(()) => 0,
+        Err(error) => {
+            eprintln!("denoised: {:#}", error.cause);
+            error.exit_code
+        }
     }
 }
 
-impl<E: Into<anyhow::Error>> From<E> for Failure {
-    fn from(cause: E) -> Self {
-        Self { code: 1, cause: cause.into() }
-    }
-}
-
-/// Parse the command line and run the command.
-pub fn run() -> Result<(), Failure> {
-    let command = Cli::parse().command;
-    if !command.speaks_over_a_network() {
-        end_with_the_reader();
+fn run_command(command: Command) -> Result<(), CommandError> {
+    if !command.uses_the_network() {
+        exit_on_closed_stdout();
     }
     match command {
         Command::Run(arguments) => run::run(&arguments),
@@ -87,71 +84,44 @@ pub fn run() -> Result<(), Failure> {
         Command::Sample(arguments) => sample::run(&arguments),
         Command::Visualize(arguments) => visualize::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
-        Command::Warm(arguments) => build_engines::run(&arguments),
-        Command::Adopt(arguments) => init::run(&arguments),
+        Command::BuildEngines(arguments) => build_engines::run(&arguments),
+        Command::Init(arguments) => init::run(&arguments),
         Command::FitPreview(arguments) => fit_preview::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
-        Command::Generate(arguments) => completions::run(&arguments),
         Command::CheckConfig(arguments) => check_config::run(&arguments),
+        Command::Completions(arguments) => completions::run(&arguments),
+        Command::Man(arguments) => man::run(&arguments),
     }
 }
 
 impl Command {
-    /// Whether it has other peers than its reader, of whom none may end it by going away.
-    fn speaks_over_a_network(&self) -> bool {
+    /// Returns whether the command writes to sockets: a peer that disconnects must not end it by SIGPIPE.
+    fn uses_the_network(&self) -> bool {
         matches!(self, Self::Run(_) | Self::Doctor(_) | Self::Demo(_))
     }
 }
 
-/// From here on end quietly when the output's reader goes away (`denoised inspect … | head`), as any tool does.
-fn end_with_the_reader() {
+/// Restores the default action of SIGPIPE, so that `denoised inspect … | head` exits quietly.
+fn exit_on_closed_stdout() {
     sigpipe::reset();
 }
 
-/// Where the configuration stands.
+/// The flag `--config`.
 #[derive(Debug, clap::Args)]
 struct ConfigFile {
-    /// The configuration's file [default: /etc/denoised/config.toml, if there]
-    #[arg(long)]
-    config: Option<std::path::PathBuf>,
+    /// The configuration file [default: /etc/denoised/config.toml, if it exists]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
 }
 
-/// The configuration of a file, or of the default places.
-fn configuration(file: Option<&std::path::Path>) -> Result<Config, Failure> {
-    crate::config::load(file, std::env::vars()).map_err(|errors: ConfigErrors| Failure::usage(errors))
+/// Loads the configuration from a file, or from the default one.
+fn configuration(file: Option<&Path>) -> Result<Config, CommandError> {
+    crate::config::load(file, std::env::vars()).map_err(CommandError::usage)
 }
 
-/// What runs a bundle where there is no daemon, by the configuration and an engine named on the
-/// command line; from here on warnings are shown.
-fn engine(bundle: &std::path::Path, named: Option<EngineKind>) -> Result<EngineOptions, Failure> {
-    let options = configuration(None)?.engine_of(bundle);
+/// Returns the engine options for a bundle outside of the daemon, and starts logging warnings.
+fn engine(bundle: &Path, kind: Option<EngineKind>) -> Result<EngineOptions, CommandError> {
+    let options = configuration(None)?.engine_options(bundle);
     start_log(log::LevelFilter::Warn);
-    Ok(EngineOptions { kind: named.unwrap_or(options.kind), ..options })
-}
-
-/// Log to stderr: with colours on a terminal, with systemd's priorities under journald.
-fn start_log(level: log::LevelFilter) {
-    use std::io::Write;
-    let mut builder = env_logger::Builder::new();
-    builder
-        // What the client library logs of its own, the link tells in better words.
-        .filter_level(level)
-        .filter_module("rumqttc", log::LevelFilter::Off)
-        .filter_module("rumqttd", log::LevelFilter::Off)
-        .filter_module("ort", log::LevelFilter::Warn)
-        .parse_default_env();
-    if std::env::var_os("JOURNAL_STREAM").is_some() {
-        builder.format(|out, record| {
-            let priority = match record.level() {
-                log::Level::Error => 3,
-                log::Level::Warn => 4,
-                log::Level::Info => 6,
-                log::Level::Debug | log::Level::Trace => 7,
-            };
-            writeln!(out, "<{priority}>{}", record.args())
-        });
-    } else {
-        builder.format_target(false);
-    }
-    builder.init();
+    Ok(EngineOptions { kind: kind.unwrap_or(options.kind), ..options })
 }

@@ -1,128 +1,130 @@
-//! The configuration: defaults, then a file, then the environment.
+//! The configuration: defaults, overridden by a file, overridden by environment variables.
 
 mod layers;
 mod values;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Deserialize;
 
+use crate::inference::{
+    Cuda, EngineKind, EngineOptions, OpenVino, Policy, Provider, ProviderOptions, TensorRt,
+};
 use crate::job::JobLimits;
-use crate::model::{Cuda, EngineKind, EngineOptions, OpenVino, Policy, Provider, ProviderOptions, TensorRt};
 use crate::platform::Platform;
 
 pub use crate::units::{Bounded, ByteSize};
-pub use layers::{ConfigErrors, DEFAULT_FILE, Fault, load};
-pub use values::{BrokerUrl, LogLevel, Node, Qos, Root, SharedQueue};
+pub use layers::{ConfigErrors, ConfigFault, DEFAULT_FILE, load};
+pub use values::{BrokerUrl, LogLevel, NodeName, PublishQos, SharedQueue, TopicRoot};
 
-/// Everything that can be set; see `systemd/config.toml` for what each key means.
+/// The configuration. `systemd/config.toml` documents every key.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// The daemon's name.
-    pub node: Node,
-    /// The broker.
-    pub mqtt: Mqtt,
-    /// The bundles.
-    pub models: Models,
-    /// What runs them.
-    pub engine: Engine,
-    /// What must not be lost.
-    pub spool: Spool,
-    /// Bounds.
-    pub limits: Limits,
-    /// The log.
-    pub log: Log,
-    /// The machine.
-    pub board: BoardSection,
+    pub node: NodeName,
+    /// `[mqtt]`
+    pub mqtt: MqttConfig,
+    /// `[models]`
+    pub models: ModelsConfig,
+    /// `[engine]`
+    pub engine: EngineConfig,
+    /// `[spool]`
+    pub spool: SpoolConfig,
+    /// `[limits]`
+    pub limits: LimitsConfig,
+    /// `[log]`
+    pub log: LogConfig,
+    /// `[board]`
+    pub board: BoardConfig,
 }
 
-/// The broker and how it is reached.
+/// The broker and the connection to it.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Mqtt {
+pub struct MqttConfig {
     /// `mqtt://host:port`, or `mqtts://` for TLS.
     pub url: BrokerUrl,
-    /// What all topics begin with; `{node}` stands for the node's name.
-    pub root: Root,
-    /// The user, if the broker asks for one.
+    /// The prefix of all topics; `{node}` is replaced by the node's name.
+    pub root: TopicRoot,
+    /// The user name; empty: none.
     pub username: String,
-    /// A file that holds the password.
+    /// A file with the password.
     pub password_file: Option<PathBuf>,
-    /// The authority that signed the broker's certificate; the system's own if missing.
+    /// A PEM file with the CA of the broker's certificate. Default: the system's CAs.
     pub ca_file: Option<PathBuf>,
-    /// A shared queue that is served besides the daemon's own topic, as
-    /// `$share/denoised/denoised/request`; empty: none.
+    /// A shared subscription for requests, such as `$share/denoised/denoised/request`; empty: none.
     pub shared_queue: SharedQueue,
-    /// A certificate that proves who we are, in PEM form, with its key.
+    /// A PEM file with the client certificate.
     pub cert_file: Option<PathBuf>,
-    /// The certificate's private key, in PEM form.
+    /// A PEM file with the client certificate's private key.
     pub key_file: Option<PathBuf>,
-    /// The quality of service of images, results and errors.
-    pub qos: Qos,
-    /// The largest packet that is taken or sent.
+    /// The QoS of images, results and errors.
+    pub qos: PublishQos,
+    /// The maximum size of a packet, received or sent.
     pub max_packet: ByteSize,
 }
 
-impl Default for Mqtt {
+impl Default for MqttConfig {
     fn default() -> Self {
         Self {
             url: BrokerUrl::default(),
-            root: Root::default(),
+            root: TopicRoot::default(),
             username: String::new(),
             password_file: None,
             ca_file: None,
             shared_queue: SharedQueue::default(),
             cert_file: None,
             key_file: None,
-            qos: Qos::default(),
+            qos: PublishQos::default(),
             max_packet: ByteSize::mebibytes(16),
         }
     }
 }
 
-/// The bundles.
+/// The models.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Models {
-    /// Their directories; the first is the default.
+pub struct ModelsConfig {
+    /// The bundles' directories; the first is the default model.
     pub paths: Vec<PathBuf>,
-    /// By a model's name, what it has of its own in place of `[engine]`.
-    pub engine: BTreeMap<String, ModelEngine>,
+    /// Overrides of `[engine]`, by the model's name.
+    pub engine: BTreeMap<String, ModelEngineConfig>,
 }
 
-impl Default for Models {
+impl Default for ModelsConfig {
     fn default() -> Self {
         let paths = vec![PathBuf::from("/usr/share/denoised/models/digits")];
         Self { paths, engine: BTreeMap::new() }
     }
 }
 
-/// What runs the models.
+/// The inference engine.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Engine {
-    /// Which engine.
+pub struct EngineConfig {
+    /// The engine.
     pub kind: EngineKind,
-    /// ONNX Runtime's library; empty to search for it.
+    /// The path of ONNX Runtime's library; empty: search for it.
     pub library: PathBuf,
-    /// Execution providers, first choice first.
+    /// Execution providers, in order of preference.
     pub providers: Vec<Provider>,
-    /// Whether the first choice must work.
+    /// Whether the first provider must work.
     pub policy: Policy,
-    /// The most samples in one evaluation.
+    /// The maximum batch size.
     pub batch: Bounded<1, 1024>,
-    /// The directory in which providers keep the engines that they build.
+    /// The directory for the engines that providers build.
     pub cache: PathBuf,
-    /// An engine is built only where so much memory is free.
+    /// The free memory that building an engine needs.
     pub build_memory: ByteSize,
-    /// The most that all open graphs with their weights may take; unset: all stay open.
+    /// The memory for open graphs with their weights; unset: all stay open.
     pub memory: Option<ByteSize>,
-    /// The longest side in pixels that an autoencoder works on at once; unset: whole pictures.
+    /// The side of the VAE's tiles, in pixels; unset: no tiling.
     pub vae_tile: Option<Bounded<64, 65536>>,
-    /// The provider that serves while the first one's engine is built.
-    pub meanwhile: Option<Provider>,
+    /// The provider that runs jobs while the first provider builds its engine.
+    pub interim_provider: Option<Provider>,
     /// TensorRT's options.
     pub tensorrt: TensorRt,
     /// CUDA's options.
@@ -131,25 +133,25 @@ pub struct Engine {
     pub openvino: OpenVino,
 }
 
-/// What one model has of its own in place of `[engine]`.
+/// Overrides of `[engine]` for one model.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct ModelEngine {
-    /// Execution providers, first choice first.
+pub struct ModelEngineConfig {
+    /// Execution providers, in order of preference.
     pub providers: Option<Vec<Provider>>,
-    /// Whether the first choice must work.
+    /// Whether the first provider must work.
     pub policy: Option<Policy>,
-    /// The most samples in one evaluation.
+    /// The maximum batch size.
     pub batch: Option<Bounded<1, 1024>>,
-    /// TensorRT's options, all of them.
+    /// TensorRT's options; replaces the whole table.
     pub tensorrt: Option<TensorRt>,
-    /// CUDA's options, all of them.
+    /// CUDA's options; replaces the whole table.
     pub cuda: Option<Cuda>,
-    /// OpenVINO's options, all of them.
+    /// OpenVINO's options; replaces the whole table.
     pub openvino: Option<OpenVino>,
 }
 
-impl Default for Engine {
+impl Default for EngineConfig {
     fn default() -> Self {
         let options = EngineOptions::default();
         Self {
@@ -162,7 +164,7 @@ impl Default for Engine {
             build_memory: ByteSize(options.build_memory),
             memory: None,
             vae_tile: None,
-            meanwhile: options.meanwhile,
+            interim_provider: options.interim_provider,
             tensorrt: TensorRt::default(),
             cuda: Cuda::default(),
             openvino: OpenVino::default(),
@@ -171,11 +173,11 @@ impl Default for Engine {
 }
 
 impl Config {
-    /// What runs the bundle in a directory.
-    pub fn engine_of(&self, bundle: &Path) -> EngineOptions {
+    /// Returns the engine options for the bundle in this directory.
+    pub fn engine_options(&self, bundle: &Path) -> EngineOptions {
         let name = bundle.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
         let own = self.models.engine.get(&name).cloned().unwrap_or_default();
-        let Engine {
+        let EngineConfig {
             kind,
             library,
             providers,
@@ -185,7 +187,7 @@ impl Config {
             build_memory,
             memory,
             vae_tile,
-            meanwhile,
+            interim_provider,
             ..
         } = self.engine.clone();
         EngineOptions {
@@ -203,25 +205,25 @@ impl Config {
             build_memory: build_memory.0,
             memory: memory.map(|bytes| bytes.0),
             vae_tile: vae_tile.map(|side| side.0 as usize),
-            board: self.board.machine(),
-            meanwhile,
+            host: Arc::new(self.board.platform()),
+            interim_provider,
         }
     }
 }
 
-/// What must not be lost.
+/// The spool: what must survive a restart.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Spool {
-    /// Its directory.
+pub struct SpoolConfig {
+    /// The directory.
     pub path: PathBuf,
-    /// The most that waits for the broker, and that is kept of finished jobs.
+    /// The maximum size of undelivered messages and of the responses of finished jobs.
     pub max_bytes: ByteSize,
-    /// For how long a repeated request is answered from what is kept, in seconds.
+    /// How long the responses of a finished job are kept for a repeated request, in seconds.
     pub keep_s: Bounded<0, 31_536_000>,
 }
 
-impl Default for Spool {
+impl Default for SpoolConfig {
     fn default() -> Self {
         Self {
             path: PathBuf::from("/var/lib/denoised"),
@@ -231,25 +233,25 @@ impl Default for Spool {
     }
 }
 
-/// Bounds on jobs.
+/// Limits on jobs.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Limits {
-    /// The most jobs that wait or are worked on.
+pub struct LimitsConfig {
+    /// The maximum number of unfinished jobs.
     pub queue: Bounded<1, 1_000_000>,
-    /// The most steps of a job.
+    /// The maximum number of steps of a job.
     pub steps: Bounded<1, 100_000>,
-    /// The most images of a job.
+    /// The maximum number of images of a job.
     pub count: Bounded<1, 10_000>,
-    /// The most pixels of a picture, given or drawn.
+    /// The maximum number of pixels of an image, sent or made.
     pub pixels: Bounded<1, 1_000_000_000>,
-    /// The largest request.
+    /// The maximum size of a request.
     pub payload: ByteSize,
-    /// For how long a daemon that stops works on and delivers, in seconds.
+    /// How long a stopping daemon finishes and delivers jobs, in seconds.
     pub drain_s: Bounded<0, 3600>,
 }
 
-impl Default for Limits {
+impl Default for LimitsConfig {
     fn default() -> Self {
         Self {
             queue: Bounded(1000),
@@ -262,8 +264,8 @@ impl Default for Limits {
     }
 }
 
-impl Limits {
-    /// As jobs are checked against it.
+impl LimitsConfig {
+    /// Returns the limits on a single job; `memory` is `[engine] memory` in bytes.
     pub fn job(&self, memory: Option<u64>) -> JobLimits {
         JobLimits { steps: self.steps.0, count: self.count.0, pixels: self.pixels.0, memory }
     }
@@ -272,42 +274,42 @@ impl Limits {
 /// The log.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Log {
-    /// The least urgent level that is shown; `RUST_LOG` counts before it.
+pub struct LogConfig {
+    /// The most verbose level that is logged; `RUST_LOG` overrides it.
     pub level: LogLevel,
 }
 
 /// The machine.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct BoardSection {
-    /// The directory under which its files are read.
+pub struct BoardConfig {
+    /// The root directory of the files that describe the machine.
     pub root: PathBuf,
-    /// New jobs wait while the warmest zone has so many degrees Celsius or more.
+    /// The temperature of the hottest zone at which new jobs wait, in °C.
     pub pause_above_c: Option<Bounded<30, 150>>,
 }
 
-impl Default for BoardSection {
+impl Default for BoardConfig {
     fn default() -> Self {
         Self { root: PathBuf::from("/"), pause_above_c: None }
     }
 }
 
-impl BoardSection {
-    /// As its files tell it.
-    pub fn machine(&self) -> Platform {
-        Platform::at(&self.root)
+impl BoardConfig {
+    /// Returns the machine.
+    pub(crate) fn platform(&self) -> Platform {
+        Platform::new(&self.root)
     }
 
-    /// Its limit in degrees Celsius.
-    pub fn limit(&self) -> Option<f64> {
+    /// Returns the temperature at which new jobs wait, in °C.
+    pub fn pause_above_celsius(&self) -> Option<f64> {
         self.pause_above_c.map(|celsius| celsius.0 as f64)
     }
 }
 
 impl Config {
-    /// The beginning of all topics.
+    /// Returns the prefix of all topics.
     pub fn root(&self) -> String {
-        self.mqtt.root.of(&self.node)
+        self.mqtt.root.for_node(&self.node)
     }
 }

@@ -1,23 +1,25 @@
-//! Samples become pictures: one image, a grid of several, or points as a scatter.
+//! Encodes samples as images or arrays, and decodes images and arrays into samples.
 
 mod decode;
-mod figure;
+mod encode;
+mod grid;
+mod plot;
 
-use std::io::Cursor;
-
-use image::{DynamicImage, GrayImage, ImageFormat, RgbImage};
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Manifest, SampleKind};
+pub use decode::{DecodeTarget, decode};
+pub use encode::{check_format, encode, png, to_image};
+pub use grid::{grid, rows};
+pub use plot::arrows;
 
-/// How a sample is encoded.
+/// The file format of an encoded sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
-    /// A PNG picture.
+    /// An 8-bit PNG image.
     #[default]
     Png,
-    /// NumPy's format: the raw float32 values.
+    /// A NumPy array of the float32 values.
     Npy,
 }
 
@@ -29,116 +31,21 @@ impl Format {
             Self::Npy => "application/x-npy",
         }
     }
-
-    /// The file name's ending.
-    pub fn extension(self) -> &'static str {
-        match self {
-            Self::Png => "png",
-            Self::Npy => "npy",
-        }
-    }
 }
 
-/// A sample that can't be encoded so.
+/// Why a sample can't be encoded, or a file can't be decoded.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
-    /// The shape is no picture.
-    #[error("a sample of shape {0:?} is no picture of 1 or 3 channels; format npy holds any shape")]
+    /// No image can be made from a sample of this shape.
+    #[error(
+        "a sample of shape {0:?} can't be encoded as png, which needs 1 or 3 channels; use the format npy, which \
+         takes any shape"
+    )]
     Shape(Vec<usize>),
-    /// Bytes that are no such sample.
+    /// The file can't be decoded into the sample that is needed.
     #[error("{0}")]
-    Read(String),
-    /// The encoder's words.
+    Decode(String),
+    /// The encoder failed.
     #[error("encoding failed: {0}")]
     Encode(String),
-}
-
-pub use decode::{Pixels, decode};
-pub use figure::{arrows, grid, rows};
-
-/// Whether samples of this kind and shape can be encoded so.
-pub fn check(format: Format, kind: SampleKind, shape: &[usize]) -> Result<(), ImageError> {
-    match (format, kind, shape) {
-        (Format::Npy, ..)
-        | (Format::Png, SampleKind::Image, [1 | 3, _, _])
-        | (Format::Png, SampleKind::Points, [_, 2]) => Ok(()),
-        _ => Err(ImageError::Shape(shape.to_owned())),
-    }
-}
-
-/// A sample as bytes.
-pub fn encode(
-    format: Format,
-    sample: &[f32],
-    shape: &[usize],
-    manifest: &Manifest,
-) -> Result<Vec<u8>, ImageError> {
-    match format {
-        Format::Png => png(&picture(sample, shape, manifest)?),
-        Format::Npy => {
-            crate::npy::write(shape, sample).map_err(|error| ImageError::Encode(error.to_string()))
-        }
-    }
-}
-
-/// A sample as a picture.
-pub fn picture(sample: &[f32], shape: &[usize], manifest: &Manifest) -> Result<DynamicImage, ImageError> {
-    let range = manifest.sample.range;
-    let wrong = || ImageError::Shape(shape.to_owned());
-    if sample.len() != shape.iter().product::<usize>() {
-        return Err(wrong());
-    }
-    match (manifest.sample.kind, shape) {
-        (SampleKind::Image, &[1, h, w]) => {
-            let pixels = sample.iter().map(|&x| byte(x, range)).collect();
-            GrayImage::from_raw(w as u32, h as u32, pixels).map(DynamicImage::from).ok_or_else(wrong)
-        }
-        (SampleKind::Image, &[3, h, w]) => {
-            let plane = h * w;
-            let pixels = (0..3 * plane).map(|i| byte(sample[i % 3 * plane + i / 3], range)).collect();
-            RgbImage::from_raw(w as u32, h as u32, pixels).map(DynamicImage::from).ok_or_else(wrong)
-        }
-        (SampleKind::Points, &[_, 2]) => Ok(figure::scatter(sample, range).into()),
-        _ => Err(wrong()),
-    }
-}
-
-/// As PNG.
-pub fn png(picture: &DynamicImage) -> Result<Vec<u8>, ImageError> {
-    let mut bytes = Cursor::new(Vec::new());
-    picture.write_to(&mut bytes, ImageFormat::Png).map_err(|error| ImageError::Encode(error.to_string()))?;
-    Ok(bytes.into_inner())
-}
-
-/// A value of the range low..high as 0..255, rounded.
-fn byte(x: f32, [low, high]: [f32; 2]) -> u8 {
-    (((x - low) / (high - low)).clamp(0.0, 1.0) * 255.0).round() as u8
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn values_map_to_bytes_at_both_ends_and_beyond() {
-        let range = [-1.0, 1.0];
-        let bytes = [-2.0, -1.0, 0.0, 1.0, 2.0].map(|x| byte(x, range));
-        assert_eq!(bytes, [0, 0, 128, 255, 255]);
-        assert_eq!(byte(0.5, [0.0, 1.0]), 128);
-    }
-
-    #[test]
-    fn channels_are_interleaved() {
-        let manifest = Manifest::default();
-        let planes = [1.0, 1.0, 0.0, 0.0, -1.0, -1.0];
-        let picture = picture(&planes, &[3, 1, 2], &manifest).unwrap();
-        assert_eq!(picture.as_bytes(), [255, 128, 0, 255, 128, 0]);
-    }
-
-    #[test]
-    fn what_is_no_picture_is_refused_with_the_way_out() {
-        let error = check(Format::Png, SampleKind::Image, &[4, 8, 8]).unwrap_err();
-        assert!(error.to_string().contains("npy"), "{error}");
-        assert!(check(Format::Npy, SampleKind::Image, &[4, 8, 8]).is_ok());
-    }
 }

@@ -1,9 +1,25 @@
-//! Runs an ONNX graph; knows no diffusion.
+//! Runs an ONNX graph on an engine and an execution provider. Knows neither diffusion nor bundles.
 
-pub(crate) mod engine_cache;
-pub(crate) mod load;
-pub(crate) mod onnx_runtime;
-pub(crate) mod provider;
-pub(crate) mod rten;
-pub(crate) mod session;
-pub(crate) mod session_pool;
+mod backend;
+mod engine_cache;
+mod error;
+mod load;
+mod onnx_runtime;
+mod options;
+mod provider;
+mod rten;
+mod session;
+mod session_pool;
+mod typed_buffer;
+
+pub use backend::{Backend, ProviderShare, RejectedProvider};
+pub use error::{EngineError, EvaluationError, ProviderFailure};
+pub use onnx_runtime::LibraryError;
+pub use options::{EngineKind, EngineOptions, Host, Stage};
+pub use provider::{Arena, Cuda, OpenVino, Policy, Provider, ProviderOptions, TensorRt};
+pub use session_pool::{SessionPool, SessionSize};
+
+pub(crate) use load::{GraphSource, LoadedSession, Warmup, load};
+pub(crate) use provider::{InputShapes, ShapeProfile};
+pub(crate) use session::{Input, Session, Values};
+pub(crate) use session_pool::PooledSession;

@@ -1,10 +1,56 @@
-//! `denoised`, the denoising daemon: diffusion models from ONNX, images over MQTT.
+//! The denoising daemon: runs diffusion models exported to ONNX and publishes their images over MQTT.
 //!
-//! The way of a job through the modules: [`mqtt`] receives a request, [`service`] checks it into
-//! a [`job`], [`pipeline`] turns the job's images into trajectories of [`diffusion_samplers`] samplers and
-//! answers what they ask with the network that [`model`] loaded, [`image`] encodes what arrives,
-//! a [`job::receipt`] says how it was made, and [`mqtt`] delivers both. [`cli`] and [`config`] stand
-//! in front. `diffusion_samplers` knows none of the others, and `mqtt` knows no tensors.
+//! The program `denoised` is [`cli::run`]. As a library, the crate loads a model bundle and samples from it without a
+//! broker:
+//!
+//! ```
+//! use denoised::inference::{EngineKind, EngineOptions};
+//! use denoised::job::{JobLimits, ModelCard, Request};
+//! use denoised::model::Model;
+//! use denoised::pipeline::{JobEvent, Pipeline};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let options = EngineOptions { kind: EngineKind::Embedded, ..EngineOptions::default() };
+//! let model = Model::load("models/digits".as_ref(), &options)?;
+//!
+//! let request: Request = serde_json::from_str(r#"{"class": 3, "steps": 4, "seed": 1}"#)?;
+//! let limits = JobLimits { steps: 1000, count: 64, pixels: 1 << 22, memory: None };
+//! let job = request.check(&[ModelCard::new(&model)], limits, || 1)?;
+//!
+//! let mut pipeline = Pipeline::new(model);
+//! pipeline.accept(job);
+//! let mut images = Vec::new();
+//! while !pipeline.is_idle() {
+//!     pipeline.step(&mut |_, event| {
+//!         if let JobEvent::Image { image, .. } = event {
+//!             images.push(image.picture.data);
+//!         }
+//!     });
+//! }
+//! assert_eq!(images.len(), 1);
+//! assert_eq!(images[0].len(), 28 * 28);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # The path of a job
+//!
+//! | step | module |
+//! |---|---|
+//! | A message arrives on the request topic. | [`mqtt`] |
+//! | The request is parsed and validated; it becomes a job or an error. | [`job`] |
+//! | The job is written to disk, and the message is acknowledged. | [`spool`] |
+//! | The job waits for room in the batch. Prompts and the init image are encoded. | [`pipeline`] |
+//! | Each image is a trajectory of a sampler; those that wait for the network share a batch. | [`pipeline`], [`diffusion_samplers`] |
+//! | The batch is evaluated. | [`model`], [`inference`] |
+//! | The sample is decoded by the VAE, if there is one, and encoded as PNG. | [`model`], [`image`] |
+//! | The image, its [receipt](job::receipt) and the result are written to disk, then published. | [`spool`], [`mqtt`] |
+//!
+//! # Layers
+//!
+//! `cli` → `service` → `pipeline` → `job` → `image`, `model` → `inference`, `bundle` → `tensor`. A module imports only
+//! from modules to its right. `mqtt` and `spool` are below `service` and know no tensors; `diffusion_samplers` is a crate
+//! of its own and knows no module of this one.
 
 pub mod bundle;
 pub mod cli;
@@ -16,9 +62,10 @@ pub mod model;
 pub mod mqtt;
 pub mod npy;
 pub mod pipeline;
-pub mod platform;
+mod platform;
+mod serde_message;
 pub mod service;
 pub mod spool;
 pub mod tensor;
 mod topic_name;
-pub mod units;
+mod units;

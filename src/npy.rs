@@ -1,17 +1,17 @@
 //! NumPy's file format for float32 arrays.
 
-use std::io::Cursor;
+use std::io::{BufReader, Cursor, Read};
 use std::path::Path;
 
 use ndarray::{ArrayD, IxDyn};
 use ndarray_npy::{ReadNpyExt, WriteNpyExt};
 
-/// A file that can't be read or written as float32 values.
+/// Why an array can't be read or written.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct NpyError(String);
 
-/// An array as the bytes of a .npy file.
+/// Encodes row-major values of this shape as a .npy file.
 pub fn write(shape: &[usize], values: &[f32]) -> Result<Vec<u8>, NpyError> {
     let array =
         ArrayD::from_shape_vec(IxDyn(shape), values.to_vec()).map_err(|error| NpyError(error.to_string()))?;
@@ -20,11 +20,20 @@ pub fn write(shape: &[usize], values: &[f32]) -> Result<Vec<u8>, NpyError> {
     Ok(bytes.into_inner())
 }
 
-/// The float32 array in a file, in row-major order.
+/// Decodes a .npy file's bytes into an array in row-major order.
+pub fn parse(bytes: &[u8]) -> Result<ArrayD<f32>, NpyError> {
+    decode(bytes)
+}
+
+/// Reads a .npy file into an array in row-major order.
 pub fn read(path: &Path) -> Result<ArrayD<f32>, NpyError> {
-    let fault = |what: String| NpyError(format!("{}: {what}", path.display()));
+    let fault = |reason: String| NpyError(format!("{}: {reason}", path.display()));
     let file = std::fs::File::open(path).map_err(|error| fault(error.to_string()))?;
-    let array = ArrayD::<f32>::read_npy(std::io::BufReader::new(file))
-        .map_err(|error| fault(format!("{error}; a float32 array is needed")))?;
+    decode(BufReader::new(file)).map_err(|NpyError(reason)| fault(reason))
+}
+
+fn decode(reader: impl Read) -> Result<ArrayD<f32>, NpyError> {
+    let array = ArrayD::<f32>::read_npy(reader)
+        .map_err(|error| NpyError(format!("{error}; a float32 array is needed")))?;
     Ok(array.as_standard_layout().into_owned())
 }

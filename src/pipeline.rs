@@ -30,7 +30,7 @@ pub use codec_worker::Wake;
 pub use event::{JobEvent, Sample};
 pub use queue::OnEvent;
 
-/// Limits the running images to this many full batches: more than one, so that a short job is not
+/// LimitsConfig the running images to this many full batches: more than one, so that a short job is not
 /// stuck behind a long one.
 const MAX_RUNNING_BATCHES: usize = 4;
 
@@ -74,7 +74,7 @@ impl Pipeline {
             codec: CodecWorker::new(&model, &wake),
             wake,
             latency: LatencyEstimator::new(model.first_evaluation),
-            card: ModelCard::of(&model),
+            card: ModelCard::new(&model),
             model,
             jobs: Queue::default(),
             is_paused: false,
@@ -157,7 +157,7 @@ impl Pipeline {
         for job in self.jobs.iter_mut().filter(|job| matches!(job.state, JobState::Encoding)) {
             job.state = JobState::Queued;
         }
-        self.card = ModelCard::of(&model);
+        self.card = ModelCard::new(&model);
         self.model = model;
         true
     }
@@ -244,7 +244,7 @@ impl Pipeline {
                 }
                 CodecResult::Decoded { image, picture: Ok(picture), latents, elapsed } => {
                     self.latency.record_decoding(elapsed);
-                    self.jobs.finish_image(image, picture, Some(latents), &self.card.origin, on_event);
+                    self.jobs.finish_image(image, picture, Some(latents), &self.card.backend, on_event);
                 }
                 CodecResult::Decoded { image, picture: Err(error), .. } => {
                     self.fail(image.job, error, on_event);
@@ -285,7 +285,7 @@ impl Pipeline {
         let mut images = ImageEvents {
             jobs: &mut self.jobs,
             codec: &mut self.codec,
-            backend: &self.card.origin,
+            backend: &self.card.backend,
             latent: latent.as_deref(),
             manifest: &bundle.manifest,
             on_event,

@@ -1,17 +1,42 @@
-//! A graph's inputs and outputs, as an engine describes them.
+//! Tensors, and how an ONNX graph describes its inputs and outputs.
 
-/// The type of a tensor's elements.
+/// `f32` values in row-major order, with their shape.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Tensor {
+    /// The length of each axis.
+    pub shape: Vec<usize>,
+    /// As many values as the product of the axes.
+    pub data: Vec<f32>,
+}
+
+impl Tensor {
+    /// Panics in debug builds if `data` does not have as many values as `shape` asks for.
+    pub fn new(shape: impl Into<Vec<usize>>, data: Vec<f32>) -> Self {
+        let shape = shape.into();
+        debug_assert_eq!(shape.iter().product::<usize>(), data.len());
+        Self { shape, data }
+    }
+
+    /// A tensor of zeros.
+    pub fn zeros(shape: impl Into<Vec<usize>>) -> Self {
+        let shape = shape.into();
+        let data = vec![0.0; shape.iter().product()];
+        Self { shape, data }
+    }
+}
+
+/// The element type of a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DataType {
     /// 32-bit floating point.
     F32,
     /// 16-bit floating point.
     F16,
-    /// 64-bit integers.
+    /// 64-bit signed integers.
     I64,
-    /// 32-bit integers.
+    /// 32-bit signed integers.
     I32,
-    /// Any other type, which no input of a diffusion model has.
+    /// Any other type. No input of a diffusion model has one.
     Other,
 }
 
@@ -27,45 +52,49 @@ impl std::fmt::Display for DataType {
     }
 }
 
-/// One axis of a tensor.
+/// One axis of an input or output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Dim {
-    /// Of this length.
+    /// The graph fixes the length.
     Fixed(usize),
-    /// Of any length.
+    /// The length is chosen at each evaluation.
     Dynamic,
 }
 
-/// An input or an output.
+impl Dim {
+    /// The length, if the graph fixes it.
+    pub fn length(&self) -> Option<usize> {
+        match self {
+            Self::Fixed(n) => Some(*n),
+            Self::Dynamic => None,
+        }
+    }
+}
+
+/// An input or output of a graph.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ValueInfo {
-    /// Its name in the graph.
+    /// The name in the graph.
     pub name: String,
-    /// Its elements' type.
+    /// The type of the elements.
     pub element: DataType,
-    /// Its axes.
+    /// The axes.
     pub shape: Vec<Dim>,
 }
 
 impl std::fmt::Display for ValueInfo {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let axes: Vec<_> = self
-            .shape
-            .iter()
-            .map(|axis| match axis {
-                Dim::Fixed(n) => n.to_string(),
-                Dim::Dynamic => "?".to_owned(),
-            })
-            .collect();
+        let axes: Vec<_> =
+            self.shape.iter().map(|axis| axis.length().map_or("?".to_owned(), |n| n.to_string())).collect();
         write!(f, "{} {}[{}]", self.name, self.element, axes.join(", "))
     }
 }
 
-/// What an engine says of a graph.
+/// The inputs and outputs of a graph, both in the graph's order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct GraphIo {
-    /// In the graph's order.
+    /// The inputs, without those that an initializer fills.
     pub inputs: Vec<ValueInfo>,
-    /// In the graph's order.
+    /// The outputs.
     pub outputs: Vec<ValueInfo>,
 }

@@ -1,27 +1,27 @@
-//! Quantities as people write them in a configuration.
+//! Bounded numbers and byte sizes in a configuration.
 
 use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
 
-/// A whole number from `LEAST` to `MOST`.
+/// A whole number from `MIN` to `MAX`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-pub struct Bounded<const LEAST: u64, const MOST: u64>(pub u64);
+pub struct Bounded<const MIN: u64, const MAX: u64>(pub u64);
 
-impl<'de, const LEAST: u64, const MOST: u64> Deserialize<'de> for Bounded<LEAST, MOST> {
+impl<'de, const MIN: u64, const MAX: u64> Deserialize<'de> for Bounded<MIN, MAX> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let n = i64::deserialize(deserializer)?;
         match u64::try_from(n) {
-            Ok(n) if (LEAST..=MOST).contains(&n) => Ok(Self(n)),
-            _ => Err(D::Error::custom(format!("{n} must lie between {LEAST} and {MOST}"))),
+            Ok(n) if (MIN..=MAX).contains(&n) => Ok(Self(n)),
+            _ => Err(D::Error::custom(format!("{n} must lie between {MIN} and {MAX}"))),
         }
     }
 }
 
-/// A number of bytes: a whole number, or a text such as "256 MiB".
+/// A number of bytes, written as a whole number or as a text such as "256 MiB".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 pub struct ByteSize(pub u64);
 
 impl ByteSize {
-    /// So many times 2²⁰ bytes.
+    /// `n` times 2²⁰ bytes.
     pub const fn mebibytes(n: u64) -> Self {
         Self(n << 20)
     }
@@ -40,10 +40,12 @@ impl std::str::FromStr for ByteSize {
             "kB" => 1000,
             "MB" => 1_000_000,
             "GB" => 1_000_000_000,
-            other => return Err(format!("{other:?} is no unit; take B, KiB, MiB, GiB, kB, MB or GB")),
+            other => return Err(format!("{other:?} is not a unit; use B, KiB, MiB, GiB, kB, MB or GB")),
         };
-        let number: u64 =
-            digits.trim().parse().map_err(|_| format!("{text:?} is no size such as \"256 MiB\""))?;
+        let number: u64 = digits
+            .trim()
+            .parse()
+            .map_err(|_| format!("{text:?} is not a size; write it as in \"256 MiB\""))?;
         match number.checked_mul(unit) {
             Some(bytes) if bytes > 0 => Ok(Self(bytes)),
             _ => Err(format!("{text:?} must be more than 0 and less than 2^64 bytes")),

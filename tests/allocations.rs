@@ -7,8 +7,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::gaussian_model::Exact;
+use denoised::bundle::TimestepShape;
 use denoised::job::{JobLimits, ModelCard, Request};
-use denoised::model::TimestepShape;
 use denoised::pipeline::Pipeline;
 use serde_json::json;
 
@@ -41,7 +41,7 @@ fn a_step_of_any_sampler_allocates_nothing() {
     for sampler in diffusion_samplers::sampler::names() {
         let (model, _) = Exact::model(&[1, 28, 28], 8, TimestepShape::PerSample);
         let mut pipeline = Pipeline::new(model);
-        let card = ModelCard::of(pipeline.model());
+        let card = ModelCard::new(pipeline.model());
         let request = json!({"id": "a", "sampler": sampler, "steps": 40, "count": 4, "seed": 1, "class": 2, "guidance": 2.0});
         let request: Request = serde_json::from_value(request).unwrap();
         let limits = JobLimits { steps: 1000, count: 64, pixels: 1 << 22, memory: None };

@@ -5,9 +5,9 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use denoised::model::{
-    Backend, Batch, EngineKind, EngineOptions, EvaluationError, Model, Policy, Predictor, Provider, Signature,
-};
+use denoised::bundle::Signature;
+use denoised::inference::{Backend, EngineKind, EngineOptions, EvaluationError, Policy, Provider};
+use denoised::model::{Batch, Model, Predictor};
 use ort::ep::CUDA;
 use ort::session::Session;
 use ort::value::TensorRef;
@@ -54,7 +54,7 @@ pub struct Shared {
 impl Shared {
     /// A model's own, which the model then shares.
     pub fn of(model: Model) -> (Model, Self) {
-        let (signature, origin) = (model.predictor.signature().clone(), model.predictor.origin().clone());
+        let (signature, origin) = (model.predictor.signature().clone(), model.predictor.backend().clone());
         let shared = Self {
             predictor: Arc::new(Mutex::new(model.predictor)),
             spent: Arc::default(),
@@ -75,7 +75,7 @@ impl Predictor for Shared {
         &self.signature
     }
 
-    fn origin(&self) -> &Backend {
+    fn backend(&self) -> &Backend {
         &self.origin
     }
 

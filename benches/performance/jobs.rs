@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::time::Instant;
 
+use denoised::inference::EngineOptions;
 use denoised::job::{Job, JobLimits, ModelCard, Request};
-use denoised::model::{Batch, EngineOptions, Model, Predictor};
+use denoised::model::{Batch, Model, Predictor};
 use denoised::pipeline::{JobEvent, Pipeline};
 use diffusion_samplers::rng::Generator;
 use serde_json::{Value, json};
@@ -19,7 +20,7 @@ const LIMITS: JobLimits = JobLimits { steps: 1000, count: 64, pixels: 1 << 22, m
 /// A request as a job of a pipeline's model.
 pub fn job(pipeline: &Pipeline, request: Value) -> Job {
     let request: Request = serde_json::from_value(request).unwrap();
-    request.check(&[ModelCard::of(pipeline.model())], LIMITS, || 1).unwrap()
+    request.check(&[ModelCard::new(pipeline.model())], LIMITS, || 1).unwrap()
 }
 
 /// Draw until nothing is left to do.

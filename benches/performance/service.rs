@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use denoised::model::TimestepShape;
+use denoised::bundle::TimestepShape;
 use denoised::pipeline::{JobEvent, Pipeline};
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::Packet;

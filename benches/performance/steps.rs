@@ -4,8 +4,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use denoised::bundle::TimestepShape;
 use denoised::job::{JobLimits, ModelCard, Request};
-use denoised::model::TimestepShape;
 use diffusion_samplers::rng::{Generator, NoiseSource};
 use diffusion_samplers::sampler::{self, InitialState, Sampler};
 use diffusion_samplers::trajectory::Output;
@@ -29,7 +29,7 @@ impl NoiseSource for Silence {
 /// Every sampler's plan that serves a network that is told time steps.
 fn samplers(steps: usize) -> Vec<(&'static str, Arc<dyn Sampler>)> {
     let (model, _) = Exact::model(&[1, 28, 28], 8, TimestepShape::PerSample);
-    let card = ModelCard::of(&model);
+    let card = ModelCard::new(&model);
     let limits = JobLimits { steps: 1000, count: 1, pixels: 1 << 22, memory: None };
     let plan = |name: &'static str| {
         let request = json!({"sampler": name, "steps": steps, "seed": 1, "class": 1});

@@ -3,8 +3,8 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use denoised::bundle::TimestepShape;
 use denoised::job::{JobLimits, ModelCard, Request};
-use denoised::model::TimestepShape;
 use diffusion_samplers::rng::Noise;
 use diffusion_samplers::sampler::{self, InitialState, Sampler};
 use diffusion_samplers::trajectory::Output;
@@ -17,7 +17,7 @@ pub const LIMITS: JobLimits = JobLimits { steps: 1000, count: 64, pixels: 1 << 2
 
 /// What requests are checked against.
 pub fn card() -> std::sync::Arc<ModelCard> {
-    ModelCard::of(&Exact::model(&[1, 28, 28], 8, TimestepShape::PerSample).0)
+    ModelCard::new(&Exact::model(&[1, 28, 28], 8, TimestepShape::PerSample).0)
 }
 
 /// A sampler's plan of so many steps.

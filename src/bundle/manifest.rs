@@ -1,4 +1,4 @@
-//! denoised.toml: what the diffusers layout has no place for.
+//! denoised.toml: what the diffusers layout cannot express.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -7,43 +7,43 @@ use serde::Deserialize;
 
 use super::preview_projection::Projection;
 
-/// The file's contents; every part may be missing.
+/// The contents of the file. Every section is optional.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Manifest {
-    /// Names of inputs and outputs where they differ from the customary ones.
+    /// Names of inputs and outputs that differ from the usual ones.
     pub graph: GraphNames,
-    /// The noise schedule where no scheduler_config.json stands in the bundle: its class, and its keys.
+    /// The scheduler's class and keys, for a bundle without scheduler_config.json.
     pub scheduler: Option<BTreeMap<String, toml::Value>>,
-    /// What a sample is.
+    /// The samples.
     pub sample: SampleDescription,
     /// The classes of a class-conditional network.
     pub classes: Classes,
-    /// What a job gets that doesn't say otherwise.
+    /// Defaults of jobs.
     pub default: Defaults,
-    /// How latents are shown before they are decoded.
+    /// The projection from latents to previews.
     pub preview: Option<Projection>,
-    /// Further conditions by the name that jobs use.
+    /// Further conditions, by the names that jobs use.
     pub conditions: BTreeMap<String, Condition>,
 }
 
-/// Names in the graph.
+/// Names of the file, its inputs and its output.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct GraphNames {
-    /// The ONNX file, where it has no customary name.
+    /// The ONNX file, relative to the bundle.
     pub file: Option<PathBuf>,
-    /// The sample's input.
+    /// The input for the sample.
     pub sample: Option<String>,
-    /// The time step's input.
+    /// The input for the time step or noise level.
     pub timestep: Option<String>,
-    /// The class label's input.
+    /// The input for the class label.
     pub class_labels: Option<String>,
-    /// The output.
+    /// The output that holds the prediction.
     pub output: Option<String>,
 }
 
-/// How a sample is shown.
+/// How a sample is drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SampleKind {
@@ -54,13 +54,13 @@ pub enum SampleKind {
     Points,
 }
 
-/// What a sample is.
+/// The samples of a network.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SampleDescription {
-    /// An image or points.
+    /// Images or points.
     pub kind: SampleKind,
-    /// The values shown as black and white, or the least and greatest coordinate drawn.
+    /// The values drawn as black and white, or the smallest and largest coordinate drawn.
     pub range: [f32; 2],
 }
 
@@ -74,50 +74,50 @@ impl Default for SampleDescription {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Classes {
-    /// Their names; class k has the k-th.
+    /// The name of each class, from class 0.
     pub names: Vec<String>,
-    /// The label that stands for no class, which guidance needs.
+    /// The label for no class, which guidance needs.
     pub null: Option<i64>,
 }
 
-/// What a job gets that doesn't say otherwise.
+/// Defaults of jobs.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Defaults {
-    /// The sampler; without it the scheduler's class counts.
+    /// The sampler. Without it, the scheduler's class determines the sampler.
     pub sampler: Option<String>,
     /// The number of steps.
     pub steps: Option<usize>,
-    /// The guidance weight where a class is given.
+    /// The guidance weight of a job that names a class.
     pub guidance: Option<f64>,
 }
 
-/// A further condition of the network, one number a sample.
+/// A further condition of the network: one number per sample.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Condition {
-    /// The graph's input; the condition's own name if missing.
+    /// The graph's input. Defaults to the condition's name.
     pub input: Option<String>,
-    /// What a job gets that doesn't name it.
+    /// The value for jobs that do not set it.
     pub default: f64,
-    /// The least value.
-    #[serde(default = "least")]
+    /// The smallest value allowed.
+    #[serde(default = "unbounded_below")]
     pub min: f64,
-    /// The greatest value.
-    #[serde(default = "greatest")]
+    /// The largest value allowed.
+    #[serde(default = "unbounded_above")]
     pub max: f64,
 }
 
-fn least() -> f64 {
+fn unbounded_below() -> f64 {
     f64::NEG_INFINITY
 }
 
-fn greatest() -> f64 {
+fn unbounded_above() -> f64 {
     f64::INFINITY
 }
 
 impl Manifest {
-    /// The contents of a file, or what is wrong with them: the line, or the key.
+    /// Parses the contents of a file. An error names the line or the key.
     pub fn parse(text: &str) -> Result<Self, String> {
         let manifest: Self = toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
         match manifest.fault() {
@@ -126,11 +126,11 @@ impl Manifest {
         }
     }
 
-    /// What is wrong beyond the types, as (key, fault).
+    /// The first invalid value, as its key and the fault.
     fn fault(&self) -> Option<(String, String)> {
         let [low, high] = self.sample.range;
         if low.partial_cmp(&high) != Some(std::cmp::Ordering::Less) {
-            let fault = format!("is [{low}, {high}], but must rise");
+            let fault = format!("is [{low}, {high}]; the first value must be smaller than the second");
             return Some(("sample.range".to_owned(), fault));
         }
         if self.default.steps == Some(0) {

@@ -1,37 +1,73 @@
-//! What a graph's file says, read without an engine.
+//! What an ONNX file says of its graph, read without an engine and without its weights.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use crate::tensor::{DataType, Dim, GraphIo, ValueInfo};
-use rten_onnx::onnx::{DataType as RtenDataType, Dimension, ModelProto, ValueInfoProto};
+use rten_onnx::onnx::{DataType as OnnxDataType, Dimension, ValueInfoProto};
 use rten_onnx::protobuf::{DecodeMessage, Fields, OwnedValues, ProtobufError, ReadValue, ValueReader};
+use sha2::{Digest, Sha256};
 
-/// The names of the graph's nodes, without those that only hold a constant.
-pub(crate) fn node_names(graph: &Path) -> std::io::Result<Vec<String>> {
-    let file = File::open(graph)?;
-    let model = Model::decode(ValueReader::from_file(file)).map_err(std::io::Error::other)?;
-    let computes = |node: &Node| node.operator != "Constant";
-    Ok(model.nodes.into_iter().filter(computes).map(|node| node.name).collect())
+use super::BundleError;
+use crate::tensor::{DataType, Dim, GraphIo, ValueInfo};
+
+/// The inputs and outputs of a graph. Inputs that an initializer fills are left out.
+///
+/// The data of initializers is skipped by seeking, so that this is as quick for gigabytes of weights.
+pub fn graph_io(path: &Path) -> Result<GraphIo, BundleError> {
+    let file = File::open(path).map_err(BundleError::reading(path))?;
+    let unreadable = |reason: String| BundleError::Content {
+        path: path.to_owned(),
+        fault: format!("this is not a whole ONNX file ({reason}); export it again"),
+    };
+    let graph =
+        ModelIo::decode(ValueReader::from_file(file)).map_err(|error| unreadable(error.to_string()))?.graph;
+    if graph.outputs.is_empty() {
+        // The outputs are written after the weights. The decoder takes the end of a truncated file for that of the graph.
+        return Err(unreadable("its graph has no outputs".to_owned()));
+    }
+    let inputs = graph.inputs.into_iter().filter(|input| !graph.initializers.contains(&input.name)).collect();
+    Ok(GraphIo { inputs, outputs: graph.outputs })
 }
 
-/// The graph's inputs and outputs; what its weights fill is none.
-pub fn ports(graph: &Path) -> std::io::Result<GraphIo> {
-    let model = ModelProto::parse_file(File::open(graph)?).map_err(std::io::Error::other)?;
-    let graph = model.graph.unwrap_or_default();
-    let is_weight =
-        |port: &ValueInfo| graph.initializer.iter().any(|tensor| tensor.name.as_ref() == Some(&port.name));
-    let inputs = graph.input.iter().map(port).filter(|port| !is_weight(port)).collect();
-    Ok(GraphIo { inputs, outputs: graph.output.iter().map(port).collect() })
+/// The files of a graph: the ONNX file, then the external weights in its directory.
+fn files(graph: &Path) -> Vec<PathBuf> {
+    let is_weights =
+        |name: &str| name.ends_with(".onnx_data") || name.ends_with(".onnx.data") || name == "weights.pb";
+    let entries = graph.parent().and_then(|directory| std::fs::read_dir(directory).ok());
+    let mut weights: Vec<PathBuf> = entries
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.file_name().is_some_and(|name| is_weights(&name.to_string_lossy())))
+        .collect();
+    weights.sort();
+    [vec![graph.to_owned()], weights].concat()
 }
 
-fn port(value: &ValueInfoProto) -> ValueInfo {
+/// The SHA-256 of a graph and its external weights, in hexadecimal.
+pub(crate) fn sha256(graph: &Path) -> Result<String, BundleError> {
+    let mut hasher = Sha256::new();
+    for path in files(graph) {
+        let mut file = File::open(&path).map_err(BundleError::reading(&path))?;
+        std::io::copy(&mut file, &mut hasher).map_err(BundleError::reading(&path))?;
+    }
+    Ok(format!("{:x}", hasher.finalize()))
+}
+
+/// An estimate of the memory in bytes that a graph takes at most while it is opened: twice its file, which the
+/// engine parses and then holds, and once its external weights.
+pub(crate) fn peak_memory(graph: &Path) -> u64 {
+    let length = |file: &Path| file.metadata().map_or(0, |metadata| metadata.len());
+    length(graph) + files(graph).iter().map(|file| length(file)).sum::<u64>()
+}
+
+fn value_info(value: &ValueInfoProto) -> ValueInfo {
     let tensor = value.r#type.as_ref().and_then(|kind| kind.tensor_type.as_ref());
     let element = match tensor.and_then(|tensor| tensor.elem_type) {
-        Some(RtenDataType::FLOAT) => DataType::F32,
-        Some(RtenDataType::FLOAT16) => DataType::F16,
-        Some(RtenDataType::INT64) => DataType::I64,
-        Some(RtenDataType::INT32) => DataType::I32,
+        Some(OnnxDataType::FLOAT) => DataType::F32,
+        Some(OnnxDataType::FLOAT16) => DataType::F16,
+        Some(OnnxDataType::INT64) => DataType::I64,
+        Some(OnnxDataType::INT32) => DataType::I32,
         _ => DataType::Other,
     };
     let axes = tensor.and_then(|tensor| tensor.shape.as_ref()).map(|shape| &shape.dim[..]);
@@ -46,23 +82,24 @@ fn port(value: &ValueInfoProto) -> ValueInfo {
     }
 }
 
-/// What counts of `ModelProto` and its `GraphProto`.
+/// The graph of a `ModelProto`.
 #[derive(Default)]
-struct Model {
-    nodes: Vec<Node>,
+struct ModelIo {
+    graph: Graph,
 }
 
-/// What counts of `NodeProto`.
+/// The inputs, outputs and names of initializers of a `GraphProto`.
 #[derive(Default)]
-struct Node {
-    name: String,
-    operator: String,
+struct Graph {
+    initializers: Vec<String>,
+    inputs: Vec<ValueInfo>,
+    outputs: Vec<ValueInfo>,
 }
 
-/// `GraphProto` alone, which stands in a field of `ModelProto`.
-struct Nodes(Vec<Node>);
+/// The name of a `TensorProto`.
+struct InitializerName(String);
 
-impl DecodeMessage for Model {
+impl DecodeMessage for ModelIo {
     type Types = OwnedValues;
 
     fn decode_fields<R: ReadValue<Types = OwnedValues>>(
@@ -71,7 +108,7 @@ impl DecodeMessage for Model {
         let mut model = Self::default();
         while let Some(mut field) = fields.next()? {
             match field.number() {
-                7 => model.nodes = Nodes::decode_field(&mut field)?.0,
+                7 => model.graph = Graph::decode_field(&mut field)?,
                 _ => field.skip()?,
             }
         }
@@ -79,55 +116,109 @@ impl DecodeMessage for Model {
     }
 }
 
-impl DecodeMessage for Nodes {
+impl DecodeMessage for Graph {
     type Types = OwnedValues;
 
     fn decode_fields<R: ReadValue<Types = OwnedValues>>(
         mut fields: Fields<R>,
     ) -> Result<Self, ProtobufError> {
-        let mut nodes = Vec::new();
+        let mut graph = Self::default();
         while let Some(mut field) = fields.next()? {
             match field.number() {
-                1 => nodes.push(Node::decode_field(&mut field)?),
+                5 => graph.initializers.push(InitializerName::decode_field(&mut field)?.0),
+                11 => graph.inputs.push(value_info(&ValueInfoProto::decode_field(&mut field)?)),
+                12 => graph.outputs.push(value_info(&ValueInfoProto::decode_field(&mut field)?)),
                 _ => field.skip()?,
             }
         }
-        Ok(Self(nodes))
+        Ok(graph)
     }
 }
 
-impl DecodeMessage for Node {
+impl DecodeMessage for InitializerName {
     type Types = OwnedValues;
 
     fn decode_fields<R: ReadValue<Types = OwnedValues>>(
         mut fields: Fields<R>,
     ) -> Result<Self, ProtobufError> {
-        let mut node = Self::default();
+        let mut name = String::new();
         while let Some(mut field) = fields.next()? {
             match field.number() {
-                3 => node.name = field.read_string()?,
-                4 => node.operator = field.read_string()?,
+                8 => name = field.read_string()?,
                 _ => field.skip()?,
             }
         }
-        Ok(node)
+        Ok(Self(name))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Seek, SeekFrom, Write};
+
     use super::*;
 
+    fn golden() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/gaussian/unet/model.onnx")
+    }
+
     #[test]
-    fn the_nodes_that_compute_are_listed_and_another_file_is_an_error() {
-        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/gaussian/unet/model.onnx");
-        let found = node_names(&golden).unwrap();
-        assert_eq!(found.len(), 38, "{found:?}");
-        let other = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(other.path(), "no graph").unwrap();
-        assert!(node_names(other.path()).is_err() && ports(other.path()).is_err());
-        let graph = ports(&golden).unwrap();
+    fn a_graph_is_described_without_an_engine() {
+        let graph = graph_io(&golden()).unwrap();
         let inputs: Vec<_> = graph.inputs.iter().map(ValueInfo::to_string).collect();
         assert_eq!(inputs[0], "sample float32[?, 1, 4, 5]");
+    }
+
+    #[test]
+    fn a_file_that_is_no_whole_graph_is_an_error_with_its_name() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let whole = std::fs::read(golden()).unwrap();
+        for bytes in [b"no graph", &whole[..whole.len() / 2]] {
+            std::fs::write(file.path(), bytes).unwrap();
+            let error = graph_io(file.path()).unwrap_err().to_string();
+            assert!(error.contains(&file.path().display().to_string()) && error.contains("export it again"));
+        }
+    }
+
+    /// A protobuf field of the wire type LEN.
+    fn field(number: u8, length: u64) -> Vec<u8> {
+        let mut bytes = vec![number << 3 | 2];
+        let mut rest = length;
+        while rest >= 0x80 {
+            bytes.push(rest as u8 | 0x80);
+            rest >>= 7;
+        }
+        bytes.push(rest as u8);
+        bytes
+    }
+
+    fn message(number: u8, content: &[u8]) -> Vec<u8> {
+        [field(number, content.len() as u64), content.to_vec()].concat()
+    }
+
+    #[test]
+    fn the_data_of_a_large_initializer_is_skipped() {
+        // 64 GiB of raw data, a hole in a sparse file: reading it would take minutes and all memory.
+        const WEIGHTS: u64 = 64 << 30;
+        let raw_data = field(9, WEIGHTS);
+        let name = message(8, b"weight");
+        let initializer = field(5, WEIGHTS + (raw_data.len() + name.len()) as u64);
+        let inputs = [message(11, &message(1, b"weight")), message(11, &message(1, b"sample"))].concat();
+        let outputs = message(12, &message(1, b"out_sample"));
+        let before = [&initializer[..], &raw_data].concat();
+        let after = [&name[..], &inputs, &outputs].concat();
+        let graph = field(7, WEIGHTS + (before.len() + after.len()) as u64);
+
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(&[&graph[..], &before].concat()).unwrap();
+        file.seek(SeekFrom::Current(WEIGHTS as i64)).unwrap();
+        file.write_all(&after).unwrap();
+
+        let io = graph_io(file.path()).unwrap();
+        let names = |values: &[ValueInfo]| values.iter().map(|v| v.name.clone()).collect::<Vec<_>>();
+        assert_eq!(
+            (names(&io.inputs), names(&io.outputs)),
+            (vec!["sample".into()], vec!["out_sample".into()])
+        );
     }
 }

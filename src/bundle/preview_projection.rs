@@ -1,47 +1,55 @@
-//! A cheap look at latents: red, green and blue as weighted sums of a latent's channels.
+//! Previews of latents without the autoencoder: red, green and blue as weighted sums of a latent's channels.
 
-use crate::bundle::latent_components::PipelineKind;
-use crate::inference::session::Tensor;
+use super::PipelineKind;
+use crate::tensor::Tensor;
 
-/// The weights of each channel for red, green and blue.
+/// A linear map from the channels of a latent to red, green and blue.
 #[derive(Debug, Clone, PartialEq, serde::Deserialize, serde::Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Projection {
-    /// For each channel of a latent its share of red, green and blue.
+    /// For each channel of a latent, its weight in red, green and blue.
     pub factors: Vec<[f32; 3]>,
-    /// What is added to each.
+    /// The constant added to red, green and blue.
     #[serde(default)]
     pub bias: [f32; 3],
 }
 
+/// A published projection of four channels, as ComfyUI's latent formats list it. The published autoencoders have it;
+/// another autoencoder needs its own (`denoised fit-preview`).
+#[derive(Debug)]
+pub(super) struct Factors {
+    factors: [[f32; 3]; 4],
+    bias: [f32; 3],
+}
+
+pub(super) const STABLE_DIFFUSION: Factors = Factors {
+    factors: [
+        [0.3512, 0.2297, 0.3227],
+        [0.3250, 0.4974, 0.2350],
+        [-0.2829, 0.1762, 0.2721],
+        [-0.2120, -0.2616, -0.7177],
+    ],
+    bias: [0.0; 3],
+};
+
+pub(super) const STABLE_DIFFUSION_XL: Factors = Factors {
+    factors: [
+        [0.3651, 0.4232, 0.4341],
+        [-0.2533, -0.0042, 0.1068],
+        [0.1076, 0.1111, -0.0362],
+        [-0.3165, -0.2492, -0.2188],
+    ],
+    bias: [0.1084, -0.0175, -0.0011],
+};
+
 impl Projection {
-    /// What people have fitted to the published autoencoders of a family, as ComfyUI's latent formats list
-    /// it; an autoencoder of its own needs its own (`denoised fit-preview`).
-    pub fn of(family: PipelineKind) -> Option<Self> {
-        match family {
-            PipelineKind::StableDiffusion => Some(Self {
-                factors: vec![
-                    [0.3512, 0.2297, 0.3227],
-                    [0.3250, 0.4974, 0.2350],
-                    [-0.2829, 0.1762, 0.2721],
-                    [-0.2120, -0.2616, -0.7177],
-                ],
-                bias: [0.0; 3],
-            }),
-            PipelineKind::StableDiffusionXl => Some(Self {
-                factors: vec![
-                    [0.3651, 0.4232, 0.4341],
-                    [-0.2533, -0.0042, 0.1068],
-                    [0.1076, 0.1111, -0.0362],
-                    [-0.3165, -0.2492, -0.2188],
-                ],
-                bias: [0.1084, -0.0175, -0.0011],
-            }),
-            PipelineKind::StableDiffusion3 | PipelineKind::Flux => None,
-        }
+    /// The published projection of a kind of pipeline, if there is one.
+    pub fn published(kind: PipelineKind) -> Option<Self> {
+        let Factors { factors, bias } = kind.facts().preview?;
+        Some(Self { factors: factors.to_vec(), bias: *bias })
     }
 
-    /// A picture [3, H, W] in −1..1 of a latent [C, H, W] of as many channels as there are factors.
+    /// The image [3, H, W] in −1..1 of a latent [C, H, W] that has one channel per factor.
     pub fn apply(&self, latent: &[f32], shape: &[usize]) -> Tensor {
         let plane = shape[1] * shape[2];
         let pixel = |color: usize, at: usize| {
@@ -52,14 +60,14 @@ impl Projection {
         Tensor::new([3, shape[1], shape[2]], data.map(|(color, at)| pixel(color, at)).collect())
     }
 
-    /// The projection nearest to pairs of a latent [C, H, W] and a picture [3, H, W], by least squares; none
-    /// where the latents say too little.
+    /// The least-squares projection for pairs of a latent [C, H, W] and an image [3, H, W].
+    /// Returns `None` if the latents do not determine it.
     pub fn fit(pairs: &[(Tensor, Tensor)]) -> Option<Self> {
         let channels = pairs.first()?.0.shape[0];
         let n = channels + 1;
-        // Normal equations, with a last channel of ones for what is added.
+        // The normal equations, where a last channel of ones stands for the bias.
         let mut sums = vec![vec![0.0_f64; n + 3]; n];
-        for (latent, picture) in pairs {
+        for (latent, image) in pairs {
             let plane = latent.shape[1] * latent.shape[2];
             for at in 0..plane {
                 let value =
@@ -67,20 +75,20 @@ impl Projection {
                 for (i, row) in sums.iter_mut().enumerate() {
                     for (j, sum) in row.iter_mut().enumerate() {
                         let other =
-                            if j < n { value(j) } else { f64::from(picture.data[(j - n) * plane + at]) };
+                            if j < n { value(j) } else { f64::from(image.data[(j - n) * plane + at]) };
                         *sum += value(i) * other;
                     }
                 }
             }
         }
-        eliminate(&mut sums)?;
+        solve(&mut sums)?;
         let row = |i: usize| std::array::from_fn(|color| sums[i][n + color] as f32);
         Some(Self { factors: (0..channels).map(row).collect(), bias: row(channels) })
     }
 }
 
-/// Gauss and Jordan's elimination with pivots; none for a singular matrix.
-fn eliminate(rows: &mut [Vec<f64>]) -> Option<()> {
+/// Gauss-Jordan elimination with partial pivoting of an augmented matrix. Returns `None` if it is singular.
+fn solve(rows: &mut [Vec<f64>]) -> Option<()> {
     for i in 0..rows.len() {
         let pivot = (i..rows.len()).max_by(|&a, &b| rows[a][i].abs().total_cmp(&rows[b][i].abs()))?;
         rows.swap(i, pivot);
@@ -105,11 +113,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_projection_is_found_again_from_what_it_made() {
+    fn fit_recovers_the_projection_that_made_the_images() {
         let known = Projection { factors: vec![[0.3, -0.2, 0.1], [0.0, 0.5, -0.7]], bias: [0.1, 0.0, -0.4] };
         let latent = Tensor::new([2, 2, 3], (0..12).map(|i| ((i * 7 % 11) as f32).sin()).collect());
-        let picture = known.apply(&latent.data, &latent.shape);
-        let found = Projection::fit(&[(latent, picture)]).unwrap();
+        let image = known.apply(&latent.data, &latent.shape);
+        let found = Projection::fit(&[(latent, image)]).unwrap();
         let numbers = |p: &Projection| [p.factors.concat(), p.bias.to_vec()].concat();
         assert!(numbers(&found).iter().zip(numbers(&known)).all(|(a, b)| (a - b).abs() < 1e-4), "{found:?}");
         assert!(Projection::fit(&[(Tensor::zeros([1, 1, 1]), Tensor::zeros([3, 1, 1]))]).is_none());

@@ -1,4 +1,4 @@
-//! scheduler_config.json: a class and its keys.
+//! scheduler_config.json: the scheduler's class and keys.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 use diffusion_samplers::sampler::{self, Options, Patches, SamplerError};
 use diffusion_samplers::scheduler_settings::{KeyReport, Settings, Value};
 
-/// A scheduler's configuration as it stands in the file.
+/// The contents of a scheduler configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SchedulerConfig {
     /// The file.
@@ -18,7 +18,7 @@ pub struct SchedulerConfig {
     values: BTreeMap<String, Value>,
 }
 
-/// A scheduler configuration that can't be used.
+/// A scheduler configuration that cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("{path}: {fault}")]
 pub struct ConfigError {
@@ -28,22 +28,18 @@ pub struct ConfigError {
 
 #[derive(Debug, thiserror::Error)]
 enum Fault {
-    /// The file can't be read.
     #[error("{0}")]
     Read(#[from] std::io::Error),
-    /// The file is no JSON object.
     #[error("{0}")]
     Json(#[from] serde_json::Error),
-    /// `_class_name` is missing or no string.
     #[error("_class_name must be a string such as \"DDIMScheduler\"")]
     Class,
-    /// A key or the class.
     #[error(transparent)]
     Sampler(#[from] SamplerError),
 }
 
 impl SchedulerConfig {
-    /// Read a file.
+    /// Reads a file.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         std::fs::read_to_string(path)
             .map_err(Fault::from)
@@ -51,8 +47,8 @@ impl SchedulerConfig {
             .map_err(|fault| ConfigError { path: path.to_owned(), fault })
     }
 
-    /// Of the section `[scheduler]` of a denoised.toml.
-    pub(crate) fn of_section(
+    /// Reads the section `[scheduler]` of a denoised.toml.
+    pub(crate) fn from_section(
         path: &Path,
         section: &BTreeMap<String, toml::Value>,
     ) -> Result<Self, ConfigError> {
@@ -80,12 +76,12 @@ impl SchedulerConfig {
         Ok(config)
     }
 
-    /// The values, to be read by a sampler.
+    /// The keys and values, for a sampler to read.
     pub fn settings(&self) -> Settings {
         Settings::new(self.values.clone())
     }
 
-    /// The values as JSON, for receipts.
+    /// The class and the keys as JSON, for receipts.
     pub fn to_json(&self) -> Json {
         let mut object: serde_json::Map<_, _> =
             self.values.iter().map(|(key, value)| (key.clone(), to_json(value))).collect();
@@ -93,8 +89,8 @@ impl SchedulerConfig {
         Json::Object(object)
     }
 
-    /// Every family reads its keys once, so that a wrong value is found when a bundle is opened;
-    /// how many steps it takes is the job's matter.
+    /// Builds the class's sampler once, so that an invalid value is an error when the bundle is opened.
+    /// The number of steps is checked for each job.
     fn check(&self) -> Result<(), Fault> {
         match self.report() {
             Ok(_) | Err(SamplerError::Steps { .. } | SamplerError::NotFinite { .. }) => Ok(()),
@@ -102,7 +98,7 @@ impl SchedulerConfig {
         }
     }
 
-    /// What the configuration's own class does with every key.
+    /// How the configuration's own class uses each key.
     pub fn report(&self) -> Result<Vec<KeyReport>, SamplerError> {
         let mut settings = self.settings();
         let patches = Some(Patches { count: 4096, even: false });
@@ -112,17 +108,21 @@ impl SchedulerConfig {
     }
 }
 
-/// How Python's json writes what JSON has no word for.
+/// How Python's json writes infinities, which JSON does not have.
 const INFINITY: &str = "Infinity";
 const NEGATIVE_INFINITY: &str = "-Infinity";
 
-/// The text with every bare infinity as a string, which [`convert`] reads back.
+/// Puts quotes around every bare infinity outside of strings. [`convert`] turns them into numbers.
+///
+/// A JSON5 parser would read infinities too, but also accept comments, trailing commas and single quotes, which diffusers
+/// rejects.
 fn with_quoted_infinities(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len());
     let mut rest = text;
-    let mut inside = false;
+    let mut in_string = false;
     while let Some(next) = rest.chars().next() {
-        let word = [INFINITY, NEGATIVE_INFINITY].into_iter().find(|word| !inside && rest.starts_with(word));
+        let word =
+            [INFINITY, NEGATIVE_INFINITY].into_iter().find(|word| !in_string && rest.starts_with(word));
         let taken = match (word, next) {
             (Some(word), _) => {
                 quoted.extend(["\"", word, "\""]);
@@ -131,7 +131,7 @@ fn with_quoted_infinities(text: &str) -> String {
             // An escaped character never ends a string.
             (None, '\\') => rest.char_indices().nth(2).map_or(rest.len(), |(at, _)| at),
             (None, _) => {
-                inside ^= next == '"';
+                in_string ^= next == '"';
                 next.len_utf8()
             }
         };
@@ -180,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn infinities_parse_and_words_inside_of_strings_stay() {
+    fn infinities_are_numbers_except_in_strings() {
         let text = r#"{"_class_name": "DPMSolverMultistepScheduler", "lambda_min_clipped": -Infinity,
             "note": "an \"Infinity\" \\", "other": [Infinity, 1]}"#;
         let config = SchedulerConfig::parse(Path::new("x.json"), text).unwrap();

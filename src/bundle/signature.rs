@@ -1,126 +1,79 @@
-//! What each input of a graph means, found from names, shapes and types.
+//! The meaning of each input of a denoiser's graph, found from names, shapes and types.
 
 mod axes;
-mod tensors;
+mod error;
 
-use crate::bundle::manifest::Manifest;
+use super::{Manifest, Role, TensorInput};
 use crate::tensor::{DataType, Dim, GraphIo, ValueInfo};
-use axes::{floating, integer, number, sample_axes, time_shape};
-use tensors::tensor_input;
+use axes::{floating, integer, number, sample_axes, timestep_shape};
 
-pub use tensors::{Role, TensorInput};
+pub use error::SignatureError;
 
-/// How many time steps a graph takes at once.
+/// How many time steps a graph takes in one evaluation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TimestepShape {
-    /// One for the whole batch, a tensor without axes.
+    /// One for the whole batch, as a scalar.
     Scalar,
-    /// One for the whole batch, a tensor of length 1.
+    /// One for the whole batch, as a tensor of length 1.
     Single,
-    /// One for each sample.
+    /// One per sample.
     PerSample,
 }
 
 /// The input for the time step or noise level.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TimeInput {
-    /// Its name in the graph.
+    /// The name in the graph.
     pub name: String,
-    /// Its elements' type. Fractional time steps are cut to whole ones for integers.
+    /// The type of the elements. For integer types, a fractional time step is truncated.
     pub element: DataType,
-    /// How many it takes.
+    /// How many time steps the graph takes.
     pub shape: TimestepShape,
-    /// By what a sampler's time step is divided (1000 for Flux).
-    pub over: f64,
+    /// The sampler's time step is divided by this: 1000 for Flux, else 1.
+    pub timestep_scale: f64,
 }
 
-/// How a network is fed and read.
+/// How a denoiser is fed and read.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Signature {
     /// All inputs and outputs.
     pub graph: GraphIo,
-    /// The sample's input.
+    /// The name of the input for the samples.
     pub sample: String,
-    /// The sample's elements' type.
+    /// The type of the samples' elements.
     pub sample_element: DataType,
-    /// A sample's axes without the batch.
+    /// The shape of a sample, without the batch axis and the extra channels.
     pub sample_shape: Vec<usize>,
-    /// The batch's length, where the graph fixes it.
+    /// The batch size, if the graph fixes it.
     pub fixed_batch: Option<usize>,
-    /// The most samples that one evaluation takes.
+    /// The largest number of samples in one evaluation.
     pub largest_batch: usize,
-    /// The time step's input.
+    /// The input for the time step.
     pub time: TimeInput,
-    /// The class label's input and type.
+    /// The name and type of the input for the class label.
     pub class: Option<(String, DataType)>,
-    /// Further conditions: input and type, in the manifest's order.
+    /// The names and types of the inputs for further conditions, in the manifest's order.
     pub conditions: Vec<(String, DataType)>,
-    /// What a pipeline's other networks make for this one, in the graph's order.
+    /// The inputs that the pipeline fills, in the graph's order.
     pub tensors: Vec<TensorInput>,
-    /// Whether a sample may have another height and width than those of `sample_shape`.
-    pub free_size: bool,
-    /// How many channels the sample's input has beside the sample's own: a mask and what is known.
-    pub beside: usize,
-    /// The output that is read.
+    /// Whether the height and width of a sample are dynamic.
+    pub dynamic_size: bool,
+    /// The channels of the sample's input that are not the sample's own: a mask and the masked image.
+    pub extra_channels: usize,
+    /// The name of the output that is read.
     pub output: String,
 }
 
-/// A graph whose inputs can't be understood.
-#[derive(Debug, thiserror::Error, PartialEq)]
-pub enum SignatureError {
-    /// An input that must be there is not.
-    #[error(
-        "the graph has no input for the {role}; it has: {inputs}. Name it in denoised.toml: \
-         [graph] {role} = \"NAME\""
-    )]
-    Missing {
-        /// What is looked for.
-        role: &'static str,
-        /// What there is.
-        inputs: String,
-    },
-    /// An input that nothing is known of.
-    #[error(
-        "the graph's input {0} has no meaning known here. Name it in denoised.toml: \
-         [conditions.NAME] input = \"…\""
-    )]
-    Unknown(String),
-    /// A sample's axis is free and nothing says its length.
-    #[error(
-        "axis {axis} of the input {input} is free, and unet/config.json has no {key} that tells \
-         its length"
-    )]
-    FreeAxis {
-        /// The input.
-        input: String,
-        /// The axis, counted from 0.
-        axis: usize,
-        /// The key that could tell.
-        key: &'static str,
-    },
-    /// An input whose shape or type can't be served.
-    #[error("the graph's input {port} can't be fed: {reason}")]
-    Unfit {
-        /// The input with type and shape.
-        port: String,
-        /// Why not.
-        reason: &'static str,
-    },
-    /// There is no output of the name, or none at all.
-    #[error("the graph has no output named {0:?}")]
-    NoOutput(String),
-}
-
-/// The numbers of unet/config.json that free axes need.
+/// What a network's configuration says of its samples.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct NetworkSize {
     /// `in_channels`.
     pub channels: Option<usize>,
-    /// `sample_size`, the height and the width.
+    /// The height and width of `sample_size`.
     pub size: Option<(usize, usize)>,
-    /// Whether samples are latents packed into rows of patches.
+    /// Whether samples are latents packed into one row per patch.
     pub packed: bool,
-    /// The channels of a sample where the network's input has further ones.
+    /// The channels of a latent, if the network may take extra channels.
     pub own_channels: Option<usize>,
 }
 
@@ -129,7 +82,7 @@ const TIME_NAMES: [&str; 5] = ["timestep", "timesteps", "t", "noise_level", "sig
 const CLASS_NAMES: [&str; 2] = ["class_labels", "class_label"];
 
 impl Signature {
-    /// Find the roles; the manifest's names count before the customary ones.
+    /// Finds the role of each input. Names in the manifest take precedence over the usual names.
     pub fn resolve(
         graph: &GraphIo,
         manifest: &Manifest,
@@ -148,65 +101,81 @@ impl Signature {
                 find(graph, Some(input), &[], "condition")
             })
             .collect::<Result<Vec<_>, _>>()?;
-        // What the manifest calls a condition is one, whatever its name.
-        let free = graph.inputs.iter().filter(|port| conditions.iter().all(|used| used.name != port.name));
-        let tensors: Vec<TensorInput> = free.filter_map(tensor_input).collect();
-        let known = |port: &ValueInfo| {
-            [Some(sample), Some(time), class]
-                .into_iter()
-                .flatten()
-                .chain(conditions.iter().copied())
-                .any(|used| used.name == port.name)
-                || tensors.iter().any(|tensor| tensor.name == port.name)
+        // An input that the manifest declares as a condition is one, whatever its name.
+        let is_condition = |input: &&ValueInfo| conditions.iter().any(|used| used.name == input.name);
+        let others = graph.inputs.iter().filter(|input| !is_condition(input));
+        let tensors: Vec<TensorInput> = others.filter_map(TensorInput::from_value_info).collect();
+        let is_known = |input: &ValueInfo| {
+            [Some(sample), Some(time), class].into_iter().flatten().any(|used| used.name == input.name)
+                || is_condition(&input)
+                || tensors.iter().any(|tensor| tensor.name == input.name)
         };
-        if let Some(unknown) = graph.inputs.iter().find(|port| !known(port)) {
+        if let Some(unknown) = graph.inputs.iter().find(|input| !is_known(input)) {
             return Err(SignatureError::Unknown(unknown.to_string()));
         }
         let output = match &names.output {
-            Some(name) => graph.outputs.iter().find(|port| &port.name == name),
+            Some(name) => graph.outputs.iter().find(|output| &output.name == name),
             None => graph.outputs.first(),
         }
         .ok_or_else(|| SignatureError::NoOutput(names.output.clone().unwrap_or_default()))?;
         floating(sample)?;
         let (fixed_batch, mut sample_shape) = sample_axes(sample, network)?;
-        let free_size = sample.shape.len() == 4 && sample.shape[2..] == [Dim::Dynamic, Dim::Dynamic];
-        let own = network.own_channels.unwrap_or(sample_shape[0]);
-        let beside = match sample_shape[0].checked_sub(own) {
-            Some(beside) if beside == 0 || beside == own + 1 => beside,
-            _ => return Err(unfit(sample, "it has more channels than a sample, its mask and what is known")),
-        };
-        sample_shape[0] = own;
+        let extra_channels = split_extra_channels(sample, &mut sample_shape, network.own_channels)?;
         Ok(Self {
             graph: graph.clone(),
             sample: sample.name.clone(),
             sample_element: sample.element,
             sample_shape,
-            free_size,
-            beside,
+            dynamic_size: sample.shape.len() == 4 && sample.shape[2..] == [Dim::Dynamic, Dim::Dynamic],
+            extra_channels,
             tensors,
             fixed_batch,
             largest_batch: fixed_batch.unwrap_or(largest_batch),
             time: TimeInput {
                 name: time.name.clone(),
                 element: number(time)?,
-                shape: time_shape(time, fixed_batch)?,
-                over: if network.packed { 1000.0 } else { 1.0 },
+                shape: timestep_shape(time, fixed_batch)?,
+                timestep_scale: if network.packed { 1000.0 } else { 1.0 },
             },
-            class: class.map(|port| Ok((port.name.clone(), integer(port)?))).transpose()?,
+            class: class.map(|input| Ok((input.name.clone(), integer(input)?))).transpose()?,
             conditions: conditions
                 .into_iter()
-                .map(|port| Ok((port.name.clone(), floating(port)?)))
+                .map(|input| Ok((input.name.clone(), floating(input)?)))
                 .collect::<Result<_, SignatureError>>()?,
             output: output.name.clone(),
         })
     }
 
-    /// How many values a sample has.
+    /// The number of values in a sample.
     pub fn sample_len(&self) -> usize {
         self.sample_shape.iter().product()
     }
 
-    /// The fewest samples that one evaluation takes.
+    /// The shape in which the network takes a sample, with the extra channels.
+    pub fn input_shape(&self) -> Vec<usize> {
+        let mut shape = Vec::new();
+        self.write_input_shape(&self.sample_shape, &mut shape);
+        shape
+    }
+
+    /// Replaces `input` by the shape in which the network takes a sample of the shape `sample`.
+    pub(crate) fn write_input_shape(&self, sample: &[usize], input: &mut Vec<usize>) {
+        input.clear();
+        input.extend_from_slice(sample);
+        input[0] += self.extra_channels;
+    }
+
+    /// The number of values of a sample that the network takes in the shape `input`, without the extra channels.
+    pub(crate) fn own_len(&self, input: &[usize]) -> usize {
+        (input[0] - self.extra_channels) * input[1..].iter().product::<usize>()
+    }
+
+    /// Whether the network takes a mask and the masked image beside the sample.
+    pub fn is_inpainting(&self) -> bool {
+        self.extra_channels > 0
+    }
+
+    /// The smallest number of samples in one evaluation.
     pub fn smallest_batch(&self) -> usize {
         self.fixed_batch.unwrap_or(1)
     }
@@ -215,17 +184,58 @@ impl Signature {
     pub fn mixes_time_steps(&self) -> bool {
         self.time.shape == TimestepShape::PerSample
     }
+
+    /// Whether an input has this role.
+    pub fn has(&self, role: Role) -> bool {
+        self.tensors.iter().any(|input| input.role == role)
+    }
+
+    /// The name and shape of every input for a batch of this size. Dynamic axes have their usual lengths.
+    pub(crate) fn input_shapes(&self, batch: usize) -> Vec<(String, Vec<usize>)> {
+        let time = match self.time.shape {
+            TimestepShape::PerSample => vec![batch],
+            TimestepShape::Single => vec![1],
+            TimestepShape::Scalar => Vec::new(),
+        };
+        let per_sample = |shape: &[usize]| [&[batch], shape].concat();
+        let numbers = self.class.iter().chain(&self.conditions).map(|(name, _)| (name.clone(), vec![batch]));
+        let tensors = self.tensors.iter().map(|tensor| {
+            let own = tensor.usual_shape(&self.sample_shape);
+            (tensor.name.clone(), if tensor.role.is_shared() { own } else { per_sample(&own) })
+        });
+        [(self.sample.clone(), per_sample(&self.input_shape())), (self.time.name.clone(), time)]
+            .into_iter()
+            .chain(numbers)
+            .chain(tensors)
+            .collect()
+    }
+}
+
+/// Removes the channels of a mask and a masked image from a sample's shape, and returns their number.
+fn split_extra_channels(
+    sample: &ValueInfo,
+    shape: &mut [usize],
+    own: Option<usize>,
+) -> Result<usize, SignatureError> {
+    let own = own.unwrap_or(shape[0]);
+    match shape[0].checked_sub(own) {
+        Some(extra) if extra == 0 || extra == own + 1 => {
+            shape[0] = own;
+            Ok(extra)
+        }
+        _ => Err(unsupported(sample, "it has more channels than a sample, its mask and the masked image")),
+    }
 }
 
 fn find<'a>(
     graph: &'a GraphIo,
     named: Option<&str>,
-    customary: &[&str],
+    usual: &[&str],
     role: &'static str,
 ) -> Result<&'a ValueInfo, SignatureError> {
-    let matches = |port: &&ValueInfo| match named {
-        Some(name) => port.name == name,
-        None => customary.contains(&port.name.as_str()),
+    let matches = |input: &&ValueInfo| match named {
+        Some(name) => input.name == name,
+        None => usual.contains(&input.name.as_str()),
     };
     graph.inputs.iter().find(matches).ok_or_else(|| {
         let inputs: Vec<_> = graph.inputs.iter().map(ValueInfo::to_string).collect();
@@ -233,15 +243,15 @@ fn find<'a>(
     })
 }
 
-fn unfit(port: &ValueInfo, reason: &'static str) -> SignatureError {
-    SignatureError::Unfit { port: port.to_string(), reason }
+fn unsupported(input: &ValueInfo, reason: &'static str) -> SignatureError {
+    SignatureError::Unsupported { input: input.to_string(), reason }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn port(name: &str, element: DataType, shape: &[Option<usize>]) -> ValueInfo {
+    fn value(name: &str, element: DataType, shape: &[Option<usize>]) -> ValueInfo {
         ValueInfo {
             name: name.to_owned(),
             element,
@@ -251,8 +261,8 @@ mod tests {
 
     fn graph(time: ValueInfo) -> GraphIo {
         GraphIo {
-            inputs: vec![port("sample", DataType::F32, &[None, Some(1), Some(28), Some(28)]), time],
-            outputs: vec![port("out_sample", DataType::F32, &[None, None, None, None])],
+            inputs: vec![value("sample", DataType::F32, &[None, Some(1), Some(28), Some(28)]), time],
+            outputs: vec![value("out_sample", DataType::F32, &[None, None, None, None])],
         }
     }
 
@@ -267,7 +277,7 @@ mod tests {
             (DataType::I64, &[Some(1)], TimestepShape::Single),
             (DataType::F16, &[None], TimestepShape::PerSample),
         ] {
-            let signature = resolve(&graph(port("timestep", element, shape))).unwrap();
+            let signature = resolve(&graph(value("timestep", element, shape))).unwrap();
             assert_eq!(signature.time.element, element);
             assert_eq!(signature.time.shape, expected);
             assert_eq!(signature.sample_shape, [1, 28, 28]);
@@ -277,7 +287,7 @@ mod tests {
 
     #[test]
     fn a_fixed_batch_bounds_the_batch() {
-        let mut graph = graph(port("timestep", DataType::I64, &[Some(2)]));
+        let mut graph = graph(value("timestep", DataType::I64, &[Some(2)]));
         graph.inputs[0].shape[0] = Dim::Fixed(2);
         let signature = resolve(&graph).unwrap();
         assert_eq!((signature.smallest_batch(), signature.largest_batch), (2, 2));
@@ -285,8 +295,8 @@ mod tests {
     }
 
     #[test]
-    fn free_axes_need_the_configuration() {
-        let mut graph = graph(port("timestep", DataType::I64, &[None]));
+    fn dynamic_axes_need_the_configuration() {
+        let mut graph = graph(value("timestep", DataType::I64, &[None]));
         graph.inputs[0].shape[3] = Dim::Dynamic;
         let error = resolve(&graph).unwrap_err();
         assert!(error.to_string().contains("sample_size"), "{error}");
@@ -297,14 +307,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_or_unknown_is_named_with_the_way_out() {
-        let error = resolve(&graph(port("clock", DataType::I64, &[None]))).unwrap_err();
+    fn a_missing_or_unknown_input_is_named_with_a_hint() {
+        let error = resolve(&graph(value("clock", DataType::I64, &[None]))).unwrap_err();
         let text = error.to_string();
         assert!(text.contains("no input for the timestep"), "{text}");
         assert!(text.contains("clock int64[?]") && text.contains("denoised.toml"), "{text}");
 
-        let mut graph = graph(port("timestep", DataType::I64, &[None]));
-        graph.inputs.push(port("difficulty", DataType::F32, &[None]));
+        let mut graph = graph(value("timestep", DataType::I64, &[None]));
+        graph.inputs.push(value("difficulty", DataType::F32, &[None]));
         let error = resolve(&graph).unwrap_err();
         assert_eq!(error, SignatureError::Unknown("difficulty float32[?]".to_owned()));
     }

@@ -1,31 +1,33 @@
-//! `denoised warm`: every engine is built now, and not at the first start.
+//! `denoised build-engines`: builds the engines of all models before the daemon's first start.
 
 use std::io::Write;
 use std::time::Instant;
 
 use super::stdout::Stdout;
-use super::{ConfigFile, Failure};
-use crate::model::{Model, SessionPool, Stage};
+use super::{CommandError, ConfigFile};
+use crate::inference::{SessionPool, Stage};
+use crate::model::Model;
 
-pub(super) fn run(file: &ConfigFile) -> Result<(), Failure> {
+pub(super) fn run(file: &ConfigFile) -> Result<(), CommandError> {
     let config = super::configuration(file.config.as_deref())?;
     super::start_log(log::LevelFilter::Warn);
     for path in &config.models.paths {
-        let began = Instant::now();
-        let mut builds = false;
-        let model = Model::load_onto(&SessionPool::default(), path, &config.engine_of(path), &mut |stage| {
-            builds |= stage == Stage::BuildingEngine;
-        })?;
-        let origin = model.predictor.origin();
-        let how = if builds { "its engine was built" } else { "nothing had to be built" };
+        let start = Instant::now();
+        let mut has_built = false;
+        let model =
+            Model::load_into(&SessionPool::default(), path, &config.engine_options(path), &mut |stage| {
+                has_built |= stage == Stage::BuildingEngine;
+            })?;
+        let backend = model.predictor.backend();
+        let result = if has_built { "the engine was built" } else { "nothing had to be built" };
         writeln!(
             Stdout,
-            "{}: {how}, {:.1?}; it runs on {} {} with {}",
+            "{}: {result}, {:.1?}; it runs on {} {} with {}",
             model.bundle.name,
-            began.elapsed(),
-            origin.engine,
-            origin.version,
-            origin.provider
+            start.elapsed(),
+            backend.engine,
+            backend.version,
+            backend.provider
         )?;
     }
     Ok(())

@@ -1,12 +1,12 @@
-//! `denoised check-config`: exit 0, or every fault with file, line and key.
+//! `denoised check-config`: validates a configuration.
 
 use std::io::Write;
 
 use super::stdout::Stdout;
-use super::{ConfigFile, Failure};
+use super::{CommandError, ConfigFile};
 
-pub(super) fn run(file: &ConfigFile) -> Result<(), Failure> {
+pub(super) fn run(file: &ConfigFile) -> Result<(), CommandError> {
     let config = super::configuration(file.config.as_deref())?;
     let (node, broker) = (config.node.as_str(), config.mqtt.url);
-    Ok(writeln!(Stdout, "the configuration is good: node {node}, broker {broker}")?)
+    Ok(writeln!(Stdout, "the configuration is valid: node {node}, broker {broker}")?)
 }

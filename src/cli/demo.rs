@@ -16,8 +16,8 @@ use anyhow::{Context, bail};
 use image::DynamicImage;
 use tokio::sync::{mpsc, watch};
 
-use super::Failure;
-use super::progress::Progress;
+use super::CommandError;
+use super::progress::ProgressDisplay;
 use super::stdout::Stdout;
 use crate::config::{BrokerUrl, Config};
 use crate::service::Signals;
@@ -37,7 +37,7 @@ pub(super) struct Arguments {
 /// Far more than the slowest known machine needs.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
     super::start_log(log::LevelFilter::Warn);
     let began = Instant::now();
     let url = broker(arguments.broker.as_ref())?;
@@ -111,7 +111,7 @@ async fn order(
 ) -> anyhow::Result<DynamicImage> {
     let began = Instant::now();
     subscriber.request(&request).await?;
-    let mut progress = Progress::begin(id);
+    let mut progress = ProgressDisplay::new(id);
     let mut picture = None;
     loop {
         match subscriber.answer(id).await? {
@@ -146,15 +146,15 @@ fn since(began: Instant) -> String {
 
 /// The broker of the arguments, or one in this process.
 #[cfg(feature = "demo")]
-fn broker(given: Option<&BrokerUrl>) -> Result<BrokerUrl, Failure> {
+fn broker(given: Option<&BrokerUrl>) -> Result<BrokerUrl, CommandError> {
     Ok(given.map_or_else(broker::start, |url| Ok(url.clone()))?)
 }
 
 /// The broker of the arguments.
 #[cfg(not(feature = "demo"))]
-fn broker(given: Option<&BrokerUrl>) -> Result<BrokerUrl, Failure> {
+fn broker(given: Option<&BrokerUrl>) -> Result<BrokerUrl, CommandError> {
     given.cloned().ok_or_else(|| {
-        Failure::usage(anyhow::anyhow!(
+        CommandError::usage(anyhow::anyhow!(
             "this build contains no MQTT broker; start one, for example with `mosquitto -p 1883`, and run `denoised \
              demo --broker mqtt://localhost:1883`"
         ))

@@ -1,4 +1,4 @@
-//! `denoised doctor`: what is there, what is missing, and what to do about it.
+//! `denoised doctor`: checks the machine and what the configuration needs, and says how to fix it.
 
 mod engines;
 mod environment;
@@ -9,39 +9,39 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use super::stdout::Stdout;
-use super::{ConfigFile, Failure};
+use super::{CommandError, ConfigFile};
 use crate::platform::Platform;
-use finding::State;
+use finding::FindingState;
 
-/// What `doctor` takes.
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
+pub(super) struct DoctorArguments {
     #[command(flatten)]
     file: ConfigFile,
-    /// Print JSON
+    /// Print the findings as JSON
     #[arg(long)]
     json: bool,
-    /// The directory under which the machine's files are read [default: as configured]
-    #[arg(long)]
+    /// The root directory of the files that describe the machine [default: as configured]
+    #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(super) fn run(arguments: &DoctorArguments) -> Result<(), CommandError> {
     let config = super::configuration(arguments.file.config.as_deref())?;
     super::start_log(log::LevelFilter::Off);
-    let board = arguments.root.as_ref().map_or_else(|| config.board.machine(), Platform::at);
-    let mut findings = jetson::findings(&board);
-    findings.extend(engines::findings(&config, &board));
-    findings.extend(environment::findings(&config, &board));
-    super::end_with_the_reader();
+    let platform = arguments.root.as_ref().map_or_else(|| config.board.platform(), Platform::new);
+    let mut findings = jetson::findings(&platform);
+    findings.extend(engines::findings(&config, &platform));
+    findings.extend(environment::findings(&config, &platform));
+    super::exit_on_closed_stdout();
     if arguments.json {
         writeln!(Stdout, "{}", serde_json::to_string_pretty(&findings)?)?;
     } else {
         findings.iter().try_for_each(|finding| writeln!(Stdout, "{finding}"))?;
     }
-    let faults = findings.iter().filter(|finding| finding.state == State::Missing).count();
-    match faults {
+    let missing = findings.iter().filter(|finding| finding.state == FindingState::Missing).count();
+    match missing {
         0 => Ok(()),
-        n => Err(Failure::from(anyhow::anyhow!("{n} things are missing; what to do stands beside each"))),
+        1 => Err(anyhow::anyhow!("1 thing is missing; the line after -> says what to do").into()),
+        n => Err(anyhow::anyhow!("{n} things are missing; the lines after -> say what to do").into()),
     }
 }

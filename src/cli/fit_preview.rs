@@ -1,54 +1,58 @@
-//! `denoised fit-preview`: how a bundle's latents are shown before they are finished.
+//! `denoised fit-preview`: fits the linear map from latents to colors that previews use.
 
 use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 
-use super::Failure;
+use super::CommandError;
 use super::stdout::Stdout;
-use crate::model::{EngineKind, LatentPipeline, Model, Projection, Tensor};
+use crate::bundle::Projection;
+use crate::inference::EngineKind;
+use crate::model::{LatentPipeline, Model};
+use crate::tensor::Tensor;
 use diffusion_samplers::rng::Generator;
 
-/// What `fit-preview` takes.
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
-    /// The bundle's directory, in whose denoised.toml the result is written
+pub(super) struct FitPreviewArguments {
+    /// The bundle's directory; the result is added to its denoised.toml
     model: PathBuf,
-    /// How many latents are decoded
-    #[arg(long, default_value_t = 16)]
+    /// The number of latents to decode for the fit
+    #[arg(long, value_name = "LATENTS", default_value_t = 16)]
     count: u64,
-    /// The engine
-    #[arg(long)]
+    /// The inference engine [default: as configured]
+    #[arg(long, value_parser = super::engine_argument::engine_kind())]
     engine: Option<EngineKind>,
 }
 
-/// Latents of this height and width are decoded.
+/// The height and width of the decoded latents.
 const SIDE: usize = 16;
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(super) fn run(arguments: &FitPreviewArguments) -> Result<(), CommandError> {
     let engine = super::engine(&arguments.model, arguments.engine)?;
     let model = Model::load(&arguments.model, &engine)?;
-    let latent =
-        model.latent.as_ref().context("this bundle draws no latents, so that nothing is to be fitted")?;
+    let latent = model.latent.as_ref().context("the bundle has no VAE, so its previews need no fit")?;
     if model.bundle.manifest.preview.is_some() {
-        return Err(anyhow::anyhow!("denoised.toml has a [preview] already; remove it first").into());
+        return Err(
+            anyhow::anyhow!("denoised.toml already has a [preview]; remove it to fit a new one").into()
+        );
     }
     let projection = fit(latent, arguments.count)?;
     let section = std::collections::BTreeMap::from([("preview", &projection)]);
-    let text = format!("\n{}", toml::to_string(&section).context("the result can't be written")?);
+    let text = format!("\n{}", toml::to_string(&section).context("cannot write the result as TOML")?);
     let path = arguments.model.join("denoised.toml");
     let file = std::fs::OpenOptions::new().create(true).append(true).open(&path);
-    file.and_then(|mut file| file.write_all(text.as_bytes())).with_context(|| path.display().to_string())?;
+    file.and_then(|mut file| file.write_all(text.as_bytes()))
+        .with_context(|| format!("cannot write {}", path.display()))?;
     let (path, count) = (path.display(), arguments.count);
-    Ok(writeln!(Stdout, "{path}: [preview] was added, fitted to {count} pictures")?)
+    Ok(writeln!(Stdout, "{path}: added [preview], fitted to {count} decoded latents")?)
 }
 
 fn fit(latent: &LatentPipeline, count: u64) -> anyhow::Result<Projection> {
-    let shape = [latent.bundle.vae.channels, SIDE, SIDE];
+    let shape = [latent.components.vae.channels, SIDE, SIDE];
     let mut pairs = Vec::new();
     for seed in 0..count {
-        // Of coarse patches, since what varies from pixel to pixel is no picture.
+        // Coarse patches: noise that varies per pixel does not look like an image's latents.
         let mut coarse = vec![0.0; shape[0] * SIDE / 4 * SIDE / 4];
         Generator::Philox.seeded(seed).fill(&mut coarse);
         let at = |i: usize| {
@@ -56,23 +60,23 @@ fn fit(latent: &LatentPipeline, count: u64) -> anyhow::Result<Projection> {
             coarse[channel * SIDE / 4 * SIDE / 4 + row / 4 * SIDE / 4 + column / 4]
         };
         let sample = Tensor::new(shape, (0..shape.iter().product()).map(at).collect());
-        let picture = latent.decode(&sample.data, &shape)?;
-        pairs.push((sample, smaller(&picture)));
+        let image = latent.decode(&sample.data, &shape)?;
+        pairs.push((sample, downscale(&image)));
     }
     match Projection::fit(&pairs) {
         Some(projection) => Ok(projection),
-        None => bail!("the decoder's pictures say too little; take a larger --count"),
+        None => bail!("the decoded latents do not determine the fit; use a larger --count"),
     }
 }
 
-/// A picture at the latents' size: the mean of each square.
-fn smaller(picture: &Tensor) -> Tensor {
-    let (height, width) = (picture.shape[1], picture.shape[2]);
+/// Averages an image down to the latents' size.
+fn downscale(image: &Tensor) -> Tensor {
+    let (height, width) = (image.shape[1], image.shape[2]);
     let (rows, columns) = (height / SIDE, width / SIDE);
     let mean = |i: usize| {
         let (color, row, column) = (i / (SIDE * SIDE), i / SIDE % SIDE, i % SIDE);
         let start = color * height * width + row * rows * width + column * columns;
-        let square = (0..rows).flat_map(|y| &picture.data[start + y * width..][..columns]);
+        let square = (0..rows).flat_map(|y| &image.data[start + y * width..][..columns]);
         square.sum::<f32>() / (rows * columns) as f32
     };
     Tensor::new([3, SIDE, SIDE], (0..3 * SIDE * SIDE).map(mean).collect())

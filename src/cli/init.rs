@@ -1,4 +1,4 @@
-//! `denoised adopt`: a first draft of a denoised.toml, by looking at a graph.
+//! `denoised init`: drafts a denoised.toml from the inputs and outputs of an ONNX graph.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -6,73 +6,73 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
-use super::Failure;
+use super::CommandError;
 use super::stdout::Stdout;
-use crate::model::{DataType, Dim, GraphIo, ValueInfo, ports};
+use crate::bundle::graph_io;
+use crate::tensor::{DataType, Dim, GraphIo, ValueInfo};
 
-/// What `adopt` takes.
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
-    /// The ONNX file, beside which denoised.toml is written
+pub(super) struct InitArguments {
+    /// The ONNX file; denoised.toml is written into its directory
     graph: PathBuf,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(super) fn run(arguments: &InitArguments) -> Result<(), CommandError> {
     let directory = arguments.graph.parent().filter(|parent| !parent.as_os_str().is_empty());
     let directory = directory.unwrap_or(Path::new("."));
     let path = directory.join("denoised.toml");
     if path.exists() {
-        return Err(Failure::usage(anyhow::anyhow!(
-            "{} is there already; it is left as it is",
+        return Err(CommandError::usage(anyhow::anyhow!(
+            "{} already exists and is not overwritten; remove it to draft a new one",
             path.display()
         )));
     }
-    let graph = ports(&arguments.graph)
-        .with_context(|| format!("{} can't be read as an ONNX graph", arguments.graph.display()))?;
+    let graph = graph_io(&arguments.graph)
+        .with_context(|| format!("cannot read {} as an ONNX graph", arguments.graph.display()))?;
     let file =
         arguments.graph.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let has_scheduler = ["scheduler_config.json", "scheduler/scheduler_config.json"];
     let has_scheduler = has_scheduler.iter().any(|file| directory.join(file).is_file());
     let text = draft(&graph, &file, has_scheduler)?;
-    std::fs::write(&path, &text).with_context(|| path.display().to_string())?;
+    std::fs::write(&path, &text).with_context(|| format!("cannot write {}", path.display()))?;
     write!(Stdout, "{text}")?;
     eprintln!(
-        "{} was written; read it, then try: denoised sample {} --output x.png",
+        "wrote {}; check it, then run: denoised sample {} --output x.png",
         path.display(),
         directory.display()
     );
     Ok(())
 }
 
-/// What networks call the noise level itself.
-const LEVELS: [&str; 3] = ["sigma", "sigmas", "noise_level"];
+/// The usual names of an input for the noise level.
+const NOISE_LEVELS: [&str; 3] = ["sigma", "sigmas", "noise_level"];
 
 fn draft(graph: &GraphIo, file: &str, has_scheduler: bool) -> anyhow::Result<String> {
-    let floats = |port: &&ValueInfo| matches!(port.element, DataType::F32 | DataType::F16);
-    let Some(sample) = graph.inputs.iter().filter(floats).max_by_key(|port| port.shape.len()) else {
-        bail!("the graph has no input of numbers that could be a sample");
+    let is_float = |port: &&ValueInfo| matches!(port.element, DataType::F32 | DataType::F16);
+    let Some(sample) = graph.inputs.iter().filter(is_float).max_by_key(|port| port.shape.len()) else {
+        bail!("the graph has no floating-point input for the sample");
     };
     if sample.shape.len() < 2 {
-        bail!("none of the graph's inputs has a sample's axes, a batch and at least one more");
+        bail!("no floating-point input of the graph has two or more axes, as a batch of samples has");
     }
-    let known = ["timestep", "timesteps", "t", "time"];
+    let timesteps = ["timestep", "timesteps", "t", "time"];
     let others: Vec<&ValueInfo> = graph.inputs.iter().filter(|port| port.name != sample.name).collect();
     let is_time = |port: &&&ValueInfo| {
         let name = port.name.to_lowercase();
-        known.iter().chain(&LEVELS).any(|time| name == *time)
+        timesteps.iter().chain(&NOISE_LEVELS).any(|time| name == *time)
             || name.contains("sigma")
             || name.contains("time")
     };
     let Some(time) = others.iter().find(is_time).or_else(|| others.iter().find(|port| port.shape.len() <= 1))
     else {
-        bail!("the graph has no input for a time step or a noise level");
+        bail!("the graph has no input for a timestep or a noise level");
     };
     let Some(output) = graph.outputs.first() else { bail!("the graph has no output") };
-    let level = LEVELS.iter().any(|name| time.name.to_lowercase().contains(name));
+    let takes_sigma = NOISE_LEVELS.iter().any(|name| time.name.to_lowercase().contains(name));
     let mut text = String::new();
     writeln!(
         text,
-        "# A draft from {file}: {}.",
+        "# Draft from {file}: {}.",
         graph.inputs.iter().map(ValueInfo::to_string).collect::<Vec<_>>().join(", ")
     )?;
     writeln!(
@@ -84,20 +84,18 @@ fn draft(graph: &GraphIo, file: &str, has_scheduler: bool) -> anyhow::Result<Str
         writeln!(text, "class_labels = {:?}", class.name)?;
     }
     if !has_scheduler {
-        text.push_str(if level { OF_LEVELS } else { OF_STEPS });
+        text.push_str(if takes_sigma { SIGMA_SCHEDULER } else { TIMESTEP_SCHEDULER });
     }
     let is_condition = |port: &&&ValueInfo| port.name != time.name && !port.name.contains("class");
     for condition in others.iter().filter(is_condition) {
         let is_one_number =
             condition.shape.len() <= 1 && matches!(condition.element, DataType::F32 | DataType::F16);
         if !is_one_number {
-            bail!(
-                "the graph's input {condition} is no number for each sample, so that it can't be a condition"
-            );
+            bail!("the graph's input {condition} is not one number per sample, so it can't be a condition");
         }
         writeln!(
             text,
-            "\n[conditions.{:?}]  # the range in which a job may choose it\ndefault = 0.0\nmin = 0.0\nmax = 1.0",
+            "\n[conditions.{:?}]  # the range that a job may choose from\ndefault = 0.0\nmin = 0.0\nmax = 1.0",
             condition.name
         )?;
     }
@@ -107,11 +105,11 @@ fn draft(graph: &GraphIo, file: &str, has_scheduler: bool) -> anyhow::Result<Str
     Ok(text)
 }
 
-/// A network that is told σ and gives the sample.
-const OF_LEVELS: &str = "
+/// For a network that takes σ and returns the sample.
+const SIGMA_SCHEDULER: &str = "
 [scheduler]  # one step from sigma_max; EDMEulerScheduler takes several
 class = \"CMStochasticIterativeScheduler\"
-preconditioning = \"none\"  # the network takes x and sigma and gives the sample; edm: it is fed c_in x and c_noise
+preconditioning = \"none\"  # the network takes x and sigma and returns the sample; edm: it takes c_in x and c_noise
 sigma_min = 0.002
 sigma_max = 80.0
 
@@ -119,9 +117,9 @@ sigma_max = 80.0
 steps = 1
 ";
 
-/// A network of time steps.
-const OF_STEPS: &str = "
-[scheduler]  # as the network was trained
+/// For a network that takes timesteps.
+const TIMESTEP_SCHEDULER: &str = "
+[scheduler]  # as in training
 class = \"DDPMScheduler\"
 beta_schedule = \"linear\"
 prediction_type = \"epsilon\"
@@ -134,31 +132,35 @@ steps = 20
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Manifest;
+    use crate::bundle::Manifest;
 
     fn port(name: &str, element: DataType, shape: Vec<Dim>) -> ValueInfo {
         ValueInfo { name: name.to_owned(), element, shape }
     }
 
     #[test]
-    fn a_draft_can_be_read_again() {
-        let free = || vec![Dim::Dynamic];
-        let picture = || vec![Dim::Dynamic, Dim::Fixed(1), Dim::Fixed(8), Dim::Fixed(8)];
+    fn a_draft_is_a_valid_manifest() {
+        let dynamic = || vec![Dim::Dynamic];
+        let image = || vec![Dim::Dynamic, Dim::Fixed(1), Dim::Fixed(8), Dim::Fixed(8)];
         let graph = GraphIo {
             inputs: vec![
-                port("noisy", DataType::F32, picture()),
-                port("sigma", DataType::F32, free()),
-                port("difficulty", DataType::F32, free()),
+                port("noisy", DataType::F32, image()),
+                port("sigma", DataType::F32, dynamic()),
+                port("difficulty", DataType::F32, dynamic()),
             ],
-            outputs: vec![port("denoised", DataType::F32, picture())],
+            outputs: vec![port("denoised", DataType::F32, image())],
         };
         let manifest = Manifest::parse(&draft(&graph, "net.onnx", false).unwrap()).unwrap();
         assert_eq!(manifest.graph.sample.as_deref(), Some("noisy"));
         assert_eq!(manifest.graph.timestep.as_deref(), Some("sigma"));
         assert!(manifest.scheduler.is_some() && manifest.conditions.contains_key("difficulty"));
-        let alone = GraphIo { inputs: vec![port("x", DataType::F32, picture())], outputs: graph.outputs };
+        let without_time =
+            GraphIo { inputs: vec![port("x", DataType::F32, image())], outputs: graph.outputs };
         assert!(
-            draft(&alone, "net.onnx", false).unwrap_err().to_string().contains("no input for a time step")
+            draft(&without_time, "net.onnx", false)
+                .unwrap_err()
+                .to_string()
+                .contains("no input for a timestep")
         );
     }
 }

@@ -1,150 +1,196 @@
-//! `denoised inspect`: inputs, outputs, schedule, and what each scheduler key does here.
+//! `denoised inspect`: what the program understood of a bundle, and what it can do with it.
 
 use std::io::Write;
 use std::path::PathBuf;
 
-use super::Failure;
+use super::CommandError;
 use super::stdout::Stdout;
-use crate::model::{Bundle, EngineKind, LatentPipeline, Model, TimestepShape, batch_dependence};
+use crate::bundle::{Bundle, LatentComponents, PipelineKind, TimestepShape};
+use crate::inference::EngineKind;
+use crate::model::{Model, batch_dependence};
 use diffusion_samplers::sampler::{self, Options, SamplerError};
 use diffusion_samplers::scheduler_settings::KeyStatus;
 
-/// What `inspect` takes.
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
+pub(super) struct InspectArguments {
     /// The bundle's directory
     model: PathBuf,
-    /// The engine
-    #[arg(long)]
+    /// The inference engine [default: as configured]
+    #[arg(long, value_parser = super::engine_argument::engine_kind())]
     engine: Option<EngineKind>,
+    /// Also list the samplers that can't serve the bundle, with the reasons
+    #[arg(long)]
+    all: bool,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(super) fn run(arguments: &InspectArguments) -> Result<(), CommandError> {
     let engine = super::engine(&arguments.model, arguments.engine)?;
     let mut model = Model::load(&arguments.model, &engine)?;
-    graph(&model)?;
-    words(&model)?;
+    writeln!(Stdout, "Model")?;
+    identity(&model)?;
+    section("Inputs and outputs")?;
+    inputs(&mut model)?;
+    section("Missing")?;
+    missing(&model)?;
+    section("Memory")?;
     memory(&model)?;
-    let dependence = batch_dependence(model.predictor.as_mut(), &model.bundle.manifest)?;
-    writeln!(Stdout, "in company   {dependence}")?;
-    schedule(&model.bundle)?;
-    Ok(samplers(&model.bundle)?)
+    section(&format!("Scheduler: {}", model.bundle.scheduler.class))?;
+    scheduler(&model.bundle)?;
+    section("Samplers")?;
+    Ok(samplers(&model.bundle, arguments.all)?)
 }
 
-fn graph(model: &Model) -> anyhow::Result<()> {
-    let (bundle, origin) = (&model.bundle, model.predictor.origin());
+fn section(title: &str) -> std::io::Result<()> {
+    writeln!(Stdout, "\n{title}")
+}
+
+fn nothing() -> std::io::Result<()> {
+    writeln!(Stdout, "  nothing")
+}
+
+fn row(label: &str, value: impl std::fmt::Display) -> std::io::Result<()> {
+    writeln!(Stdout, "  {label:<20} {value}")
+}
+
+/// What the model is and what runs it.
+fn identity(model: &Model) -> std::io::Result<()> {
+    let (bundle, backend) = (&model.bundle, model.predictor.backend());
+    row("name", format_args!("{} ({})", bundle.name, bundle.graph.display()))?;
+    row("sha256", &bundle.sha256)?;
+    row("engine", format_args!("{} {}, provider {}", backend.engine, backend.version, backend.provider))?;
+    for share in &backend.provider_shares {
+        row("provider share", share)?;
+    }
+    for rejected in &backend.rejected_providers {
+        let reason = format_args!("{} does not work here: {}", rejected.provider, rejected.reason);
+        row("rejected provider", reason)?;
+    }
+    if let Some(latent) = &model.latent {
+        let LatentComponents { text_encoders, vae, .. } = &latent.components;
+        row("pipeline", title(latent.kind))?;
+        row("text encoders", text_encoders.len())?;
+        row(
+            "latents",
+            format_args!(
+                "{} channels, one value for {1}×{1} pixels, scaling factor {2}",
+                vae.channels, vae.factor, vae.scaling
+            ),
+        )?;
+    }
+    Ok(())
+}
+
+fn title(pipeline: PipelineKind) -> &'static str {
+    match pipeline {
+        PipelineKind::StableDiffusion => "Stable Diffusion",
+        PipelineKind::LatentConsistency => "Latent consistency",
+        PipelineKind::StableDiffusionXl => "Stable Diffusion XL",
+        PipelineKind::StableDiffusion3 => "Stable Diffusion 3",
+        PipelineKind::Flux => "Flux",
+    }
+}
+
+/// How the network is fed.
+fn inputs(model: &mut Model) -> anyhow::Result<()> {
+    let bundle = &model.bundle;
     let signature = model.predictor.signature();
-    writeln!(Stdout, "model        {} ({})", bundle.name, bundle.graph.display())?;
-    writeln!(Stdout, "sha256       {}", bundle.sha256)?;
-    writeln!(Stdout, "engine       {} {}, provider {}", origin.engine, origin.version, origin.provider)?;
-    for share in &origin.ran {
-        writeln!(Stdout, "ran          {share}")?;
+    for input in &signature.graph.inputs {
+        row("input", input)?;
     }
-    for refused in &origin.instead_of {
-        writeln!(Stdout, "instead of   {}, which does not work here: {}", refused.provider, refused.reason)?;
+    for output in &signature.graph.outputs {
+        row("output", output)?;
     }
-    for port in &signature.graph.inputs {
-        writeln!(Stdout, "input        {port}")?;
-    }
-    for port in &signature.graph.outputs {
-        writeln!(Stdout, "output       {port}")?;
-    }
-    writeln!(
-        Stdout,
-        "sample       {:?}, batches of up to {}",
-        signature.sample_shape, signature.largest_batch
-    )?;
+    let (shape, batch) = (&signature.sample_shape, signature.largest_batch);
+    row("sample", format_args!("{shape:?}, batches of up to {batch}"))?;
     let time = match signature.time.shape {
         TimestepShape::PerSample => "one for each sample",
         TimestepShape::Scalar | TimestepShape::Single => "one for the whole batch",
     };
-    writeln!(Stdout, "time step    {} {}, {time}", signature.time.name, signature.time.element)?;
-    match (&signature.class, bundle.manifest.classes.null) {
-        (None, _) => {}
-        (Some(_), None) => writeln!(Stdout, "classes      {}, no guidance", bundle.classes())?,
-        (Some(_), Some(null)) => {
-            writeln!(
-                Stdout,
-                "classes      {}, label {null} for none: guidance is possible",
-                bundle.classes()
-            )?;
+    row("timestep", format_args!("{} {}, {time}", signature.time.name, signature.time.element))?;
+    if signature.class.is_some() {
+        let classes = bundle.classes();
+        match bundle.manifest.classes.null {
+            None => row("classes", format_args!("{classes}; no null label, so no guidance"))?,
+            Some(null) => row("classes", format_args!("{classes}; null label {null}, so guidance works"))?,
         }
+    }
+    row("batching", batch_dependence(model.predictor.as_mut(), &model.bundle.manifest)?)?;
+    Ok(())
+}
+
+/// The components that are missing, and those that are not run.
+fn missing(model: &Model) -> std::io::Result<()> {
+    let Some(latent) = &model.latent else { return nothing() };
+    let LatentComponents { decoder, encoder, has_safety_checker, .. } = &latent.components;
+    if decoder.is_none() {
+        row("vae_decoder", "without it the output is latents, not images")?;
+    }
+    if encoder.is_none() {
+        row("vae_encoder", "without it a job can't begin at an image")?;
+    }
+    if *has_safety_checker {
+        row("safety_checker", "is in the bundle, but is not run")?;
+    }
+    if decoder.is_some() && encoder.is_some() && !has_safety_checker {
+        nothing()?;
     }
     Ok(())
 }
 
-/// What the graphs take while they are opened, by what stands on disk.
-fn memory(model: &Model) -> anyhow::Result<()> {
+/// The memory of each graph while its session is open, estimated from the file sizes.
+fn memory(model: &Model) -> std::io::Result<()> {
     let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-    for part in &model.parts {
-        writeln!(Stdout, "graph        {}, {:.1} MiB", part.name, mebibytes(part.bytes))?;
+    for part in &model.session_sizes {
+        row(&part.name, format_args!("{:.1} MiB", mebibytes(part.bytes)))?;
     }
-    let all = model.parts.iter().map(|part| part.bytes).sum();
-    let most = model.parts.iter().map(|part| part.bytes).max().unwrap_or(0);
-    writeln!(
-        Stdout,
-        "memory       up to {:.1} MiB for all graphs, {:.1} MiB for one at a time ([engine] memory); what is \
-         worked on comes on top",
-        mebibytes(all),
-        mebibytes(most)
-    )?;
-    Ok(())
+    let sizes = || model.session_sizes.iter().map(|part| part.bytes);
+    row("all graphs", format_args!("{:.1} MiB", mebibytes(sizes().sum())))?;
+    row(
+        "one graph at a time",
+        format_args!(
+            "{:.1} MiB, the least that [engine] memory may be; samples and activations come on top",
+            mebibytes(sizes().max().unwrap_or(0))
+        ),
+    )
 }
 
-fn words(model: &Model) -> anyhow::Result<()> {
-    let Some(latent) = &model.latent else { return Ok(()) };
-    let LatentPipeline { bundle, family, .. } = latent.as_ref();
-    writeln!(Stdout, "pipeline     {family:?}, {} text encoders", bundle.texts.len())?;
-    let vae = bundle.vae;
-    writeln!(
-        Stdout,
-        "latents      {0} channels, each pixel for {1}×{1} of the picture's, scaled by {2}",
-        vae.channels, vae.factor, vae.scaling
-    )?;
-    for (there, name, needed) in [
-        (bundle.decoder.is_some(), "vae_decoder", "without it no picture comes out"),
-        (bundle.encoder.is_some(), "vae_encoder", "without it no job begins at a picture"),
-    ] {
-        if !there {
-            writeln!(Stdout, "lacks        {name}: {needed}")?;
-        }
-    }
-    if bundle.has_safety_checker {
-        writeln!(Stdout, "not run      safety_checker")?;
-    }
-    Ok(())
-}
-
-fn schedule(bundle: &Bundle) -> anyhow::Result<()> {
-    writeln!(Stdout, "scheduler    {}", bundle.scheduler.class)?;
+fn scheduler(bundle: &Bundle) -> anyhow::Result<()> {
     for line in bundle.scheduler.report()? {
-        let treatment = match line.status {
+        let status = match line.status {
             KeyStatus::Used => "used",
             KeyStatus::Defaulted => "default",
-            KeyStatus::Implied => "by the sampler's name",
+            KeyStatus::Implied => "set by the sampler's name",
             KeyStatus::Ignored => "without effect in this class",
-            KeyStatus::Unknown => "no key of this class",
+            KeyStatus::Unknown => "not a key of this class",
         };
-        writeln!(Stdout, "  {:<28} {:<20} {treatment}", line.key, line.value.to_string())?;
+        writeln!(Stdout, "  {:<28} {:<20} {status}", line.key, line.value.to_string())?;
     }
     Ok(())
 }
 
-fn samplers(bundle: &Bundle) -> anyhow::Result<()> {
+fn samplers(bundle: &Bundle, all: bool) -> std::io::Result<()> {
     let steps = bundle.manifest.default.steps.unwrap_or(10);
+    let mut unsuitable = Vec::new();
     for name in sampler::names() {
         let built = sampler::by_name(name).and_then(|choice| {
             choice.check_class(&bundle.scheduler.class, &mut bundle.scheduler.settings())?;
             choice.build(&mut bundle.scheduler.settings(), &Options::new(steps))
         });
         match built {
-            Ok(_) => writeln!(Stdout, "sampler      {name}")?,
-            Err(SamplerError::Steps { max, .. }) => {
-                writeln!(Stdout, "sampler      {name} (up to {max} steps)")?
-            }
-            Err(error) => writeln!(Stdout, "sampler      {name}: can't serve this bundle: {error}")?,
+            Ok(_) => writeln!(Stdout, "  {name}")?,
+            Err(SamplerError::Steps { max, .. }) => writeln!(Stdout, "  {name} (up to {max} steps)")?,
+            Err(error) => unsuitable.push((name, error)),
         }
     }
-    writeln!(Stdout, "suffixes     {}, as in dpmpp_2m_karras", sampler::suffixes().join(", "))?;
-    Ok(())
+    row("with a suffix", format_args!("{}, as in dpmpp_2m_karras", sampler::suffixes().join(", ")))?;
+    match (unsuitable.len(), all) {
+        (0, _) => Ok(()),
+        (n, false) => {
+            writeln!(Stdout, "  {n} more can't serve this bundle; --all lists them with the reasons")
+        }
+        (n, true) => {
+            section(&format!("{n} samplers that can't serve this bundle"))?;
+            unsuitable.iter().try_for_each(|(name, reason)| row(name, reason))
+        }
+    }
 }

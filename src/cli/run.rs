@@ -6,17 +6,17 @@ use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
-use super::{ConfigFile, Failure};
+use super::{CommandError, ConfigFile};
 use crate::service::Signals;
 
-pub(super) fn run(file: &ConfigFile) -> Result<(), Failure> {
+pub(super) fn run(file: &ConfigFile) -> Result<(), CommandError> {
     let config = super::configuration(file.config.as_deref())?;
     super::start_log(config.log.level.0);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
-        .context("starting the runtime")?;
+        .context("cannot start the async runtime")?;
     runtime.block_on(async {
         let signals = signals(file.config.clone())?;
         crate::service::run(&config, signals).await?;
@@ -24,25 +24,25 @@ pub(super) fn run(file: &ConfigFile) -> Result<(), Failure> {
     })
 }
 
-/// SIGTERM and SIGINT stop; SIGHUP reads the configuration again.
+/// SIGTERM and SIGINT stop the daemon; SIGHUP reloads the configuration.
 fn signals(file: Option<PathBuf>) -> anyhow::Result<Signals> {
-    let (stop, stopped) = watch::channel(false);
-    let (changed, reload) = mpsc::channel(1);
-    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
-    let mut hangup = signal(SignalKind::hangup()).context("listening for SIGHUP")?;
+    let (stop_sender, stop) = watch::channel(false);
+    let (config_sender, reload) = mpsc::channel(1);
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
     tokio::spawn(async move {
         loop {
             tokio::select! {
-                _ = terminate.recv() => { stop.send_replace(true); }
-                _ = interrupt.recv() => { stop.send_replace(true); }
+                _ = terminate.recv() => { stop_sender.send_replace(true); }
+                _ = interrupt.recv() => { stop_sender.send_replace(true); }
                 _ = hangup.recv() => match super::configuration(file.as_deref()) {
-                    // A service that is ending needs no other configuration.
-                    Ok(config) => drop(changed.send(config).await),
-                    Err(failure) => log::error!("the configuration stays as it is: {:#}", failure.cause),
+                    // The service may have stopped and closed the channel.
+                    Ok(config) => drop(config_sender.send(config).await),
+                    Err(error) => log::error!("keeping the present configuration: {:#}", error.cause),
                 },
             }
         }
     });
-    Ok(Signals { stop: stopped, reload })
+    Ok(Signals { stop, reload })
 }

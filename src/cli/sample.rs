@@ -1,6 +1,6 @@
 //! `denoised sample`: one job without MQTT.
 
-mod given_noise;
+mod noise_files;
 mod output;
 mod prompt_args;
 
@@ -9,94 +9,95 @@ use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 
-use super::Failure;
-use super::progress::Progress;
+use super::CommandError;
+use super::progress::ProgressDisplay;
+use crate::bundle::SchedulerConfig;
+use crate::inference::EngineKind;
 use crate::job::{Job, JobLimits, ModelCard, Request};
-use crate::model::{EngineKind, Model, SchedulerConfig};
+use crate::model::Model;
 use crate::pipeline::{JobEvent, Pipeline, Sample};
-use given_noise::GivenNoise;
-use output::Output;
-use prompt_args::{PictureArguments, Prompts};
+use noise_files::NoiseFiles;
+use output::OutputTarget;
+use prompt_args::{ImageArguments, PromptArguments};
 
-/// What one may ask for where nobody else waits.
+/// Wider limits than the daemon's, because no other requester waits.
 const LIMITS: JobLimits = JobLimits { steps: 100_000, count: 10_000, pixels: 1 << 28, memory: None };
 
-/// What `sample` takes.
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
+pub(super) struct SampleArguments {
     /// The bundle's directory
     model: PathBuf,
-    /// .png: one image, or a grid; .npy: raw float32 samples; a directory: one PNG each
-    #[arg(long)]
+    /// .png: one image or a grid; .npy: raw float32 samples; a directory: one PNG per image
+    #[arg(long, value_name = "PATH")]
     output: PathBuf,
-    /// The sampler's name, as `inspect` lists them
-    #[arg(long)]
+    /// The sampler's name; `inspect` lists them [default: the bundle's]
+    #[arg(long, value_name = "NAME")]
     sampler: Option<String>,
-    /// The number of steps
+    /// The number of sampling steps, 1 to 100000 [default: the bundle's]
     #[arg(long)]
     steps: Option<u64>,
-    /// The first image's seed; image i uses seed + i [default: a random one]
+    /// The seed of the first image; image i has seed + i [default: random]
     #[arg(long)]
     seed: Option<u64>,
-    /// How many images
+    /// The number of images, 1 to 10000 [default: 1]
     #[arg(long)]
     count: Option<u64>,
-    /// The class
-    #[arg(long)]
+    /// The class label, from 0, for a class-conditional model
+    #[arg(long, value_name = "LABEL")]
     class: Option<i64>,
-    /// The weight of guidance; 1 is none
-    #[arg(long)]
+    /// The guidance scale, 0 to 100; 1 turns guidance off
+    #[arg(long, value_name = "SCALE")]
     guidance: Option<f64>,
-    /// How much noise a stochastic sampler adds: 0 is none, 1 the whole of it
+    /// The noise of a stochastic sampler, 0 (none) to 1 (all)
     #[arg(long)]
     eta: Option<f64>,
-    /// Another scheduler_config.json than the bundle's
-    #[arg(long)]
+    /// A scheduler_config.json to use instead of the bundle's
+    #[arg(long, value_name = "FILE")]
     scheduler: Option<PathBuf>,
-    /// Standard normal noise [N, …] in place of the seed's, as .npy
-    #[arg(long)]
+    /// A .npy file with standard normal initial noise, [images, …], instead of the seed's
+    #[arg(long, value_name = "FILE")]
     init_noise: Option<PathBuf>,
-    /// Noise [K, N, …] fed in the order in which the sampler draws it, as .npy
-    #[arg(long)]
+    /// A .npy file with the sampler's noise, [draws, images, …], in the order of the draws
+    #[arg(long, value_name = "FILE")]
     step_noise: Option<PathBuf>,
     #[command(flatten)]
-    words: Prompts,
+    prompts: PromptArguments,
     #[command(flatten)]
-    picture: PictureArguments,
-    /// Write the final latents [N, C, H, W] too, as .npy
-    #[arg(long)]
+    image: ImageArguments,
+    /// Also write the final latents, [images, channels, height, width], as .npy
+    #[arg(long, value_name = "FILE")]
     latents: Option<PathBuf>,
-    /// The generator behind a seed: torch or philox
-    #[arg(long)]
+    /// The noise generator: torch or philox
+    #[arg(long, value_name = "GENERATOR")]
     noise: Option<String>,
-    /// The engine
-    #[arg(long)]
+    /// The inference engine [default: as configured]
+    #[arg(long, value_parser = super::engine_argument::engine_kind())]
     engine: Option<EngineKind>,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(super) fn run(arguments: &SampleArguments) -> Result<(), CommandError> {
     let engine = super::engine(&arguments.model, arguments.engine)?;
-    let output = Output::of(&arguments.output).map_err(Failure::usage)?;
+    let output = OutputTarget::from_path(&arguments.output).map_err(CommandError::usage)?;
     let mut model = Model::load(&arguments.model, &engine)?;
     if let Some(path) = &arguments.scheduler {
         model.bundle.scheduler = SchedulerConfig::read(path)?;
-        // The file's own class counts, not the bundle's default.
+        // The file's class decides on the sampler, not the bundle's default.
         model.bundle.manifest.default.sampler = None;
     }
-    let job = job(arguments, &ModelCard::of(&model)).map_err(Failure::usage)?;
-    let noise = GivenNoise::read(arguments.init_noise.as_deref(), arguments.step_noise.as_deref(), &job)
-        .map_err(Failure::usage)?;
-    let Drawn { samples, latents, cut } = draw(model, &job, &noise)?;
-    noise.check()?;
+    let job = job(arguments, &ModelCard::new(&model)).map_err(CommandError::usage)?;
+    let noise = NoiseFiles::read(arguments.init_noise.as_deref(), arguments.step_noise.as_deref(), &job)
+        .map_err(CommandError::usage)?;
+    let Samples { samples, latents, truncated } = sample(model, &job, &noise)?;
+    noise.check_draws()?;
     output.write(&samples, &job)?;
     if let Some(path) = &arguments.latents {
         let shape = [&[job.count], &job.sizes.latent[..]].concat();
-        output::raw(path, &shape, &latents.concat())?;
+        output::write_array(path, &shape, &latents.concat())?;
     }
-    for words in cut {
-        eprintln!("the text encoder has no room for: {words}");
+    for text in truncated {
+        eprintln!("the text encoder truncated the prompt; it ignores: {text}");
     }
-    let origin = &job.model.origin;
+    let backend = &job.model.backend;
     eprintln!(
         "{} × {} by {} in {} steps (NFE {}), seed {}, on {} {} ({}) -> {}",
         job.count,
@@ -105,15 +106,15 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         job.options.steps,
         job.sampler.evaluations(),
         job.seed,
-        origin.engine,
-        origin.version,
-        origin.provider,
+        backend.engine,
+        backend.version,
+        backend.provider,
         arguments.output.display()
     );
     Ok(())
 }
 
-fn job(arguments: &Arguments, card: &Arc<ModelCard>) -> anyhow::Result<Job> {
+fn job(arguments: &SampleArguments, card: &Arc<ModelCard>) -> anyhow::Result<Job> {
     let request = Request {
         sampler: arguments.sampler.clone(),
         steps: arguments.steps,
@@ -123,8 +124,8 @@ fn job(arguments: &Arguments, card: &Arc<ModelCard>) -> anyhow::Result<Job> {
         guidance: arguments.guidance,
         eta: arguments.eta,
         noise: arguments.noise.clone(),
-        format: Some(Output::of(&arguments.output)?.format()),
-        ..arguments.picture.request(arguments.words.request())?
+        format: Some(OutputTarget::from_path(&arguments.output)?.format()),
+        ..arguments.image.add_to(arguments.prompts.to_request())?
     };
     request.check(std::slice::from_ref(card), LIMITS, || fastrand::u64(..)).map_err(|error| {
         match error.field {
@@ -134,28 +135,28 @@ fn job(arguments: &Arguments, card: &Arc<ModelCard>) -> anyhow::Result<Job> {
     })
 }
 
-/// What came of a job.
-struct Drawn {
+/// The result of a job.
+struct Samples {
     samples: Vec<Vec<f32>>,
-    /// The samples before they were decoded; the samples themselves where they were not.
+    /// The samples before the VAE; the same as `samples` without one.
     latents: Vec<Vec<f32>>,
-    cut: Vec<String>,
+    truncated: Vec<String>,
 }
 
-fn draw(model: Model, job: &Job, noise: &GivenNoise) -> anyhow::Result<Drawn> {
-    let none = vec![Vec::new(); job.count];
-    let mut drawn = Drawn { samples: none.clone(), latents: none, cut: Vec::new() };
+fn sample(model: Model, job: &Job, noise: &NoiseFiles) -> anyhow::Result<Samples> {
+    let empty = vec![Vec::new(); job.count];
+    let mut result = Samples { samples: empty.clone(), latents: empty, truncated: Vec::new() };
     let mut failure = None;
-    let mut progress = Progress::begin(&model.bundle.name);
+    let mut progress = ProgressDisplay::new(&model.bundle.name);
     let mut pipeline = Pipeline::new(model).with_given_noise(noise.source());
     pipeline.accept(job.clone());
     while !pipeline.is_idle() {
         pipeline.step(&mut |_, event| match event {
             JobEvent::Progress { step, of, eta_ms } => progress.show(step, of, eta_ms),
             JobEvent::Image { receipt, image: Sample { picture, latents } } => {
-                drawn.latents[receipt.index] = latents.unwrap_or_else(|| picture.data.clone());
-                drawn.samples[receipt.index] = picture.data;
-                drawn.cut = receipt.cut;
+                result.latents[receipt.index] = latents.unwrap_or_else(|| picture.data.clone());
+                result.samples[receipt.index] = picture.data;
+                result.truncated = receipt.cut;
             }
             JobEvent::Failed(error) => failure = Some(error),
             JobEvent::Preview { .. } | JobEvent::Finished { .. } => {}
@@ -164,10 +165,10 @@ fn draw(model: Model, job: &Job, noise: &GivenNoise) -> anyhow::Result<Drawn> {
     progress.end();
     match failure {
         Some(error) => {
-            // Noise that ran out is why the network's output was not finite.
-            noise.check()?;
+            // If the noise ran out, that is why the output was not finite.
+            noise.check_draws()?;
             Err(error).context("sampling failed")
         }
-        None => Ok(drawn),
+        None => Ok(result),
     }
 }

@@ -12,10 +12,12 @@ use diffusion_samplers::rng::Generator;
 use diffusion_samplers::sampler::{self, InitialState, Options, Sampler, TimeConditioning};
 use image::DynamicImage;
 
-use super::Failure;
-use crate::image::{self as pictures, ImageError, Pixels};
+use super::CommandError;
+use crate::bundle::SampleKind;
+use crate::image::{self as pictures, DecodeTarget, ImageError};
+use crate::inference::EngineKind;
 use crate::job::{Job, JobLimits, ModelCard, Request};
-use crate::model::{Batch, EngineKind, Model, SampleKind};
+use crate::model::{Batch, Model};
 
 /// The arguments of `visualize`.
 #[derive(Debug, clap::Args)]
@@ -38,17 +40,17 @@ pub(super) struct Arguments {
     #[arg(long)]
     class: Option<i64>,
     /// The engine
-    #[arg(long)]
+    #[arg(long, value_parser = super::engine_argument::engine_kind())]
     engine: Option<EngineKind>,
 }
 
 /// No limits: the job is one image on this machine.
 const LIMITS: JobLimits = JobLimits { steps: 100_000, count: 1, pixels: u64::MAX, memory: None };
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let engine = super::engine(&arguments.model, arguments.engine)?;
     let model = Model::load(&arguments.model, &engine)?;
-    let mut figure = Figure::new(model, arguments).map_err(Failure::usage)?;
+    let mut figure = Figure::new(model, arguments).map_err(CommandError::usage)?;
     let given = arguments.image.as_ref().map(|path| figure.read(path)).transpose()?;
     let sheet = match figure.model.bundle.manifest.sample.kind {
         SampleKind::Image => {
@@ -111,10 +113,10 @@ impl Figure {
             return Err(anyhow!("--at: time step {t} is beyond the schedule's last, {last}"));
         }
         let shape = &model.predictor.signature().sample_shape;
-        pictures::check(pictures::Format::Png, bundle.manifest.sample.kind, shape)?;
+        pictures::check_format(pictures::Format::Png, bundle.manifest.sample.kind, shape)?;
 
         let request = Request { class: arguments.class, ..Request::default() };
-        let job = request.check(&[ModelCard::of(&model)], LIMITS, || arguments.seed);
+        let job = request.check(&[ModelCard::new(&model)], LIMITS, || arguments.seed);
         let job = job.map_err(|error| anyhow!(error.message))?;
         let class = job.class.or(bundle.manifest.classes.null).unwrap_or(0);
         Ok(Self { schedule, prediction, times, job, class, model })
@@ -126,14 +128,14 @@ impl Figure {
 
     fn pictures(&self, states: &[Vec<f32>]) -> Result<Vec<DynamicImage>, ImageError> {
         let shape = &self.model.predictor.signature().sample_shape;
-        states.iter().map(|x| pictures::picture(x, shape, &self.model.bundle.manifest)).collect()
+        states.iter().map(|x| pictures::to_image(x, shape, &self.model.bundle.manifest.sample)).collect()
     }
 
     /// Reads a sample from a file.
     fn read(&self, path: &PathBuf) -> anyhow::Result<Vec<f32>> {
         let sample = &self.model.bundle.manifest.sample;
         let shape = &self.model.predictor.signature().sample_shape;
-        let pixels = Pixels { shape, kind: sample.kind, range: sample.range, most: u64::MAX };
+        let pixels = DecodeTarget { shape, kind: sample.kind, range: sample.range, max_pixels: u64::MAX };
         let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
         pictures::decode(&bytes, pixels).with_context(|| path.display().to_string())
     }

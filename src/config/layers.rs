@@ -1,4 +1,4 @@
-//! The layers of a configuration, each checked for itself so that every fault has its place.
+//! Reads the layers of the configuration. Each one is validated alone, so that every error has its file and line.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,24 +7,25 @@ use serde_path_to_error::{Path as KeyPath, Segment};
 use toml::{Table, Value};
 
 use super::Config;
+use crate::serde_message::without_rust_types;
 
-/// The file that is read when none is named; it may be missing.
+/// The file that is read by default, if it exists.
 pub const DEFAULT_FILE: &str = "/etc/denoised/config.toml";
 
 const PREFIX: &str = "DENOISED_";
 
-/// One thing that is wrong.
+/// One error in a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
-    /// `FILE:LINE`, or the environment variable.
+pub struct ConfigFault {
+    /// `FILE:LINE`, or the name of the environment variable.
     pub place: String,
     /// The key.
     pub key: String,
-    /// What is wrong with it.
+    /// What is wrong.
     pub message: String,
 }
 
-impl std::fmt::Display for Fault {
+impl std::fmt::Display for ConfigFault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.key.as_str() {
             "" => write!(f, "{}: {}", self.place, self.message),
@@ -33,15 +34,14 @@ impl std::fmt::Display for Fault {
     }
 }
 
-/// Everything that is wrong with a configuration.
+/// All errors in a configuration.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("{}", .0.iter().map(Fault::to_string).collect::<Vec<_>>().join("\n"))]
-pub struct ConfigErrors(pub Vec<Fault>);
+#[error("{}", .0.iter().map(ConfigFault::to_string).collect::<Vec<_>>().join("\n"))]
+pub struct ConfigErrors(pub Vec<ConfigFault>);
 
-/// Defaults, then the file, then variables named `DENOISED_SECTION__KEY`.
+/// Loads the defaults, then the file, then the environment variables `DENOISED_SECTION__KEY`.
 ///
-/// Without a `file` the one at [`DEFAULT_FILE`] counts, if it is there. All faults of all layers
-/// are told at once.
+/// Without a `file`, reads [`DEFAULT_FILE`] if it exists. Returns the errors of all layers together.
 pub fn load(
     file: Option<&Path>,
     environment: impl IntoIterator<Item = (String, String)>,
@@ -61,10 +61,10 @@ pub fn load(
     let merged = layers.build().and_then(config::Config::try_deserialize::<Config>);
     match merged {
         Ok(config) if faults.is_empty() => Ok(config),
-        Err(error) if faults.is_empty() => Err(ConfigErrors(vec![Fault {
+        Err(error) if faults.is_empty() => Err(ConfigErrors(vec![ConfigFault {
             place: "configuration".to_owned(),
             key: String::new(),
-            message: error.to_string(),
+            message: without_rust_types(&error.to_string()),
         }])),
         _ => Err(ConfigErrors(faults)),
     }
@@ -74,30 +74,30 @@ fn source(table: &Table) -> config::File<config::FileSourceString, config::FileF
     config::File::from_str(&table.to_string(), config::FileFormat::Toml)
 }
 
-fn read(file: Option<&Path>, faults: &mut Vec<Fault>) -> Option<(PathBuf, String)> {
+fn read(file: Option<&Path>, faults: &mut Vec<ConfigFault>) -> Option<(PathBuf, String)> {
     let path = file.unwrap_or(Path::new(DEFAULT_FILE));
     match std::fs::read_to_string(path) {
         Ok(text) => Some((path.to_owned(), text)),
         Err(error) if file.is_none() && error.kind() == std::io::ErrorKind::NotFound => None,
         Err(error) => {
-            faults.push(Fault {
+            faults.push(ConfigFault {
                 place: path.display().to_string(),
                 key: String::new(),
-                message: format!("can't be read: {error}"),
+                message: format!("cannot read the file: {error}"),
             });
             None
         }
     }
 }
 
-/// Collect all faults of a file; what is left of it without them is returned.
-fn check_file(path: &Path, text: &str, faults: &mut Vec<Fault>) -> Table {
+/// Collects all errors of a file, and returns what is valid.
+fn check_file(path: &Path, text: &str, faults: &mut Vec<ConfigFault>) -> Table {
     let place = |line: usize| format!("{}:{line}", path.display());
     let mut table: Table = match text.parse() {
         Ok(table) => table,
         Err(error) => {
             let error: toml::de::Error = error;
-            faults.push(Fault {
+            faults.push(ConfigFault {
                 place: place(line_of(text, error.span().map_or(0, |span| span.start))),
                 key: String::new(),
                 message: error.message().to_owned(),
@@ -107,10 +107,10 @@ fn check_file(path: &Path, text: &str, faults: &mut Vec<Fault>) -> Table {
     };
     while let Err(error) = deserialize(&table) {
         let keys = keys(error.path());
-        faults.push(Fault {
+        faults.push(ConfigFault {
             place: place(find_line(text, &keys)),
             key: error.path().to_string(),
-            message: error.inner().message().to_owned(),
+            message: without_rust_types(error.inner().message()),
         });
         if !remove(&mut table, &keys) {
             break;
@@ -123,7 +123,7 @@ fn deserialize(table: &Table) -> Result<Config, serde_path_to_error::Error<toml:
     serde_path_to_error::deserialize(table.clone())
 }
 
-/// The map keys that lead to a fault; what lies inside a list counts as the list's.
+/// The table keys that lead to an error, up to the first list.
 fn keys(path: &KeyPath) -> Vec<String> {
     path.iter()
         .map_while(|segment| match segment {
@@ -144,7 +144,7 @@ fn remove(table: &mut Table, keys: &[String]) -> bool {
     }
 }
 
-/// The line, counted from 1, of the key; of the nearest key above it if it can't be found.
+/// Returns the line of a key, from 1, or the line of its nearest ancestor that is found.
 fn find_line(text: &str, keys: &[String]) -> usize {
     let Ok(document) = toml::de::DeTable::parse(text) else {
         return 1;
@@ -168,14 +168,14 @@ fn line_of(text: &str, offset: usize) -> usize {
     text.as_bytes()[..offset.min(text.len())].iter().filter(|&&byte| byte == b'\n').count() + 1
 }
 
-/// The variables that are meant for us, in a fixed order.
+/// Keeps the variables with the prefix, sorted by name.
 fn relevant(environment: impl IntoIterator<Item = (String, String)>) -> BTreeMap<String, String> {
     environment.into_iter().filter(|(name, _)| name.starts_with(PREFIX)).collect()
 }
 
-/// A variable as a table with one key: a text where the key takes one, else a TOML value, else
-/// a list of texts separated by commas.
-fn check_variable(name: &str, raw: &str) -> Result<Table, Fault> {
+/// Parses a variable into a table with one key: as a string if the key takes one, else as a TOML value, else as a
+/// comma-separated list of strings.
+fn check_variable(name: &str, raw: &str) -> Result<Table, ConfigFault> {
     let keys: Vec<String> =
         name[PREFIX.len()..].to_ascii_lowercase().split("__").map(str::to_owned).collect();
     let literal = format!("value = {raw}").parse::<Table>().ok();
@@ -193,10 +193,11 @@ fn check_variable(name: &str, raw: &str) -> Result<Table, Fault> {
             Err(error) => complaints.push(error.inner().message().to_owned()),
         }
     }
-    // One about the type says only that this reading was not meant.
+    // A wrong type only means that the value should be parsed differently.
     let fitting = complaints.iter().find(|complaint| !complaint.starts_with("invalid type"));
-    let message = fitting.or(complaints.first()).cloned().unwrap_or_default();
-    Err(Fault { place: name.to_owned(), key: keys.join("."), message })
+    let message =
+        fitting.or(complaints.first()).map_or_else(String::new, |message| without_rust_types(message));
+    Err(ConfigFault { place: name.to_owned(), key: keys.join("."), message })
 }
 
 fn nest(keys: &[String], value: Value) -> Table {
@@ -230,21 +231,21 @@ mod tests {
     }
 
     #[test]
-    fn nothing_set_is_the_default() {
+    fn an_empty_file_gives_the_defaults() {
         assert_eq!(with_file("").unwrap(), Config::default());
     }
 
     #[test]
-    fn the_example_holds_every_key_with_its_default() {
+    fn the_example_documents_every_key_with_its_default() {
         let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/config.toml");
         assert_eq!(load(Some(&example), []).unwrap(), Config::default());
         let text = std::fs::read_to_string(example).unwrap();
-        let faulty = with_file(
+        let invalid = with_file(
             "x = 1\n[mqtt]\nx = 1\n[models]\nx = 1\n[engine]\nx = 1\n[spool]\nx = 1\n[limits]\nx = 1\n[log]\nx = 1\n[board]\nx = 1\n[engine.tensorrt]\nx = 1\n[engine.cuda]\nx = 1\n[engine.openvino]\nx = 1\n",
         );
-        let ConfigErrors(faults) = faulty.unwrap_err();
+        let ConfigErrors(faults) = invalid.unwrap_err();
         assert_eq!(faults.len(), 11);
-        // What an unknown key is told are all keys of its section.
+        // The error for an unknown key lists all keys of its section.
         for fault in faults {
             for key in fault.message.split('`').skip(3).step_by(2) {
                 let documented = text.lines().any(|line| {
@@ -257,12 +258,12 @@ mod tests {
     }
 
     #[test]
-    fn all_faults_are_told_with_line_and_key() {
+    fn all_errors_are_reported_with_line_and_key() {
         let text = "node = \"a b\"\n\n[mqtt]\nurll = \"x\"\nqos = 7\n[limits]\nsteps = 0\n\
                     [engine]\nproviders = [\"cpu\", \"tpu\"]\n[nonsense]\n";
         let ConfigErrors(faults) = with_file(text).unwrap_err();
-        let mut told: Vec<_> = faults.iter().map(|f| (f.place.as_str(), f.key.as_str())).collect();
-        told.sort_unstable();
+        let mut found: Vec<_> = faults.iter().map(|f| (f.place.as_str(), f.key.as_str())).collect();
+        found.sort_unstable();
         let expected = [
             ("c.toml:1", "node"),
             ("c.toml:10", "nonsense"),
@@ -271,20 +272,20 @@ mod tests {
             ("c.toml:7", "limits.steps"),
             ("c.toml:9", "engine.providers[1]"),
         ];
-        assert_eq!(told, expected);
+        assert_eq!(found, expected);
         let text = ConfigErrors(faults).to_string();
         assert!(text.contains("unknown field `urll`, expected one of `url`"), "{text}");
         assert!(text.contains("0 must lie between 1 and 100000"), "{text}");
     }
 
     #[test]
-    fn a_file_that_is_no_toml_is_told_with_its_line() {
+    fn a_syntax_error_is_reported_with_its_line() {
         let ConfigErrors(faults) = with_file("a = 1\nb = = 2\n").unwrap_err();
         assert_eq!((faults[0].place.as_str(), faults.len()), ("c.toml:2", 1));
     }
 
     #[test]
-    fn the_environment_counts_before_the_file() {
+    fn the_environment_overrides_the_file() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "node = \"file\"\n[limits]\nqueue = 5\n").unwrap();
         let variables = [("DENOISED_NODE", "007"), ("DENOISED_MODELS__PATHS", "a, b"), ("HOME", "/")];
@@ -311,6 +312,11 @@ mod tests {
             "DENOISED_ENGINE__CUDA__CUDA_GRAPH: engine.cuda.cuda_graph: invalid type: string \"yes\", expected a \
              boolean"
         );
+        let ConfigErrors(faults) = variable("DENOISED_LIMITS__STEPS", "many").unwrap_err();
+        assert_eq!(
+            faults[0].to_string(),
+            "DENOISED_LIMITS__STEPS: limits.steps: invalid type: string \"many\", expected a whole number"
+        );
         let ConfigErrors(faults) = variable("DENOISED_ENGINE__PROVIDERS", "cpu, tpu").unwrap_err();
         assert!(faults[0].message.contains("`tpu`"), "{}", faults[0]);
         let ConfigErrors(faults) = variable("DENOISED_LIMIT__STEPS", "7").unwrap_err();
@@ -318,8 +324,8 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_file_is_an_error_only_where_it_was_named() {
+    fn a_missing_file_is_an_error_only_if_it_was_named() {
         let ConfigErrors(faults) = load(Some(Path::new("/nonexistent.toml")), []).unwrap_err();
-        assert!(faults[0].message.starts_with("can't be read"), "{}", faults[0]);
+        assert!(faults[0].message.starts_with("cannot read the file"), "{}", faults[0]);
     }
 }

@@ -1,19 +1,19 @@
-//! The values that a configuration may hold; each refuses what it can't be.
+//! Types of configuration values. Each one validates itself when it is deserialized.
 
 use serde::de::{Deserialize, Deserializer, Error, Unexpected};
 
-/// A name for the daemon: `[A-Za-z0-9._-]{1,64}`, by default the machine's.
+/// The daemon's name: `[A-Za-z0-9._-]{1,64}`. Default: the host name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Node(String);
+pub struct NodeName(String);
 
-impl Node {
-    /// The name.
+impl NodeName {
+    /// Returns the name.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-impl Default for Node {
+impl Default for NodeName {
     fn default() -> Self {
         let host = gethostname::gethostname().to_string_lossy().into_owned();
         let name: String = host
@@ -25,51 +25,52 @@ impl Default for Node {
     }
 }
 
-impl<'de> Deserialize<'de> for Node {
+impl<'de> Deserialize<'de> for NodeName {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let name = String::deserialize(deserializer)?;
         match name.as_str() {
             "" => Ok(Self::default()),
             name if crate::job::is_id(name) => Ok(Self(name.to_owned())),
-            _ => Err(invalid(&name, "a name of 1 to 64 of the characters A-Z a-z 0-9 . _ -")),
+            _ => Err(invalid(&name, "1 to 64 of the characters A-Z a-z 0-9 . _ -")),
         }
     }
 }
 
-/// What all topics begin with.
+/// The prefix of all topics.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Root(String);
+pub struct TopicRoot(String);
 
-impl Root {
-    /// With the node's name filled in.
-    pub fn of(&self, node: &Node) -> String {
+impl TopicRoot {
+    /// Returns the prefix with the node's name filled in.
+    pub fn for_node(&self, node: &NodeName) -> String {
         self.0.replace("{node}", node.as_str())
     }
 }
 
-impl Default for Root {
+impl Default for TopicRoot {
     fn default() -> Self {
         Self("denoised/{node}".to_owned())
     }
 }
 
-impl<'de> Deserialize<'de> for Root {
+impl<'de> Deserialize<'de> for TopicRoot {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let root = String::deserialize(deserializer)?;
-        let bad = root.is_empty()
+        let is_invalid = root.is_empty()
             || root.len() > 1024
             || root.contains(['+', '#', '\0'])
             || root.starts_with(['/', '$'])
             || root.ends_with('/');
-        if bad {
-            let expected = "a topic without + and #, that neither begins nor ends with /";
+        if is_invalid {
+            let expected =
+                "a topic of 1 to 1024 bytes without + and #, which does not start with / or $ or end with /";
             return Err(invalid(&root, expected));
         }
         Ok(Self(root))
     }
 }
 
-/// A queue that several daemons share: `$share/GROUP/TOPIC`.
+/// A shared subscription: `$share/GROUP/TOPIC`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SharedQueue {
     filter: String,
@@ -77,7 +78,7 @@ pub struct SharedQueue {
 }
 
 impl SharedQueue {
-    /// The subscription and the topic on which its requests arrive, if there is one.
+    /// Returns the filter to subscribe to and the topic on which its messages arrive, if it is set.
     pub fn parts(&self) -> Option<(&str, &str)> {
         (!self.filter.is_empty()).then_some((&self.filter, &self.topic))
     }
@@ -103,11 +104,11 @@ impl<'de> Deserialize<'de> for SharedQueue {
 /// The broker's address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BrokerUrl {
-    /// The host's name or address.
+    /// The host name or IP address.
     pub host: String,
     /// The port.
     pub port: u16,
-    /// Whether the connection is encrypted.
+    /// Whether the connection uses TLS.
     pub tls: bool,
 }
 
@@ -128,22 +129,23 @@ impl std::str::FromStr for BrokerUrl {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let fault = |what: &str| format!("{what}; it must look like mqtt://host:1883 or mqtts://host:8883");
-        let url = url::Url::parse(text).map_err(|error| fault(&format!("{text:?} is no URL ({error})")))?;
+        let fault = |what: &str| format!("{what}; write mqtt://host:1883 or mqtts://host:8883");
+        let url =
+            url::Url::parse(text).map_err(|error| fault(&format!("{text:?} is not a URL ({error})")))?;
         let tls = match url.scheme() {
             "mqtt" => false,
             "mqtts" => true,
-            other => return Err(fault(&format!("the scheme {other:?} is not served"))),
+            other => return Err(fault(&format!("the scheme {other:?} is not supported"))),
         };
         if !url.username().is_empty() || url.password().is_some() {
             return Err(fault("credentials belong in username and password_file, not in the URL"));
         }
         if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
-            return Err(fault("nothing may follow the port"));
+            return Err(fault("the URL must end with the port"));
         }
         match url.host_str() {
             Some(host) if !host.is_empty() => Ok(Self {
-                // An IPv6 address stands in brackets in a URL.
+                // A URL has an IPv6 address in brackets.
                 host: host.trim_matches(['[', ']']).to_owned(),
                 port: url.port().unwrap_or(if tls { 8883 } else { 1883 }),
                 tls,
@@ -159,17 +161,17 @@ impl<'de> Deserialize<'de> for BrokerUrl {
     }
 }
 
-/// The quality of service of what is published.
+/// The QoS of published images, results and errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Qos {
-    /// At least once.
+pub enum PublishQos {
+    /// QoS 1, at least once.
     #[default]
     AtLeastOnce,
-    /// Exactly once.
+    /// QoS 2, exactly once.
     ExactlyOnce,
 }
 
-impl<'de> Deserialize<'de> for Qos {
+impl<'de> Deserialize<'de> for PublishQos {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match u64::deserialize(deserializer)? {
             1 => Ok(Self::AtLeastOnce),
@@ -179,7 +181,7 @@ impl<'de> Deserialize<'de> for Qos {
     }
 }
 
-/// The least urgent messages that are logged.
+/// The most verbose level that is logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogLevel(pub log::LevelFilter);
 

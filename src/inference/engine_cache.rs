@@ -1,77 +1,80 @@
-//! Where a provider keeps the engine that it built from a graph, so that the next start has it.
+//! A directory for the engine that a provider builds from a graph, so that the next start finds it.
 //!
-//! The directory's name holds a digest of everything that the engine depends on. What was built for
-//! something else is told, and makes way.
+//! The name of the directory ends in a digest of everything that the engine depends on. An engine with another digest is
+//! reported and removed once the new one works.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use crate::inference::provider::Provider;
+use super::provider::Provider;
 
-/// What an engine depends on, by name: the graph's digest, the shapes, the provider's options, the
-/// versions of the libraries, the device.
-pub(crate) type Key = BTreeMap<&'static str, String>;
+/// What an engine depends on, by name: the digest of the graph, the shapes, the provider's options, the versions of the
+/// libraries, the device.
+pub(super) type Key = BTreeMap<&'static str, String>;
 
-/// One engine's directory.
+/// The directory of one engine. It is removed on drop unless it is committed.
 #[derive(Debug)]
-pub(crate) struct EngineCache {
+pub(super) struct EngineCache {
     directory: PathBuf,
     key: Key,
-    /// Engines of the same model and provider that were built for something else.
+    /// The directories of engines for the same model and provider with another key.
     outdated: Vec<PathBuf>,
-    /// Whether a whole engine stands there already.
-    pub(crate) is_built: bool,
-    stays: bool,
+    /// Whether the directory held a committed engine when it was opened.
+    pub(super) is_built: bool,
+    committed: bool,
 }
 
-const KEY: &str = "key.json";
+/// The file that marks an engine as committed.
+const KEY_FILE: &str = "key.json";
 
 impl EngineCache {
-    /// The directory for a model's engine under `root`. An engine of this model and provider that
-    /// was built for something else is told, and stays until the new one works.
-    pub(crate) fn open(root: &Path, model: &str, provider: Provider, key: Key) -> std::io::Result<Self> {
+    /// Opens the directory for an engine under `root`. Engines for the same model and provider with another key stay
+    /// until this one is committed.
+    pub(super) fn open(root: &Path, model: &str, provider: Provider, key: Key) -> std::io::Result<Self> {
         let stem = format!("{model}-{provider}-");
-        let directory = root.join(format!("{stem}{}", digest(&key)));
+        let directory = root.join(format!("{stem}{}", digest(&key)?));
         std::fs::create_dir_all(root)?;
         let mut outdated = Vec::new();
         for entry in std::fs::read_dir(root)? {
             let path = entry?.path();
-            let ours = path.file_name().is_some_and(|name| is_engine_of(&name.to_string_lossy(), &stem));
-            if ours && path != directory {
+            let is_ours = path.file_name().is_some_and(|name| is_engine_of(&name.to_string_lossy(), &stem));
+            if is_ours && path != directory {
                 log::warn!(
-                    "the engine that {provider} built for {model} no longer fits ({}) and is built anew",
+                    "the engine that {provider} built for {model} no longer fits ({}) and is built again",
                     difference(&path, &key)
                 );
                 outdated.push(path);
             }
         }
-        let is_built = directory.join(KEY).is_file();
+        let is_built = directory.join(KEY_FILE).is_file();
         if !is_built && directory.exists() {
-            // A build that was interrupted left something that may be no whole engine.
+            // An interrupted build may have left half an engine.
             std::fs::remove_dir_all(&directory)?;
         }
         std::fs::create_dir_all(&directory)?;
-        Ok(Self { directory, key, outdated, is_built, stays: is_built })
+        Ok(Self { directory, key, outdated, is_built, committed: is_built })
     }
 
-    pub(crate) fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         &self.directory
     }
 
-    /// The engine is about to be used: unless it is then kept, no later start is to find it.
-    pub(crate) fn doubt(&mut self) {
-        self.stays = false;
+    /// Marks the engine as unverified before it is used, so that it is removed unless it is committed again.
+    pub(super) fn mark_unverified(&mut self) {
+        self.committed = false;
     }
 
-    /// The engine works: keep it, and none that was built for something else.
-    pub(crate) fn keep(mut self) {
-        let json = serde_json::to_vec_pretty(&self.key).unwrap_or_default();
-        match std::fs::write(self.directory.join(KEY), json) {
-            Ok(()) => self.stays = true,
+    /// Keeps the engine, which works, and removes those with another key.
+    pub(super) fn commit(mut self) {
+        let written = serde_json::to_vec_pretty(&self.key)
+            .map_err(std::io::Error::from)
+            .and_then(|json| std::fs::write(self.directory.join(KEY_FILE), json));
+        match written {
+            Ok(()) => self.committed = true,
             Err(error) => log::warn!(
-                "{}: the engine can't be kept ({error}), so the next start builds it again",
+                "{}: cannot keep the engine, so the next start builds it again: {error}",
                 self.directory.display()
             ),
         }
@@ -81,7 +84,7 @@ impl EngineCache {
 
 impl Drop for EngineCache {
     fn drop(&mut self) {
-        if !self.stays {
+        if !self.committed {
             remove(&self.directory);
         }
     }
@@ -89,26 +92,28 @@ impl Drop for EngineCache {
 
 fn remove(directory: &Path) {
     if let Err(error) = std::fs::remove_dir_all(directory) {
-        log::warn!("{}: {error}", directory.display());
+        log::warn!("{}: cannot remove the engine: {error}", directory.display());
     }
 }
 
-/// Whether a name is the stem and a digest: the model `a-b` is not `a`.
+/// Whether a name is the stem and a digest. The stem of the model `a` is a prefix of the one of `a-b`.
 fn is_engine_of(name: &str, stem: &str) -> bool {
     let digest = name.strip_prefix(stem);
     digest.is_some_and(|digest| digest.len() == 16 && digest.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
-fn digest(key: &Key) -> String {
-    let json = serde_json::to_vec(key).unwrap_or_default();
-    Sha256::digest(json).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+/// The first 8 bytes of the SHA-256 of a key, in hexadecimal.
+fn digest(key: &Key) -> std::io::Result<String> {
+    let mut hex = format!("{:x}", Sha256::digest(serde_json::to_vec(key)?));
+    hex.truncate(16);
+    Ok(hex)
 }
 
-/// What differs between an engine's key and the one that is needed, by name.
+/// The names of what differs between the key of an engine and `key`.
 fn difference(directory: &Path, key: &Key) -> String {
-    let text = std::fs::read_to_string(directory.join(KEY)).unwrap_or_default();
+    let text = std::fs::read_to_string(directory.join(KEY_FILE)).unwrap_or_default();
     let Ok(old) = serde_json::from_str::<BTreeMap<String, String>>(&text) else {
-        return "it was not built to its end".to_owned();
+        return "its build did not finish".to_owned();
     };
     let differs = key.iter().filter(|(name, value)| old.get(**name) != Some(value));
     let names: Vec<_> = differs.map(|(name, _)| *name).collect();
@@ -124,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn an_engine_is_found_again_only_for_what_it_was_built_for() {
+    fn an_engine_is_found_only_by_the_key_it_was_built_for() {
         let root = tempfile::tempdir().unwrap();
         let open =
             |model: &str, key: Key| EngineCache::open(root.path(), model, Provider::TensorRt, key).unwrap();
@@ -133,36 +138,36 @@ mod tests {
             assert!(!cache.is_built && !cache.path().join("x.engine").exists());
             std::fs::write(cache.path().join("x.engine"), b"whole").unwrap();
             let path = cache.path().to_owned();
-            cache.keep();
+            cache.commit();
             path
         };
-        // A build that fails, or a provider that can't be registered, leaves nothing.
+        // A failed build, or a provider that cannot be registered, leaves nothing.
         let failed = open("digits", key("a", "orin"));
         std::fs::write(failed.path().join("x.engine"), b"half").unwrap();
         let path = failed.path().to_owned();
         drop(failed);
         assert!(!path.exists());
-        // An interrupted one leaves what may be half an engine.
+        // An interrupted build leaves half an engine, which is not used.
         std::fs::create_dir(&path).unwrap();
         std::fs::write(path.join("x.engine"), b"half").unwrap();
         build("digits", key("a", "orin"));
-        // A model whose name begins alike is another one.
+        // A model whose name has the same prefix is another model.
         build("digits-tensorrt", key("b", "orin"));
         let again = open("digits", key("a", "orin"));
         assert!(again.is_built && again.path().join("x.engine").exists());
         assert_eq!(difference(again.path(), &key("c", "orin")), "another graph");
         assert_eq!(difference(again.path(), &key("c", "thor")), "another device, another graph");
-        // Opened and not used, as where a library is missing, it stays.
+        // An engine that is opened and not used, because a library is missing, stays.
         drop(again);
         assert!(open("digits", key("a", "orin")).is_built);
-        // Until another one works, it stays too.
+        // It also stays until an engine with another key is committed.
         drop(open("digits", key("c", "orin")));
         assert!(path.exists());
         build("digits", key("c", "orin"));
         assert!(!path.exists() && open("digits-tensorrt", key("b", "orin")).is_built);
-        // Used without success, it goes.
+        // An engine that was used without success is removed.
         let mut bad = open("digits", key("c", "orin"));
-        bad.doubt();
+        bad.mark_unverified();
         drop(bad);
         assert!(!open("digits", key("c", "orin")).is_built);
     }

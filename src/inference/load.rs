@@ -1,73 +1,152 @@
-//! A graph's file becomes a session on the engine that is there.
+//! Opens a graph on the engine that is available.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::bundle::signature::SignatureError;
-use crate::inference::onnx_runtime::{self as onnxruntime, dylib as library};
-use crate::inference::provider::{Shapes, TensorRt};
-use crate::inference::rten as embedded;
-use crate::inference::session::Session;
-use crate::model::predictor::{Backend, EvaluationError};
-use crate::model::{EngineKind, EngineOptions, ModelError, Stage};
-use crate::tensor::GraphIo;
+use super::backend::Backend;
+use super::error::{EngineError, EvaluationError};
+use super::options::{EngineKind, EngineOptions, Stage};
+use super::provider::{InputShapes, ShapeProfile};
+use super::session::{Input, Session, Values};
+use super::{onnx_runtime, rten};
 
 /// A graph to open.
 pub(crate) struct GraphSource<'a> {
-    /// How messages and kept engines call it.
+    /// The name in log messages and in the engine cache.
     pub(crate) name: String,
     /// The ONNX file.
-    pub(crate) graph: &'a Path,
-    /// Its SHA-256, in hexadecimal.
+    pub(crate) path: &'a Path,
+    /// The SHA-256 of the graph, in hexadecimal.
     pub(crate) sha256: &'a str,
-    /// What it is opened for.
-    pub(crate) purpose: &'a dyn Warmup,
+    /// The shapes in which the graph is evaluated again and again. `None` for a graph that is evaluated once per job:
+    /// neither an engine nor a CUDA graph is made for its shapes.
+    pub(crate) profile: Option<ShapeProfile>,
+    /// The evaluations that the session must pass before it serves.
+    pub(crate) warmup: Warmup,
 }
 
-/// What a graph is opened for.
-pub(crate) trait Warmup {
-    /// Evaluate it as it will be; with `every_shape`, in every shape in which that will be.
-    fn warm(&self, session: &mut dyn Session, every_shape: bool) -> Result<(), WarmupError>;
-
-    /// The shapes of its inputs, for an engine that is built for them.
-    fn shapes(&self, graph: &GraphIo, options: &TensorRt) -> Result<Option<Shapes>, SignatureError>;
+/// Evaluations with constant inputs.
+#[derive(Debug, Default)]
+pub(crate) struct Warmup {
+    /// The inputs of each evaluation, the largest batch first and the smallest last.
+    pub(crate) shapes: Vec<InputShapes>,
+    /// The constant of an input that is not filled with zeros.
+    pub(crate) constants: BTreeMap<String, f32>,
+    /// The output to compute.
+    pub(crate) output: String,
 }
 
-/// Why a graph can't be used.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum WarmupError {
-    /// Its inputs or outputs.
-    #[error(transparent)]
-    Signature(#[from] SignatureError),
-    /// The first evaluation failed.
-    #[error(transparent)]
-    Evaluation(#[from] EvaluationError),
+/// Which evaluations of a [`Warmup`] to run.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum WarmupExtent {
+    /// The last one.
+    Smallest,
+    /// All, so that whatever a provider prepares for a shape is prepared before the first request.
+    All,
+    /// The first one, twice: it is captured and then replayed.
+    Captured,
 }
 
-/// A graph that is open, with what serves it.
+impl Warmup {
+    /// Runs the evaluations.
+    pub(super) fn run(&self, session: &mut dyn Session, extent: WarmupExtent) -> Result<(), EvaluationError> {
+        let (first, last) = (self.shapes.first(), self.shapes.last());
+        let shapes: Vec<&InputShapes> = match extent {
+            WarmupExtent::Smallest => last.into_iter().collect(),
+            WarmupExtent::All => self.shapes.iter().collect(),
+            WarmupExtent::Captured => first.into_iter().chain(first).collect(),
+        };
+        shapes.into_iter().try_for_each(|inputs| self.evaluate(session, inputs))
+    }
+
+    fn evaluate(&self, session: &mut dyn Session, shapes: &InputShapes) -> Result<(), EvaluationError> {
+        let constant = |(name, shape): &(String, Vec<usize>)| {
+            vec![self.constants.get(name).copied().unwrap_or(0.0); shape.iter().product()]
+        };
+        let values: Vec<Vec<f32>> = shapes.0.iter().map(constant).collect();
+        let inputs = shapes.0.iter().zip(&values);
+        let inputs: Vec<_> = inputs
+            .map(|((name, shape), values)| Input::new(name, shape.clone(), Values::F32(values)))
+            .collect();
+        session.run(&inputs, &self.output, &mut Vec::new())?;
+        Ok(())
+    }
+}
+
+/// A session that passed its warm-up, with what runs it.
 pub(crate) struct LoadedSession {
     pub(crate) session: Box<dyn Session>,
-    pub(crate) origin: Backend,
+    pub(crate) backend: Backend,
 }
 
-/// Open a graph, and evaluate it once.
-pub(crate) fn open(
+/// Opens a graph and runs its warm-up.
+pub(crate) fn load(
     source: &GraphSource<'_>,
     options: &EngineOptions,
-    on: &mut dyn FnMut(Stage),
-) -> Result<LoadedSession, ModelError> {
+    on_stage: &mut dyn FnMut(Stage),
+) -> Result<LoadedSession, EngineError> {
+    let library = options.library.as_deref();
     let runtime = match options.kind {
         EngineKind::Embedded => None,
-        EngineKind::OnnxRuntime => Some(library::required(options.library.as_deref())?),
-        EngineKind::Auto => library::if_present(options.library.as_deref())?,
+        EngineKind::OnnxRuntime => Some(onnx_runtime::load_required(library)?),
+        EngineKind::Auto => onnx_runtime::load_if_present(library)?,
     };
-    if let Some(runtime) = runtime {
-        return onnxruntime::open(&runtime, source, options, on);
+    match runtime {
+        Some(runtime) => onnx_runtime::open(&runtime, source, options, on_stage),
+        None => rten::open(source),
     }
-    let mut session = embedded::Embedded::open(source.graph)?;
-    let graph = || source.graph.to_owned();
-    source.purpose.warm(&mut session, false).map_err(|refusal| match refusal {
-        WarmupError::Signature(error) => ModelError::Signature { graph: graph(), error },
-        WarmupError::Evaluation(error) => ModelError::Warmup { graph: graph(), error },
-    })?;
-    Ok(LoadedSession { session: Box::new(session), origin: embedded::Embedded::origin() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::GraphIo;
+
+    /// Records the shape and the first value of the input of each evaluation.
+    #[derive(Default)]
+    struct Recorder {
+        graph: GraphIo,
+        evaluations: Vec<(Vec<usize>, f32)>,
+    }
+
+    impl Session for Recorder {
+        fn graph(&self) -> &GraphIo {
+            &self.graph
+        }
+
+        fn run_all(
+            &mut self,
+            inputs: &[Input<'_>],
+            _: &[&str],
+            _: &mut [Vec<f32>],
+        ) -> Result<Vec<Vec<usize>>, EvaluationError> {
+            let Values::F32(values) = inputs[0].values else { return Err(EvaluationError::OutputType) };
+            self.evaluations.push((inputs[0].shape.clone(), values[0]));
+            Ok(Vec::new())
+        }
+    }
+
+    #[test]
+    fn the_warm_up_has_the_batches_that_its_extent_asks_for() {
+        let shapes = |batch: usize| InputShapes(vec![("strength".to_owned(), vec![batch])]);
+        let warmup = Warmup {
+            shapes: [3, 2, 1, 1].map(shapes).into(),
+            constants: BTreeMap::from([("strength".to_owned(), 0.5)]),
+            output: "out_sample".to_owned(),
+        };
+        for (extent, batches) in [
+            (WarmupExtent::Smallest, &[1][..]),
+            (WarmupExtent::All, &[3, 2, 1, 1]),
+            (WarmupExtent::Captured, &[3, 3]),
+        ] {
+            let mut session = Recorder::default();
+            warmup.run(&mut session, extent).unwrap();
+            let expected: Vec<_> = batches.iter().map(|batch| (vec![*batch], 0.5)).collect();
+            assert_eq!(session.evaluations, expected, "{extent:?}");
+        }
+        // A graph without inputs or outputs has no warm-up.
+        let mut session = Recorder::default();
+        Warmup::default().run(&mut session, WarmupExtent::All).unwrap();
+        assert!(session.evaluations.is_empty());
+    }
 }

@@ -1,66 +1,71 @@
-//! ONNX Runtime through `ort`, loaded at run time.
+//! ONNX Runtime through `ort`, whose library is loaded at run time. No other module uses `ort`.
 
+mod build_progress;
 mod cuda_graph;
-pub(crate) mod dylib;
+mod dylib;
+mod execution_provider;
+mod graph_nodes;
 mod io_binding;
 mod profile;
+mod provider_selection;
 mod session_builder;
 mod values;
 
 use ort::value::{TensorElementType, ValueType};
 
-use crate::inference::session::{Input, Session};
-use crate::model::predictor::EvaluationError;
+use super::error::EvaluationError;
+use super::session::{Input, Session};
 use crate::tensor::{DataType, Dim, GraphIo, ValueInfo};
+use cuda_graph::CudaGraphBuffers;
+use io_binding::IoBindingCache;
 
-use cuda_graph::Captured;
-use io_binding::Kinds;
-
-pub(crate) use session_builder::open;
+pub use dylib::LibraryError;
+pub(super) use dylib::{load_if_present, load_required};
+pub(super) use session_builder::open;
 
 const ENGINE: &str = "onnxruntime";
-const WAY_OUT: &str = "If it names an operator or version that is unknown, use a newer ONNX \
-    Runtime or export the model at opset 17; if the file is damaged, export it again";
+const HINT: &str = "If an operator or version is unknown, use a newer ONNX Runtime or export the model at \
+    opset 17; if the file is damaged, export it again";
 
 /// A graph opened by ONNX Runtime.
-pub(crate) struct OnnxRuntime {
-    /// Dropped before the session, whose memory they may be.
+struct OnnxRuntimeSession {
+    /// Dropped before the session, whose memory the buffers may be.
     buffers: Buffers,
     session: ort::session::Session,
     graph: GraphIo,
 }
 
-/// What a session's inputs and outputs lie in.
+/// The memory of a session's inputs and outputs.
 enum Buffers {
-    /// Memory of the processor's.
-    Bound(Kinds),
-    /// Memory of the GPU's, where a captured graph finds them.
-    Captured(Box<Captured>),
+    /// In host memory.
+    Host(IoBindingCache),
+    /// In the GPU's memory, at the addresses that a captured CUDA graph uses.
+    CudaGraph(Box<CudaGraphBuffers>),
 }
 
-impl OnnxRuntime {
-    /// With buffers `pinned` to memory where a GPU reads by itself.
+impl OnnxRuntimeSession {
+    /// With buffers in host memory. They are `pinned` if a GPU reads them without a copy.
     fn new(session: ort::session::Session, pinned: bool) -> Self {
-        let graph = described(&session);
-        Self { session, graph, buffers: Buffers::Bound(Kinds::new(pinned)) }
+        let graph = graph_io(&session);
+        Self { session, graph, buffers: Buffers::Host(IoBindingCache::new(pinned)) }
     }
 
-    /// With buffers on a GPU, for a provider that captures a run there and replays it.
-    fn captured(session: ort::session::Session, device: i32) -> Result<Self, String> {
-        let graph = described(&session);
-        let captured = Captured::new(&session, &graph, device)?;
-        Ok(Self { session, graph, buffers: Buffers::Captured(Box::new(captured)) })
+    /// With buffers on a GPU, for a provider that captures CUDA graphs.
+    fn with_cuda_graph(session: ort::session::Session, device: i32) -> Result<Self, String> {
+        let graph = graph_io(&session);
+        let buffers = CudaGraphBuffers::new(&session, &graph, device)?;
+        Ok(Self { session, graph, buffers: Buffers::CudaGraph(Box::new(buffers)) })
     }
 }
 
-fn described(session: &ort::session::Session) -> GraphIo {
+fn graph_io(session: &ort::session::Session) -> GraphIo {
     GraphIo {
-        inputs: session.inputs().iter().map(port).collect(),
-        outputs: session.outputs().iter().map(port).collect(),
+        inputs: session.inputs().iter().map(value_info).collect(),
+        outputs: session.outputs().iter().map(value_info).collect(),
     }
 }
 
-fn port(outlet: &ort::value::Outlet) -> ValueInfo {
+fn value_info(outlet: &ort::value::Outlet) -> ValueInfo {
     let (element, shape) = match outlet.dtype() {
         ValueType::Tensor { ty, shape, .. } => (
             match ty {
@@ -77,7 +82,7 @@ fn port(outlet: &ort::value::Outlet) -> ValueInfo {
     ValueInfo { name: outlet.name().to_owned(), element, shape }
 }
 
-impl Session for OnnxRuntime {
+impl Session for OnnxRuntimeSession {
     fn graph(&self) -> &GraphIo {
         &self.graph
     }
@@ -90,12 +95,12 @@ impl Session for OnnxRuntime {
     ) -> Result<Vec<Vec<usize>>, EvaluationError> {
         let Self { buffers, session, graph } = self;
         match buffers {
-            Buffers::Bound(kinds) => kinds.run(session, graph, inputs, names, outputs),
-            Buffers::Captured(captured) => captured.run(session, graph, inputs, names, outputs),
+            Buffers::Host(cache) => cache.run(session, graph, inputs, names, outputs),
+            Buffers::CudaGraph(buffers) => buffers.run(session, graph, inputs, names, outputs),
         }
     }
 }
 
 fn failed<R>(error: ort::Error<R>) -> EvaluationError {
-    EvaluationError::Engine { engine: ENGINE, reason: error.to_string() }
+    EvaluationError::engine(ENGINE, error)
 }

@@ -1,19 +1,12 @@
-//! ONNX Runtime's execution providers.
+//! The execution providers of ONNX Runtime, and their options.
 
 mod options;
 mod shape_profile;
 
-use std::path::Path;
+pub use options::{Arena, Cuda, OpenVino, ProviderOptions, TensorRt};
+pub(crate) use shape_profile::{InputShapes, ShapeProfile};
 
-use ort::ep::{
-    ArbitrarilyConfigurableExecutionProvider, CUDA, ExecutionProvider, ExecutionProviderDispatch, OpenVINO,
-    TensorRT,
-};
-
-pub use options::{Cuda, OpenVino, ProviderOptions, TensorRt};
-pub(crate) use shape_profile::{InputShapes, Shapes};
-
-/// Where ONNX Runtime does its arithmetic.
+/// An execution provider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Provider {
@@ -23,7 +16,7 @@ pub enum Provider {
     Cuda,
     /// Intel OpenVINO.
     OpenVino,
-    /// The processor.
+    /// The CPU, which is always available.
     Cpu,
 }
 
@@ -38,11 +31,11 @@ impl std::fmt::Display for Provider {
     }
 }
 
-/// What happens when the first provider does not work.
+/// What happens if the first provider does not work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Policy {
-    /// The next provider serves, and the log, the state and every receipt say so.
+    /// The next provider serves. The log, the state and every receipt name the rejected one.
     #[default]
     Preferred,
     /// The model is not loaded.
@@ -50,91 +43,42 @@ pub enum Policy {
 }
 
 impl Provider {
-    /// The provider with ONNX Runtime's own name for it, as profiles have it.
-    pub(crate) fn of_profile(name: &str) -> Option<Self> {
-        Some(match name {
-            "TensorrtExecutionProvider" => Self::TensorRt,
-            "CUDAExecutionProvider" => Self::Cuda,
-            "OpenVINOExecutionProvider" => Self::OpenVino,
-            "CPUExecutionProvider" => Self::Cpu,
-            _ => return None,
-        })
-    }
-
-    /// Whether ONNX Runtime's library was built with it, which does not say that it works.
-    pub(crate) fn is_compiled_in(self) -> bool {
-        let available = match self {
-            Self::TensorRt => TensorRT::is_available(),
-            Self::Cuda => CUDA::is_available(),
-            Self::OpenVino => OpenVINO::is_available(),
-            Self::Cpu => Ok(true),
-        };
-        available.unwrap_or(false)
-    }
-
-    /// Whether it builds an engine of its own from the graph, which is worth keeping.
+    /// Whether the provider builds an engine from the graph, which is worth caching.
     pub fn builds_engines(self) -> bool {
         matches!(self, Self::TensorRt | Self::OpenVino)
     }
 
-    /// Whether the GPU that it runs on reads memory that is pinned without a copy.
-    pub(crate) fn reads_pinned_memory(self) -> bool {
+    /// Whether the provider's GPU reads pinned host memory without a copy.
+    pub(super) fn reads_pinned_memory(self) -> bool {
         matches!(self, Self::TensorRt | Self::Cuda)
     }
 
-    /// Whether a run is to be captured as a CUDA graph and replayed, and on which GPU.
-    pub(crate) fn captures(self, options: &ProviderOptions) -> Option<i32> {
-        let (asked, device) = match self {
+    /// The index of the GPU on which evaluations are captured as CUDA graphs, if `cuda_graph` is set.
+    pub(super) fn cuda_graph_device(self, options: &ProviderOptions) -> Option<i32> {
+        let (is_set, device) = match self {
             Self::TensorRt => (options.tensorrt.cuda_graph, options.tensorrt.device),
             Self::Cuda => (options.cuda.cuda_graph, options.cuda.device),
             Self::OpenVino | Self::Cpu => (false, None),
         };
-        asked.then(|| device.map_or(0, |device| device.0 as i32))
+        is_set.then(|| device.map_or(0, |device| device.0 as i32))
     }
-
-    /// What to register in a session, an error if it fails; nothing for the processor, which
-    /// every session has. `cache` is where its engine is kept; `shapes` are those of the inputs; with `capture` a run
-    /// becomes a CUDA graph.
-    pub(crate) fn dispatch(
-        self,
-        options: &ProviderOptions,
-        cache: Option<&Path>,
-        shapes: Option<&Shapes>,
-        capture: bool,
-    ) -> Option<ExecutionProviderDispatch> {
-        let pairs = match self {
-            Self::TensorRt => options.tensorrt.pairs(cache, shapes, capture),
-            Self::Cuda => options.cuda.pairs(capture),
-            Self::OpenVino => options.openvino.pairs(cache),
-            Self::Cpu => return None,
-        };
-        let registered = match self {
-            Self::TensorRt => with(TensorRT::default(), pairs).build(),
-            Self::Cuda => with(CUDA::default(), pairs).build(),
-            Self::OpenVino => with(OpenVINO::default(), pairs).build(),
-            Self::Cpu => return None,
-        };
-        Some(registered.error_on_failure())
-    }
-}
-
-fn with<P: ArbitrarilyConfigurableExecutionProvider>(provider: P, pairs: Vec<(&str, String)>) -> P {
-    pairs.into_iter().fold(provider, |provider, (key, value)| provider.with_arbitrary_config(key, value))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]
-    fn options_that_are_not_set_are_left_to_the_library() {
+    fn options_that_are_not_set_are_not_passed_on() {
         assert_eq!(TensorRt::default().pairs(None, None, false), []);
         assert_eq!(Cuda::default().pairs(false), []);
         assert_eq!(OpenVino::default().pairs(None), [("device_type", "CPU".to_owned())]);
     }
 
     #[test]
-    fn options_that_are_set_have_the_library_s_own_names() {
+    fn options_that_are_set_have_the_names_of_the_library() {
         let options: ProviderOptions = toml::from_str(
             "[tensorrt]\nfp16 = true\nint8 = true\ncalibration_table = \"t\"\ndla_core = 1\nworkspace = \"1 MiB\"\n\
              builder_level = 5\ncuda_graph = true\ndevice = 0\n[cuda]\nmemory_limit = \"2 MiB\"\n\

@@ -1,4 +1,4 @@
-//! The embedded engine, rten: pure Rust, nothing to install.
+//! The embedded engine, rten, which needs no library.
 
 use std::path::Path;
 
@@ -7,52 +7,62 @@ use rten::{
 };
 use rten_tensor::prelude::*;
 
-use crate::inference::session::{Column, Input, Session, fill};
-use crate::model::ModelError;
-use crate::model::predictor::{Backend, EvaluationError};
+use super::backend::Backend;
+use super::error::{EngineError, EvaluationError};
+use super::load::{GraphSource, LoadedSession, WarmupExtent};
+use super::session::{Input, Session};
+use super::typed_buffer::{TypedBuffer, bind};
 use crate::tensor::{DataType, Dim, GraphIo, ValueInfo};
 
 const ENGINE: &str = "embedded";
-const WAY_OUT: &str = "The embedded engine lacks some operators: install ONNX Runtime and name \
+const HINT: &str = "The embedded engine lacks some operators: install ONNX Runtime and name \
     its library in ORT_DYLIB_PATH or [engine] library, or export the model at opset 17";
-const WAY_OUT_OF_WEIGHTS: &str = "The embedded engine takes weights only from files whose names end in .data or \
+const WEIGHTS_HINT: &str = "The embedded engine reads external weights only from files whose names end in .data or \
     .onnx_data: save the graph again with such a name, or use ONNX Runtime";
 
-/// A graph opened by rten.
-pub(crate) struct Embedded {
-    model: rten::Model,
-    graph: GraphIo,
-    columns: Vec<Column>,
+/// Opens a graph and runs its warm-up.
+pub(super) fn open(source: &GraphSource<'_>) -> Result<LoadedSession, EngineError> {
+    let mut session = RtenSession::open(source.path)?;
+    source
+        .warmup
+        .run(&mut session, WarmupExtent::Smallest)
+        .map_err(|error| EngineError::Warmup { graph: source.path.to_owned(), error })?;
+    let backend = Backend::new(ENGINE, "rten 0.27".to_owned(), "cpu".to_owned());
+    Ok(LoadedSession { session: Box::new(session), backend })
 }
 
-impl Embedded {
-    pub(crate) fn open(graph: &Path) -> Result<Self, ModelError> {
+/// A graph opened by rten.
+struct RtenSession {
+    model: rten::Model,
+    graph: GraphIo,
+    buffers: Vec<TypedBuffer>,
+}
+
+impl RtenSession {
+    fn open(graph: &Path) -> Result<Self, EngineError> {
         let mut options = ModelOptions::with_all_ops();
         options.prepack_weights(true);
         let model = options.load_file(graph).map_err(|error| {
             let reason = error.to_string();
-            // rten tells the two apart by words alone.
-            let way_out = if reason.contains("disallowed path") { WAY_OUT_OF_WEIGHTS } else { WAY_OUT };
-            ModelError::Load { engine: ENGINE, graph: graph.to_owned(), reason, way_out }
+            // rten has no error variant for this; only the text tells it apart.
+            let hint = if reason.contains("disallowed path") { WEIGHTS_HINT } else { HINT };
+            EngineError::Load { engine: ENGINE, graph: graph.to_owned(), reason, hint }
         })?;
-        let graph =
-            GraphIo { inputs: ports(&model, model.input_ids()), outputs: ports(&model, model.output_ids()) };
-        let columns = graph.inputs.iter().map(|port| Column::new(port.element)).collect();
-        Ok(Self { model, graph, columns })
-    }
-
-    /// What serves.
-    pub(crate) fn origin() -> Backend {
-        Backend::new(ENGINE, "rten 0.27".to_owned(), "cpu".to_owned())
+        let graph = GraphIo {
+            inputs: value_infos(&model, model.input_ids()),
+            outputs: value_infos(&model, model.output_ids()),
+        };
+        let buffers = graph.inputs.iter().map(|input| TypedBuffer::new(input.element)).collect();
+        Ok(Self { model, graph, buffers })
     }
 }
 
-fn ports(model: &rten::Model, ids: &[NodeId]) -> Vec<ValueInfo> {
+fn value_infos(model: &rten::Model, ids: &[NodeId]) -> Vec<ValueInfo> {
     ids.iter()
         .filter_map(|&id| model.node_info(id))
         .map(|info| ValueInfo {
             name: info.name().unwrap_or_default().to_owned(),
-            // rten keeps int64 as int32 and float16 as float32.
+            // rten converts int64 to int32 and float16 to float32.
             element: match info.dtype() {
                 Some(ValueType::Tensor(RtenDataType::Float)) => DataType::F32,
                 Some(ValueType::Tensor(RtenDataType::Int32)) => DataType::I32,
@@ -71,17 +81,17 @@ fn ports(model: &rten::Model, ids: &[NodeId]) -> Vec<ValueInfo> {
         .collect()
 }
 
-fn failed(reason: impl ToString) -> EvaluationError {
-    EvaluationError::Engine { engine: ENGINE, reason: format!("{}. {WAY_OUT}", reason.to_string()) }
+fn failed(reason: impl std::fmt::Display) -> EvaluationError {
+    EvaluationError::engine(ENGINE, format!("{reason}. {HINT}"))
 }
 
-impl Session for Embedded {
+impl Session for RtenSession {
     fn graph(&self) -> &GraphIo {
         &self.graph
     }
 
-    /// rten 0.27 takes the last.
-    fn takes_the_first_of_equals(&self) -> bool {
+    /// rten 0.27 returns the last one.
+    fn argmax_returns_first(&self) -> bool {
         false
     }
 
@@ -91,20 +101,20 @@ impl Session for Embedded {
         names: &[&str],
         outputs: &mut [Vec<f32>],
     ) -> Result<Vec<Vec<usize>>, EvaluationError> {
-        let known = fill(&self.graph, &mut self.columns, inputs);
+        let inputs = bind(&self.graph, &mut self.buffers, inputs);
         let node = |name: &str| self.model.node_id(name).map_err(failed);
-        let mut fed = Vec::with_capacity(known.len());
-        for (place, input) in known {
-            let value = match &self.columns[place] {
-                Column::F32(values) => view(&input.shape, values)?,
-                Column::I32(values) => view(&input.shape, values)?,
-                Column::F16(_) | Column::I64(_) => return Err(EvaluationError::OutputType),
+        let mut values = Vec::with_capacity(inputs.len());
+        for (index, input) in inputs {
+            let value = match &self.buffers[index] {
+                TypedBuffer::F32(values) => view(&input.shape, values)?,
+                TypedBuffer::I32(values) => view(&input.shape, values)?,
+                TypedBuffer::F16(_) | TypedBuffer::I64(_) => return Err(EvaluationError::OutputType),
             };
-            fed.push((node(input.name)?, value));
+            values.push((node(input.name)?, value));
         }
-        let wanted = names.iter().map(|name| node(name)).collect::<Result<Vec<_>, _>>()?;
-        let found = self.model.run(fed, &wanted, None).map_err(failed)?;
-        found.into_iter().zip(outputs).map(|(value, output)| read(value, output)).collect()
+        let nodes = names.iter().map(|name| node(name)).collect::<Result<Vec<_>, _>>()?;
+        let results = self.model.run(values, &nodes, None).map_err(failed)?;
+        results.into_iter().zip(outputs).map(|(value, output)| read(value, output)).collect()
     }
 }
 

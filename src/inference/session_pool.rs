@@ -1,37 +1,34 @@
-//! The graphs of all models, opened when they are first needed and closed when memory runs short.
+//! An LRU pool of inference sessions under a memory budget.
 //!
-//! A part costs twice its file and once the weights beside it, which is what it takes at most while it
-//! is opened. Where a budget is set, the parts that were used longest ago make way before another is
-//! opened, and whoever needs room that is in use waits for it, the first one first.
+//! A session is opened when it is first used. If the budget does not allow another open session, idle sessions are evicted,
+//! the least recently used first. Callers that need memory of a session in use wait, and are served in order.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use crate::inference::session::Session;
-use crate::model::ModelError;
-use crate::model::predictor::EvaluationError;
+use super::error::EvaluationError;
+use super::session::Session;
 
-/// What a part is called and what it takes while it is open.
+/// The name of a pooled session and the memory that it takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionSize {
-    /// The model's name, and after a slash the part's folder where it is not the network.
+    /// The name of the model, followed by a slash and the component's name for a session other than the denoiser's.
     pub name: String,
-    /// Twice its file and once the weights beside it, in bytes.
+    /// The memory that the session counts for, in bytes.
     pub bytes: u64,
 }
 
-/// Opens a part's graph.
-type Open = Box<dyn FnMut() -> Result<Box<dyn Session>, ModelError> + Send>;
+/// Opens a session.
+type Open = Box<dyn FnMut() -> Result<Box<dyn Session>, Box<dyn std::error::Error + Send + Sync>> + Send>;
 
-/// The place where all parts stand.
+/// The pool, shared by all models.
 #[derive(Clone, Default)]
 pub struct SessionPool(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
-    places: Mutex<Slots>,
-    /// A part was put back.
+    slots: Mutex<Slots>,
+    /// Notified when a session is returned.
     returned: Condvar,
 }
 
@@ -44,18 +41,19 @@ impl std::fmt::Debug for SessionPool {
 #[derive(Default)]
 struct Slots {
     budget: Option<u64>,
-    places: Vec<Option<Slot>>,
+    /// A slot becomes `None` when its [`PooledSession`] is dropped.
+    slots: Vec<Option<Slot>>,
     clock: u64,
-    /// Who waits for room, by the clock.
+    /// The requests that wait, by the clock.
     queue: VecDeque<u64>,
 }
 
 struct Slot {
     name: String,
     bytes: u64,
-    used: u64,
-    /// Not here while it is in use.
-    graph: Option<ReopenableSession>,
+    last_used: u64,
+    /// `None` while the session is in use.
+    session: Option<ReopenableSession>,
 }
 
 struct ReopenableSession {
@@ -65,86 +63,82 @@ struct ReopenableSession {
 
 impl Slot {
     fn is_in_use(&self) -> bool {
-        self.graph.is_none()
+        self.session.is_none()
     }
 
+    /// Whether the session is open. A session in use counts as open.
     fn takes_memory(&self) -> bool {
-        self.graph.as_ref().is_none_or(|graph| graph.session.is_some())
+        self.session.as_ref().is_none_or(|reopenable| reopenable.session.is_some())
     }
 
-    fn can_be_closed(&self) -> bool {
-        self.graph.as_ref().is_some_and(|graph| graph.session.is_some())
+    fn is_evictable(&self) -> bool {
+        self.session.as_ref().is_some_and(|reopenable| reopenable.session.is_some())
     }
 
-    fn close(&mut self) {
-        log::info!("{} leaves memory until it is needed again", self.name);
-        if let Some(graph) = &mut self.graph {
-            graph.session = None;
+    fn evict(&mut self) {
+        log::info!("evicted session {} (memory limit)", self.name);
+        if let Some(reopenable) = &mut self.session {
+            reopenable.session = None;
         }
     }
 }
 
-/// One graph among all.
+/// A session in the pool. Dropping it removes the session.
 pub(crate) struct PooledSession {
-    shelf: SessionPool,
-    number: usize,
+    pool: SessionPool,
+    slot: usize,
 }
 
 impl SessionPool {
-    /// Within so many bytes, or without a bound.
-    pub fn within(budget: Option<u64>) -> Self {
-        let places = Mutex::new(Slots { budget, ..Slots::default() });
-        Self(Arc::new(Shared { places, returned: Condvar::new() }))
+    /// A pool with a budget in bytes, or without a limit.
+    pub fn with_budget(budget: Option<u64>) -> Self {
+        let slots = Mutex::new(Slots { budget, ..Slots::default() });
+        Self(Arc::new(Shared { slots, returned: Condvar::new() }))
     }
 
-    /// Close others until a part that is about to be opened fits.
-    pub(crate) fn make_room_for(&self, graph: &std::path::Path) {
-        self.places().make_room(size(graph), usize::MAX);
+    /// Evicts sessions until a session of this size fits, if that is possible without waiting.
+    pub(crate) fn evict_for(&self, bytes: u64) {
+        self.lock().evict_until_fits(bytes, usize::MAX);
     }
 
-    /// Put a part there, opened already or not.
-    pub(crate) fn put(
+    /// Adds a session, which may be open already.
+    pub(crate) fn insert(
         &self,
         name: String,
-        graph: &std::path::Path,
+        bytes: u64,
         session: Option<Box<dyn Session>>,
         open: Open,
     ) -> PooledSession {
-        let mut places = self.places();
-        let bytes = size(graph);
-        let used = places.tick();
-        places.places.push(Some(Slot {
-            name,
-            bytes,
-            used,
-            graph: Some(ReopenableSession { open, session }),
-        }));
-        let number = places.places.len() - 1;
-        places.make_room(0, number);
-        drop(places);
-        PooledSession { shelf: self.clone(), number }
+        let mut slots = self.lock();
+        let last_used = slots.tick();
+        let session = Some(ReopenableSession { open, session });
+        slots.slots.push(Some(Slot { name, bytes, last_used, session }));
+        let slot = slots.slots.len() - 1;
+        slots.evict_until_fits(0, slot);
+        drop(slots);
+        PooledSession { pool: self.clone(), slot }
     }
 
-    /// What stands here of a model, by its name.
+    /// The sessions of a model.
     pub(crate) fn sizes(&self, model: &str) -> Vec<SessionSize> {
-        let own =
+        let is_of_model =
             |name: &str| name == model || name.strip_prefix(model).is_some_and(|rest| rest.starts_with('/'));
-        let places = self.places();
-        let places = places.places.iter().flatten().filter(|place| own(&place.name));
-        places.map(|place| SessionSize { name: place.name.clone(), bytes: place.bytes }).collect()
+        let slots = self.lock();
+        let own = slots.slots.iter().flatten().filter(|slot| is_of_model(&slot.name));
+        own.map(|slot| SessionSize { name: slot.name.clone(), bytes: slot.bytes }).collect()
     }
 
-    /// Whether a model's network finds room beside any one of the networks around it.
-    pub(crate) fn holds_network_and_another(&self, model: &str) -> bool {
-        let Some(budget) = self.places().budget else { return true };
-        let (network, around): (Vec<_>, Vec<_>) =
-            self.sizes(model).into_iter().partition(|part| part.name == model);
-        let network: u64 = network.iter().map(|part| part.bytes).sum();
-        around.iter().all(|part| network + part.bytes <= budget)
+    /// Whether the budget allows the denoiser of a model and any one of its other sessions at the same time.
+    pub(crate) fn fits_denoiser_and_another(&self, model: &str) -> bool {
+        let Some(budget) = self.lock().budget else { return true };
+        let (denoiser, others): (Vec<_>, Vec<_>) =
+            self.sizes(model).into_iter().partition(|size| size.name == model);
+        let denoiser: u64 = denoiser.iter().map(|size| size.bytes).sum();
+        others.iter().all(|other| denoiser + other.bytes <= budget)
     }
 
-    fn places(&self) -> MutexGuard<'_, Slots> {
-        self.0.places.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Slots> {
+        self.0.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -154,111 +148,91 @@ impl Slots {
         self.clock
     }
 
-    /// Close what was used longest ago and is not in use, but for the part with this number, until so
-    /// many bytes more fit; false if they will only once something that is in use is put back.
-    fn make_room(&mut self, more: u64, but: usize) -> bool {
+    /// Evicts least-recently-used idle sessions, never `exclude`, until `additional` bytes fit in the budget. Returns
+    /// `false` if that requires a session that is in use.
+    fn evict_until_fits(&mut self, additional: u64, exclude: usize) -> bool {
         let Some(budget) = self.budget else { return true };
         loop {
-            let open = self.places.iter().flatten().filter(|place| place.takes_memory());
-            if open.map(|place| place.bytes).sum::<u64>() + more <= budget {
+            let open = self.slots.iter().flatten().filter(|slot| slot.takes_memory());
+            if open.map(|slot| slot.bytes).sum::<u64>() + additional <= budget {
                 return true;
             }
-            let others = self.places.iter_mut().enumerate().filter(|(number, _)| *number != but);
-            let others = others.filter_map(|(_, place)| place.as_mut());
-            match others.filter(|place| place.can_be_closed()).min_by_key(|place| place.used) {
-                Some(oldest) => oldest.close(),
-                None => return !self.places.iter().flatten().any(Slot::is_in_use),
+            let others = self.slots.iter_mut().enumerate().filter(|(slot, _)| *slot != exclude);
+            let others = others.filter_map(|(_, slot)| slot.as_mut());
+            match others.filter(|slot| slot.is_evictable()).min_by_key(|slot| slot.last_used) {
+                Some(oldest) => oldest.evict(),
+                None => return !self.slots.iter().flatten().any(Slot::is_in_use),
             }
         }
     }
 
-    /// Whether a part may be taken now by one who asked at this time.
-    fn is_free(&mut self, number: usize, asked: u64) -> bool {
-        let Some(place) = self.places[number].as_ref() else { return true };
-        let more = if place.takes_memory() { 0 } else { place.bytes };
-        let is_first = self.queue.front().is_none_or(|first| *first >= asked);
-        !place.is_in_use() && is_first && (more == 0 || self.make_room(more, number))
+    /// Whether the request made at the time `requested` may take the session now.
+    fn is_available(&mut self, slot: usize, requested: u64) -> bool {
+        let Some(own) = self.slots[slot].as_ref() else { return true };
+        let additional = if own.takes_memory() { 0 } else { own.bytes };
+        let is_next = self.queue.front().is_none_or(|first| *first >= requested);
+        !own.is_in_use() && is_next && (additional == 0 || self.evict_until_fits(additional, slot))
     }
 }
 
 impl PooledSession {
-    /// Use the part's graph, which is opened first where it is not.
-    pub(crate) fn with<R>(&self, work: impl FnOnce(&mut dyn Session) -> R) -> Result<R, EvaluationError> {
-        let mut taken = self.take().ok_or(EvaluationError::Closed)?;
-        let Some(ReopenableSession { open, session }) = taken.graph.as_mut() else {
+    /// Calls `work` with the session, which is opened first if it is not open.
+    pub(crate) fn with_session<R>(
+        &self,
+        work: impl FnOnce(&mut dyn Session) -> R,
+    ) -> Result<R, EvaluationError> {
+        let mut guard = self.acquire().ok_or(EvaluationError::Closed)?;
+        let Some(ReopenableSession { open, session }) = guard.session.as_mut() else {
             return Err(EvaluationError::Closed);
         };
         let session = match session {
             Some(session) => session,
-            closed => closed.insert(open().map_err(|error| EvaluationError::Open(Box::new(error)))?),
+            closed => closed.insert(open().map_err(EvaluationError::Reopen)?),
         };
         Ok(work(session.as_mut()))
     }
 
-    /// Take the graph out of its place, as soon as nobody uses it and there is room for it.
-    fn take(&self) -> Option<SessionGuard<'_>> {
-        let mut places = self.shelf.places();
-        let asked = places.tick();
-        while !places.is_free(self.number, asked) {
-            if !places.queue.contains(&asked) {
-                places.queue.push_back(asked);
+    /// Waits until the session is idle and fits in the budget, and takes it out of its slot.
+    fn acquire(&self) -> Option<SessionGuard<'_>> {
+        let mut slots = self.pool.lock();
+        let requested = slots.tick();
+        while !slots.is_available(self.slot, requested) {
+            if !slots.queue.contains(&requested) {
+                slots.queue.push_back(requested);
             }
-            places = self.shelf.0.returned.wait(places).unwrap_or_else(PoisonError::into_inner);
+            slots = self.pool.0.returned.wait(slots).unwrap_or_else(PoisonError::into_inner);
         }
-        if places.queue.contains(&asked) {
-            places.queue.retain(|waiting| *waiting != asked);
-            self.shelf.0.returned.notify_all();
+        if slots.queue.contains(&requested) {
+            slots.queue.retain(|waiting| *waiting != requested);
+            self.pool.0.returned.notify_all();
         }
-        let graph = places.places[self.number].as_mut()?.graph.take();
-        Some(SessionGuard { part: self, graph, asked })
+        let session = slots.slots[self.slot].as_mut()?.session.take();
+        Some(SessionGuard { pooled: self, session, requested })
     }
 }
 
-/// A graph that is in use, until this is dropped.
+/// A session in use. Dropping the guard returns the session to its slot.
 struct SessionGuard<'a> {
-    part: &'a PooledSession,
-    graph: Option<ReopenableSession>,
-    asked: u64,
+    pooled: &'a PooledSession,
+    session: Option<ReopenableSession>,
+    requested: u64,
 }
 
 impl Drop for SessionGuard<'_> {
     fn drop(&mut self) {
-        let shelf = &self.part.shelf;
-        if let Some(place) = &mut shelf.places().places[self.part.number] {
-            place.graph = self.graph.take();
-            place.used = self.asked;
+        let pool = &self.pooled.pool;
+        if let Some(slot) = &mut pool.lock().slots[self.pooled.slot] {
+            slot.session = self.session.take();
+            slot.last_used = self.requested;
         }
-        shelf.0.returned.notify_all();
+        pool.0.returned.notify_all();
     }
 }
 
 impl Drop for PooledSession {
     fn drop(&mut self) {
-        self.shelf.places().places[self.number] = None;
+        self.pool.lock().slots[self.slot] = None;
     }
-}
-
-/// What a graph takes while it is opened: its own file twice, as an engine reads it and as it keeps it,
-/// and the weights beside it once.
-fn size(graph: &std::path::Path) -> u64 {
-    let length = |file: &PathBuf| file.metadata().map_or(0, |metadata| metadata.len());
-    let files = files_of(graph);
-    length(&graph.to_owned()) + files.iter().map(length).sum::<u64>()
-}
-
-/// The files that make up a graph: its own, and those that hold its weights beside it.
-pub(crate) fn files_of(graph: &std::path::Path) -> Vec<PathBuf> {
-    let weights =
-        |name: &str| name.ends_with(".onnx_data") || name.ends_with(".onnx.data") || name == "weights.pb";
-    let entries = graph.parent().and_then(|directory| std::fs::read_dir(directory).ok());
-    let mut beside: Vec<PathBuf> = entries
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.file_name().is_some_and(|name| weights(&name.to_string_lossy())))
-        .collect();
-    beside.sort();
-    [vec![graph.to_owned()], beside].concat()
 }
 
 #[cfg(test)]
@@ -269,7 +243,7 @@ mod tests {
     use crate::inference::session::Input;
     use crate::tensor::GraphIo;
 
-    /// A graph of nothing.
+    /// A session without inputs and outputs.
     struct Empty(GraphIo);
 
     impl Session for Empty {
@@ -287,63 +261,59 @@ mod tests {
         }
     }
 
-    /// Two parts of ten bytes each, under a budget, and how often each was opened.
+    /// Two sessions of ten bytes each in a pool with a budget, and a log of which session was opened.
     fn two(budget: Option<u64>) -> (SessionPool, [PooledSession; 2], mpsc::Receiver<usize>) {
-        let directory = tempfile::tempdir().unwrap();
-        let graph = directory.path().join("model.onnx");
-        std::fs::write(&graph, "12345").unwrap();
-        let shelf = SessionPool::within(budget);
-        let (opened, openings) = mpsc::sync_channel(100);
-        let part = |which: usize| {
+        let pool = SessionPool::with_budget(budget);
+        let (opened, log) = mpsc::sync_channel(100);
+        let session = |index: usize| {
             let opened = opened.clone();
             let open = move || {
-                opened.send(which).unwrap();
+                opened.send(index).unwrap();
                 Ok(Box::new(Empty(GraphIo::default())) as Box<dyn Session>)
             };
-            shelf.put(["net", "net/vae"][which].to_owned(), &graph, None, Box::new(open))
+            pool.insert(["net", "net/vae"][index].to_owned(), 10, None, Box::new(open))
         };
-        let parts = [part(0), part(1)];
-        (shelf, parts, openings)
+        let sessions = [session(0), session(1)];
+        (pool, sessions, log)
     }
 
     #[test]
-    fn parts_that_find_room_are_used_at_the_same_time() {
-        let (shelf, [net, vae], openings) = two(Some(20));
-        assert!(shelf.holds_network_and_another("net"));
-        net.with(|_| vae.with(|_| ()).unwrap()).unwrap();
-        net.with(|_| ()).unwrap();
-        drop((net, vae, shelf));
-        assert_eq!(openings.try_iter().collect::<Vec<_>>(), [0, 1]);
+    fn sessions_that_fit_are_used_at_the_same_time() {
+        let (pool, [net, vae], log) = two(Some(20));
+        assert!(pool.fits_denoiser_and_another("net"));
+        net.with_session(|_| vae.with_session(|_| ()).unwrap()).unwrap();
+        net.with_session(|_| ()).unwrap();
+        drop((net, vae, pool));
+        assert_eq!(log.try_iter().collect::<Vec<_>>(), [0, 1]);
     }
 
     #[test]
-    fn who_needs_room_waits_until_the_part_in_use_is_back_and_comes_first_then() {
-        let (shelf, [net, vae], openings) = two(Some(19));
-        assert!(!shelf.holds_network_and_another("net"));
+    fn a_request_without_room_waits_and_is_served_before_later_ones() {
+        let (pool, [net, vae], log) = two(Some(19));
+        assert!(!pool.fits_denoiser_and_another("net"));
         let (net, vae) = (&net, &vae);
         std::thread::scope(|scope| {
             let waiting = net
-                .with(|_| {
-                    let waiting = scope.spawn(|| vae.with(|_| ()).unwrap());
-                    while shelf.places().queue.is_empty() {
+                .with_session(|_| {
+                    let waiting = scope.spawn(|| vae.with_session(|_| ()).unwrap());
+                    while pool.lock().queue.is_empty() {
                         std::thread::yield_now();
                     }
                     waiting
                 })
                 .unwrap();
-            // The other one asked first, so that this has to open the network again.
-            net.with(|_| ()).unwrap();
+            // The other request came first, so that this one has to open its session again.
+            net.with_session(|_| ()).unwrap();
             waiting.join().unwrap();
         });
-        assert_eq!(openings.try_iter().collect::<Vec<_>>(), [0, 1, 0]);
+        assert_eq!(log.try_iter().collect::<Vec<_>>(), [0, 1, 0]);
     }
 
     #[test]
-    fn a_model_whose_name_begins_like_another_s_is_not_part_of_it() {
-        let (shelf, _parts, _openings) = two(Some(20));
-        let graph = std::path::Path::new("nowhere.onnx");
-        let _other = shelf.put("net-2".to_owned(), graph, None, Box::new(|| unreachable!()));
-        let names = |model| shelf.sizes(model).into_iter().map(|part| part.name).collect::<Vec<_>>();
+    fn a_model_whose_name_is_a_prefix_of_another_has_its_own_sessions() {
+        let (pool, _sessions, _log) = two(Some(20));
+        let _other = pool.insert("net-2".to_owned(), 0, None, Box::new(|| unreachable!()));
+        let names = |model| pool.sizes(model).into_iter().map(|size| size.name).collect::<Vec<_>>();
         assert_eq!(
             (names("net"), names("net-2")),
             (vec!["net".into(), "net/vae".into()], vec!["net-2".into()])
@@ -351,11 +321,11 @@ mod tests {
     }
 
     #[test]
-    fn a_part_larger_than_the_budget_is_opened_alone() {
-        let (_shelf, [net, vae], openings) = two(Some(5));
-        for part in [&net, &vae, &vae, &net] {
-            part.with(|_| ()).unwrap();
+    fn a_session_larger_than_the_budget_is_opened_alone() {
+        let (_pool, [net, vae], log) = two(Some(5));
+        for session in [&net, &vae, &vae, &net] {
+            session.with_session(|_| ()).unwrap();
         }
-        assert_eq!(openings.try_iter().collect::<Vec<_>>(), [0, 1, 0]);
+        assert_eq!(log.try_iter().collect::<Vec<_>>(), [0, 1, 0]);
     }
 }

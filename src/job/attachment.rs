@@ -1,80 +1,86 @@
-//! Where a request's pictures are: in it, or on a topic.
+//! The images of a request: in the request itself, or on the topic of a retained message.
 
 use std::collections::BTreeMap;
 
 use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{JobError, Request};
 
-/// A picture that a request begins with.
+/// An image file that a request carries or refers to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(
     untagged,
-    expecting = "a picture is a string, a PNG or JPEG file in base64, or {\"topic\": \"…\"}, where such a file is retained"
+    expecting = "an image is a string, a PNG or JPEG file in base64, or {\"topic\": \"…\"}, the topic of a retained message with such a file"
 )]
-pub enum Attached {
-    /// A PNG or JPEG file in base64.
+pub enum Attachment {
+    /// A PNG or JPEG file, in base64.
     Base64(String),
-    /// One that the broker keeps as a retained message.
-    Retained(OnTopic),
+    /// The payload of a retained message.
+    Retained(RetainedTopic),
 }
 
-/// A retained message.
+/// The topic of a retained message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct OnTopic {
-    /// Its topic.
+pub struct RetainedTopic {
+    /// The topic.
     pub topic: String,
 }
 
-impl Attached {
-    /// A file's bytes.
-    pub fn file(bytes: &[u8]) -> Self {
-        Self::Base64(base64::engine::general_purpose::STANDARD.encode(bytes))
+impl Attachment {
+    /// Encodes a file's bytes.
+    pub fn from_bytes(file: &[u8]) -> Self {
+        Self::Base64(BASE64.encode(file))
     }
 
-    /// The file, where it is here.
-    pub(super) fn base64(&self, field: &str) -> Result<&String, JobError> {
+    /// Returns the file's bytes; `field` is the request's field for the error.
+    pub(super) fn to_bytes(&self, field: &str) -> Result<Vec<u8>, JobError> {
         match self {
-            Self::Base64(text) => Ok(text),
-            Self::Retained(OnTopic { topic }) => {
-                Err(JobError::range(field, format!("{field}: nothing was fetched from the topic {topic}")))
+            Self::Base64(text) => BASE64.decode(text).map_err(|error| {
+                JobError::out_of_range(field, format!("{field} is not valid base64: {error}"))
+            }),
+            Self::Retained(RetainedTopic { topic }) => {
+                let message = format!("{field}: the retained message on {topic} was not fetched");
+                Err(JobError::out_of_range(field, message))
             }
         }
     }
 }
 
 impl Request {
-    fn attachments(&mut self) -> impl Iterator<Item = (&'static str, &mut Attached)> {
+    fn attachments(&mut self) -> impl Iterator<Item = (&'static str, &mut Attachment)> {
         let all = [("image", &mut self.image), ("mask", &mut self.mask)];
-        all.into_iter().filter_map(|(field, attached)| Some((field, attached.as_mut()?)))
+        all.into_iter().filter_map(|(field, attachment)| Some((field, attachment.as_mut()?)))
     }
 
-    /// Put what was found on topics into the request, each of at most so many bytes; tells the topics that
-    /// are still to be looked at.
+    /// Replaces references to topics by the payloads that were fetched from them.
+    ///
+    /// Returns the topics that have yet to be fetched. A payload over `max_bytes` is an error.
     pub fn attach(
         &mut self,
-        found: &BTreeMap<String, Result<Bytes, String>>,
-        most: u64,
+        fetched: &BTreeMap<String, Result<Bytes, String>>,
+        max_bytes: u64,
     ) -> Result<Vec<String>, JobError> {
         let mut missing = Vec::new();
-        for (field, attached) in self.attachments() {
-            let Attached::Retained(OnTopic { topic }) = attached else { continue };
-            let wrong = |why: String| JobError::range(field, format!("{field}: {topic}: {why}"));
-            match found.get(topic) {
+        for (field, attachment) in self.attachments() {
+            let Attachment::Retained(RetainedTopic { topic }) = attachment else { continue };
+            let wrong = |why: String| JobError::out_of_range(field, format!("{field}: {topic}: {why}"));
+            match fetched.get(topic) {
                 None if !crate::topic_name::is_topic_name(topic) => {
-                    return Err(wrong("is no topic; wildcards can't be fetched".to_owned()));
+                    return Err(wrong("is not a valid topic; wildcards can't be fetched".to_owned()));
                 }
                 None if missing.contains(topic) => {}
                 None => missing.push(topic.clone()),
                 Some(Err(reason)) => return Err(wrong(reason.clone())),
-                Some(Ok(bytes)) if bytes.len() as u64 > most => {
+                Some(Ok(bytes)) if bytes.len() as u64 > max_bytes => {
                     let size = bytes.len();
-                    return Err(wrong(format!("{size} bytes; at most {most} are taken (limits.payload)")));
+                    let message = format!("{size} bytes; at most {max_bytes} are taken (limits.payload)");
+                    return Err(wrong(message));
                 }
-                Some(Ok(bytes)) => *attached = Attached::file(bytes),
+                Some(Ok(bytes)) => *attachment = Attachment::from_bytes(bytes),
             }
         }
         Ok(missing)

@@ -1,185 +1,184 @@
-//! What a job says of pictures: the one from which it begins, its mask, and the size of its own.
+//! The size of a job's images, and the image and mask that it starts from.
 
 use std::sync::Arc;
 
-use base64::Engine as _;
-
 use super::{JobError, JobLimits, ModelCard, Request};
-use crate::image::{self, Pixels};
-use crate::model::{PipelineKind, Role, SampleKind, Tensor};
+use crate::bundle::SampleKind;
+use crate::image::{self, DecodeTarget};
+use crate::tensor::Tensor;
 use diffusion_samplers::trajectory::KnownRegion;
 
-/// The sizes of a job's samples and pictures.
+/// The shapes of a job's samples and images.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sizes {
-    /// A sample's axes as the sampler has it.
+    /// The shape that the sampler works on.
     pub sample: Vec<usize>,
-    /// A latent's axes before it is packed; the sample's own where there are no latents.
+    /// The latent's shape before packing; equal to `sample` without a VAE.
     pub latent: Vec<usize>,
-    /// The axes of what is published.
-    pub picture: Vec<usize>,
+    /// The shape of what is published: channels, height, width.
+    pub image: Vec<usize>,
 }
 
-/// The picture from which a job begins, as the request has it: a job that waits holds no more.
+/// The init image and mask, compressed.
+///
+/// A queued job keeps the files instead of the pixels: `limits.queue` jobs of `limits.pixels` float32 pixels would
+/// not fit in memory. They are therefore decoded twice, to validate the request and to prepare the job.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InitImage {
-    image: String,
-    mask: Option<String>,
-    /// How much of the way is gone.
+    image: Vec<u8>,
+    mask: Option<Vec<u8>>,
+    /// img2img strength, 0 to 1: how much noise is added; 1 ignores the image.
     pub strength: f64,
     shape: Vec<usize>,
     kind: SampleKind,
     range: [f32; 2],
-    most: u64,
+    max_pixels: u64,
 }
 
-/// The picture from which a job begins, unpacked.
+/// The decoded init image and mask.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DecodedInitImage {
-    /// The picture in the network's or the autoencoder's range.
-    pub picture: Tensor,
-    /// For each pixel 1 where it is drawn anew and 0 where it is kept.
+    /// The image, in the value range of the network or the VAE.
+    pub image: Tensor,
+    /// One value per pixel: 1 is repainted, 0 is kept.
     pub mask: Option<Vec<f32>>,
 }
 
 impl Request {
-    /// The sizes that the request or the model says.
+    /// Resolves the image's size from the request and the model.
     pub(super) fn check_sizes(&self, model: &ModelCard, limits: JobLimits) -> Result<Sizes, JobError> {
         let own = &model.signature.sample_shape;
-        let Some((family, latent)) = &model.latent else {
-            for (field, given) in [("width", self.width), ("height", self.height)] {
-                let axis = if field == "width" { own.last() } else { own.get(1) };
+        let Some((_, components)) = &model.latent else {
+            for (field, given, axis) in
+                [("width", self.width, own.last()), ("height", self.height, own.get(1))]
+            {
                 if given.is_some_and(|given| Some(&(given as usize)) != axis) {
-                    let message =
-                        format!("{} draws samples of shape {own:?} and no others", model.bundle.name);
-                    return Err(JobError::range(field, message));
+                    let name = model.name();
+                    let message = format!("{name} only makes samples of shape {own:?}; remove {field}");
+                    return Err(JobError::out_of_range(field, message));
                 }
             }
-            return Ok(Sizes { sample: own.clone(), latent: own.clone(), picture: own.clone() });
+            return Ok(Sizes { sample: own.clone(), latent: own.clone(), image: own.clone() });
         };
-        let vae = latent.vae;
-        // Latents of a Flux are packed two by two, and a transformer's patches are as large.
-        let step = vae.factor
-            * if matches!(family, PipelineKind::Flux | PipelineKind::StableDiffusion3) { 2 } else { 1 };
-        let default = |axis: usize| match family {
-            PipelineKind::Flux => 128 * vae.factor,
-            _ => own.get(axis).map_or(0, |n| n * vae.factor),
-        };
-        let axis = |field: &str, given: Option<u64>, default: usize| -> Result<usize, JobError> {
+        let (vae, facts) = (components.vae, model.facts());
+        let default = |axis: usize| facts.latent_size.or(own.get(axis).copied()).unwrap_or(0) * vae.factor;
+        let is_flexible = model.signature.dynamic_size || facts.is_packed;
+        let check_side = |field: &str, given: Option<u64>, default: usize| {
             let length = given.map_or(default, |n| usize::try_from(n).unwrap_or(usize::MAX));
-            if length == 0 || !length.is_multiple_of(step) {
-                let message = format!("{field} is {length}, but must be a multiple of {step}");
-                return Err(JobError::range(field, message));
-            }
-            if length != default && !model.signature.free_size && *family != PipelineKind::Flux {
-                let message = format!("{field} is {length}, but the graph takes {default} only");
-                return Err(JobError::range(field, message));
+            check_multiple(field, length, vae.factor * facts.latent_multiple)?;
+            if length != default && !is_flexible {
+                let message = format!("{field} is {length}, but the graph only takes {default}");
+                return Err(JobError::out_of_range(field, message));
             }
             Ok(length)
         };
-        let (height, width) =
-            (axis("height", self.height, default(1))?, axis("width", self.width, default(2))?);
+        let height = check_side("height", self.height, default(1))?;
+        let width = check_side("width", self.width, default(2))?;
         if (height as u64).saturating_mul(width as u64) > limits.pixels {
-            let message = format!(
-                "{width}×{height} is more than the {} pixels that limits.pixels allows",
-                limits.pixels
-            );
-            return Err(JobError::range("width", message));
+            let message =
+                format!("{width}×{height} pixels are more than limits.pixels allows, {}", limits.pixels);
+            return Err(JobError::out_of_range("width", message));
         }
         let latent = vec![vae.channels, height / vae.factor, width / vae.factor];
-        let sample = match family {
-            PipelineKind::Flux => vec![latent[1] * latent[2] / 4, 4 * latent[0]],
-            _ => latent.clone(),
-        };
-        Ok(Sizes { sample, latent, picture: vec![3, height, width] })
+        let sample =
+            if facts.is_packed { vec![latent[1] * latent[2] / 4, 4 * latent[0]] } else { latent.clone() };
+        Ok(Sizes { sample, latent, image: vec![3, height, width] })
     }
 
-    /// The picture from which the job begins, if it names one.
-    pub(super) fn check_beginning(
+    /// Validates the init image and the mask, which includes decoding them.
+    pub(super) fn check_init_image(
         &self,
         model: &ModelCard,
         sizes: &Sizes,
         limits: JobLimits,
-    ) -> Result<Option<InitImage>, JobError> {
+    ) -> Result<Option<(InitImage, DecodedInitImage)>, JobError> {
         let Some(image) = &self.image else {
             return match (&self.mask, self.strength) {
-                (Some(_), _) => Err(JobError::range("mask", "mask needs an image of which it says a part")),
-                (_, Some(_)) => Err(JobError::range("strength", "strength needs an image to begin with")),
+                (Some(_), _) => Err(JobError::out_of_range("mask", "mask needs an image; add image")),
+                (_, Some(_)) => Err(JobError::out_of_range("strength", "strength needs an image; add image")),
                 _ => Ok(None),
             };
         };
-        if model.latent.is_some() && !model.encodes {
-            let message = format!(
-                "{} has no vae_encoder, without which it can't begin at a picture",
-                model.bundle.name
-            );
-            return Err(JobError::range("image", message));
+        if model.latent.is_some() && !model.has_vae_encoder {
+            let message = format!("{} has no vae_encoder, so it can't start from an image", model.name());
+            return Err(JobError::out_of_range("image", message));
         }
         let range = if model.latent.is_some() { [-1.0, 1.0] } else { model.bundle.manifest.sample.range };
-        let strength = self.strength.unwrap_or(default_strength(model, self.mask.is_some()));
+        let strength = self.strength.unwrap_or(model.facts().default_strength(self.mask.is_some()));
         if !(0.0..=1.0).contains(&strength) {
             let message = format!("strength is {strength}, but must lie between 0 and 1");
-            return Err(JobError::range("strength", message));
+            return Err(JobError::out_of_range("strength", message));
         }
-        let beginning = InitImage {
-            image: image.base64("image")?.clone(),
-            mask: self.mask.as_ref().map(|mask| mask.base64("mask").cloned()).transpose()?,
+        let init_image = InitImage {
+            image: image.to_bytes("image")?,
+            mask: self.mask.as_ref().map(|mask| mask.to_bytes("mask")).transpose()?,
             strength,
-            shape: sizes.picture.clone(),
+            shape: sizes.image.clone(),
             kind: model.bundle.manifest.sample.kind,
             range,
-            most: limits.pixels,
+            max_pixels: limits.pixels,
         };
-        beginning.unpacked()?;
-        Ok(Some(beginning))
+        let decoded = init_image.decode()?;
+        Ok(Some((init_image, decoded)))
     }
 }
 
-/// The reference pipelines' own.
-fn default_strength(model: &ModelCard, masked: bool) -> f64 {
-    match (model.latent.as_ref().map(|(family, _)| *family), masked) {
-        (None | Some(PipelineKind::StableDiffusion), false) => 0.8,
-        (None | Some(PipelineKind::StableDiffusion), true) => 1.0,
-        (Some(PipelineKind::StableDiffusionXl), false) => 0.3,
-        (Some(PipelineKind::StableDiffusionXl), true) => 0.9999,
-        (Some(PipelineKind::StableDiffusion3 | PipelineKind::Flux), _) => 0.6,
+fn check_multiple(field: &str, length: usize, step: usize) -> Result<(), JobError> {
+    if length > 0 && length.is_multiple_of(step) {
+        return Ok(());
     }
-}
-
-fn read(field: &str, text: &str, pixels: Pixels<'_>) -> Result<Vec<f32>, JobError> {
-    let bytes = base64::engine::general_purpose::STANDARD.decode(text);
-    let bytes = bytes.map_err(|error| JobError::range(field, format!("{field} is no base64: {error}")))?;
-    image::decode(&bytes, pixels).map_err(|error| JobError::range(field, format!("{field}: {error}")))
+    let below = length / step * step;
+    let nearest = match (below, below.checked_add(step)) {
+        (0, _) => step.to_string(),
+        (below, Some(above)) => format!("{below} or {above}"),
+        (below, None) => below.to_string(),
+    };
+    let message = format!("{field} is {length}, but must be a multiple of {step}; use {nearest}");
+    Err(JobError::out_of_range(field, message))
 }
 
 impl InitImage {
-    /// Unpack picture and mask.
-    pub fn unpacked(&self) -> Result<DecodedInitImage, JobError> {
-        let Self { shape, kind, range, most, .. } = self;
-        let pixels = Pixels { shape, kind: *kind, range: *range, most: *most };
-        let picture = Tensor::new(shape.clone(), read("image", &self.image, pixels)?);
-        let mask = self.mask.as_ref().map(|text| {
+    /// Decodes the image and the mask.
+    pub fn decode(&self) -> Result<DecodedInitImage, JobError> {
+        let Self { shape, kind, range, max_pixels, .. } = self;
+        let target = DecodeTarget { shape, kind: *kind, range: *range, max_pixels: *max_pixels };
+        let image = Tensor::new(shape.clone(), decode("image", &self.image, target)?);
+        let mask = self.mask.as_ref().map(|file| {
             let plane = [&[1], &shape[1..]].concat();
-            let whole = Pixels { range: [0.0, 1.0], ..pixels };
-            let one = Pixels { shape: &plane, ..whole };
-            read("mask", text, one).or_else(|error| read("mask", text, whole).map_err(|_| error))
+            let all_channels = DecodeTarget { range: [0.0, 1.0], ..target };
+            let one_channel = DecodeTarget { shape: &plane, ..all_channels };
+            decode("mask", file, one_channel)
+                .or_else(|error| decode("mask", file, all_channels).map_err(|_| error))
         });
-        Ok(DecodedInitImage { picture, mask: mask.transpose()? })
+        Ok(DecodedInitImage { image, mask: mask.transpose()? })
     }
+}
+
+fn decode(field: &str, file: &[u8], target: DecodeTarget<'_>) -> Result<Vec<f32>, JobError> {
+    image::decode(file, target).map_err(|error| JobError::out_of_range(field, format!("{field}: {error}")))
 }
 
 impl DecodedInitImage {
-    /// What a sampler of the network's own pixels keeps: all but what the mask says.
-    pub fn known(&self) -> Option<Arc<KnownRegion>> {
-        let anew = self.mask.as_ref()?;
-        let channels = self.picture.data.len() / anew.len();
-        let mask = anew.repeat(channels).iter().map(|anew| 1.0 - anew).collect();
-        Some(Arc::new(KnownRegion::new(self.picture.data.clone(), mask)))
+    /// Returns the region that the mask keeps, for a sampler that inpaints in pixel space.
+    pub(super) fn known_region(&self) -> Option<Arc<KnownRegion>> {
+        let repainted = self.mask.as_ref()?;
+        let channels = self.image.data.len() / repainted.len();
+        let mask = repainted.repeat(channels).iter().map(|repainted| 1.0 - repainted).collect();
+        Some(Arc::new(KnownRegion { sample: self.image.data.clone(), mask }))
     }
 }
 
-/// Whether the network is a latent consistency model's, whose steps are laid over what strength leaves.
-pub(super) fn is_distilled(model: &ModelCard) -> bool {
-    model.signature.tensors.iter().any(|input| input.role == Role::GuidanceEmbedding)
-        && model.latent.as_ref().is_some_and(|(family, _)| *family == PipelineKind::StableDiffusion)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_side_of_the_wrong_size_is_reported_with_the_nearest_ones() {
+        assert!(check_multiple("width", 504, 8).is_ok());
+        for (length, hint) in [(500, "use 496 or 504"), (3, "use 8"), (0, "use 8")] {
+            let error = check_multiple("width", length, 8).unwrap_err();
+            assert!(error.message.ends_with(hint), "{error}");
+        }
+        assert!(check_multiple("width", usize::MAX, 8).is_err());
+    }
 }

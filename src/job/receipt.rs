@@ -1,112 +1,114 @@
-//! Everything needed to make an image again.
+//! Receipts: everything that is needed to make an image again.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::inference::Backend;
 use crate::job::Job;
-use crate::model::{Backend, TextConditioning};
+use crate::model::TextConditioning;
 
-/// How one image was made. It holds nothing that changes from run to run, but for the share of
-/// time in which each provider ran, which each start measures.
+/// How one image was made.
+///
+/// Deterministic across runs, except for the time shares of the providers, which are profiled at startup.
 #[derive(Debug, Clone, Serialize)]
 pub struct Receipt {
     /// The version of `denoised`.
     pub version: &'static str,
-    /// The job.
+    /// The job's id.
     pub id: String,
-    /// The image's place in the job, from 0.
+    /// The image's index in the job, from 0.
     pub index: usize,
     /// The model's name.
     pub model: String,
-    /// The SHA-256 of its graph.
+    /// The SHA-256 of the model's graph.
     pub model_sha256: String,
     /// The scheduler's configuration.
     pub scheduler: serde_json::Value,
-    /// The sampler.
+    /// The sampler's name.
     pub sampler: String,
-    /// Its steps.
+    /// The number of steps.
     pub steps: usize,
-    /// Network evaluations (NFE), guidance's second ones aside.
+    /// The number of network evaluations (NFE), without those that guidance adds.
     pub evaluations: usize,
-    /// η, where the job gave one.
+    /// η, if the job set it.
     pub eta: Option<f64>,
     /// This image's seed.
     pub seed: u64,
-    /// The generator behind it.
+    /// The noise generator.
     pub noise: &'static str,
-    /// The class.
+    /// The class label.
     pub class: Option<i64>,
-    /// The weight of guidance.
+    /// The guidance scale.
     pub guidance: f64,
-    /// How much of the prediction's spread was brought back.
+    /// The guidance rescale φ.
     #[serde(skip_serializing_if = "is_zero")]
     pub guidance_rescale: f32,
-    /// The words, where the model takes them.
+    /// The prompts, if the model takes any.
     #[serde(flatten)]
-    pub words: Option<Prompts>,
-    /// What of the words found no room in the text encoder.
+    pub prompts: Option<Prompts>,
+    /// The parts of the prompts that the text encoder truncated.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub cut: Vec<String>,
-    /// The width and height of the picture, where the job chose them.
+    /// The width and height of the image, if the job can choose them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub size: Option<[usize; 2]>,
-    /// How much of the way was gone from a picture.
+    /// The img2img strength.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub strength: Option<f64>,
-    /// Further conditions.
+    /// The values of further conditions.
     pub conditions: BTreeMap<String, f32>,
-    /// Whether it had batches of its own.
+    /// Whether each image was evaluated in a batch of its own.
     pub exact: bool,
-    /// Which engine and provider really ran.
+    /// The engine and the provider that ran the network.
     #[serde(flatten)]
-    pub origin: Backend,
+    pub backend: Backend,
 }
 
-/// What a job said in words.
+/// The prompts of a job.
 #[derive(Debug, Clone, Serialize)]
 pub struct Prompts {
     /// For the first text encoder.
     pub prompt: String,
-    /// What is not wanted.
+    /// The negative prompt for the first text encoder.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub negative_prompt: Option<String>,
-    /// For the second one, where that has its own.
+    /// For the second text encoder, if different.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt_2: Option<String>,
-    /// What is not wanted, for the second one.
+    /// The negative prompt for the second text encoder, if different.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub negative_prompt_2: Option<String>,
-    /// How many of CLIP's last layers are left out.
+    /// The number of CLIP's last layers that are skipped.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clip_skip: Option<usize>,
-    /// How many tokens T5 takes.
+    /// The number of tokens for T5.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_sequence_length: Option<usize>,
 }
 
 impl Prompts {
-    fn of(wish: &TextConditioning) -> Self {
+    fn from_text(text: &TextConditioning) -> Self {
         let second = |[first, second]: &[String; 2]| (first != second).then(|| second.clone());
         Self {
-            prompt: wish.prompt[0].clone(),
-            negative_prompt: wish.negative.as_ref().map(|negative| negative[0].clone()),
-            prompt_2: second(&wish.prompt),
-            negative_prompt_2: wish.negative.as_ref().and_then(second),
-            clip_skip: wish.clip_skip,
-            max_sequence_length: wish.max_sequence_length,
+            prompt: text.prompt[0].clone(),
+            negative_prompt: text.negative.as_ref().map(|negative| negative[0].clone()),
+            prompt_2: second(&text.prompt),
+            negative_prompt_2: text.negative.as_ref().and_then(second),
+            clip_skip: text.clip_skip,
+            max_sequence_length: text.max_sequence_length,
         }
     }
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that skip_serializing_if needs")]
 fn is_zero(x: &f32) -> bool {
     *x == 0.0
 }
 
 impl Receipt {
-    /// The receipt of a job's `index`-th image, drawn by what `origin` tells.
-    pub fn of(job: &Job, index: usize, origin: &Backend) -> Self {
+    /// The receipt of a job's image with this index, made by this backend.
+    pub fn new(job: &Job, index: usize, backend: &Backend) -> Self {
         let bundle = &job.model.bundle;
         let names = bundle.manifest.conditions.keys().cloned();
         Self {
@@ -125,13 +127,13 @@ impl Receipt {
             class: job.class,
             guidance: job.guidance,
             guidance_rescale: job.guidance_rescale,
-            words: job.wish.as_deref().map(Prompts::of),
+            prompts: job.text.as_deref().map(Prompts::from_text),
             cut: Vec::new(),
-            size: job.wish.as_ref().map(|_| [job.sizes.picture[2], job.sizes.picture[1]]),
-            strength: job.beginning.as_ref().map(|beginning| beginning.strength),
+            size: job.text.as_ref().map(|_| [job.sizes.image[2], job.sizes.image[1]]),
+            strength: job.init_image.as_ref().map(|init_image| init_image.strength),
             conditions: names.zip(job.conditions.iter().copied()).collect(),
             exact: job.exact,
-            origin: origin.clone(),
+            backend: backend.clone(),
         }
     }
 }

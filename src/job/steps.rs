@@ -1,107 +1,91 @@
-//! A job's way from noise to sample: by the request's sampler and steps, or in fewer of them.
+//! The sampler and the steps of a job, and the same job in fewer steps.
 
 use std::sync::Arc;
 
-use super::init_image::{InitImage, Sizes, is_distilled};
+use super::init_image::{InitImage, Sizes};
 use super::{ErrorCode, Job, JobError, ModelCard};
-use crate::model::PipelineKind;
-use diffusion_samplers::sampler::{self, Options, Patches, Sampler, SamplerError, Strength};
+use crate::bundle::StrengthRule;
+use diffusion_samplers::sampler::{self, Options, Patches, Sampler, SamplerError, SamplerSpec, Strength};
 
-/// A sampler with its plan.
-pub(super) struct Plan {
-    /// The sampler's name.
-    pub(super) name: String,
-    pub(super) sampler: Arc<dyn Sampler>,
-    pub(super) options: Options,
-}
-
-/// Plan the way of a sampler, of the model's own where none is named.
-pub(super) fn plan(
-    model: &ModelCard,
-    name: Option<&str>,
-    mut options: Options,
-    sizes: &Sizes,
-    beginning: Option<&InitImage>,
-) -> Result<Plan, JobError> {
-    let fault = |error: SamplerError| {
-        let (code, field) = match &error {
-            SamplerError::Steps { .. } => (ErrorCode::OutOfRange, "steps"),
-            SamplerError::Eta { .. } => (ErrorCode::OutOfRange, "eta"),
-            SamplerError::NoImageStart { .. } => (ErrorCode::OutOfRange, "image"),
-            _ => (ErrorCode::UnknownSampler, "sampler"),
-        };
-        JobError::field(code, field, error)
-    };
-    let choice = match name {
+/// Finds the sampler with this name, or the one of the bundle's scheduler class.
+pub(super) fn find_sampler(model: &ModelCard, name: Option<&str>) -> Result<SamplerSpec, JobError> {
+    match name {
         Some(name) => sampler::by_name(name),
         None => sampler::by_class(&model.bundle.scheduler.class),
     }
-    .map_err(fault)?;
-    match beginning {
-        Some(beginning) if choice.family_name() == "repaint" => {
-            let needed = || JobError::range("mask", "repaint needs a mask: white is drawn anew");
-            options.known = Some(beginning.unpacked()?.known().ok_or_else(needed)?);
-        }
-        Some(beginning) => options.strength = strength(model, beginning, options.steps)?,
-        None => {}
+    .map_err(|error| sampler_error(&error))
+}
+
+/// Builds a sampler for a model, and returns it with the options that it was built with.
+pub(super) fn build_sampler(
+    model: &ModelCard,
+    spec: &SamplerSpec,
+    mut options: Options,
+    sizes: &Sizes,
+    init_image: Option<&InitImage>,
+) -> Result<(Arc<dyn Sampler>, Options), JobError> {
+    if let Some(init_image) = init_image {
+        options.strength = strength(model, init_image, options.steps)?;
     }
     options.patches = patches(model, sizes);
     let scheduler = &model.bundle.scheduler;
-    choice.check_class(&scheduler.class, &mut scheduler.settings()).map_err(fault)?;
-    let sampler = choice.build(&mut model.bundle.scheduler.settings(), &options).map_err(fault)?;
+    spec.check_class(&scheduler.class, &mut scheduler.settings()).map_err(|error| sampler_error(&error))?;
+    let sampler = spec.build(&mut scheduler.settings(), &options).map_err(|error| sampler_error(&error))?;
     if sampler.outputs_per_value() > model.outputs_per_value {
         let message = format!(
-            "{} needs a network that also predicts variances (variance_type), and {} does not",
-            choice.name, model.bundle.name
+            "{} needs a network that also predicts variances (variance_type), which {} does not; choose another \
+             sampler",
+            spec.name,
+            model.name()
         );
-        return Err(JobError::field(ErrorCode::UnknownSampler, "sampler", message));
+        return Err(JobError::of_field(ErrorCode::UnknownSampler, "sampler", message));
     }
-    Ok(Plan { name: choice.name, sampler, options })
+    Ok((sampler, options))
+}
+
+fn sampler_error(error: &SamplerError) -> JobError {
+    let (code, field) = match error {
+        SamplerError::Steps { .. } => (ErrorCode::OutOfRange, "steps"),
+        SamplerError::Eta { .. } => (ErrorCode::OutOfRange, "eta"),
+        SamplerError::NoImageStart { .. } => (ErrorCode::OutOfRange, "image"),
+        _ => (ErrorCode::UnknownSampler, "sampler"),
+    };
+    JobError::of_field(code, field, error)
 }
 
 impl Job {
-    /// The same job in so many steps.
-    pub fn in_steps(&self, steps: usize) -> Result<Self, JobError> {
+    /// Returns the same job with another number of steps.
+    pub fn with_steps(&self, steps: usize) -> Result<Self, JobError> {
+        let spec = find_sampler(&self.model, self.requested_sampler.as_deref())?;
         let options = Options { steps, ..self.options.clone() };
-        let beginning = self.beginning.as_deref();
-        let Plan { sampler, options, .. } =
-            plan(&self.model, self.sampler_asked.as_deref(), options, &self.sizes, beginning)?;
+        let (sampler, options) =
+            build_sampler(&self.model, &spec, options, &self.sizes, self.init_image.as_deref())?;
         Ok(Self { sampler, options, ..self.clone() })
     }
 }
 
+/// The default number of steps of the reference pipelines.
 pub(super) fn default_steps(model: &ModelCard) -> usize {
-    // The reference pipelines' own.
-    let family = model.latent.as_ref().map(|(family, _)| *family);
-    let default = match family {
-        _ if is_distilled(model) => 4,
-        Some(PipelineKind::StableDiffusion3 | PipelineKind::Flux) => 28,
-        _ => 50,
-    };
-    model.bundle.manifest.default.steps.unwrap_or(default)
+    model.bundle.manifest.default.steps.unwrap_or(model.facts().steps)
 }
 
-/// Which part of the way is left from a picture.
-fn strength(model: &ModelCard, beginning: &InitImage, steps: usize) -> Result<Strength, JobError> {
-    let strength = beginning.strength;
-    if is_distilled(model) {
+/// The part of the schedule that img2img runs.
+fn strength(model: &ModelCard, init_image: &InitImage, steps: usize) -> Result<Strength, JobError> {
+    let strength = init_image.strength;
+    let rule = model.facts().strength_rule;
+    if rule == StrengthRule::Rescaled {
         return Ok(Strength::Rescaled(strength));
     }
-    let share = steps as f64 * strength;
-    let left = match model.latent.as_ref().map(|(family, _)| *family) {
-        // What the reference cuts to a whole number differs.
-        Some(PipelineKind::StableDiffusion3 | PipelineKind::Flux) => steps - (steps as f64 - share) as usize,
-        _ => share as usize,
-    };
+    let left = rule.steps_left(steps, strength);
     if left == 0 {
-        let message = format!("strength {strength} leaves none of {steps} steps; take more of either");
-        return Err(JobError::range("strength", message));
+        let message = format!("strength {strength} leaves none of {steps} steps; increase strength or steps");
+        return Err(JobError::out_of_range("strength", message));
     }
     Ok(Strength::LastSteps(left))
 }
 
-/// What a schedule that follows the picture's size must know of it.
+/// The number of patches, which a schedule that depends on the image's size needs.
 fn patches(model: &ModelCard, sizes: &Sizes) -> Option<Patches> {
-    let (family, _) = model.latent.as_ref()?;
-    Some(Patches { count: sizes.latent[1] * sizes.latent[2] / 4, even: *family == PipelineKind::Flux })
+    model.latent.as_ref()?;
+    Some(Patches { count: sizes.latent[1] * sizes.latent[2] / 4, even: model.facts().has_linear_sigmas })
 }

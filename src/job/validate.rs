@@ -1,91 +1,89 @@
-//! A request checked against the models and limits.
+//! Validation: a request, the models and the limits become a job or an error.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::steps::{Plan, default_steps, plan};
-use super::{ErrorCode, Job, JobError, JobLimits, ModelCard, Request, is_id};
+use super::steps::{build_sampler, default_steps, find_sampler};
+use super::{ErrorCode, Job, JobError, ModelCard, Request, is_id};
 use crate::image::Format;
 use diffusion_samplers::rng::Generator;
 use diffusion_samplers::sampler::Options;
 
+/// Limits on a single job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JobLimits {
+    /// The maximum number of steps.
+    pub steps: u64,
+    /// The maximum number of images.
+    pub count: u64,
+    /// The maximum number of pixels of an image, sent or made.
+    pub pixels: u64,
+    /// The memory for open graphs in bytes, if it is limited.
+    pub memory: Option<u64>,
+}
+
 impl Request {
-    /// Check every field against the models and limits; `fresh` gives an id or a seed where the
-    /// requester named none.
+    /// Validates every field and fills in the defaults. `random` supplies an id and a seed if they are missing.
     pub fn check(
         &self,
         models: &[Arc<ModelCard>],
         limits: JobLimits,
-        fresh: impl Fn() -> u64,
+        random: impl Fn() -> u64,
     ) -> Result<Job, JobError> {
         let id = match &self.id {
             Some(id) if is_id(id) => id.clone(),
             Some(_) => {
-                return Err(JobError::range("id", "id must match [A-Za-z0-9._-]{1,64}"));
+                return Err(JobError::out_of_range("id", "id must match [A-Za-z0-9._-]{1,64}"));
             }
-            None => format!("{:016x}", fresh()),
+            None => format!("{:016x}", random()),
         };
         let model = self.find_model(models)?;
-        if let Some(memory) = limits.memory.filter(|memory| model.largest_part > *memory) {
-            let message = format!(
-                "{} has a graph of {} MiB, more than the {} MiB that [engine] memory allows",
-                model.bundle.name,
-                model.largest_part >> 20,
-                memory >> 20
-            );
-            return Err(JobError::field(ErrorCode::OutOfRange, "model", message));
-        }
+        check_memory(model, limits)?;
         let manifest = &model.bundle.manifest;
         let sizes = self.check_sizes(model, limits)?;
-        let beginning = self.check_beginning(model, &sizes, limits)?;
-        let wish = self.check_wish(model, &sizes)?;
-        let options = Options {
-            eta: self.eta,
-            ..Options::new(in_range("steps", self.steps, limits.steps, || default_steps(model))?)
+        let init_image = self.check_init_image(model, &sizes, limits)?;
+        let text = self.check_text(model, &sizes)?;
+        let steps = in_range("steps", self.steps, limits.steps, || default_steps(model))?;
+        let requested_sampler = self.sampler.clone().or_else(|| manifest.default.sampler.clone());
+        let spec = find_sampler(model, requested_sampler.as_deref())?;
+        // A sampler that inpaints by itself starts from noise; all others start from the init image.
+        let (init_image, known) = match init_image {
+            Some((_, decoded)) if spec.inpaints() => {
+                let message = format!("{} needs a mask; white pixels are repainted", spec.name);
+                let known = decoded.known_region();
+                (None, Some(known.ok_or_else(|| JobError::out_of_range("mask", message))?))
+            }
+            Some((init_image, _)) => (Some(Arc::new(init_image)), None),
+            None => (None, None),
         };
-        let asked = self.sampler.clone().or_else(|| manifest.default.sampler.clone());
-        let Plan { name: sampler_name, sampler, options } =
-            plan(model, asked.as_deref(), options, &sizes, beginning.as_ref())?;
-        // What RePaint keeps, it keeps by itself.
-        let beginning = beginning.filter(|_| options.known.is_none()).map(Arc::new);
-        self.check_conditions(model)?;
+        let options = Options { eta: self.eta, known, ..Options::new(steps) };
+        let (sampler, options) = build_sampler(model, &spec, options, &sizes, init_image.as_deref())?;
         let class = self.check_class(model)?;
-        let format = self.check_format(model, &sizes.picture)?;
+        let format = self.check_format(model, &sizes.image)?;
         Ok(Job {
             id,
-            sampler_asked: asked,
-            sampler_name,
+            requested_sampler,
+            sampler_name: spec.name,
             sampler,
             options,
-            seed: self.seed.unwrap_or_else(&fresh),
-            noise: self.generator()?,
+            seed: self.seed.unwrap_or_else(&random),
+            noise: self.check_noise()?,
             count: in_range("count", self.count, limits.count, || 1)?,
             class,
-            guidance: match &wish {
-                Some(wish) => wish.guidance,
+            guidance: match &text {
+                Some(text) => text.guidance,
                 None => self.check_guidance(model, class)?,
             },
-            guidance_rescale: self.check_rescale()?,
-            wish: wish.map(Arc::new),
-            // What RePaint keeps, it keeps by itself.
-            beginning,
+            guidance_rescale: self.check_guidance_rescale()?,
+            text: text.map(Arc::new),
+            init_image,
             sizes,
-            conditions: manifest
-                .conditions
-                .iter()
-                .map(|(name, condition)| {
-                    let given = self.conditions.as_ref().and_then(|given| given.get(name));
-                    given.map_or(condition.default, |value| *value) as f32
-                })
-                .collect(),
             format,
-            preview_every: match self.preview_every {
-                Some(0) => return Err(JobError::range("preview_every", "preview_every must be at least 1")),
-                every => every.map(|n| usize::try_from(n).unwrap_or(usize::MAX)),
-            },
+            preview_every: self.check_preview_every()?,
             deadline: self.deadline_ms.map(Duration::from_millis),
             priority: self.priority.unwrap_or(0),
             exact: self.exact.unwrap_or(false),
+            conditions: self.check_conditions(model)?,
             model: Arc::clone(model),
         })
     }
@@ -93,29 +91,31 @@ impl Request {
     fn find_model<'a>(&self, models: &'a [Arc<ModelCard>]) -> Result<&'a Arc<ModelCard>, JobError> {
         let found = match &self.model {
             None => models.first(),
-            Some(name) => models.iter().find(|card| &card.bundle.name == name),
+            Some(name) => models.iter().find(|card| card.name() == name),
         };
         found.ok_or_else(|| {
-            let known: Vec<_> = models.iter().map(|card| card.bundle.name.as_str()).collect();
-            let asked = self.model.as_deref().unwrap_or("");
-            let message = format!("there is no model {asked:?}; there are: {}", known.join(", "));
-            JobError::field(ErrorCode::UnknownModel, "model", message)
+            let known: Vec<_> = models.iter().map(|model| model.name()).collect();
+            let requested = self.model.as_deref().unwrap_or("");
+            let message = format!("there is no model {requested:?}; there are: {}", known.join(", "));
+            JobError::of_field(ErrorCode::UnknownModel, "model", message)
         })
     }
 
     fn check_class(&self, model: &ModelCard) -> Result<Option<i64>, JobError> {
-        let name = &model.bundle.name;
+        let name = model.name();
         let classes = model.bundle.classes();
+        let last = classes.saturating_sub(1);
         match (self.class, &model.signature.class) {
-            (Some(_), None) => Err(JobError::range("class", format!("{name} has no classes"))),
+            (Some(_), None) => {
+                Err(JobError::out_of_range("class", format!("{name} has no classes; remove class")))
+            }
             (Some(class), Some(_)) if class < 0 || class as u64 >= classes as u64 => {
-                let message =
-                    format!("class is {class}, but {name} has classes 0 to {}", classes.saturating_sub(1));
-                Err(JobError::range("class", message))
+                let message = format!("class is {class}, but {name} has classes 0 to {last}");
+                Err(JobError::out_of_range("class", message))
             }
             (None, Some(_)) if model.bundle.manifest.classes.null.is_none() => {
-                let message = format!("{name} draws a class and has no label for none: name one");
-                Err(JobError::range("class", message))
+                let message = format!("{name} needs a class; choose one from 0 to {last}");
+                Err(JobError::out_of_range("class", message))
             }
             (class, _) => Ok(class),
         }
@@ -123,85 +123,112 @@ impl Request {
 
     fn check_guidance(&self, model: &ModelCard, class: Option<i64>) -> Result<f64, JobError> {
         let manifest = &model.bundle.manifest;
-        let guidable = class.is_some() && manifest.classes.null.is_some();
+        let can_guide = class.is_some() && manifest.classes.null.is_some();
         match self.guidance {
-            None if guidable => Ok(manifest.default.guidance.unwrap_or(1.0)),
+            None if can_guide => Ok(manifest.default.guidance.unwrap_or(1.0)),
             None | Some(1.0) => Ok(1.0),
-            Some(weight) if !(0.0..=100.0).contains(&weight) => {
-                let message = format!("guidance is {weight}, but must lie between 0 and 100");
-                Err(JobError::range("guidance", message))
+            Some(scale) if !(0.0..=100.0).contains(&scale) => {
+                let message = format!("guidance is {scale}, but must lie between 0 and 100");
+                Err(JobError::out_of_range("guidance", message))
             }
-            Some(_) if !guidable => {
-                let message = "guidance needs a class, and a model with a label for no class";
-                Err(JobError::range("guidance", message))
+            Some(_) if !can_guide => {
+                let message = "guidance needs a class, and a model with a null label (classes.null)";
+                Err(JobError::out_of_range("guidance", message))
             }
-            Some(weight) => Ok(weight),
+            Some(scale) => Ok(scale),
         }
     }
 
-    fn check_conditions(&self, model: &ModelCard) -> Result<(), JobError> {
+    /// Returns the conditions' values in the manifest's order.
+    fn check_conditions(&self, model: &ModelCard) -> Result<Vec<f32>, JobError> {
         let known = &model.bundle.manifest.conditions;
         for (name, value) in self.conditions.iter().flatten() {
             let field = format!("conditions.{name}");
             let Some(condition) = known.get(name) else {
                 let names: Vec<_> = known.keys().map(String::as_str).collect();
                 let message = format!(
-                    "{} has no condition {name:?}; it has: [{}]",
-                    model.bundle.name,
+                    "{} has no condition {name:?}; its conditions are: [{}]",
+                    model.name(),
                     names.join(", ")
                 );
-                return Err(JobError::range(&field, message));
+                return Err(JobError::out_of_range(&field, message));
             };
-            if !(condition.min..=condition.max).contains(value) {
-                let message = format!(
-                    "{field} is {value}, but must lie between {} and {}",
-                    condition.min, condition.max
-                );
-                return Err(JobError::range(&field, message));
+            let (min, max) = (condition.min, condition.max);
+            if !(min..=max).contains(value) {
+                let message = format!("{field} is {value}, but must lie between {min} and {max}");
+                return Err(JobError::out_of_range(&field, message));
             }
         }
-        Ok(())
+        let value = |name: &String, default: f64| {
+            let given = self.conditions.as_ref().and_then(|given| given.get(name));
+            *given.unwrap_or(&default) as f32
+        };
+        Ok(known.iter().map(|(name, condition)| value(name, condition.default)).collect())
     }
 
     fn check_format(&self, model: &ModelCard, shape: &[usize]) -> Result<Format, JobError> {
         let format = self.format.unwrap_or_default();
-        let sample = &model.bundle.manifest.sample;
-        crate::image::check(format, sample.kind, shape)
+        crate::image::check_format(format, model.bundle.manifest.sample.kind, shape)
             .map(|()| format)
-            .map_err(|error| JobError::range("format", error))
+            .map_err(|error| JobError::out_of_range("format", error))
     }
 
-    fn check_rescale(&self) -> Result<f32, JobError> {
-        match self.guidance_rescale.unwrap_or(0.0) {
-            share if (0.0..=1.0).contains(&share) => Ok(share as f32),
-            _ => Err(JobError::range("guidance_rescale", "guidance_rescale must lie between 0 and 1")),
+    fn check_preview_every(&self) -> Result<Option<usize>, JobError> {
+        match self.preview_every {
+            Some(0) => Err(JobError::out_of_range("preview_every", "preview_every must be at least 1")),
+            every => Ok(every.map(|n| usize::try_from(n).unwrap_or(usize::MAX))),
         }
     }
 
-    fn generator(&self) -> Result<Generator, JobError> {
+    fn check_guidance_rescale(&self) -> Result<f32, JobError> {
+        match self.guidance_rescale.unwrap_or(0.0) {
+            share if (0.0..=1.0).contains(&share) => Ok(share as f32),
+            share => {
+                let message = format!("guidance_rescale is {share}, but must lie between 0 and 1");
+                Err(JobError::out_of_range("guidance_rescale", message))
+            }
+        }
+    }
+
+    fn check_noise(&self) -> Result<Generator, JobError> {
         match &self.noise {
             None => Ok(Generator::default()),
             Some(name) => Generator::from_name(name).ok_or_else(|| {
                 let message =
                     format!("noise is {name:?}, but must be one of: {}", Generator::NAMES.join(", "));
-                JobError::range("noise", message)
+                JobError::out_of_range("noise", message)
             }),
         }
+    }
+}
+
+fn check_memory(model: &ModelCard, limits: JobLimits) -> Result<(), JobError> {
+    match limits.memory {
+        Some(memory) if model.largest_graph > memory => {
+            let message = format!(
+                "{} has a graph of {} MiB, more than the {} MiB that [engine] memory allows",
+                model.name(),
+                model.largest_graph >> 20,
+                memory >> 20
+            );
+            Err(JobError::out_of_range("model", message))
+        }
+        _ => Ok(()),
     }
 }
 
 fn in_range(
     field: &str,
     given: Option<u64>,
-    most: u64,
+    max: u64,
     default: impl FnOnce() -> usize,
 ) -> Result<usize, JobError> {
     match given {
         None => Ok(default()),
-        Some(n) if (1..=most).contains(&n) => Ok(n as usize),
+        Some(n) if (1..=max).contains(&n) => Ok(n as usize),
         Some(n) => {
-            let message = format!("{field} is {n}, but must lie between 1 and {most}");
-            Err(JobError::range(field, message))
+            let message = format!("{field} is {n}, but must lie between 1 and {max}");
+            Err(JobError::out_of_range(field, message))
         }
     }
 }

@@ -1,16 +1,16 @@
-//! Whether a sample's prediction depends on the batch in which it is evaluated.
+//! Whether the prediction for a sample depends on the batch in which the sample is evaluated.
 
-use crate::bundle::manifest::Manifest;
-use crate::model::denoiser;
-use crate::model::predictor::{EvaluationError, Predictor};
+use super::{Batch, Predictor};
+use crate::bundle::Manifest;
+use crate::inference::EvaluationError;
 use diffusion_samplers::rng::Generator;
 
-/// How a prediction changes with its batch's size.
+/// How a prediction changes with the size of its batch.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BatchDependence {
-    /// The batch size that was compared with the smallest.
+    /// The batch size that was compared with the smallest one.
     pub batch: usize,
-    /// The largest difference of any value.
+    /// The largest absolute difference of a value.
     pub difference: f32,
 }
 
@@ -29,17 +29,17 @@ impl std::fmt::Display for BatchDependence {
     }
 }
 
-/// Evaluate one sample in the smallest and in the largest batch and compare.
+/// Evaluates one sample in the smallest and in the largest batch, and compares the predictions.
 pub fn batch_dependence(
     predictor: &mut dyn Predictor,
     manifest: &Manifest,
 ) -> Result<BatchDependence, EvaluationError> {
     let signature = predictor.signature();
     let (small, large) = (signature.smallest_batch(), signature.largest_batch);
-    // A time that every kind of network knows: a step, a level, the index of one.
+    // Valid for every kind of network: as a time step, as a noise level, and as an index.
     let time = 1.0;
     let mut evaluate = |n: usize| {
-        let mut batch = denoiser::neutral(predictor.signature(), manifest, n);
+        let mut batch = Batch::zeros(predictor.signature(), manifest, n);
         batch.times.fill(time);
         let len = batch.samples.len() / n;
         for (seed, sample) in (0..).zip(batch.samples.chunks_exact_mut(len)) {

@@ -1,91 +1,125 @@
-//! The network as a predictor: a batch laid out as its graph takes it.
+//! The denoising network of a bundle, evaluated on batches.
 
-use crate::bundle::Bundle;
-use crate::bundle::manifest::Manifest;
-use crate::bundle::signature::{Signature, SignatureError, TensorInput, TimestepShape};
-use crate::inference::load::{Warmup, WarmupError};
-use crate::inference::provider::{Shapes, TensorRt};
-use crate::inference::session::{Input, Session, Tensor, Values};
-use crate::inference::session_pool::PooledSession;
-use crate::model::predictor::{Backend, Batch, EvaluationError, Predictor};
+use std::collections::BTreeMap;
+
+use super::{Batch, ModelError};
+use crate::bundle::{Bundle, Manifest, Signature, SignatureError, TimestepShape, onnx_file};
+use crate::inference::{
+    Backend, EngineOptions, EvaluationError, GraphSource, Input, InputShapes, LoadedSession, PooledSession,
+    Session, SessionPool, ShapeProfile, Stage, TensorRt, Values, Warmup, load,
+};
 use crate::tensor::GraphIo;
 
-/// How the network of a bundle is opened and warmed up.
-pub(crate) struct NetworkPurpose<'a> {
-    pub(crate) bundle: &'a Bundle,
-    pub(crate) largest_batch: usize,
+/// A network that can be evaluated.
+pub trait Predictor: Send {
+    /// How the network is fed and read.
+    fn signature(&self) -> &Signature;
+
+    /// What runs the network.
+    fn backend(&self) -> &Backend;
+
+    /// Evaluates a batch whose length the signature allows. Replaces the contents of `output` by the predictions, one
+    /// sample after the other.
+    fn evaluate(&mut self, batch: &Batch, output: &mut Vec<f32>) -> Result<(), EvaluationError>;
 }
 
-impl NetworkPurpose<'_> {
-    pub(crate) fn signature(&self, graph: &GraphIo) -> Result<Signature, SignatureError> {
-        Signature::resolve(graph, &self.bundle.manifest, self.bundle.network, self.largest_batch)
+/// The network of a bundle, in a session of the pool.
+pub(super) struct Denoiser {
+    session: PooledSession,
+    signature: Signature,
+    backend: Backend,
+}
+
+impl Denoiser {
+    /// Opens the network. The pool opens it again whenever it was evicted.
+    pub(super) fn open(
+        bundle: &Bundle,
+        options: &EngineOptions,
+        pool: &SessionPool,
+        on_stage: &mut dyn FnMut(Stage),
+    ) -> Result<Self, ModelError> {
+        let bytes = onnx_file::peak_memory(&bundle.graph);
+        pool.evict_for(bytes);
+        let (LoadedSession { session, backend }, signature) = load_session(bundle, options, on_stage)?;
+        let reopen = {
+            let (bundle, options) = (bundle.clone(), options.clone());
+            move || Ok(load_session(&bundle, &options, &mut |_| {})?.0.session)
+        };
+        let session = pool.insert(bundle.name.clone(), bytes, Some(session), Box::new(reopen));
+        Ok(Self { session, signature, backend })
     }
 }
 
-impl Warmup for NetworkPurpose<'_> {
-    fn warm(&self, session: &mut dyn Session, every_shape: bool) -> Result<(), WarmupError> {
-        let signature = self.signature(session.graph())?;
-        let (small, large) = (signature.smallest_batch(), signature.largest_batch);
-        // Whatever a provider does once for a shape, it does now and not at a request. The last run counts.
-        let others = every_shape.then(|| sizes(small, large)).into_iter().flatten();
-        for size in others.chain([small]) {
-            evaluate(
-                session,
-                &signature,
-                &neutral(&signature, &self.bundle.manifest, size),
-                &mut Vec::new(),
-            )?;
-        }
-        Ok(())
-    }
-
-    fn shapes(&self, graph: &GraphIo, options: &TensorRt) -> Result<Option<Shapes>, SignatureError> {
-        Ok(Some(Shapes::of(&self.signature(graph)?, options)))
-    }
-}
-
-/// How many sizes of batches are evaluated ahead, beside the largest: as many as the largest has by default.
-const AHEAD: usize = 8;
-
-/// The sizes of batches that are evaluated ahead: the largest, then the smaller ones that jobs mostly make.
-fn sizes(small: usize, large: usize) -> impl Iterator<Item = usize> {
-    (small..=large).rev().filter(move |&size| size == large || size < small + AHEAD)
-}
-
-/// So many samples of nothing, with conditions of the right shapes.
-pub(crate) fn neutral(signature: &Signature, manifest: &Manifest, samples: usize) -> Batch {
-    let mut shape = signature.sample_shape.clone();
-    shape[0] += signature.beside;
-    let len = shape.iter().product();
-    let usual = |input: &TensorInput| Tensor::zeros(input.usual_shape(&signature.sample_shape));
-    let tensors: Vec<Tensor> = signature.tensors.iter().map(usual).collect();
-    let mut batch = Batch { shape, ..Batch::default() };
-    for _ in 0..samples {
-        batch.push(|x| x.extend(std::iter::repeat_n(0.0, len)), 0.0, 0, manifest);
-        batch.set_tensors(&signature.tensors, &tensors);
-    }
-    batch
-}
-
-/// A bundle's network.
-pub(crate) struct Network {
-    pub(crate) part: PooledSession,
-    pub(crate) signature: Signature,
-    pub(crate) origin: Backend,
-}
-
-impl Predictor for Network {
+impl Predictor for Denoiser {
     fn signature(&self) -> &Signature {
         &self.signature
     }
 
-    fn origin(&self) -> &Backend {
-        &self.origin
+    fn backend(&self) -> &Backend {
+        &self.backend
     }
 
     fn evaluate(&mut self, batch: &Batch, output: &mut Vec<f32>) -> Result<(), EvaluationError> {
-        self.part.with(|session| evaluate(session, &self.signature, batch, output))?
+        self.session.with_session(|session| evaluate(session, &self.signature, batch, output))?
     }
+}
+
+/// Loads the network, and returns its signature by the engine's own description of the graph.
+///
+/// The shapes of the warm-up must be known before the engine opens the graph, so that they come from the ONNX file.
+fn load_session(
+    bundle: &Bundle,
+    options: &EngineOptions,
+    on_stage: &mut dyn FnMut(Stage),
+) -> Result<(LoadedSession, Signature), ModelError> {
+    let resolve = |graph: &GraphIo| {
+        Signature::resolve(graph, &bundle.manifest, bundle.network, options.batch)
+            .map_err(|error: SignatureError| ModelError::Signature { graph: bundle.graph.clone(), error })
+    };
+    let signature = resolve(&onnx_file::graph_io(&bundle.graph)?)?;
+    let source = GraphSource {
+        name: bundle.name.clone(),
+        path: &bundle.graph,
+        sha256: &bundle.sha256,
+        profile: Some(shape_profile(&signature, &options.provider.tensorrt)),
+        warmup: warmup(&signature, &bundle.manifest),
+    };
+    let loaded = load(&source, options, on_stage)?;
+    let signature = resolve(loaded.session.graph())?;
+    Ok((loaded, signature))
+}
+
+/// The batch sizes for which an engine is built.
+fn shape_profile(signature: &Signature, options: &TensorRt) -> ShapeProfile {
+    let (min, max) = (signature.smallest_batch(), signature.largest_batch);
+    let batch =
+        |configured: Option<u64>, default: usize| configured.map_or(default, |n| n as usize).clamp(min, max);
+    let shapes = |batch: usize| InputShapes(signature.input_shapes(batch));
+    ShapeProfile {
+        min: shapes(batch(options.min_batch.map(|n| n.0), min)),
+        opt: shapes(batch(options.opt_batch.map(|n| n.0), max)),
+        max: shapes(max),
+    }
+}
+
+/// An evaluation of zeros in every batch size that jobs often make. The smallest one comes twice, because the profile
+/// counts the last evaluation and the first one of a shape includes one-off work.
+fn warmup(signature: &Signature, manifest: &Manifest) -> Warmup {
+    let (min, max) = (signature.smallest_batch(), signature.largest_batch);
+    let shapes =
+        warmup_batches(min, max).chain([min]).map(|batch| InputShapes(signature.input_shapes(batch)));
+    let conditions = signature.conditions.iter().zip(manifest.conditions.values());
+    let constants: BTreeMap<_, _> =
+        conditions.map(|((input, _), condition)| (input.clone(), condition.default as f32)).collect();
+    Warmup { shapes: shapes.collect(), constants, output: signature.output.clone() }
+}
+
+/// How many of the smallest batch sizes are warmed up, besides the largest.
+const WARMUP_SIZES: usize = 8;
+
+/// The largest batch size, then the smallest ones in descending order.
+fn warmup_batches(min: usize, max: usize) -> impl Iterator<Item = usize> {
+    (min..=max).rev().filter(move |&size| size == max || size < min + WARMUP_SIZES)
 }
 
 fn evaluate(
@@ -94,23 +128,24 @@ fn evaluate(
     batch: &Batch,
     output: &mut Vec<f32>,
 ) -> Result<(), EvaluationError> {
-    let n = batch.len();
-    let each = if batch.shape.is_empty() { &signature.sample_shape } else { &batch.shape };
-    let of_all = |axes: &[usize]| [&[n], axes].concat();
+    let n = batch.size();
+    let usual_shape = signature.input_shape();
+    let input_shape = if batch.shape.is_empty() { &usual_shape } else { &batch.shape };
+    let per_sample = |axes: &[usize]| [&[n], axes].concat();
     let (times, time_shape): (_, &[usize]) = match signature.time.shape {
         TimestepShape::PerSample => (&batch.times[..], &[n]),
         TimestepShape::Single => (&batch.times[..1], &[1]),
         TimestepShape::Scalar => (&batch.times[..1], &[]),
     };
-    let divided: Vec<f64>;
-    let times = if signature.time.over == 1.0 {
+    let scaled: Vec<f64>;
+    let times = if signature.time.timestep_scale == 1.0 {
         times
     } else {
-        divided = times.iter().map(|t| t / signature.time.over).collect();
-        &divided
+        scaled = times.iter().map(|t| t / signature.time.timestep_scale).collect();
+        &scaled
     };
     let mut inputs = vec![
-        Input::new(&signature.sample, of_all(each), Values::F32(&batch.samples)),
+        Input::new(&signature.sample, per_sample(input_shape), Values::F32(&batch.samples)),
         Input::new(&signature.time.name, time_shape, Values::F64(times)),
     ];
     if let Some((name, _)) = &signature.class {
@@ -120,7 +155,7 @@ fn evaluate(
         inputs.push(Input::new(name, [n], Values::F32(values)));
     }
     for (input, tensor) in signature.tensors.iter().zip(&batch.tensors) {
-        let shape = if input.role.is_shared() { tensor.shape.clone() } else { of_all(&tensor.shape) };
+        let shape = if input.role.is_shared() { tensor.shape.clone() } else { per_sample(&tensor.shape) };
         inputs.push(Input::new(&input.name, shape, Values::F32(&tensor.data)));
     }
     session.run(&inputs, &signature.output, output)?;
@@ -130,12 +165,56 @@ fn evaluate(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bundle::{Role, TensorInput, TimeInput};
+    use crate::tensor::{DataType, Dim};
+    use crate::units::Bounded;
 
     #[test]
-    fn batches_are_tried_in_a_bounded_number_of_sizes() {
-        let tried = |small, large| sizes(small, large).collect::<Vec<_>>();
-        assert_eq!(tried(1, 3), [3, 2, 1]);
-        assert_eq!(tried(1, 1024), [1024, 8, 7, 6, 5, 4, 3, 2, 1]);
-        assert_eq!(tried(5, 5), [5]);
+    fn the_warm_up_has_a_bounded_number_of_batch_sizes() {
+        let sizes = |min, max| warmup_batches(min, max).collect::<Vec<_>>();
+        assert_eq!(sizes(1, 3), [3, 2, 1]);
+        assert_eq!(sizes(1, 1024), [1024, 8, 7, 6, 5, 4, 3, 2, 1]);
+        assert_eq!(sizes(5, 5), [5]);
+    }
+
+    #[test]
+    fn a_shape_profile_has_every_input() {
+        let tensor = |name: &str, role, shape: &[Dim]| TensorInput {
+            name: name.to_owned(),
+            role,
+            shape: shape.to_vec(),
+        };
+        let signature = Signature {
+            sample: "sample".to_owned(),
+            sample_shape: vec![4, 8, 8],
+            graph: GraphIo::default(),
+            sample_element: DataType::F32,
+            fixed_batch: None,
+            largest_batch: 4,
+            time: TimeInput {
+                name: "timestep".to_owned(),
+                element: DataType::I64,
+                shape: TimestepShape::PerSample,
+                timestep_scale: 1.0,
+            },
+            class: None,
+            conditions: vec![("strength".to_owned(), DataType::F32)],
+            tensors: vec![
+                tensor("encoder_hidden_states", Role::Text, &[Dim::Dynamic, Dim::Fixed(32)]),
+                tensor("txt_ids", Role::TextIds, &[Dim::Dynamic, Dim::Fixed(3)]),
+            ],
+            dynamic_size: true,
+            extra_channels: 5,
+            output: "out_sample".to_owned(),
+        };
+        let options = TensorRt { min_batch: Some(Bounded(2)), ..TensorRt::default() };
+        let ShapeProfile { min, opt, max } = shape_profile(&signature, &options);
+        let written = |batch: usize| {
+            format!(
+                "sample:{batch}x9x8x8,timestep:{batch},strength:{batch},encoder_hidden_states:{batch}x77x32,\
+                 txt_ids:77x3"
+            )
+        };
+        assert_eq!([min, opt, max].map(|shapes| shapes.to_string()), [2, 4, 4].map(written));
     }
 }

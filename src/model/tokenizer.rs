@@ -1,4 +1,4 @@
-//! Prompts become token ids, as the reference's tokenizers make them.
+//! The tokenizers of CLIP and T5.
 
 use std::path::{Path, PathBuf};
 
@@ -10,34 +10,35 @@ use tokenizers::pre_tokenizers::sequence::Sequence as Steps;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{AddedToken, SplitDelimiterBehavior};
 
-/// A tokenizer that can't be read.
+/// A tokenizer that cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("{path}: {reason}")]
 pub struct TokenizerError {
     /// The file or directory.
     pub path: PathBuf,
-    /// What is wrong with it.
+    /// The fault.
     pub reason: String,
 }
 
-/// One tokenizer of a pipeline.
-pub(crate) struct Tokenizer {
+/// The tokenizer of one text encoder.
+pub(super) struct Tokenizer {
     inner: tokenizers::Tokenizer,
     begin: Option<u32>,
     end: u32,
     pad: u32,
-    /// As many ids as the encoder takes by default.
-    pub(crate) length: usize,
+    /// The default number of tokens.
+    pub(super) length: usize,
 }
 
-/// A prompt's ids, and what of it found no room.
+/// A tokenized prompt.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Tokens {
-    pub(crate) ids: Vec<i64>,
-    /// How many of them are not there to fill up.
-    pub(crate) said: usize,
-    /// The prompt from the first word that was cut.
-    pub(crate) cut: Option<String>,
+pub(super) struct Tokens {
+    /// The token ids, with padding.
+    pub(super) ids: Vec<i64>,
+    /// The number of ids without padding.
+    pub(super) unpadded_len: usize,
+    /// The prompt from the first word that was truncated.
+    pub(super) truncated: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -54,7 +55,7 @@ struct SpecialTokens {
     pad_token: Option<Token>,
 }
 
-/// A token as it is written in either file.
+/// A token in either of the two forms that the files use.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged)]
 enum Token {
@@ -72,12 +73,12 @@ impl Token {
 
 const START: &str = "<|startoftext|>";
 const END: &str = "<|endoftext|>";
-/// How CLIP parts a text into words (Radford et al. 2021).
+/// How CLIP splits a text into words (Radford et al. 2021).
 const WORDS: &str = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
 
 impl Tokenizer {
-    /// Of a directory: CLIP's or T5's.
-    pub(crate) fn open(directory: &Path) -> Result<Self, TokenizerError> {
+    /// Opens the tokenizer in a directory, of CLIP or of T5.
+    pub(super) fn open(directory: &Path) -> Result<Self, TokenizerError> {
         let config: Config = json(&directory.join("tokenizer_config.json"))?.unwrap_or_default();
         let special: SpecialTokens = json(&directory.join("special_tokens_map.json"))?.unwrap_or_default();
         let file = directory.join("tokenizer.json");
@@ -88,14 +89,14 @@ impl Tokenizer {
             read.map_err(|error| TokenizerError { path: file.clone(), reason: error.to_string() })?
         } else if t5 {
             return Err(fault(
-                "it has no tokenizer.json, and spiece.model alone is not read here; write it in Python: \
+                "it has no tokenizer.json, and spiece.model alone is not supported; create it in Python: \
                  T5TokenizerFast.from_pretrained(\"FOLDER\").save_pretrained(\"FOLDER\")"
                     .to_owned(),
             ));
         } else {
             clip(directory)?
         };
-        // Lengths and padding are this file's matter.
+        // `encode` truncates and pads.
         inner.with_truncation(None).map_err(|error| fault(error.to_string()))?;
         inner.with_padding(None);
         let default_pad = if t5 { "<pad>" } else { END };
@@ -103,7 +104,7 @@ impl Tokenizer {
             config.pad_token.as_ref().or(special.pad_token.as_ref()).map_or(default_pad, Token::content);
         inner.add_special_tokens(&[AddedToken::from(pad, true)]);
         let id = |token: &str| {
-            let missing = || fault(format!("its vocabulary has no {token:?}, so it does not fit"));
+            let missing = || fault(format!("its vocabulary has no {token:?}; export the tokenizer again"));
             inner.token_to_id(token).ok_or_else(missing)
         };
         let (begin, end) = if t5 { (None, id("</s>")?) } else { (Some(id(START)?), id(END)?) };
@@ -113,35 +114,35 @@ impl Tokenizer {
         Ok(Self { inner, begin, end, pad, length })
     }
 
-    /// The ids of a prompt: cut and filled up to this length.
-    pub(crate) fn encode(&self, prompt: &str, length: usize) -> Result<Tokens, String> {
+    /// Tokenizes a prompt, padded or truncated to `length` tokens.
+    pub(super) fn encode(&self, prompt: &str, length: usize) -> Result<Tokens, String> {
         let encoding = self.inner.encode(prompt, false).map_err(|error| error.to_string())?;
         let room = length.saturating_sub(1 + usize::from(self.begin.is_some()));
-        let cut = encoding.get_offsets().get(room).map(|(start, _)| {
+        let truncated = encoding.get_offsets().get(room).map(|(start, _)| {
             let rest = prompt.get(*start..).unwrap_or(prompt);
             rest.trim().to_owned()
         });
         let words = encoding.get_ids().iter().take(room).copied();
         let mut ids: Vec<i64> =
             self.begin.into_iter().chain(words).chain([self.end]).map(i64::from).collect();
-        let said = ids.len();
+        let unpadded_len = ids.len();
         ids.resize(length, i64::from(self.pad));
-        Ok(Tokens { ids, said, cut })
+        Ok(Tokens { ids, unpadded_len, truncated })
     }
 
-    /// An error where it gives ids that an encoder of so many tokens does not know.
-    pub(crate) fn fits(
+    /// Checks that the text encoder, whose vocabulary has the size `known`, knows every token.
+    pub(super) fn check_vocabulary(
         &self,
         directory: &Path,
         known: Option<usize>,
         encoder: &Path,
     ) -> Result<(), TokenizerError> {
-        let given = self.inner.get_vocab_size(true);
+        let own = self.inner.get_vocab_size(true);
         match known {
-            Some(known) if given > known => Err(TokenizerError {
+            Some(known) if own > known => Err(TokenizerError {
                 path: directory.to_owned(),
                 reason: format!(
-                    "it has {given} tokens, but {} knows {known}: they are not of one model",
+                    "it has {own} tokens, but {} knows {known}: they are not of one model; export both again",
                     encoder.display()
                 ),
             }),
@@ -150,7 +151,7 @@ impl Tokenizer {
     }
 }
 
-/// CLIP's byte-pair encoding from vocab.json and merges.txt.
+/// CLIP's byte-pair encoding, from vocab.json and merges.txt.
 fn clip(directory: &Path) -> Result<tokenizers::Tokenizer, TokenizerError> {
     let (vocabulary, merges) = (directory.join("vocab.json"), directory.join("merges.txt"));
     let fault = |path: &Path, reason: String| TokenizerError { path: path.to_owned(), reason };
@@ -184,7 +185,7 @@ fn clip(directory: &Path) -> Result<tokenizers::Tokenizer, TokenizerError> {
     Ok(tokenizer)
 }
 
-/// A file that may be missing.
+/// Reads a JSON file. Returns `None` if it does not exist.
 fn json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, TokenizerError> {
     let fault = |reason: String| TokenizerError { path: path.to_owned(), reason };
     match std::fs::read_to_string(path) {

@@ -1,40 +1,27 @@
-//! The autoencoder: pictures become latents and latents pictures (Rombach et al. 2022, section 3.1).
+//! The autoencoder, which maps images to latents and back (Rombach et al. 2022, section 3.1).
 
-use crate::inference::session::{Input, Tensor, Values};
-use crate::inference::session_pool::PooledSession;
-use crate::model::latent_pipeline::LatentError;
-use crate::model::predictor::EvaluationError;
-use crate::model::vae_tiling::{Ratio, tiled};
+use super::latent_pipeline::LatentError;
+use super::vae_tiling::{Scale, tiled};
+use crate::bundle::VaeConfig;
+use crate::inference::{EvaluationError, Input, PooledSession, Session, Values};
+use crate::tensor::{GraphIo, Tensor, ValueInfo};
 
-/// What the autoencoder's configuration says of its latents.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct VaeConfig {
-    /// A latent's channels.
-    pub channels: usize,
-    /// How many of a picture's pixels, along each axis, one of a latent stands for.
-    pub factor: usize,
-    /// `scaling_factor`.
-    pub scaling: f32,
-    /// `shift_factor`.
-    pub shift: f32,
-}
-
-/// The encoder's answer for a picture.
+/// The output of the encoder for an image.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Posterior {
-    /// A normal distribution, to be drawn from: each latent value's mean and standard deviation.
+    /// A normal distribution for each value of the latent.
     Normal {
         /// The means.
         mean: Vec<f32>,
         /// The standard deviations.
         deviation: Vec<f32>,
     },
-    /// The graph has drawn already (exports of optimum up to 1.21).
+    /// A latent that the graph has drawn itself (exports of optimum up to 1.21).
     Drawn(Vec<f32>),
 }
 
 impl Posterior {
-    /// A latent of the distribution, scaled as the network takes it; `draw` fills standard normal noise in.
+    /// Draws a latent, scaled as the denoiser takes it. `draw` fills a slice with standard normal noise.
     pub fn sample(&self, config: VaeConfig, draw: impl FnOnce(&mut [f32])) -> Vec<f32> {
         let scaled = |x: f32| (x - config.shift) * config.scaling;
         match self {
@@ -49,9 +36,9 @@ impl Posterior {
     }
 }
 
-/// A picture [3, H, W] in −1..1 of a latent [C, H/f, W/f] as the network gives it; in tiles of at most
-/// `tile` pixels a side, if one is named.
-pub(crate) fn decode(
+/// The image [3, H, W] in −1..1 of a latent [C, H/f, W/f] that the denoiser produced. With `tile`, it is decoded in tiles
+/// of at most `tile` pixels a side.
+pub(super) fn decode(
     decoder: &PooledSession,
     config: VaeConfig,
     latent: &[f32],
@@ -60,37 +47,38 @@ pub(crate) fn decode(
 ) -> Result<Tensor, LatentError> {
     let unscaled = latent.iter().map(|x| x / config.scaling + config.shift).collect();
     let unscaled = Tensor::new(shape, unscaled);
-    let ratio = Ratio::Times(config.factor);
-    let work = |part: &Tensor| Ok(run(decoder, part, ratio, &[3])?.1);
+    let scale = Scale::Up(config.factor);
+    let decode = |latent: &Tensor| Ok(run(decoder, latent, scale, &[3])?.1);
     match tile.map(|tile| tile / config.factor).filter(|side| shape[1] > *side || shape[2] > *side) {
-        None => work(&unscaled),
-        Some(side) => tiled(&unscaled, side, ratio, work),
+        None => decode(&unscaled),
+        Some(side) => tiled(&unscaled, side, scale, decode),
     }
 }
 
-/// The distribution of the latents of a picture [3, H, W] in −1..1, in tiles as well.
-pub(crate) fn encode(
+/// The distribution of the latents of an image [3, H, W] in −1..1. With `tile`, it is encoded in tiles of at most `tile`
+/// pixels a side.
+pub(super) fn encode(
     encoder: &PooledSession,
     config: VaeConfig,
-    picture: &Tensor,
+    image: &Tensor,
     tile: Option<usize>,
 ) -> Result<Posterior, LatentError> {
     let mut output = String::new();
-    let ratio = Ratio::Over(config.factor);
-    let mut work = |part: &Tensor| {
-        let (name, found) = run(encoder, part, ratio, &[config.channels, 2 * config.channels])?;
+    let scale = Scale::Down(config.factor);
+    let mut encode = |image: &Tensor| {
+        let (name, found) = run(encoder, image, scale, &[config.channels, 2 * config.channels])?;
         output = name;
         Ok::<_, LatentError>(found)
     };
-    let found = match tile.filter(|tile| picture.shape[1] > *tile || picture.shape[2] > *tile) {
-        None => work(picture)?,
-        Some(side) => tiled(picture, side, ratio, work)?,
+    let found = match tile.filter(|tile| image.shape[1] > *tile || image.shape[2] > *tile) {
+        None => encode(image)?,
+        Some(side) => tiled(image, side, scale, encode)?,
     };
     let mut data = found.data;
     if output != "latent_parameters" {
         log::warn!(
-            "this vae_encoder draws its latent by itself, so that no picture that begins at one can be drawn again \
-             by its seed; export it with optimum 1.22 or later"
+            "this vae_encoder draws the latent itself, so that a seed does not reproduce an image-to-image job; \
+             export it with optimum 1.22 or later"
         );
         return Ok(Posterior::Drawn(data));
     }
@@ -99,21 +87,21 @@ pub(crate) fn encode(
     Ok(Posterior::Normal { mean: data, deviation })
 }
 
-/// Evaluate a graph of one input, whose output has as many channels as one of these; tells the output's name
-/// and values.
+/// Evaluates a graph with one input. Returns the name and the values of its output, whose number of channels must be one of
+/// `channels`.
 fn run(
-    part: &PooledSession,
+    pooled: &PooledSession,
     input: &Tensor,
-    ratio: Ratio,
+    scale: Scale,
     channels: &[usize],
 ) -> Result<(String, Tensor), LatentError> {
     let mut data = Vec::new();
-    let (name, shape) = part.with(|session| {
-        let (first, output) = ends(session.graph());
+    let (name, shape) = pooled.with_session(|session: &mut dyn Session| {
+        let (first, output) = first_names(session.graph());
         let input = Input::new(&first, [&[1], &input.shape[..]].concat(), Values::F32(&input.data));
         session.run(&[input], &output, &mut data).map(|shape| (output, shape))
     })??;
-    let (height, width) = (ratio.of(input.shape[1]), ratio.of(input.shape[2]));
+    let (height, width) = (scale.apply(input.shape[1]), scale.apply(input.shape[2]));
     if !channels.iter().any(|n| shape == [1, *n, height, width]) {
         let expected = format!("[1, {channels:?}, {height}, {width}]");
         return Err(EvaluationError::OutputShape { output: name, expected, found: shape }.into());
@@ -121,9 +109,8 @@ fn run(
     Ok((name, Tensor::new(&shape[1..], data)))
 }
 
-/// The names of a graph's one input and first output.
-fn ends(graph: &crate::model::GraphIo) -> (String, String) {
-    let name =
-        |ports: &[crate::model::ValueInfo]| ports.first().map_or_else(String::new, |port| port.name.clone());
+/// The names of a graph's first input and first output.
+fn first_names(graph: &GraphIo) -> (String, String) {
+    let name = |values: &[ValueInfo]| values.first().map_or_else(String::new, |value| value.name.clone());
     (name(&graph.inputs), name(&graph.outputs))
 }

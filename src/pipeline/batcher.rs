@@ -9,8 +9,10 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use super::guidance::Guidance;
+use crate::bundle::{Manifest, Signature};
+use crate::inference::EvaluationError;
 use crate::job::Job;
-use crate::model::{Batch, EvaluationError, Manifest, Predictor, Signature};
+use crate::model::{Batch, Predictor};
 use diffusion_samplers::simd::all_finite;
 use diffusion_samplers::trajectory::{Output, Trajectory};
 
@@ -251,14 +253,13 @@ impl Batcher {
         let outputs = Rc::make_mut(&mut self.outputs);
         outputs.clear();
         if let Some(&first) = self.selected.first() {
-            self.batch.shape.clone_from(&self.images[first].shape);
-            self.batch.shape[0] += predictor.signature().beside;
+            predictor.signature().write_input_shape(&self.images[first].shape, &mut self.batch.shape);
         }
         for &i in &self.selected {
             let image = &self.images[i];
             let time = image.trajectory.time();
             for slot in 0..image.guidance.slots() {
-                if self.batch.len() == predictor.signature().largest_batch {
+                if self.batch.size() == predictor.signature().largest_batch {
                     evaluate_batch(predictor, &mut self.batch, &mut self.partial_output, outputs)?;
                 }
                 let append_sample = |input: &mut Vec<f32>| image.trajectory.append_input(input);
@@ -298,20 +299,17 @@ fn evaluate_batch(
     outputs: &mut Vec<f32>,
 ) -> Result<(), EvaluationError> {
     let signature = predictor.signature();
-    // Extra channels are inputs only.
-    let predicted_len =
-        |shape: &[usize]| (shape[0] - signature.beside) * shape[1..].iter().product::<usize>();
-    let (samples, len) = (batch.len(), predicted_len(&batch.shape));
-    while batch.len() < signature.smallest_batch() {
+    let (samples, len) = (batch.size(), signature.own_len(&batch.shape));
+    while batch.size() < signature.smallest_batch() {
         batch.repeat_first(&signature.tensors);
     }
     // The first evaluation of a step writes to `outputs` directly, which saves a copy.
     let is_first = outputs.is_empty();
     let output = if is_first { &mut *outputs } else { &mut *partial_output };
     predictor.evaluate(batch, output)?;
-    let each = output.len() / batch.len();
-    if each * batch.len() != output.len() || !each.is_multiple_of(len) || each == 0 {
-        return Err(EvaluationError::OutputLength { expected: batch.len() * len, found: output.len() });
+    let each = output.len() / batch.size();
+    if each * batch.size() != output.len() || !each.is_multiple_of(len) || each == 0 {
+        return Err(EvaluationError::OutputLength { expected: batch.size() * len, found: output.len() });
     }
     output.truncate(samples * each);
     if !is_first {

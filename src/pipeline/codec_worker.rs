@@ -11,8 +11,9 @@ use tokio::sync::mpsc;
 
 use super::batcher::ImageId;
 use super::prepared::{Prepared, latent_error};
+use crate::bundle::Signature;
 use crate::job::{Job, JobError};
-use crate::model::{LatentPipeline, Model, Signature};
+use crate::model::{LatentPipeline, Model};
 
 /// The most tasks in the background thread's queue.
 const MAX_PENDING_TASKS: usize = 32;

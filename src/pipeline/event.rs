@@ -2,7 +2,7 @@
 
 use crate::job::JobError;
 use crate::job::receipt::Receipt;
-use crate::model::Tensor;
+use crate::tensor::Tensor;
 
 /// An event of a job. `I` is the type of its images: a [`Sample`] where the pipeline reports it,
 /// encoded bytes where it is published.

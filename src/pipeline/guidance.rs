@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use crate::bundle::{Manifest, TensorInput};
 use crate::job::Job;
-use crate::model::{Batch, Conditions, Manifest, TensorInput};
+use crate::model::{Batch, Conditions};
 use diffusion_samplers::simd::update;
 
 /// The conditioning of one image, and how its conditional and unconditional outputs are combined.
@@ -23,7 +24,7 @@ pub(super) struct Guidance {
 
 /// Batch slots that one evaluation of an image of this job takes.
 pub(super) fn slots_per_image(job: &Job) -> usize {
-    let guided = match &job.wish {
+    let guided = match &job.text {
         Some(wish) => wish.guided,
         None => job.guidance != 1.0 && job.model.bundle.manifest.classes.null.is_some(),
     };
@@ -52,9 +53,9 @@ impl Guidance {
     /// Returns whether both fit into one batch: their tensors have equal shapes, and they have equally many
     /// extra channels.
     pub(super) fn is_batchable_with(&self, other: &Self) -> bool {
-        let shapes = self.tensors.with.iter().map(|tensor| &tensor.shape);
+        let shapes = self.tensors.conditional.iter().map(|tensor| &tensor.shape);
         self.extra_channels.len() == other.extra_channels.len()
-            && shapes.eq(other.tensors.with.iter().map(|tensor| &tensor.shape))
+            && shapes.eq(other.tensors.conditional.iter().map(|tensor| &tensor.shape))
     }
 
     /// Batch slots that one evaluation takes.
@@ -81,7 +82,8 @@ impl Guidance {
         };
         batch.push(append_input, time, class, manifest);
         batch.set_conditions(&self.conditions);
-        let tensors = if unconditional.is_some() { &self.tensors.without } else { &self.tensors.with };
+        let tensors =
+            if unconditional.is_some() { &self.tensors.unconditional } else { &self.tensors.conditional };
         batch.set_tensors(inputs, tensors);
     }
 

@@ -5,8 +5,11 @@ use super::codec_worker::{CodecTask, CodecWorker};
 use super::event::{JobEvent, Sample};
 use super::queue::{OnEvent, Queue};
 use super::running_job::RunningJob;
+use crate::bundle::Manifest;
+use crate::inference::Backend;
 use crate::job::{ErrorCode, JobError};
-use crate::model::{Backend, LatentPipeline, Manifest, Tensor};
+use crate::model::LatentPipeline;
+use crate::tensor::Tensor;
 
 /// Handles the image events of one step.
 pub(super) struct ImageEvents<'a> {
@@ -63,8 +66,10 @@ fn preview(
 ) -> Option<Tensor> {
     let sizes = &running.job.sizes;
     match (latent, running.prepared()) {
-        (Some(latent), Some(prepared)) => latent.shown(&prepared.unpack(x0, sizes), &sizes.latent, manifest),
-        _ => Some(Tensor::new(sizes.picture.clone(), x0)),
+        (Some(latent), Some(prepared)) => {
+            latent.preview(&prepared.unpack(x0, sizes), &sizes.latent, manifest)
+        }
+        _ => Some(Tensor::new(sizes.image.clone(), x0)),
     }
 }
 

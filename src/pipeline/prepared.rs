@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use crate::bundle::{PipelineKind, Signature, VaeConfig};
 use crate::job::{DecodedInitImage, ErrorCode, InitImage, Job, JobError, Sizes};
-use crate::model::{
-    Conditions, LatentError, LatentPipeline, PipelineKind, Posterior, Signature, Tensor, VaeConfig,
-};
+use crate::model::{Conditions, LatentError, LatentPipeline, Posterior};
+use crate::tensor::Tensor;
 use diffusion_samplers::rng::Noise;
 use diffusion_samplers::sampler;
 use diffusion_samplers::trajectory::KnownRegion;
@@ -60,24 +60,24 @@ impl Prepared {
         latent: Option<&LatentPipeline>,
         signature: &Signature,
     ) -> Result<Self, JobError> {
-        let init = job.beginning.as_deref();
+        let init = job.init_image.as_deref();
         let starts_from_noise = init.is_some_and(|init| init.strength == 1.0);
-        let decoded = init.map(InitImage::unpacked).transpose()?;
+        let decoded = init.map(InitImage::decode).transpose()?;
         let Some(latent) = latent else {
             let init = decoded.map(|decoded| pixel_space_init(decoded, starts_from_noise));
             return Ok(Self { init, ..Self::default() });
         };
-        let conditions = match &job.wish {
+        let conditions = match &job.text {
             Some(prompts) => latent.conditions(prompts, signature, &job.sizes.latent),
             None => Ok(Conditions::default()),
         };
-        let is_network_input = signature.beside > 0;
+        let is_network_input = signature.is_inpainting();
         let init =
             latent_space_init(latent, decoded.as_ref(), &job.sizes, is_network_input, starts_from_noise);
         Ok(Self {
             conditions: Arc::new(conditions.map_err(|error| latent_error(&error))?),
             init: init.map_err(|error| latent_error(&error))?,
-            kind: Some(latent.family),
+            kind: Some(latent.kind),
         })
     }
 
@@ -135,13 +135,13 @@ impl Prepared {
 
 /// The init image of a model that works in pixel space.
 fn pixel_space_init(decoded: DecodedInitImage, starts_from_noise: bool) -> EncodedInitImage {
-    let values = decoded.picture.data.len();
+    let values = decoded.image.data.len();
     let inpainting = decoded.mask.map(|mask| Inpainting {
         masked_image: LatentSource::Pixels(Vec::new()),
         mask: mask.repeat(values / mask.len()),
     });
     EncodedInitImage {
-        image: LatentSource::Pixels(decoded.picture.data),
+        image: LatentSource::Pixels(decoded.image.data),
         inpainting,
         is_network_input: false,
         starts_from_noise,
@@ -158,30 +158,30 @@ fn latent_space_init(
 ) -> Result<Option<EncodedInitImage>, LatentError> {
     let has_mask = decoded.is_some_and(|decoded| decoded.mask.is_some());
     if is_network_input && !has_mask {
-        return Err(LatentError::NoPicture);
+        return Err(LatentError::MissingImage);
     }
     let Some(decoded) = decoded else { return Ok(None) };
-    let config = latent.bundle.vae;
+    let config = latent.components.vae;
     let encode =
         |picture: &Tensor| Ok::<_, LatentError>(LatentSource::Posterior(latent.encode(picture)?, config));
     let inpainting = decoded.mask.as_ref().map(|mask| {
-        let masked_image = encode(&masked(&decoded.picture, mask))?;
+        let masked_image = encode(&masked(&decoded.image, mask))?;
         Ok::<_, LatentError>(Inpainting {
             masked_image,
-            mask: resize_mask(mask, &sizes.picture, &sizes.latent),
+            mask: resize_mask(mask, &sizes.image, &sizes.latent),
         })
     });
-    let (image, inpainting) = (encode(&decoded.picture)?, inpainting.transpose()?);
+    let (image, inpainting) = (encode(&decoded.image)?, inpainting.transpose()?);
     Ok(Some(EncodedInitImage { image, inpainting, is_network_input, starts_from_noise }))
 }
 
 /// Converts an error of the text encoders or the VAE to the job's error.
 pub(super) fn latent_error(error: &LatentError) -> JobError {
     let field = match error {
-        LatentError::Evaluation(_) | LatentError::Lacks(_) => None,
+        LatentError::Evaluation(_) | LatentError::MissingComponent(_) => None,
         LatentError::Tokens(_) => Some("prompt"),
         LatentError::NoLayers | LatentError::Layers { .. } => Some("clip_skip"),
-        LatentError::NoPicture => Some("image"),
+        LatentError::MissingImage => Some("image"),
     };
     let code = if field.is_some() { ErrorCode::OutOfRange } else { ErrorCode::Engine };
     JobError { field: field.map(str::to_owned), ..JobError::new(code, error) }

@@ -9,8 +9,9 @@ use std::time::Instant;
 use super::batcher::ImageId;
 use super::event::{JobEvent, Sample};
 use super::running_job::RunningJob;
+use crate::inference::Backend;
 use crate::job::{Job, JobError};
-use crate::model::{Backend, Tensor};
+use crate::tensor::Tensor;
 
 /// Receives the events of a pipeline's jobs.
 pub type OnEvent<'a> = dyn FnMut(&Arc<Job>, JobEvent<Sample>) + 'a;
@@ -86,7 +87,7 @@ impl Queue {
     ) {
         let Some(running) = self.get_mut(image.job) else { return };
         let (receipt, is_last) = running.finish_image(image.index, backend);
-        let picture = Tensor::new(running.job.sizes.picture.clone(), data);
+        let picture = Tensor::new(running.job.sizes.image.clone(), data);
         on_event(&running.job, JobEvent::Image { receipt, image: Sample { picture, latents } });
         if is_last {
             on_event(&running.job, JobEvent::Finished { elapsed_ms: running.elapsed_ms() });

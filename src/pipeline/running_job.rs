@@ -7,9 +7,10 @@ use super::batcher::{ImageId, RunningImage};
 use super::event::{JobEvent, Sample};
 use super::guidance::Guidance;
 use super::prepared::Prepared;
+use crate::bundle::Manifest;
+use crate::inference::Backend;
 use crate::job::receipt::Receipt;
 use crate::job::{ErrorCode, Job, JobError};
-use crate::model::{Backend, Manifest};
 use diffusion_samplers::rng::Noise;
 use diffusion_samplers::sampler;
 
@@ -94,7 +95,7 @@ impl RunningJob {
         // Some samplers take more than one evaluation a step, and some support no plan of so few steps.
         let max_steps = (requested * evaluations / needed).max(1);
         let shorter = (1..=max_steps).rev().find_map(|steps| {
-            let job = self.job.in_steps(steps).ok()?;
+            let job = self.job.with_steps(steps).ok()?;
             (job.sampler.evaluations() <= evaluations || steps == 1).then_some(job)
         });
         if let Some(job) = shorter {
@@ -176,9 +177,9 @@ impl RunningJob {
 
     /// Counts a finished image and returns its receipt, and whether it is the job's last one.
     pub(super) fn finish_image(&mut self, index: usize, backend: &Backend) -> (Box<Receipt>, bool) {
-        let mut receipt = Box::new(Receipt::of(&self.job, index, backend));
+        let mut receipt = Box::new(Receipt::new(&self.job, index, backend));
         let JobState::Running { prepared, finished, .. } = &mut self.state else { return (receipt, false) };
-        receipt.cut.clone_from(&prepared.conditions.cut);
+        receipt.cut.clone_from(&prepared.conditions.truncated);
         *finished += 1;
         (receipt, *finished == self.job.count)
     }

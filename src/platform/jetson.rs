@@ -1,25 +1,25 @@
-//! Which JetPack a Jetson runs.
+//! The JetPack release and the power mode of a Jetson.
 
 use super::Platform;
 
-/// NVIDIA's software for Jetson boards, by its first number; each has a CUDA and a TensorRT of its own.
+/// The major version of JetPack, NVIDIA's software for Jetson boards. It determines the versions of CUDA and TensorRT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum JetPack {
-    /// Linux for Tegra 35: Ubuntu 20.04, CUDA 11.4, TensorRT 8.5.
+pub(crate) enum JetPack {
+    /// L4T 35: Ubuntu 20.04, CUDA 11.4, TensorRT 8.5.
     Five,
-    /// Linux for Tegra 36: Ubuntu 22.04, CUDA 12, TensorRT 8.6 (6.0) or 10.3 (6.1 and 6.2).
+    /// L4T 36: Ubuntu 22.04, CUDA 12, TensorRT 8.6 (6.0) or 10.3 (6.1 and 6.2).
     Six,
-    /// Linux for Tegra 38 and later: Ubuntu 24.04, CUDA 13, TensorRT 10.
+    /// L4T 38 and later: Ubuntu 24.04, CUDA 13, TensorRT 10.
     Seven,
 }
 
-/// What /etc/nv_tegra_release says.
+/// The release of Linux for Tegra (L4T).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Release {
-    /// Linux for Tegra's version, as `36.4.3`.
-    pub l4t: String,
-    /// The JetPack to which it belongs, where that is known here.
-    pub jetpack: Option<JetPack>,
+pub(crate) struct L4tRelease {
+    /// The version, such as `36.4.3`.
+    pub(crate) version: String,
+    /// Its JetPack; `None` if older than JetPack 5.
+    pub(crate) jetpack: Option<JetPack>,
 }
 
 impl std::fmt::Display for JetPack {
@@ -33,8 +33,8 @@ impl std::fmt::Display for JetPack {
 }
 
 impl JetPack {
-    /// The newest ONNX Runtime that people report to work with it.
-    pub fn newest_onnxruntime(self) -> &'static str {
+    /// Returns the newest ONNX Runtime that is reported to work on it.
+    pub(crate) fn newest_onnxruntime(self) -> &'static str {
         match self {
             Self::Five => "1.18",
             Self::Six => "1.23",
@@ -44,8 +44,8 @@ impl JetPack {
 }
 
 impl Platform {
-    /// The release of Linux for Tegra, on a Jetson.
-    pub fn release(&self) -> Option<Release> {
+    /// Reads the L4T release; `None` if this is not a Jetson.
+    pub(crate) fn l4t_release(&self) -> Option<L4tRelease> {
         // # R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, …
         let text = self.text("/etc/nv_tegra_release")?;
         let line = text.lines().find(|line| line.starts_with("# R"))?;
@@ -57,11 +57,11 @@ impl Platform {
             38.. => Some(JetPack::Seven),
             _ => None,
         };
-        Some(Release { l4t: format!("{major}.{minor}"), jetpack })
+        Some(L4tRelease { version: format!("{major}.{minor}"), jetpack })
     }
 
-    /// The power mode, from the state that nvpmodel keeps and the names that its configuration gives.
-    pub fn power_mode(&self) -> Option<String> {
+    /// Returns the name of the power mode, from the state and the configuration of nvpmodel.
+    pub(crate) fn power_mode(&self) -> Option<String> {
         let status = self.text("/var/lib/nvpmodel/status")?;
         let id = status.trim().strip_prefix("pmode:")?.trim_start_matches('0');
         let id = if id.is_empty() { "0" } else { id };

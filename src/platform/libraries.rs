@@ -1,19 +1,19 @@
-//! The shared libraries that a machine has.
+//! Shared libraries and their versions.
 
 use std::path::PathBuf;
 
 use super::{Platform, file_name};
 
-/// A shared library that was found.
+/// An installed shared library.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Library {
-    /// The file, with the links to it followed.
-    pub path: PathBuf,
-    /// What follows `.so.` in its name, as `10.3.0`; empty where nothing does.
-    pub version: String,
+pub(crate) struct Library {
+    /// The file, with symbolic links resolved.
+    pub(crate) path: PathBuf,
+    /// The version in its file name, such as `10.3.0`; may be empty.
+    pub(crate) version: String,
 }
 
-/// Where the loader and NVIDIA's packages keep libraries.
+/// Where the dynamic loader and NVIDIA's packages have libraries.
 const DIRECTORIES: [&str; 9] = [
     "/usr/lib/denoised",
     "/usr/lib/aarch64-linux-gnu",
@@ -27,9 +27,9 @@ const DIRECTORIES: [&str; 9] = [
 ];
 
 impl Platform {
-    /// The library with this name, as `libnvinfer.so`, in the version with the longest name of the
-    /// first directory that has it.
-    pub fn library(&self, name: &str) -> Option<Library> {
+    /// Finds a library, such as `libnvinfer.so`, in the first directory that has it. Of several files, the one with
+    /// the longest version wins.
+    pub(crate) fn library(&self, name: &str) -> Option<Library> {
         DIRECTORIES.iter().find_map(|directory| self.library_in(directory, name))
     }
 
@@ -38,8 +38,8 @@ impl Platform {
             let real = path.canonicalize().ok()?;
             let version = file_name(&path).strip_prefix(name)?.to_owned();
             let version = version.strip_prefix('.').map_or(version.clone(), str::to_owned);
-            let fits = version.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-            fits.then_some(Library { path: real, version })
+            let is_version = version.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+            is_version.then_some(Library { path: real, version })
         });
         versions.max_by_key(|library| library.version.len())
     }
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_library_is_found_with_its_version_behind_its_links() {
+    fn a_library_is_found_with_the_version_of_its_file() {
         let root = tempfile::tempdir().unwrap();
         let directory = root.path().join("usr/lib/aarch64-linux-gnu");
         std::fs::create_dir_all(&directory).unwrap();
@@ -58,11 +58,11 @@ mod tests {
         std::fs::write(directory.join("libnvinfer_plugin.so.10.3.0"), b"").unwrap();
         std::os::unix::fs::symlink("libnvinfer.so.10.3.0", directory.join("libnvinfer.so.10")).unwrap();
         std::os::unix::fs::symlink("missing.so", directory.join("libcudart.so")).unwrap();
-        let board = Platform::at(root.path());
-        let found = board.library("libnvinfer.so").unwrap();
+        let platform = Platform::new(root.path());
+        let found = platform.library("libnvinfer.so").unwrap();
         assert_eq!(found.version, "10.3.0");
         assert!(found.path.ends_with("libnvinfer.so.10.3.0"));
-        // A link to nothing is no library.
-        assert_eq!(board.library("libcudart.so"), None);
+        // A dangling link is skipped.
+        assert_eq!(platform.library("libcudart.so"), None);
     }
 }

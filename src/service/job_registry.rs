@@ -13,7 +13,7 @@ use super::parsed_request::{ParsedRequest, RejectedRequest};
 use super::pending_fetches::FetchedTopics;
 use super::responses::{ImageEntry, Reply, Responses, undeliverable_error};
 use super::worker::{EncodedImage, WorkerCommand};
-use crate::config::{Config, Limits};
+use crate::config::{Config, LimitsConfig};
 use crate::job::{ErrorCode, Job, JobError, ModelCard, Request};
 use crate::mqtt::client::{Incoming, UndeliverableReason};
 use crate::mqtt::{Message, QoS, Topics};
@@ -32,7 +32,7 @@ struct PendingJob {
 #[derive(Debug)]
 pub(super) struct JobRegistry {
     responses: Responses,
-    limits: Limits,
+    limits: LimitsConfig,
     /// The memory limit of sessions, in bytes.
     memory: Option<u64>,
     models: Vec<Arc<ModelCard>>,
@@ -111,7 +111,7 @@ impl JobRegistry {
         }
     }
 
-    pub(super) fn set_limits(&mut self, limits: Limits) {
+    pub(super) fn set_limits(&mut self, limits: LimitsConfig) {
         self.limits = limits;
     }
 

@@ -5,7 +5,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::worker::EncodedImage;
-use crate::config::Qos;
+use crate::config::PublishQos;
 use crate::job::receipt::Receipt;
 use crate::job::{ErrorCode, JobError};
 use crate::mqtt::client::UndeliverableReason;
@@ -72,10 +72,10 @@ struct Progress {
 }
 
 impl Responses {
-    pub(super) fn new(topics: Topics, qos: Qos) -> Self {
+    pub(super) fn new(topics: Topics, qos: PublishQos) -> Self {
         let qos = match qos {
-            Qos::AtLeastOnce => QoS::AtLeastOnce,
-            Qos::ExactlyOnce => QoS::ExactlyOnce,
+            PublishQos::AtLeastOnce => QoS::AtLeastOnce,
+            PublishQos::ExactlyOnce => QoS::ExactlyOnce,
         };
         Self { topics, qos }
     }

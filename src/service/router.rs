@@ -8,7 +8,7 @@ use super::ServiceError;
 use super::job_registry::{Admission, Effects, JobRegistry};
 use super::pending_fetches::{PendingFetches, PendingRequest};
 use super::worker::{EncodedImage, ModelEvent, Worker};
-use crate::config::Limits;
+use crate::config::LimitsConfig;
 use crate::job::Job;
 use crate::mqtt::client::{AckToken, ClientCommand, ClientEvent, Incoming, MqttClient};
 use crate::mqtt::{Input, Message};
@@ -95,7 +95,7 @@ impl Router {
         self.registry.is_empty() && (is_delivered || !self.is_connected)
     }
 
-    pub(super) fn set_limits(&mut self, limits: Limits) {
+    pub(super) fn set_limits(&mut self, limits: LimitsConfig) {
         self.registry.set_limits(limits);
     }
 

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use crate::inference::{ProviderShare, RejectedProvider, Stage};
 use crate::job::ModelCard;
-use crate::model::{ProviderShare, RejectedProvider, Stage};
 use crate::mqtt::{Message, Topics};
 use crate::platform::Platform;
 
@@ -50,15 +50,15 @@ struct ModelState {
 
 impl ModelState {
     fn new(card: &ModelCard) -> Self {
-        let origin = card.origin.clone();
+        let origin = card.backend.clone();
         Self {
             name: card.bundle.name.clone(),
             sha256: card.bundle.sha256.clone(),
             engine: origin.engine,
             engine_version: origin.version,
             provider: origin.provider,
-            provider_shares: origin.ran,
-            rejected_providers: origin.instead_of,
+            provider_shares: origin.provider_shares,
+            rejected_providers: origin.rejected_providers,
             ms_per_nfe: None,
         }
     }
@@ -155,7 +155,7 @@ impl StatusPublisher {
 
     /// Reads the temperature, and updates the state if it has changed enough.
     pub(super) fn update_thermal(&mut self, platform: &Platform) {
-        let thermal = platform.heat();
+        let thermal = platform.thermal_status();
         let Some(celsius) = thermal.hottest().map(|celsius| celsius.round() as i64) else { return };
         let is_unchanged = self.state.thermal.as_ref().is_some_and(|last| {
             (last.celsius - celsius).abs() < REPORT_DELTA_C && last.throttles == thermal.throttles

@@ -6,7 +6,7 @@ use super::heartbeat::Watchdog;
 use super::status::{Phase, StatusPublisher};
 use super::systemd::SystemdNotifier;
 use super::worker::ModelEvent;
-use crate::config::{Config, Limits};
+use crate::config::{Config, LimitsConfig};
 use crate::mqtt::{Message, Topics};
 use crate::platform::Platform;
 
@@ -26,7 +26,7 @@ impl Supervisor {
         notifier: SystemdNotifier,
         watchdog: Watchdog,
     ) -> Self {
-        let platform = config.board.machine();
+        let platform = config.board.platform();
         let mut status = StatusPublisher::new(config.node.as_str());
         // Every published state has the temperature, even one before the first tick.
         status.update_thermal(&platform);
@@ -80,7 +80,7 @@ impl Supervisor {
     }
 
     /// Takes over what can change at run time, which is returned, and logs what needs a restart.
-    pub(super) fn reload(&mut self, config: Config) -> Limits {
+    pub(super) fn reload(&mut self, config: Config) -> LimitsConfig {
         let (new, old) = (&config, &self.config);
         let sections = [
             ("node", new.node != old.node),

@@ -64,9 +64,9 @@ impl Worker {
         let (commands, command_queue) = mpsc::channel(2 * max_jobs + unfinished);
         let (encoded_sender, encoded_events) = mpsc::channel(EVENT_QUEUE_LEN);
         let (raw_sender, raw_events) = blocking::sync_channel(ENCODE_QUEUE_LEN);
-        let options = |path: &PathBuf| (path.clone(), config.engine_of(path));
+        let options = |path: &PathBuf| (path.clone(), config.engine_options(path));
         let models: Vec<_> = config.models.paths.iter().map(options).collect();
-        let throttle = ThermalThrottle::new(config.board.machine(), config.board.limit());
+        let throttle = ThermalThrottle::new(config.board.platform(), config.board.pause_above_celsius());
         let heartbeat = Heartbeat::default();
         let sender = EventSender::new(raw_sender, heartbeat.clone());
         let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {

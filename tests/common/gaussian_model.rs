@@ -1,42 +1,88 @@
-//! The exact model of Gaussian data as the network of a bundle.
+//! An exact model: the closed-form prediction for x_0 ~ N(mean, deviation² I).
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use denoised::model::{
-    Backend, Batch, Bundle, DataType, EvaluationError, GraphIo, Model, Predictor, Signature, TimeInput,
-    TimestepShape,
-};
+use denoised::bundle::{Bundle, Signature, TimeInput, TimestepShape};
+use denoised::inference::{Backend, EvaluationError};
+use denoised::model::{Batch, Model, Predictor};
+use denoised::tensor::{DataType, GraphIo};
 use diffusion_samplers::noise_schedule::{NoiseSchedule, ScheduleDefaults};
 use diffusion_samplers::prediction_type::PredictionType;
 
-#[path = "../../crates/diffusion-samplers/tests/common/gaussian.rs"]
-mod gaussian;
+pub const MEAN: f64 = 0.3;
+pub const DEVIATION: f64 = 0.5;
 
-use gaussian::Gaussian;
+/// The same as `Gaussian` in `tests/golden/exact.py`.
+#[derive(Debug, Clone)]
+pub struct Gaussian {
+    sigmas: Vec<f64>,
+    pub kind: PredictionType,
+    pub variance_channels: bool,
+}
 
-/// The size of every batch that was evaluated.
+impl Gaussian {
+    pub fn new(schedule: &NoiseSchedule, kind: PredictionType, variance_channels: bool) -> Self {
+        Self { sigmas: schedule.sigmas().collect(), kind, variance_channels }
+    }
+
+    pub fn evaluate(&self, x: &[f32], t: f64, output: &mut [f32]) {
+        let t = t.clamp(0.0, (self.sigmas.len() - 1) as f64);
+        let low = self.sigmas[t as usize];
+        let high = self.sigmas[(t as usize + 1).min(self.sigmas.len() - 1)];
+        let sigma = if t.fract() == 0.0 { low } else { low + (high - low) * t.fract() };
+        let bar = 1.0 / (sigma * sigma + 1.0);
+        predict(self.kind, x, (bar.sqrt(), (1.0 - bar).sqrt()), output);
+        if self.variance_channels {
+            for (x, output) in x.iter().zip(&mut output[x.len()..]) {
+                *output = (0.5 * f64::from(*x).sin()) as f32;
+            }
+        }
+    }
+}
+
+/// E[x_0 | x] and E[ε | x] of x = α·x_0 + σ·ε.
+pub fn posterior(x: f64, alpha: f64, sigma: f64) -> (f64, f64) {
+    let variance = alpha * alpha * DEVIATION * DEVIATION + sigma * sigma;
+    let centred = x - alpha * MEAN;
+    (MEAN + alpha * DEVIATION * DEVIATION * centred / variance, sigma * centred / variance)
+}
+
+/// The exact prediction of a kind at the noise level (α, σ).
+pub fn predict(kind: PredictionType, x: &[f32], (alpha, sigma): (f64, f64), output: &mut [f32]) {
+    for (x, output) in x.iter().zip(output) {
+        let (x0, epsilon) = posterior(f64::from(*x), alpha, sigma);
+        *output = match kind {
+            PredictionType::Epsilon => epsilon,
+            PredictionType::Sample => x0,
+            PredictionType::VPrediction => alpha * epsilon - sigma * x0,
+            PredictionType::Flow => epsilon - x0,
+            PredictionType::Score => -epsilon / sigma,
+        } as f32;
+    }
+}
+
+/// The sizes of the batches that were evaluated.
 pub type Batches = Arc<Mutex<Vec<usize>>>;
 
-/// The Gaussian as the network of a class-conditional model: class k has the mean `k / 10`
-/// added to its prediction, so that classes and guidance matter.
+/// The Gaussian as the network of a class-conditional model. `k / 100` is added to the prediction for class k, so that
+/// classes and guidance have an effect.
 pub struct Exact {
     net: Gaussian,
     signature: Signature,
-    origin: Backend,
+    backend: Backend,
     batches: Batches,
-    /// Give NaN from this evaluation on, counted from 1.
+    /// The first evaluation that returns NaN, from 1.
     breaks_at: Option<usize>,
 }
 
 impl Exact {
-    /// A model of samples of this shape, whose graph takes one time step for each sample or, at
-    /// a fixed batch size, one for all.
+    /// A model of samples of this shape, whose network takes time steps of this form.
     pub fn model(shape: &[usize], largest_batch: usize, time: TimestepShape) -> (Model, Batches) {
         Self::breaking(shape, largest_batch, time, None)
     }
 
-    /// The same, giving NaN from an evaluation on.
+    /// The same, where predictions are NaN from the evaluation `breaks_at`.
     pub fn breaking(
         shape: &[usize],
         largest_batch: usize,
@@ -59,15 +105,20 @@ impl Exact {
                 sample_shape: shape.to_vec(),
                 fixed_batch: None,
                 largest_batch,
-                time: TimeInput { name: input("timestep"), element: DataType::F32, shape: time, over: 1.0 },
+                time: TimeInput {
+                    name: input("timestep"),
+                    element: DataType::F32,
+                    shape: time,
+                    timestep_scale: 1.0,
+                },
                 class: Some((input("class_labels"), DataType::I64)),
                 conditions: Vec::new(),
                 tensors: Vec::new(),
-                free_size: false,
-                beside: 0,
+                dynamic_size: false,
+                extra_channels: 0,
                 output: input("out_sample"),
             },
-            origin: Backend::new("exact", "1".to_owned(), "cpu".to_owned()),
+            backend: Backend::new("exact", "1".to_owned(), "cpu".to_owned()),
             batches: Arc::clone(&batches),
             breaks_at,
         };
@@ -76,7 +127,7 @@ impl Exact {
             predictor: Box::new(exact),
             first_evaluation: Duration::from_millis(1),
             outputs_per_value: 1,
-            parts: Vec::new(),
+            session_sizes: Vec::new(),
             latent: None,
         };
         (model, batches)
@@ -88,14 +139,14 @@ impl Predictor for Exact {
         &self.signature
     }
 
-    fn origin(&self) -> &Backend {
-        &self.origin
+    fn backend(&self) -> &Backend {
+        &self.backend
     }
 
     fn evaluate(&mut self, batch: &Batch, output: &mut Vec<f32>) -> Result<(), EvaluationError> {
         let mut batches = self.batches.lock().unwrap();
-        batches.push(batch.len());
-        assert!(batch.len() <= self.signature.largest_batch);
+        batches.push(batch.size());
+        assert!(batch.size() <= self.signature.largest_batch);
         if self.signature.time.shape != TimestepShape::PerSample {
             assert!(batch.times.iter().all(|&t| t == batch.times[0]), "{:?}", batch.times);
         }
@@ -116,14 +167,14 @@ impl Predictor for Exact {
     }
 }
 
-/// A network that takes its time.
+/// A network whose evaluations take a given time.
 pub struct Sleeping {
     network: Box<dyn Predictor>,
     nap: Duration,
 }
 
 impl Sleeping {
-    /// The exact network, each evaluation of which takes so long.
+    /// The exact network, with `nap` before each evaluation.
     pub fn model(shape: &[usize], largest_batch: usize, nap: Duration) -> Model {
         let (mut model, _) = Exact::model(shape, largest_batch, TimestepShape::PerSample);
         model.first_evaluation = nap;
@@ -136,8 +187,8 @@ impl Predictor for Sleeping {
         self.network.signature()
     }
 
-    fn origin(&self) -> &Backend {
-        self.network.origin()
+    fn backend(&self) -> &Backend {
+        self.network.backend()
     }
 
     fn evaluate(&mut self, batch: &Batch, output: &mut Vec<f32>) -> Result<(), EvaluationError> {

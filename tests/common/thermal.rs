@@ -1,8 +1,8 @@
-//! A board's thermal sensor, as files.
+//! The thermal sensor of a board, as files.
 
 use std::path::Path;
 
-/// Let the board under this root be so warm.
+/// Sets the temperature of the board under this root, in °C.
 pub fn heat(board: &Path, celsius: u32) {
     let zone = board.join("sys/class/thermal/thermal_zone0");
     std::fs::create_dir_all(&zone).unwrap();
@@ -10,7 +10,7 @@ pub fn heat(board: &Path, celsius: u32) {
     std::fs::write(zone.join("temp"), format!("{celsius}000\n")).unwrap();
 }
 
-/// The configuration of a daemon that waits while that board is warmer than 80 °C.
+/// A configuration that pauses jobs while the board under this root is at 80 °C or more.
 pub fn cautious(board: &Path) -> String {
     format!("[board]\nroot = {:?}\npause_above_c = 80", board.display().to_string())
 }

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use crate::common::gaussian_model::{Exact, Sleeping};
 use crate::common::{daemon, largest_difference};
+use denoised::bundle::TimestepShape;
+use denoised::inference::{EngineKind, EngineOptions};
 use denoised::job::{ErrorCode, Job, JobLimits, ModelCard, Request};
-use denoised::model::{Batch, EngineKind, EngineOptions, Model, TimestepShape};
+use denoised::model::{Batch, Model};
 use denoised::pipeline::{JobEvent, Pipeline, Sample};
 use serde_json::json;
 
@@ -67,7 +69,7 @@ impl Recorded {
 fn alone(load: impl Fn() -> Model) -> Images {
     let mut images = Images::new();
     let mut pipeline = Pipeline::new(load());
-    let card = ModelCard::of(pipeline.model());
+    let card = ModelCard::new(pipeline.model());
     for request in requests() {
         let mut recorded = Recorded::default();
         pipeline.accept(job(&card, request));
@@ -80,7 +82,7 @@ fn alone(load: impl Fn() -> Model) -> Images {
 /// Runs all jobs together: the first half and a job that is cancelled at once, the rest a few steps later.
 fn together(load: impl Fn() -> Model) -> Recorded {
     let mut pipeline = Pipeline::new(load());
-    let card = ModelCard::of(pipeline.model());
+    let card = ModelCard::new(pipeline.model());
     let mut recorded = Recorded::default();
     let (early, late) = (requests()[..3].to_vec(), requests()[3..].to_vec());
     early.into_iter().for_each(|request| pipeline.accept(job(&card, request)));
@@ -134,7 +136,7 @@ fn onnxruntime() -> EngineOptions {
     EngineOptions {
         kind: EngineKind::OnnxRuntime,
         library: Some(daemon::onnxruntime()),
-        providers: vec![denoised::model::Provider::Cpu],
+        providers: vec![denoised::inference::Provider::Cpu],
         ..EngineOptions::default()
     }
 }
@@ -196,7 +198,7 @@ fn batching_changes_images_only_slightly_with_both_engines() {
 fn all_waiting_jobs_share_a_batch() {
     let (model, batches) = Exact::model(&[1, 4, 5], 8, TimestepShape::PerSample);
     let mut pipeline = Pipeline::new(model);
-    let card = ModelCard::of(pipeline.model());
+    let card = ModelCard::new(pipeline.model());
     for seed in 0..8 {
         pipeline.accept(job(
             &card,
@@ -215,7 +217,7 @@ fn all_waiting_jobs_share_a_batch() {
 fn a_short_job_is_not_stuck_behind_a_long_one_and_priority_goes_first() {
     let (model, _) = Exact::model(&[1, 4, 5], 2, TimestepShape::PerSample);
     let mut pipeline = Pipeline::new(model);
-    let card = ModelCard::of(pipeline.model());
+    let card = ModelCard::new(pipeline.model());
     let request = |id: &str, steps, count, priority| json!({"id": id, "sampler": "ddpm", "steps": steps, "count": count, "seed": 1, "priority": priority});
     let mut recorded = Recorded::default();
     // More images than run at once.
@@ -238,7 +240,7 @@ fn a_short_job_is_not_stuck_behind_a_long_one_and_priority_goes_first() {
 fn a_non_finite_output_is_reported_with_its_step() {
     let (model, _) = Exact::breaking(&[1, 4, 5], 8, TimestepShape::PerSample, Some(4));
     let mut pipeline = Pipeline::new(model);
-    let card = ModelCard::of(pipeline.model());
+    let card = ModelCard::new(pipeline.model());
     pipeline.accept(job(&card, json!({"id": "a", "sampler": "ddim", "steps": 10, "seed": 1, "count": 1})));
     let mut recorded = Recorded::default();
     recorded.drain(&mut pipeline);
@@ -251,7 +253,7 @@ fn a_non_finite_output_is_reported_with_its_step() {
 fn previews_are_as_frequent_as_requested() {
     let (model, _) = Exact::model(&[1, 4, 5], 8, TimestepShape::PerSample);
     let mut pipeline = Pipeline::new(model);
-    let card = ModelCard::of(pipeline.model());
+    let card = ModelCard::new(pipeline.model());
     pipeline.accept(job(
         &card,
         json!({"id": "a", "sampler": "ddim", "steps": 10, "seed": 1, "count": 2, "preview_every": 3}),
@@ -265,7 +267,7 @@ fn previews_are_as_frequent_as_requested() {
 fn a_deadline_reduces_the_steps_and_the_image_is_that_of_the_reduced_steps() {
     let delay = Duration::from_millis(10);
     let mut pipeline = Pipeline::new(Sleeping::model(&[1, 4, 5], 8, delay));
-    let card = ModelCard::of(pipeline.model());
+    let card = ModelCard::new(pipeline.model());
     let request = |steps: usize, deadline: Option<u64>| json!({"id": "a", "sampler": "heun", "steps": steps, "seed": 1, "class": 3, "guidance": 2.0, "deadline_ms": deadline});
     let mut recorded = Recorded::default();
     pipeline.accept(job(&card, request(1000, Some(1500))));
@@ -289,7 +291,7 @@ fn a_deadline_reduces_the_steps_and_the_image_is_that_of_the_reduced_steps() {
 fn a_job_with_a_deadline_runs_before_one_without() {
     let (model, _) = Exact::model(&[1, 4, 5], 1, TimestepShape::PerSample);
     let mut pipeline = Pipeline::new(model);
-    let card = ModelCard::of(pipeline.model());
+    let card = ModelCard::new(pipeline.model());
     let request = |id: &str, deadline: Option<u64>| json!({"id": id, "sampler": "ddim", "steps": 10, "seed": 1, "class": 1, "guidance": 1, "deadline_ms": deadline});
     let mut recorded = Recorded::default();
     pipeline.accept(job(&card, request("patient", None)));
@@ -303,7 +305,7 @@ fn a_job_with_a_deadline_runs_before_one_without() {
 fn a_passed_deadline_fails_the_job() {
     let (model, _) = Exact::model(&[1, 4, 5], 8, TimestepShape::PerSample);
     let mut pipeline = Pipeline::new(model);
-    let card = ModelCard::of(pipeline.model());
+    let card = ModelCard::new(pipeline.model());
     pipeline.accept(job(
         &card,
         json!({"id": "late", "sampler": "ddpm", "steps": 1000, "seed": 1, "count": 64, "deadline_ms": 0}),

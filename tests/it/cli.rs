@@ -1,4 +1,4 @@
-//! The commands, as one types them.
+//! The commands, run as a user runs them.
 
 use std::path::Path;
 
@@ -18,18 +18,18 @@ fn values(path: &Path) -> Vec<f32> {
 
 #[cfg(feature = "system-tests")]
 #[test]
-fn both_engines_draw_the_same_sixteen_threes() {
+fn both_engines_make_the_same_sixteen_threes() {
     let directory = tempfile::tempdir().unwrap();
     let (embedded, runtime, grid) =
         (directory.path().join("e.npy"), directory.path().join("o.npy"), directory.path().join("grid.png"));
     let arguments = ["--class", "3", "--count", "16", "--seed", "1"];
     let output = succeeds(&mut sample(&model("digits"), &arguments, &embedded));
-    let words = String::from_utf8(output.stderr).unwrap();
-    assert!(words.contains("on embedded rten"), "{words}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains("on embedded rten"), "{stderr}");
     let mut with_runtime = sample(&model("digits"), &arguments, &runtime);
     let output = succeeds(with_runtime.env("ORT_DYLIB_PATH", onnxruntime()));
-    let words = String::from_utf8(output.stderr).unwrap();
-    assert!(words.contains("on onnxruntime 1."), "{words}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains("on onnxruntime 1."), "{stderr}");
     assert_eq!(npy::read(&embedded).unwrap().shape(), [16, 1, 28, 28]);
     let difference = largest_difference(&values(&embedded), &values(&runtime));
     assert!(difference < 1e-3, "the engines differ by {difference}");
@@ -40,7 +40,7 @@ fn both_engines_draw_the_same_sixteen_threes() {
 }
 
 #[test]
-fn a_directory_gets_one_picture_an_image() {
+fn a_directory_gets_one_file_per_image() {
     let directory = tempfile::tempdir().unwrap();
     let images = directory.path().join("images");
     let more = ["--count", "2", "--seed", "5", "--steps", "2", "--class", "1"];
@@ -56,7 +56,7 @@ fn a_directory_gets_one_picture_an_image() {
 }
 
 #[test]
-fn a_swiss_roll_is_drawn_as_a_scatter() {
+fn a_swiss_roll_becomes_a_scatter_plot() {
     let directory = tempfile::tempdir().unwrap();
     let picture = directory.path().join("roll.png");
     succeeds(&mut sample(&model("swissroll"), &["--seed", "1", "--steps", "50"], &picture));
@@ -67,22 +67,22 @@ fn a_swiss_roll_is_drawn_as_a_scatter() {
 }
 
 #[test]
-fn a_seed_gives_the_same_bytes_again_and_another_one_others() {
+fn equal_seeds_give_equal_samples_and_other_seeds_other_samples() {
     let directory = tempfile::tempdir().unwrap();
-    let draw = |name: &str, seed: &str| {
+    let sampled = |name: &str, seed: &str| {
         let path = directory.path().join(name);
         let more = ["--seed", seed, "--count", "2", "--steps", "5", "--sampler", "ddpm"];
         succeeds(&mut sample(&golden("gaussian"), &more, &path));
         values(&path)
     };
-    let (one, again, other) = (draw("a.npy", "1"), draw("b.npy", "1"), draw("c.npy", "2"));
+    let (one, again, other) = (sampled("a.npy", "1"), sampled("b.npy", "1"), sampled("c.npy", "2"));
     assert_eq!(one, again);
     // Image 1 of seed 1 is image 0 of seed 2.
     assert_eq!(one[20..], other[..20]);
     assert_ne!(one[..20], other[..20]);
 }
 
-/// diffusers' own loops over this graph: by the seed alone, and by the noise that they drew.
+/// Compares with diffusers' loops over this graph, once from the same seed and once from the noise that they drew.
 #[test]
 fn a_seed_and_its_recorded_noise_give_the_samples_of_diffusers() {
     let directory = tempfile::tempdir().unwrap();
@@ -97,7 +97,7 @@ fn a_seed_and_its_recorded_noise_give_the_samples_of_diffusers() {
         command.args(["--noise", "torch"]).arg("--scheduler").arg(folder.join("scheduler_config.json"));
         succeeds(&mut command);
         let by_seed = largest_difference(&values(&output), &expected);
-        assert!(by_seed < 1e-4, "{name}: {by_seed} by its seed");
+        assert!(by_seed < 1e-4, "{name}: {by_seed} from its seed");
         let mut command = sample(&golden("gaussian"), &["--steps", steps], &output);
         command.arg("--scheduler").arg(folder.join("scheduler_config.json"));
         command.arg("--init-noise").arg(folder.join("initial.npy"));
@@ -107,39 +107,39 @@ fn a_seed_and_its_recorded_noise_give_the_samples_of_diffusers() {
         succeeds(&mut command);
         let by_noise = largest_difference(&values(&output), &expected);
         let bound = if steps == "1000" { 1e-4 } else { 1e-5 };
-        assert!(by_noise < bound, "{name}: {by_noise} by its noise");
-        println!("{name}: {by_seed:.1e} by its seed, {by_noise:.1e} by its noise");
+        assert!(by_noise < bound, "{name}: {by_noise} from its noise");
+        println!("{name}: {by_seed:.1e} from its seed, {by_noise:.1e} from its noise");
         compared.push(name);
     }
     assert_eq!(compared.len(), 5, "{compared:?}");
 }
 
-/// A time step for each sample, one scalar for all, and one int64 for a batch of exactly two.
+/// One timestep per sample, one scalar for the batch, and one int64 for a batch of exactly two.
 #[cfg(feature = "system-tests")]
 #[test]
-fn graphs_with_other_inputs_draw_the_same_samples_with_both_engines() {
+fn graphs_with_other_inputs_give_the_same_samples_on_both_engines() {
     let directory = tempfile::tempdir().unwrap();
     for engine in ["embedded", "onnxruntime"] {
-        let draw = |bundle: &str| {
+        let sampled = |bundle: &str| {
             let output = directory.path().join(format!("{engine}-{bundle}.npy"));
             let more =
                 ["--seed", "3", "--count", "5", "--steps", "7", "--sampler", "ddpm", "--engine", engine];
             succeeds(sample(&golden(bundle), &more, &output).env("ORT_DYLIB_PATH", onnxruntime()));
             values(&output)
         };
-        let expected = draw("gaussian");
+        let expected = sampled("gaussian");
         for bundle in ["gaussian-scalar", "gaussian-fixed"] {
-            let difference = largest_difference(&draw(bundle), &expected);
+            let difference = largest_difference(&sampled(bundle), &expected);
             assert!(difference < 1e-5, "{engine}, {bundle}: {difference}");
         }
     }
-    for (bundle, told) in [
-        ("gaussian-scalar", "time step    timestep float32, one for the whole batch"),
-        ("gaussian-fixed", "input        noisy float32[2, 1, 4, 5]"),
+    for (bundle, expected) in [
+        ("gaussian-scalar", "timestep             timestep float32, one for the whole batch"),
+        ("gaussian-fixed", "input                noisy float32[2, 1, 4, 5]"),
     ] {
         let output = succeeds(denoised().arg("inspect").arg(golden(bundle)));
         let text = String::from_utf8(output.stdout).unwrap();
-        assert!(text.contains(told), "{text}");
+        assert!(text.contains(expected), "{text}");
     }
 }
 
@@ -170,16 +170,16 @@ fn wrong_arguments_exit_2_and_name_the_flag() {
         (&["--init-noise", "/nonexistent.npy"], "--init-noise: /nonexistent.npy"),
     ] {
         let mut command = denoised();
-        command.arg("sample").arg(model("digits")).args(allow_negative(more));
-        let words = fails(command.arg("--output").arg(output), 2);
-        assert!(words.contains(expected), "{more:?}: {words}");
+        command.arg("sample").arg(model("digits")).args(joined(more));
+        let stderr = fails(command.arg("--output").arg(output), 2);
+        assert!(stderr.contains(expected), "{more:?}: {stderr}");
     }
     let mut command = sample(&model("digits"), &[], Path::new("picture.jpg"));
-    assert!(fails(&mut command, 2).contains(".jpg is not written here"));
+    assert!(fails(&mut command, 2).contains(".jpg is not supported"));
 }
 
-/// `--class -1` looks like a flag to the parser; `--class=-1` does not.
-fn allow_negative(arguments: &[&str]) -> Vec<String> {
+/// Joins flag and value: the parser takes `-1` in `--class -1` for a flag.
+fn joined(arguments: &[&str]) -> Vec<String> {
     match arguments {
         [flag, value] => vec![format!("{flag}={value}")],
         several => several.iter().map(|&text| text.to_owned()).collect(),
@@ -193,13 +193,13 @@ fn noise_of_another_shape_or_too_few_draws_is_refused() {
     std::fs::write(&noise, npy::write(&[2, 1, 4, 5], &[0.5; 40]).unwrap()).unwrap();
     let output = directory.path().join("x.npy");
     let mut command = sample(&golden("gaussian"), &["--steps", "5"], &output);
-    let words = fails(command.arg("--init-noise").arg(&noise), 2);
-    assert!(words.contains("shape [2, 1, 4, 5], but [1, 1, 4, 5] is needed"), "{words}");
+    let stderr = fails(command.arg("--init-noise").arg(&noise), 2);
+    assert!(stderr.contains("shape [2, 1, 4, 5], but [1, 1, 4, 5] is needed"), "{stderr}");
 
     std::fs::write(&noise, npy::write(&[2, 1, 1, 4, 5], &[0.5; 40]).unwrap()).unwrap();
     let mut command = sample(&golden("gaussian"), &["--sampler", "ddpm", "--steps", "5"], &output);
-    let words = fails(command.arg("--step-noise").arg(&noise), 1);
-    assert!(words.contains("too few draws; this sampler draws 4 times"), "{words}");
+    let stderr = fails(command.arg("--step-noise").arg(&noise), 1);
+    assert!(stderr.contains("too few draws; this sampler draws 4 times"), "{stderr}");
     assert!(!output.exists());
 }
 
@@ -258,12 +258,12 @@ fn a_broken_bundle_is_named_with_the_file_and_the_fault() {
                 .arg(&bundle)
                 .args(["--engine", engine])
                 .env("ORT_DYLIB_PATH", onnxruntime());
-            let words = fails(&mut command, 1);
-            assert!(words.contains(expected), "{name}, {engine}: {words}");
+            let stderr = fails(&mut command, 1);
+            assert!(stderr.contains(expected), "{name}, {engine}: {stderr}");
         }
     }
-    let words = fails(denoised().args(["inspect", "/nonexistent"]), 1);
-    assert!(words.contains("/nonexistent: there is no such directory"), "{words}");
+    let stderr = fails(denoised().args(["inspect", "/nonexistent"]), 1);
+    assert!(stderr.contains("/nonexistent: there is no such directory"), "{stderr}");
 }
 
 fn truncate(bundle: &Path) {
@@ -281,41 +281,41 @@ fn edit(bundle: &Path, file: &str, from: &str, to: &str) {
 
 #[cfg(feature = "system-tests")]
 #[test]
-fn an_operator_that_an_engine_lacks_is_named_with_the_way_out() {
+fn an_unsupported_operator_is_named_with_a_hint() {
     let (_directory, bundle) = gaussian_bundle("lacking");
-    // The same length, so that the file stays well-formed: an operator that nobody has.
+    // An operator that no engine has, with a name of the same length, so that the file stays valid.
     let graph = bundle.join("unet/model.onnx");
     let mut bytes = std::fs::read(&graph).unwrap();
-    let place = bytes.windows(5).position(|window| window == b"Floor").unwrap();
+    let position = bytes.windows(5).position(|window| window == b"Floor").unwrap();
     while let Some(at) = bytes.windows(7).position(|window| window == b"\x22\x05Floor") {
         bytes[at + 2..at + 7].copy_from_slice(b"Flown");
     }
-    assert!(place > 0);
+    assert!(position > 0);
     std::fs::write(&graph, bytes).unwrap();
-    for (engine, way_out) in
+    for (engine, hint) in
         [("embedded", "install ONNX Runtime"), ("onnxruntime", "export the model at opset 17")]
     {
         let mut command = denoised();
         command.arg("inspect").arg(&bundle).args(["--engine", engine]).env("ORT_DYLIB_PATH", onnxruntime());
-        let words = fails(&mut command, 1);
-        assert!(words.contains("Flown") && words.contains(way_out), "{engine}: {words}");
+        let stderr = fails(&mut command, 1);
+        assert!(stderr.contains("Flown") && stderr.contains(hint), "{engine}: {stderr}");
     }
 }
 
 #[test]
-fn onnxruntime_that_is_not_there_is_told_with_the_way_out() {
+fn a_missing_onnxruntime_is_reported_with_a_hint() {
     let mut command = denoised();
     let command = command
         .arg("inspect")
         .arg(golden("gaussian"))
         .env("ORT_DYLIB_PATH", "/nonexistent/libonnxruntime.so.1.2.3");
-    let words = fails(command, 1);
-    assert!(words.contains("/nonexistent/libonnxruntime.so.1.2.3") && words.contains("1.17"), "{words}");
+    let stderr = fails(command, 1);
+    assert!(stderr.contains("/nonexistent/libonnxruntime.so.1.2.3") && stderr.contains("1.17"), "{stderr}");
 }
 
 #[cfg(feature = "system-tests")]
 #[test]
-fn a_required_provider_that_does_not_work_is_no_silent_run_on_the_processor() {
+fn a_required_provider_that_does_not_work_is_an_error_and_no_silent_run_on_the_cpu() {
     let mut command = denoised();
     command
         .arg("inspect")
@@ -323,69 +323,91 @@ fn a_required_provider_that_does_not_work_is_no_silent_run_on_the_processor() {
         .env("ORT_DYLIB_PATH", onnxruntime())
         .env("DENOISED_ENGINE__PROVIDERS", "cuda,cpu")
         .env("DENOISED_ENGINE__POLICY", "required");
-    let words = fails(&mut command, 1);
-    assert!(words.contains("the execution provider cuda is required but does not work here"), "{words}");
+    let stderr = fails(&mut command, 1);
+    assert!(stderr.contains("the execution provider cuda is required but does not work here"), "{stderr}");
     let output = succeeds(command.env("DENOISED_ENGINE__POLICY", "preferred"));
-    let (told, warned) =
+    let (report, log) =
         (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
-    assert!(told.contains("provider cpu"), "{told}");
-    assert!(warned.contains("the execution provider cuda does not work here"), "{warned}");
+    assert!(report.contains("provider cpu"), "{report}");
+    assert!(log.contains("the execution provider cuda does not work here"), "{log}");
 }
 
 #[test]
-fn a_reader_that_goes_away_ends_the_program_quietly() {
+fn a_closed_stdout_ends_the_program_by_sigpipe() {
     let bundle = golden("gaussian").display().to_string();
     for arguments in [&["inspect", &bundle[..]][..], &["doctor"]] {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
         let output = denoised().args(arguments).stdout(writer).output().unwrap();
         assert_eq!(String::from_utf8_lossy(&output.stderr), "");
-        // SIGPIPE, as of any other tool.
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&output.status), Some(13));
     }
 }
 
 #[test]
-fn a_full_disk_under_the_output_is_an_error_in_words() {
+fn a_full_disk_under_stdout_is_an_error_that_names_it() {
     let bundle = golden("gaussian").display().to_string();
-    for arguments in [&["inspect", &bundle[..]][..], &["check-config"], &["generate", "man"], &["demo"]] {
+    for arguments in [&["inspect", &bundle[..]][..], &["check-config"], &["man"], &["demo"]] {
         let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
         let output = denoised().args(arguments).stdout(full).output().unwrap();
-        let words = "denoised: standard output can't be written to: No space left on device (os error 28)\n";
-        assert_eq!((output.status.code(), &*String::from_utf8_lossy(&output.stderr)), (Some(1), words));
+        let stderr = "denoised: cannot write to standard output: No space left on device (os error 28)\n";
+        assert_eq!((output.status.code(), &*String::from_utf8_lossy(&output.stderr)), (Some(1), stderr));
     }
 }
 
+fn inspect(arguments: &[&str]) -> String {
+    let output = succeeds(denoised().arg("inspect").arg(golden("gaussian")).args(arguments));
+    String::from_utf8(output.stdout).unwrap()
+}
+
 #[test]
-fn inspect_tells_every_key_and_every_sampler() {
-    let output = succeeds(denoised().arg("inspect").arg(golden("gaussian")));
-    let told = String::from_utf8(output.stdout).unwrap();
+fn inspect_reports_every_key_and_every_sampler_in_sections() {
+    let report = inspect(&[]);
+    let sections: Vec<_> = report.lines().filter(|line| !line.is_empty() && !line.starts_with(' ')).collect();
+    assert_eq!(
+        sections,
+        ["Model", "Inputs and outputs", "Missing", "Memory", "Scheduler: DDPMScheduler", "Samplers"]
+    );
     let keys = read_json(&golden("gaussian/scheduler/scheduler_config.json"));
     for key in keys.as_object().unwrap().keys().filter(|key| !key.starts_with('_')) {
-        assert!(told.contains(&format!("  {key} ")), "{key} is missing: {told}");
+        assert!(report.contains(&format!("  {key} ")), "{key} is missing: {report}");
     }
     for expected in [
-        "input        sample float32[?, 1, 4, 5]",
-        "time step    timestep float32, one for each sample",
-        "scheduler    DDPMScheduler",
-        "sampler      heun",
-        "sampler      ncsn: can't serve this bundle: ncsn conditions the network on the index of a noise level, \
-         but the network of this bundle's DDPMScheduler takes the time step of a noise schedule",
-        "suffixes     karras, exponential",
-        "in company   ",
+        "  input                sample float32[?, 1, 4, 5]\n",
+        "  timestep             timestep float32, one for each sample\n",
+        "  sample               [1, 4, 5], batches of up to 8\n",
+        "  heun\n",
+        "  with a suffix        karras, exponential",
+        "  batching             ",
+        "Missing\n  nothing\n",
+        "more can't serve this bundle; --all lists them with the reasons\n",
     ] {
-        assert!(told.contains(expected), "{expected:?} is missing: {told}");
+        assert!(report.contains(expected), "{expected:?} is missing: {report}");
     }
+    assert!(!report.contains("ncsn"), "{report}");
+
+    let all = inspect(&["--all"]);
+    let expected = "  ncsn                 ncsn conditions the network on the index of a noise level, but the \
+                    network of this bundle's DDPMScheduler takes the time step of a noise schedule; use a sampler with that conditioning\n";
+    assert!(all.contains(expected), "{all}");
+    // Every sampler is listed once, and those that can serve come first.
+    for name in diffusion_samplers::sampler::names() {
+        let lines = all.lines().filter(|line| line.split_whitespace().next() == Some(name));
+        assert_eq!(lines.count(), 1, "{name}: {all}");
+    }
+    let (can, cannot) = all.split_once(" samplers that can't serve this bundle\n").unwrap();
+    assert!(can.starts_with(report.split_once("Samplers").unwrap().0), "{can}");
+    assert_eq!(cannot.lines().count(), can.lines().last().unwrap().parse::<usize>().unwrap(), "{all}");
 }
 
 #[test]
-fn check_config_tells_all_faults_and_exits_2() {
+fn check_config_reports_all_errors_and_exits_2() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "[mqtt]\nport = 1\nqos = 9\n").unwrap();
-    let words = fails(denoised().arg("check-config").arg("--config").arg(file.path()), 2);
+    let stderr = fails(denoised().arg("check-config").arg("--config").arg(file.path()), 2);
     let place = file.path().display();
-    assert!(words.contains(&format!("{place}:2: mqtt.port: unknown field `port`")), "{words}");
-    assert!(words.contains(&format!("{place}:3: mqtt.qos")), "{words}");
+    assert!(stderr.contains(&format!("{place}:2: mqtt.port: unknown field `port`")), "{stderr}");
+    assert!(stderr.contains(&format!("{place}:3: mqtt.qos")), "{stderr}");
     std::fs::write(file.path(), "[mqtt]\nqos = 2\n").unwrap();
     succeeds(denoised().arg("check-config").arg("--config").arg(file.path()));
     let example = crate::common::repository().join("systemd/config.toml");

@@ -1,17 +1,17 @@
-//! What fuzzers found worth keeping, fed to the same code once more.
+//! Replays the fuzzing corpora.
 
 #[path = "../../fuzz/inputs.rs"]
 mod inputs;
 
 use std::path::Path;
 
-fn replay(target: &str, feed: fn(&[u8])) {
+fn replay(target: &str, run: fn(&[u8])) {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
     let files: Vec<_> = std::fs::read_dir(&corpus).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert!(files.len() >= 4, "{} holds {} files", corpus.display(), files.len());
     for file in files {
         println!("{}", file.display());
-        feed(&std::fs::read(file).unwrap());
+        run(&std::fs::read(file).unwrap());
     }
 }
 

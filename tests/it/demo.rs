@@ -51,6 +51,7 @@ fn a_program_without_a_broker_names_the_command_that_starts_one() {
 }
 
 #[cfg(feature = "system-tests")]
+#[cfg(feature = "system-tests")]
 #[test]
 fn the_demo_uses_the_given_broker_or_reports_that_there_is_none() {
     let broker = Broker::start();

@@ -1,13 +1,13 @@
-//! `denoised doctor` on trees that look like Jetsons, and on this machine.
+//! `denoised doctor`, on directory trees of Jetsons and on this machine.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::common::board::Tree;
 use crate::common::daemon::{Broker, denoised, free_port, model, onnxruntime};
 use serde_json::Value;
+use tempfile::TempDir;
 
-/// What `doctor --json` finds, and its exit code.
+/// Runs `doctor --json`; returns its findings and its exit code.
 fn findings(command: &mut Command) -> (Vec<Value>, Option<i32>) {
     let output = command.args(["doctor", "--json"]).output().unwrap();
     let found = serde_json::from_slice(&output.stdout)
@@ -16,14 +16,35 @@ fn findings(command: &mut Command) -> (Vec<Value>, Option<i32>) {
 }
 
 fn about<'a>(findings: &'a [Value], name: &str) -> &'a Value {
-    findings.iter().find(|finding| finding["about"] == name).unwrap_or_else(|| panic!("nothing about {name}"))
+    findings
+        .iter()
+        .find(|finding| finding["about"] == name)
+        .unwrap_or_else(|| panic!("there is no finding about {name}"))
 }
 
-/// What `doctor` finds on a board.
-fn findings_on(tree: &Tree) -> Vec<Value> {
-    let mut command = denoised();
-    command.env("DENOISED_ENGINE__KIND", "embedded").env("DENOISED_BOARD__ROOT", tree.path());
-    findings(&mut command).0
+/// The files of a board.
+struct Tree(TempDir);
+
+impl Tree {
+    /// A Jetson with this name and this L4T release.
+    fn jetson(model: &str, release: &str) -> Self {
+        let tree = Self(tempfile::tempdir().unwrap());
+        tree.write("proc/device-tree/model", &format!("{model}\0"));
+        tree.write("etc/nv_tegra_release", &format!("# {release}, GCID: 1, BOARD: generic, EABI: aarch64\n"));
+        tree
+    }
+
+    fn write(&self, file: &str, text: &str) {
+        let path = self.0.path().join(file);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+
+    fn doctor(&self) -> Vec<Value> {
+        let mut command = denoised();
+        command.env("DENOISED_ENGINE__KIND", "embedded").env("DENOISED_BOARD__ROOT", self.0.path());
+        findings(&mut command).0
+    }
 }
 
 const LIBRARIES: [(&str, &str); 5] = [
@@ -35,7 +56,7 @@ const LIBRARIES: [(&str, &str); 5] = [
 ];
 
 #[test]
-fn each_jetpack_is_known_and_what_it_lacks_has_that_jetpack_s_package() {
+fn missing_libraries_are_reported_with_the_package_of_each_jetpack() {
     let boards = [
         (
             "NVIDIA Jetson AGX Xavier",
@@ -70,17 +91,17 @@ fn each_jetpack_is_known_and_what_it_lacks_has_that_jetpack_s_package() {
     ];
     for (name, release, jetpack, packages) in boards {
         let tree = Tree::jetson(name, release);
-        let found = findings_on(&tree);
+        let found = tree.doctor();
         assert_eq!(about(&found, "board")["found"], format!("{name}, {jetpack}"));
         for ((library, file), package) in LIBRARIES.iter().zip(packages) {
             let finding = about(&found, library);
             assert_eq!(finding["state"], "missing");
             let next = finding["next"].as_str().unwrap();
             assert!(next.starts_with(&format!("sudo apt install {package} ")), "{next}");
-            // The package was installed.
+            // Install the package.
             tree.write(&format!("usr/lib/aarch64-linux-gnu/{file}.1.2.3"), "");
         }
-        let found = findings_on(&tree);
+        let found = tree.doctor();
         for (library, file) in LIBRARIES {
             let finding = about(&found, library);
             assert_eq!(finding["state"], "good");
@@ -90,37 +111,37 @@ fn each_jetpack_is_known_and_what_it_lacks_has_that_jetpack_s_package() {
 }
 
 #[test]
-fn an_older_release_is_told_what_to_flash() {
-    let found = findings_on(&Tree::jetson("NVIDIA Jetson Nano", "R32 (release), REVISION: 7.1"));
+fn an_older_release_is_reported_with_what_to_flash() {
+    let found = Tree::jetson("NVIDIA Jetson Nano", "R32 (release), REVISION: 7.1").doctor();
     let board = about(&found, "board");
     assert!(board["found"].as_str().unwrap().contains("32.7.1, which is older than JetPack 5"), "{board}");
     assert!(board["next"].as_str().unwrap().contains("flash JetPack 5"), "{board}");
 }
 
 #[test]
-fn power_mode_heat_and_groups_are_told() {
+fn power_mode_temperature_and_groups_are_reported() {
     let tree = Tree::jetson("NVIDIA Jetson Orin Nano", "R36 (release), REVISION: 4.3");
     tree.write("etc/nvpmodel.conf", "< POWER_MODEL ID=0 NAME=15W >\n< POWER_MODEL ID=2 NAME=MAXN_SUPER >\n");
     tree.write("var/lib/nvpmodel/status", "pmode:0000");
     tree.write("sys/class/thermal/thermal_zone0/type", "cpu-thermal\n");
     tree.write("sys/class/thermal/thermal_zone0/temp", "48500\n");
     tree.write("etc/group", "video:x:4000000:\n");
-    let found = findings_on(&tree);
+    let found = tree.doctor();
     let power = about(&found, "power mode");
     assert_eq!((&power["found"], &power["state"]), (&"15W".into(), &"note".into()));
     assert!(power["next"].as_str().unwrap().contains("nvpmodel -m"), "{power}");
-    assert_eq!(about(&found, "heat")["found"], "48 °C at the warmest of 1 zones");
+    assert_eq!(about(&found, "temperature")["found"], "48 °C in the hottest of 1 zones");
     assert_eq!(about(&found, "group render")["found"], "there is no such group");
 
     tree.write("var/lib/nvpmodel/status", "pmode:0002");
     tree.write("sys/class/thermal/cooling_device0/type", "gpu-devfreq\n");
     tree.write("sys/class/thermal/cooling_device0/cur_state", "2\n");
-    let found = findings_on(&tree);
+    let found = tree.doctor();
     assert_eq!(about(&found, "power mode")["state"], "good");
-    assert_eq!(about(&found, "heat")["found"], "48 °C, and gpu-devfreq slow it down");
+    assert_eq!(about(&found, "temperature")["found"], "48 °C, throttled by gpu-devfreq");
 }
 
-/// The words of a step up to where it says what else one may do, without sudo, as this test may do it.
+/// Runs the command of a hint, without sudo.
 fn follow(next: &str) {
     let command = next.split(", or ").next().unwrap().replace("sudo ", "");
     let status = Command::new("sh").args(["-c", &command]).env("USER", user()).status().unwrap();
@@ -134,7 +155,7 @@ fn user() -> String {
 
 #[cfg(feature = "system-tests")]
 #[test]
-fn on_a_machine_with_nothing_each_step_that_is_followed_makes_its_finding_go() {
+fn following_each_hint_removes_its_finding() {
     let home = tempfile::tempdir().unwrap();
     let inside = |name: &str| -> PathBuf { home.path().join(name) };
     let port = free_port();
@@ -165,14 +186,13 @@ fn on_a_machine_with_nothing_each_step_that_is_followed_makes_its_finding_go() {
         assert!(finding["next"].as_str().is_some_and(|next| !next.is_empty()), "{finding}");
     }
 
-    // "name … in [engine] library"
-    assert!(about(&found, "ONNX Runtime")["next"].as_str().unwrap().contains("name it in [engine] library"));
+    assert!(about(&found, "ONNX Runtime")["next"].as_str().unwrap().contains("set [engine] library to it"));
     library = onnxruntime();
     assert_eq!(
         missing(&doctor(&url, &library, &bundle).0),
         ["broker", "model", "spool.path", "engine.cache"]
     );
-    // A broker that is installed and enabled listens.
+    // Start a broker.
     let broker = Broker::start();
     url = broker.url();
     assert_eq!(missing(&doctor(&url, &library, &bundle).0), ["model", "spool.path", "engine.cache"]);
@@ -185,7 +205,7 @@ fn on_a_machine_with_nothing_each_step_that_is_followed_makes_its_finding_go() {
     let (found, code) = doctor(&url, &library, &bundle);
     assert_eq!((missing(&found), code), (Vec::new(), Some(0)));
 
-    // The provider that this library lacks may be left out: a note, and where to get it.
+    // A provider that the library does not have is optional: a note that says where to get it.
     let openvino = about(&found, "provider openvino");
     assert_eq!(openvino["state"], "note");
     let next = openvino["next"].as_str().unwrap();
@@ -193,16 +213,15 @@ fn on_a_machine_with_nothing_each_step_that_is_followed_makes_its_finding_go() {
     #[cfg(target_arch = "x86_64")]
     {
         let (found, _) = doctor(&url, &crate::common::daemon::library("DENOISED_TEST_OPENVINO"), &bundle);
-        assert_eq!(about(&found, "provider openvino")["found"], "onnxruntime 1.24.1 computes on openvino");
+        assert_eq!(about(&found, "provider openvino")["found"], "onnxruntime 1.24.1 works on openvino");
     }
 }
 
-#[cfg(feature = "system-tests")]
 #[test]
-fn the_words_for_people_say_the_same() {
+fn the_text_output_has_the_same_findings() {
     let output = denoised().arg("doctor").env("DENOISED_MQTT__URL", "mqtt://127.0.0.1:1").output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
-    assert!(text.contains("MISSING  broker               mqtt://127.0.0.1:1 can't be reached"), "{text}");
+    assert!(text.contains("MISSING  broker               cannot connect to mqtt://127.0.0.1:1"), "{text}");
     assert!(text.contains("-> sudo apt install mosquitto"), "{text}");
-    assert!(text.contains("good     embedded engine      embedded rten 0.27 computes on cpu"), "{text}");
+    assert!(text.contains("good     embedded engine      embedded rten 0.27 works on cpu"), "{text}");
 }

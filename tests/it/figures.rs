@@ -1,4 +1,4 @@
-//! The forward process as a picture, and a reverse one that keeps a part of a picture.
+//! The figures of the forward and the reverse process, and inpainting.
 
 use crate::common::daemon::{denoised, fails, model, succeeds};
 use crate::common::{golden, largest_difference};
@@ -24,7 +24,7 @@ fn a_swiss_roll_gets_the_three_rows_of_the_classic_figure() {
             assert!((300..20_000).contains(&ink(column, row)), "{column}, {row}: {}", ink(column, row));
         }
     }
-    // What is drawn at t = 0 is the end of the reverse process above it.
+    // At t = 0 both rows show samples of the model.
     assert!(ink(0, 0).abs_diff(ink(0, 1)) < 200);
 }
 
@@ -48,26 +48,26 @@ fn a_picture_is_noised_at_the_time_steps_asked_for() {
 
     let mut command = denoised();
     command.arg("visualize").arg(model("digits")).args(["--at", "5,1000"]).arg("--output").arg(&picture);
-    let words = fails(&mut command, 2);
-    assert!(words.contains("--at: time step 1000 is beyond the schedule's last, 999"), "{words}");
+    let stderr = fails(&mut command, 2);
+    assert!(stderr.contains("--at: time step 1000 is beyond the schedule's last, 999"), "{stderr}");
     let mut command = denoised();
     command.arg("visualize").arg(model("swissroll")).args(["--class", "3"]).arg("--output").arg(&picture);
-    let words = fails(&mut command, 2);
-    assert!(words.contains("swissroll has no classes"), "{words}");
+    let stderr = fails(&mut command, 2);
+    assert!(stderr.contains("swissroll has no classes"), "{stderr}");
     let mut command = denoised();
     command.arg("visualize").arg(model("digits-ncsn")).arg("--output").arg(&picture);
-    let words = fails(&mut command, 2);
-    assert!(words.contains("AnnealedLangevinDynamics has no noise schedule"), "{words}");
+    let stderr = fails(&mut command, 2);
+    assert!(stderr.contains("AnnealedLangevinDynamics has no noise schedule"), "{stderr}");
 }
 
 #[test]
-fn inpainting_keeps_what_the_mask_leaves_and_draws_the_rest() {
+fn inpainting_keeps_the_unmasked_region_and_repaints_the_rest() {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name);
     let known: Vec<f32> = (0..20).map(|i| i as f32 / 20.0).collect();
-    let anew: Vec<f32> = (0..20).map(|i| if i < 10 { 0.0 } else { 1.0 }).collect();
+    let repainted: Vec<f32> = (0..20).map(|i| if i < 10 { 0.0 } else { 1.0 }).collect();
     std::fs::write(path("image.npy"), npy::write(&[1, 4, 5], &known).unwrap()).unwrap();
-    std::fs::write(path("mask.npy"), npy::write(&[1, 4, 5], &anew).unwrap()).unwrap();
+    std::fs::write(path("mask.npy"), npy::write(&[1, 4, 5], &repainted).unwrap()).unwrap();
     let sample = |sampler: &str| {
         let mut command = denoised();
         command.arg("sample").arg(golden("gaussian")).args([
@@ -87,8 +87,8 @@ fn inpainting_keeps_what_the_mask_leaves_and_draws_the_rest() {
         assert!(largest_difference(&found[..10], &known[..10]) < 1e-6, "{sampler}: {found:?}");
         assert!(largest_difference(&found[10..], &known[10..]) > 0.1, "{sampler}: {found:?}");
     }
-    let words = fails(&mut sample("repaint"), 2);
-    assert!(words.contains("--mask: repaint needs a mask"), "{words}");
-    let words = fails(&mut sample("dpm_single"), 2);
-    assert!(words.contains("--image: dpm_single can't start from an image"), "{words}");
+    let stderr = fails(&mut sample("repaint"), 2);
+    assert!(stderr.contains("--mask: repaint needs a mask"), "{stderr}");
+    let stderr = fails(&mut sample("dpm_single"), 2);
+    assert!(stderr.contains("--image: dpm_single can't start from an image"), "{stderr}");
 }

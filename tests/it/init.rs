@@ -1,4 +1,4 @@
-//! Networks of any signature, by a denoised.toml of a few lines.
+//! Networks with arbitrary inputs, described by a denoised.toml.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,7 +8,7 @@ use crate::common::{golden, largest_difference};
 use denoised::npy;
 use tempfile::TempDir;
 
-/// A folder with nothing but the network of `tests/golden/denoiser.py`, which gives
+/// A folder with only the network of `tests/golden/denoiser.py`, which returns
 /// (0.25 x + σ² difficulty) / (0.25 + σ²).
 fn folder() -> (TempDir, PathBuf) {
     let directory = tempfile::tempdir().unwrap();
@@ -51,64 +51,64 @@ fn exact(x: f32, sigma: f32, difficulty: f32) -> f32 {
 }
 
 #[test]
-fn a_network_of_noise_levels_runs_from_one_file_and_ten_lines() {
+fn a_network_that_takes_sigma_runs_with_a_manifest_of_ten_lines() {
     let (_kept, bundle) = folder();
     assert_eq!(LINES.lines().count(), 10);
     std::fs::write(bundle.join("denoised.toml"), LINES).unwrap();
-    // One step from 80 times the noise at σ = 80.
+    // One step from σ = 80.
     let (mut command, output, z) = sample(&bundle, &["--steps", "1"]);
     succeeds(&mut command);
     let expected: Vec<f32> = z.iter().map(|z| exact(80.0 * z, 80.0, 0.25).clamp(-1.0, 1.0)).collect();
     let found: Vec<f32> = npy::read(&output).unwrap().iter().copied().collect();
     assert!(largest_difference(&found, &expected) < 1e-6);
-    // Many of Euler's on the same network, to the sample that the noise leads to along the exact path.
+    // Many Euler steps on the same network reach the end of the exact ODE trajectory.
     let (mut command, output, z) = sample(&bundle, &["--steps", "200", "--sampler", "edm_euler"]);
     succeeds(&mut command);
     let scale = 0.5 / (80.0_f32 * 80.0 + 0.25).sqrt();
     let expected: Vec<f32> = z.iter().map(|z| 0.25 + (80.0 * z - 0.25) * scale).collect();
     let found: Vec<f32> = npy::read(&output).unwrap().iter().copied().collect();
     assert!(largest_difference(&found, &expected) < 0.02);
-    // A sampler for networks of time steps is none for this one.
+    // A sampler for networks that take timesteps does not support this one.
     let (mut command, ..) = sample(&bundle, &["--steps", "3", "--sampler", "ddim"]);
     assert!(fails(&mut command, 2).contains("conditions the network on the time step"));
 }
 
 #[test]
-fn adopt_writes_a_draft_that_runs_and_leaves_what_is_there() {
+fn init_writes_a_draft_that_runs_and_overwrites_nothing() {
     let (_kept, bundle) = folder();
-    let mut adopt = denoised();
-    adopt.arg("adopt").arg(bundle.join("network.onnx"));
-    let draft = String::from_utf8(succeeds(&mut adopt).stdout).unwrap();
+    let mut init = denoised();
+    init.arg("init").arg(bundle.join("network.onnx"));
+    let draft = String::from_utf8(succeeds(&mut init).stdout).unwrap();
     assert!(draft.contains("sample = \"noisy\"") && draft.contains("[conditions.\"difficulty\"]"), "{draft}");
     let (mut command, output, z) = sample(&bundle, &[]);
     succeeds(&mut command);
     let expected: Vec<f32> = z.iter().map(|z| exact(80.0 * z, 80.0, 0.0).clamp(-1.0, 1.0)).collect();
     let found: Vec<f32> = npy::read(&output).unwrap().iter().copied().collect();
     assert!(largest_difference(&found, &expected) < 1e-6);
-    assert!(fails(&mut adopt, 2).contains("is there already"));
+    assert!(fails(&mut init, 2).contains("already exists and is not overwritten"));
     let other = bundle.join("other.onnx");
     std::fs::write(&other, "no graph").unwrap();
     std::fs::remove_file(bundle.join("denoised.toml")).unwrap();
-    let words = fails(denoised().arg("adopt").arg(&other), 1);
-    assert!(words.contains("other.onnx"), "{words}");
+    let stderr = fails(denoised().arg("init").arg(&other), 1);
+    assert!(stderr.contains("other.onnx"), "{stderr}");
 }
 
 #[test]
-fn a_preview_is_fitted_to_the_decoder_once() {
+fn fit_preview_adds_a_preview_once() {
     let (_kept, bundle) = crate::common::daemon::copied(&golden("latent/bundles/sd3"), "sd3");
     let mut fit = denoised();
     fit.arg("fit-preview").arg(&bundle).args(["--count", "8", "--engine", "embedded"]);
     succeeds(&mut fit);
     let text = std::fs::read_to_string(bundle.join("denoised.toml")).unwrap();
-    let manifest = denoised::model::Manifest::parse(&text).unwrap();
+    let manifest = denoised::bundle::Manifest::parse(&text).unwrap();
     assert_eq!(manifest.preview.unwrap().factors.len(), 16);
-    assert!(fails(&mut fit, 1).contains("has a [preview] already"));
+    assert!(fails(&mut fit, 1).contains("already has a [preview]"));
 }
 
 #[test]
-fn every_command_of_the_page_about_models_runs() {
+fn every_command_in_docs_models_md_runs() {
     let page = std::fs::read_to_string(crate::common::repository().join("docs/models.md")).unwrap();
-    assert!(page.contains(LINES), "the page's denoised.toml is not the one that is tested");
+    assert!(page.contains(LINES), "the tested denoised.toml is not the one in docs/models.md");
     let (kept, _maze) = folder();
     let (_other, sd) = crate::common::daemon::copied(&golden("latent/bundles/sd"), "sd15");
     std::fs::rename(sd, kept.path().join("sd15")).unwrap();

@@ -100,32 +100,45 @@ fn wrong_words_and_pictures_are_refused_by_their_flag() {
     let long = "a".repeat(100_000);
     for (more, expected) in [
         (&["--prompt", &long][..], "--prompt: prompt has 100000 bytes"),
-        (&[], "--prompt: sd draws what a prompt says"),
-        (&["--prompt", "", "--width", "33"], "--width: width is 33, but must be a multiple of 2"),
+        (&[], "--prompt: sd needs a prompt; \"\" is allowed"),
+        (
+            &["--prompt", "", "--width", "33"],
+            "--width: width is 33, but must be a multiple of 2; use 32 or 34",
+        ),
         (&["--prompt", "", "--width", "0"], "--width: width is 0"),
         (&["--prompt", "", "--width", "100000", "--height", "100000"], "limits.pixels"),
         (&["--prompt", "", "--width", "4611686018427387904", "--height", "16"], "limits.pixels"),
-        (&["--prompt", "", "--prompt-2", "x"], "--prompt-2: prompt_2 says nothing to sd"),
-        (&["--prompt", "", "--crop", "1,2"], "--crop: crop says nothing to sd"),
+        (&["--prompt", "", "--prompt-2", "x"], "--prompt-2: sd does not support prompt_2; remove it"),
+        (&["--prompt", "", "--crop", "1,2"], "--crop: sd does not support crop; remove it"),
         (&["--prompt", "", "--max-sequence-length", "9"], "--max-sequence-length: "),
-        (&["--prompt", "", "--image", &tall], "--image: image: it is 32×48 pixels, but 32×32 are needed"),
-        (&["--prompt", "", "--image", &init, "--mask", &tall], "--mask: mask: it is 32×48 pixels"),
+        (
+            &["--prompt", "", "--image", &tall],
+            "--image: image: the image has 32×48 pixels, but 32×32 are needed",
+        ),
+        (&["--prompt", "", "--image", &init, "--mask", &tall], "--mask: mask: the image has 32×48 pixels"),
         (&["--prompt", "", "--mask", &mask], "--mask: mask needs an image"),
         (&["--prompt", "", "--image", &init, "--strength", "1.5"], "--strength: strength is 1.5"),
         (&["--prompt", "", "--image", &init, "--strength", "0.1"], "leaves none of 4 steps"),
         (&["--prompt", "", "--strength", "0.5"], "--strength: strength needs an image"),
         (&["--prompt", "", "--guidance-rescale", "2"], "--guidance-rescale"),
-        (&["--prompt", "", "--image", &path("cases.json")], "--image: image: it is neither PNG nor JPEG"),
+        (
+            &["--prompt", "", "--image", &path("cases.json")],
+            "--image: image: the file is neither PNG nor JPEG",
+        ),
     ] {
         let words = refused(&bundle("sd"), more);
         assert!(words.contains(expected), "{expected}: {words}");
     }
     assert!(refused(&bundle("lcm"), &["--prompt", "", "--negative-prompt", "x"]).contains("has no effect"));
-    assert!(refused(&bundle("flux"), &["--prompt", "", "--clip-skip", "1"]).contains("says nothing to flux"));
+    assert!(
+        refused(&bundle("flux"), &["--prompt", "", "--clip-skip", "1"])
+            .contains("flux does not support clip_skip; remove it")
+    );
     assert!(refused(&golden("gaussian"), &["--guidance-rescale", "2"]).contains("between 0 and 1"));
-    assert!(refused(&golden("gaussian"), &["--prompt", "x"]).contains("takes no words"));
+    assert!(refused(&golden("gaussian"), &["--prompt", "x"]).contains("takes no text; remove prompt"));
 }
 
+#[cfg(feature = "system-tests")]
 #[cfg(feature = "system-tests")]
 #[test]
 fn a_daemon_draws_what_it_is_told_in_words_and_goes_on_after_nonsense() {
@@ -179,6 +192,7 @@ fn a_daemon_draws_what_it_is_told_in_words_and_goes_on_after_nonsense() {
 }
 
 #[cfg(feature = "system-tests")]
+#[cfg(feature = "system-tests")]
 #[test]
 fn graphs_make_way_for_one_another_within_the_memory_that_is_allowed() {
     let broker = Broker::start();
@@ -202,7 +216,7 @@ fn graphs_make_way_for_one_another_within_the_memory_that_is_allowed() {
     }
     assert!(images.chunks(2).all(|pair| pair == &images[..2]));
     for graph in ["sd", "sdxl"] {
-        daemon.wait_for(&format!("{graph} leaves memory until it is needed again"));
+        daemon.wait_for(&format!("evicted session {graph} (memory limit)"));
     }
     // What fits at no time is refused before it starts.
     let engine = "[engine]\nkind = \"embedded\"\nmemory = \"100 KiB\"";
@@ -217,7 +231,9 @@ fn graphs_make_way_for_one_another_within_the_memory_that_is_allowed() {
 #[cfg(feature = "system-tests")]
 #[test]
 fn large_pictures_are_tiled_as_the_reference_tiles_them() {
-    use denoised::model::{EngineKind, EngineOptions, Model, Posterior, Tensor};
+    use denoised::inference::{EngineKind, EngineOptions};
+    use denoised::model::{Model, Posterior};
+    use denoised::tensor::Tensor;
     let options =
         EngineOptions { kind: EngineKind::Embedded, vae_tile: Some(32), ..EngineOptions::default() };
     let latent = Model::load(&bundle("sd"), &options).unwrap().latent.unwrap();

@@ -3,6 +3,7 @@
 //! Tests that need a broker, systemd's tools or a library of ONNX Runtime are behind the feature `system-tests`;
 //! `tests/run` installs what they need and runs all of them. The others need nothing but Rust and a C linker.
 //! The words after `tests/run` select tests by name: `tests/run soak`.
+#![cfg_attr(not(feature = "system-tests"), allow(dead_code, unused_imports))]
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "../common/mod.rs"]

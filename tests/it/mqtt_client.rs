@@ -24,6 +24,7 @@ fn to(topic: &str, payload: impl Into<bytes::Bytes>) -> Message {
 }
 
 /// rumqttc requeues a packet over the limit, and reconnects in an endless loop.
+#[cfg(feature = "system-tests")]
 #[tokio::test]
 async fn a_message_over_the_brokers_limit_is_undeliverable_and_the_next_one_is_sent() {
     let broker = MockBroker::start().await;
@@ -44,6 +45,7 @@ async fn a_message_over_the_brokers_limit_is_undeliverable_and_the_next_one_is_s
 }
 
 /// rumqttc drops all pending messages if the broker has no session on reconnect.
+#[cfg(feature = "system-tests")]
 #[tokio::test]
 async fn a_reconnection_without_a_session_loses_nothing() {
     let broker = MockBroker::start().await;
@@ -66,6 +68,7 @@ async fn a_reconnection_without_a_session_loses_nothing() {
 }
 
 /// rumqttc reports `Outgoing(Publish)` before the packet is sent.
+#[cfg(feature = "system-tests")]
 #[tokio::test]
 async fn a_message_is_delivered_once_the_broker_acknowledges_it_and_not_before() {
     let broker = MockBroker::start().await;
@@ -100,6 +103,7 @@ async fn a_message_is_delivered_once_the_broker_acknowledges_it_and_not_before()
 }
 
 /// rumqttc's `poll` never returns if the broker stops reading.
+#[cfg(feature = "system-tests")]
 #[tokio::test]
 async fn a_stalled_connection_is_replaced() {
     let broker = MockBroker::start().await;
@@ -120,6 +124,7 @@ async fn a_stalled_connection_is_replaced() {
 }
 
 /// rumqttc never resolves a collision of packet identifiers, and stalls.
+#[cfg(feature = "system-tests")]
 #[tokio::test]
 async fn a_packet_identifier_that_is_in_use_does_not_stall_the_client() {
     let broker = MockBroker::start().await;
@@ -144,6 +149,7 @@ async fn a_packet_identifier_that_is_in_use_does_not_stall_the_client() {
 }
 
 /// rumqttc reports packet identifiers, not which message was acknowledged.
+#[cfg(feature = "system-tests")]
 #[tokio::test]
 async fn acknowledgements_out_of_order_are_matched_to_their_messages() {
     let broker = MockBroker::start().await;
@@ -162,6 +168,7 @@ async fn acknowledgements_out_of_order_are_matched_to_their_messages() {
 }
 
 /// rumqttc's `publish().await` deadlocks in the task that polls.
+#[cfg(feature = "system-tests")]
 #[tokio::test]
 async fn requests_are_received_while_many_messages_wait_for_the_broker() {
     let broker = MockBroker::start().await;
@@ -184,6 +191,7 @@ async fn requests_are_received_while_many_messages_wait_for_the_broker() {
 }
 
 /// rumqttc reconnects at once and without end.
+#[cfg(feature = "system-tests")]
 #[tokio::test]
 async fn reconnect_delays_grow_while_the_broker_closes_every_connection() {
     let broker = MockBroker::start().await;
@@ -203,6 +211,7 @@ async fn reconnect_delays_grow_while_the_broker_closes_every_connection() {
 }
 
 /// rumqttc does not resubscribe if the broker lost the session.
+#[cfg(feature = "system-tests")]
 #[tokio::test]
 async fn every_connection_subscribes_whether_the_session_exists_or_not() {
     let broker = MockBroker::start().await;
@@ -236,6 +245,7 @@ fn ring_is_the_only_crypto_provider_and_rustls_uses_its_own_webpki() {
 }
 
 /// rumqttc's default is to acknowledge a message before the application has handled it.
+#[cfg(feature = "system-tests")]
 #[tokio::test]
 async fn a_request_is_acknowledged_on_command_and_not_before() {
     let broker = MockBroker::start().await;
@@ -263,6 +273,7 @@ async fn a_request_is_acknowledged_on_command_and_not_before() {
 }
 
 /// rumqttc treats a rejection as an acknowledgement.
+#[cfg(feature = "system-tests")]
 #[tokio::test]
 async fn a_message_that_the_broker_rejects_is_not_reported_as_delivered() {
     let broker = MockBroker::start().await;
@@ -291,6 +302,7 @@ async fn a_message_that_the_broker_rejects_is_not_reported_as_delivered() {
     }
 }
 
+#[cfg(feature = "system-tests")]
 #[cfg(feature = "system-tests")]
 #[test]
 fn a_response_topic_that_the_broker_denies_is_reported_and_the_daemon_continues() {

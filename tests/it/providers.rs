@@ -53,7 +53,12 @@ fn a_captured_graph_has_but_one_batch() {
     command.env("DENOISED_ENGINE__TENSORRT__CUDA_GRAPH", "true");
     assert!(fails(&mut command, 1).contains("libcublas.so.12"));
     let words = fails(command.env("DENOISED_ENGINE__TENSORRT__MIN_BATCH", "2"), 1);
-    assert!(words.contains("cuda_graph fills every batch up to the largest; leave out min_batch"), "{words}");
+    assert!(
+        words.contains(
+            "cuda_graph pads every batch to the largest, so that min_batch and opt_batch have no effect"
+        ),
+        "{words}"
+    );
 }
 
 #[test]
@@ -85,9 +90,9 @@ fn where_preferred_providers_do_not_work_state_and_receipts_say_cpu_and_why() {
     assert_eq!(said.len(), 4);
     for origin in said {
         assert_eq!(origin["provider"], "cpu");
-        assert_eq!(origin["ran"][0]["provider"], "cpu");
-        assert_eq!(origin["ran"][0]["percent"], 100.0);
-        let [tensorrt, cuda] = origin["instead_of"].as_array().unwrap().as_slice() else {
+        assert_eq!(origin["provider_shares"][0]["provider"], "cpu");
+        assert_eq!(origin["provider_shares"][0]["percent"], 100.0);
+        let [tensorrt, cuda] = origin["rejected_providers"].as_array().unwrap().as_slice() else {
             panic!("{origin}")
         };
         assert_eq!(
@@ -120,12 +125,12 @@ fn inspect_shows_what_openvino_ran_and_a_second_start_uses_its_engine() {
     };
     let (said, log) = inspect();
     assert!(said.contains("provider openvino\n"), "{said}");
-    assert!(said.contains("ran          openvino ran 567 nodes in 100 % of the time"), "{said}");
+    assert!(said.contains("provider share       openvino ran 567 nodes in 100 % of the time"), "{said}");
     assert!(log.contains("openvino builds its engine of digits"), "{log}");
     let built = engines();
     assert_eq!(built.len(), 1);
     let (said, log) = inspect();
-    assert!(said.contains("ran          openvino ran 567 nodes in 100 % of the time"), "{said}");
+    assert!(said.contains("provider share       openvino ran 567 nodes in 100 % of the time"), "{said}");
     assert!(!log.contains("builds its engine"), "{log}");
     assert!(engines() == built, "the engine was written again");
 }
@@ -163,7 +168,7 @@ fn a_changed_model_is_not_served_from_the_old_engine() {
     let (after, log) = draw("openvino,cpu");
     assert!(
         log.contains(
-            "the engine that openvino built for roll no longer fits (another graph) and is built anew"
+            "the engine that openvino built for roll no longer fits (another graph) and is built again"
         ),
         "{log}"
     );
@@ -187,12 +192,12 @@ fn warm_builds_what_the_daemon_then_finds() {
     let mut subscriber = Subscriber::start(&broker, "denoised/test/state");
     let file = spool.path().join("config.toml");
     std::fs::write(&file, &text).unwrap();
-    let warm = || words(denoised().arg("warm").arg("--config").arg(&file)).0;
-    let said = warm();
+    let build = || words(denoised().arg("build-engines").arg("--config").arg(&file)).0;
+    let said = build();
     assert!(said.contains("gaussian: nothing had to be built"), "{said}");
-    assert!(said.contains("digits: its engine was built"), "{said}");
+    assert!(said.contains("digits: the engine was built"), "{said}");
     assert!(said.contains("it runs on onnxruntime 1.24.1 with openvino"), "{said}");
-    assert!(warm().contains("digits: nothing had to be built"), "{said}");
+    assert!(build().contains("digits: nothing had to be built"), "{said}");
 
     let _daemon = Daemon::start(&text);
     let state = subscriber.phase("ready");
@@ -246,7 +251,7 @@ fn where_it_is_asked_for_another_provider_serves_until_the_engine_is_built() {
     let cache = tempfile::tempdir().unwrap();
     let engine = format!(
         "[engine]\nkind = \"onnxruntime\"\nlibrary = {:?}\nproviders = [\"openvino\", \"cpu\"]\ncache = {:?}\n\
-         meanwhile = \"cpu\"\n",
+         interim_provider = \"cpu\"\n",
         library("DENOISED_TEST_OPENVINO").display().to_string(),
         cache.path().display().to_string()
     );
@@ -278,10 +283,23 @@ fn where_it_is_asked_for_another_provider_serves_until_the_engine_is_built() {
 }
 
 #[test]
+fn a_directory_that_cannot_be_written_is_no_failure_of_the_provider() {
+    let cache = tempfile::tempdir().unwrap();
+    for (library, providers) in [(onnxruntime(), "cpu"), (library("DENOISED_TEST_OPENVINO"), "openvino,cpu")]
+    {
+        let mut command = on(&library, providers, cache.path());
+        command.env("TMPDIR", "/nonexistent").arg("inspect").arg(golden("gaussian"));
+        let words = fails(&mut command, 1);
+        assert!(words.contains("cannot create a directory in /nonexistent: "), "{words}");
+        assert!(words.contains("set TMPDIR") && !words.contains("does not work here"), "{words}");
+    }
+}
+
+#[test]
 fn too_little_memory_for_a_build_is_said_with_the_way_out() {
     let cache = tempfile::tempdir().unwrap();
     let mut command = on(&library("DENOISED_TEST_OPENVINO"), "openvino", cache.path());
     command.env("DENOISED_ENGINE__POLICY", "required").env("DENOISED_ENGINE__BUILD_MEMORY", "1000000 GiB");
     let words = fails(command.arg("inspect").arg(golden("gaussian")), 1);
-    assert!(words.contains("[engine] build_memory") && words.contains("denoised warm"), "{words}");
+    assert!(words.contains("[engine] build_memory") && words.contains("denoised build-engines"), "{words}");
 }

@@ -64,8 +64,8 @@ fn a_job_starts_from_an_image_that_the_broker_retains() {
         ("none", json!({"topic": "camera/none"}), "camera/none: no retained message arrived within 5s"),
         ("own", json!({"topic": "denoised/test/request"}), "carries requests"),
         ("all", json!({"topic": "camera/+"}), "wildcards can't be fetched"),
-        ("other", json!({"subject": "camera/front"}), "a picture is a string"),
-        ("number", json!(3), "a picture is a string"),
+        ("other", json!({"subject": "camera/front"}), "an image is a string"),
+        ("number", json!(3), "an image is a string"),
     ] {
         request(&broker, &job(id, image));
         let error = subscriber.on(&format!("denoised/test/error/{id}")).json();

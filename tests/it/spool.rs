@@ -230,7 +230,7 @@ fn sighup_applies_limits_and_logs_which_sections_need_a_restart() {
 
     std::fs::write(&path, "[limits]\nsteps = \"many\"\n").unwrap();
     daemon.signal("HUP");
-    let line = daemon.wait_for("the configuration stays as it is");
+    let line = daemon.wait_for("keeping the present configuration");
     assert!(line.contains("limits.steps"), "{line}");
 }
 

@@ -97,6 +97,8 @@ pub struct Family {
     pub time: TimeConditioning,
     /// Further names of the family, each with the keys that it sets.
     pub presets: &'static [Preset],
+    /// Whether the sampler inpaints by itself, with the known region of [`Options::known`].
+    pub inpaints: bool,
     /// Reads a configuration and plans the steps.
     pub build: Build,
 }
@@ -104,7 +106,12 @@ pub struct Family {
 impl Family {
     /// A family without presets, for networks that are conditioned on the time step.
     const fn new(name: &'static str, class: &'static str, build: Build) -> Self {
-        Self { name, class, time: TimeConditioning::Step, presets: &[], build }
+        Self { name, class, time: TimeConditioning::Step, presets: &[], inpaints: false, build }
+    }
+
+    /// The same family, with inpainting of its own.
+    const fn with_inpainting(self) -> Self {
+        Self { inpaints: true, ..self }
     }
 
     /// The same family for networks with another conditioning.

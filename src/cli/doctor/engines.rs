@@ -1,77 +1,80 @@
-//! The engines: whether ONNX Runtime is there, and whether each provider really computes.
+//! The inference engines: runs a tiny network on each engine and provider.
 
 use super::finding::Finding;
 use crate::config::Config;
-use crate::model::{Batch, EngineKind, EngineOptions, Model, ModelError, Policy, Provider};
+use crate::inference::{EngineError, EngineKind, EngineOptions, Policy, Provider, ProviderFailure};
+use crate::model::{Batch, Model, ModelError};
 use crate::platform::{JetPack, Platform};
 
-/// A network that adds a noise level to a sample, for trying a provider.
-const TINY: &[u8] = include_bytes!("tiny.onnx");
+/// A network that returns 2x + t.
+const TINY_NETWORK: &[u8] = include_bytes!("tiny.onnx");
 const SCHEDULER: &str = r#"{"_class_name": "DDPMScheduler"}"#;
 
-pub(super) fn findings(config: &Config, board: &Platform) -> Vec<Finding> {
-    let mut findings = vec![trial("embedded engine", config, EngineKind::Embedded, Provider::Cpu, board)];
+pub(super) fn findings(config: &Config, platform: &Platform) -> Vec<Finding> {
+    let mut findings = vec![trial("embedded engine", config, EngineKind::Embedded, Provider::Cpu, platform)];
     if config.engine.kind == EngineKind::Embedded {
         return findings;
     }
-    let library = trial("ONNX Runtime", config, EngineKind::OnnxRuntime, Provider::Cpu, board);
-    let is_there = library.next.is_none();
+    let library = trial("ONNX Runtime", config, EngineKind::OnnxRuntime, Provider::Cpu, platform);
+    let is_installed = library.next.is_none();
     findings.push(library);
-    if is_there {
+    if is_installed {
         let others = config.engine.providers.iter().filter(|provider| **provider != Provider::Cpu);
         findings.extend(others.map(|provider| {
             let name = format!("provider {provider}");
-            trial(&name, config, EngineKind::OnnxRuntime, *provider, board)
+            trial(&name, config, EngineKind::OnnxRuntime, *provider, platform)
         }));
     }
     findings
 }
 
-/// Load the tiny network on one provider, evaluate it and compare.
-fn trial(about: &str, config: &Config, kind: EngineKind, provider: Provider, board: &Platform) -> Finding {
+/// Runs the tiny network on one provider.
+fn trial(about: &str, config: &Config, kind: EngineKind, provider: Provider, platform: &Platform) -> Finding {
     let first = config.models.paths.first().cloned().unwrap_or_default();
     let options = EngineOptions {
         kind,
         providers: vec![provider],
         policy: Policy::Required,
-        ..config.engine_of(&first)
+        ..config.engine_options(&first)
     };
     let engine = &config.engine;
     let required = engine.policy == Policy::Required && engine.providers.first() == Some(&provider);
     let needed = required || (provider == Provider::Cpu && engine.kind == kind);
-    match computes(&options) {
+    match evaluate(&options) {
         Ok(found) => Finding::good(about, found),
         Err(error) => {
-            let next = next_step(&error, provider, board);
+            let next = next_step(&error, provider, platform);
             let found = match &error {
-                Trial::Model(ModelError::Provider { reason, .. }) => reason.clone(),
+                TrialError::Model(ModelError::Engine(EngineError::Provider { failure, .. })) => {
+                    failure.to_string()
+                }
                 other => other.to_string(),
             };
-            // Where another engine or provider may serve, this one is only worth knowing of.
+            // If another engine or provider can take over, this one is optional.
             if needed { Finding::missing(about, found, next) } else { Finding::note(about, found, next) }
         }
     }
 }
 
 #[derive(Debug, thiserror::Error)]
-enum Trial {
+enum TrialError {
     #[error(transparent)]
     Model(#[from] ModelError),
-    #[error("the trial could not be made: {0}")]
+    #[error("cannot set up the test network: {0}")]
     Io(#[from] std::io::Error),
-    #[error("it computes wrongly: {found:?} where {expected:?} is right")]
+    #[error("wrong results: {found:?} instead of {expected:?}")]
     Wrong { found: Vec<f32>, expected: Vec<f32> },
     #[error(transparent)]
-    Evaluation(#[from] crate::model::EvaluationError),
+    Evaluation(#[from] crate::inference::EvaluationError),
 }
 
-fn computes(options: &EngineOptions) -> Result<String, Trial> {
+fn evaluate(options: &EngineOptions) -> Result<String, TrialError> {
     let directory = tempfile::tempdir()?;
     let bundle = directory.path().join("doctor");
     std::fs::create_dir(&bundle)?;
-    std::fs::write(bundle.join("model.onnx"), TINY)?;
+    std::fs::write(bundle.join("model.onnx"), TINY_NETWORK)?;
     std::fs::write(bundle.join("scheduler_config.json"), SCHEDULER)?;
-    // An engine built for a trial is kept nowhere.
+    // The cache is temporary, so the engine that is built here is not kept.
     let options = EngineOptions { cache: directory.path().join("cache"), build_memory: 0, ..options.clone() };
     let mut model = Model::load(&bundle, &options)?;
     let (sample, t) = ([0.5_f32, -1.5, 2.0, 0.25], 3.0_f32);
@@ -80,47 +83,62 @@ fn computes(options: &EngineOptions) -> Result<String, Trial> {
     let mut found = Vec::new();
     model.predictor.evaluate(&batch, &mut found)?;
     let expected: Vec<f32> = sample.iter().map(|x| 2.0 * x + t).collect();
-    let near =
+    let is_close =
         found.len() == expected.len() && found.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-2);
-    if !near {
-        return Err(Trial::Wrong { found, expected });
+    if !is_close {
+        return Err(TrialError::Wrong { found, expected });
     }
-    let origin = model.predictor.origin();
-    Ok(format!("{} {} computes on {}", origin.engine, origin.version, origin.provider))
+    let origin = model.predictor.backend();
+    Ok(format!("{} {} works on {}", origin.engine, origin.version, origin.provider))
 }
 
-fn next_step(error: &Trial, provider: Provider, board: &Platform) -> String {
-    let jetpack = board.release().and_then(|release| release.jetpack);
-    let words = error.to_string();
+/// What to do about an error.
+fn next_step(error: &TrialError, provider: Provider, platform: &Platform) -> String {
+    let jetpack = platform.l4t_release().and_then(|release| release.jetpack);
     match error {
-        Trial::Model(ModelError::Library(_)) => library_step(jetpack),
-        Trial::Model(ModelError::Provider { .. }) if words.contains("was built without it") => match (provider, jetpack) {
-            (Provider::OpenVino, _) => {
-                "python3 -m pip download --no-deps onnxruntime-openvino, unpack it, and name its \
-                 onnxruntime/capi/libonnxruntime.so.X.Y.Z in [engine] library; or take openvino out of [engine] providers"
-                    .to_owned()
+        TrialError::Model(ModelError::Engine(EngineError::Library(_))) => library_step(jetpack),
+        TrialError::Io(_) | TrialError::Model(ModelError::Engine(EngineError::Io { .. })) => {
+            "free space for temporary files, or set TMPDIR to a directory that can be written".to_owned()
+        }
+        TrialError::Model(ModelError::Engine(EngineError::Provider {
+            failure: ProviderFailure::NotCompiledIn { .. },
+            ..
+        })) => other_build_step(provider, jetpack),
+        TrialError::Model(ModelError::Engine(EngineError::Provider { failure, .. })) => {
+            match (missing_library(&failure.to_string()), jetpack) {
+                (Some(library), Some(_)) => {
+                    format!("sudo apt install nvidia-jetpack, which contains {library}")
+                }
+                (Some(library), None) => format!(
+                    "install the package that contains {library}, or remove {provider} from [engine] providers"
+                ),
+                (None, _) => format!("fix the reported error, or remove {provider} from [engine] providers"),
             }
-            (_, Some(jetpack)) => format!(
-                "take NVIDIA's or Jetson Zoo's onnxruntime-gpu for {jetpack} (up to {}; docs/jetson.md), and name its \
-                 libonnxruntime.so.X.Y.Z in [engine] library",
-                jetpack.newest_onnxruntime()
-            ),
-            (_, None) => format!(
-                "nothing to do where there is no NVIDIA GPU; else name the library of onnxruntime-gpu in [engine] \
-                 library, or take {provider} out of [engine] providers"
-            ),
-        },
-        Trial::Model(ModelError::Provider { .. }) => match (missing_library(&words), jetpack) {
-            (Some(library), Some(_)) => format!("sudo apt install nvidia-jetpack, which brings {library}"),
-            (Some(library), None) => {
-                format!("install the package that has {library}, or take {provider} out of [engine] providers")
-            }
-            (None, _) => format!("see what it says, or take {provider} out of [engine] providers"),
-        },
-        _ => "this is a fault of the library; try another version of it".to_owned(),
+        }
+        _ => "the library has a bug; try another version".to_owned(),
     }
 }
 
+/// Which build of ONNX Runtime has a provider.
+fn other_build_step(provider: Provider, jetpack: Option<JetPack>) -> String {
+    match (provider, jetpack) {
+        (Provider::OpenVino, _) => "python3 -m pip download --no-deps onnxruntime-openvino, unpack the wheel, \
+             and set [engine] library to its onnxruntime/capi/libonnxruntime.so.X.Y.Z; or remove openvino from \
+             [engine] providers"
+            .to_owned(),
+        (_, Some(jetpack)) => format!(
+            "install NVIDIA's or Jetson Zoo's onnxruntime-gpu for {jetpack} (up to {}; docs/jetson.md), and set \
+             [engine] library to its libonnxruntime.so.X.Y.Z",
+            jetpack.newest_onnxruntime()
+        ),
+        (_, None) => format!(
+            "without an NVIDIA GPU, nothing to do; else set [engine] library to the library of \
+             onnxruntime-gpu, or remove {provider} from [engine] providers"
+        ),
+    }
+}
+
+/// Where to get the library.
 fn library_step(jetpack: Option<JetPack>) -> String {
     let version = jetpack.map_or("1.23.2", |jetpack| match jetpack {
         JetPack::Five => "1.18.0",
@@ -128,13 +146,13 @@ fn library_step(jetpack: Option<JetPack>) -> String {
     });
     format!(
         "python3 -m pip download --no-deps onnxruntime=={version}, unpack the wheel, and put \
-         onnxruntime/capi/libonnxruntime.so.{version} into /usr/lib/denoised or name it in [engine] library; \
-         docs/jetson.md says which build has CUDA and TensorRT"
+         onnxruntime/capi/libonnxruntime.so.{version} into /usr/lib/denoised or set [engine] library to it; \
+         docs/jetson.md lists builds with CUDA and TensorRT"
     )
 }
 
-/// The first library that a loader's message misses.
-fn missing_library(words: &str) -> Option<&str> {
-    let (before, _) = words.split_once(": cannot open shared object file")?;
+/// Returns the library that a message of the dynamic loader names as missing.
+fn missing_library(message: &str) -> Option<&str> {
+    let (before, _) = message.split_once(": cannot open shared object file")?;
     before.rsplit([' ', ':']).next()
 }

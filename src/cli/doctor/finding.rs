@@ -1,52 +1,57 @@
-//! One thing that `doctor` looked at.
+//! One result of `doctor`.
 
 use serde::Serialize;
 
-/// How a thing is.
+/// Whether something has to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum State {
-    /// As it should be.
+pub(super) enum FindingState {
+    /// Nothing to do.
     Good,
-    /// Worth knowing; the daemon runs all the same.
+    /// The daemon runs without it.
     Note,
-    /// The daemon, or what the configuration asks for, does not work without it.
+    /// The daemon, or a part that the configuration requires, does not run without it.
     Missing,
 }
 
-/// What was looked at, how it is, and what to do.
+/// What was checked, the result, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Finding {
-    /// The thing, in one or two words that don't change.
+    /// What was checked; a stable name.
     pub(super) about: String,
-    /// How it is.
-    pub(super) state: State,
-    /// What was found.
+    /// The result.
+    pub(super) state: FindingState,
+    /// The details.
     pub(super) found: String,
-    /// What makes it good, where it is not.
+    /// What to do, unless it is good.
     pub(super) next: Option<String>,
 }
 
 impl Finding {
     pub(super) fn good(about: &str, found: impl Into<String>) -> Self {
-        Self { about: about.to_owned(), state: State::Good, found: found.into(), next: None }
+        Self { about: about.to_owned(), state: FindingState::Good, found: found.into(), next: None }
     }
 
     pub(super) fn note(about: &str, found: impl Into<String>, next: impl Into<String>) -> Self {
-        Self { about: about.to_owned(), state: State::Note, found: found.into(), next: Some(next.into()) }
+        Self {
+            about: about.to_owned(),
+            state: FindingState::Note,
+            found: found.into(),
+            next: Some(next.into()),
+        }
     }
 
     pub(super) fn missing(about: &str, found: impl Into<String>, next: impl Into<String>) -> Self {
-        Self { state: State::Missing, ..Self::note(about, found, next) }
+        Self { state: FindingState::Missing, ..Self::note(about, found, next) }
     }
 }
 
 impl std::fmt::Display for Finding {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let state = match self.state {
-            State::Good => "good",
-            State::Note => "note",
-            State::Missing => "MISSING",
+            FindingState::Good => "good",
+            FindingState::Note => "note",
+            FindingState::Missing => "MISSING",
         };
         write!(f, "{state:<8} {:<20} {}", self.about, self.found)?;
         match &self.next {

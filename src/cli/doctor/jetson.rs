@@ -1,76 +1,78 @@
-//! The board: which it is, its power and heat, NVIDIA's libraries.
+//! The board: its model, power mode, temperature and NVIDIA's libraries.
 
 use super::finding::Finding;
-use crate::platform::{JetPack, Platform, Release};
+use crate::platform::{JetPack, L4tRelease, Platform};
 
-pub(super) fn findings(board: &Platform) -> Vec<Finding> {
-    let release = board.release();
-    let mut findings = vec![model(board, release.as_ref())];
-    if board.release().is_some() {
-        findings.push(power(board));
+pub(super) fn findings(platform: &Platform) -> Vec<Finding> {
+    let release = platform.l4t_release();
+    let mut findings = vec![model(platform, release.as_ref())];
+    if platform.l4t_release().is_some() {
+        findings.push(power_mode(platform));
     }
-    findings.push(heat(board));
-    findings.extend(libraries(board, release.and_then(|release| release.jetpack)));
+    findings.push(temperature(platform));
+    findings.extend(libraries(platform, release.and_then(|release| release.jetpack)));
     findings
 }
 
-fn model(board: &Platform, release: Option<&Release>) -> Finding {
-    let name = board.model().unwrap_or_else(|| board.device());
+fn model(platform: &Platform, release: Option<&L4tRelease>) -> Finding {
+    let name = platform.model().unwrap_or_else(|| platform.device());
     match release {
-        Some(Release { l4t, jetpack: Some(jetpack) }) => {
+        Some(L4tRelease { version: l4t, jetpack: Some(jetpack) }) => {
             Finding::good("board", format!("{name}, {jetpack} (Linux for Tegra {l4t})"))
         }
-        Some(Release { l4t, jetpack: None }) => Finding::note(
+        Some(L4tRelease { version: l4t, jetpack: None }) => Finding::note(
             "board",
             format!("{name}, Linux for Tegra {l4t}, which is older than JetPack 5"),
-            "flash JetPack 5 or later with NVIDIA's SDK Manager; what is older has a glibc that is too old",
+            "flash JetPack 5 or later with NVIDIA's SDK Manager; the glibc of older releases is too old",
         ),
         None => Finding::note(
             "board",
-            format!("{name}, no Jetson (there is no /etc/nv_tegra_release)"),
-            "nothing to do; the lines below tell which provider serves here",
+            format!("{name}, not a Jetson (there is no /etc/nv_tegra_release)"),
+            "nothing to do; the lines below show which providers work here",
         ),
     }
 }
 
-fn power(board: &Platform) -> Finding {
-    match board.power_mode() {
+fn power_mode(platform: &Platform) -> Finding {
+    match platform.power_mode() {
         Some(mode) if mode.starts_with("MAXN") => Finding::good("power mode", mode),
-        Some(mode) => Finding::note(
-            "power mode",
-            mode,
-            "for the greatest speed: sudo nvpmodel -m 0 && sudo jetson_clocks",
-        ),
-        None => Finding::note("power mode", "nvpmodel has kept none", "choose one: sudo nvpmodel -m 0"),
+        Some(mode) => {
+            Finding::note("power mode", mode, "for maximum speed: sudo nvpmodel -m 0 && sudo jetson_clocks")
+        }
+        None => Finding::note("power mode", "nvpmodel has not set one", "set one: sudo nvpmodel -m 0"),
     }
 }
 
-fn heat(board: &Platform) -> Finding {
-    let heat = board.heat();
-    let Some(hottest) = heat.hottest() else {
+fn temperature(platform: &Platform) -> Finding {
+    let status = platform.thermal_status();
+    let Some(hottest) = status.hottest() else {
         return Finding::note(
-            "heat",
+            "temperature",
             "there is no thermal zone",
             "nothing to do: [board] pause_above_c has no effect",
         );
     };
-    if heat.throttles.is_empty() {
+    if status.throttles.is_empty() {
         return Finding::good(
-            "heat",
-            format!("{hottest:.0} °C at the warmest of {} zones", heat.zones.len()),
+            "temperature",
+            format!("{hottest:.0} °C in the hottest of {} zones", status.zones.len()),
         );
     }
-    let next = "cool the board (sudo jetson_clocks --fan), or choose a lower power mode";
-    Finding::note("heat", format!("{hottest:.0} °C, and {} slow it down", heat.throttles.join(", ")), next)
+    let next = "cool the board (sudo jetson_clocks --fan), or select a lower power mode";
+    Finding::note(
+        "temperature",
+        format!("{hottest:.0} °C, throttled by {}", status.throttles.join(", ")),
+        next,
+    )
 }
 
-/// NVIDIA's libraries that ONNX Runtime's providers load, on a Jetson.
-fn libraries(board: &Platform, jetpack: Option<JetPack>) -> Vec<Finding> {
+/// Checks NVIDIA's libraries, which ONNX Runtime's providers load, on a Jetson.
+fn libraries(platform: &Platform, jetpack: Option<JetPack>) -> Vec<Finding> {
     let Some(jetpack) = jetpack else {
         return Vec::new();
     };
-    // The package by which each JetPack's own repository brings the library.
-    let wanted = [
+    // The library's package in the repository of JetPack 5, 6 and 7.
+    let required = [
         ("CUDA", "libcudart.so", ["cuda-libraries-11-4", "cuda-libraries-12-6", "cuda-libraries-13-0"]),
         ("cuBLAS", "libcublas.so", ["libcublas-11-4", "libcublas-12-6", "libcublas-13-0"]),
         ("cuDNN", "libcudnn.so", ["libcudnn8", "libcudnn9-cuda-12", "libcudnn9-cuda-13"]),
@@ -81,18 +83,18 @@ fn libraries(board: &Platform, jetpack: Option<JetPack>) -> Vec<Finding> {
             ["libnvonnxparsers8", "libnvonnxparsers10", "libnvonnxparsers10"],
         ),
     ];
-    let of = |packages: [&'static str; 3]| match jetpack {
+    let package = |packages: [&'static str; 3]| match jetpack {
         JetPack::Five => packages[0],
         JetPack::Six => packages[1],
         JetPack::Seven => packages[2],
     };
-    wanted
+    required
         .into_iter()
-        .map(|(name, file, packages)| match board.library(file) {
+        .map(|(name, file, packages)| match platform.library(file) {
             Some(library) => Finding::good(name, format!("{} ({})", library.version, library.path.display())),
             None => {
-                let next = format!("sudo apt install {} (or all of it: nvidia-jetpack)", of(packages));
-                Finding::missing(name, format!("{file} is not there"), next)
+                let next = format!("sudo apt install {} (or everything: nvidia-jetpack)", package(packages));
+                Finding::missing(name, format!("{file} is not installed"), next)
             }
         })
         .collect()

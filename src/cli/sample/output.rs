@@ -1,4 +1,4 @@
-//! Where samples go: a picture, raw values, or a directory of pictures.
+//! Where `sample` writes: an image, raw values, or a directory of images.
 
 use std::path::{Path, PathBuf};
 
@@ -8,57 +8,59 @@ use crate::image::{self, Format};
 use crate::job::Job;
 use crate::npy;
 
-/// A destination.
+/// Where the samples of a job are written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Output {
-    /// One picture, or a grid.
-    Picture(PathBuf),
+pub(super) enum OutputTarget {
+    /// One image, or a grid of several.
+    Image(PathBuf),
     /// The raw values.
-    Raw(PathBuf),
-    /// One picture each.
+    Array(PathBuf),
+    /// One image per sample.
     Directory(PathBuf),
 }
 
-impl Output {
-    /// What a path means.
-    pub(super) fn of(path: &Path) -> anyhow::Result<Self> {
+impl OutputTarget {
+    /// Chooses by the path's extension.
+    pub(super) fn from_path(path: &Path) -> anyhow::Result<Self> {
         let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase());
         match extension.as_deref() {
             _ if path.is_dir() => Ok(Self::Directory(path.to_owned())),
-            Some("png") => Ok(Self::Picture(path.to_owned())),
-            Some("npy") => Ok(Self::Raw(path.to_owned())),
+            Some("png") => Ok(Self::Image(path.to_owned())),
+            Some("npy") => Ok(Self::Array(path.to_owned())),
             None => Ok(Self::Directory(path.to_owned())),
-            Some(other) => bail!("--output: .{other} is not written here; take .png, .npy or a directory"),
+            Some(other) => bail!("--output: .{other} is not supported; use .png, .npy or a directory"),
         }
     }
 
-    /// How each sample is encoded.
+    /// Returns the format of each sample.
     pub(super) fn format(&self) -> Format {
         match self {
-            Self::Raw(_) => Format::Npy,
-            Self::Picture(_) | Self::Directory(_) => Format::Png,
+            Self::Array(_) => Format::Npy,
+            Self::Image(_) | Self::Directory(_) => Format::Png,
         }
     }
 
-    /// Write all samples of a job.
+    /// Writes all samples of a job.
     pub(super) fn write(&self, samples: &[Vec<f32>], job: &Job) -> anyhow::Result<()> {
-        let shape = &job.sizes.picture;
-        let manifest = &job.model.bundle.manifest;
-        let pictures = || {
-            let pictures = samples.iter().map(|sample| image::picture(sample, shape, manifest));
-            pictures.collect::<Result<Vec<_>, _>>()
+        let shape = &job.sizes.image;
+        let description = &job.model.bundle.manifest.sample;
+        let images = || {
+            let images = samples.iter().map(|sample| image::to_image(sample, shape, description));
+            images.collect::<Result<Vec<_>, _>>()
         };
         match self {
-            Self::Raw(path) => raw(path, &[&[samples.len()], &shape[..]].concat(), &samples.concat()),
-            Self::Picture(path) => match pictures()?.as_slice() {
+            Self::Array(path) => {
+                write_array(path, &[&[samples.len()], &shape[..]].concat(), &samples.concat())
+            }
+            Self::Image(path) => match images()?.as_slice() {
                 [single] => save(path, &image::png(single)?),
                 several => save(path, &image::png(&image::grid(several, 1)?)?),
             },
             Self::Directory(path) => {
-                std::fs::create_dir_all(path).with_context(|| path.display().to_string())?;
-                for (index, picture) in pictures()?.iter().enumerate() {
+                std::fs::create_dir_all(path).with_context(|| format!("cannot create {}", path.display()))?;
+                for (index, image) in images()?.iter().enumerate() {
                     let name = format!("{index:04}-{}.png", job.image_seed(index));
-                    save(&path.join(name), &image::png(picture)?)?;
+                    save(&path.join(name), &image::png(image)?)?;
                 }
                 Ok(())
             }
@@ -66,11 +68,11 @@ impl Output {
     }
 }
 
-/// Write values of this shape as they are.
-pub(super) fn raw(path: &Path, shape: &[usize], values: &[f32]) -> anyhow::Result<()> {
+/// Writes values of this shape as a .npy file.
+pub(super) fn write_array(path: &Path, shape: &[usize], values: &[f32]) -> anyhow::Result<()> {
     save(path, &npy::write(shape, values)?)
 }
 
 fn save(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    std::fs::write(path, bytes).with_context(|| format!("writing {}", path.display()))
+    std::fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))
 }

@@ -1,68 +1,68 @@
-//! What `sample` is told in words and pictures.
+//! The flags of `sample` for prompts and images.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use crate::job::{Attached, Request};
+use crate::job::{Attachment, Request};
 
-/// What is to be drawn.
+/// Flags for text-to-image models.
 #[derive(Debug, clap::Args)]
-pub(super) struct Prompts {
-    /// What is to be drawn, in words
-    #[arg(long)]
+pub(super) struct PromptArguments {
+    /// The text that the image should follow
+    #[arg(long, value_name = "TEXT")]
     prompt: Option<String>,
-    /// What is not to be drawn
-    #[arg(long)]
+    /// The text that the image should avoid
+    #[arg(long, value_name = "TEXT")]
     negative_prompt: Option<String>,
-    /// The prompt for the second text encoder
-    #[arg(long)]
+    /// The prompt of the second text encoder [default: --prompt]
+    #[arg(long, value_name = "TEXT")]
     prompt_2: Option<String>,
-    /// What is not to be drawn, for the second text encoder
-    #[arg(long)]
+    /// The negative prompt of the second text encoder [default: --negative-prompt]
+    #[arg(long, value_name = "TEXT")]
     negative_prompt_2: Option<String>,
-    /// How much of a guided prediction's spread is brought back, 0 to 1
-    #[arg(long)]
+    /// Guidance rescale, 0 to 1; 0 turns it off
+    #[arg(long, value_name = "FACTOR")]
     guidance_rescale: Option<f64>,
-    /// How many of CLIP's last layers are left out
-    #[arg(long)]
+    /// The number of CLIP's last layers to skip
+    #[arg(long, value_name = "LAYERS")]
     clip_skip: Option<u64>,
-    /// How many tokens T5 takes
-    #[arg(long)]
+    /// The number of tokens for T5, 1 to 512
+    #[arg(long, value_name = "TOKENS")]
     max_sequence_length: Option<u64>,
 }
 
-/// The picture, and the one from which it begins.
+/// Flags for the image's size, img2img and inpainting.
 #[derive(Debug, clap::Args)]
-pub(super) struct PictureArguments {
-    /// The picture's width in pixels
-    #[arg(long)]
+pub(super) struct ImageArguments {
+    /// The image's width in pixels
+    #[arg(long, value_name = "PIXELS")]
     width: Option<u64>,
-    /// The picture's height in pixels
-    #[arg(long)]
+    /// The image's height in pixels
+    #[arg(long, value_name = "PIXELS")]
     height: Option<u64>,
-    /// A picture from which to begin: PNG, JPEG or .npy
-    #[arg(long)]
+    /// The image to start from: PNG, JPEG or .npy
+    #[arg(long, value_name = "FILE")]
     image: Option<PathBuf>,
-    /// Which part of the picture is drawn anew: white, or 1 in a .npy
-    #[arg(long)]
+    /// The inpainting mask: white, or 1 in a .npy, is repainted
+    #[arg(long, value_name = "FILE")]
     mask: Option<PathBuf>,
-    /// How much of the way is gone from the picture, 0 to 1
-    #[arg(long)]
+    /// img2img strength, 0 to 1: how much noise is added to the image; 1 ignores it
+    #[arg(long, value_name = "FACTOR")]
     strength: Option<f64>,
-    /// SDXL: HEIGHT,WIDTH that the picture is to look as if it had been
-    #[arg(long, value_name = "H,W", value_parser = pair)]
+    /// SDXL original_size micro-conditioning, in pixels
+    #[arg(long, value_name = "HEIGHT,WIDTH", value_parser = pair)]
     original_size: Option<[u64; 2]>,
-    /// SDXL: TOP,LEFT at which it is to look cropped
-    #[arg(long, value_name = "T,L", value_parser = pair)]
+    /// SDXL crop micro-conditioning, in pixels
+    #[arg(long, value_name = "TOP,LEFT", value_parser = pair)]
     crop: Option<[u64; 2]>,
-    /// SDXL: HEIGHT,WIDTH that it is to look made for
-    #[arg(long, value_name = "H,W", value_parser = pair)]
+    /// SDXL target_size micro-conditioning, in pixels
+    #[arg(long, value_name = "HEIGHT,WIDTH", value_parser = pair)]
     target_size: Option<[u64; 2]>,
 }
 
-impl Prompts {
-    pub(super) fn request(&self) -> Request {
+impl PromptArguments {
+    pub(super) fn to_request(&self) -> Request {
         Request {
             prompt: self.prompt.clone(),
             negative_prompt: self.negative_prompt.clone(),
@@ -76,14 +76,14 @@ impl Prompts {
     }
 }
 
-impl PictureArguments {
-    /// A request with these pictures too, read from their files.
-    pub(super) fn request(&self, request: Request) -> anyhow::Result<Request> {
+impl ImageArguments {
+    /// Adds these flags to a request, and reads the files.
+    pub(super) fn add_to(&self, request: Request) -> anyhow::Result<Request> {
         Ok(Request {
             width: self.width,
             height: self.height,
-            image: file("--image", self.image.as_deref())?,
-            mask: file("--mask", self.mask.as_deref())?,
+            image: read("--image", self.image.as_deref())?,
+            mask: read("--mask", self.mask.as_deref())?,
             strength: self.strength,
             original_size: self.original_size,
             crop: self.crop,
@@ -93,16 +93,15 @@ impl PictureArguments {
     }
 }
 
-/// Two numbers parted by a comma.
+/// Parses two numbers with a comma between them.
 fn pair(text: &str) -> Result<[u64; 2], String> {
     let numbers: Result<Vec<u64>, _> = text.split(',').map(|number| number.trim().parse()).collect();
     let numbers = numbers.ok().and_then(|numbers| <[u64; 2]>::try_from(numbers).ok());
-    numbers.ok_or_else(|| "two whole numbers parted by a comma are needed, as 512,768".to_owned())
+    numbers.ok_or_else(|| "write two whole numbers with a comma between them, such as 512,768".to_owned())
 }
 
-/// A file's bytes as a request has them.
-fn file(flag: &str, path: Option<&Path>) -> anyhow::Result<Option<Attached>> {
+fn read(flag: &str, path: Option<&Path>) -> anyhow::Result<Option<Attachment>> {
     let Some(path) = path else { return Ok(None) };
     let bytes = std::fs::read(path).with_context(|| format!("{flag} {}", path.display()))?;
-    Ok(Some(Attached::file(&bytes)))
+    Ok(Some(Attachment::from_bytes(&bytes)))
 }

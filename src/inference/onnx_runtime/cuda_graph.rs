@@ -1,29 +1,29 @@
-//! Inputs and outputs that stay at their places in a GPU's memory, as a CUDA graph needs them: what was captured is
-//! replayed on what lies there, and nothing else that a run is given counts.
+//! Buffers for CUDA graphs.
+//!
+//! A captured CUDA graph always reads and writes the addresses that it was captured with, so that inputs and outputs live
+//! in fixed buffers on the GPU.
 
-use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
+use ort::memory::{AllocationDevice, Allocator, MemoryType};
 use ort::session::{IoBinding, Session};
 use ort::value::{DynTensor, ValueType};
 
 use super::failed;
-use super::values::{fill, read, tensor};
+use super::values::{allocator, fill, read, tensor};
+use crate::inference::error::EvaluationError;
 use crate::inference::provider::InputShapes;
-use crate::inference::session::{Input, known};
-use crate::model::predictor::EvaluationError;
+use crate::inference::session::{Input, match_inputs};
 use crate::tensor::{DataType, Dim, GraphIo, ValueInfo};
 
-/// The buffers of a session whose shapes are all fixed.
-pub(crate) struct Captured {
-    /// In the graph's order.
-    inputs: Vec<Twin>,
-    /// In the graph's order.
-    outputs: Vec<Twin>,
-    /// The last to be dropped, since it keeps the session whose memory the others lie in.
+/// The buffers of a session all of whose shapes are fixed, in the graph's order.
+pub(super) struct CudaGraphBuffers {
+    inputs: Vec<HostDevicePair>,
+    outputs: Vec<HostDevicePair>,
+    /// Dropped last, because it keeps the session alive whose memory the buffers are.
     binding: IoBinding,
 }
 
-/// A tensor on the GPU, and one beside it that the processor reads and writes.
-struct Twin {
+/// A tensor on the GPU, and its copy that the host reads and writes.
+struct HostDevicePair {
     name: String,
     element: DataType,
     shape: Vec<usize>,
@@ -31,44 +31,42 @@ struct Twin {
     device: DynTensor,
 }
 
-impl Twin {
-    fn new(memory: &Allocator, port: &ValueInfo) -> Result<Self, String> {
-        let shape: Option<Vec<usize>> = port.shape.iter().map(Dim::length).collect();
-        let (Some(shape), false) = (shape, port.element == DataType::Other) else {
+impl HostDevicePair {
+    fn new(memory: &Allocator, value: &ValueInfo) -> Result<Self, String> {
+        let shape: Option<Vec<usize>> = value.shape.iter().map(Dim::length).collect();
+        let (Some(shape), false) = (shape, value.element == DataType::Other) else {
             return Err(format!(
-                "a CUDA graph needs numbers in a shape that is known ahead, and {port} is none; leave cuda_graph \
-                 out, or export the graph with that shape fixed"
+                "a CUDA graph needs numbers of a fixed shape, but {value} is not; remove cuda_graph, or export the \
+                 graph with that shape fixed"
             ));
         };
-        let made = |memory| tensor(memory, port.element, &shape).map_err(|error| error.to_string());
-        let (host, device) = (made(&Allocator::default())?, made(memory)?);
-        Ok(Self { name: port.name.clone(), element: port.element, shape, host, device })
+        let allocate = |memory| tensor(memory, value.element, &shape).map_err(|error| error.to_string());
+        let (host, device) = (allocate(&Allocator::default())?, allocate(memory)?);
+        Ok(Self { name: value.name.clone(), element: value.element, shape, host, device })
     }
 }
 
-impl Captured {
-    /// Bind a buffer to each input and output of the graph, on the GPU of this number.
-    pub(crate) fn new(session: &Session, graph: &GraphIo, device: i32) -> Result<Self, String> {
-        let all = |memory: &Allocator, ports: &[ValueInfo]| -> Result<Vec<Twin>, String> {
-            ports.iter().map(|port| Twin::new(memory, port)).collect()
+impl CudaGraphBuffers {
+    /// Binds a buffer to each input and output of the graph, on the GPU of this index.
+    pub(super) fn new(session: &Session, graph: &GraphIo, device: i32) -> Result<Self, String> {
+        let all = |memory: &Allocator, values: &[ValueInfo]| -> Result<Vec<HostDevicePair>, String> {
+            values.iter().map(|value| HostDevicePair::new(memory, value)).collect()
         };
-        let memory =
-            MemoryInfo::new(AllocationDevice::CUDA, device, AllocatorType::Device, MemoryType::Default);
-        let memory = memory.and_then(|memory| Allocator::new(session, memory));
+        let memory = allocator(session, AllocationDevice::CUDA, device, MemoryType::Default);
         let memory = memory.map_err(|error| error.to_string())?;
         let (inputs, mut outputs) = (all(&memory, &graph.inputs)?, all(&memory, &graph.outputs)?);
         let mut bind = || {
             let mut binding = session.create_binding()?;
-            inputs.iter().try_for_each(|twin| binding.bind_input(&twin.name[..], &twin.device))?;
-            outputs.iter_mut().try_for_each(|twin| binding.bind_output(&twin.name[..], &mut twin.device))?;
+            inputs.iter().try_for_each(|pair| binding.bind_input(&pair.name[..], &pair.device))?;
+            outputs.iter_mut().try_for_each(|pair| binding.bind_output(&pair.name[..], &mut pair.device))?;
             Ok(binding)
         };
         let binding = bind().map_err(|error: ort::Error| error.to_string())?;
         Ok(Self { inputs, outputs, binding })
     }
 
-    /// Evaluate the graph for some of its outputs; tells their shapes. The first time captures it.
-    pub(crate) fn run(
+    /// Evaluates the graph for some of its outputs and returns their shapes. The first evaluation captures the graph.
+    pub(super) fn run(
         &mut self,
         session: &mut Session,
         graph: &GraphIo,
@@ -76,36 +74,36 @@ impl Captured {
         names: &[&str],
         outputs: &mut [Vec<f32>],
     ) -> Result<Vec<Vec<usize>>, EvaluationError> {
-        for (place, input) in known(graph, inputs) {
-            let Twin { name, element, shape, host, device } = &mut self.inputs[place];
+        for (index, input) in match_inputs(graph, inputs) {
+            let HostDevicePair { name, element, shape, host, device } = &mut self.inputs[index];
             fill(name, *element, shape, host, input.values).map_err(failed)?;
             host.copy_into(device).map_err(failed)?;
         }
         session.run_binding(&self.binding).map_err(failed)?;
-        let mut answers = Vec::with_capacity(names.len());
+        let mut shapes = Vec::with_capacity(names.len());
         for (name, output) in names.iter().zip(outputs) {
-            let twin = self.outputs.iter_mut().find(|twin| twin.name == *name);
-            let twin = twin.ok_or(EvaluationError::OutputType)?;
-            twin.device.copy_into(&mut twin.host).map_err(failed)?;
-            answers.push(read(&twin.host, output)?);
+            let pair = self.outputs.iter_mut().find(|pair| pair.name == *name);
+            let pair = pair.ok_or(EvaluationError::OutputType)?;
+            pair.device.copy_into(&mut pair.host).map_err(failed)?;
+            shapes.push(read(&pair.host, output)?);
         }
-        Ok(answers)
+        Ok(shapes)
     }
 }
 
-/// The axes that a graph leaves free, by their names, with the lengths that they have in these shapes.
-pub(crate) fn fixed(described: &Session, shapes: &InputShapes) -> Vec<(String, usize)> {
-    let mut fixed = Vec::new();
-    for outlet in described.inputs() {
+/// The names of a graph's dynamic axes, each with its length in `shapes`.
+pub(super) fn dynamic_axes(description: &Session, shapes: &InputShapes) -> Vec<(String, usize)> {
+    let mut axes = Vec::new();
+    for outlet in description.inputs() {
         let lengths = shapes.0.iter().find(|(name, _)| name == outlet.name());
         let (Some((_, lengths)), ValueType::Tensor { shape, dimension_symbols, .. }) =
             (lengths, outlet.dtype())
         else {
             continue;
         };
-        let axes = shape.iter().zip(dimension_symbols.iter()).zip(lengths);
-        let free = axes.filter(|((axis, name), _)| **axis < 0 && !name.is_empty());
-        fixed.extend(free.map(|((_, name), length)| (name.clone(), *length)));
+        let all = shape.iter().zip(dimension_symbols.iter()).zip(lengths);
+        let dynamic = all.filter(|((axis, name), _)| **axis < 0 && !name.is_empty());
+        axes.extend(dynamic.map(|((_, name), length)| (name.clone(), *length)));
     }
-    fixed
+    axes
 }

@@ -1,72 +1,72 @@
-//! ONNX Runtime's library: where it is looked for, and the one environment of this process.
+//! ONNX Runtime's library: where it is searched, and the one environment of this process.
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-/// A library that is loaded; the runtime's functions and environment are the process's own.
+/// A loaded library. A process can load one only.
 #[derive(Debug, Clone)]
-pub(crate) struct Runtime {
-    pub(crate) environment: ort::environment::Environment,
-    pub(crate) version: String,
+pub(in crate::inference) struct Runtime {
+    pub(super) environment: ort::environment::Environment,
+    pub(super) version: String,
     path: PathBuf,
 }
 
 impl Runtime {
-    /// Whether its version is this one or newer, as far as its version can be read.
-    pub(crate) fn is_at_least(&self, major: u32, minor: u32) -> bool {
+    /// Whether the library has this version or a newer one. An unreadable version counts as newer.
+    pub(super) fn is_at_least(&self, major: u32, minor: u32) -> bool {
         is_at_least(&self.version, (major, minor))
     }
 }
 
-fn is_at_least(version: &str, least: (u32, u32)) -> bool {
+fn is_at_least(version: &str, min: (u32, u32)) -> bool {
     let mut numbers = version.split('.').map(str::parse::<u32>);
     match (numbers.next(), numbers.next()) {
-        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) >= least,
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) >= min,
         _ => true,
     }
 }
 
 static LOADED: Mutex<Option<Runtime>> = Mutex::new(None);
 
-/// ONNX Runtime can't be had.
+/// ONNX Runtime's library cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum LibraryError {
-    /// It was asked for and is nowhere.
+    /// The library is required and was not found.
     #[error(
         "no ONNX Runtime library was found in [engine] library, ORT_DYLIB_PATH, /usr/lib/denoised \
          or the loader's path ({reason}). Name libonnxruntime.so.X.Y.Z in one of them, or set \
          [engine] kind = \"embedded\""
     )]
     NotFound {
-        /// The loader's words.
+        /// The loader's message.
         reason: String,
     },
-    /// A library that was named can't be loaded.
+    /// A library that was named cannot be loaded.
     #[error(
-        "{path}: ONNX Runtime can't be loaded: {reason}. Any version from 1.17 on works; the name \
-         must be that of libonnxruntime.so.X.Y.Z itself"
+        "{path}: cannot load ONNX Runtime: {reason}. Name the file libonnxruntime.so.X.Y.Z itself, of version 1.17 or \
+         newer"
     )]
     Load {
         /// The file.
         path: PathBuf,
-        /// The loader's words.
+        /// The loader's message.
         reason: String,
     },
-    /// Another library already serves this process.
-    #[error("{asked}: this process already runs ONNX Runtime from {loaded}")]
+    /// The process has already loaded another library.
+    #[error("{requested}: cannot load ONNX Runtime, because this process already runs {loaded}")]
     Other {
-        /// As asked for.
-        asked: PathBuf,
-        /// What serves.
+        /// The library to load.
+        requested: PathBuf,
+        /// The library that is loaded.
         loaded: PathBuf,
     },
 }
 
-/// The library, which must be there.
-pub(crate) fn required(configured: Option<&Path>) -> Result<Runtime, LibraryError> {
-    match named(configured) {
+/// Loads the library, which must exist.
+pub(in crate::inference) fn load_required(configured: Option<&Path>) -> Result<Runtime, LibraryError> {
+    match named_library(configured) {
         Some(path) => load(&path),
-        None => load(Path::new(BARE_NAME)).map_err(|error| LibraryError::NotFound {
+        None => load(Path::new(FILE_NAME)).map_err(|error| LibraryError::NotFound {
             reason: match error {
                 LibraryError::Load { reason, .. } => reason,
                 other => other.to_string(),
@@ -75,24 +75,26 @@ pub(crate) fn required(configured: Option<&Path>) -> Result<Runtime, LibraryErro
     }
 }
 
-/// The library, if there is one: one that was named must load, the loader's path may lack it.
-pub(crate) fn if_present(configured: Option<&Path>) -> Result<Option<Runtime>, LibraryError> {
-    match named(configured) {
+/// Loads the library. Returns `None` if none is named and the loader's path has none.
+pub(in crate::inference) fn load_if_present(
+    configured: Option<&Path>,
+) -> Result<Option<Runtime>, LibraryError> {
+    match named_library(configured) {
         Some(path) => load(&path).map(Some),
-        None => match load(Path::new(BARE_NAME)) {
+        None => match load(Path::new(FILE_NAME)) {
             Ok(runtime) => Ok(Some(runtime)),
             Err(error) => {
-                log::debug!("no ONNX Runtime in the loader's path: {error}");
+                log::debug!("the loader's path has no ONNX Runtime: {error}");
                 Ok(None)
             }
         },
     }
 }
 
-const BARE_NAME: &str = "libonnxruntime.so";
+const FILE_NAME: &str = "libonnxruntime.so";
 const DIRECTORY: &str = "/usr/lib/denoised";
 
-fn named(configured: Option<&Path>) -> Option<PathBuf> {
+fn named_library(configured: Option<&Path>) -> Option<PathBuf> {
     configured
         .map(Path::to_owned)
         .or_else(|| std::env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty()).map(PathBuf::from))
@@ -104,7 +106,7 @@ fn newest_in(directory: &Path) -> Option<PathBuf> {
     std::fs::read_dir(directory)
         .ok()?
         .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(BARE_NAME)))
+        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(FILE_NAME)))
         .max()
 }
 
@@ -114,7 +116,7 @@ fn load(path: &Path) -> Result<Runtime, LibraryError> {
         return if runtime.path == path {
             Ok(runtime.clone())
         } else {
-            Err(LibraryError::Other { asked: path.to_owned(), loaded: runtime.path.clone() })
+            Err(LibraryError::Other { requested: path.to_owned(), loaded: runtime.path.clone() })
         };
     }
     let failed = |reason: String| LibraryError::Load { path: path.to_owned(), reason };
@@ -129,7 +131,7 @@ fn load(path: &Path) -> Result<Runtime, LibraryError> {
     Ok(loaded.insert(runtime).clone())
 }
 
-/// The version in the library's real file name, or what the library says of its build.
+/// The version in the real name of the library's file, or the library's build information.
 fn version(path: &Path) -> String {
     path.canonicalize()
         .ok()

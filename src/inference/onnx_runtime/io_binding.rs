@@ -1,36 +1,35 @@
-//! Inputs and outputs of a session in buffers that stay bound to it: one set for the shapes of each kind of batch,
-//! used again whenever such a batch comes.
+//! Input and output buffers that stay bound to a session: one set for each combination of shapes.
 
-use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
+use ort::memory::{AllocationDevice, Allocator, MemoryType};
 use ort::session::{IoBinding, Session, SessionOutputs};
 use ort::value::DynTensor;
 
 use super::failed;
-use super::values::{buffer, fill, read, size, tensor};
-use crate::inference::session::{Input, known};
-use crate::model::predictor::EvaluationError;
+use super::values::{allocator, fill, memory_info, read, size, slice_mut, tensor};
+use crate::inference::error::EvaluationError;
+use crate::inference::session::{Input, match_inputs};
 use crate::tensor::{DataType, GraphIo};
 
-/// How many kinds of batches have their buffers, and how many bytes those but the last one's may take: a network's are
-/// small, a decoder's are not.
-const KINDS: usize = 8;
-const KEPT_BYTES: usize = 16 << 20;
+/// The largest number of bindings that are kept.
+const MAX_BINDINGS: usize = 8;
+/// The largest size of the kept bindings without the last one. Those of a denoiser are small, those of a decoder are not.
+const MAX_RETAINED_BYTES: usize = 16 << 20;
 
-/// Buffers for the kinds of batches that came last.
-pub(crate) struct Kinds {
-    /// The newest first.
-    bound: Vec<Bound>,
-    /// Whether they lie in memory that a GPU reads by itself.
+/// The bindings that were used last.
+pub(super) struct IoBindingCache {
+    /// The most recently used first.
+    bindings: Vec<BoundBuffers>,
+    /// Whether the buffers are in pinned memory, which a GPU reads without a copy.
     pinned: bool,
 }
 
-impl Kinds {
-    pub(crate) fn new(pinned: bool) -> Self {
-        Self { bound: Vec::with_capacity(KINDS), pinned }
+impl IoBindingCache {
+    pub(super) fn new(pinned: bool) -> Self {
+        Self { bindings: Vec::with_capacity(MAX_BINDINGS), pinned }
     }
 
-    /// Evaluate the graph for some of its outputs; tells their shapes.
-    pub(crate) fn run(
+    /// Evaluates the graph for some of its outputs and returns their shapes.
+    pub(super) fn run(
         &mut self,
         session: &mut Session,
         graph: &GraphIo,
@@ -38,101 +37,101 @@ impl Kinds {
         names: &[&str],
         outputs: &mut [Vec<f32>],
     ) -> Result<Vec<Vec<usize>>, EvaluationError> {
-        // It is put back among the others once all went well: what was wrong may be its own.
-        let mut bound = match self.bound.iter().position(|bound| bound.serves(graph, inputs, names)) {
-            Some(place) => self.bound.remove(place),
-            None => Bound::new(session, graph, inputs, names, self.pinned).map_err(failed)?,
+        // The binding is put back only after success, because it may be the cause of an error.
+        let index = self.bindings.iter().position(|buffers| buffers.fits(graph, inputs, names));
+        let mut buffers = match index {
+            Some(index) => self.bindings.remove(index),
+            None => BoundBuffers::new(session, graph, inputs, names, self.pinned).map_err(failed)?,
         };
-        let found = bound.run(session, graph, inputs).map_err(failed)?;
-        let read = |(name, output): (&&str, &mut Vec<f32>)| read(&found[*name], output);
+        let results = buffers.run(session, graph, inputs).map_err(failed)?;
+        let read = |(name, output): (&&str, &mut Vec<f32>)| read(&results[*name], output);
         let shapes = names.iter().zip(outputs).map(read).collect::<Result<Vec<_>, _>>()?;
-        drop(found);
-        bound.settle(session, graph, &shapes, self.pinned).map_err(failed)?;
-        self.bound.truncate(KINDS - 1);
-        while self.bound.iter().map(|bound| bound.bytes).sum::<usize>() > KEPT_BYTES {
-            self.bound.pop();
+        drop(results);
+        buffers.bind_outputs(session, graph, &shapes, self.pinned).map_err(failed)?;
+        self.bindings.truncate(MAX_BINDINGS - 1);
+        while self.bindings.iter().map(|buffers| buffers.bytes).sum::<usize>() > MAX_RETAINED_BYTES {
+            self.bindings.pop();
         }
-        self.bound.insert(0, bound);
+        self.bindings.insert(0, buffers);
         Ok(shapes)
     }
 }
 
-/// The buffers for batches of certain shapes.
-struct Bound {
-    /// Each input with its name, its element, its shape and its tensor.
+/// The buffers for inputs of certain shapes.
+struct BoundBuffers {
+    /// The name, element type, shape and tensor of each input.
     inputs: Vec<(String, DataType, Vec<usize>, DynTensor)>,
-    /// The outputs that are asked for.
-    wanted: Vec<String>,
-    /// Whether the outputs' shapes are known, so that they have buffers too.
-    settled: bool,
+    outputs: Vec<String>,
+    /// Whether the outputs have buffers. Their shapes are known after the first evaluation.
+    outputs_bound: bool,
     bytes: usize,
-    /// The last to be dropped, since it keeps the session whose memory the others may lie in.
+    /// Dropped last, because it keeps the session alive whose memory the tensors may be.
     binding: IoBinding,
 }
 
-impl Bound {
-    /// Bind buffers for inputs of these shapes, in memory that a GPU reads without a copy of its own where it is
-    /// `pinned`. The library makes the outputs until their shapes are known.
+impl BoundBuffers {
+    /// Binds buffers for the inputs. ONNX Runtime allocates the outputs until their shapes are known.
     fn new(
         session: &Session,
         graph: &GraphIo,
         inputs: &[Input<'_>],
-        wanted: &[&str],
+        outputs: &[&str],
         pinned: bool,
     ) -> ort::Result<Self> {
-        let memory = Memory::of(session, pinned);
+        let memory = HostMemory::new(session, pinned);
         let mut binding = session.create_binding()?;
-        let inputs = known(graph, inputs).map(|(place, input)| {
-            let element = graph.inputs[place].element;
+        let inputs = match_inputs(graph, inputs).map(|(index, input)| {
+            let element = graph.inputs[index].element;
             Ok((input.name.to_owned(), element, input.shape.clone(), memory.tensor(element, &input.shape)?))
         });
         let inputs = inputs.collect::<ort::Result<Vec<_>>>()?;
-        let wanted: Vec<String> = wanted.iter().map(|name| (*name).to_owned()).collect();
-        let processor =
-            MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Device, MemoryType::CPUOutput)?;
-        wanted.iter().try_for_each(|name| binding.bind_output_to_device(&name[..], &processor))?;
+        let outputs: Vec<String> = outputs.iter().map(|name| (*name).to_owned()).collect();
+        let host = memory_info(AllocationDevice::CPU, 0, MemoryType::CPUOutput)?;
+        outputs.iter().try_for_each(|name| binding.bind_output_to_device(&name[..], &host))?;
         let bytes = inputs.iter().map(|(_, element, shape, _)| size(*element, shape)).sum();
-        Ok(Self { binding, inputs, wanted, settled: false, bytes })
+        Ok(Self { binding, inputs, outputs, outputs_bound: false, bytes })
     }
 
-    /// Whether it is for such inputs and outputs.
-    fn serves(&self, graph: &GraphIo, inputs: &[Input<'_>], wanted: &[&str]) -> bool {
+    /// Whether the buffers are for inputs of these names and shapes and for these outputs.
+    fn fits(&self, graph: &GraphIo, inputs: &[Input<'_>], outputs: &[&str]) -> bool {
         let own = self.inputs.iter().map(|(name, _, shape, _)| (&name[..], &shape[..]));
-        own.eq(known(graph, inputs).map(|(_, input)| (input.name, &input.shape[..])))
-            && self.wanted.iter().eq(wanted.iter())
+        own.eq(match_inputs(graph, inputs).map(|(_, input)| (input.name, &input.shape[..])))
+            && self.outputs.iter().eq(outputs.iter())
     }
 
-    /// Evaluate the graph; the outputs are there until the next evaluation.
+    /// Evaluates the graph. The outputs are valid until the next evaluation.
     fn run<'a>(
         &'a mut self,
         session: &'a mut Session,
         graph: &GraphIo,
         inputs: &[Input<'_>],
     ) -> ort::Result<SessionOutputs<'a>> {
-        for ((name, element, shape, tensor), (_, input)) in self.inputs.iter_mut().zip(known(graph, inputs)) {
+        for ((name, element, shape, tensor), (_, input)) in
+            self.inputs.iter_mut().zip(match_inputs(graph, inputs))
+        {
             fill(name, *element, shape, tensor, input.values)?;
-            // Where the graph runs elsewhere, binding is what brings the values there.
+            // Binding copies the values to the device, if the graph runs on one.
             self.binding.bind_input(&name[..], tensor)?;
         }
         session.run_binding(&self.binding)
     }
 
-    /// Give the outputs buffers of the shapes that they had in the last evaluation.
-    fn settle(
+    /// Binds buffers for outputs of the shapes that the last evaluation returned.
+    fn bind_outputs(
         &mut self,
         session: &Session,
         graph: &GraphIo,
         shapes: &[Vec<usize>],
         pinned: bool,
     ) -> ort::Result<()> {
-        if self.settled {
+        if self.outputs_bound {
             return Ok(());
         }
-        self.settled = true;
-        let memory = Memory::of(session, pinned);
-        for (name, shape) in self.wanted.iter().zip(shapes) {
-            let port = graph.outputs.iter().find(|port| port.name == *name);
-            if let Some(element @ (DataType::F32 | DataType::F16)) = port.map(|port| port.element) {
+        self.outputs_bound = true;
+        let memory = HostMemory::new(session, pinned);
+        for (name, shape) in self.outputs.iter().zip(shapes) {
+            let output = graph.outputs.iter().find(|output| output.name == *name);
+            if let Some(element @ (DataType::F32 | DataType::F16)) = output.map(|output| output.element) {
                 self.binding.bind_output(&name[..], memory.tensor(element, shape)?)?;
                 self.bytes += size(element, shape);
             }
@@ -141,28 +140,25 @@ impl Bound {
     }
 }
 
-/// Where buffers are made.
-struct Memory {
+/// The host memory for buffers.
+struct HostMemory {
     pinned: Option<Allocator>,
     plain: Allocator,
 }
 
-impl Memory {
-    fn of(session: &Session, pinned: bool) -> Self {
-        let pinned = pinned.then(|| {
-            let device = AllocationDevice::CUDA_PINNED;
-            let info = MemoryInfo::new(device, 0, AllocatorType::Device, MemoryType::CPUInput)?;
-            Allocator::new(session, info)
-        });
+impl HostMemory {
+    fn new(session: &Session, pinned: bool) -> Self {
+        let pinned =
+            pinned.then(|| allocator(session, AllocationDevice::CUDA_PINNED, 0, MemoryType::CPUInput));
         Self { pinned: pinned.and_then(Result::ok), plain: Allocator::default() }
     }
 
-    /// A tensor in pinned memory where there is some that this program can write, else in plain memory: of
-    /// libraries from 1.23 on `ort` takes pinned memory for the GPU's own unless it is built for them alone.
+    /// A tensor in pinned memory if that exists and can be written, else in pageable memory. With ONNX Runtime 1.23 or
+    /// newer, `ort` mistakes pinned memory for GPU memory unless it is built with `api-23`.
     fn tensor(&self, element: DataType, shape: &[usize]) -> ort::Result<DynTensor> {
         if let Some(pinned) = &self.pinned
             && let Ok(mut tensor) = tensor(pinned, element, shape)
-            && buffer(element, &mut tensor).is_ok()
+            && slice_mut(element, &mut tensor).is_ok()
         {
             return Ok(tensor);
         }

@@ -1,12 +1,13 @@
-//! Which provider ran which nodes, read from a profile of ONNX Runtime's.
+//! Which provider ran which nodes, read from a profile that ONNX Runtime wrote.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde::Deserialize;
 
+use super::execution_provider::from_profile_name;
+use crate::inference::backend::ProviderShare;
 use crate::inference::provider::Provider;
-use crate::model::predictor::ProviderShare;
 
 #[derive(Deserialize)]
 struct Entry {
@@ -20,22 +21,21 @@ struct Entry {
     args: BTreeMap<String, serde_json::Value>,
 }
 
-/// Each provider's nodes and its share of the time that all nodes took in the last of the runs.
+/// The nodes of each provider and its share of the time of all nodes in the last evaluation.
 ///
-/// A profile shows an engine of a provider's own as one node; what it holds are the nodes of the
-/// `graph` that no other provider ran.
-pub(crate) fn shares(profile: &Path, graph: &[String]) -> Result<Vec<ProviderShare>, String> {
-    let text = std::fs::read_to_string(profile).map_err(|error| error.to_string())?;
-    let entries: Vec<Entry> = serde_json::from_str(&text).map_err(|error| error.to_string())?;
-    // The first run of a node includes what is done only once, so a later one replaces it.
+/// A profile shows an engine that a provider built as a single node. It counts as the nodes of `graph` that no other
+/// provider ran.
+pub(super) fn provider_shares(profile: &Path, graph: &[String]) -> std::io::Result<Vec<ProviderShare>> {
+    let entries: Vec<Entry> = serde_json::from_str(&std::fs::read_to_string(profile)?)?;
+    // The first run of a node includes one-off work, so that the last run replaces it.
     let mut nodes: BTreeMap<(String, String), u64> = BTreeMap::new();
-    let mut alone: BTreeSet<String> = BTreeSet::new();
+    let mut outside_engines: BTreeSet<String> = BTreeSet::new();
     for entry in entries.into_iter().filter(|entry| entry.cat == "Node") {
         if let Some(provider) = entry.args.get("provider").and_then(|name| name.as_str())
             && let Some(node) = entry.name.strip_suffix("_kernel_time")
         {
-            if !Provider::of_profile(provider).is_some_and(Provider::builds_engines) {
-                alone.insert(node.to_owned());
+            if !from_profile_name(provider).is_some_and(Provider::builds_engines) {
+                outside_engines.insert(node.to_owned());
             }
             nodes.insert((provider.to_owned(), node.to_owned()), entry.dur);
         }
@@ -47,13 +47,13 @@ pub(crate) fn shares(profile: &Path, graph: &[String]) -> Result<Vec<ProviderSha
         *count += 1;
         *time += duration;
     }
-    let within_engines = graph.iter().filter(|node| !alone.contains(*node)).count();
+    let in_engines = graph.iter().filter(|node| !outside_engines.contains(*node)).count();
     let mut shares: Vec<_> = shares
         .into_iter()
         .map(|(name, (nodes, time))| {
-            let provider = Provider::of_profile(&name);
+            let provider = from_profile_name(&name);
             ProviderShare {
-                nodes: if provider.is_some_and(Provider::builds_engines) { within_engines } else { nodes },
+                nodes: if provider.is_some_and(Provider::builds_engines) { in_engines } else { nodes },
                 provider: provider.map_or(name, |provider| provider.to_string()),
                 percent: (time as f64 / total * 1000.0).round() / 10.0,
             }
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_profile_is_counted_by_node_and_by_the_last_run_s_time() {
+    fn nodes_are_counted_once_with_the_time_of_their_last_run() {
         let node = |name: &str, provider: &str, duration: u64| {
             format!(
                 r#"{{"cat": "Node", "name": "{name}_kernel_time", "dur": {duration}, "args": {{"provider": "{provider}"}}}}"#
@@ -88,6 +88,6 @@ mod tests {
             |provider: &str, nodes, percent| ProviderShare { provider: provider.to_owned(), nodes, percent };
         let graph = ["a", "b", "d", "e"].map(str::to_owned);
         let expected = [share("tensorrt", 3, 60.0), share("cpu", 2, 40.0)];
-        assert_eq!(shares(file.path(), &graph).unwrap(), expected);
+        assert_eq!(provider_shares(file.path(), &graph).unwrap(), expected);
     }
 }

@@ -1,15 +1,32 @@
-//! Tensors of ONNX Runtime's: made, filled and read.
+//! Creates, fills and reads tensors of ONNX Runtime.
 
 use half::f16;
-use ort::memory::Allocator;
+use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
+use ort::session::Session;
 use ort::value::{DynTensor, PrimitiveTensorElementType, Tensor, TensorValueTypeMarker, Value};
 
-use crate::inference::session::{Buffer, Values};
-use crate::model::predictor::EvaluationError;
+use crate::inference::error::EvaluationError;
+use crate::inference::session::Values;
+use crate::inference::typed_buffer::TypedSlice;
 use crate::tensor::DataType;
 
-/// Make one in this memory.
-pub(crate) fn tensor(memory: &Allocator, element: DataType, shape: &[usize]) -> ort::Result<DynTensor> {
+/// The memory of a device.
+pub(super) fn memory_info(device: AllocationDevice, index: i32, kind: MemoryType) -> ort::Result<MemoryInfo> {
+    MemoryInfo::new(device, index, AllocatorType::Device, kind)
+}
+
+/// An allocator in the memory of a device.
+pub(super) fn allocator(
+    session: &Session,
+    device: AllocationDevice,
+    index: i32,
+    kind: MemoryType,
+) -> ort::Result<Allocator> {
+    Allocator::new(session, memory_info(device, index, kind)?)
+}
+
+/// Creates a tensor with uninitialised values.
+pub(super) fn tensor(memory: &Allocator, element: DataType, shape: &[usize]) -> ort::Result<DynTensor> {
     fn of<T>(memory: &Allocator, shape: &[usize]) -> ort::Result<DynTensor>
     where
         T: PrimitiveTensorElementType + std::fmt::Debug,
@@ -24,8 +41,8 @@ pub(crate) fn tensor(memory: &Allocator, element: DataType, shape: &[usize]) -> 
     }
 }
 
-/// How many bytes it takes.
-pub(crate) fn size(element: DataType, shape: &[usize]) -> usize {
+/// The size of a tensor in bytes.
+pub(super) fn size(element: DataType, shape: &[usize]) -> usize {
     let each = match element {
         DataType::F32 | DataType::I32 | DataType::Other => 4,
         DataType::F16 => 2,
@@ -34,36 +51,35 @@ pub(crate) fn size(element: DataType, shape: &[usize]) -> usize {
     each * shape.iter().product::<usize>()
 }
 
-/// Its values, where the processor may write them.
-pub(crate) fn buffer(element: DataType, tensor: &mut DynTensor) -> ort::Result<Buffer<'_>> {
+/// The values of a tensor, if the host may write them.
+pub(super) fn slice_mut(element: DataType, tensor: &mut DynTensor) -> ort::Result<TypedSlice<'_>> {
     Ok(match element {
-        DataType::F32 | DataType::Other => Buffer::F32(tensor.try_extract_tensor_mut()?.1),
-        DataType::F16 => Buffer::F16(tensor.try_extract_tensor_mut()?.1),
-        DataType::I64 => Buffer::I64(tensor.try_extract_tensor_mut()?.1),
-        DataType::I32 => Buffer::I32(tensor.try_extract_tensor_mut()?.1),
+        DataType::F32 | DataType::Other => TypedSlice::F32(tensor.try_extract_tensor_mut()?.1),
+        DataType::F16 => TypedSlice::F16(tensor.try_extract_tensor_mut()?.1),
+        DataType::I64 => TypedSlice::I64(tensor.try_extract_tensor_mut()?.1),
+        DataType::I32 => TypedSlice::I32(tensor.try_extract_tensor_mut()?.1),
     })
 }
 
-/// Put the values of an input into its tensor.
-pub(crate) fn fill(
+/// Copies the values of an input to its tensor.
+pub(super) fn fill(
     name: &str,
     element: DataType,
     shape: &[usize],
     tensor: &mut DynTensor,
     values: Values<'_>,
 ) -> ort::Result<()> {
-    let (found, places) = (values.len(), shape.iter().product::<usize>());
-    if found != places {
-        let words =
-            format!("the input {name} of shape {shape:?} takes {places} values and was given {found}");
-        return Err(ort::Error::new(words));
+    let (found, needed) = (values.len(), shape.iter().product::<usize>());
+    if found != needed {
+        let message = format!("the input {name} has {found} values, but its shape {shape:?} needs {needed}");
+        return Err(ort::Error::new(message));
     }
-    buffer(element, tensor)?.fill(values);
+    slice_mut(element, tensor)?.convert_from(values);
     Ok(())
 }
 
-/// An output's values in place of the buffer's, and its shape.
-pub(crate) fn read<T: TensorValueTypeMarker + ?Sized>(
+/// Replaces the contents of `output` by the values of a tensor, and returns its shape.
+pub(super) fn read<T: TensorValueTypeMarker + ?Sized>(
     value: &Value<T>,
     output: &mut Vec<f32>,
 ) -> Result<Vec<usize>, EvaluationError> {

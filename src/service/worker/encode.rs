@@ -52,6 +52,6 @@ fn encode_event(job: &Job, event: JobEvent<Sample>) -> Option<JobEvent<EncodedIm
 
 fn encode(job: &Job, format: Format, sample: &Sample) -> Result<EncodedImage, ImageError> {
     let picture = &sample.picture;
-    let bytes = image::encode(format, &picture.data, &picture.shape, &job.model.bundle.manifest)?;
+    let bytes = image::encode(format, &picture.data, &picture.shape, &job.model.bundle.manifest.sample)?;
     Ok(EncodedImage { format, bytes })
 }

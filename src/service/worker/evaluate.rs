@@ -10,7 +10,7 @@ use tokio::sync::mpsc::error::TryRecvError;
 use super::WorkerCommand;
 use super::events::{EventSender, ModelEvent};
 use super::load::{build_replacement, load_pipelines};
-use crate::model::EngineOptions;
+use crate::inference::EngineOptions;
 use crate::pipeline::{Pipeline, Wake};
 use crate::platform::ThermalThrottle;
 
@@ -55,7 +55,7 @@ impl Evaluator {
         let latency_sent = vec![None; pipelines.len()];
         let mut evaluator =
             Self { pipelines, latency_sent, commands, events, throttle, last_thermal_check: None };
-        for (path, engine) in models.iter().filter(|(_, engine)| engine.meanwhile().is_some()) {
+        for (path, engine) in models.iter().filter(|(_, engine)| engine.interim().is_some()) {
             build_replacement(path, engine, own_commands.clone());
         }
         while evaluator.events.is_connected() && evaluator.handle_commands() {
@@ -131,7 +131,7 @@ impl Evaluator {
         for pipeline in &mut self.pipelines {
             if pipeline.swap_model_if_idle() {
                 let card = Arc::clone(pipeline.card());
-                log::info!("model {} is now served by {}", card.bundle.name, card.origin.provider);
+                log::info!("model {} is now served by {}", card.bundle.name, card.backend.provider);
                 self.events.send_model_event(ModelEvent::Replaced(card));
             }
         }
@@ -140,7 +140,7 @@ impl Evaluator {
     fn check_temperature(&mut self) {
         if self.last_thermal_check.is_none_or(|last| last.elapsed() >= THERMAL_CHECK_INTERVAL) {
             self.last_thermal_check = Some(Instant::now());
-            let should_pause = self.throttle.pauses();
+            let should_pause = self.throttle.should_pause();
             self.pipelines.iter_mut().for_each(|pipeline| pipeline.set_paused(should_pause));
         }
     }

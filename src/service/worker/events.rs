@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::mpsc as blocking;
 
+use crate::inference::Stage;
 use crate::job::{Job, ModelCard};
-use crate::model::Stage;
 use crate::pipeline::{JobEvent, Sample};
 use crate::service::heartbeat::Heartbeat;
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::WorkerCommand;
-use crate::model::{EngineOptions, Model, Policy, SessionPool, Stage};
+use crate::inference::{EngineOptions, Policy, SessionPool, Stage};
+use crate::model::Model;
 use crate::pipeline::{Pipeline, Wake};
 
 /// Loads all models into one session pool. A model with an interim provider is loaded on that one.
@@ -15,13 +16,13 @@ pub(super) fn load_pipelines(
     wake: &Wake,
     on_stage: &mut dyn FnMut(Stage),
 ) -> Result<Vec<Pipeline>, String> {
-    let sessions = SessionPool::within(models.first().and_then(|(_, engine)| engine.memory));
+    let sessions = SessionPool::with_budget(models.first().and_then(|(_, engine)| engine.memory));
     let mut pipelines: Vec<Pipeline> = Vec::new();
     for (path, engine) in models {
         log::info!("loading {}", path.display());
-        let engine = engine.meanwhile().unwrap_or_else(|| engine.clone());
+        let engine = engine.interim().unwrap_or_else(|| engine.clone());
         let model =
-            Model::load_onto(&sessions, path, &engine, on_stage).map_err(|error| error.to_string())?;
+            Model::load_into(&sessions, path, &engine, on_stage).map_err(|error| error.to_string())?;
         let name = &model.bundle.name;
         if pipelines.iter().any(|other| &other.model().bundle.name == name) {
             return Err(format!("models.paths: two models are named {name}; rename a directory"));
@@ -43,9 +44,9 @@ pub(super) fn build_replacement(
 ) {
     let (path, engine) = (path.to_owned(), engine.clone());
     let spawned = std::thread::Builder::new().name("build".to_owned()).spawn(move || {
-        let interim = engine.meanwhile.map(|provider| provider.to_string()).unwrap_or_default();
+        let interim = engine.interim_provider.map(|provider| provider.to_string()).unwrap_or_default();
         let command = match Model::load(&path, &engine) {
-            Ok(model) if model.predictor.origin().provider == interim => return,
+            Ok(model) if model.predictor.backend().provider == interim => return,
             Ok(model) => WorkerCommand::ReplaceModel(Box::new(model)),
             Err(error) if engine.policy == Policy::Required => WorkerCommand::Abort(error.to_string()),
             Err(error) => return log::warn!("{interim} continues to serve: {error}"),

@@ -12,8 +12,10 @@ use super::snapshot::check;
 use crate::common::daemon::model;
 use crate::common::golden;
 use crate::common::pipelines::bundle;
+use denoised::bundle::{Condition, SchedulerConfig};
+use denoised::inference::{EngineKind, EngineOptions};
 use denoised::job::{ErrorCode, JobError, JobLimits, ModelCard, parse};
-use denoised::model::{Condition, EngineKind, EngineOptions, Model, SchedulerConfig};
+use denoised::model::Model;
 
 const LIMITS: JobLimits = JobLimits { steps: 1000, count: 64, pixels: 1 << 22, memory: None };
 
@@ -35,7 +37,7 @@ fn table(answers: impl IntoIterator<Item = (String, JobError)>) -> String {
 
 fn card(bundle: &Path) -> Arc<ModelCard> {
     let options = EngineOptions { kind: EngineKind::Embedded, ..EngineOptions::default() };
-    ModelCard::of(&Model::load(bundle, &options).unwrap())
+    ModelCard::new(&Model::load(bundle, &options).unwrap())
 }
 
 /// The errors of requests to a model.
@@ -230,7 +232,7 @@ fn pictures_that_a_job_cant_begin_with() {
     text += "--- of points\n";
     text += &answers(&card(&model("swissroll")), LIMITS, &[&with_image(&good, r#""seed": 1"#)]);
     text += "--- sd without vae_encoder\n";
-    let blind = Arc::new(ModelCard { encodes: false, ..(*card(&bundle("sd"))).clone() });
+    let blind = Arc::new(ModelCard { has_vae_encoder: false, ..(*card(&bundle("sd"))).clone() });
     text += &answers(&blind, LIMITS, &[&with_image(&good, r#""prompt": """#)]);
     check("errors-pictures", &text);
 }
@@ -282,7 +284,7 @@ fn requests_that_a_model_of_latents_cant_serve() {
         ],
     );
     let mut fixed = sd.clone();
-    Arc::make_mut(&mut fixed).signature.free_size = false;
+    Arc::make_mut(&mut fixed).signature.dynamic_size = false;
     text += "--- sd with a fixed size\n";
     text += &answers(&fixed, LIMITS, &[r#"{"prompt": "", "width": 64}"#]);
     for name in ["lcm", "flux"] {

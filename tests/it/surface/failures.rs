@@ -8,12 +8,11 @@ use super::errors::line;
 use super::snapshot::check;
 use crate::common::gaussian_model::{Exact, Sleeping};
 use crate::common::pipelines::bundle;
+use denoised::bundle::{SampleDescription, Signature, TimestepShape};
 use denoised::image::Format;
+use denoised::inference::{Backend, EngineKind, EngineOptions, EvaluationError};
 use denoised::job::{ErrorCode, Job, JobError, JobLimits, ModelCard, Request};
-use denoised::model::{
-    Backend, Batch, EngineKind, EngineOptions, EvaluationError, Manifest, Model, Predictor, Signature,
-    TimestepShape,
-};
+use denoised::model::{Batch, Model, Predictor};
 use denoised::pipeline::{JobEvent, Pipeline, Sample};
 use serde_json::{Value, json};
 
@@ -27,7 +26,7 @@ fn failure(
 ) -> String {
     let mut pipeline = Pipeline::new(model);
     let request: Request = serde_json::from_value(request).unwrap();
-    let card = ModelCard::of(pipeline.model());
+    let card = ModelCard::new(pipeline.model());
     pipeline.accept(request.check(&[card], LIMITS, || 1).unwrap());
     let mut failed = None;
     let mut on = |_: &Arc<Job>, event: JobEvent<Sample>| {
@@ -59,8 +58,8 @@ impl Predictor for Failing {
         self.0.signature()
     }
 
-    fn origin(&self) -> &Backend {
-        self.0.origin()
+    fn backend(&self) -> &Backend {
+        self.0.backend()
     }
 
     fn evaluate(&mut self, _: &Batch, _: &mut Vec<f32>) -> Result<(), EvaluationError> {
@@ -100,8 +99,8 @@ fn jobs_that_fail() {
     lines.push(failure(latent("sd3"), prompt, |_, _| {}));
     let prompt = json!({"id": "a", "steps": 2, "seed": 1, "prompt": ""});
     lines.push(failure(latent("sd_inpaint"), prompt, |_, _| {}));
-    let error =
-        denoised::image::encode(Format::Png, &[0.0; 4], &[4, 1, 1], &Manifest::default()).unwrap_err();
+    let error = denoised::image::encode(Format::Png, &[0.0; 4], &[4, 1, 1], &SampleDescription::default())
+        .unwrap_err();
     lines.push(line(&JobError::new(ErrorCode::Encoding, error)));
     check("errors-failures", &lines.join("\n"));
 }

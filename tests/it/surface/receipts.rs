@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use crate::common::daemon::model;
 use crate::common::pipelines::{PROMPT, bundle};
+use denoised::inference::{Backend, EngineKind, EngineOptions, ProviderShare, RejectedProvider};
 use denoised::job::receipt::Receipt;
 use denoised::job::{Job, JobLimits, ModelCard, Request};
-use denoised::model::{Backend, EngineKind, EngineOptions, Model, ProviderShare, RejectedProvider};
+use denoised::model::Model;
 use denoised::pipeline::{JobEvent, Pipeline};
 use serde_json::{Value, json};
 
@@ -22,7 +23,7 @@ fn job(card: &Arc<ModelCard>, request: Value) -> Job {
 fn receipts(bundle: &std::path::Path, request: Value) -> Vec<Receipt> {
     let options = EngineOptions { kind: EngineKind::Embedded, ..EngineOptions::default() };
     let mut pipeline = Pipeline::new(Model::load(bundle, &options).unwrap());
-    let job = job(&ModelCard::of(pipeline.model()), request);
+    let job = job(&ModelCard::new(pipeline.model()), request);
     pipeline.accept(job);
     let mut receipts = Vec::new();
     while !pipeline.is_idle() {
@@ -58,9 +59,9 @@ fn of_latents() {
 #[test]
 fn with_every_field() {
     let options = EngineOptions { kind: EngineKind::Embedded, ..EngineOptions::default() };
-    let mut card = Arc::unwrap_or_clone(ModelCard::of(&Model::load(&bundle("sdxl"), &options).unwrap()));
+    let mut card = Arc::unwrap_or_clone(ModelCard::new(&Model::load(&bundle("sdxl"), &options).unwrap()));
     let mut changed = (*card.bundle).clone();
-    let mood = denoised::model::Condition { input: None, default: 0.5, min: 0.0, max: 1.0 };
+    let mood = denoised::bundle::Condition { input: None, default: 0.5, min: 0.0, max: 1.0 };
     changed.manifest.conditions.insert("mood".to_owned(), mood);
     card.bundle = Arc::new(changed);
     let card = Arc::new(card);
@@ -72,17 +73,17 @@ fn with_every_field() {
         "negative_prompt_2": "d", "clip_skip": 1, "seed": 1, "count": 2, "steps": 4, "strength": 0.5,
         "image": image, "noise": "philox", "guidance_rescale": 0.5, "conditions": {"mood": 0.25}});
     let origin = Backend {
-        ran: vec![
+        provider_shares: vec![
             ProviderShare { provider: "cuda".to_owned(), nodes: 40, percent: 97.5 },
             ProviderShare { provider: "cpu".to_owned(), nodes: 1, percent: 2.5 },
         ],
-        instead_of: vec![RejectedProvider {
+        rejected_providers: vec![RejectedProvider {
             provider: "tensorrt".to_owned(),
             reason: "libnvinfer.so.10".to_owned(),
         }],
         ..Backend::new("onnxruntime", "1.23.2".to_owned(), "cuda".to_owned())
     };
     let receipt =
-        Receipt { cut: vec!["the rest".to_owned()], ..Receipt::of(&job(&card, request), 1, &origin) };
+        Receipt { cut: vec!["the rest".to_owned()], ..Receipt::new(&job(&card, request), 1, &origin) };
     check_json("receipt-all", &receipt);
 }

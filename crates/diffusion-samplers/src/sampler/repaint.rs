@@ -17,7 +17,7 @@ use crate::scheduler_settings::{Settings, SettingsError};
 use crate::simd::update;
 use crate::trajectory::{KnownRegion, ModelHandle};
 
-pub(super) const FAMILY: Family = Family::new("repaint", "RePaintScheduler", build);
+pub(super) const FAMILY: Family = Family::new("repaint", "RePaintScheduler", build).with_inpainting();
 
 #[derive(Debug)]
 enum Step {

@@ -42,9 +42,9 @@ impl From<PresetValue> for Value {
 }
 
 impl SamplerSpec {
-    /// The family's name.
-    pub fn family_name(&self) -> &'static str {
-        self.family.name
+    /// Returns whether the sampler inpaints by itself, with the known region of [`Options::known`].
+    pub fn inpaints(&self) -> bool {
+        self.family.inpaints
     }
 
     /// The conditioning that its network receives.

@@ -22,6 +22,7 @@ pub(crate) const MULTISTEP: Family = Family {
     name: "dpm_multi",
     class: "DPMSolverMultistepScheduler",
     time: TimeConditioning::Step,
+    inpaints: false,
     presets: &[
         Preset {
             name: "dpmpp_2m",

@@ -1,40 +1,9 @@
-//! Drawings: grids of pictures, scatter plots and arrows.
+//! Plots of two-dimensional points: scatter plots and arrows.
 
-use image::imageops::FilterType;
-use image::{DynamicImage, GenericImage, GrayImage, Luma};
-
-use super::ImageError;
+use image::{GrayImage, Luma};
 
 /// The width and height of a plot, in pixels.
 const PLOT_SIZE: u32 = 256;
-/// The space between the pictures of a sheet, in pixels.
-const GAP: u32 = 2;
-
-/// Several pictures of the same size in a nearly square grid, each enlarged by `factor`.
-pub fn grid(pictures: &[DynamicImage], factor: u32) -> Result<DynamicImage, ImageError> {
-    let columns = (pictures.len() as f64).sqrt().ceil() as usize;
-    rows(&pictures.chunks(columns.max(1)).map(<[_]>::to_vec).collect::<Vec<_>>(), factor)
-}
-
-/// Rows of pictures of the same size, each enlarged by `factor`.
-pub fn rows(rows: &[Vec<DynamicImage>], factor: u32) -> Result<DynamicImage, ImageError> {
-    let Some(first) = rows.first().and_then(|row| row.first()) else {
-        return Err(ImageError::Encode("there is no picture".to_owned()));
-    };
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0) as u32;
-    let (w, h) = (first.width() * factor, first.height() * factor);
-    let size = |n: u32, each: u32| n * (each + GAP) + GAP;
-    let mut sheet = DynamicImage::new(size(columns, w), size(rows.len() as u32, h), first.color());
-    for (y, row) in (0_u32..).zip(rows) {
-        for (x, picture) in (0_u32..).zip(row) {
-            let large = picture.resize_exact(w, h, FilterType::Nearest);
-            sheet
-                .copy_from(&large, GAP + x * (w + GAP), GAP + y * (h + GAP))
-                .map_err(|error| ImageError::Encode(error.to_string()))?;
-        }
-    }
-    Ok(sheet)
-}
 
 /// A plot of points as dark discs on white. `range` is that of both axes; the second one points upwards.
 pub(super) fn scatter(points: &[f32], range: [f32; 2]) -> GrayImage {
@@ -100,30 +69,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_grid_holds_every_picture() {
-        let tile = |value| GrayImage::from_pixel(2, 2, Luma([value])).into();
-        let sheet = grid(&[tile(10), tile(20), tile(30)], 1).unwrap();
-        assert_eq!((sheet.width(), sheet.height()), (10, 10));
-        let gray = sheet.to_luma8();
-        let at = |x, y| gray.get_pixel(x, y).0[0];
-        assert_eq!([at(2, 2), at(6, 2), at(2, 6), at(6, 6)], [10, 20, 30, 0]);
-    }
-
-    #[test]
     fn a_scatter_plot_marks_its_points_and_ignores_non_finite_ones() {
         let picture = scatter(&[0.0, 0.0, f32::NAN, 1.0, 1e30, -1e30, 0.5, 0.5], [-1.0, 1.0]);
         let at = |x, y| picture.get_pixel(x, y).0[0];
         assert!(at(128, 128) < 128 && at(192, 64) < 128);
         assert_eq!(at(10, 10), 255);
-    }
-
-    #[test]
-    fn rows_keep_their_order() {
-        let tile = |value| DynamicImage::from(GrayImage::from_pixel(2, 2, Luma([value])));
-        let sheet = rows(&[vec![tile(10), tile(20)], vec![tile(30)]], 1).unwrap().to_luma8();
-        assert_eq!(sheet.dimensions(), (10, 10));
-        let at = |x, y| sheet.get_pixel(x, y).0[0];
-        assert_eq!([at(2, 2), at(6, 2), at(2, 6), at(6, 6)], [10, 20, 30, 0]);
     }
 
     #[test]

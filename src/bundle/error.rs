@@ -1,0 +1,49 @@
+//! Why a bundle cannot be read.
+
+use std::path::{Path, PathBuf};
+
+use super::scheduler_config::ConfigError;
+
+/// A bundle that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum BundleError {
+    /// The directory does not exist.
+    #[error("{0}: there is no such directory")]
+    NoDirectory(PathBuf),
+    /// A required file does not exist.
+    #[error("{directory}: the bundle has none of: {}", searched.join(", "))]
+    Missing {
+        /// The bundle.
+        directory: PathBuf,
+        /// The paths that were tried, relative to the bundle.
+        searched: Vec<String>,
+    },
+    /// A file cannot be read.
+    #[error("{path}: {error}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        error: std::io::Error,
+    },
+    /// The contents of a file are invalid.
+    #[error("{path}: {fault}")]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// The fault, with its line or key.
+        fault: String,
+    },
+    /// The scheduler configuration is invalid.
+    #[error(transparent)]
+    Scheduler(#[from] ConfigError),
+}
+
+impl BundleError {
+    /// For `map_err` on an I/O operation on `path`.
+    pub(super) fn reading(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_owned();
+        |error| Self::Read { path, error }
+    }
+}

@@ -1,0 +1,26 @@
+//! JSON files of a bundle, which may be missing.
+
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
+
+use super::BundleError;
+
+/// Returns `None` if the file does not exist.
+pub(crate) fn read_text(path: &Path) -> Result<Option<String>, BundleError> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(BundleError::reading(path)(error)),
+    }
+}
+
+/// Returns the default value if the file does not exist. An error names the key at fault.
+pub(crate) fn read_or_default<T: DeserializeOwned + Default>(path: &Path) -> Result<T, BundleError> {
+    let Some(text) = read_text(path)? else { return Ok(T::default()) };
+    let mut deserializer = serde_json::Deserializer::from_str(&text);
+    serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+        let key = error.path().to_string();
+        BundleError::Content { path: path.to_owned(), fault: format!("{key}: {}", error.into_inner()) }
+    })
+}

@@ -1,0 +1,53 @@
+//! What really runs a graph: the engine, its version and the execution providers.
+
+/// The engine and execution provider of a session.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct Backend {
+    /// `onnxruntime` or `embedded`.
+    pub engine: &'static str,
+    /// The version of the engine.
+    pub version: String,
+    /// The execution provider.
+    pub provider: String,
+    /// What each provider ran in a profiled evaluation at startup. Empty for an engine without providers.
+    #[serde(rename = "ran")]
+    pub provider_shares: Vec<ProviderShare>,
+    /// The providers that were preferred to this one and do not work.
+    #[serde(rename = "instead_of", skip_serializing_if = "Vec::is_empty")]
+    pub rejected_providers: Vec<RejectedProvider>,
+}
+
+/// What one provider ran of an evaluation.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct ProviderShare {
+    /// The provider.
+    pub provider: String,
+    /// The number of nodes that it ran, counted after fusion. For a provider that builds an engine, the graph's nodes
+    /// that no other provider ran.
+    pub nodes: usize,
+    /// Its share of the time of all nodes, in percent.
+    pub percent: f64,
+}
+
+/// A provider that does not work on this machine.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct RejectedProvider {
+    /// The provider.
+    pub provider: String,
+    /// Why it does not work.
+    pub reason: String,
+}
+
+impl Backend {
+    /// A backend of which no profile exists yet.
+    pub fn new(engine: &'static str, version: String, provider: String) -> Self {
+        Self { engine, version, provider, provider_shares: Vec::new(), rejected_providers: Vec::new() }
+    }
+}
+
+impl std::fmt::Display for ProviderShare {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let nodes = if self.nodes == 1 { "node" } else { "nodes" };
+        write!(f, "{} ran {} {nodes} in {} % of the time", self.provider, self.nodes, self.percent)
+    }
+}

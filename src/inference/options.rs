@@ -1,0 +1,114 @@
+//! What to load graphs with, and the stages of loading.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::provider::{Policy, Provider, ProviderOptions};
+
+/// The choice of an engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EngineKind {
+    /// ONNX Runtime if its library is found, else the embedded engine.
+    #[default]
+    Auto,
+    /// ONNX Runtime, or an error.
+    OnnxRuntime,
+    /// The embedded engine, which needs no library.
+    Embedded,
+}
+
+/// The machine on which engines are built.
+pub trait Host: std::fmt::Debug + Send + Sync {
+    /// The devices that a built engine depends on: the board, the graphics cards and the CPU.
+    fn device(&self) -> String;
+
+    /// The bytes of memory that a new allocation could get, if known.
+    fn available_memory(&self) -> Option<u64>;
+
+    /// The version of an installed library, by its file name without a version.
+    fn library_version(&self, file: &str) -> Option<String>;
+}
+
+/// A machine of which nothing is known.
+#[derive(Debug)]
+struct UnknownHost;
+
+impl Host for UnknownHost {
+    fn device(&self) -> String {
+        String::new()
+    }
+
+    fn available_memory(&self) -> Option<u64> {
+        None
+    }
+
+    fn library_version(&self, _: &str) -> Option<String> {
+        None
+    }
+}
+
+/// What to load models with.
+#[derive(Debug, Clone)]
+pub struct EngineOptions {
+    /// The engine.
+    pub kind: EngineKind,
+    /// ONNX Runtime's library. `None` searches the usual places.
+    pub library: Option<PathBuf>,
+    /// The execution providers in order of preference.
+    pub providers: Vec<Provider>,
+    /// Whether the first provider is required.
+    pub policy: Policy,
+    /// The largest number of samples in one evaluation.
+    pub batch: usize,
+    /// The options of each provider.
+    pub provider: ProviderOptions,
+    /// The directory for the engines that providers build.
+    pub cache: PathBuf,
+    /// An engine is built only if this many bytes of memory are available.
+    pub build_memory: u64,
+    /// The memory budget of all sessions, in bytes.
+    pub memory: Option<u64>,
+    /// The longest side in pixels that the autoencoder processes at once. Larger images are tiled.
+    pub vae_tile: Option<usize>,
+    /// The machine.
+    pub host: Arc<dyn Host>,
+    /// The provider that serves while the first provider's engine is built. `None`: nothing serves until then.
+    pub interim_provider: Option<Provider>,
+}
+
+impl EngineOptions {
+    /// The options for the interim provider, if one is configured and it is not the first provider anyway.
+    pub fn interim(&self) -> Option<Self> {
+        let provider = self.interim_provider.filter(|provider| self.providers.first() != Some(provider))?;
+        Some(Self { providers: vec![provider], interim_provider: None, ..self.clone() })
+    }
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self {
+            kind: EngineKind::Auto,
+            library: None,
+            providers: vec![Provider::TensorRt, Provider::Cuda, Provider::Cpu],
+            policy: Policy::Preferred,
+            batch: 8,
+            provider: ProviderOptions::default(),
+            cache: PathBuf::from("/var/cache/denoised"),
+            build_memory: 1 << 30,
+            memory: None,
+            vae_tile: None,
+            host: Arc::new(UnknownHost),
+            interim_provider: None,
+        }
+    }
+}
+
+/// A stage of loading a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// A provider builds an engine, which may take minutes.
+    BuildingEngine,
+    /// The graph is loaded and evaluated for the first time.
+    Warming,
+}

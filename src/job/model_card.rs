@@ -1,0 +1,51 @@
+//! The facts about a loaded model that requests are checked against.
+
+use std::sync::Arc;
+
+use crate::bundle::{Bundle, LatentComponents, PipelineFacts, PipelineKind, Signature};
+use crate::inference::Backend;
+use crate::model::Model;
+
+/// The facts about a loaded model that requests are checked against.
+#[derive(Debug, Clone)]
+pub struct ModelCard {
+    /// The bundle.
+    pub bundle: Arc<Bundle>,
+    /// The inputs and outputs of the denoising network.
+    pub signature: Signature,
+    /// The engine and the provider that run it.
+    pub backend: Backend,
+    /// The network's output values per sample value: 1, or 2 with learned variances.
+    pub outputs_per_value: usize,
+    /// The kind and the components of a latent-diffusion pipeline, if the bundle is one.
+    pub latent: Option<(PipelineKind, LatentComponents)>,
+    /// The memory of the largest graph with its weights, in bytes.
+    pub largest_graph: u64,
+    /// Whether images can be encoded into latents.
+    pub has_vae_encoder: bool,
+}
+
+impl ModelCard {
+    /// Collects the facts about a model.
+    pub fn new(model: &Model) -> Arc<Self> {
+        Arc::new(Self {
+            bundle: Arc::new(model.bundle.clone()),
+            signature: model.predictor.signature().clone(),
+            backend: model.predictor.backend().clone(),
+            outputs_per_value: model.outputs_per_value,
+            latent: model.latent.as_ref().map(|latent| (latent.kind, latent.components.clone())),
+            largest_graph: model.session_sizes.iter().map(|part| part.bytes).max().unwrap_or(0),
+            has_vae_encoder: model.latent.as_ref().is_some_and(|latent| latent.has_encoder()),
+        })
+    }
+
+    /// The model's name.
+    pub(super) fn name(&self) -> &str {
+        &self.bundle.name
+    }
+
+    /// The facts of the pipeline's kind. Models of pixels have the defaults of Stable Diffusion.
+    pub(super) fn facts(&self) -> &'static PipelineFacts {
+        self.latent.as_ref().map_or(PipelineKind::StableDiffusion, |(kind, _)| *kind).facts()
+    }
+}
