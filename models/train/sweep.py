@@ -149,8 +149,8 @@ def write(result):
         "guided": ["| sampler | NFE | label agreement | Fréchet distance |", "|---|---|---|---|"]
         + [f"| {r['sampler']} | {r['nfe']} | {r['agreement']:.0%} | {r['distance']:.1f} |" for r in guided],
         "swissroll": table(rows, "swissroll", None, lambda r: f"{r['distance'] * 1000:.1f}"),
-        "floors": [f"Between as many digits of the data and the held-out ones the Fréchet distance is "
-                   f"{result['floors']['digits']:.0f}; between two Swiss rolls of the data the energy distance is "
+        "floors": [f"For comparison, between training and held-out data: the Fréchet distance of the same number of digits is "
+                   f"{result['floors']['digits']:.0f}, and the energy distance of two Swiss rolls is "
                    f"{result['floors']['swissroll'] * 1000:.1f}."],
     }
     file = ROOT / "docs/samplers.md"
