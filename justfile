@@ -1,17 +1,17 @@
-# What one does with this project; `just` lists it.
+# Development commands. `just` lists them.
 
 default:
     @just --list
 
-# A broker, the daemon and a subscriber in one process: images in demo/
+# Run a broker, the daemon and a subscriber in one process; saves images in demo/
 demo:
     cargo run --release -- demo
 
-# All tests, with everything that they need
+# Install what the tests need, and run them all
 test *arguments:
     tests/run {{arguments}}
 
-# What has to hold before a commit
+# Check formatting, lints, licences and documentation before a commit
 check:
     cargo fmt --all --check
     cargo clippy --workspace --all-targets --features system-tests --locked -- -D warnings
@@ -19,48 +19,48 @@ check:
     cargo deny check licenses bans sources
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 
-# Thousands of jobs while the broker, the daemon and the network fail; prints the table of docs/reliability.md
+# Send thousands of jobs while the broker, the daemon, the network and the disk fail; prints the table of docs/reliability.md
 soak requests="2000" brokers="100" daemons="50":
     SOAK_REQUESTS={{requests}} SOAK_BROKER_KILLS={{brokers}} SOAK_DAEMON_KILLS={{daemons}} SOAK_PATIENCE=600 tests/run --test it soak -- --nocapture
     SOAK_BROKER_KEEPS=0 SOAK_REQUESTS={{requests}} SOAK_BROKER_KILLS={{brokers}} SOAK_DAEMON_KILLS={{daemons}} SOAK_PATIENCE=600 tests/run --test it soak -- --nocapture
 
-# Train a bundle again: digits, ncsn or swissroll (needs models/train/requirements.txt)
+# Train a bundled model again: digits, ncsn or swissroll (needs models/train/requirements.txt)
 train name minutes="80":
     cd models/train && python {{name}}.py --minutes {{minutes}} && python export.py {{name}} && python measure.py {{name}}
 
-# Make the golden files again from torch and diffusers (needs models/train/requirements.txt)
+# Regenerate the golden files from torch and diffusers (needs models/train/requirements.txt)
 golden:
     python tests/golden/make_golden.py
 
-# Build for aarch64 as JetPack 5 needs it, run it under qemu, and compare with this machine's
+# Build for aarch64 and JetPack 5, run the result under qemu, and compare its samples with x86-64
 arm:
     tests/arm
 
-# Compare CUDA with the processor where there is a GPU; ORT_DYLIB_PATH names the library of ONNX Runtime
+# Compare CUDA with the CPU; needs a GPU, and ORT_DYLIB_PATH with the ONNX Runtime library
 gpu program="target/release/denoised":
     tests/gpu {{program}}
 
-# Make the amd64 package, install, run, upgrade and remove it in an overlay over this system (as root)
+# Make the amd64 package; install, run, upgrade and remove it in an overlay file system (as root)
 package:
     tests/package
 
-# Build for a board by cross, which calls rustup and needs Docker or podman (docs/jetson.md)
+# Build for a board with cross, which calls rustup and needs Docker or podman (docs/jetson.md)
 cross:
     cross build --release --no-default-features --target aarch64-unknown-linux-gnu
 
-# Speed against every target, beside the bare engine and diffusers; writes docs/performance.md
+# Measure every performance target, or only some sections; all of them write docs/performance-results.md
 bench *sections:
     benches/run {{sections}}
 
-# The parts by themselves, with criterion; a word of a name for some of them
+# Measure single functions with criterion; the argument filters by name
 parts *words:
     cargo bench --locked --bench parts -- {{words}}
 
-# The instructions of steps, noise and requests against their bounds
+# Count the instructions of steps, noise and requests, and check their limits
 instructions:
     tests/instructions
 
-# The daemon's memory over ten thousand jobs; prints the figures of docs/reliability.md
+# Measure the daemon's memory over 10,000 jobs; prints the figures of docs/reliability.md
 memory:
     cargo build --locked
     tests/memory

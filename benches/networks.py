@@ -1,4 +1,4 @@
-"""Two U-Nets with random weights, exported as bundles to measure with: `python networks.py OUT`.
+"""Export two U-Nets with random weights as bundles for the benchmarks: `python networks.py OUT`.
 
 Needs models/train/requirements.txt.
 """
@@ -20,7 +20,7 @@ SIZES = {
 
 
 class Plain(torch.nn.Module):
-    """The network with its output alone."""
+    """Returns only the output tensor of the network."""
 
     def __init__(self, network):
         super().__init__()

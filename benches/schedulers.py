@@ -1,4 +1,4 @@
-"""Steps of diffusers' schedulers, as many as each line on stdin says: `name count` is answered by seconds."""
+"""Times the schedulers of diffusers: reads `NAME STEPS` lines from stdin, and prints seconds."""
 
 import sys
 import time

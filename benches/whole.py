@@ -1,6 +1,6 @@
-"""A whole process that draws one image by ten steps of DDIM: `python whole.py diffusers|plain GRAPH CONFIG OUT`.
+"""Draws one image with ten steps of DDIM on ONNX Runtime: `python whole.py diffusers|plain GRAPH CONFIG OUT`.
 
-With diffusers' scheduler, or with numpy alone, both on ONNX Runtime.
+Uses the scheduler of diffusers, or only numpy.
 """
 
 import json

@@ -1,4 +1,4 @@
-//! Everything that was to be reached in speed, measured in one run and written to docs/performance.md.
+//! Everything that was to be reached in speed, measured in one run and written to docs/performance-results.md.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub)]
 
 #[path = "../../tests/common/mod.rs"]
@@ -47,9 +47,9 @@ fn main() {
         tables.push_str(&section);
     }
     if !asked.is_empty() {
-        return println!("only a part was measured, so that docs/performance.md stays as it is");
+        return println!("only a part was measured, so that docs/performance-results.md stays as it is");
     }
-    let page = common::repository().join("docs/performance.md");
+    let page = common::repository().join("docs/performance-results.md");
     let text = std::fs::read_to_string(&page).unwrap();
     let by_hand = text.split(LINE).next().unwrap();
     std::fs::write(&page, format!("{by_hand}{LINE}{tables}")).unwrap();

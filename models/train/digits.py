@@ -1,4 +1,4 @@
-"""Train the class-conditional digits: v-prediction on DDPM's linear schedule."""
+"""Train the class-conditional digits: v-prediction with DDPM's linear schedule."""
 
 import argparse
 from pathlib import Path
@@ -16,7 +16,7 @@ DROP_LABEL = 0.1  # Ho & Salimans 2022, section 3.2
 SCHEDULER = dict(
     num_train_timesteps=1000, beta_schedule="linear", beta_start=1e-4, beta_end=0.02,
     prediction_type="v_prediction",
-    # Clipping without re-deriving the noise, as DDIM does it, spoils guided samples.
+    # DDIM clips x0 without recomputing the noise, which spoils guided samples.
     clip_sample=False,
 )
 

@@ -1,6 +1,6 @@
-"""Export a trained network into its bundle and check the graph against torch.
+"""Export a trained network into its bundle, and compare the graph with torch.
 
-The bundle also holds the weights as safetensors, so that diffusers' own UNet2DModel loads them.
+The bundle also contains the weights as safetensors, for the UNet2DModel of diffusers.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def trained(network, work: Path, name: str):
 
 
 def graph(network, inputs: dict[str, torch.Tensor], file: Path):
-    """Write the graph with a free batch axis; check it at two batch sizes against torch."""
+    """Write the graph with a dynamic batch size, and compare it with torch at two batch sizes."""
     file.parent.mkdir(parents=True, exist_ok=True)
     torch.onnx.export(
         network, tuple(inputs.values()), str(file), dynamo=False, opset_version=OPSET,
@@ -40,7 +40,7 @@ def graph(network, inputs: dict[str, torch.Tensor], file: Path):
         with torch.no_grad():
             expected = network(*feed.values()).numpy()
         given = {name: value.numpy() for name, value in feed.items()}
-        # The graph takes exactly the bytes that torch took.
+        # Both get the same bytes.
         assert all(given[name].tobytes() == feed[name].numpy().tobytes() for name in feed)
         found = session.run(None, given)[0]
         difference = float(np.abs(found - expected).max())
@@ -54,7 +54,7 @@ def write_json(file: Path, value: dict):
 
 
 def unet_files(bundle: Path, unet):
-    """The U-Net without the pixel-unshuffle, for diffusers; what it loads must be the same."""
+    """Save the U-Net without the pixel-unshuffle for diffusers, and check that it loads unchanged."""
     unet.save_pretrained(bundle / "unet", safe_serialization=True)
     again = UNet2DModel.from_pretrained(bundle / "unet").eval()
     labels = torch.tensor([3, 4]) if unet.config.num_class_embeds else None
@@ -64,7 +64,7 @@ def unet_files(bundle: Path, unet):
 
 
 def pipeline_file(bundle: Path):
-    """model_index.json; diffusers then loads the whole directory."""
+    """Write model_index.json, so that diffusers loads the whole directory."""
     write_json(bundle / "model_index.json", {
         "_class_name": "DDPMPipeline", "_diffusers_version": diffusers.__version__,
         "scheduler": ["diffusers", "DDPMScheduler"], "unet": ["diffusers", "UNet2DModel"]})

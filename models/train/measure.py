@@ -1,7 +1,7 @@
-"""Measure the bundles' quality, draw their sample grids, and write both into their README.md.
+"""Measure the quality of the bundled models, and write the results and sample grids into their READMEs.
 
-Samples come from the exported graphs by ONNX Runtime and diffusers' own schedulers, so the
-figures judge the models and not this project's samplers.
+Samples are drawn with ONNX Runtime and the schedulers of diffusers, so the results describe the
+models and not the samplers of this project.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import data
 import ncsn
 from networks import NO_CLASS
 
-# Name, scheduler, steps, how many images.
+# Name, scheduler, steps, number of images.
 DIGITS = [
     ("ddim", DDIMScheduler, 10, 300), ("ddim", DDIMScheduler, 25, 300), ("ddim", DDIMScheduler, 50, 300),
     ("heun", HeunDiscreteScheduler, 10, 300),
@@ -47,7 +47,7 @@ class Graph:
 
 
 def reverse(scheduler, steps: int, start: torch.Tensor, predict):
-    """diffusers' loop; returns the sample and the number of evaluations."""
+    """Run the loop of diffusers. Returns the sample and the number of evaluations."""
     scheduler.set_timesteps(steps)
     x = start * scheduler.init_noise_sigma
     for t in scheduler.timesteps:
@@ -57,7 +57,7 @@ def reverse(scheduler, steps: int, start: torch.Tensor, predict):
 
 
 def draw_digits(graph, scheduler, steps, labels, guidance):
-    """One image for each label, in 0..1."""
+    """Draw one image per label, in 0..1."""
     parts = []
     for some in labels.split(100):
         def predict(x, t):
@@ -95,8 +95,8 @@ def measure_digits(models: Path, work: Path):
     train, _, _, _ = data.digits(work)
     torch.manual_seed(0)
     floor = classifier.frechet(judge, train[torch.randperm(len(train))[:300]], held_out)
-    text = [f"The judge is right on {accuracy:.1%} of the held-out digits. Between 300 training digits and "
-            f"the held-out ones the Fréchet distance is {floor:.1f}.", "",
+    text = [f"The classifier has an accuracy of {accuracy:.1%} on the held-out digits. For comparison, the Fréchet distance "
+            f"between 300 training digits and the held-out ones is {floor:.1f}.", "",
             "| sampler | steps | NFE | guidance | images | label agreement | Fréchet distance |",
             "|---|---|---|---|---|---|---|", *rows]
     into_readme(models / "digits", text)
@@ -107,7 +107,7 @@ def measure_digits(models: Path, work: Path):
 
 
 def anneal(graph, count: int, per_level: int):
-    """Song & Ermon 2019, algorithm 1."""
+    """Annealed Langevin dynamics (Song & Ermon 2019, algorithm 1)."""
     x = torch.rand(count, 1, 28, 28)
     for level, sigma in enumerate(ncsn.SIGMAS):
         alpha = 2e-5 * float(sigma**2 / ncsn.SIGMAS[-1] ** 2) * 100 / per_level
@@ -131,13 +131,13 @@ def measure_ncsn(models: Path, work: Path):
         print(rows[-1], flush=True)
         grid = images
     into_readme(models / "digits-ncsn", [
-        "100 images each; the network takes no class, so the judge's mean confidence stands for label agreement.", "",
-        "| steps a level | NFE | Fréchet distance | the judge's confidence |", "|---|---|---|---|", *rows])
+        "100 images each. The network takes no class, so the table shows the classifier's mean confidence in place of label agreement.", "",
+        "| steps per level | NFE | Fréchet distance | classifier confidence |", "|---|---|---|---|", *rows])
     save_grid(grid, models / "digits-ncsn/samples.png")
 
 
 def energy_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Székely & Rizzo 2013: 2 E|A−B| − E|A−A'| − E|B−B'|."""
+    """Energy distance (Székely & Rizzo 2013): 2 E|A−B| − E|A−A'| − E|B−B'|."""
     return float(2 * cdist(a, b).mean() - cdist(a, a).mean() - cdist(b, b).mean())
 
 
@@ -156,12 +156,12 @@ def measure_swissroll(models: Path, work: Path):
         rows.append(f"| {name} | {steps} | {evaluations} | {distance:.5f} |")
         print(rows[-1], flush=True)
     into_readme(models / "swissroll", [
-        f"4,096 points each against 4,096 held-out ones. Between two such sets of data the distance is {floor:.5f}.", "",
+        f"4,096 points each, compared with 4,096 held-out points. The distance between two sets of data is {floor:.5f}.", "",
         "| sampler | steps | NFE | energy distance |", "|---|---|---|---|", *rows])
 
 
 def save_grid(images: torch.Tensor, file: Path):
-    """Ten columns of images, enlarged twice."""
+    """Save the images in ten columns, at twice their size."""
     pixels = (images[:, 0] * 255).round().byte().numpy()
     sheet = np.concatenate([np.concatenate(list(row), 1) for row in pixels.reshape(-1, 10, 28, 28)])
     Image.fromarray(sheet.repeat(2, 0).repeat(2, 1)).save(file, optimize=True)

@@ -10,7 +10,7 @@ import training
 from networks import NoiseConditionalScore
 
 BATCH = 64
-SIGMAS = torch.logspace(0, -2, 10)  # section 5: ten levels from 1 to 0.01, a geometric progression
+SIGMAS = torch.logspace(0, -2, 10)  # ten noise levels in geometric progression (section 5)
 
 
 def main():
@@ -25,7 +25,7 @@ def main():
         level = torch.randint(len(SIGMAS), (BATCH,))
         sigma = SIGMAS[level][:, None, None, None]
         noise = torch.randn_like(x)
-        # Denoising score matching weighted by λ(σ) = σ², equations 5 and 6.
+        # Denoising score matching (equations 5 and 6), weighted with λ(σ) = σ².
         return (sigma * network(x + sigma * noise, level) + noise).square().mean()
 
     training.train(NoiseConditionalScore(SIGMAS), loss_of, given.minutes, given.work / "ncsn.pt")

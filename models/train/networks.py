@@ -1,4 +1,4 @@
-"""The three networks that the bundles hold."""
+"""The networks of the three bundled models."""
 
 import torch
 import torch.nn.functional as F
@@ -6,11 +6,11 @@ from diffusers import UNet2DModel
 from torch import nn
 
 CLASSES = 10
-NO_CLASS = 10  # the label that stands for "any digit" where guidance needs it
+NO_CLASS = 10  # the label for "no class", which guidance needs
 
 
 def unet(**more) -> UNet2DModel:
-    """A 0.7 M-parameter U-Net on 4×14×14, what a pixel-unshuffled digit is."""
+    """A U-Net with 0.7 M parameters for 4×14×14, the size of a pixel-unshuffled digit."""
     return UNet2DModel(
         sample_size=14, in_channels=4, out_channels=4, layers_per_block=1,
         block_out_channels=(32, 64), norm_num_groups=8, attention_head_dim=16,
@@ -34,8 +34,8 @@ class Digits(nn.Module):
 class NoiseConditionalScore(nn.Module):
     """s_θ(x, σ_i) for digits in 0..1, given the index i of the noise level.
 
-    The input is scaled to about unit variance and the output divided by σ, so that the
-    U-Net sees and gives numbers of one size at every level (Song & Ermon 2020, technique 3).
+    The input is scaled to about unit variance and the output is divided by σ, so the U-Net's inputs
+    and outputs have the same magnitude at every noise level (Song & Ermon 2020, technique 3).
     """
 
     def __init__(self, sigmas: torch.Tensor):
@@ -46,12 +46,12 @@ class NoiseConditionalScore(nn.Module):
     def forward(self, sample, noise_level):
         sigma = self.sigmas[noise_level][:, None, None, None]
         x = F.pixel_unshuffle((sample - 0.5) / (sigma**2 + 0.25).sqrt(), 2)
-        # Spread over the range for which the sinusoidal embedding was made.
+        # Cover the range of time steps that the sinusoidal embedding is made for.
         return F.pixel_shuffle(self.unet(x, noise_level * 100).sample, 2) / sigma
 
 
 class Points(nn.Module):
-    """ε_θ(x_t, t) for clouds of two-dimensional points [N, P, 2]: one MLP for each point."""
+    """ε_θ(x_t, t) for clouds of two-dimensional points [N, P, 2]: one MLP, applied to each point."""
 
     def __init__(self, width: int = 96, depth: int = 4):
         super().__init__()

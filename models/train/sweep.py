@@ -1,10 +1,10 @@
-"""Quality against cost: every sampler on `digits` and `swissroll`, from 4 evaluations to 1,000.
+"""Measure the quality of every sampler on `digits` and `swissroll`, with 4 to 1,000 evaluations.
 
-Samples come from the `denoised` program itself. Writes docs/samplers.json with every figure, and from it
+Samples are drawn with the `denoised` program. Writes all results to docs/samplers.json, and from them
 docs/samplers.png and the tables of docs/samplers.md.
 
     python models/train/sweep.py --program target/release/denoised --work work    (about an hour on one core)
-    python models/train/sweep.py --only-draw                                      (tables and plot again)
+    python models/train/sweep.py --only-draw                                      (redo the tables and the plot)
 """
 
 import argparse
@@ -23,29 +23,29 @@ from measure import energy_distance
 
 ROOT = Path(__file__).parent.parent.parent
 COSTS = [4, 6, 8, 10, 15, 20, 30, 50, 100, 250, 1000]
-# How far each sampler is followed on `digits`: those that need many steps, and the fast ones a while.
+# Maximum number of evaluations on `digits`, if it is not 50.
 FAR = {"ddpm": 1000, "ddim": 1000, "dpmpp_2m": 250, "euler_a": 250, "euler": 250, "sohl_dickstein": 250, "dpmpp_2m_sde": 250}
 SAMPLERS = [
     "ddpm", "sohl_dickstein", "ddim", "pndm", "euler", "euler_a", "heun", "lms", "dpm_2", "dpm_2_a", "dpmpp_2m",
     "dpmpp_2m_karras", "dpmpp_3m", "dpmpp_2m_sde", "dpmpp_3m_sde", "dpmpp_sde", "dpmpp_2s_a", "dpm_single", "deis",
     "unipc", "sa", "sgld"]
-# Of these steps each takes this many evaluations; the first of a second-order method's are told apart below.
+# Evaluations per step, if it is not one.
 EVALUATIONS = {"heun": 2, "dpm_2": 2, "dpm_2_a": 2, "dpmpp_sde": 2, "dpmpp_2s_a": 2, "sgld": 5}
 DIGITS_COUNT = 100
 PLOTTED = ["ddpm", "ddim", "euler_a", "heun", "dpmpp_2m", "dpmpp_2m_sde", "unipc", "sgld"]
 
 
 def steps_for(sampler: str, cost: int) -> int:
-    """The most steps whose evaluations are at most `cost`."""
+    """The largest number of steps with at most `cost` evaluations."""
     each = EVALUATIONS.get(sampler, 1)
     if sampler == "pndm":
-        return cost - 9  # Runge-Kutta's start takes twelve evaluations for three steps
-    # The last step of a second-order method is of first order.
+        return cost - 9  # the Runge-Kutta start takes twelve evaluations for three steps
+    # The last step of a second-order method is first order.
     return (cost + 1) // 2 if each == 2 else cost // each
 
 
 def sample(program, model: str, output: Path, *more: str):
-    """Run the program; returns the samples and the number of evaluations that it tells."""
+    """Run the program. Returns the samples and the number of evaluations that it reports."""
     command = [program, "sample", str(ROOT / "models" / model), "--output", str(output), *more]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
@@ -99,7 +99,7 @@ def sweep_swissroll(program, work, folder):
 
 
 def floors(work):
-    """The same distances between data and data."""
+    """The same distances between two sets of data."""
     judge, (train, _, held_out, _) = classifier.trained(work), data.digits(work)
     torch.manual_seed(0)
     some = train[torch.randperm(len(train))[:DIGITS_COUNT]]
@@ -149,8 +149,8 @@ def write(result):
         "guided": ["| sampler | NFE | label agreement | Fréchet distance |", "|---|---|---|---|"]
         + [f"| {r['sampler']} | {r['nfe']} | {r['agreement']:.0%} | {r['distance']:.1f} |" for r in guided],
         "swissroll": table(rows, "swissroll", None, lambda r: f"{r['distance'] * 1000:.1f}"),
-        "floors": [f"Between as many digits of the data and the held-out ones the Fréchet distance is "
-                   f"{result['floors']['digits']:.0f}; between two Swiss rolls of the data the energy distance is "
+        "floors": [f"For comparison, between training and held-out data: the Fréchet distance of the same number of digits is "
+                   f"{result['floors']['digits']:.0f}, and the energy distance of two Swiss rolls is "
                    f"{result['floors']['swissroll'] * 1000:.1f}."],
     }
     file = ROOT / "docs/samplers.md"

@@ -1,4 +1,4 @@
-"""The loop that trains every network: AdamW, a cosine learning rate, averaged weights."""
+"""The training loop of all networks: AdamW, a cosine learning rate, averaged weights."""
 
 import copy
 import math
@@ -9,9 +9,9 @@ import torch
 
 
 def train(network, loss_of, minutes: float, checkpoint: Path, rate: float = 1e-3, seed: int = 0):
-    """Train for `minutes`; `loss_of(network)` draws a batch and gives its loss.
+    """Train for `minutes`. `loss_of(network)` draws a batch and returns its loss.
 
-    The learning rate follows the clock, so that a slow machine ends on a small one too.
+    The learning rate depends on the elapsed time, so it reaches its end on slow machines too.
     Saves {"ema", "steps", "loss", "minutes"} into `checkpoint` once a minute and at the end.
     """
     torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Configurations on which samplers are compared with their references."""
+"""Configurations for which samplers are compared with the reference implementations."""
 
 import random
 
@@ -14,13 +14,13 @@ THRESHOLD = {"thresholding": True, "dynamic_thresholding_ratio": 0.9, "sample_ma
 LEAST = {"final_sigmas_type": "sigma_min"}
 
 
-# What SA-Solver's weights lose in float32, as differences of large terms: run with float64 levels and
-# states the reference is 7e-4 and 8e-4 away from itself in the two cases that have this bound.
+# SA-Solver's weights are differences of large terms and lose digits in float32. In the two cases with this
+# bound, the reference differs by 7e-4 and 8e-4 from itself with float64 noise levels and states.
 OWN_ROUNDING = 1e-3
 
 
 def _of(class_name, *variants):
-    """Cases of a class: (settings, steps), then eta and a bound of their own where they have one."""
+    """Cases of a class: (settings, steps[, eta[, bound]])."""
     return [(class_name, *variant, *(None,) * (4 - len(variant))) for variant in variants]
 
 
@@ -93,7 +93,7 @@ CASES = [
 
 
 def random_cases(count, seed):
-    """Further configurations of the same classes, drawn from the values that their keys may have."""
+    """Random configurations of the same classes, combined from the values in CASES."""
     rng = random.Random(seed)
     cases = []
     for _ in range(count):

@@ -1,6 +1,6 @@
-"""The exact denoiser D(x; sigma) of one-channel pictures that are Gaussian around `difficulty`, as an ONNX file.
+"""Write the exact denoiser D(x; sigma) for Gaussian one-channel images with mean `difficulty` as an ONNX file.
 
-With data N(difficulty, 0.25) the best estimate is (0.25 x + sigma^2 difficulty) / (0.25 + sigma^2). Needs onnx.
+For data N(difficulty, 0.25) the denoiser is (0.25 x + sigma^2 difficulty) / (0.25 + sigma^2). Needs onnx.
 Run it as `python denoiser.py denoiser/network.onnx`.
 """
 

@@ -1,4 +1,4 @@
-"""A network that never answers, but for zeros: whoever waits for it is stuck.
+"""Write a network that never returns, unless its input is all zeros. It simulates a stuck evaluation.
 
 python tests/golden/endless.py   writes tests/golden/endless/
 """

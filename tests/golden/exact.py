@@ -1,4 +1,4 @@
-"""A network that is right: the exact prediction where x_0 ~ N(MEAN, DEVIATION² I)."""
+"""Exact networks: closed-form predictions for data x_0 ~ N(MEAN, DEVIATION² I)."""
 
 import math
 
@@ -9,7 +9,7 @@ MEAN, DEVIATION = 0.3, 0.5
 
 
 def posterior(x, alpha, sigma):
-    """E[x_0 | x] and E[ε | x] of x = α·x_0 + σ·ε."""
+    """E[x_0 | x] and E[ε | x] for x = α·x_0 + σ·ε."""
     variance = alpha**2 * DEVIATION**2 + sigma**2
     centred = x - alpha * MEAN
     return MEAN + alpha * DEVIATION**2 * centred / variance, sigma * centred / variance
@@ -27,7 +27,7 @@ def predict(kind, x, alpha, sigma):
 
 
 class Gaussian(nn.Module):
-    """For a schedule of time steps; between two of them σ is a straight line."""
+    """For a schedule of time steps. Between two time steps σ is interpolated linearly."""
 
     def __init__(self, alphas_cumprod, kind="epsilon", variance_channels=False):
         super().__init__()
@@ -41,7 +41,7 @@ class Gaussian(nn.Module):
         high = (low + 1).clamp(max=len(self.sigmas) - 1)
         between = self.sigmas[low] + (self.sigmas[high] - self.sigmas[low]) * (t - low)
         sigma = torch.where(t == low, self.sigmas[low], between)
-        # With an infinite σ only the noise is left.
+        # An infinite σ means pure noise.
         bar = torch.where(torch.isinf(sigma), torch.zeros_like(sigma), 1 / (sigma**2 + 1))
         bar = bar.reshape(-1, *[1] * (sample.dim() - 1))
         x = sample.double()
@@ -52,7 +52,7 @@ class Gaussian(nn.Module):
 
 
 class Path:
-    """For networks that are told a noise level: σ, or a function of it."""
+    """For networks that take a noise level: σ, or a function of it."""
 
     def __init__(self, level, kind):
         self.level, self.kind = level, kind
@@ -63,7 +63,7 @@ class Path:
 
 
 class Preconditioned:
-    """For networks inside of EDM's or a consistency model's preconditioning."""
+    """For networks inside the preconditioning of EDM or of a consistency model."""
 
     def __init__(self, sigma_of, data, skip_out):
         self.sigma_of, self.data, self.skip_out = sigma_of, data, skip_out
@@ -77,7 +77,7 @@ class Preconditioned:
 
 
 def network_of(class_name, config, alphas_cumprod):
-    """The exact network that a scheduler of this class expects, by the kind of its time step."""
+    """The exact network for a scheduler class, which takes the time that this class passes."""
     kind = config.get("prediction_type", "epsilon")
     if class_name.startswith("EDM"):
         data = config["sigma_data"]

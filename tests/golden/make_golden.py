@@ -1,18 +1,18 @@
 #!/usr/bin/env python3
-"""Make the golden files of this directory from torch 2.8.0, diffusers 0.42.1 and k-diffusion 0.1.1.
+"""Generate the golden files of this directory with torch 2.8.0, diffusers 0.42.1 and k-diffusion 0.1.1.
 
     pip install -r models/train/requirements.txt
     pip install --no-deps k-diffusion==0.1.1 torchsde==0.2.6 trampoline==0.1.2
     python tests/golden/make_golden.py
 
-noise/      what torch's CPU generator draws for some seeds and sizes
-samplers/   whole trajectories of the references' samplers on a closed-form Gaussian
-seeds/      what diffusers' loops give for a seed over that Gaussian's graph
-gaussian/   that Gaussian as a bundle, for tests of the command line
+noise/      noise of torch's CPU generator for some seeds and sizes
+samplers/   whole trajectories of the reference samplers on a closed-form Gaussian
+seeds/      samples of diffusers' loops for a seed, with the Gaussian as the network
+gaussian/   the Gaussian as a bundle, for tests of the command line
 gaussian-*/ the same with other kinds of inputs
 
-With `--random N DIR` it makes N other cases of the same classes in DIR, which the tests compare
-as well where DENOISED_SAMPLER_CASES names it.
+`--random N DIR` generates N random cases of the same classes in DIR. The tests compare them too if
+DENOISED_SAMPLER_CASES names DIR.
 """
 
 import inspect
@@ -30,7 +30,7 @@ from references import run
 
 HERE = Path(__file__).parent
 SHAPE = (1, 4, 5)
-# Three channels, since the references part learned variances off by that number.
+# Three channels, because the references split learned variances off at that number.
 STATE = (3, 2, 3)
 
 NOISE = [(seed, sizes) for seed, sizes in [
@@ -39,7 +39,7 @@ SEEDS = [
     ("DDPMScheduler", {}, 50), ("DDPMScheduler", {}, 1000), ("DDIMScheduler", {}, 25),
     ("EulerAncestralDiscreteScheduler", {}, 30),
     ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}, 20)]
-# Of a long walk the first evaluations and the last ones are kept.
+# Number of evaluations that are saved at the start and at the end of a long trajectory.
 KEPT = 60
 
 
@@ -59,13 +59,13 @@ def noise():
 
 
 def samplers(folder, cases):
-    """rows.npy has each case's network inputs and its sample, noise.npy its draws, end to end."""
+    """Write rows.npy (network inputs and sample of each case) and noise.npy (its random draws)."""
     described, rows, noise = [], [], []
     initial = torch.randn((1, *STATE), generator=torch.Generator().manual_seed(0))
     for number, (class_name, settings, steps, eta, bound) in enumerate(cases):
         try:
             inputs, times, sample, draws, config = run(class_name, settings, steps, eta, initial, number)
-        except Exception as error:  # a random case may be none that the reference serves
+        except Exception as error:  # the reference does not support every random case
             if cases is CASES:
                 raise
             print("left out:", class_name, settings, steps, type(error).__name__, str(error)[:80])
@@ -90,7 +90,7 @@ def samplers(folder, cases):
 
 
 def seeds():
-    """diffusers' own loop with one torch generator a sample, as its pipelines have it."""
+    """Run the loop of diffusers with one torch generator per sample, as its pipelines do."""
     for class_name, settings, steps in SEEDS:
         generator = torch.Generator("cpu").manual_seed(42)
         draws = []
@@ -117,7 +117,7 @@ def seeds():
 
 
 def gaussian(name, file, timestep, inputs, free):
-    """The Gaussian for DDPM's schedule as a bundle whose graph takes such a time step."""
+    """Write the Gaussian for DDPM's schedule as a bundle whose graph takes this kind of time step."""
     scheduler = diffusers.DDPMScheduler()
     graph = HERE / name / file
     graph.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The reference implementations' own loops, with every evaluation and every draw written down."""
+"""The loops of the reference implementations, with every evaluation and every random draw recorded."""
 
 import contextlib
 import importlib.util
@@ -11,8 +11,8 @@ import torch
 
 from exact import network_of
 
-# Two of k-diffusion's files are needed; the package itself, and torchvision behind one function of
-# its utilities, would import its training's libraries.
+# Only two files of k-diffusion are needed. Importing the whole package, or torchvision, would import
+# the libraries for training.
 _package = types.ModuleType("k_diffusion")
 _package.__path__ = importlib.util.find_spec("k_diffusion").submodule_search_locations
 _transforms = types.ModuleType("torchvision.transforms")
@@ -26,7 +26,7 @@ diffusers.utils.logging.set_verbosity_error()
 
 
 class Recorder:
-    """Stands in for torch.randn, and for a Brownian tree's stretches, and keeps each draw."""
+    """Replaces torch.randn and the increments of a Brownian tree, and records each draw."""
 
     def __init__(self, seed):
         self.generator, self.draws = torch.Generator().manual_seed(seed), []
@@ -36,7 +36,7 @@ class Recorder:
         return self.draws[-1]
 
     def tree(self, real):
-        """A noise sampler whose stretches are a real Brownian tree's."""
+        """A noise sampler that records the increments of a real Brownian tree."""
 
         def make(x, sigma_min, sigma_max, seed=None, **_):
             sampler = real(x, sigma_min, sigma_max, seed=7)
@@ -51,7 +51,7 @@ class Recorder:
 
 
 class Watched:
-    """A network whose inputs and time steps are kept."""
+    """Records the inputs and time steps of a network."""
 
     def __init__(self, network):
         self.network, self.inputs, self.times = network, [], []
@@ -63,7 +63,7 @@ class Watched:
 
 
 def run(class_name, settings, steps, eta, initial, seed):
-    """The network's inputs, its time steps, the final sample, the draws, and the configuration."""
+    """Returns the network's inputs, its time steps, the sample, the random draws and the configuration."""
     if class_name.startswith("sample_"):
         return k_diffusion_loop(class_name, settings, steps, eta, initial, seed)
     with contextlib.redirect_stderr(io.StringIO()):
@@ -80,7 +80,7 @@ def run(class_name, settings, steps, eta, initial, seed):
     network = Watched(network_of(class_name, config, getattr(scheduler, "alphas_cumprod", None)))
     scheduler.set_timesteps(steps)
     if hasattr(scheduler, "set_begin_index"):
-        # Where the first time step comes twice, the reference would otherwise begin at the second.
+        # If the first time step occurs twice, the reference would otherwise start at the second.
         scheduler.set_begin_index(0)
     loop = {"ScoreSdeVeScheduler": score_sde_loop, "RePaintScheduler": repaint_loop}.get(class_name, plain_loop)
     sample = loop(scheduler, network, initial, steps, eta)
@@ -97,7 +97,7 @@ def plain_loop(scheduler, network, x, steps, eta):
 
 
 def score_sde_loop(scheduler, network, x, steps, eta):
-    """As in diffusers' ScoreSdeVePipeline."""
+    """The loop of diffusers' ScoreSdeVePipeline."""
     scheduler.set_sigmas(steps)
     x = x * scheduler.init_noise_sigma
     for i, t in enumerate(scheduler.timesteps):
@@ -109,7 +109,7 @@ def score_sde_loop(scheduler, network, x, steps, eta):
 
 
 def repaint_loop(scheduler, network, x, steps, eta):
-    """As in diffusers' RePaintPipeline, with nothing known."""
+    """The loop of diffusers' RePaintPipeline, with an empty known region."""
     if eta is not None:
         scheduler.eta = eta
     last = scheduler.timesteps[0] + 1

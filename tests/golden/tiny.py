@@ -1,4 +1,4 @@
-"""The network by which `denoised doctor` tries an engine: 2·sample + timestep.
+"""Write the network with which `denoised doctor` tests an engine: 2·sample + timestep.
 
 python tests/golden/tiny.py   writes src/cli/doctor/tiny.onnx
 """

@@ -1,8 +1,8 @@
-"""Tiny pipelines of every text-to-image family, exported by optimum, with the references' results.
+"""Export tiny pipelines of every text-to-image family with optimum, and save the results of the references.
 
 Needs torch 2.8.0, transformers 4.57.3, diffusers 0.36.0, onnx 1.19.1, onnxruntime 1.23.2, optimum 2.1.0 and
-optimum-onnx 0.1.0. The networks have random weights and the tokenizers a vocabulary of their own, so that
-nothing here is anybody else's. Run it as `python make.py OUT [FAMILY...]`.
+optimum-onnx 0.1.0. The networks have random weights, and the tokenizers have a vocabulary of their own, so
+no third-party licence applies. Run it as `python make.py OUT [FAMILY...]`.
 """
 
 import json
@@ -31,7 +31,7 @@ CORPUS = ["a red fox in the snow", "blurry photograph of two dogs", "an old hous
 
 
 def clip_tokenizer(folder, pad):
-    """CLIP's own scheme over the letters and a few merges."""
+    """A CLIP tokenizer with the ASCII letters and a few merges."""
     letters = [chr(i) for i in range(33, 127)]
     vocabulary = letters + [letter + "</w>" for letter in letters]
     merges = []
@@ -174,7 +174,7 @@ def flux(folder):
 
 
 FAMILIES = {"sd": sd, "lcm": lcm, "sd_inpaint": sd_inpaint, "sdxl": sdxl, "sd3": sd3, "flux": flux}
-# For each family: a case's name, the reference pipeline's task, and its arguments.
+# Cases of each family: name, task of the reference pipeline, its arguments, and optionally a scheduler.
 SIZE = {"width": 32, "height": 48}
 CASES = {
     "sd": [("text", "text", {}), ("long", "text", {"prompt": "snow " * 100}),
@@ -208,7 +208,7 @@ def pictures(folder):
 
 
 def reference(name, folder, torchs, out):
-    """optimum's pipelines over the exported graphs; of Flux, which it has none for, diffusers' own."""
+    """Run the pipelines of optimum on the exported graphs, or those of diffusers for Flux, which optimum lacks."""
     if name == "flux":
         from diffusers import FluxImg2ImgPipeline
         kinds, folder = {"text": FluxPipeline, "image": FluxImg2ImgPipeline}, torchs
@@ -254,7 +254,7 @@ def reference(name, folder, torchs, out):
 
 
 def variants(folder, out):
-    """The parts of `folder` as other exporters write them."""
+    """Write the components of `folder` as other exporters write them."""
     import onnx
     from onnx import TensorProto, helper
     from onnxruntime.transformers.float16 import convert_float_to_float16
@@ -262,7 +262,7 @@ def variants(folder, out):
     load = lambda part: onnx.load(folder / part / "model.onnx")
 
     def taking(model, name, kind, shape=None):
-        """The graph with an input of another type, turned into its own inside."""
+        """Change the type of an input, and cast it inside the graph."""
         port = next(port for port in model.graph.input if port.name == name)
         own = port.type.tensor_type.elem_type
         for node in model.graph.node:
@@ -295,7 +295,7 @@ def variants(folder, out):
 
 
 def whole_weights(model):
-    """The graph with weights in int8, a scale for each output channel, and DequantizeLinear before their use."""
+    """Quantise the weights to int8 with one scale per output channel, and add DequantizeLinear."""
     from onnx import helper, numpy_helper
     uses = {name: node.op_type for node in model.graph.node for name in node.input[1:2]}
     for weight in list(model.graph.initializer):
@@ -316,8 +316,8 @@ def whole_weights(model):
 
 
 def drawing(model, scale):
-    """The autoencoder's encoder as optimum exported it up to 1.21, which draws its latent inside; with a
-    scale of 0 it gives the mean."""
+    """The VAE encoder as exported by optimum up to 1.21, which samples the latent inside the graph. A scale
+    of 0 returns the mean."""
     from onnx import TensorProto, helper
     graph = model.graph
     numbers = {"low": -30.0, "high": 20.0, "half": 0.5, "spread": scale}
@@ -340,7 +340,7 @@ def drawing(model, scale):
 
 
 def mean_of(folder, out):
-    """What optimum's pipeline draws from a picture with an encoder that draws inside, of its mean."""
+    """Run optimum's img2img pipeline with the encoder that returns the mean."""
     from optimum.onnxruntime import ORTPipelineForImage2Image
     with tempfile.TemporaryDirectory() as scratch:
         old = Path(scratch) / "old"
@@ -355,7 +355,7 @@ def mean_of(folder, out):
 
 
 def tiles(out):
-    """A tall latent decoded, and its picture encoded, in tiles of 32 pixels by diffusers' own."""
+    """Decode a tall latent, and encode the picture again, with the tiling of diffusers (32 pixels)."""
     autoencoder = vae()
     autoencoder.enable_tiling()
     latents = torch.randn((1, 4, 40, 22), generator=torch.Generator().manual_seed(SEED))
@@ -383,7 +383,7 @@ def main():
         task = "inpainting" if name == "sd_inpaint" else "text-to-image"
         main_export(scratch / "pipe", out / name, task=task, library_name="diffusers", do_validation=False)
         for config in (out / name).rglob("*.json"):
-            # Where it was made is nobody's matter.
+            # Remove paths of the machine that exported the model.
             lines = config.read_text().splitlines(keepends=True)
             config.write_text("".join(line for line in lines if '"_name_or_path"' not in line))
         (out / name / "feature_extractor").exists() and shutil.rmtree(out / name / "feature_extractor")
