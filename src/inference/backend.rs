@@ -10,10 +10,9 @@ pub struct Backend {
     /// The execution provider.
     pub provider: String,
     /// What each provider ran in a profiled evaluation at startup. Empty for an engine without providers.
-    #[serde(rename = "ran")]
     pub provider_shares: Vec<ProviderShare>,
     /// The providers that were preferred to this one and do not work.
-    #[serde(rename = "instead_of", skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub rejected_providers: Vec<RejectedProvider>,
 }
 

@@ -19,7 +19,11 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// `denoised` with an environment in which nothing of the machine's counts.
 pub fn denoised() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_denoised"));
+    without_variables(Command::new(env!("CARGO_BIN_EXE_denoised")))
+}
+
+/// The command without the variables of this process that the program reads.
+pub fn without_variables(mut command: Command) -> Command {
     for (name, _) in std::env::vars() {
         if name.starts_with("DENOISED_") || name == "ORT_DYLIB_PATH" || name == "RUST_LOG" {
             command.env_remove(name);

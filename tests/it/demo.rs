@@ -3,7 +3,7 @@
 #[cfg(feature = "demo")]
 use std::process::Command;
 
-use crate::common::daemon::{Broker, denoised, fails, free_port, succeeds};
+use crate::common::daemon::{Broker, denoised, fails, free_port, succeeds, without_variables};
 use crate::common::repository;
 
 #[cfg(feature = "demo")]
@@ -33,10 +33,8 @@ fn the_program_contains_the_models_of_the_demo() {
     let directory = tempfile::tempdir().unwrap();
     let program = directory.path().join("denoised");
     std::fs::copy(env!("CARGO_BIN_EXE_denoised"), &program).unwrap();
-    let mut command = Command::new(&program);
-    command.current_dir(directory.path()).arg("demo");
-    let nowhere = command.env_remove("ORT_DYLIB_PATH").env("DENOISED_ENGINE__KIND", "embedded");
-    succeeds(nowhere);
+    let mut command = without_variables(Command::new(&program));
+    succeeds(command.current_dir(directory.path()).arg("demo").env("DENOISED_ENGINE__KIND", "embedded"));
     let images = directory.path().join("demo");
     assert!(
         image::open(images.join("digits.png")).is_ok() && image::open(images.join("swissroll.png")).is_ok()
@@ -50,7 +48,6 @@ fn a_program_without_a_broker_names_the_command_that_starts_one() {
     assert!(message.contains("mosquitto -p 1883"), "{message}");
 }
 
-#[cfg(feature = "system-tests")]
 #[cfg(feature = "system-tests")]
 #[test]
 fn the_demo_uses_the_given_broker_or_reports_that_there_is_none() {

@@ -63,7 +63,6 @@ fn mqtt_request_prints_its_usage() {
 }
 
 #[cfg(feature = "system-tests")]
-#[cfg(feature = "system-tests")]
 #[test]
 fn mqtt_request_saves_the_image_that_it_requested() {
     let broker = Broker::start();

@@ -139,7 +139,6 @@ fn wrong_words_and_pictures_are_refused_by_their_flag() {
 }
 
 #[cfg(feature = "system-tests")]
-#[cfg(feature = "system-tests")]
 #[test]
 fn a_daemon_draws_what_it_is_told_in_words_and_goes_on_after_nonsense() {
     let broker = Broker::start();
@@ -191,7 +190,6 @@ fn a_daemon_draws_what_it_is_told_in_words_and_goes_on_after_nonsense() {
     assert!(previews.map(|m| assert!(m.payload.starts_with(b"\x89PNG"))).count() >= 2);
 }
 
-#[cfg(feature = "system-tests")]
 #[cfg(feature = "system-tests")]
 #[test]
 fn graphs_make_way_for_one_another_within_the_memory_that_is_allowed() {

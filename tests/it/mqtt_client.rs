@@ -303,7 +303,6 @@ async fn a_message_that_the_broker_rejects_is_not_reported_as_delivered() {
 }
 
 #[cfg(feature = "system-tests")]
-#[cfg(feature = "system-tests")]
 #[test]
 fn a_response_topic_that_the_broker_denies_is_reported_and_the_daemon_continues() {
     let broker = Broker::with_files("acl_file {dir}/acl\n", &[("acl", "topic readwrite denoised/#\n")]);

@@ -140,7 +140,7 @@ fn bad_requests_get_an_error_that_names_the_field_and_the_daemon_goes_on() {
             r#"{"id": "s", "sampler": "magic"}"#,
             "unknown_sampler",
             "sampler".into(),
-            "there are: ddpm, ddim, ddim_inverse, pndm",
+            "use one of: ddpm, ddim, ddim_inverse, pndm",
         ),
         ("k", r#"{"id": "k", "count": 65}"#, "out_of_range", "count".into(), "between 1 and 64"),
         ("p", r#"{"id": "p", "preview_every": 0}"#, "out_of_range", "preview_every".into(), "at least 1"),

@@ -216,7 +216,7 @@ fn check_memory(options: &EngineOptions) -> Result<(), AttemptError> {
         Some(free) if free < options.build_memory => {
             Err(AttemptError::Provider(ProviderFailure::Failed(format!(
                 "building its engine may take {} MiB ([engine] build_memory), but {} MiB are available; stop other \
-                 programs, or build with `denoised warm` while the daemon is stopped",
+                 programs, or run `denoised build-engines` while the daemon is stopped",
                 options.build_memory >> 20,
                 free >> 20
             ))))
