@@ -3,6 +3,7 @@
 mod backend;
 mod engine_cache;
 mod error;
+mod graph_source;
 mod load;
 mod onnx_runtime;
 mod options;
@@ -13,13 +14,13 @@ mod session_pool;
 mod typed_buffer;
 
 pub use backend::{Backend, ProviderShare, RejectedProvider};
-pub use error::{EngineError, EvaluationError, ProviderFailure};
-pub use onnx_runtime::LibraryError;
+pub use error::{EngineError, EvaluationError, LibraryError, ProviderFailure};
 pub use options::{EngineKind, EngineOptions, Host, Stage};
 pub use provider::{Arena, Cuda, OpenVino, Policy, Provider, ProviderOptions, TensorRt};
 pub use session_pool::{SessionPool, SessionSize};
 
-pub(crate) use load::{GraphSource, LoadedSession, Warmup, load};
+pub(crate) use graph_source::{GraphSource, LoadedSession, Warmup};
+pub(crate) use load::load;
 pub(crate) use provider::{InputShapes, ShapeProfile};
 pub(crate) use session::{Input, Session, Values};
 pub(crate) use session_pool::PooledSession;

@@ -26,8 +26,8 @@ use denoiser::Denoiser;
 pub use batch::Batch;
 pub use batch_invariance::{BatchDependence, batch_dependence};
 pub use denoiser::Predictor;
-pub use error::ModelError;
-pub use latent_pipeline::{Conditions, LatentError, LatentPipeline, TextConditioning};
+pub use error::{LatentError, ModelError};
+pub use latent_pipeline::{Conditions, LatentPipeline, TextConditioning};
 pub use tokenizer::TokenizerError;
 pub use vae::Posterior;
 

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use super::onnx_runtime::LibraryError;
 use super::provider::Provider;
 
 /// A graph that no engine can serve.
@@ -121,4 +120,38 @@ impl EvaluationError {
     pub(super) fn engine(engine: &'static str, reason: impl std::fmt::Display) -> Self {
         Self::Engine { engine, reason: reason.to_string() }
     }
+}
+
+/// ONNX Runtime's library cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LibraryError {
+    /// The library is required and was not found.
+    #[error(
+        "no ONNX Runtime library was found in [engine] library, ORT_DYLIB_PATH, /usr/lib/denoised \
+         or the loader's path ({reason}). Name libonnxruntime.so.X.Y.Z in one of them, or set \
+         [engine] kind = \"embedded\""
+    )]
+    NotFound {
+        /// The loader's message.
+        reason: String,
+    },
+    /// A library that was named cannot be loaded.
+    #[error(
+        "{path}: cannot load ONNX Runtime: {reason}. Name the file libonnxruntime.so.X.Y.Z itself, of version 1.17 or \
+         newer"
+    )]
+    Load {
+        /// The file.
+        path: PathBuf,
+        /// The loader's message.
+        reason: String,
+    },
+    /// The process has already loaded another library.
+    #[error("{requested}: cannot load ONNX Runtime, because this process already runs {loaded}")]
+    Other {
+        /// The library to load.
+        requested: PathBuf,
+        /// The library that is loaded.
+        loaded: PathBuf,
+    },
 }

@@ -19,7 +19,6 @@ use crate::tensor::{DataType, Dim, GraphIo, ValueInfo};
 use cuda_graph::CudaGraphBuffers;
 use io_binding::IoBindingCache;
 
-pub use dylib::LibraryError;
 pub(super) use dylib::{load_if_present, load_required};
 pub(super) use session_builder::open;
 

@@ -9,7 +9,7 @@ use rten_tensor::prelude::*;
 
 use super::backend::Backend;
 use super::error::{EngineError, EvaluationError};
-use super::load::{GraphSource, LoadedSession, WarmupExtent};
+use super::graph_source::{GraphSource, LoadedSession, WarmupExtent};
 use super::session::{Input, Session};
 use super::typed_buffer::{TypedBuffer, bind};
 use crate::tensor::{DataType, Dim, GraphIo, ValueInfo};

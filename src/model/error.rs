@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::tokenizer::TokenizerError;
 use crate::bundle::{BundleError, SignatureError};
-use crate::inference::EngineError;
+use crate::inference::{EngineError, EvaluationError};
 
 /// A model that cannot be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -41,4 +41,35 @@ pub enum ModelError {
         /// The number of text encoders in the bundle.
         found: usize,
     },
+}
+
+/// A job that the pipeline cannot prepare or finish.
+#[derive(Debug, thiserror::Error)]
+pub enum LatentError {
+    /// A graph could not be evaluated.
+    #[error(transparent)]
+    Evaluation(#[from] EvaluationError),
+    /// The prompt cannot be tokenized.
+    #[error("the prompt cannot be tokenized: {0}")]
+    Tokens(String),
+    /// The text encoder's graph has no outputs for the layers before the last.
+    #[error(
+        "clip_skip is not supported: the text encoder's graph has its last layer as its only output, as optimum exports \
+         it for this kind of pipeline; remove clip_skip"
+    )]
+    NoLayers,
+    /// The text encoder has fewer layers than are to be skipped.
+    #[error("clip_skip is {requested}, but the text encoder has {max} layers to skip; use {max} or less")]
+    Layers {
+        /// The requested number.
+        requested: usize,
+        /// The largest number.
+        max: usize,
+    },
+    /// The network does inpainting, and the job has no image or no mask.
+    #[error("this network fills in parts of an image: give image and mask")]
+    MissingImage,
+    /// The bundle lacks a component.
+    #[error("the bundle has no {0}, which this job needs")]
+    MissingComponent(&'static str),
 }

@@ -3,46 +3,14 @@
 use std::path::Path;
 
 use super::ModelError;
+use super::error::LatentError;
 use super::text_encoder::{Embedding, Layer, TextEncoder, concat_features, concat_tokens};
 use super::tokenizer::Tokenizer;
 use super::vae::{self, Posterior};
 use crate::bundle::latent_components::vocabulary_size;
 use crate::bundle::{LatentComponents, Manifest, PipelineKind, Projection, Role, Signature, onnx_file};
-use crate::inference::{
-    EngineOptions, EvaluationError, GraphSource, InputShapes, PooledSession, SessionPool, Warmup, load,
-};
+use crate::inference::{EngineOptions, GraphSource, InputShapes, PooledSession, SessionPool, Warmup, load};
 use crate::tensor::{GraphIo, Tensor};
-
-/// A job that the pipeline cannot prepare or finish.
-#[derive(Debug, thiserror::Error)]
-pub enum LatentError {
-    /// A graph could not be evaluated.
-    #[error(transparent)]
-    Evaluation(#[from] EvaluationError),
-    /// The prompt cannot be tokenized.
-    #[error("the prompt cannot be tokenized: {0}")]
-    Tokens(String),
-    /// The text encoder's graph has no outputs for the layers before the last.
-    #[error(
-        "clip_skip is not supported: the text encoder's graph has its last layer as its only output, as optimum exports \
-         it for this kind of pipeline; remove clip_skip"
-    )]
-    NoLayers,
-    /// The text encoder has fewer layers than are to be skipped.
-    #[error("clip_skip is {requested}, but the text encoder has {max} layers to skip; use {max} or less")]
-    Layers {
-        /// The requested number.
-        requested: usize,
-        /// The largest number.
-        max: usize,
-    },
-    /// The network does inpainting, and the job has no image or no mask.
-    #[error("this network fills in parts of an image: give image and mask")]
-    MissingImage,
-    /// The bundle lacks a component.
-    #[error("the bundle has no {0}, which this job needs")]
-    MissingComponent(&'static str),
-}
 
 /// A job's prompts and what else the text encoders and the denoiser are conditioned on.
 #[derive(Debug, Clone, PartialEq)]

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::latent_pipeline::LatentError;
+use super::error::LatentError;
 use super::tokenizer::Tokenizer;
 use crate::inference::{EvaluationError, Input, PooledSession, Session, Values};
 use crate::tensor::Tensor;

@@ -1,6 +1,6 @@
 //! The autoencoder, which maps images to latents and back (Rombach et al. 2022, section 3.1).
 
-use super::latent_pipeline::LatentError;
+use super::error::LatentError;
 use super::vae_tiling::{Scale, tiled};
 use crate::bundle::VaeConfig;
 use crate::inference::{EvaluationError, Input, PooledSession, Session, Values};

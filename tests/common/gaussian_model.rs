@@ -10,57 +10,10 @@ use denoised::tensor::{DataType, GraphIo};
 use diffusion_samplers::noise_schedule::{NoiseSchedule, ScheduleDefaults};
 use diffusion_samplers::prediction_type::PredictionType;
 
-pub const MEAN: f64 = 0.3;
-pub const DEVIATION: f64 = 0.5;
+#[path = "../../crates/diffusion-samplers/tests/common/gaussian.rs"]
+mod gaussian;
 
-/// The same as `Gaussian` in `tests/golden/exact.py`.
-#[derive(Debug, Clone)]
-pub struct Gaussian {
-    sigmas: Vec<f64>,
-    pub kind: PredictionType,
-    pub variance_channels: bool,
-}
-
-impl Gaussian {
-    pub fn new(schedule: &NoiseSchedule, kind: PredictionType, variance_channels: bool) -> Self {
-        Self { sigmas: schedule.sigmas().collect(), kind, variance_channels }
-    }
-
-    pub fn evaluate(&self, x: &[f32], t: f64, output: &mut [f32]) {
-        let t = t.clamp(0.0, (self.sigmas.len() - 1) as f64);
-        let low = self.sigmas[t as usize];
-        let high = self.sigmas[(t as usize + 1).min(self.sigmas.len() - 1)];
-        let sigma = if t.fract() == 0.0 { low } else { low + (high - low) * t.fract() };
-        let bar = 1.0 / (sigma * sigma + 1.0);
-        predict(self.kind, x, (bar.sqrt(), (1.0 - bar).sqrt()), output);
-        if self.variance_channels {
-            for (x, output) in x.iter().zip(&mut output[x.len()..]) {
-                *output = (0.5 * f64::from(*x).sin()) as f32;
-            }
-        }
-    }
-}
-
-/// E[x_0 | x] and E[ε | x] of x = α·x_0 + σ·ε.
-pub fn posterior(x: f64, alpha: f64, sigma: f64) -> (f64, f64) {
-    let variance = alpha * alpha * DEVIATION * DEVIATION + sigma * sigma;
-    let centred = x - alpha * MEAN;
-    (MEAN + alpha * DEVIATION * DEVIATION * centred / variance, sigma * centred / variance)
-}
-
-/// The exact prediction of a kind at the noise level (α, σ).
-pub fn predict(kind: PredictionType, x: &[f32], (alpha, sigma): (f64, f64), output: &mut [f32]) {
-    for (x, output) in x.iter().zip(output) {
-        let (x0, epsilon) = posterior(f64::from(*x), alpha, sigma);
-        *output = match kind {
-            PredictionType::Epsilon => epsilon,
-            PredictionType::Sample => x0,
-            PredictionType::VPrediction => alpha * epsilon - sigma * x0,
-            PredictionType::Flow => epsilon - x0,
-            PredictionType::Score => -epsilon / sigma,
-        } as f32;
-    }
-}
+pub use gaussian::Gaussian;
 
 /// The sizes of the batches that were evaluated.
 pub type Batches = Arc<Mutex<Vec<usize>>>;

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+use crate::inference::error::LibraryError;
+
 /// A loaded library. A process can load one only.
 #[derive(Debug, Clone)]
 pub(in crate::inference) struct Runtime {
@@ -27,40 +29,6 @@ fn is_at_least(version: &str, min: (u32, u32)) -> bool {
 }
 
 static LOADED: Mutex<Option<Runtime>> = Mutex::new(None);
-
-/// ONNX Runtime's library cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum LibraryError {
-    /// The library is required and was not found.
-    #[error(
-        "no ONNX Runtime library was found in [engine] library, ORT_DYLIB_PATH, /usr/lib/denoised \
-         or the loader's path ({reason}). Name libonnxruntime.so.X.Y.Z in one of them, or set \
-         [engine] kind = \"embedded\""
-    )]
-    NotFound {
-        /// The loader's message.
-        reason: String,
-    },
-    /// A library that was named cannot be loaded.
-    #[error(
-        "{path}: cannot load ONNX Runtime: {reason}. Name the file libonnxruntime.so.X.Y.Z itself, of version 1.17 or \
-         newer"
-    )]
-    Load {
-        /// The file.
-        path: PathBuf,
-        /// The loader's message.
-        reason: String,
-    },
-    /// The process has already loaded another library.
-    #[error("{requested}: cannot load ONNX Runtime, because this process already runs {loaded}")]
-    Other {
-        /// The library to load.
-        requested: PathBuf,
-        /// The library that is loaded.
-        loaded: PathBuf,
-    },
-}
 
 /// Loads the library, which must exist.
 pub(in crate::inference) fn load_required(configured: Option<&Path>) -> Result<Runtime, LibraryError> {

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{ENGINE, HINT};
 use crate::inference::backend::RejectedProvider;
 use crate::inference::error::{EngineError, EvaluationError, ProviderFailure};
-use crate::inference::load::LoadedSession;
+use crate::inference::graph_source::LoadedSession;
 use crate::inference::options::EngineOptions;
 use crate::inference::provider::{Policy, Provider};
 

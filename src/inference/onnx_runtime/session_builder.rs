@@ -15,7 +15,7 @@ use super::{ENGINE, OnnxRuntimeSession, cuda_graph};
 use crate::inference::backend::Backend;
 use crate::inference::engine_cache::{EngineCache, Key};
 use crate::inference::error::{EngineError, ProviderFailure};
-use crate::inference::load::{GraphSource, LoadedSession, WarmupExtent};
+use crate::inference::graph_source::{GraphSource, LoadedSession, WarmupExtent};
 use crate::inference::options::{EngineOptions, Stage};
 use crate::inference::provider::{Provider, ProviderOptions, ShapeProfile, TensorRt};
 

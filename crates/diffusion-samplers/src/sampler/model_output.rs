@@ -4,7 +4,7 @@
 //! and an update computes it in its own loop, so that each value is read and written once.
 
 use super::node::Node;
-use super::thresholding::Thresholding;
+use super::thresholding::{Thresholding, quantile_of};
 use crate::noise_schedule::NoiseLevel;
 use crate::prediction_type::AffinePrediction;
 use crate::simd::{Divisor, clamp, update};
@@ -79,7 +79,7 @@ impl Denoiser {
         self.output = None;
         let output = self.output.insert(self.model.predict(x, node.input, node.t).await);
         let (output, variances) = output.split_at(x.len());
-        let x0 = self.thresholding.apply(node.x0, x, output, &mut self.scratch);
+        let x0 = Prediction::with_thresholding(self.thresholding, node.x0, x, output, &mut self.scratch);
         if self.model.preview_enabled() {
             self.scratch.resize(x.len(), 0.0);
             x0.write(x, &mut self.scratch);
@@ -146,6 +146,27 @@ impl<'a> Prediction<'a> {
         let (x, factor, over) = (affine.x as f32, affine.output as f32, Divisor::new(affine.divisor));
         let scale = Divisor::new(f64::from(scale));
         Self { form: Form::Clipped { x, output: factor, over, range, scale }, output }
+    }
+
+    /// The prediction of x̂_0, bounded. `scratch` holds the magnitudes of which a quantile is taken.
+    fn with_thresholding(
+        thresholding: Thresholding,
+        x0: AffinePrediction,
+        x: &[f32],
+        output: &'a [f32],
+        scratch: &mut Vec<f32>,
+    ) -> Self {
+        let unbounded = Self::from_affine(x0, output);
+        match thresholding {
+            Thresholding::None => unbounded,
+            Thresholding::Clip(range) => Self::with_clipping(x0, range, 1.0, output),
+            Thresholding::Dynamic { quantile, max } => {
+                scratch.resize(x.len(), 0.0);
+                unbounded.map(x, scratch, |_, x0| x0.abs());
+                let s = quantile_of(scratch, quantile).max(1.0).min(max);
+                Self::with_clipping(x0, s, s, output)
+            }
+        }
     }
 
     /// ε̂ = (x − α·x̂_0)/σ, if this is x̂_0.
@@ -257,6 +278,21 @@ impl Form {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn dynamic_thresholding_scales_what_it_clips() {
+        let thresholding = Thresholding::Dynamic { quantile: 0.5, max: 10.0 };
+        let bounded = |output: [f32; 3]| {
+            let (x, mut x0) = ([0.0; 3], [0.0; 3]);
+            let affine = AffinePrediction::new(0.0, 1.0);
+            Prediction::with_thresholding(thresholding, affine, &x, &output, &mut Vec::new())
+                .write(&x, &mut x0);
+            x0
+        };
+        assert_eq!(bounded([-4.0, 2.0, 1.0]), [-1.0, 1.0, 0.5]);
+        // A quantile below 1 counts as 1, which is plain clipping.
+        assert_eq!(bounded([-3.0, 0.5, 0.25]), [-1.0, 0.5, 0.25]);
+    }
 
     proptest! {
         #[test]

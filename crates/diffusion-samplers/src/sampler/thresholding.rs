@@ -1,7 +1,5 @@
 //! Bounds of x̂_0: clipping and dynamic thresholding.
 
-use super::model_output::Prediction;
-use crate::prediction_type::AffinePrediction;
 use crate::scheduler_settings::{Settings, SettingsError};
 
 /// How x̂_0 is bounded.
@@ -50,27 +48,6 @@ impl Thresholding {
         let dynamic = Self::dynamic_from_settings(settings)?;
         Ok(if dynamic == Self::None { clipping } else { dynamic })
     }
-
-    /// The bounded x̂_0. `scratch` holds the magnitudes of which a quantile is taken.
-    pub(crate) fn apply<'a>(
-        self,
-        x0: AffinePrediction,
-        x: &[f32],
-        output: &'a [f32],
-        scratch: &mut Vec<f32>,
-    ) -> Prediction<'a> {
-        let unbounded = Prediction::from_affine(x0, output);
-        match self {
-            Self::None => unbounded,
-            Self::Clip(range) => Prediction::with_clipping(x0, range, 1.0, output),
-            Self::Dynamic { quantile, max } => {
-                scratch.resize(x.len(), 0.0);
-                unbounded.map(x, scratch, |_, x0| x0.abs());
-                let s = quantile_of(scratch, quantile).max(1.0).min(max);
-                Prediction::with_clipping(x0, s, s, output)
-            }
-        }
-    }
 }
 
 /// Reads a bound, which is 1 by default and must be positive in f32.
@@ -83,7 +60,7 @@ fn positive(settings: &mut Settings, key: &str) -> Result<f32, SettingsError> {
 }
 
 /// The quantile, interpolated linearly between neighbours. Reorders the values.
-fn quantile_of(values: &mut [f32], quantile: f64) -> f32 {
+pub(crate) fn quantile_of(values: &mut [f32], quantile: f64) -> f32 {
     let rank = quantile * (values.len() - 1) as f64;
     let (_, below, above) = values.select_nth_unstable_by(rank as usize, f32::total_cmp);
     let next = above.iter().copied().fold(f32::INFINITY, f32::min);
@@ -99,20 +76,6 @@ mod tests {
         assert_eq!(quantile_of(&mut [4.0, 1.0, 3.0, 2.0], 0.5), 2.5);
         assert_eq!(quantile_of(&mut [4.0, 1.0, 3.0, 2.0], 1.0), 4.0);
         assert_eq!(quantile_of(&mut [7.0], 0.3), 7.0);
-    }
-
-    #[test]
-    fn dynamic_thresholding_scales_what_it_clips() {
-        let thresholding = Thresholding::Dynamic { quantile: 0.5, max: 10.0 };
-        let bounded = |output: [f32; 3]| {
-            let (x, mut x0) = ([0.0; 3], [0.0; 3]);
-            let affine = AffinePrediction::new(0.0, 1.0);
-            thresholding.apply(affine, &x, &output, &mut Vec::new()).write(&x, &mut x0);
-            x0
-        };
-        assert_eq!(bounded([-4.0, 2.0, 1.0]), [-1.0, 1.0, 0.5]);
-        // A quantile below 1 counts as 1, which is plain clipping.
-        assert_eq!(bounded([-3.0, 0.5, 0.25]), [-1.0, 0.5, 0.25]);
     }
 
     #[test]
