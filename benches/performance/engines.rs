@@ -12,7 +12,7 @@ use ort::ep::CUDA;
 use ort::session::Session;
 use ort::value::TensorRef;
 
-use crate::common::daemon::onnxruntime;
+use crate::common::commands::onnxruntime;
 use crate::mqtt_peer::{Peer, figure};
 
 /// Where ONNX Runtime does its arithmetic: on the processor, or where DENOISED_BENCH_PROVIDER says.

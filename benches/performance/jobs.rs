@@ -11,7 +11,7 @@ use diffusion_samplers::rng::Generator;
 use serde_json::{Value, json};
 
 use crate::clock::{in_turns, median};
-use crate::common::daemon::model;
+use crate::common::bundles::model;
 use crate::engines::{Bare, Shared, embedded, load, network, runtime};
 use crate::table::Row;
 

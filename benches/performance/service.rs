@@ -10,9 +10,11 @@ use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
 use serde_json::json;
 
 use crate::clock::median;
-use crate::common::daemon::{Broker, Daemon, Subscriber, configuration};
-use crate::common::gaussian_model::{Exact, Sleeping};
+use crate::common::broker::Broker;
+use crate::common::daemon::{Daemon, configuration};
+use crate::common::gaussian_model::{Delayed, Exact};
 use crate::common::golden;
+use crate::common::subscriber::Subscriber;
 use crate::jobs::{drain, job};
 use crate::table::Row;
 
@@ -60,12 +62,12 @@ async fn round_trips(port: u16, count: usize) -> [Vec<f64>; 2] {
 
 fn latencies() -> Vec<Row> {
     // mosquitto, left to itself, holds small packets back for some 40 ms.
-    let broker = Broker::with("set_tcp_nodelay true");
+    let broker = Broker::with_config("set_tcp_nodelay true");
     let mut subscriber = Subscriber::start(&broker, "denoised/test/#");
     let gaussian = golden("gaussian");
     let _daemon =
         Daemon::start(&configuration(&broker, "test", &[&gaussian], "[engine]\nkind = \"embedded\""));
-    subscriber.phase("ready");
+    subscriber.wait_for_phase("ready");
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let [first, last] = runtime.block_on(round_trips(broker.port, 200)).map(median);
     let row = |what: &str, measured: f64, remark: &str| {
@@ -120,7 +122,7 @@ fn fleet(daemons: usize) -> f64 {
     std::thread::scope(|scope| {
         for _ in 0..daemons {
             scope.spawn(|| {
-                let mut pipeline = Pipeline::new(Sleeping::model(&[1, 4, 5], 1, Duration::from_millis(2)));
+                let mut pipeline = Pipeline::new(Delayed::model(&[1, 4, 5], 1, Duration::from_millis(2)));
                 let wish = job(
                     &pipeline,
                     json!({"sampler": "ddim", "steps": 10, "seed": 1, "class": 1, "guidance": 1}),
@@ -156,7 +158,7 @@ fn fleets() -> Vec<Row> {
 fn deadlines() -> Row {
     const JOBS: u64 = 60;
     const NAP: Duration = Duration::from_millis(2);
-    let mut pipeline = Pipeline::new(Sleeping::model(&[1, 4, 5], 2, NAP));
+    let mut pipeline = Pipeline::new(Delayed::model(&[1, 4, 5], 2, NAP));
     let (mut missed, mut steps, mut asked) = (0, Vec::new(), 0);
     while asked < JOBS || !pipeline.is_idle() {
         if asked < JOBS && pipeline.job_count() < 3 {

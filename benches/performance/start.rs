@@ -7,7 +7,11 @@ use std::time::{Duration, Instant};
 use denoised::model::Batch;
 
 use crate::clock::{in_turns, median};
-use crate::common::daemon::{Broker, Daemon, Subscriber, configuration, denoised, model, onnxruntime};
+use crate::common::broker::Broker;
+use crate::common::bundles::model;
+use crate::common::commands::{denoised, onnxruntime};
+use crate::common::daemon::{Daemon, configuration};
+use crate::common::subscriber::Subscriber;
 use crate::engines::{Bare, embedded, load, network};
 use crate::mqtt_peer::figure;
 use crate::table::Row;
@@ -153,8 +157,8 @@ fn idle() -> Vec<Row> {
     let mut subscriber = Subscriber::start(&broker, "denoised/test/#");
     let daemon =
         Daemon::start(&configuration(&broker, "test", &[&model("digits")], "[engine]\nkind = \"embedded\""));
-    subscriber.phase("ready");
-    let process = daemon.running.child.id();
+    subscriber.wait_for_phase("ready");
+    let process = daemon.process.child.id();
     let (start, before) = (Instant::now(), processor(process));
     std::thread::sleep(Duration::from_secs(10));
     let share = (processor(process) - before) / start.elapsed().as_secs_f64() * 100.0;

@@ -1,14 +1,14 @@
-//! A directory tree that looks like a board.
+//! The root file system of a board, as a temporary directory.
 
 use std::path::Path;
 
 use tempfile::TempDir;
 
-/// The tree, which is deleted with this value.
+/// A root directory, which is deleted when this value is dropped.
 pub struct Tree(TempDir);
 
 impl Tree {
-    /// With what every Jetson has: its name and its release.
+    /// Creates the files of a Jetson with this model name and L4T release.
     pub fn jetson(model: &str, release: &str) -> Self {
         let tree = Self(tempfile::tempdir().unwrap());
         tree.write("proc/device-tree/model", &format!("{model}\0"));
@@ -16,6 +16,7 @@ impl Tree {
         tree
     }
 
+    /// Writes a file; its path is relative to the root.
     pub fn write(&self, file: &str, text: &str) {
         let path = self.0.path().join(file);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();

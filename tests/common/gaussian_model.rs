@@ -18,29 +18,29 @@ pub use gaussian::Gaussian;
 /// The sizes of the batches that were evaluated.
 pub type Batches = Arc<Mutex<Vec<usize>>>;
 
-/// The Gaussian as the network of a class-conditional model. `k / 100` is added to the prediction for class k, so that
+/// The Gaussian as the network of a class-conditional model. It adds `k / 100` to the prediction for class k, so that
 /// classes and guidance have an effect.
 pub struct Exact {
-    net: Gaussian,
+    gaussian: Gaussian,
     signature: Signature,
     backend: Backend,
     batches: Batches,
-    /// The first evaluation that returns NaN, from 1.
-    breaks_at: Option<usize>,
+    /// The number of the first evaluation that returns NaN, counted from 1.
+    nan_from: Option<usize>,
 }
 
 impl Exact {
-    /// A model of samples of this shape, whose network takes time steps of this form.
+    /// Returns a model for samples of this shape, and the batch sizes that it records.
     pub fn model(shape: &[usize], largest_batch: usize, time: TimestepShape) -> (Model, Batches) {
-        Self::breaking(shape, largest_batch, time, None)
+        Self::with_nan_from(shape, largest_batch, time, None)
     }
 
-    /// The same, where predictions are NaN from the evaluation `breaks_at`.
-    pub fn breaking(
+    /// Returns such a model whose predictions are NaN from evaluation `nan_from` on, counted from 1.
+    pub fn with_nan_from(
         shape: &[usize],
         largest_batch: usize,
         time: TimestepShape,
-        breaks_at: Option<usize>,
+        nan_from: Option<usize>,
     ) -> (Model, Batches) {
         let mut bundle = Bundle::open(&super::golden("gaussian")).unwrap();
         bundle.manifest.classes.names = (0..10).map(|k| k.to_string()).collect();
@@ -50,7 +50,7 @@ impl Exact {
         let batches = Arc::new(Mutex::new(Vec::with_capacity(100_000)));
         let input = |name: &str| name.to_owned();
         let exact = Self {
-            net: Gaussian::new(&schedule, PredictionType::Epsilon, false),
+            gaussian: Gaussian::new(&schedule, PredictionType::Epsilon, false),
             signature: Signature {
                 graph: GraphIo::default(),
                 sample: input("sample"),
@@ -73,7 +73,7 @@ impl Exact {
             },
             backend: Backend::new("exact", "1".to_owned(), "cpu".to_owned()),
             batches: Arc::clone(&batches),
-            breaks_at,
+            nan_from,
         };
         let model = Model {
             bundle,
@@ -108,34 +108,34 @@ impl Predictor for Exact {
         let len = self.signature.sample_len();
         let parts = batch.samples.chunks(len).zip(output.chunks_mut(len));
         for ((x, out), (&t, &class)) in parts.zip(batch.times.iter().zip(&batch.classes)) {
-            self.net.evaluate(x, t, out);
+            self.gaussian.evaluate(x, t, out);
             for out in out {
                 *out += class as f32 / 100.0;
             }
         }
-        if self.breaks_at.is_some_and(|at| batches.len() >= at) {
+        if self.nan_from.is_some_and(|at| batches.len() >= at) {
             output[0] = f32::NAN;
         }
         Ok(())
     }
 }
 
-/// A network whose evaluations take a given time.
-pub struct Sleeping {
+/// The exact network with a delay before each evaluation.
+pub struct Delayed {
     network: Box<dyn Predictor>,
-    nap: Duration,
+    delay: Duration,
 }
 
-impl Sleeping {
-    /// The exact network, with `nap` before each evaluation.
-    pub fn model(shape: &[usize], largest_batch: usize, nap: Duration) -> Model {
+impl Delayed {
+    /// Returns a model that waits for `delay` before each evaluation.
+    pub fn model(shape: &[usize], largest_batch: usize, delay: Duration) -> Model {
         let (mut model, _) = Exact::model(shape, largest_batch, TimestepShape::PerSample);
-        model.first_evaluation = nap;
-        Model { predictor: Box::new(Self { network: model.predictor, nap }), ..model }
+        model.first_evaluation = delay;
+        Model { predictor: Box::new(Self { network: model.predictor, delay }), ..model }
     }
 }
 
-impl Predictor for Sleeping {
+impl Predictor for Delayed {
     fn signature(&self) -> &Signature {
         self.network.signature()
     }
@@ -145,7 +145,7 @@ impl Predictor for Sleeping {
     }
 
     fn evaluate(&mut self, batch: &Batch, output: &mut Vec<f32>) -> Result<(), EvaluationError> {
-        std::thread::sleep(self.nap);
+        std::thread::sleep(self.delay);
         self.network.evaluate(batch, output)
     }
 }

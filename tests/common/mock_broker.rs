@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::daemon::PATIENCE;
+use super::commands::TIMEOUT;
 
 /// A listening broker.
 pub struct MockBroker {
@@ -50,7 +50,7 @@ impl MockBroker {
 
     /// Accepts the next TCP connection, before its first packet.
     pub async fn accept_tcp(&self) -> MockConnection {
-        let accepted = tokio::time::timeout(PATIENCE, self.listener.accept()).await;
+        let accepted = tokio::time::timeout(TIMEOUT, self.listener.accept()).await;
         let (stream, _) = accepted.expect("no client connected in time").unwrap();
         MockConnection { stream, buffer: BytesMut::new() }
     }
@@ -109,7 +109,7 @@ impl MockConnection {
                 }
                 Ok(packet) => return packet,
                 Err(Error::InsufficientBytes(_)) => {
-                    let read = tokio::time::timeout(PATIENCE, self.stream.read_buf(&mut self.buffer)).await;
+                    let read = tokio::time::timeout(TIMEOUT, self.stream.read_buf(&mut self.buffer)).await;
                     let count = read.expect("no packet in time").unwrap();
                     assert!(count > 0, "the client closed the connection");
                 }
@@ -150,7 +150,7 @@ impl MockConnection {
 /// Returns the client's next event other than `Connected` and `Disconnected`.
 pub async fn next_event(client: &mut MqttClient) -> ClientEvent {
     loop {
-        let event = tokio::time::timeout(PATIENCE, client.events.recv()).await;
+        let event = tokio::time::timeout(TIMEOUT, client.events.recv()).await;
         let event = event.expect("no event in time").unwrap();
         if !matches!(event, ClientEvent::Connected | ClientEvent::Disconnected) {
             return event;

@@ -1,15 +1,19 @@
-//! What several tests need: the golden files, the exact network, the program, a broker.
+//! Helpers that several tests and benchmarks share.
 #![allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::path::{Path, PathBuf};
 
 pub mod board;
+pub mod broker;
+pub mod bundles;
+pub mod commands;
 pub mod daemon;
 pub mod fault_proxy;
 pub mod gaussian_model;
 pub mod mock_broker;
 pub mod pipelines;
 pub mod small_disk;
+pub mod subscriber;
 pub mod systemd_notify;
 pub mod thermal;
 
@@ -29,7 +33,7 @@ pub fn read_json(path: &Path) -> serde_json::Value {
 pub fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
     let differences = a.iter().zip(b).map(|(a, b)| {
-        // A NaN on either side must not pass for agreement.
+        // `f32::max` ignores NaN, so a NaN counts as infinite.
         let difference = (a - b).abs();
         if difference.is_nan() { f32::INFINITY } else { difference }
     });

@@ -6,21 +6,24 @@ use std::process::Command;
 use denoised::npy;
 use tempfile::TempDir;
 
-use super::daemon::{copied, denoised, fails, onnxruntime, succeeds};
+use super::bundles::copy_bundle;
+use super::commands::{denoised, fails, onnxruntime, succeeds};
 use super::golden;
 
 pub const PROMPT: &str = "A red fox, in the snow!";
 
+/// Returns the directory of one of these pipelines.
 pub fn bundle(name: &str) -> PathBuf {
     golden("latent/bundles").join(name)
 }
 
+/// Reads the shape and the values of an .npy file.
 pub fn values(path: &Path) -> (Vec<usize>, Vec<f32>) {
     let array = npy::read(path).unwrap();
     (array.shape().to_vec(), array.iter().copied().collect())
 }
 
-/// `denoised sample` on an engine.
+/// Returns a `denoised sample` command for an engine.
 pub fn sample(engine: &str, model: &Path, output: &Path) -> Command {
     let mut command = denoised();
     if engine == "onnxruntime" {
@@ -35,20 +38,21 @@ pub fn sample(engine: &str, model: &Path, output: &Path) -> Command {
     command
 }
 
-/// A copy of `sd` in which these parts have other graphs.
-pub fn with_variants(parts: &[(&str, &str)]) -> (TempDir, PathBuf) {
-    let (directory, path) = copied(&bundle("sd"), "other");
-    for (part, variant) in parts {
-        std::fs::copy(bundle("variants").join(variant), path.join(part).join("model.onnx")).unwrap();
+/// Copies `sd`, and replaces the graphs of these components.
+pub fn with_variants(components: &[(&str, &str)]) -> (TempDir, PathBuf) {
+    let (directory, path) = copy_bundle(&bundle("sd"), "other");
+    for (component, variant) in components {
+        std::fs::copy(bundle("variants").join(variant), path.join(component).join("model.onnx")).unwrap();
     }
     (directory, path)
 }
 
-pub fn drawn(model: &Path, more: &[&str]) -> Vec<f32> {
-    drawn_on("onnxruntime", model, more)
+/// Samples with ONNX Runtime, the prompt [`PROMPT`], five steps and seed 3; returns the image.
+pub fn sample_image(model: &Path, more: &[&str]) -> Vec<f32> {
+    sample_image_on("onnxruntime", model, more)
 }
 
-pub fn drawn_on(engine: &str, model: &Path, more: &[&str]) -> Vec<f32> {
+pub fn sample_image_on(engine: &str, model: &Path, more: &[&str]) -> Vec<f32> {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("x.npy");
     let mut command = sample(engine, model, &file);
@@ -56,8 +60,8 @@ pub fn drawn_on(engine: &str, model: &Path, more: &[&str]) -> Vec<f32> {
     values(&file).1
 }
 
-/// What `sample` says of wrong words and pictures.
-pub fn refused(model: &Path, more: &[&str]) -> String {
+/// Returns the error of `sample` for invalid prompts or pictures.
+pub fn rejection(model: &Path, more: &[&str]) -> String {
     let folder = tempfile::tempdir().unwrap();
     let mut command = sample("onnxruntime", model, &folder.path().join("x.png"));
     fails(command.args(["--steps", "4"]).args(more), 2)

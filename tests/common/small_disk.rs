@@ -6,12 +6,12 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
-use super::daemon::Running;
+use super::commands::ChildGuard;
 
 /// A tmpfs in its own mount namespace, which exists as long as the process that holds it.
 pub struct SmallDisk {
     path: PathBuf,
-    _holder: Running,
+    _holder: ChildGuard,
     _directory: TempDir,
 }
 
@@ -40,7 +40,7 @@ impl SmallDisk {
             "cannot mount a tmpfs; run these tests as root, or allow unprivileged user namespaces"
         );
         let path = PathBuf::from(format!("/proc/{}/root{at}", child.id()));
-        Self { path, _holder: Running { child }, _directory: directory }
+        Self { path, _holder: ChildGuard { child }, _directory: directory }
     }
 
     pub fn path(&self) -> &Path {

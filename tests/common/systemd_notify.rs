@@ -1,4 +1,4 @@
-//! A real socket in the place of systemd's.
+//! Receives the notifications that the daemon sends to systemd.
 
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
@@ -6,28 +6,29 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use super::daemon::{Daemon, PATIENCE};
+use super::commands::TIMEOUT;
+use super::daemon::Daemon;
 
-/// A service manager's end of the line.
-pub struct Manager {
+/// A socket in the place of systemd's `NOTIFY_SOCKET`.
+pub struct NotifySocket {
     socket: UnixDatagram,
     directory: TempDir,
 }
 
-impl Manager {
-    pub fn start() -> Self {
+impl NotifySocket {
+    pub fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let socket = UnixDatagram::bind(directory.path().join("notify")).unwrap();
         Self { socket, directory }
     }
 
-    /// A daemon under it, that must say every two seconds that it lives.
-    pub fn daemon(&self, configuration: &str) -> Daemon {
+    /// Starts a daemon with a watchdog timeout of two seconds.
+    pub fn start_daemon(&self, configuration: &str) -> Daemon {
         Daemon::with_variables(configuration, &self.variables())
     }
 
-    /// The same, with its spool in this directory.
-    pub fn daemon_on(&self, configuration: &str, spool: &Path) -> Daemon {
+    /// Starts such a daemon with its spool in this directory.
+    pub fn start_daemon_with_spool(&self, configuration: &str, spool: &Path) -> Daemon {
         Daemon::launch(configuration, spool, &self.variables())
     }
 
@@ -36,9 +37,9 @@ impl Manager {
         [("NOTIFY_SOCKET", path.display().to_string()), ("WATCHDOG_USEC", "2000000".to_owned())]
     }
 
-    /// The next lines that come within so long.
-    pub fn hear(&self, patience: Duration) -> Vec<String> {
-        self.socket.set_read_timeout(Some(patience)).unwrap();
+    /// Returns the lines of the next notification, or nothing after `timeout`.
+    pub fn receive(&self, timeout: Duration) -> Vec<String> {
+        self.socket.set_read_timeout(Some(timeout)).unwrap();
         let mut buffer = [0; 4096];
         match self.socket.recv(&mut buffer) {
             Ok(length) => String::from_utf8_lossy(&buffer[..length]).lines().map(str::to_owned).collect(),
@@ -46,14 +47,14 @@ impl Manager {
         }
     }
 
-    /// All lines up to one that begins so.
-    pub fn until(&self, start: &str) -> Vec<String> {
-        let until = Instant::now() + PATIENCE;
-        let mut heard: Vec<String> = Vec::new();
-        while !heard.iter().any(|line| line.starts_with(start)) {
-            assert!(Instant::now() < until, "{start} was not told; what was: {heard:?}");
-            heard.extend(self.hear(Duration::from_secs(1)));
+    /// Waits for a line that starts with `start`, and returns all lines up to then.
+    pub fn wait_for(&self, start: &str) -> Vec<String> {
+        let deadline = Instant::now() + TIMEOUT;
+        let mut received: Vec<String> = Vec::new();
+        while !received.iter().any(|line| line.starts_with(start)) {
+            assert!(Instant::now() < deadline, "no {start} was received, only {received:?}");
+            received.extend(self.receive(Duration::from_secs(1)));
         }
-        heard
+        received
     }
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::common::gaussian_model::{Exact, Sleeping};
-use crate::common::{daemon, largest_difference};
+use crate::common::gaussian_model::{Delayed, Exact};
+use crate::common::{bundles, commands, largest_difference};
 use denoised::bundle::TimestepShape;
 use denoised::inference::{EngineKind, EngineOptions};
 use denoised::job::{ErrorCode, Job, JobLimits, ModelCard, Request};
@@ -135,7 +135,7 @@ fn batching_changes_no_byte_with_an_exact_network() {
 fn onnxruntime() -> EngineOptions {
     EngineOptions {
         kind: EngineKind::OnnxRuntime,
-        library: Some(daemon::onnxruntime()),
+        library: Some(commands::onnxruntime()),
         providers: vec![denoised::inference::Provider::Cpu],
         ..EngineOptions::default()
     }
@@ -147,7 +147,7 @@ fn onnxruntime() -> EngineOptions {
 #[test]
 fn bound_buffers_serve_batches_of_any_size_in_any_order() {
     let options = EngineOptions { batch: 12, ..onnxruntime() };
-    let mut model = Model::load(&daemon::model("digits"), &options).unwrap();
+    let mut model = Model::load(&bundles::model("digits"), &options).unwrap();
     let manifest = model.bundle.manifest.clone();
     let mut evaluate = |samples: usize| {
         let mut batch = Batch { shape: vec![1, 28, 28], ..Batch::default() };
@@ -177,7 +177,7 @@ fn bound_buffers_serve_batches_of_any_size_in_any_order() {
 fn batching_changes_images_only_slightly_with_both_engines() {
     let engines = [EngineOptions { kind: EngineKind::Embedded, ..EngineOptions::default() }, onnxruntime()];
     for options in engines {
-        let load = || Model::load(&daemon::model("digits"), &options).unwrap();
+        let load = || Model::load(&bundles::model("digits"), &options).unwrap();
         let alone = alone(load);
         let recorded = together(load);
         check_jobs(&recorded, &alone);
@@ -238,7 +238,7 @@ fn a_short_job_is_not_stuck_behind_a_long_one_and_priority_goes_first() {
 
 #[test]
 fn a_non_finite_output_is_reported_with_its_step() {
-    let (model, _) = Exact::breaking(&[1, 4, 5], 8, TimestepShape::PerSample, Some(4));
+    let (model, _) = Exact::with_nan_from(&[1, 4, 5], 8, TimestepShape::PerSample, Some(4));
     let mut pipeline = Pipeline::new(model);
     let card = ModelCard::new(pipeline.model());
     pipeline.accept(job(&card, json!({"id": "a", "sampler": "ddim", "steps": 10, "seed": 1, "count": 1})));
@@ -266,7 +266,7 @@ fn previews_are_as_frequent_as_requested() {
 #[test]
 fn a_deadline_reduces_the_steps_and_the_image_is_that_of_the_reduced_steps() {
     let delay = Duration::from_millis(10);
-    let mut pipeline = Pipeline::new(Sleeping::model(&[1, 4, 5], 8, delay));
+    let mut pipeline = Pipeline::new(Delayed::model(&[1, 4, 5], 8, delay));
     let card = ModelCard::new(pipeline.model());
     let request = |steps: usize, deadline: Option<u64>| json!({"id": "a", "sampler": "heun", "steps": steps, "seed": 1, "class": 3, "guidance": 2.0, "deadline_ms": deadline});
     let mut recorded = Recorded::default();

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use crate::common::daemon::{denoised, fails, gaussian_bundle, model, onnxruntime, succeeds};
+use crate::common::bundles::{gaussian_bundle, model};
+use crate::common::commands::{denoised, fails, onnxruntime, succeeds};
 use crate::common::{golden, largest_difference, read_json};
 use denoised::npy;
 

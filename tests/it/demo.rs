@@ -3,7 +3,8 @@
 #[cfg(feature = "demo")]
 use std::process::Command;
 
-use crate::common::daemon::{Broker, denoised, fails, free_port, succeeds, without_variables};
+use crate::common::broker::Broker;
+use crate::common::commands::{denoised, fails, free_port, succeeds, without_variables};
 use crate::common::repository;
 
 #[cfg(feature = "demo")]

@@ -3,9 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::common::daemon::{Broker, denoised, free_port, model, onnxruntime};
+use crate::common::board::Tree;
+use crate::common::broker::Broker;
+use crate::common::bundles::model;
+use crate::common::commands::{denoised, free_port, onnxruntime};
 use serde_json::Value;
-use tempfile::TempDir;
 
 /// Runs `doctor --json`; returns its findings and its exit code.
 fn findings(command: &mut Command) -> (Vec<Value>, Option<i32>) {
@@ -22,29 +24,10 @@ fn about<'a>(findings: &'a [Value], name: &str) -> &'a Value {
         .unwrap_or_else(|| panic!("there is no finding about {name}"))
 }
 
-/// The files of a board.
-struct Tree(TempDir);
-
-impl Tree {
-    /// A Jetson with this name and this L4T release.
-    fn jetson(model: &str, release: &str) -> Self {
-        let tree = Self(tempfile::tempdir().unwrap());
-        tree.write("proc/device-tree/model", &format!("{model}\0"));
-        tree.write("etc/nv_tegra_release", &format!("# {release}, GCID: 1, BOARD: generic, EABI: aarch64\n"));
-        tree
-    }
-
-    fn write(&self, file: &str, text: &str) {
-        let path = self.0.path().join(file);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, text).unwrap();
-    }
-
-    fn doctor(&self) -> Vec<Value> {
-        let mut command = denoised();
-        command.env("DENOISED_ENGINE__KIND", "embedded").env("DENOISED_BOARD__ROOT", self.0.path());
-        findings(&mut command).0
-    }
+fn doctor(board: &Tree) -> Vec<Value> {
+    let mut command = denoised();
+    command.env("DENOISED_ENGINE__KIND", "embedded").env("DENOISED_BOARD__ROOT", board.path());
+    findings(&mut command).0
 }
 
 const LIBRARIES: [(&str, &str); 5] = [
@@ -91,7 +74,7 @@ fn missing_libraries_are_reported_with_the_package_of_each_jetpack() {
     ];
     for (name, release, jetpack, packages) in boards {
         let tree = Tree::jetson(name, release);
-        let found = tree.doctor();
+        let found = doctor(&tree);
         assert_eq!(about(&found, "board")["found"], format!("{name}, {jetpack}"));
         for ((library, file), package) in LIBRARIES.iter().zip(packages) {
             let finding = about(&found, library);
@@ -101,7 +84,7 @@ fn missing_libraries_are_reported_with_the_package_of_each_jetpack() {
             // Install the package.
             tree.write(&format!("usr/lib/aarch64-linux-gnu/{file}.1.2.3"), "");
         }
-        let found = tree.doctor();
+        let found = doctor(&tree);
         for (library, file) in LIBRARIES {
             let finding = about(&found, library);
             assert_eq!(finding["state"], "good");
@@ -112,7 +95,7 @@ fn missing_libraries_are_reported_with_the_package_of_each_jetpack() {
 
 #[test]
 fn an_older_release_is_reported_with_what_to_flash() {
-    let found = Tree::jetson("NVIDIA Jetson Nano", "R32 (release), REVISION: 7.1").doctor();
+    let found = doctor(&Tree::jetson("NVIDIA Jetson Nano", "R32 (release), REVISION: 7.1"));
     let board = about(&found, "board");
     assert!(board["found"].as_str().unwrap().contains("32.7.1, which is older than JetPack 5"), "{board}");
     assert!(board["next"].as_str().unwrap().contains("flash JetPack 5"), "{board}");
@@ -126,7 +109,7 @@ fn power_mode_temperature_and_groups_are_reported() {
     tree.write("sys/class/thermal/thermal_zone0/type", "cpu-thermal\n");
     tree.write("sys/class/thermal/thermal_zone0/temp", "48500\n");
     tree.write("etc/group", "video:x:4000000:\n");
-    let found = tree.doctor();
+    let found = doctor(&tree);
     let power = about(&found, "power mode");
     assert_eq!((&power["found"], &power["state"]), (&"15W".into(), &"note".into()));
     assert!(power["next"].as_str().unwrap().contains("nvpmodel -m"), "{power}");
@@ -136,7 +119,7 @@ fn power_mode_temperature_and_groups_are_reported() {
     tree.write("var/lib/nvpmodel/status", "pmode:0002");
     tree.write("sys/class/thermal/cooling_device0/type", "gpu-devfreq\n");
     tree.write("sys/class/thermal/cooling_device0/cur_state", "2\n");
-    let found = tree.doctor();
+    let found = doctor(&tree);
     assert_eq!(about(&found, "power mode")["state"], "good");
     assert_eq!(about(&found, "temperature")["found"], "48 °C, throttled by gpu-devfreq");
 }
@@ -212,7 +195,7 @@ fn following_each_hint_removes_its_finding() {
     assert!(next.contains("onnxruntime-openvino"), "{next}");
     #[cfg(target_arch = "x86_64")]
     {
-        let (found, _) = doctor(&url, &crate::common::daemon::library("DENOISED_TEST_OPENVINO"), &bundle);
+        let (found, _) = doctor(&url, &crate::common::commands::library("DENOISED_TEST_OPENVINO"), &bundle);
         assert_eq!(about(&found, "provider openvino")["found"], "onnxruntime 1.24.1 works on openvino");
     }
 }

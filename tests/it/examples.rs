@@ -4,9 +4,14 @@ use std::path::Path;
 use std::process::Command;
 
 #[cfg(feature = "system-tests")]
-use crate::common::daemon::{Broker, Daemon, Subscriber, configuration};
-use crate::common::daemon::{model, succeeds};
+use crate::common::broker::Broker;
+use crate::common::bundles::model;
+use crate::common::commands::succeeds;
+#[cfg(feature = "system-tests")]
+use crate::common::daemon::{Daemon, configuration};
 use crate::common::repository;
+#[cfg(feature = "system-tests")]
+use crate::common::subscriber::Subscriber;
 
 /// The built example. `cargo test` builds the examples before it runs the tests.
 fn example(name: &str) -> Command {
@@ -69,7 +74,7 @@ fn mqtt_request_saves_the_image_that_it_requested() {
     let mut subscriber = Subscriber::start(&broker, "denoised/test/#");
     let engine = "[engine]\nkind = \"embedded\"";
     let _daemon = Daemon::start(&configuration(&broker, "test", &[&model("digits")], engine));
-    subscriber.phase("ready");
+    subscriber.wait_for_phase("ready");
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("three.png");
     let mut command = example("mqtt_request");

@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
-use crate::common::daemon::{fails, succeeds};
-use crate::common::pipelines::{PROMPT, bundle, drawn, drawn_on, refused, sample, values, with_variants};
+use crate::common::commands::{fails, succeeds};
+use crate::common::pipelines::{
+    PROMPT, bundle, rejection, sample, sample_image, sample_image_on, values, with_variants,
+};
 use crate::common::{largest_difference, read_json};
 use serde_json::json;
 
@@ -13,7 +15,7 @@ fn older_exports_whole_numbers_draw_the_same_picture() {
         with_variants(&[("text_encoder", "text_encoder_int32.onnx"), ("unet", "unet_int64.onnx")]);
     let picture = ["--image", &bundle("init.png").display().to_string(), "--strength", "0.7"];
     for more in [&[][..], &picture] {
-        assert_eq!(drawn(&old, more), drawn(&bundle("sd"), more));
+        assert_eq!(sample_image(&old, more), sample_image(&bundle("sd"), more));
     }
 }
 
@@ -23,7 +25,7 @@ fn float16_exports_draw_almost_the_same_picture() {
     let files = parts.map(|part| format!("{part}_float16.onnx"));
     let named: Vec<_> = parts.iter().zip(&files).map(|(part, file)| (*part, file.as_str())).collect();
     let (_kept, half) = with_variants(&named);
-    let difference = largest_difference(&drawn(&half, &[]), &drawn(&bundle("sd"), &[]));
+    let difference = largest_difference(&sample_image(&half, &[]), &sample_image(&bundle("sd"), &[]));
     assert!(difference > 0.0 && difference < 0.05, "{difference}");
 }
 
@@ -31,10 +33,10 @@ fn float16_exports_draw_almost_the_same_picture() {
 fn weights_in_whole_numbers_draw_almost_the_same_picture_on_both_engines() {
     let (_kept, whole) =
         with_variants(&[("text_encoder", "text_encoder_int8.onnx"), ("unet", "unet_int8.onnx")]);
-    let found = drawn(&whole, &[]);
-    let difference = largest_difference(&found, &drawn(&bundle("sd"), &[]));
+    let found = sample_image(&whole, &[]);
+    let difference = largest_difference(&found, &sample_image(&bundle("sd"), &[]));
     assert!(difference > 0.0 && difference < 0.1, "{difference}");
-    let difference = largest_difference(&found, &drawn_on("embedded", &whole, &[]));
+    let difference = largest_difference(&found, &sample_image_on("embedded", &whole, &[]));
     assert!(difference < 2e-5, "{difference}");
 }
 
@@ -42,7 +44,7 @@ fn weights_in_whole_numbers_draw_almost_the_same_picture_on_both_engines() {
 fn weights_beside_the_graph_draw_the_same_picture_or_are_named() {
     let (_kept, apart) = with_variants(&[("unet", "unet_weights.onnx")]);
     std::fs::copy(bundle("variants/weights.pb"), apart.join("unet/weights.pb")).unwrap();
-    assert_eq!(drawn(&apart, &[]), drawn(&bundle("sd"), &[]));
+    assert_eq!(sample_image(&apart, &[]), sample_image(&bundle("sd"), &[]));
     // The other engine takes no file of this name, and says which names it takes.
     let folder = tempfile::tempdir().unwrap();
     let mut command = sample("embedded", &apart, &folder.path().join("x.png"));
@@ -115,6 +117,6 @@ fn what_a_folder_lacks_or_has_wrong_is_said_by_its_file() {
     assert!(words.contains("vae_decoder/model.onnx"), "{words}");
     let (_kept, path) = with_variants(&[]);
     std::fs::remove_dir_all(path.join("vae_encoder")).unwrap();
-    let words = refused(&path, &["--prompt", "", "--image", &bundle("init.png").display().to_string()]);
+    let words = rejection(&path, &["--prompt", "", "--image", &bundle("init.png").display().to_string()]);
     assert!(words.contains("has no vae_encoder"), "{words}");
 }

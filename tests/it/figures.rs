@@ -1,6 +1,7 @@
 //! The figures of the forward and the reverse process, and inpainting.
 
-use crate::common::daemon::{denoised, fails, model, succeeds};
+use crate::common::bundles::model;
+use crate::common::commands::{denoised, fails, succeeds};
 use crate::common::{golden, largest_difference};
 use denoised::npy;
 

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use crate::common::daemon::{Broker, Daemon, Subscriber, configuration, publish};
+use crate::common::broker::{Broker, publish};
+use crate::common::daemon::{Daemon, configuration};
 use crate::common::golden;
 use crate::common::small_disk::SmallDisk;
+use crate::common::subscriber::Subscriber;
 
 fn config(broker: &Broker) -> String {
     configuration(broker, "test", &[&golden("gaussian")], "")
@@ -24,8 +26,8 @@ fn files(disk: &SmallDisk) -> BTreeSet<String> {
 fn nothing_is_acknowledged_while_the_disk_is_full_and_all_jobs_finish_afterwards() {
     let (broker, disk) = (Broker::start(), SmallDisk::new(8));
     let mut subscriber = Subscriber::start(&broker, "denoised/test/#");
-    let mut daemon = Daemon::on_disk(&config(&broker), disk.path());
-    subscriber.phase("ready");
+    let mut daemon = Daemon::with_spool_path(&config(&broker), disk.path());
+    subscriber.wait_for_phase("ready");
     request(&broker, "before", r#", "steps": 3"#);
     subscriber.on("denoised/test/result/before");
     request(&broker, "amid", r#", "steps": 1000, "sampler": "ddpm""#);
@@ -56,13 +58,13 @@ fn nothing_is_acknowledged_while_the_disk_is_full_and_all_jobs_finish_afterwards
 fn a_daemon_that_starts_on_a_full_disk_waits_for_space_and_loses_nothing() {
     let (broker, disk) = (Broker::start(), SmallDisk::new(8));
     let mut subscriber = Subscriber::start(&broker, "denoised/test/#");
-    let mut daemon = Daemon::on_disk(&config(&broker), disk.path());
-    subscriber.phase("ready");
+    let mut daemon = Daemon::with_spool_path(&config(&broker), disk.path());
+    subscriber.wait_for_phase("ready");
     request(&broker, "long", r#", "steps": 1000, "sampler": "ddpm""#);
     subscriber.on("denoised/test/progress/long");
     daemon.kill();
     disk.fill();
-    let mut second = Daemon::on_disk(&config(&broker), disk.path());
+    let mut second = Daemon::with_spool_path(&config(&broker), disk.path());
     second.wait_for("cannot write to the spool, retrying until it succeeds");
     disk.free();
     subscriber.on("denoised/test/result/long");
@@ -74,17 +76,17 @@ fn a_daemon_without_space_for_a_new_spool_reports_it_and_waits() {
     let (broker, disk) = (Broker::start(), SmallDisk::new(4));
     disk.fill();
     let mut subscriber = Subscriber::start(&broker, "denoised/test/#");
-    let mut daemon = Daemon::on_disk(&config(&broker), disk.path());
+    let mut daemon = Daemon::with_spool_path(&config(&broker), disk.path());
     let line = daemon.wait_for("No space left on device");
     assert!(line.contains("spool.path") && line.contains("free space"), "{line}");
     disk.free();
-    subscriber.phase("ready");
+    subscriber.wait_for_phase("ready");
     assert_eq!(daemon.terminate(), Some(0));
     // A daemon that is stopped while it waits ends.
     disk.fill();
     std::fs::remove_file(disk.path().join("spool.redb")).unwrap();
     disk.fill();
-    let mut daemon = Daemon::on_disk(&config(&broker), disk.path());
+    let mut daemon = Daemon::with_spool_path(&config(&broker), disk.path());
     daemon.wait_for("No space left on device");
     assert_eq!(daemon.terminate(), Some(0));
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::common::daemon::{denoised, fails, succeeds};
+use crate::common::commands::{denoised, fails, succeeds};
 use crate::common::{golden, largest_difference};
 use denoised::npy;
 use tempfile::TempDir;
@@ -95,7 +95,7 @@ fn init_writes_a_draft_that_runs_and_overwrites_nothing() {
 
 #[test]
 fn fit_preview_adds_a_preview_once() {
-    let (_kept, bundle) = crate::common::daemon::copied(&golden("latent/bundles/sd3"), "sd3");
+    let (_kept, bundle) = crate::common::bundles::copy_bundle(&golden("latent/bundles/sd3"), "sd3");
     let mut fit = denoised();
     fit.arg("fit-preview").arg(&bundle).args(["--count", "8", "--engine", "embedded"]);
     succeeds(&mut fit);
@@ -110,7 +110,7 @@ fn every_command_in_docs_models_md_runs() {
     let page = std::fs::read_to_string(crate::common::repository().join("docs/models.md")).unwrap();
     assert!(page.contains(LINES), "the tested denoised.toml is not the one in docs/models.md");
     let (kept, _maze) = folder();
-    let (_other, sd) = crate::common::daemon::copied(&golden("latent/bundles/sd"), "sd15");
+    let (_other, sd) = crate::common::bundles::copy_bundle(&golden("latent/bundles/sd"), "sd15");
     std::fs::rename(sd, kept.path().join("sd15")).unwrap();
     let blocks = page.split("```sh\n").skip(1).map(|block| block.split("```").next().unwrap());
     let lines: Vec<&str> = blocks.flat_map(str::lines).filter(|line| line.starts_with("denoised ")).collect();

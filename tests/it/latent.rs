@@ -3,8 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::common::daemon::{Broker, Daemon, Subscriber, configuration, onnxruntime, publish, succeeds};
-use crate::common::pipelines::{PROMPT, bundle, drawn, refused, sample, values};
+use crate::common::broker::{Broker, publish};
+use crate::common::commands::{onnxruntime, succeeds};
+use crate::common::daemon::{Daemon, configuration};
+use crate::common::pipelines::{PROMPT, bundle, rejection, sample, sample_image, values};
+use crate::common::subscriber::Subscriber;
 use crate::common::{golden, largest_difference, read_json};
 use serde_json::{Value, json};
 
@@ -86,9 +89,9 @@ fn every_pipeline_draws_the_reference_s_picture_by_its_seed_on_the_embedded_engi
 #[cfg(feature = "system-tests")]
 #[test]
 fn several_pictures_of_one_job_are_those_of_their_seeds() {
-    let pair = drawn(&bundle("sd"), &["--count", "2"]);
+    let pair = sample_image(&bundle("sd"), &["--count", "2"]);
     let (first, second) = pair.split_at(pair.len() / 2);
-    assert!(largest_difference(first, &drawn(&bundle("sd"), &[])) < 1e-4);
+    assert!(largest_difference(first, &sample_image(&bundle("sd"), &[])) < 1e-4);
     assert!(largest_difference(first, second) > 0.1);
 }
 
@@ -126,16 +129,16 @@ fn wrong_words_and_pictures_are_refused_by_their_flag() {
             "--image: image: the file is neither PNG nor JPEG",
         ),
     ] {
-        let words = refused(&bundle("sd"), more);
+        let words = rejection(&bundle("sd"), more);
         assert!(words.contains(expected), "{expected}: {words}");
     }
-    assert!(refused(&bundle("lcm"), &["--prompt", "", "--negative-prompt", "x"]).contains("has no effect"));
+    assert!(rejection(&bundle("lcm"), &["--prompt", "", "--negative-prompt", "x"]).contains("has no effect"));
     assert!(
-        refused(&bundle("flux"), &["--prompt", "", "--clip-skip", "1"])
+        rejection(&bundle("flux"), &["--prompt", "", "--clip-skip", "1"])
             .contains("flux does not support clip_skip; remove it")
     );
-    assert!(refused(&golden("gaussian"), &["--guidance-rescale", "2"]).contains("between 0 and 1"));
-    assert!(refused(&golden("gaussian"), &["--prompt", "x"]).contains("takes no text; remove prompt"));
+    assert!(rejection(&golden("gaussian"), &["--guidance-rescale", "2"]).contains("between 0 and 1"));
+    assert!(rejection(&golden("gaussian"), &["--prompt", "x"]).contains("takes no text; remove prompt"));
 }
 
 #[cfg(feature = "system-tests")]
@@ -150,7 +153,7 @@ fn a_daemon_draws_what_it_is_told_in_words_and_goes_on_after_nonsense() {
     let models = [bundle("sd"), bundle("sdxl")];
     let models: Vec<&Path> = models.iter().map(PathBuf::as_path).collect();
     let _daemon = Daemon::start(&configuration(&broker, "test", &models, &engine));
-    subscriber.phase("ready");
+    subscriber.wait_for_phase("ready");
     let request = |id: &str, more: Value| {
         let mut job = json!({"id": id, "steps": 3, "seed": 5, "prompt": PROMPT});
         job.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -200,7 +203,7 @@ fn graphs_make_way_for_one_another_within_the_memory_that_is_allowed() {
     let models = [bundle("sd"), bundle("sdxl")];
     let models: Vec<&Path> = models.iter().map(PathBuf::as_path).collect();
     let mut daemon = Daemon::start(&configuration(&broker, "test", &models, engine));
-    subscriber.phase("ready");
+    subscriber.wait_for_phase("ready");
     let mut images = Vec::new();
     for round in 0..4 {
         for model in ["sd", "sdxl"] {
@@ -220,7 +223,7 @@ fn graphs_make_way_for_one_another_within_the_memory_that_is_allowed() {
     let engine = "[engine]\nkind = \"embedded\"\nmemory = \"100 KiB\"";
     let _other = Daemon::start(&configuration(&broker, "small", &[&bundle("sd")], engine));
     let mut subscriber = Subscriber::start(&broker, "denoised/small/#");
-    subscriber.phase("ready");
+    subscriber.wait_for_phase("ready");
     publish(&broker, "denoised/small/request", r#"{"id": "large", "prompt": ""}"#, &[]);
     let error = subscriber.on("denoised/small/error/large").json();
     assert!(error["message"].as_str().unwrap().contains("[engine] memory allows"), "{error}");

@@ -3,8 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use crate::common::daemon::{Broker, Daemon, Subscriber, configuration, publish};
+use crate::common::broker::{Broker, publish};
+use crate::common::daemon::{Daemon, configuration};
 use crate::common::mock_broker::{MockBroker, next_delivered, next_event, no_properties, send};
+use crate::common::subscriber::Subscriber;
 use crate::common::{golden, repository};
 use denoised::mqtt::client::{ClientCommand, ClientEvent, UndeliverableReason};
 use denoised::mqtt::{Message, QoS};
@@ -308,7 +310,7 @@ fn a_response_topic_that_the_broker_denies_is_reported_and_the_daemon_continues(
     let broker = Broker::with_files("acl_file {dir}/acl\n", &[("acl", "topic readwrite denoised/#\n")]);
     let mut subscriber = Subscriber::start(&broker, "denoised/test/#");
     let _daemon = Daemon::start(&configuration(&broker, "test", &[&golden("gaussian")], ""));
-    subscriber.phase("ready");
+    subscriber.wait_for_phase("ready");
     let job = r#"{"id": "private", "steps": 3, "seed": 1}"#;
     publish(&broker, "denoised/test/request", job, &["-D", "publish", "response-topic", "private/answers"]);
     let error = subscriber.on("denoised/test/error/private").json();

@@ -5,10 +5,11 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::common::daemon::{
-    Broker, Daemon, Subscriber, configuration, copied, denoised, fails, library, model, onnxruntime, publish,
-    succeeds,
-};
+use crate::common::broker::{Broker, publish};
+use crate::common::bundles::{copy_bundle, model};
+use crate::common::commands::{denoised, fails, library, onnxruntime, succeeds};
+use crate::common::daemon::{Daemon, configuration};
+use crate::common::subscriber::Subscriber;
 use crate::common::{golden, largest_difference};
 
 /// `denoised` on a library, with these providers and a directory for engines.
@@ -70,7 +71,7 @@ fn a_daemon_whose_required_provider_does_not_work_does_not_start() {
     );
     let mut daemon = Daemon::start(&configuration(&broker, "test", &[&golden("gaussian")], &engine));
     daemon.wait_for("libcublasLt.so.12");
-    assert_eq!(daemon.running.child.wait().unwrap().code(), Some(1));
+    assert_eq!(daemon.process.child.wait().unwrap().code(), Some(1));
 }
 
 #[test]
@@ -82,7 +83,7 @@ fn where_preferred_providers_do_not_work_state_and_receipts_say_cpu_and_why() {
     );
     let mut subscriber = Subscriber::start(&broker, "denoised/test/#");
     let mut daemon = Daemon::start(&configuration(&broker, "test", &[&golden("gaussian")], &engine));
-    let state = subscriber.phase("ready");
+    let state = subscriber.wait_for_phase("ready");
     publish(&broker, "denoised/test/request", r#"{"id": "a", "steps": 3, "count": 3}"#, &[]);
     let result = subscriber.on("denoised/test/result/a").json();
     let receipts = result["images"].as_array().unwrap().iter().map(|image| &image["receipt"]);
@@ -150,7 +151,7 @@ fn turn_weights_around(bytes: &mut [u8]) {
 #[test]
 fn a_changed_model_is_not_served_from_the_old_engine() {
     let cache = tempfile::tempdir().unwrap();
-    let (_directory, bundle) = copied(&model("swissroll"), "roll");
+    let (_directory, bundle) = copy_bundle(&model("swissroll"), "roll");
     let openvino = library("DENOISED_TEST_OPENVINO");
     let out = tempfile::tempdir().unwrap();
     let draw = |providers: &str| {
@@ -200,7 +201,7 @@ fn warm_builds_what_the_daemon_then_finds() {
     assert!(build().contains("digits: nothing had to be built"), "{said}");
 
     let _daemon = Daemon::start(&text);
-    let state = subscriber.phase("ready");
+    let state = subscriber.wait_for_phase("ready");
     let served: Vec<_> = [0, 1].map(|i| state["models"][i]["provider"].as_str().unwrap()).into();
     assert_eq!(served, ["cpu", "openvino"]);
     assert!(!subscriber.seen.iter().any(|m| m.json()["phase"] == "building_engine"));
@@ -218,7 +219,7 @@ fn a_daemon_that_builds_an_engine_says_so_in_its_state() {
     );
     let mut subscriber = Subscriber::start(&broker, "denoised/test/state");
     let _daemon = Daemon::start(&configuration(&broker, "test", &[&model("digits")], &engine));
-    subscriber.phase("ready");
+    subscriber.wait_for_phase("ready");
     let mut phases: Vec<_> =
         subscriber.seen.iter().map(|m| m.json()["phase"].as_str().unwrap().to_owned()).collect();
     phases.dedup();
@@ -241,7 +242,7 @@ fn a_daemon_that_is_stopped_while_it_builds_ends_well() {
         let mut daemon = Daemon::start(&configuration(&broker, "test", &[&model("digits")], &engine));
         daemon.wait_for("openvino builds its engine");
         daemon.signal("TERM");
-        assert_eq!(daemon.running.child.wait().unwrap().code(), Some(0));
+        assert_eq!(daemon.process.child.wait().unwrap().code(), Some(0));
     }
 }
 
@@ -258,7 +259,7 @@ fn where_it_is_asked_for_another_provider_serves_until_the_engine_is_built() {
     let mut subscriber = Subscriber::start(&broker, "denoised/test/#");
     let text = configuration(&broker, "test", &[&model("digits")], &engine);
     let mut daemon = Daemon::start(&text);
-    assert_eq!(subscriber.phase("ready")["provider"], "cpu");
+    assert_eq!(subscriber.wait_for_phase("ready")["provider"], "cpu");
     // A job that begins at once and goes on when the engine is built is drawn by one provider to its end.
     let long = r#"{"id": "long", "steps": 400, "count": 2, "seed": 1, "class": 1}"#;
     publish(&broker, "denoised/test/request", long, &[]);
@@ -279,7 +280,7 @@ fn where_it_is_asked_for_another_provider_serves_until_the_engine_is_built() {
     let failing = text.replace("providers = [\"openvino\"", "policy = \"required\"\nproviders = [\"cuda\"");
     let mut daemon = Daemon::start(&failing.replace("node = \"test\"", "node = \"other\""));
     daemon.wait_for("the execution provider cuda is required");
-    assert_eq!(daemon.running.child.wait().unwrap().code(), Some(1));
+    assert_eq!(daemon.process.child.wait().unwrap().code(), Some(1));
 }
 
 #[test]

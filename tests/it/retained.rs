@@ -3,8 +3,11 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use crate::common::daemon::{Broker, Daemon, Subscriber, configuration, model, publish};
+use crate::common::broker::{Broker, publish};
+use crate::common::bundles::model;
+use crate::common::daemon::{Daemon, configuration};
 use crate::common::mock_broker::{MockBroker, next_delivered, next_event, no_properties, send};
+use crate::common::subscriber::Subscriber;
 use base64::Engine as _;
 use denoised::mqtt::client::{ClientCommand, ClientEvent};
 use rumqttc::v5::mqttbytes::v5::{Packet, PubAckReason, SubAck, SubscribeReasonCode};
@@ -41,7 +44,7 @@ fn a_job_starts_from_an_image_that_the_broker_retains() {
     let mut subscriber = Subscriber::start(&broker, "denoised/test/#");
     let more = "[engine]\nkind = \"embedded\"";
     let _daemon = Daemon::start(&configuration(&broker, "test", &[&model("digits")], more));
-    subscriber.phase("ready");
+    subscriber.wait_for_phase("ready");
     retain(&broker, "camera/front", &square());
     retain(&broker, "camera/broken", b"not an image");
     retain(&broker, "camera/large", &vec![0; (1 << 20) + 1]);

@@ -1,9 +1,11 @@
 //! The daemon against a real mosquitto and mosquitto's own clients.
 
-use crate::common::daemon::{
-    Broker, Daemon, Subscriber, configuration, denoised, fails, model, publish, succeeds,
-};
+use crate::common::broker::{Broker, publish};
+use crate::common::bundles::model;
+use crate::common::commands::{denoised, fails, succeeds};
+use crate::common::daemon::{Daemon, configuration};
 use crate::common::golden;
+use crate::common::subscriber::Subscriber;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -13,7 +15,7 @@ fn serving(more: &str) -> (Broker, Subscriber, Daemon) {
     let mut subscriber = Subscriber::start(&broker, "denoised/test/#");
     let bundle = golden("gaussian");
     let daemon = Daemon::start(&configuration(&broker, "test", &[&bundle], more));
-    subscriber.phase("ready");
+    subscriber.wait_for_phase("ready");
     (broker, subscriber, daemon)
 }
 
@@ -28,7 +30,7 @@ fn a_request_brings_the_image_byte_for_byte_and_its_receipt() {
     let digits = model("digits");
     let _daemon = Daemon::start(&configuration(&broker, "test", &[&digits], "[engine]\nkind = \"embedded\""));
     assert_eq!(subscriber.on("denoised/test/status").payload, b"online");
-    let state = subscriber.phase("ready");
+    let state = subscriber.wait_for_phase("ready");
     assert_eq!(
         (state["engine"].as_str(), state["models"][0]["name"].as_str()),
         (Some("embedded"), Some("digits"))
@@ -83,7 +85,7 @@ fn a_request_brings_the_image_byte_for_byte_and_its_receipt() {
 #[test]
 fn status_turns_offline_when_the_daemon_is_killed() {
     let (broker, mut subscriber, mut daemon) = serving("");
-    daemon.running.child.kill().unwrap();
+    daemon.process.child.kill().unwrap();
     subscriber.next(|m| m.topic == "denoised/test/status" && m.payload == b"offline");
     let mut late = Subscriber::start(&broker, "denoised/test/status");
     let kept = late.on("denoised/test/status");
@@ -96,7 +98,7 @@ fn a_daemon_that_is_asked_to_stop_finishes_says_offline_and_exits_0() {
     request(&broker, r#"{"id": "last", "steps": 1000, "sampler": "ddpm", "count": 24, "seed": 1}"#);
     subscriber.next(|m| m.topic == "denoised/test/progress/last");
     assert_eq!(daemon.terminate(), Some(0));
-    subscriber.phase("draining");
+    subscriber.wait_for_phase("draining");
     assert_eq!(subscriber.on("denoised/test/result/last").json()["images"].as_array().unwrap().len(), 24);
     subscriber.next(|m| m.topic == "denoised/test/status" && m.payload == b"offline");
 }
@@ -241,11 +243,11 @@ fn a_broker_that_goes_away_and_comes_back_finds_the_daemon_serving() {
 
 #[test]
 fn an_image_larger_than_the_broker_takes_is_an_error_to_the_requester() {
-    let broker = Broker::with("max_packet_size 3000\n");
+    let broker = Broker::with_config("max_packet_size 3000\n");
     let mut subscriber = Subscriber::start(&broker, "denoised/test/#");
     let roll = model("swissroll");
     let _daemon = Daemon::start(&configuration(&broker, "test", &[&roll], ""));
-    subscriber.phase("ready");
+    subscriber.wait_for_phase("ready");
     request(&broker, r#"{"id": "big", "steps": 2, "seed": 1, "format": "npy"}"#);
     let error = subscriber.on("denoised/test/error/big").json();
     let message = error["message"].as_str().unwrap();
@@ -260,7 +262,7 @@ fn exactly_once_works_too() {
     let bundle = golden("gaussian");
     let text = configuration(&broker, "twice", &[&bundle], "").replace("[models]", "qos = 2\n[models]");
     let _daemon = Daemon::start(&text);
-    subscriber.phase("ready");
+    subscriber.wait_for_phase("ready");
     publish(&broker, "denoised/twice/request", r#"{"id": "x", "steps": 2, "seed": 1, "count": 3}"#, &[]);
     let images: Vec<_> =
         (0..3).map(|_| subscriber.on("denoised/twice/image").user["index"].clone()).collect();

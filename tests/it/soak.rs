@@ -8,10 +8,12 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use crate::common::daemon::{Broker, Daemon, Received, Subscriber, publish_to};
+use crate::common::broker::{Broker, publish_to};
+use crate::common::daemon::Daemon;
 use crate::common::fault_proxy::FaultProxy;
 use crate::common::golden;
 use crate::common::small_disk::SmallDisk;
+use crate::common::subscriber::{Received, Subscriber};
 
 /// mosquitto that keeps everything on disk at each change.
 const PERSISTENT: &str = "persistence true\npersistence_location {dir}/\nautosave_interval 1\nautosave_on_changes true\nmax_queued_messages 0\n";
@@ -87,7 +89,7 @@ struct Soak {
 
 impl Soak {
     fn start(keeps: bool) -> Self {
-        let broker = Broker::with(if keeps { PERSISTENT } else { "max_queued_messages 0\n" });
+        let broker = Broker::with_config(if keeps { PERSISTENT } else { "max_queued_messages 0\n" });
         let proxy = FaultProxy::new(broker.port);
         let configuration = format!(
             "node = \"soak\"\n[mqtt]\nurl = \"mqtt://127.0.0.1:{}\"\n[models]\npaths = [{:?}]\n\
@@ -96,8 +98,8 @@ impl Soak {
             golden("gaussian").display().to_string()
         );
         let disk = SmallDisk::new(32);
-        let daemon = Daemon::on_disk(&configuration, disk.path());
-        let subscriber = Subscriber::lasting(&broker, "denoised/soak/#", "soak-subscriber");
+        let daemon = Daemon::with_spool_path(&configuration, disk.path());
+        let subscriber = Subscriber::with_persistent_session(&broker, "denoised/soak/#", "soak-subscriber");
         Self {
             broker,
             proxy,
@@ -137,7 +139,7 @@ impl Soak {
             "daemon" => {
                 self.daemon.kill();
                 self.count_refused_writes();
-                self.daemon = Daemon::on_disk(&self.configuration, self.disk.path());
+                self.daemon = Daemon::with_spool_path(&self.configuration, self.disk.path());
             }
             "cut" => self.proxy.disconnect_all(),
             "stall" => self.proxy.set_stalled(true),
@@ -173,7 +175,7 @@ impl Soak {
                 self.asked_again += again as u64;
                 last.1 = Instant::now();
             }
-            if let Some(status) = self.daemon.running.child.try_wait().unwrap() {
+            if let Some(status) = self.daemon.process.child.try_wait().unwrap() {
                 panic!("the daemon ended by itself, {status}: {:#?}", self.daemon.log_so_far());
             }
             self.subscriber.wait(Duration::from_millis(100));

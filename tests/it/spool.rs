@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::common::daemon::{Broker, Daemon, Received, Subscriber, configuration, publish};
+use crate::common::broker::{Broker, publish};
+use crate::common::daemon::{Daemon, configuration};
 use crate::common::fault_proxy::FaultProxy;
 use crate::common::golden;
-use crate::common::thermal::{cautious, heat};
+use crate::common::subscriber::{Received, Subscriber};
+use crate::common::thermal::{pause_config, set_temperature};
 use denoised::mqtt::Message;
 use denoised::spool::{AcceptedJob, Change, CompletedJobs, SpoolError, SpoolSettings, Store};
 use tempfile::TempDir;
@@ -41,7 +43,7 @@ fn a_job_interrupted_by_sigkill_finishes_after_the_next_start_with_the_same_byte
     let broker = Broker::start();
     let mut subscriber = Subscriber::start(&broker, "denoised/test/#");
     let mut daemon = Daemon::start(&config(&broker, ""));
-    subscriber.phase("ready");
+    subscriber.wait_for_phase("ready");
     let job = r#"{"id": "long", "steps": 1000, "sampler": "ddpm", "count": 64, "seed": 3}"#;
     request(&broker, job);
     subscriber.on("denoised/test/progress/long");
@@ -68,7 +70,7 @@ fn a_random_seed_is_stored_before_the_request_is_acknowledged() {
     // Several seconds of work, so that the job is not finished when the daemon is killed.
     let text = config(&broker, "[limits]\ncount = 1000\n");
     let mut daemon = Daemon::start(&text);
-    subscriber.phase("ready");
+    subscriber.wait_for_phase("ready");
     request(&broker, r#"{"id": "open", "steps": 1000, "sampler": "ddpm", "count": 1000}"#);
     let line = daemon.wait_for("job open:");
     subscriber.on("denoised/test/progress/open");
@@ -82,17 +84,17 @@ fn a_random_seed_is_stored_before_the_request_is_acknowledged() {
 
 #[test]
 fn images_sampled_while_the_broker_is_down_arrive_in_order_after_it_restarts() {
-    let mut broker = Broker::with(PERSISTENT);
+    let mut broker = Broker::with_config(PERSISTENT);
     let mut subscriber = Subscriber::start(&broker, "denoised/test/#");
     // The board is too hot to sample, so that no job starts before the broker is down.
     let board = tempfile::tempdir().unwrap();
-    heat(board.path(), 90);
+    set_temperature(board.path(), 90);
     // The daemon reconnects only after the subscriber has.
     let proxy = FaultProxy::new(broker.port);
     let proxied_url = format!("mqtt://127.0.0.1:{}", proxy.port);
-    let text = config(&broker, &cautious(board.path())).replace(&broker.url(), &proxied_url);
+    let text = config(&broker, &pause_config(board.path())).replace(&broker.url(), &proxied_url);
     let mut daemon = Daemon::start(&text);
-    subscriber.phase("ready");
+    subscriber.wait_for_phase("ready");
     for job in 0..20 {
         request(
             &broker,
@@ -102,7 +104,7 @@ fn images_sampled_while_the_broker_is_down_arrive_in_order_after_it_restarts() {
     daemon.wait_for("job j19:");
     proxy.set_stalled(true);
     broker.kill();
-    heat(board.path(), 40);
+    set_temperature(board.path(), 40);
     daemon.wait_for("job j19 finished");
     broker.run();
     let mut late = Subscriber::start(&broker, "denoised/test/#");
@@ -134,7 +136,7 @@ fn a_repeated_request_is_answered_with_the_same_bytes_and_another_request_with_i
     let broker = Broker::start();
     let mut subscriber = Subscriber::start(&broker, "denoised/test/#");
     let mut daemon = Daemon::start(&config(&broker, ""));
-    subscriber.phase("ready");
+    subscriber.wait_for_phase("ready");
     let job = r#"{"id": "once", "steps": 5, "count": 2}"#;
     request(&broker, job);
     let first = subscriber.next(|m| is_result(m, "once"));
@@ -153,7 +155,7 @@ fn a_repeated_request_is_answered_with_the_same_bytes_and_another_request_with_i
     daemon.kill();
     let spool = Arc::clone(&daemon.spool);
     let _daemon = Daemon::with_spool(&config(&broker, ""), &spool);
-    subscriber.phase("ready");
+    subscriber.wait_for_phase("ready");
     request(&broker, job);
     assert_eq!(subscriber.next(|m| is_result(m, "once")).payload, first.payload);
     assert_eq!(images(&subscriber), first_images);
@@ -166,7 +168,7 @@ fn jobs_that_a_stopping_daemon_cannot_finish_run_after_the_next_start() {
     // More than a second of work, so that the job is not finished when the daemon stops.
     let no_drain = "[limits]\ndrain_s = 0\ncount = 256\n";
     let mut daemon = Daemon::start(&config(&broker, no_drain));
-    subscriber.phase("ready");
+    subscriber.wait_for_phase("ready");
     request(&broker, r#"{"id": "left", "steps": 1000, "sampler": "ddpm", "count": 256, "seed": 3}"#);
     subscriber.on("denoised/test/progress/left");
     assert_eq!(daemon.terminate(), Some(0));
@@ -218,7 +220,7 @@ fn sighup_applies_limits_and_logs_which_sections_need_a_restart() {
     let broker = Broker::start();
     let mut subscriber = Subscriber::start(&broker, "denoised/test/#");
     let mut daemon = Daemon::start(&config(&broker, ""));
-    subscriber.phase("ready");
+    subscriber.wait_for_phase("ready");
     let path = daemon.configuration.clone();
     let text = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, format!("{text}\n[limits]\nsteps = 7\n[spool]\nkeep_s = 5\n")).unwrap();

@@ -1,11 +1,14 @@
-//! What a service manager sees: a real socket takes its place.
+//! What the daemon reports to systemd, received by a socket in its place; and the unit file.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::common::daemon::{Broker, Daemon, Subscriber, configuration, onnxruntime, publish};
+use crate::common::broker::{Broker, publish};
+use crate::common::commands::onnxruntime;
+use crate::common::daemon::{Daemon, configuration};
 use crate::common::small_disk::SmallDisk;
-use crate::common::systemd_notify::Manager;
+use crate::common::subscriber::Subscriber;
+use crate::common::systemd_notify::NotifySocket;
 use crate::common::{golden, repository};
 
 /// What systemd-analyze says of the unit, with a program that is there in place of the daemon.
@@ -62,62 +65,63 @@ fn hashed(user: &str, password: &str) -> String {
 
 #[test]
 fn ready_is_told_after_the_models_are_warm_and_stopping_at_the_end() {
-    let (broker, manager) = (Broker::start(), Manager::start());
-    let mut daemon = manager.daemon(&configuration(&broker, "test", &[&golden("gaussian")], ""));
+    let (broker, systemd) = (Broker::start(), NotifySocket::new());
+    let mut daemon = systemd.start_daemon(&configuration(&broker, "test", &[&golden("gaussian")], ""));
     daemon.wait_for("model gaussian runs on");
-    manager.until("READY=1");
-    let heard = manager.until("STATUS=ready");
+    systemd.wait_for("READY=1");
+    let heard = systemd.wait_for("STATUS=ready");
     assert!(heard.contains(&"STATUS=ready; gaussian on cpu".to_owned()), "{heard:?}");
     for _ in 0..3 {
-        manager.until("WATCHDOG=1");
+        systemd.wait_for("WATCHDOG=1");
     }
     daemon.signal("TERM");
-    manager.until("STOPPING=1");
-    assert_eq!(daemon.running.child.wait().unwrap().code(), Some(0));
+    systemd.wait_for("STOPPING=1");
+    assert_eq!(daemon.process.child.wait().unwrap().code(), Some(0));
 }
 
 #[test]
 fn a_daemon_without_a_broker_is_ready_and_alive_all_the_same() {
-    let manager = Manager::start();
+    let systemd = NotifySocket::new();
     let broker = Broker::start();
     let text = configuration(&broker, "test", &[&golden("gaussian")], "");
     drop(broker);
-    let _daemon = manager.daemon(&text);
-    manager.until("READY=1");
-    manager.until("WATCHDOG=1");
+    let _daemon = systemd.start_daemon(&text);
+    systemd.wait_for("READY=1");
+    systemd.wait_for("WATCHDOG=1");
 }
 
 #[test]
 fn a_daemon_that_waits_for_room_on_its_disk_asks_for_more_time_to_start() {
-    let (broker, manager, disk) = (Broker::start(), Manager::start(), SmallDisk::new(4));
+    let (broker, systemd, disk) = (Broker::start(), NotifySocket::new(), SmallDisk::new(4));
     disk.fill();
-    let _daemon = manager.daemon_on(&configuration(&broker, "test", &[&golden("gaussian")], ""), disk.path());
-    manager.until("STATUS=waiting for room on the disk");
+    let _daemon = systemd
+        .start_daemon_with_spool(&configuration(&broker, "test", &[&golden("gaussian")], ""), disk.path());
+    systemd.wait_for("STATUS=waiting for room on the disk");
     for _ in 0..2 {
-        manager.until("EXTEND_TIMEOUT_USEC=");
+        systemd.wait_for("EXTEND_TIMEOUT_USEC=");
     }
     disk.free();
-    manager.until("READY=1");
+    systemd.wait_for("READY=1");
 }
 
 #[test]
 fn a_worker_that_is_stuck_no_longer_feeds_the_watchdog() {
-    let (broker, manager) = (Broker::start(), Manager::start());
+    let (broker, systemd) = (Broker::start(), NotifySocket::new());
     let engine = format!(
         "[engine]\nkind = \"onnxruntime\"\nlibrary = {:?}\nproviders = [\"cpu\"]",
         onnxruntime().display().to_string()
     );
     let mut subscriber = Subscriber::start(&broker, "denoised/test/#");
-    let mut daemon = manager.daemon(&configuration(&broker, "test", &[&golden("endless")], &engine));
-    subscriber.phase("ready");
-    manager.until("WATCHDOG=1");
+    let mut daemon = systemd.start_daemon(&configuration(&broker, "test", &[&golden("endless")], &engine));
+    subscriber.wait_for_phase("ready");
+    systemd.wait_for("WATCHDOG=1");
     publish(&broker, "denoised/test/request", r#"{"id": "stuck", "steps": 3}"#, &[]);
     daemon.wait_for("job stuck:");
     // The broker's connection and the state go on; the watchdog starves.
     let until = Instant::now() + Duration::from_secs(6);
     let mut fed = 0;
     while Instant::now() < until {
-        fed += manager.hear(Duration::from_secs(1)).iter().filter(|line| *line == "WATCHDOG=1").count();
+        fed += systemd.receive(Duration::from_secs(1)).iter().filter(|line| *line == "WATCHDOG=1").count();
     }
     assert!(fed <= 2, "a stuck worker fed the watchdog {fed} times in six seconds");
     subscriber.next(|m| m.topic.ends_with("/state") && m.json()["queue"] == 1);

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use crate::common::daemon::{Broker, Daemon};
+use crate::common::broker::Broker;
+use crate::common::daemon::Daemon;
 use crate::common::golden;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 
@@ -37,7 +38,7 @@ fn the_ca_file_is_trusted_and_an_unknown_authority_is_not() {
     certificates(directory.path());
     let path = directory.path().display();
     // mosquitto reads the key before it drops root privileges.
-    let broker = Broker::with(&format!(
+    let broker = Broker::with_config(&format!(
         "listener {{port}} 127.0.0.1\nallow_anonymous true\ncertfile {path}/server.pem\nkeyfile {path}/server.key\n"
     ));
     let trusting = format!("ca_file = \"{path}/ca.pem\"");
@@ -63,7 +64,7 @@ fn the_client_certificate_is_sent_if_the_broker_requires_one() {
     let directory = tempfile::tempdir().unwrap();
     certificates(directory.path());
     let path = directory.path().display();
-    let broker = Broker::with(&format!(
+    let broker = Broker::with_config(&format!(
         "listener {{port}} 127.0.0.1\nallow_anonymous true\ncertfile {path}/server.pem\nkeyfile {path}/server.key\n\
          cafile {path}/ca.pem\nrequire_certificate true\n"
     ));
@@ -101,8 +102,9 @@ fn a_wrong_password_is_logged_once_per_attempt_without_the_password() {
     std::fs::set_permissions(&passwords, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
     std::fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let path = passwords.display();
-    let broker =
-        Broker::with(&format!("listener {{port}} 127.0.0.1\nallow_anonymous false\npassword_file {path}\n"));
+    let broker = Broker::with_config(&format!(
+        "listener {{port}} 127.0.0.1\nallow_anonymous false\npassword_file {path}\n"
+    ));
     let with = |password: &str| {
         let file = directory.path().join("password");
         std::fs::write(&file, format!("{password}\n")).unwrap();

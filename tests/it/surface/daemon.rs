@@ -8,10 +8,11 @@ use serde_json::{Value, json};
 
 use super::snapshot::{check, check_json};
 use crate::common::board::Tree;
-use crate::common::daemon::{Daemon, model};
+use crate::common::bundles::model;
+use crate::common::daemon::Daemon;
 use crate::common::golden;
 use crate::common::mock_broker::{MockBroker, MockConnection, no_properties};
-use crate::common::thermal::heat;
+use crate::common::thermal::set_temperature;
 
 /// A daemon with its only connection.
 struct Connected {
@@ -28,7 +29,7 @@ impl Connected {
     async fn start() -> (Self, Value) {
         let broker = MockBroker::start().await;
         let board = Tree::jetson("NVIDIA Jetson Orin Nano", "R36 (release), REVISION: 4.3");
-        heat(board.path(), 48);
+        set_temperature(board.path(), 48);
         board.write("sys/class/thermal/cooling_device0/type", "gpu-devfreq\n");
         board.write("sys/class/thermal/cooling_device0/cur_state", "2\n");
         let configuration = format!(

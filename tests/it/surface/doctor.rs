@@ -4,7 +4,8 @@ use std::process::Command;
 
 use super::snapshot::check;
 use crate::common::board::Tree;
-use crate::common::daemon::{denoised, model};
+use crate::common::bundles::model;
+use crate::common::commands::denoised;
 
 /// `doctor` on a board, with no broker, with the spool and the cache in directories that exist.
 fn doctor(board: &Tree) -> Command {

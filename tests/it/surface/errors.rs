@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
 use super::snapshot::check;
-use crate::common::daemon::model;
+use crate::common::bundles::model;
 use crate::common::golden;
 use crate::common::pipelines::bundle;
 use denoised::bundle::{Condition, SchedulerConfig};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::errors::line;
 use super::snapshot::check;
-use crate::common::gaussian_model::{Exact, Sleeping};
+use crate::common::gaussian_model::{Delayed, Exact};
 use crate::common::pipelines::bundle;
 use denoised::bundle::{SampleDescription, Signature, TimestepShape};
 use denoised::image::Format;
@@ -78,9 +78,9 @@ fn jobs_that_fail() {
     let mut lines = Vec::new();
     lines.push(failure(exact(), job.clone(), |pipeline, on| assert!(pipeline.cancel("a", on))));
     let late = json!({"id": "a", "sampler": "ddim", "steps": 5, "seed": 1, "deadline_ms": 1});
-    let sleeping = Sleeping::model(&[1, 4, 5], 8, Duration::from_millis(1));
+    let sleeping = Delayed::model(&[1, 4, 5], 8, Duration::from_millis(1));
     lines.push(failure(sleeping, late, |_, _| std::thread::sleep(Duration::from_millis(5))));
-    let (breaking, _) = Exact::breaking(&[1, 4, 5], 8, TimestepShape::PerSample, Some(2));
+    let (breaking, _) = Exact::with_nan_from(&[1, 4, 5], 8, TimestepShape::PerSample, Some(2));
     lines.push(failure(breaking, job.clone(), |_, _| {}));
     let errors: [fn() -> EvaluationError; 5] = [
         || EvaluationError::Engine { engine: "embedded", reason: "out of memory".to_owned() },

@@ -1,7 +1,7 @@
 //! The help of the program and of each command.
 
 use super::snapshot::{check, stdout};
-use crate::common::daemon::denoised;
+use crate::common::commands::denoised;
 
 /// Every command, in the order of the program's help.
 const COMMANDS: [&str; 12] = [

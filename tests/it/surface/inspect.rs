@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use super::snapshot::{check, stdout};
-use crate::common::daemon::{denoised, model};
+use crate::common::bundles::model;
+use crate::common::commands::denoised;
 use crate::common::golden;
 use crate::common::pipelines::bundle;
 use denoised::model::BatchDependence;

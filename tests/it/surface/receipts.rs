@@ -3,7 +3,7 @@
 use super::snapshot::check_json;
 use std::sync::Arc;
 
-use crate::common::daemon::model;
+use crate::common::bundles::model;
 use crate::common::pipelines::{PROMPT, bundle};
 use denoised::inference::{Backend, EngineKind, EngineOptions, ProviderShare, RejectedProvider};
 use denoised::job::receipt::Receipt;

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use serde::Serialize;
 
-use crate::common::daemon::succeeds;
+use crate::common::commands::succeeds;
 use crate::common::repository;
 
 /// A pattern, and what replaces it.
