@@ -1,4 +1,4 @@
-//! A step allocates nothing: counted by the allocator itself.
+//! Sampling steps do not allocate; a counting allocator checks it.
 #![allow(missing_docs, unsafe_code, clippy::unwrap_used, clippy::panic, clippy::expect_used)]
 
 mod common;
@@ -16,7 +16,7 @@ struct Counting;
 
 static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: every call is passed on to the system's allocator unchanged.
+// SAFETY: every call is forwarded unchanged to the system allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
@@ -37,7 +37,7 @@ static ALLOCATOR: Counting = Counting;
 /// The only test of this file: a second one would allocate on its own thread.
 #[test]
 fn a_step_of_any_sampler_allocates_nothing() {
-    let mut others = 0;
+    let mut skipped = 0;
     for sampler in diffusion_samplers::sampler::names() {
         let (model, _) = Exact::model(&[1, 28, 28], 8, TimestepShape::PerSample);
         let mut pipeline = Pipeline::new(model);
@@ -47,10 +47,10 @@ fn a_step_of_any_sampler_allocates_nothing() {
         let limits = JobLimits { steps: 1000, count: 64, pixels: 1 << 22, memory: None };
         let job = match request.check(std::slice::from_ref(&card), limits, || 0) {
             Ok(job) => job,
-            // Their networks are told another kind of time; their walks are those of many others.
+            // This sampler needs a network with another time conditioning. It shares its code with others.
             Err(error) => {
                 assert!(error.message.contains("conditions the network on"), "{sampler}: {}", error.message);
-                others += 1;
+                skipped += 1;
                 continue;
             }
         };
@@ -64,7 +64,7 @@ fn a_step_of_any_sampler_allocates_nothing() {
         }
         let allocated = ALLOCATIONS.load(Ordering::Relaxed) - before;
         assert_eq!(allocated, 0, "{sampler}: {allocated} allocations in 25 evaluations");
-        assert!(!pipeline.is_idle(), "{sampler} was still under way");
+        assert!(!pipeline.is_idle(), "{sampler} finished before the count ended");
     }
-    assert_eq!(others, 8);
+    assert_eq!(skipped, 8);
 }

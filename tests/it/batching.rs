@@ -17,10 +17,10 @@ const LIMITS: JobLimits = JobLimits { steps: 1000, count: 64, pixels: 1 << 22, m
 
 fn job(card: &Arc<ModelCard>, request: serde_json::Value) -> Job {
     let request: Request = serde_json::from_value(request).unwrap();
-    request.check(std::slice::from_ref(card), LIMITS, || panic!("nothing is left open")).unwrap()
+    request.check(std::slice::from_ref(card), LIMITS, || panic!("every request has a seed")).unwrap()
 }
 
-/// Jobs that differ in every property that a job has.
+/// Returns requests that differ in every setting.
 fn requests() -> Vec<serde_json::Value> {
     vec![
         json!({"id": "ddim", "sampler": "ddim", "steps": 10, "seed": 1, "class": 3, "guidance": 2.5, "count": 3}),
@@ -66,7 +66,8 @@ impl Recorded {
     }
 }
 
-fn alone(load: impl Fn() -> Model) -> Images {
+/// Runs each job without the others.
+fn sample_separately(load: impl Fn() -> Model) -> Images {
     let mut images = Images::new();
     let mut pipeline = Pipeline::new(load());
     let card = ModelCard::new(pipeline.model());
@@ -79,8 +80,8 @@ fn alone(load: impl Fn() -> Model) -> Images {
     images
 }
 
-/// Runs all jobs together: the first half and a job that is cancelled at once, the rest a few steps later.
-fn together(load: impl Fn() -> Model) -> Recorded {
+/// Runs all jobs in one pipeline: first one half and a job that is cancelled later, then the other half.
+fn sample_together(load: impl Fn() -> Model) -> Recorded {
     let mut pipeline = Pipeline::new(load());
     let card = ModelCard::new(pipeline.model());
     let mut recorded = Recorded::default();
@@ -123,8 +124,8 @@ fn batching_changes_no_byte_with_an_exact_network() {
         (3, TimestepShape::Single),
     ] {
         let load = || Exact::model(&[1, 4, 5], largest, time).0;
-        let alone = alone(load);
-        let recorded = together(load);
+        let alone = sample_separately(load);
+        let recorded = sample_together(load);
         check_jobs(&recorded, &alone);
         for (key, image) in &alone {
             assert_eq!(&recorded.images[key], image, "{key:?} with batches of {largest}, {time:?}");
@@ -141,8 +142,8 @@ fn onnxruntime() -> EngineOptions {
     }
 }
 
-/// More sizes than there are cached bindings, each three times: with outputs that ONNX Runtime allocates, with
-/// cached bindings, and with new bindings.
+/// Evaluates more batch sizes than bindings are cached, each three times: with outputs that ONNX Runtime allocates,
+/// with cached bindings, and with new bindings.
 #[cfg(feature = "system-tests")]
 #[test]
 fn bound_buffers_serve_batches_of_any_size_in_any_order() {
@@ -178,8 +179,8 @@ fn batching_changes_images_only_slightly_with_both_engines() {
     let engines = [EngineOptions { kind: EngineKind::Embedded, ..EngineOptions::default() }, onnxruntime()];
     for options in engines {
         let load = || Model::load(&bundles::model("digits"), &options).unwrap();
-        let alone = alone(load);
-        let recorded = together(load);
+        let alone = sample_separately(load);
+        let recorded = sample_together(load);
         check_jobs(&recorded, &alone);
         let mut worst = 0.0_f32;
         for (key, image) in &alone {

@@ -1,4 +1,4 @@
-//! Replays the fuzzing corpora.
+//! Runs the fuzz targets on their corpora.
 
 #[path = "../../fuzz/inputs.rs"]
 mod inputs;
@@ -16,31 +16,31 @@ fn replay(target: &str, run: fn(&[u8])) {
 }
 
 #[test]
-fn requests() {
+fn every_request_of_the_corpus_passes() {
     replay("request", inputs::request);
 }
 
 #[test]
-fn configurations() {
+fn every_configuration_of_the_corpus_passes() {
     replay("configuration", inputs::configuration);
 }
 
 #[test]
-fn scheduler_configurations() {
+fn every_scheduler_configuration_of_the_corpus_passes() {
     replay("scheduler_config", inputs::scheduler_config);
 }
 
 #[test]
-fn manifests() {
+fn every_manifest_of_the_corpus_passes() {
     replay("manifest", inputs::manifest);
 }
 
 #[test]
-fn npy_files() {
+fn every_npy_file_of_the_corpus_passes() {
     replay("npy", inputs::npy);
 }
 
 #[test]
-fn spool_records() {
+fn every_spool_record_of_the_corpus_passes() {
     replay("spool_record", inputs::spool_record);
 }

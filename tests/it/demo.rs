@@ -15,19 +15,19 @@ fn the_demo_saves_ten_digits_and_a_swiss_roll() {
     let mut command = denoised();
     command.current_dir(repository()).args(["demo", "--output"]).arg(&images);
     let output = succeeds(&mut command);
-    let told = String::from_utf8(output.stdout).unwrap();
+    let stdout = String::from_utf8(output.stdout).unwrap();
     for class in 0..10 {
         let picture = image::open(images.join(format!("digit-{class}.png"))).unwrap().to_luma8();
         assert_eq!(picture.dimensions(), (28, 28));
         let ink = picture.pixels().filter(|pixel| pixel.0[0] > 128).count();
         assert!((20..400).contains(&ink), "digit {class} has {ink} bright pixels");
-        assert!(told.contains(&format!("digit-{class} ")), "{told}");
+        assert!(stdout.contains(&format!("digit-{class} ")), "{stdout}");
     }
     assert!(image::open(images.join("swissroll.png")).is_ok());
     assert!(image::open(images.join("digits.png")).is_ok());
 }
 
-/// As after `cargo install`: the program is alone, and there is no directory of models.
+/// `cargo install` installs only the program, without the directory of models.
 #[cfg(feature = "demo")]
 #[test]
 fn the_program_contains_the_models_of_the_demo() {
@@ -58,9 +58,9 @@ fn the_demo_uses_the_given_broker_or_reports_that_there_is_none() {
     command.current_dir(repository()).args(["demo", "--broker", &broker.url(), "--output"]);
     succeeds(command.arg(directory.path()));
 
-    let nobody = format!("mqtt://127.0.0.1:{}", free_port());
+    let unused = format!("mqtt://127.0.0.1:{}", free_port());
     let mut command = denoised();
-    command.current_dir(repository()).args(["demo", "--broker", &nobody, "--output"]);
-    let words = fails(command.arg(directory.path()), 1);
-    assert!(words.contains(&format!("no broker answers at {nobody}")), "{words}");
+    command.current_dir(repository()).args(["demo", "--broker", &unused, "--output"]);
+    let stderr = fails(command.arg(directory.path()), 1);
+    assert!(stderr.contains(&format!("no broker answers at {unused}")), "{stderr}");
 }

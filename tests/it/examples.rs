@@ -1,4 +1,4 @@
-//! Every example runs and prints what it should.
+//! Runs every example and checks its output.
 
 use std::path::Path;
 use std::process::Command;
@@ -13,7 +13,7 @@ use crate::common::repository;
 #[cfg(feature = "system-tests")]
 use crate::common::subscriber::Subscriber;
 
-/// The built example. `cargo test` builds the examples before it runs the tests.
+/// Returns a command for an example. `cargo test` builds the examples before it runs the tests.
 fn example(name: &str) -> Command {
     let program = Path::new(env!("CARGO_BIN_EXE_denoised")).with_file_name("examples").join(name);
     assert!(program.is_file(), "{} is missing; run `cargo build --examples`", program.display());

@@ -1,4 +1,4 @@
-//! Pipelines as other exporters and older ones wrote them, and folders that lack something.
+//! Bundles of other and older exporters, and incomplete bundles.
 
 use std::path::Path;
 
@@ -10,8 +10,8 @@ use crate::common::{largest_difference, read_json};
 use serde_json::json;
 
 #[test]
-fn older_exports_whole_numbers_draw_the_same_picture() {
-    let (_kept, old) =
+fn older_exports_with_other_integer_inputs_give_the_same_image() {
+    let (_directory, old) =
         with_variants(&[("text_encoder", "text_encoder_int32.onnx"), ("unet", "unet_int64.onnx")]);
     let picture = ["--image", &bundle("init.png").display().to_string(), "--strength", "0.7"];
     for more in [&[][..], &picture] {
@@ -20,18 +20,19 @@ fn older_exports_whole_numbers_draw_the_same_picture() {
 }
 
 #[test]
-fn float16_exports_draw_almost_the_same_picture() {
-    let parts = ["text_encoder", "unet", "vae_decoder", "vae_encoder"];
-    let files = parts.map(|part| format!("{part}_float16.onnx"));
-    let named: Vec<_> = parts.iter().zip(&files).map(|(part, file)| (*part, file.as_str())).collect();
-    let (_kept, half) = with_variants(&named);
+fn float16_exports_give_almost_the_same_image() {
+    let components = ["text_encoder", "unet", "vae_decoder", "vae_encoder"];
+    let files = components.map(|component| format!("{component}_float16.onnx"));
+    let named: Vec<_> =
+        components.iter().zip(&files).map(|(component, file)| (*component, file.as_str())).collect();
+    let (_directory, half) = with_variants(&named);
     let difference = largest_difference(&sample_image(&half, &[]), &sample_image(&bundle("sd"), &[]));
     assert!(difference > 0.0 && difference < 0.05, "{difference}");
 }
 
 #[test]
-fn weights_in_whole_numbers_draw_almost_the_same_picture_on_both_engines() {
-    let (_kept, whole) =
+fn int8_weights_give_almost_the_same_image_on_both_engines() {
+    let (_directory, whole) =
         with_variants(&[("text_encoder", "text_encoder_int8.onnx"), ("unet", "unet_int8.onnx")]);
     let found = sample_image(&whole, &[]);
     let difference = largest_difference(&found, &sample_image(&bundle("sd"), &[]));
@@ -41,11 +42,11 @@ fn weights_in_whole_numbers_draw_almost_the_same_picture_on_both_engines() {
 }
 
 #[test]
-fn weights_beside_the_graph_draw_the_same_picture_or_are_named() {
-    let (_kept, apart) = with_variants(&[("unet", "unet_weights.onnx")]);
+fn external_weights_give_the_same_image_or_are_named_in_the_error() {
+    let (_directory, apart) = with_variants(&[("unet", "unet_weights.onnx")]);
     std::fs::copy(bundle("variants/weights.pb"), apart.join("unet/weights.pb")).unwrap();
     assert_eq!(sample_image(&apart, &[]), sample_image(&bundle("sd"), &[]));
-    // The other engine takes no file of this name, and says which names it takes.
+    // The embedded engine does not support this file name, and reports those that it supports.
     let folder = tempfile::tempdir().unwrap();
     let mut command = sample("embedded", &apart, &folder.path().join("x.png"));
     let error = fails(command.args(["--prompt", PROMPT]), 1);
@@ -53,12 +54,12 @@ fn weights_beside_the_graph_draw_the_same_picture_or_are_named() {
 }
 
 #[test]
-fn an_encoder_that_draws_inside_its_graph_leaves_the_noise_to_the_walk() {
+fn an_encoder_that_samples_inside_its_graph_leaves_the_noise_to_the_sampler() {
     let mean = values(&bundle("variants/mean.latents.npy")).1;
     let picture = bundle("init.png");
     for engine in ["onnxruntime", "embedded"] {
-        let begun = |encoder: &str| {
-            let (_kept, old) = with_variants(&[("vae_encoder", encoder)]);
+        let latents_with = |encoder: &str| {
+            let (_directory, old) = with_variants(&[("vae_encoder", encoder)]);
             let folder = tempfile::tempdir().unwrap();
             let latents = folder.path().join("latents.npy");
             let mut command = sample(engine, &old, &folder.path().join("x.npy"));
@@ -66,17 +67,17 @@ fn an_encoder_that_draws_inside_its_graph_leaves_the_noise_to_the_walk() {
             succeeds(command.args(["--prompt", PROMPT, "--guidance", "5"]).arg("--latents").arg(&latents));
             values(&latents).1
         };
-        let difference = largest_difference(&begun("vae_encoder_mean.onnx"), &mean);
+        let difference = largest_difference(&latents_with("vae_encoder_mean.onnx"), &mean);
         assert!(difference < 2e-4, "{engine}: {difference}");
-        let difference = largest_difference(&begun("vae_encoder_draws.onnx"), &mean);
+        let difference = largest_difference(&latents_with("vae_encoder_draws.onnx"), &mean);
         assert!(difference > 1e-3 && difference.is_finite(), "{engine}: {difference}");
     }
 }
 
 #[test]
-fn what_a_folder_lacks_or_has_wrong_is_said_by_its_file() {
-    let words_of = |change: &dyn Fn(&Path)| {
-        let (_kept, path) = with_variants(&[]);
+fn missing_and_invalid_files_of_a_bundle_are_named() {
+    let error_of = |change: &dyn Fn(&Path)| {
+        let (_directory, path) = with_variants(&[]);
         change(&path);
         let folder = tempfile::tempdir().unwrap();
         fails(
@@ -85,38 +86,38 @@ fn what_a_folder_lacks_or_has_wrong_is_said_by_its_file() {
             1,
         )
     };
-    let words = words_of(&|path| std::fs::remove_dir_all(path.join("text_encoder")).unwrap());
-    assert!(words.contains("1 text encoders are needed and 0 are there"), "{words}");
-    let words = words_of(&|path| {
+    let stderr = error_of(&|path| std::fs::remove_dir_all(path.join("text_encoder")).unwrap());
+    assert!(stderr.contains("1 text encoders are needed and 0 are there"), "{stderr}");
+    let stderr = error_of(&|path| {
         for folder in ["text_encoder", "vae_decoder", "vae_encoder"] {
             std::fs::remove_dir_all(path.join(folder)).unwrap();
         }
     });
-    assert!(words.contains("its network takes a prompt") && words.contains("vae_decoder/"), "{words}");
-    let words = words_of(&|path| std::fs::remove_file(path.join("tokenizer/merges.txt")).unwrap());
-    assert!(words.contains("merges.txt: it is missing"), "{words}");
-    let words = words_of(&|path| {
+    assert!(stderr.contains("its network takes a prompt") && stderr.contains("vae_decoder/"), "{stderr}");
+    let stderr = error_of(&|path| std::fs::remove_file(path.join("tokenizer/merges.txt")).unwrap());
+    assert!(stderr.contains("merges.txt: it is missing"), "{stderr}");
+    let stderr = error_of(&|path| {
         let file = path.join("text_encoder/config.json");
         let mut config = read_json(&file);
         config["vocab_size"] = json!(20);
         std::fs::write(file, config.to_string()).unwrap();
     });
-    assert!(words.contains("they are not of one model"), "{words}");
-    let words = words_of(&|path| {
+    assert!(stderr.contains("they are not of one model"), "{stderr}");
+    let stderr = error_of(&|path| {
         let file = path.join("vae_decoder/config.json");
         let mut config = read_json(&file);
         config["block_out_channels"].as_array_mut().unwrap().push(json!(8));
         std::fs::write(file, config.to_string()).unwrap();
     });
-    assert!(words.contains("has the axes [1, 3, "), "{words}");
-    let words = words_of(&|path| {
+    assert!(stderr.contains("has the axes [1, 3, "), "{stderr}");
+    let stderr = error_of(&|path| {
         let file = path.join("vae_decoder/model.onnx");
         let bytes = std::fs::read(&file).unwrap();
         std::fs::write(file, &bytes[..bytes.len() / 2]).unwrap();
     });
-    assert!(words.contains("vae_decoder/model.onnx"), "{words}");
-    let (_kept, path) = with_variants(&[]);
+    assert!(stderr.contains("vae_decoder/model.onnx"), "{stderr}");
+    let (_directory, path) = with_variants(&[]);
     std::fs::remove_dir_all(path.join("vae_encoder")).unwrap();
-    let words = rejection(&path, &["--prompt", "", "--image", &bundle("init.png").display().to_string()]);
-    assert!(words.contains("has no vae_encoder"), "{words}");
+    let stderr = rejection(&path, &["--prompt", "", "--image", &bundle("init.png").display().to_string()]);
+    assert!(stderr.contains("has no vae_encoder"), "{stderr}");
 }

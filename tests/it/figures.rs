@@ -1,4 +1,4 @@
-//! The figures of the forward and the reverse process, and inpainting.
+//! `denoised visualize`, and inpainting.
 
 use crate::common::bundles::model;
 use crate::common::commands::{denoised, fails, succeeds};
@@ -6,7 +6,7 @@ use crate::common::{golden, largest_difference};
 use denoised::npy;
 
 #[test]
-fn a_swiss_roll_gets_the_three_rows_of_the_classic_figure() {
+fn visualize_draws_three_rows_for_a_swiss_roll() {
     let directory = tempfile::tempdir().unwrap();
     let figure = directory.path().join("figure.png");
     let mut command = denoised();
@@ -30,7 +30,7 @@ fn a_swiss_roll_gets_the_three_rows_of_the_classic_figure() {
 }
 
 #[test]
-fn a_picture_is_noised_at_the_time_steps_asked_for() {
+fn an_image_is_noised_at_the_requested_time_steps() {
     let directory = tempfile::tempdir().unwrap();
     let (picture, strip) = (directory.path().join("x.npy"), directory.path().join("strip.png"));
     let half = [[1.0; 392], [-1.0; 392]].concat();
@@ -44,8 +44,8 @@ fn a_picture_is_noised_at_the_time_steps_asked_for() {
         let pixels = (0..112 * 56).map(|i| f64::from(strip.get_pixel(x + i % 112, y + i / 112).0[0]));
         pixels.sum::<f64>() / f64::from(112 * 56)
     };
-    assert!(mean(2, 2) > 250.0 && mean(2, 58) < 5.0, "the picture itself at t = 0");
-    assert!((mean(116, 2) - mean(116, 58)).abs() < 30.0, "noise at the end");
+    assert!(mean(2, 2) > 250.0 && mean(2, 58) < 5.0, "t = 0 shows another picture");
+    assert!((mean(116, 2) - mean(116, 58)).abs() < 30.0, "t = 999 is not pure noise");
 
     let mut command = denoised();
     command.arg("visualize").arg(model("digits")).args(["--at", "5,1000"]).arg("--output").arg(&picture);

@@ -1,4 +1,4 @@
-//! The spool on a disk that is full.
+//! The spool on a full disk.
 
 use std::collections::BTreeSet;
 
@@ -30,8 +30,8 @@ fn nothing_is_acknowledged_while_the_disk_is_full_and_all_jobs_finish_afterwards
     subscriber.wait_for_phase("ready");
     request(&broker, "before", r#", "steps": 3"#);
     subscriber.on("denoised/test/result/before");
-    request(&broker, "amid", r#", "steps": 1000, "sampler": "ddpm""#);
-    subscriber.on("denoised/test/progress/amid");
+    request(&broker, "running", r#", "steps": 1000, "sampler": "ddpm""#);
+    subscriber.on("denoised/test/progress/running");
     disk.fill();
     for job in 0..20 {
         request(&broker, &format!("full{job}"), r#", "steps": 3"#);
@@ -45,7 +45,7 @@ fn nothing_is_acknowledged_while_the_disk_is_full_and_all_jobs_finish_afterwards
     assert!(!subscriber.seen.iter().any(|m| m.topic.contains("/result/full")));
     disk.free();
     let mut missing: BTreeSet<String> = (0..20).map(|job| format!("full{job}")).collect();
-    missing.insert("amid".to_owned());
+    missing.insert("running".to_owned());
     while !missing.is_empty() {
         let result = subscriber.next(|m| m.topic.contains("/result/"));
         missing.remove(result.topic.rsplit('/').next().unwrap());

@@ -52,7 +52,7 @@ fn exact(x: f32, sigma: f32, difficulty: f32) -> f32 {
 
 #[test]
 fn a_network_that_takes_sigma_runs_with_a_manifest_of_ten_lines() {
-    let (_kept, bundle) = folder();
+    let (_directory, bundle) = folder();
     assert_eq!(LINES.lines().count(), 10);
     std::fs::write(bundle.join("denoised.toml"), LINES).unwrap();
     // One step from σ = 80.
@@ -75,7 +75,7 @@ fn a_network_that_takes_sigma_runs_with_a_manifest_of_ten_lines() {
 
 #[test]
 fn init_writes_a_draft_that_runs_and_overwrites_nothing() {
-    let (_kept, bundle) = folder();
+    let (_directory, bundle) = folder();
     let mut init = denoised();
     init.arg("init").arg(bundle.join("network.onnx"));
     let draft = String::from_utf8(succeeds(&mut init).stdout).unwrap();
@@ -95,7 +95,7 @@ fn init_writes_a_draft_that_runs_and_overwrites_nothing() {
 
 #[test]
 fn fit_preview_adds_a_preview_once() {
-    let (_kept, bundle) = crate::common::bundles::copy_bundle(&golden("latent/bundles/sd3"), "sd3");
+    let (_directory, bundle) = crate::common::bundles::copy_bundle(&golden("latent/bundles/sd3"), "sd3");
     let mut fit = denoised();
     fit.arg("fit-preview").arg(&bundle).args(["--count", "8", "--engine", "embedded"]);
     succeeds(&mut fit);
@@ -109,9 +109,9 @@ fn fit_preview_adds_a_preview_once() {
 fn every_command_in_docs_models_md_runs() {
     let page = std::fs::read_to_string(crate::common::repository().join("docs/models.md")).unwrap();
     assert!(page.contains(LINES), "the tested denoised.toml is not the one in docs/models.md");
-    let (kept, _maze) = folder();
+    let (directory, _maze) = folder();
     let (_other, sd) = crate::common::bundles::copy_bundle(&golden("latent/bundles/sd"), "sd15");
-    std::fs::rename(sd, kept.path().join("sd15")).unwrap();
+    std::fs::rename(sd, directory.path().join("sd15")).unwrap();
     let blocks = page.split("```sh\n").skip(1).map(|block| block.split("```").next().unwrap());
     let lines: Vec<&str> = blocks.flat_map(str::lines).filter(|line| line.starts_with("denoised ")).collect();
     assert!(lines.len() >= 4, "{lines:?}");
@@ -123,10 +123,14 @@ fn every_command_in_docs_models_md_runs() {
             shell.env_remove(name);
         }
         succeeds(
-            shell.args(["-c", line]).current_dir(kept.path()).env("PATH", &path).env_remove("ORT_DYLIB_PATH"),
+            shell
+                .args(["-c", line])
+                .current_dir(directory.path())
+                .env("PATH", &path)
+                .env_remove("ORT_DYLIB_PATH"),
         );
     }
     for picture in ["fox.png", "maze.png"] {
-        assert!(std::fs::read(kept.path().join(picture)).unwrap().starts_with(b"\x89PNG"), "{picture}");
+        assert!(std::fs::read(directory.path().join(picture)).unwrap().starts_with(b"\x89PNG"), "{picture}");
     }
 }

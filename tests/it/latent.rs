@@ -1,4 +1,4 @@
-//! Text-to-image pipelines as optimum exports them, against the reference pipelines' results.
+//! Compares text-to-image pipelines that optimum exported with the reference pipelines.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,7 +11,7 @@ use crate::common::subscriber::Subscriber;
 use crate::common::{golden, largest_difference, read_json};
 use serde_json::{Value, json};
 
-/// The flags of a case of `tests/golden/latent/make.py`.
+/// Adds the flags of a case of `tests/golden/latent/make.py`.
 fn flags(case: &Value, folder: &Path, command: &mut Command) {
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     for (flag, key) in
@@ -40,13 +40,12 @@ fn flags(case: &Value, folder: &Path, command: &mut Command) {
     }
     if case["scheduler_is_folder_default"] == false {
         let file = folder.join("scheduler.json");
-        let words = case["scheduler"].to_string();
-        std::fs::write(&file, words).unwrap();
+        std::fs::write(&file, case["scheduler"].to_string()).unwrap();
         command.arg("--scheduler").arg(file);
     }
 }
 
-fn every_case(engine: &str) {
+fn check_all_cases(engine: &str) {
     let cases = read_json(&bundle("cases.json"));
     let cases = cases.as_array().unwrap();
     assert!(cases.len() >= 25);
@@ -62,11 +61,11 @@ fn every_case(engine: &str) {
             largest_difference(&found, &values(&bundle(case["files"][file].as_str().unwrap())).1)
         };
         let (shape, image) = values(&image);
-        // [N, 3, H, W] in −1..1 is what the reference has as [N, H, W, 3] in 0..1.
+        // The reference stores images as [N, H, W, 3] in 0..1, not as [N, 3, H, W] in −1..1.
         let plane = shape[2] * shape[3];
-        let seen = (0..3 * plane).map(|i| (image[i % 3 * plane + i / 3] / 2.0 + 0.5).clamp(0.0, 1.0));
+        let converted = (0..3 * plane).map(|i| (image[i % 3 * plane + i / 3] / 2.0 + 0.5).clamp(0.0, 1.0));
         let (image, latents) =
-            (difference(seen.collect(), "image"), difference(values(&latents).1, "latents"));
+            (difference(converted.collect(), "image"), difference(values(&latents).1, "latents"));
         let bound = |key: &str| case["tolerance"][key].as_f64().unwrap() as f32;
         if image > bound("image_max_abs") || latents > bound("latents_max_abs") {
             wrong.push(format!("{}: latents {latents}, image {image}", case["name"]));
@@ -77,18 +76,18 @@ fn every_case(engine: &str) {
 
 #[cfg(feature = "system-tests")]
 #[test]
-fn every_pipeline_draws_the_reference_s_picture_by_its_seed_on_onnx_runtime() {
-    every_case("onnxruntime");
+fn every_pipeline_reproduces_its_reference_on_onnx_runtime() {
+    check_all_cases("onnxruntime");
 }
 
 #[test]
-fn every_pipeline_draws_the_reference_s_picture_by_its_seed_on_the_embedded_engine() {
-    every_case("embedded");
+fn every_pipeline_reproduces_its_reference_on_the_embedded_engine() {
+    check_all_cases("embedded");
 }
 
 #[cfg(feature = "system-tests")]
 #[test]
-fn several_pictures_of_one_job_are_those_of_their_seeds() {
+fn each_image_of_a_job_has_its_own_seed() {
     let pair = sample_image(&bundle("sd"), &["--count", "2"]);
     let (first, second) = pair.split_at(pair.len() / 2);
     assert!(largest_difference(first, &sample_image(&bundle("sd"), &[])) < 1e-4);
@@ -97,7 +96,7 @@ fn several_pictures_of_one_job_are_those_of_their_seeds() {
 
 #[cfg(feature = "system-tests")]
 #[test]
-fn wrong_words_and_pictures_are_refused_by_their_flag() {
+fn invalid_prompts_and_images_are_rejected_with_the_name_of_their_flag() {
     let path = |name: &str| bundle(name).display().to_string();
     let (init, mask, tall) = (path("init.png"), path("mask.png"), path("tall.png"));
     let long = "a".repeat(100_000);
@@ -129,8 +128,8 @@ fn wrong_words_and_pictures_are_refused_by_their_flag() {
             "--image: image: the file is neither PNG nor JPEG",
         ),
     ] {
-        let words = rejection(&bundle("sd"), more);
-        assert!(words.contains(expected), "{expected}: {words}");
+        let stderr = rejection(&bundle("sd"), more);
+        assert!(stderr.contains(expected), "{expected}: {stderr}");
     }
     assert!(rejection(&bundle("lcm"), &["--prompt", "", "--negative-prompt", "x"]).contains("has no effect"));
     assert!(
@@ -143,7 +142,7 @@ fn wrong_words_and_pictures_are_refused_by_their_flag() {
 
 #[cfg(feature = "system-tests")]
 #[test]
-fn a_daemon_draws_what_it_is_told_in_words_and_goes_on_after_nonsense() {
+fn a_daemon_samples_prompts_and_continues_after_invalid_requests() {
     let broker = Broker::start();
     let mut subscriber = Subscriber::start(&broker, "denoised/test/#");
     let engine = format!(
@@ -160,13 +159,13 @@ fn a_daemon_draws_what_it_is_told_in_words_and_goes_on_after_nonsense() {
         publish(&broker, "denoised/test/request", &job.to_string(), &[]);
     };
     use base64::Engine as _;
-    let coded = |bytes: &[u8]| base64::engine::general_purpose::STANDARD.encode(bytes);
+    let base64 = |bytes: &[u8]| base64::engine::general_purpose::STANDARD.encode(bytes);
     let mut bomb = std::fs::read(bundle("init.png")).unwrap();
     bomb[16..24].copy_from_slice(&[0, 0, 0xEA, 0x60, 0, 0, 0xEA, 0x60]);
     for (id, field, more) in [
         ("long", "prompt", json!({"prompt": "x".repeat(100_000)})),
-        ("bomb", "image", json!({"image": coded(&bomb)})),
-        ("cut", "image", json!({"image": coded(&std::fs::read(bundle("init.png")).unwrap()[..60])})),
+        ("bomb", "image", json!({"image": base64(&bomb)})),
+        ("cut", "image", json!({"image": base64(&std::fs::read(bundle("init.png")).unwrap()[..60])})),
         ("text", "image", json!({"image": "?"})),
         ("odd", "height", json!({"height": 31})),
         ("skip", "clip_skip", json!({"clip_skip": 1})),
@@ -175,30 +174,34 @@ fn a_daemon_draws_what_it_is_told_in_words_and_goes_on_after_nonsense() {
         let error = subscriber.on(&format!("denoised/test/error/{id}")).json();
         assert_eq!(error["field"], field, "{error}");
     }
-    request("words", json!({"prompt": "snow ".repeat(100), "negative_prompt": "dog", "count": 2}));
+    request("prompts", json!({"prompt": "snow ".repeat(100), "negative_prompt": "dog", "count": 2}));
     request("wide", json!({"model": "sdxl", "width": 48, "preview_every": 1}));
-    let picture = coded(&std::fs::read(bundle("init.png")).unwrap());
-    request("from", json!({"image": picture, "strength": 0.7}));
+    let picture = base64(&std::fs::read(bundle("init.png")).unwrap());
+    request("img2img", json!({"image": picture, "strength": 0.7}));
     let mut receipts = std::collections::BTreeMap::new();
     while receipts.len() < 3 {
         let result = subscriber.next(|m| m.topic.contains("/result/"));
         let id = result.topic.rsplit('/').next().unwrap().to_owned();
         receipts.insert(id, result.json()["images"][0]["receipt"].clone());
     }
-    assert_eq!(receipts["words"]["negative_prompt"], "dog");
-    assert!(receipts["words"]["cut"][0].as_str().unwrap().starts_with("snow snow"), "{}", receipts["words"]);
+    assert_eq!(receipts["prompts"]["negative_prompt"], "dog");
+    assert!(
+        receipts["prompts"]["cut"][0].as_str().unwrap().starts_with("snow snow"),
+        "{}",
+        receipts["prompts"]
+    );
     assert_eq!(receipts["wide"]["size"], json!([48, 32]));
-    assert_eq!(receipts["from"]["strength"], 0.7);
+    assert_eq!(receipts["img2img"]["strength"], 0.7);
     let previews = subscriber.seen.iter().filter(|m| m.topic == "denoised/test/preview/wide");
     assert!(previews.map(|m| assert!(m.payload.starts_with(b"\x89PNG"))).count() >= 2);
 }
 
 #[cfg(feature = "system-tests")]
 #[test]
-fn graphs_make_way_for_one_another_within_the_memory_that_is_allowed() {
+fn sessions_are_evicted_to_stay_within_the_memory_limit() {
     let broker = Broker::start();
     let mut subscriber = Subscriber::start(&broker, "denoised/test/#");
-    // Room for the larger network and a little more.
+    // The limit fits the larger network, but not both.
     let engine = "[engine]\nkind = \"embedded\"\nmemory = \"2800 KiB\"";
     let models = [bundle("sd"), bundle("sdxl")];
     let models: Vec<&Path> = models.iter().map(PathBuf::as_path).collect();
@@ -219,7 +222,7 @@ fn graphs_make_way_for_one_another_within_the_memory_that_is_allowed() {
     for graph in ["sd", "sdxl"] {
         daemon.wait_for(&format!("evicted session {graph} (memory limit)"));
     }
-    // What fits at no time is refused before it starts.
+    // A job whose largest session exceeds the limit is rejected before it starts.
     let engine = "[engine]\nkind = \"embedded\"\nmemory = \"100 KiB\"";
     let _other = Daemon::start(&configuration(&broker, "small", &[&bundle("sd")], engine));
     let mut subscriber = Subscriber::start(&broker, "denoised/small/#");
@@ -231,22 +234,22 @@ fn graphs_make_way_for_one_another_within_the_memory_that_is_allowed() {
 
 #[cfg(feature = "system-tests")]
 #[test]
-fn large_pictures_are_tiled_as_the_reference_tiles_them() {
+fn vae_tiling_matches_the_reference() {
     use denoised::inference::{EngineKind, EngineOptions};
     use denoised::model::{Model, Posterior};
     use denoised::tensor::Tensor;
     let options =
         EngineOptions { kind: EngineKind::Embedded, vae_tile: Some(32), ..EngineOptions::default() };
     let latent = Model::load(&bundle("sd"), &options).unwrap().latent.unwrap();
-    let known = |name: &str| values(&bundle(&format!("tiles.{name}.npy")));
-    let (shape, latents) = known("latents");
+    let expected = |name: &str| values(&bundle(&format!("tiles.{name}.npy")));
+    let (shape, latents) = expected("latents");
     let picture = latent.decode(&latents, &shape).unwrap();
-    let (shape, expected) = known("picture");
+    let (shape, pixels) = expected("picture");
     assert_eq!(picture.shape, shape);
-    assert!(largest_difference(&picture.data, &expected) < 1e-5);
-    let Posterior::Normal { mean, deviation } = latent.encode(&Tensor::new(shape, expected)).unwrap() else {
-        panic!("the encoder drew by itself");
+    assert!(largest_difference(&picture.data, &pixels) < 1e-5);
+    let Posterior::Normal { mean, deviation } = latent.encode(&Tensor::new(shape, pixels)).unwrap() else {
+        panic!("the encoder returned a sample");
     };
-    assert!(largest_difference(&mean, &known("mean").1) < 1e-5);
-    assert!(largest_difference(&deviation, &known("deviation").1) < 1e-5);
+    assert!(largest_difference(&mean, &expected("mean").1) < 1e-5);
+    assert!(largest_difference(&deviation, &expected("deviation").1) < 1e-5);
 }

@@ -1,8 +1,8 @@
-//! The integration tests: the library, the program and the daemon, with real parts.
+//! Integration tests of the library, the program and the daemon.
 //!
 //! Tests that need a broker, systemd's tools or a library of ONNX Runtime are behind the feature `system-tests`;
-//! `tests/run` installs what they need and runs all of them. The others need nothing but Rust and a C linker.
-//! The words after `tests/run` select tests by name: `tests/run soak`.
+//! `tests/run` installs what they need and runs all tests. The others need only Rust and a C linker.
+//! `tests/run` passes its arguments to `cargo test`: `tests/run --test it soak` runs the tests of `soak.rs`.
 #![cfg_attr(not(feature = "system-tests"), allow(dead_code, unused_imports))]
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -21,6 +21,7 @@ mod figures;
 #[cfg(feature = "system-tests")]
 mod full_disk;
 mod init;
+mod inspect;
 mod latent;
 mod mqtt_client;
 #[cfg(feature = "system-tests")]

@@ -1,5 +1,5 @@
-//! Execution providers as they really are: one that works on a plain processor, and two whose
-//! libraries are not there.
+//! Execution providers of ONNX Runtime: OpenVINO, which works on any x86-64 CPU, and CUDA and TensorRT, whose
+//! libraries are missing.
 #![cfg(target_arch = "x86_64")]
 
 use std::path::Path;
@@ -12,53 +12,53 @@ use crate::common::daemon::{Daemon, configuration};
 use crate::common::subscriber::Subscriber;
 use crate::common::{golden, largest_difference};
 
-/// `denoised` on a library, with these providers and a directory for engines.
-fn on(library: &Path, providers: &str, cache: &Path) -> Command {
+/// Returns a command with this ONNX Runtime library, these providers and this engine cache.
+fn denoised_with(library: &Path, providers: &str, cache: &Path) -> Command {
     let mut command = denoised();
     command.env("ORT_DYLIB_PATH", library).env("DENOISED_ENGINE__PROVIDERS", providers);
     command.env("DENOISED_ENGINE__CACHE", cache);
     command
 }
 
-fn words(command: &mut Command) -> (String, String) {
+fn stdout_and_stderr(command: &mut Command) -> (String, String) {
     let output = succeeds(command);
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (text(&output.stdout), text(&output.stderr))
 }
 
 #[test]
-fn a_provider_that_is_required_and_lacks_a_library_fails_by_that_library_s_name() {
+fn a_required_provider_with_a_missing_library_fails_and_names_the_library() {
     let cache = tempfile::tempdir().unwrap();
     let gpu = library("DENOISED_TEST_GPU");
     for (provider, missing) in [("tensorrt", "libcublas.so.12"), ("cuda", "libcublasLt.so.12")] {
-        let mut command = on(&gpu, provider, cache.path());
+        let mut command = denoised_with(&gpu, provider, cache.path());
         command.env("DENOISED_ENGINE__POLICY", "required").arg("inspect").arg(golden("gaussian"));
-        let words = fails(&mut command, 1);
-        assert!(words.contains(&format!("the execution provider {provider} is required")), "{words}");
-        assert!(words.contains(missing), "{words}");
-        assert!(words.contains("policy = \"preferred\""), "{words}");
-        // No engine was announced that could not be built.
-        assert!(!words.contains("builds its engine"), "{words}");
+        let stderr = fails(&mut command, 1);
+        assert!(stderr.contains(&format!("the execution provider {provider} is required")), "{stderr}");
+        assert!(stderr.contains(missing), "{stderr}");
+        assert!(stderr.contains("policy = \"preferred\""), "{stderr}");
+        // No engine build is announced.
+        assert!(!stderr.contains("builds its engine"), "{stderr}");
     }
-    let mut command = on(&onnxruntime(), "cuda", cache.path());
+    let mut command = denoised_with(&onnxruntime(), "cuda", cache.path());
     command.env("DENOISED_ENGINE__POLICY", "required").arg("inspect").arg(golden("gaussian"));
-    let words = fails(&mut command, 1);
-    assert!(words.contains("the library of ONNX Runtime 1.23.2 was built without it"), "{words}");
+    let stderr = fails(&mut command, 1);
+    assert!(stderr.contains("the library of ONNX Runtime 1.23.2 was built without it"), "{stderr}");
 }
 
 #[test]
-fn a_captured_graph_has_but_one_batch() {
+fn min_batch_is_rejected_with_cuda_graph() {
     let cache = tempfile::tempdir().unwrap();
-    let mut command = on(&library("DENOISED_TEST_GPU"), "tensorrt", cache.path());
+    let mut command = denoised_with(&library("DENOISED_TEST_GPU"), "tensorrt", cache.path());
     command.env("DENOISED_ENGINE__POLICY", "required").arg("inspect").arg(golden("gaussian"));
     command.env("DENOISED_ENGINE__TENSORRT__CUDA_GRAPH", "true");
     assert!(fails(&mut command, 1).contains("libcublas.so.12"));
-    let words = fails(command.env("DENOISED_ENGINE__TENSORRT__MIN_BATCH", "2"), 1);
+    let stderr = fails(command.env("DENOISED_ENGINE__TENSORRT__MIN_BATCH", "2"), 1);
     assert!(
-        words.contains(
+        stderr.contains(
             "cuda_graph pads every batch to the largest, so that min_batch and opt_batch have no effect"
         ),
-        "{words}"
+        "{stderr}"
     );
 }
 
@@ -75,7 +75,7 @@ fn a_daemon_whose_required_provider_does_not_work_does_not_start() {
 }
 
 #[test]
-fn where_preferred_providers_do_not_work_state_and_receipts_say_cpu_and_why() {
+fn if_preferred_providers_fail_state_and_receipts_report_the_cpu_and_the_reasons() {
     let broker = Broker::start();
     let engine = format!(
         "[engine]\nkind = \"onnxruntime\"\nlibrary = {:?}\nproviders = [\"tensorrt\", \"cuda\", \"cpu\"]",
@@ -87,14 +87,14 @@ fn where_preferred_providers_do_not_work_state_and_receipts_say_cpu_and_why() {
     publish(&broker, "denoised/test/request", r#"{"id": "a", "steps": 3, "count": 3}"#, &[]);
     let result = subscriber.on("denoised/test/result/a").json();
     let receipts = result["images"].as_array().unwrap().iter().map(|image| &image["receipt"]);
-    let said: Vec<_> = receipts.chain([&state["models"][0]]).collect();
-    assert_eq!(said.len(), 4);
-    for origin in said {
-        assert_eq!(origin["provider"], "cpu");
-        assert_eq!(origin["provider_shares"][0]["provider"], "cpu");
-        assert_eq!(origin["provider_shares"][0]["percent"], 100.0);
-        let [tensorrt, cuda] = origin["rejected_providers"].as_array().unwrap().as_slice() else {
-            panic!("{origin}")
+    let reports: Vec<_> = receipts.chain([&state["models"][0]]).collect();
+    assert_eq!(reports.len(), 4);
+    for report in reports {
+        assert_eq!(report["provider"], "cpu");
+        assert_eq!(report["provider_shares"][0]["provider"], "cpu");
+        assert_eq!(report["provider_shares"][0]["percent"], 100.0);
+        let [tensorrt, cuda] = report["rejected_providers"].as_array().unwrap().as_slice() else {
+            panic!("{report}")
         };
         assert_eq!(
             (tensorrt["provider"].as_str(), cuda["provider"].as_str()),
@@ -106,12 +106,12 @@ fn where_preferred_providers_do_not_work_state_and_receipts_say_cpu_and_why() {
 }
 
 #[test]
-fn inspect_shows_what_openvino_ran_and_a_second_start_uses_its_engine() {
+fn inspect_reports_the_share_of_openvino_and_a_second_start_reuses_its_engine() {
     let cache = tempfile::tempdir().unwrap();
     let openvino = library("DENOISED_TEST_OPENVINO");
     let inspect = || {
-        let mut command = on(&openvino, "openvino,cpu", cache.path());
-        words(command.env("RUST_LOG", "info").arg("inspect").arg(model("digits")))
+        let mut command = denoised_with(&openvino, "openvino,cpu", cache.path());
+        stdout_and_stderr(command.env("RUST_LOG", "info").arg("inspect").arg(model("digits")))
     };
     let engines = || {
         let mut files = Vec::new();
@@ -124,27 +124,27 @@ fn inspect_shows_what_openvino_ran_and_a_second_start_uses_its_engine() {
         files.retain(|(name, _)| name.to_string_lossy().ends_with(".blob"));
         files
     };
-    let (said, log) = inspect();
-    assert!(said.contains("provider openvino\n"), "{said}");
-    assert!(said.contains("provider share       openvino ran 567 nodes in 100 % of the time"), "{said}");
+    let (report, log) = inspect();
+    assert!(report.contains("provider openvino\n"), "{report}");
+    assert!(report.contains("provider share       openvino ran 567 nodes in 100 % of the time"), "{report}");
     assert!(log.contains("openvino builds its engine of digits"), "{log}");
     let built = engines();
     assert_eq!(built.len(), 1);
-    let (said, log) = inspect();
-    assert!(said.contains("provider share       openvino ran 567 nodes in 100 % of the time"), "{said}");
+    let (report, log) = inspect();
+    assert!(report.contains("provider share       openvino ran 567 nodes in 100 % of the time"), "{report}");
     assert!(!log.contains("builds its engine"), "{log}");
     assert!(engines() == built, "the engine was written again");
 }
 
-/// Change the sign of some hundred weights amid a graph's file.
-fn turn_weights_around(bytes: &mut [u8]) {
+/// Negates 256 weights in the middle of a graph's file.
+fn negate_weights(bytes: &mut [u8]) {
     let middle = bytes.len() / 2;
     let weight = |four: &[u8]| f32::from_le_bytes([four[0], four[1], four[2], four[3]]);
     let is_weight = |x: f32| (1e-7..10.0).contains(&x.abs());
-    // Where the weights' own bytes begin, the file does not say.
+    // The offset of the weights is unknown, so each of the four possible alignments is tried.
     let start = (middle..middle + 4)
         .find(|&start| bytes[start..start + 1024].chunks_exact(4).all(|four| is_weight(weight(four))));
-    let start = start.expect("there are no weights amid this file");
+    let start = start.expect("there are no weights in the middle of this file");
     bytes[start..start + 1024].chunks_exact_mut(4).for_each(|four| four[3] ^= 0x80);
 }
 
@@ -156,15 +156,15 @@ fn a_changed_model_is_not_served_from_the_old_engine() {
     let out = tempfile::tempdir().unwrap();
     let draw = |providers: &str| {
         let file = out.path().join("points.npy");
-        let mut command = on(&openvino, providers, cache.path());
+        let mut command = denoised_with(&openvino, providers, cache.path());
         command.arg("sample").arg(&bundle).args(["--seed", "1", "--steps", "10", "--output"]).arg(&file);
-        let (_, log) = words(&mut command);
+        let (_, log) = stdout_and_stderr(&mut command);
         (denoised::npy::read(&file).unwrap().into_raw_vec_and_offset().0, log)
     };
     let (before, _) = draw("openvino,cpu");
     let graph = bundle.join("unet/model.onnx");
     let mut bytes = std::fs::read(&graph).unwrap();
-    turn_weights_around(&mut bytes);
+    negate_weights(&mut bytes);
     std::fs::write(&graph, bytes).unwrap();
     let (after, log) = draw("openvino,cpu");
     assert!(
@@ -173,13 +173,13 @@ fn a_changed_model_is_not_served_from_the_old_engine() {
         ),
         "{log}"
     );
-    let (on_the_processor, _) = draw("cpu");
+    let (on_cpu, _) = draw("cpu");
     assert!(largest_difference(&before, &after) > 0.01);
-    assert!(largest_difference(&after, &on_the_processor) < 1e-3);
+    assert!(largest_difference(&after, &on_cpu) < 1e-3);
 }
 
 #[test]
-fn warm_builds_what_the_daemon_then_finds() {
+fn build_engines_builds_the_engines_that_the_daemon_loads() {
     let broker = Broker::start();
     let (cache, spool) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let engine = format!(
@@ -193,12 +193,12 @@ fn warm_builds_what_the_daemon_then_finds() {
     let mut subscriber = Subscriber::start(&broker, "denoised/test/state");
     let file = spool.path().join("config.toml");
     std::fs::write(&file, &text).unwrap();
-    let build = || words(denoised().arg("build-engines").arg("--config").arg(&file)).0;
-    let said = build();
-    assert!(said.contains("gaussian: nothing had to be built"), "{said}");
-    assert!(said.contains("digits: the engine was built"), "{said}");
-    assert!(said.contains("it runs on onnxruntime 1.24.1 with openvino"), "{said}");
-    assert!(build().contains("digits: nothing had to be built"), "{said}");
+    let build = || stdout_and_stderr(denoised().arg("build-engines").arg("--config").arg(&file)).0;
+    let report = build();
+    assert!(report.contains("gaussian: nothing had to be built"), "{report}");
+    assert!(report.contains("digits: the engine was built"), "{report}");
+    assert!(report.contains("it runs on onnxruntime 1.24.1 with openvino"), "{report}");
+    assert!(build().contains("digits: nothing had to be built"), "{report}");
 
     let _daemon = Daemon::start(&text);
     let state = subscriber.wait_for_phase("ready");
@@ -209,7 +209,7 @@ fn warm_builds_what_the_daemon_then_finds() {
 }
 
 #[test]
-fn a_daemon_that_builds_an_engine_says_so_in_its_state() {
+fn the_state_reports_the_phase_building_engine() {
     let broker = Broker::start();
     let cache = tempfile::tempdir().unwrap();
     let engine = format!(
@@ -229,9 +229,9 @@ fn a_daemon_that_builds_an_engine_says_so_in_its_state() {
 }
 
 #[test]
-fn a_daemon_that_is_stopped_while_it_builds_ends_well() {
+fn a_daemon_that_is_stopped_while_it_builds_an_engine_exits_with_0() {
     let broker = Broker::start();
-    // Of a fault of the destructors' one end in ten told.
+    // A crash in ONNX Runtime's static destructors affected one exit in ten.
     for _ in 0..20 {
         let cache = tempfile::tempdir().unwrap();
         let engine = format!(
@@ -247,7 +247,7 @@ fn a_daemon_that_is_stopped_while_it_builds_ends_well() {
 }
 
 #[test]
-fn where_it_is_asked_for_another_provider_serves_until_the_engine_is_built() {
+fn the_interim_provider_serves_until_the_engine_is_built() {
     let broker = Broker::start();
     let cache = tempfile::tempdir().unwrap();
     let engine = format!(
@@ -260,7 +260,7 @@ fn where_it_is_asked_for_another_provider_serves_until_the_engine_is_built() {
     let text = configuration(&broker, "test", &[&model("digits")], &engine);
     let mut daemon = Daemon::start(&text);
     assert_eq!(subscriber.wait_for_phase("ready")["provider"], "cpu");
-    // A job that begins at once and goes on when the engine is built is drawn by one provider to its end.
+    // One provider draws the whole job, although the engine is ready before the job ends.
     let long = r#"{"id": "long", "steps": 400, "count": 2, "seed": 1, "class": 1}"#;
     publish(&broker, "denoised/test/request", long, &[]);
     daemon.wait_for("model digits is now served by openvino");
@@ -276,7 +276,7 @@ fn where_it_is_asked_for_another_provider_serves_until_the_engine_is_built() {
     assert_eq!(providers(&subscriber, "later"), ["openvino", "openvino"]);
     assert_eq!(providers(&subscriber, "long"), ["cpu", "cpu"]);
 
-    // One that is required and fails ends the daemon, whoever serves meanwhile.
+    // The daemon exits if a required provider fails, although the interim provider works.
     let failing = text.replace("providers = [\"openvino\"", "policy = \"required\"\nproviders = [\"cuda\"");
     let mut daemon = Daemon::start(&failing.replace("node = \"test\"", "node = \"other\""));
     daemon.wait_for("the execution provider cuda is required");
@@ -284,23 +284,26 @@ fn where_it_is_asked_for_another_provider_serves_until_the_engine_is_built() {
 }
 
 #[test]
-fn a_directory_that_cannot_be_written_is_no_failure_of_the_provider() {
+fn an_unwritable_directory_is_not_reported_as_a_failure_of_the_provider() {
     let cache = tempfile::tempdir().unwrap();
     for (library, providers) in [(onnxruntime(), "cpu"), (library("DENOISED_TEST_OPENVINO"), "openvino,cpu")]
     {
-        let mut command = on(&library, providers, cache.path());
+        let mut command = denoised_with(&library, providers, cache.path());
         command.env("TMPDIR", "/nonexistent").arg("inspect").arg(golden("gaussian"));
-        let words = fails(&mut command, 1);
-        assert!(words.contains("cannot create a directory in /nonexistent: "), "{words}");
-        assert!(words.contains("set TMPDIR") && !words.contains("does not work here"), "{words}");
+        let stderr = fails(&mut command, 1);
+        assert!(stderr.contains("cannot create a directory in /nonexistent: "), "{stderr}");
+        assert!(stderr.contains("set TMPDIR") && !stderr.contains("does not work here"), "{stderr}");
     }
 }
 
 #[test]
-fn too_little_memory_for_a_build_is_said_with_the_way_out() {
+fn too_little_memory_for_a_build_is_reported_with_a_hint() {
     let cache = tempfile::tempdir().unwrap();
-    let mut command = on(&library("DENOISED_TEST_OPENVINO"), "openvino", cache.path());
+    let mut command = denoised_with(&library("DENOISED_TEST_OPENVINO"), "openvino", cache.path());
     command.env("DENOISED_ENGINE__POLICY", "required").env("DENOISED_ENGINE__BUILD_MEMORY", "1000000 GiB");
-    let words = fails(command.arg("inspect").arg(golden("gaussian")), 1);
-    assert!(words.contains("[engine] build_memory") && words.contains("denoised build-engines"), "{words}");
+    let stderr = fails(command.arg("inspect").arg(golden("gaussian")), 1);
+    assert!(
+        stderr.contains("[engine] build_memory") && stderr.contains("denoised build-engines"),
+        "{stderr}"
+    );
 }

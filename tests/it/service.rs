@@ -1,4 +1,4 @@
-//! The daemon against a real mosquitto and mosquitto's own clients.
+//! The daemon with mosquitto and mosquitto's clients.
 
 use crate::common::broker::{Broker, publish};
 use crate::common::bundles::model;
@@ -9,8 +9,8 @@ use crate::common::subscriber::Subscriber;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-/// A broker, a subscriber to all of a daemon's topics, and the daemon, ready.
-fn serving(more: &str) -> (Broker, Subscriber, Daemon) {
+/// Starts a broker, a subscriber to all topics of a daemon, and the daemon, and waits until it is ready.
+fn start(more: &str) -> (Broker, Subscriber, Daemon) {
     let broker = Broker::start();
     let mut subscriber = Subscriber::start(&broker, "denoised/test/#");
     let bundle = golden("gaussian");
@@ -24,7 +24,7 @@ fn request(broker: &Broker, json: &str) {
 }
 
 #[test]
-fn a_request_brings_the_image_byte_for_byte_and_its_receipt() {
+fn a_request_returns_a_receipt_and_the_same_image_as_the_command_line() {
     let broker = Broker::start();
     let mut subscriber = Subscriber::start(&broker, "denoised/test/#");
     let digits = model("digits");
@@ -64,7 +64,7 @@ fn a_request_brings_the_image_byte_for_byte_and_its_receipt() {
     assert_eq!((receipt["engine"].as_str(), receipt["provider"].as_str()), (Some("embedded"), Some("cpu")));
     assert_eq!(receipt["scheduler"]["_class_name"], "DDPMScheduler");
 
-    // The same job by the command line gives the same bytes.
+    // The command line gives the same bytes.
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("three.png");
     let mut command = denoised();
@@ -84,17 +84,17 @@ fn a_request_brings_the_image_byte_for_byte_and_its_receipt() {
 
 #[test]
 fn status_turns_offline_when_the_daemon_is_killed() {
-    let (broker, mut subscriber, mut daemon) = serving("");
+    let (broker, mut subscriber, mut daemon) = start("");
     daemon.process.child.kill().unwrap();
     subscriber.next(|m| m.topic == "denoised/test/status" && m.payload == b"offline");
     let mut late = Subscriber::start(&broker, "denoised/test/status");
-    let kept = late.on("denoised/test/status");
-    assert!(kept.retained && kept.payload == b"offline");
+    let retained = late.on("denoised/test/status");
+    assert!(retained.retained && retained.payload == b"offline");
 }
 
 #[test]
-fn a_daemon_that_is_asked_to_stop_finishes_says_offline_and_exits_0() {
-    let (broker, mut subscriber, mut daemon) = serving("[limits]\ndrain_s = 60\n");
+fn a_stopping_daemon_finishes_its_jobs_publishes_offline_and_exits_with_0() {
+    let (broker, mut subscriber, mut daemon) = start("[limits]\ndrain_s = 60\n");
     request(&broker, r#"{"id": "last", "steps": 1000, "sampler": "ddpm", "count": 24, "seed": 1}"#);
     subscriber.next(|m| m.topic == "denoised/test/progress/last");
     assert_eq!(daemon.terminate(), Some(0));
@@ -104,10 +104,10 @@ fn a_daemon_that_is_asked_to_stop_finishes_says_offline_and_exits_0() {
 }
 
 #[test]
-fn bad_requests_get_an_error_that_names_the_field_and_the_daemon_goes_on() {
-    let (broker, mut subscriber, _daemon) = serving("[limits]\npayload = \"4 KiB\"\n");
+fn invalid_requests_get_an_error_that_names_the_field_and_the_daemon_continues() {
+    let (broker, mut subscriber, _daemon) = start("[limits]\npayload = \"4 KiB\"\n");
     let long = format!("{{\"model\": \"{}\"}}", "x".repeat(5000));
-    for (id, json, code, field, words) in [
+    for (id, json, code, field, expected) in [
         ("", "draw me a three", "bad_request", Value::Null, "not valid JSON"),
         ("", r#"{"id": "a"} {}"#, "bad_request", Value::Null, "after the request"),
         ("", "[]", "bad_request", Value::Null, "JSON"),
@@ -160,11 +160,11 @@ fn bad_requests_get_an_error_that_names_the_field_and_the_daemon_goes_on() {
         let body = error.json();
         assert_eq!(body["code"], code, "{json}: {body}");
         assert_eq!(body["field"], field, "{json}: {body}");
-        assert!(body["message"].as_str().unwrap().contains(words), "{json}: {body}");
-        let told = body["id"].as_str().unwrap();
-        assert_eq!(error.topic, format!("denoised/test/error/{told}"));
+        assert!(body["message"].as_str().unwrap().contains(expected), "{json}: {body}");
+        let reported_id = body["id"].as_str().unwrap();
+        assert_eq!(error.topic, format!("denoised/test/error/{reported_id}"));
         if !id.is_empty() {
-            assert_eq!(told, id);
+            assert_eq!(reported_id, id);
         }
     }
     request(&broker, r#"{"id": "no spaces"}"#);
@@ -176,7 +176,7 @@ fn bad_requests_get_an_error_that_names_the_field_and_the_daemon_goes_on() {
 
 #[test]
 fn the_response_topic_gets_the_answers_with_the_correlation_data() {
-    let (broker, _all, _daemon) = serving("");
+    let (broker, _all, _daemon) = start("");
     let mut own = Subscriber::start(&broker, "answers/me");
     let properties =
         ["-D", "publish", "response-topic", "answers/me", "-D", "publish", "correlation-data", "c-42"];
@@ -194,8 +194,8 @@ fn the_response_topic_gets_the_answers_with_the_correlation_data() {
 }
 
 #[test]
-fn progress_and_previews_come_and_cancel_ends_a_job() {
-    let (broker, mut subscriber, _daemon) = serving("[limits]\nsteps = 100000\n");
+fn progress_and_previews_are_published_and_cancel_ends_a_job() {
+    let (broker, mut subscriber, _daemon) = start("[limits]\nsteps = 100000\n");
     request(
         &broker,
         r#"{"id": "long", "steps": 1000, "sampler": "ddpm", "count": 64, "seed": 1, "preview_every": 5}"#,
@@ -209,7 +209,7 @@ fn progress_and_previews_come_and_cancel_ends_a_job() {
     publish(&broker, "denoised/test/cancel", r#"{"id": "long"}"#, &[]);
     let error = subscriber.on("denoised/test/error/long").json();
     assert_eq!(error["code"], "cancelled");
-    // Neither cancelling nothing nor nonsense disturbs it.
+    // An unknown id and an invalid message on the cancel topic have no effect.
     publish(&broker, "denoised/test/cancel", r#"{"id": "nobody"}"#, &[]);
     publish(&broker, "denoised/test/cancel", "stop!", &[]);
     request(&broker, r#"{"id": "next", "steps": 2, "seed": 1}"#);
@@ -217,8 +217,8 @@ fn progress_and_previews_come_and_cancel_ends_a_job() {
 }
 
 #[test]
-fn a_full_queue_refuses_and_says_so() {
-    let (broker, mut subscriber, _daemon) = serving("[limits]\nqueue = 1\n");
+fn a_full_queue_rejects_a_request_with_an_error() {
+    let (broker, mut subscriber, _daemon) = start("[limits]\nqueue = 1\n");
     request(&broker, r#"{"id": "first", "steps": 1000, "sampler": "ddpm", "count": 24, "seed": 1}"#);
     request(&broker, r#"{"id": "second", "steps": 2}"#);
     let error = subscriber.on("denoised/test/error/second").json();
@@ -227,8 +227,8 @@ fn a_full_queue_refuses_and_says_so() {
 }
 
 #[test]
-fn a_broker_that_goes_away_and_comes_back_finds_the_daemon_serving() {
-    let (mut broker, subscriber, mut daemon) = serving("");
+fn the_daemon_serves_again_after_the_broker_restarts() {
+    let (mut broker, subscriber, mut daemon) = start("");
     drop(subscriber);
     broker.kill();
     daemon.wait_for("next try in");
@@ -242,7 +242,7 @@ fn a_broker_that_goes_away_and_comes_back_finds_the_daemon_serving() {
 }
 
 #[test]
-fn an_image_larger_than_the_broker_takes_is_an_error_to_the_requester() {
+fn an_image_over_the_brokers_packet_limit_is_reported_to_the_requester() {
     let broker = Broker::with_config("max_packet_size 3000\n");
     let mut subscriber = Subscriber::start(&broker, "denoised/test/#");
     let roll = model("swissroll");
@@ -256,7 +256,7 @@ fn an_image_larger_than_the_broker_takes_is_an_error_to_the_requester() {
 }
 
 #[test]
-fn exactly_once_works_too() {
+fn qos_2_delivers_each_image_once() {
     let broker = Broker::start();
     let mut subscriber = Subscriber::start(&broker, "denoised/twice/#");
     let bundle = golden("gaussian");
@@ -271,31 +271,31 @@ fn exactly_once_works_too() {
 }
 
 #[test]
-fn a_model_that_cant_be_loaded_ends_the_daemon_with_the_reason() {
+fn a_model_that_cannot_be_loaded_ends_the_daemon_with_the_reason() {
     let broker = Broker::start();
     let missing = golden("nowhere");
     let text = configuration(&broker, "test", &[&missing], "");
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), text).unwrap();
-    let words = fails(denoised().arg("run").arg("--config").arg(file.path()), 1);
-    assert!(words.contains("nowhere: there is no such directory"), "{words}");
+    let stderr = fails(denoised().arg("run").arg("--config").arg(file.path()), 1);
+    assert!(stderr.contains("nowhere: there is no such directory"), "{stderr}");
 }
 
 #[test]
-fn under_journald_every_line_has_its_priority() {
+fn under_journald_every_line_has_a_priority() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "[mqtt]\nurl = \"mqtt://127.0.0.1:1\"\n[models]\npaths = [\"/nowhere\"]\n")
         .unwrap();
     let mut command = denoised();
     command.env("JOURNAL_STREAM", "8:1").arg("run").arg("--config").arg(file.path());
-    let words = fails(&mut command, 1);
-    assert!(words.contains("<6>loading /nowhere"), "{words}");
+    let stderr = fails(&mut command, 1);
+    assert!(stderr.contains("<6>loading /nowhere"), "{stderr}");
 }
 
 #[test]
-fn a_configuration_with_an_unknown_key_exits_2() {
+fn a_configuration_with_an_unknown_key_exits_with_2() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "[mqtt]\nhost = \"x\"\n").unwrap();
-    let words = fails(denoised().arg("run").arg("--config").arg(file.path()), 2);
-    assert!(words.contains(":2: mqtt.host: unknown field `host`"), "{words}");
+    let stderr = fails(denoised().arg("run").arg("--config").arg(file.path()), 2);
+    assert!(stderr.contains(":2: mqtt.host: unknown field `host`"), "{stderr}");
 }

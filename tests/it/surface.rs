@@ -1,7 +1,7 @@
-//! The program's public surface as text, compared with the snapshots in `tests/it/surface/snapshots`: help, reports,
-//! receipts, state and errors.
+//! Compares what users see with the snapshots in `tests/it/surface/snapshots`: help, reports, receipts, state and
+//! errors.
 //!
-//! A change is accepted with `cargo insta review`, or with `INSTA_UPDATE=always tests/run surface`.
+//! A change is accepted with `cargo insta review`, or with `INSTA_UPDATE=always tests/run --test it surface`.
 
 mod daemon;
 mod doctor;

@@ -11,7 +11,7 @@ use crate::common::subscriber::Subscriber;
 use crate::common::systemd_notify::NotifySocket;
 use crate::common::{golden, repository};
 
-/// What systemd-analyze says of the unit, with a program that is there in place of the daemon.
+/// Runs systemd-analyze on the unit, with /bin/true in place of the daemon. Returns whether it succeeds, and its output.
 fn analyze(arguments: &[&str]) -> (bool, String) {
     let directory = tempfile::tempdir().unwrap();
     let unit = std::fs::read_to_string(repository().join("systemd/denoised.service")).unwrap();
@@ -22,20 +22,20 @@ fn analyze(arguments: &[&str]) -> (bool, String) {
         .args(arguments)
         .arg(&file)
         .output()
-        .expect("systemd-analyze can't be started; run the tests by tests/run, which installs it");
+        .expect("cannot run systemd-analyze; run the tests with tests/run, which installs it");
     let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     (output.status.success(), text)
 }
 
 #[test]
-fn the_unit_is_without_fault_and_its_exposure_is_two_and_a_half_at_most() {
+fn the_unit_is_valid_and_its_exposure_is_at_most_2_5() {
     assert_eq!(analyze(&["verify", "--man=no"]), (true, String::new()));
     let (within, text) = analyze(&["security", "--offline=true", "--threshold=25"]);
     assert!(within, "{text}");
 }
 
 #[test]
-fn the_password_comes_from_a_credential_and_shows_nowhere() {
+fn the_password_is_read_from_a_credential_and_not_logged() {
     let broker = Broker::with_files(
         "listener {port} 127.0.0.1\nallow_anonymous false\npassword_file {dir}/users\n",
         &[("users", &hashed("board", "open sesame"))],
@@ -49,28 +49,28 @@ fn the_password_comes_from_a_credential_and_shows_nowhere() {
     daemon.wait_for("connected to the broker");
     assert_eq!(daemon.terminate(), Some(0));
     assert_eq!(daemon.count("sesame"), 0);
-    // Without it the broker refuses.
+    // Without the credential the broker refuses the connection.
     let mut daemon = Daemon::start(&text);
     daemon.wait_for("the broker refused the connection");
 }
 
-/// A line of mosquitto's password file.
+/// Returns a line of mosquitto's password file.
 fn hashed(user: &str, password: &str) -> String {
     let file = tempfile::NamedTempFile::new().unwrap();
     let arguments = ["-b", "-c", &file.path().display().to_string(), user, password];
     let status = Command::new("mosquitto_passwd").args(arguments).status();
-    assert!(status.expect("mosquitto_passwd can't be started; it comes with mosquitto").success());
+    assert!(status.expect("cannot run mosquitto_passwd, which is part of mosquitto").success());
     std::fs::read_to_string(file.path()).unwrap()
 }
 
 #[test]
-fn ready_is_told_after_the_models_are_warm_and_stopping_at_the_end() {
+fn ready_is_reported_after_the_warm_up_and_stopping_at_the_end() {
     let (broker, systemd) = (Broker::start(), NotifySocket::new());
     let mut daemon = systemd.start_daemon(&configuration(&broker, "test", &[&golden("gaussian")], ""));
     daemon.wait_for("model gaussian runs on");
     systemd.wait_for("READY=1");
-    let heard = systemd.wait_for("STATUS=ready");
-    assert!(heard.contains(&"STATUS=ready; gaussian on cpu".to_owned()), "{heard:?}");
+    let lines = systemd.wait_for("STATUS=ready");
+    assert!(lines.contains(&"STATUS=ready; gaussian on cpu".to_owned()), "{lines:?}");
     for _ in 0..3 {
         systemd.wait_for("WATCHDOG=1");
     }
@@ -80,7 +80,7 @@ fn ready_is_told_after_the_models_are_warm_and_stopping_at_the_end() {
 }
 
 #[test]
-fn a_daemon_without_a_broker_is_ready_and_alive_all_the_same() {
+fn a_daemon_without_a_broker_is_ready_and_feeds_the_watchdog() {
     let systemd = NotifySocket::new();
     let broker = Broker::start();
     let text = configuration(&broker, "test", &[&golden("gaussian")], "");
@@ -91,7 +91,7 @@ fn a_daemon_without_a_broker_is_ready_and_alive_all_the_same() {
 }
 
 #[test]
-fn a_daemon_that_waits_for_room_on_its_disk_asks_for_more_time_to_start() {
+fn a_daemon_that_waits_for_disk_space_extends_its_start_timeout() {
     let (broker, systemd, disk) = (Broker::start(), NotifySocket::new(), SmallDisk::new(4));
     disk.fill();
     let _daemon = systemd
@@ -105,7 +105,7 @@ fn a_daemon_that_waits_for_room_on_its_disk_asks_for_more_time_to_start() {
 }
 
 #[test]
-fn a_worker_that_is_stuck_no_longer_feeds_the_watchdog() {
+fn a_stuck_worker_does_not_feed_the_watchdog() {
     let (broker, systemd) = (Broker::start(), NotifySocket::new());
     let engine = format!(
         "[engine]\nkind = \"onnxruntime\"\nlibrary = {:?}\nproviders = [\"cpu\"]",
@@ -117,10 +117,10 @@ fn a_worker_that_is_stuck_no_longer_feeds_the_watchdog() {
     systemd.wait_for("WATCHDOG=1");
     publish(&broker, "denoised/test/request", r#"{"id": "stuck", "steps": 3}"#, &[]);
     daemon.wait_for("job stuck:");
-    // The broker's connection and the state go on; the watchdog starves.
-    let until = Instant::now() + Duration::from_secs(6);
+    // The connection to the broker and the state messages continue; only the watchdog is not fed.
+    let end = Instant::now() + Duration::from_secs(6);
     let mut fed = 0;
-    while Instant::now() < until {
+    while Instant::now() < end {
         fed += systemd.receive(Duration::from_secs(1)).iter().filter(|line| *line == "WATCHDOG=1").count();
     }
     assert!(fed <= 2, "a stuck worker fed the watchdog {fed} times in six seconds");

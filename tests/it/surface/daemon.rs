@@ -1,4 +1,4 @@
-//! What the daemon publishes, received by a broker inside the test.
+//! What the daemon publishes, received by the mock broker.
 
 use std::collections::BTreeSet;
 
@@ -48,14 +48,14 @@ impl Connected {
         (connected, state)
     }
 
-    /// The next message on a topic that begins with this; it is acknowledged with this reason.
+    /// Returns the next message whose topic starts with `topic`, and acknowledges it with `reason`.
     async fn next(&mut self, topic: &str, reason: PubAckReason) -> Publish {
         loop {
             let Packet::Publish(publish) = self.peer.read().await else { continue };
             let found = String::from_utf8(publish.topic.to_vec()).unwrap();
-            let wanted = found.starts_with(topic);
+            let is_match = found.starts_with(topic);
             if publish.qos != QoS::AtMostOnce {
-                let reason = if wanted { reason } else { PubAckReason::Success };
+                let reason = if is_match { reason } else { PubAckReason::Success };
                 self.peer.acknowledge(publish.pkid, reason).await;
             }
             let properties = publish.properties.clone().unwrap_or_default();
@@ -69,27 +69,29 @@ impl Connected {
                 properties.correlation_data,
                 user.join(" ")
             ));
-            if wanted {
+            if is_match {
                 return publish;
             }
         }
     }
 
-    /// Waits for a message on a topic, which may have come already.
-    async fn had(&mut self, topic: &str) {
+    /// Waits for a message on a topic, unless it has arrived before.
+    async fn wait_for(&mut self, topic: &str) {
         if !self.messages.iter().any(|line| line.starts_with(topic)) {
             self.next(topic, PubAckReason::Success).await;
         }
     }
 
+    /// Returns the payload of the next message on a topic.
     async fn json(&mut self, topic: &str) -> Value {
         serde_json::from_slice(&self.next(topic, PubAckReason::Success).await.payload).unwrap()
     }
 
-    async fn state(&mut self, fits: impl Fn(&Value) -> bool) -> Value {
+    /// Returns the next state that `matches`.
+    async fn state(&mut self, matches: impl Fn(&Value) -> bool) -> Value {
         loop {
             let state = self.json("d/state").await;
-            if fits(&state) {
+            if matches(&state) {
                 return state;
             }
         }
@@ -111,7 +113,7 @@ impl Connected {
         self.send("d/request", request, None).await;
     }
 
-    /// The next error as a line.
+    /// Returns the next error as a line of text.
     async fn error(&mut self) -> String {
         let error = self.json("d/error/").await;
         format!(
@@ -126,7 +128,7 @@ impl Connected {
 const LONG: &str = r#"{"id": "long", "steps": 1000, "sampler": "ddpm", "count": 64, "seed": 1}"#;
 
 #[tokio::test]
-async fn state_messages_and_result() {
+async fn state_messages_and_result_match_their_snapshots() {
     let (mut connected, state) = Connected::start().await;
     check_json("state", &state);
 
@@ -134,7 +136,7 @@ async fn state_messages_and_result() {
     connected.send("d/request", &job.to_string(), Some("answers/me")).await;
     let mut result = connected.json("d/result/a").await;
     connected.json("answers/me").await;
-    // The processor's arithmetic decides on the last bits of a picture.
+    // The last bits of an image depend on the CPU.
     result["images"][0]["sha256"] = "[sha256]".into();
     result["images"][0]["bytes"] = 0.into();
     check_json("result", &result);
@@ -156,7 +158,7 @@ async fn state_messages_and_result() {
 }
 
 #[tokio::test]
-async fn errors_that_only_the_daemon_gives() {
+async fn errors_of_the_daemon_match_their_snapshot() {
     let (mut connected, _) = Connected::start().await;
     let mut lines = Vec::new();
     connected.request(&format!("{{\"model\": \"{}\"}}", "x".repeat(3000))).await;
@@ -170,11 +172,11 @@ async fn errors_that_only_the_daemon_gives() {
         .request(r#"{"id": "large", "model": "swissroll", "steps": 2, "seed": 1, "format": "npy"}"#)
         .await;
     lines.push(connected.error().await);
-    connected.had("d/result/large").await;
+    connected.wait_for("d/result/large").await;
     connected.send("d/request", r#"{"id": "denied", "steps": 2, "seed": 1}"#, Some("denied/me")).await;
     connected.next("denied/me", PubAckReason::NotAuthorized).await;
     lines.push(connected.error().await);
-    connected.had("d/result/denied").await;
+    connected.wait_for("d/result/denied").await;
 
     connected.request(LONG).await;
     connected.request(r#"{"id": "next"}"#).await;

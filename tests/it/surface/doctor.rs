@@ -1,4 +1,4 @@
-//! What `doctor` prints about boards.
+//! What `doctor` prints for several boards.
 
 use std::process::Command;
 
@@ -7,7 +7,7 @@ use crate::common::board::Tree;
 use crate::common::bundles::model;
 use crate::common::commands::denoised;
 
-/// `doctor` on a board, with no broker, with the spool and the cache in directories that exist.
+/// Returns a `doctor` command for a board without a broker, whose spool and engine cache exist.
 fn doctor(board: &Tree) -> Command {
     let mut command = denoised();
     board.write("spool/file", "");
@@ -23,7 +23,7 @@ fn doctor(board: &Tree) -> Command {
     command
 }
 
-/// Compares both outputs and the exit code.
+/// Compares stdout, stderr and the exit code with a snapshot.
 fn check_doctor(name: &str, board: &Tree, command: &mut Command) {
     let output = command.output().unwrap();
     let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
@@ -35,7 +35,7 @@ fn check_doctor(name: &str, board: &Tree, command: &mut Command) {
 const ORIN: (&str, &str) = ("NVIDIA Jetson Orin Nano", "R36 (release), REVISION: 4.3");
 
 #[test]
-fn each_jetpack_without_and_with_its_libraries() {
+fn each_jetpack_is_reported_without_and_with_its_libraries() {
     let boards = [
         ("jetpack5", "NVIDIA Jetson AGX Xavier", "R35 (release), REVISION: 4.1"),
         ("jetpack6", ORIN.0, ORIN.1),
@@ -53,13 +53,13 @@ fn each_jetpack_without_and_with_its_libraries() {
 }
 
 #[test]
-fn a_release_that_is_too_old() {
+fn a_release_that_is_too_old_is_reported() {
     let board = Tree::jetson("NVIDIA Jetson Nano", "R32 (release), REVISION: 7.1");
     check_doctor("jetpack4", &board, &mut doctor(&board));
 }
 
 #[test]
-fn a_machine_that_is_no_jetson() {
+fn a_machine_that_is_not_a_jetson_is_reported() {
     let board = Tree::jetson("", "");
     std::fs::remove_file(board.path().join("etc/nv_tegra_release")).unwrap();
     board.write("proc/cpuinfo", "model name : Processor\n");
@@ -67,7 +67,7 @@ fn a_machine_that_is_no_jetson() {
 }
 
 #[test]
-fn power_mode_temperature_and_groups() {
+fn power_mode_temperature_and_groups_are_reported() {
     let board = Tree::jetson(ORIN.0, ORIN.1);
     board.write("etc/nvpmodel.conf", "< POWER_MODEL ID=0 NAME=15W >\n< POWER_MODEL ID=2 NAME=MAXN_SUPER >\n");
     board.write("var/lib/nvpmodel/status", "pmode:0000");
@@ -87,7 +87,7 @@ fn power_mode_temperature_and_groups() {
 }
 
 #[test]
-fn what_is_missing() {
+fn missing_parts_are_reported_with_hints() {
     let board = Tree::jetson(ORIN.0, ORIN.1);
     let mut command = doctor(&board);
     command

@@ -1,4 +1,4 @@
-//! What a wrong request is answered with: code, field and message.
+//! The errors of invalid requests: code, field and message.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -19,13 +19,13 @@ use denoised::model::Model;
 
 const LIMITS: JobLimits = JobLimits { steps: 1000, count: 64, pixels: 1 << 22, memory: None };
 
-/// One error as a line.
+/// Formats an error as a line.
 pub(crate) fn line(error: &JobError) -> String {
     let code = serde_json::to_value(error.code).unwrap();
     format!("{} {} {}", code.as_str().unwrap(), error.field.as_deref().unwrap_or("-"), error.message)
 }
 
-/// Each request, its long texts left out, with its error below.
+/// Formats each request, with long strings shortened, and its error below.
 fn table(answers: impl IntoIterator<Item = (String, JobError)>) -> String {
     let mut text = String::new();
     for (request, error) in answers {
@@ -40,7 +40,7 @@ fn card(bundle: &Path) -> Arc<ModelCard> {
     ModelCard::new(&Model::load(bundle, &options).unwrap())
 }
 
-/// The errors of requests to a model.
+/// Formats the errors of requests to a model.
 fn answers(card: &Arc<ModelCard>, limits: JobLimits, requests: &[&str]) -> String {
     table(requests.iter().map(|request| {
         let parsed = parse(request.as_bytes()).unwrap_or_else(|(_, error)| panic!("{request}: {error}"));
@@ -59,7 +59,7 @@ fn with_scheduler(card: &Arc<ModelCard>, json: &str) -> Arc<ModelCard> {
 }
 
 #[test]
-fn every_code_has_its_name() {
+fn every_error_code_has_a_stable_name() {
     use ErrorCode::*;
     let codes = [
         BadRequest,
@@ -76,7 +76,7 @@ fn every_code_has_its_name() {
         Encoding,
         Denied,
     ];
-    // A new code stops this from compiling until the list above has it.
+    // This match does not compile with a new code; add it here and above.
     for code in codes {
         match code {
             BadRequest | OutOfRange | UnknownModel | UnknownSampler | Conflict | QueueFull | Unavailable
@@ -87,7 +87,7 @@ fn every_code_has_its_name() {
 }
 
 #[test]
-fn requests_that_cant_be_read() {
+fn unreadable_requests_are_rejected() {
     let requests = [
         "draw me a three",
         "",
@@ -114,7 +114,7 @@ fn requests_that_cant_be_read() {
 }
 
 #[test]
-fn requests_that_a_model_of_pixels_cant_serve() {
+fn requests_that_a_pixel_model_cannot_serve_are_rejected() {
     let digits = card(&model("digits"));
     let mut text = answers(
         &digits,
@@ -159,7 +159,7 @@ fn requests_that_a_model_of_pixels_cant_serve() {
 
     text += "--- without classes\n";
     text += &answers(&card(&golden("gaussian")), LIMITS, &[r#"{"class": 3}"#]);
-    text += "--- without a label for no class, with a condition\n";
+    text += "--- without a null class, with a condition\n";
     let mut changed = (*digits.bundle).clone();
     changed.manifest.classes.null = None;
     let mood = Condition { input: None, default: 0.5, min: 0.0, max: 1.0 };
@@ -172,7 +172,7 @@ fn requests_that_a_model_of_pixels_cant_serve() {
         r#"{"class": 1, "conditions": {"air": 2}}"#,
     ];
     text += &answers(&changed, LIMITS, &requests);
-    text += "--- with samples that are no picture\n";
+    text += "--- with samples that are not pictures\n";
     let mut planes = digits.clone();
     Arc::make_mut(&mut planes).signature.sample_shape = vec![4, 28, 28];
     text += &answers(&planes, LIMITS, &["{}"]);
@@ -180,7 +180,7 @@ fn requests_that_a_model_of_pixels_cant_serve() {
 }
 
 #[test]
-fn schedulers_that_a_sampler_cant_serve() {
+fn schedulers_that_a_sampler_cannot_serve_are_rejected() {
     let digits = card(&model("digits"));
     let mut text = String::new();
     for (scheduler, request) in [
@@ -194,7 +194,7 @@ fn schedulers_that_a_sampler_cant_serve() {
     check("errors-schedulers", &text);
 }
 
-/// A request with this picture, as JSON.
+/// Returns a request with this init image, as JSON.
 fn with_image(bytes: &[u8], more: &str) -> String {
     format!(r#"{{{more}, "image": "{}"}}"#, STANDARD.encode(bytes))
 }
@@ -206,7 +206,7 @@ fn picture(width: u32, height: u32) -> Vec<u8> {
 }
 
 #[test]
-fn pictures_that_a_job_cant_begin_with() {
+fn unusable_init_images_are_rejected() {
     let digits = card(&model("digits"));
     let good = picture(28, 28);
     let requests = [
@@ -229,16 +229,16 @@ fn pictures_that_a_job_cant_begin_with() {
     let mut text = answers(&digits, LIMITS, &requests.each_ref().map(String::as_str));
     let few = JobLimits { pixels: 100, ..LIMITS };
     text += &answers(&digits, few, &[&with_image(&good, r#""seed": 1"#)]);
-    text += "--- of points\n";
+    text += "--- swissroll\n";
     text += &answers(&card(&model("swissroll")), LIMITS, &[&with_image(&good, r#""seed": 1"#)]);
     text += "--- sd without vae_encoder\n";
-    let blind = Arc::new(ModelCard { has_vae_encoder: false, ..(*card(&bundle("sd"))).clone() });
-    text += &answers(&blind, LIMITS, &[&with_image(&good, r#""prompt": """#)]);
+    let without_encoder = Arc::new(ModelCard { has_vae_encoder: false, ..(*card(&bundle("sd"))).clone() });
+    text += &answers(&without_encoder, LIMITS, &[&with_image(&good, r#""prompt": """#)]);
     check("errors-pictures", &text);
 }
 
 #[test]
-fn retained_messages_that_cant_be_used() {
+fn unusable_retained_messages_are_rejected() {
     let found = [
         ("denied", Err("the broker refuses the subscription".to_owned())),
         ("large", Ok(Bytes::from_static(b"0123456789"))),
@@ -257,7 +257,7 @@ fn retained_messages_that_cant_be_used() {
 }
 
 #[test]
-fn requests_that_a_model_of_latents_cant_serve() {
+fn requests_that_a_latent_model_cannot_serve_are_rejected() {
     let prompts = ["prompt", "negative_prompt"].map(|field| {
         let long = "a".repeat(20_001);
         format!(r#"{{"{field}": "{long}"}}"#)

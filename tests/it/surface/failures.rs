@@ -1,7 +1,6 @@
-//! What an accepted job is answered with that fails: code, field and message.
+//! The errors of accepted jobs that fail: code, field and message.
 
 use std::sync::Arc;
-
 use std::time::Duration;
 
 use super::errors::line;
@@ -18,7 +17,7 @@ use serde_json::{Value, json};
 
 const LIMITS: JobLimits = JobLimits { steps: 1000, count: 64, pixels: 1 << 22, memory: None };
 
-/// The error of a request that a model fails; `before` acts on the pipeline with the accepted job.
+/// Returns the error of a request that must fail. `before` is called between accepting the job and running it.
 fn failure(
     model: Model,
     request: Value,
@@ -29,16 +28,16 @@ fn failure(
     let card = ModelCard::new(pipeline.model());
     pipeline.accept(request.check(&[card], LIMITS, || 1).unwrap());
     let mut failed = None;
-    let mut on = |_: &Arc<Job>, event: JobEvent<Sample>| {
+    let mut record = |_: &Arc<Job>, event: JobEvent<Sample>| {
         if let JobEvent::Failed(error) = event {
             failed = Some(line(&error));
         }
     };
-    before(&mut pipeline, &mut on);
+    before(&mut pipeline, &mut record);
     while !pipeline.is_idle() {
-        pipeline.step(&mut on);
+        pipeline.step(&mut record);
     }
-    failed.expect("the job was done")
+    failed.expect("the job did not fail")
 }
 
 fn exact() -> Model {
@@ -50,7 +49,7 @@ fn latent(name: &str) -> Model {
     Model::load(&bundle(name), &options).unwrap()
 }
 
-/// A network that can't be evaluated.
+/// A network whose evaluations fail with an error.
 struct Failing(Box<dyn Predictor>, fn() -> EvaluationError);
 
 impl Predictor for Failing {
@@ -73,15 +72,15 @@ fn failing(error: fn() -> EvaluationError) -> Model {
 }
 
 #[test]
-fn jobs_that_fail() {
+fn failed_jobs_report_code_field_and_message() {
     let job = json!({"id": "a", "sampler": "ddim", "steps": 5, "seed": 1});
     let mut lines = Vec::new();
     lines.push(failure(exact(), job.clone(), |pipeline, on| assert!(pipeline.cancel("a", on))));
     let late = json!({"id": "a", "sampler": "ddim", "steps": 5, "seed": 1, "deadline_ms": 1});
-    let sleeping = Delayed::model(&[1, 4, 5], 8, Duration::from_millis(1));
-    lines.push(failure(sleeping, late, |_, _| std::thread::sleep(Duration::from_millis(5))));
-    let (breaking, _) = Exact::with_nan_from(&[1, 4, 5], 8, TimestepShape::PerSample, Some(2));
-    lines.push(failure(breaking, job.clone(), |_, _| {}));
+    let delayed = Delayed::model(&[1, 4, 5], 8, Duration::from_millis(1));
+    lines.push(failure(delayed, late, |_, _| std::thread::sleep(Duration::from_millis(5))));
+    let (non_finite, _) = Exact::with_nan_from(&[1, 4, 5], 8, TimestepShape::PerSample, Some(2));
+    lines.push(failure(non_finite, job.clone(), |_, _| {}));
     let errors: [fn() -> EvaluationError; 5] = [
         || EvaluationError::Engine { engine: "embedded", reason: "out of memory".to_owned() },
         || EvaluationError::OutputLength { expected: 20, found: 7 },

@@ -9,36 +9,36 @@ use crate::common::golden;
 use crate::common::pipelines::bundle;
 use denoised::model::BatchDependence;
 
-fn inspect(name: &str, bundle: &Path) {
+fn check_inspect(name: &str, bundle: &Path) {
     let mut command = denoised();
     command.arg("inspect").arg(bundle).args(["--engine", "embedded"]);
     check(&format!("inspect-{name}"), &stdout(&mut command));
 }
 
 #[test]
-fn the_bundled_models() {
+fn inspect_describes_the_bundled_models() {
     for name in ["digits", "digits-ncsn", "swissroll"] {
-        inspect(name, &model(name));
+        check_inspect(name, &model(name));
     }
 }
 
 #[test]
-fn models_of_pixels() {
+fn inspect_describes_pixel_models() {
     for name in ["gaussian", "gaussian-fixed"] {
-        inspect(name, &golden(name));
+        check_inspect(name, &golden(name));
     }
 }
 
 #[test]
-fn models_of_latents() {
+fn inspect_describes_latent_models() {
     for name in ["sd", "sd_inpaint", "lcm", "sdxl", "sd3", "flux"] {
-        inspect(name, &bundle(name));
+        check_inspect(name, &bundle(name));
     }
 }
 
-/// The line of `inspect` that depends on the processor.
+/// The measured difference depends on the CPU, so the snapshots of `inspect` leave this line out.
 #[test]
-fn how_a_prediction_depends_on_its_batch() {
+fn inspect_reports_how_predictions_depend_on_their_batch() {
     let lines = [0.0, 1.25e-7].map(|difference| BatchDependence { batch: 8, difference }.to_string());
     check("batch-dependence", &lines.join("\n"));
 }

@@ -1,8 +1,8 @@
 //! Receipts as JSON.
 
-use super::snapshot::check_json;
 use std::sync::Arc;
 
+use super::snapshot::check_json;
 use crate::common::bundles::model;
 use crate::common::pipelines::{PROMPT, bundle};
 use denoised::inference::{Backend, EngineKind, EngineOptions, ProviderShare, RejectedProvider};
@@ -16,10 +16,10 @@ const LIMITS: JobLimits = JobLimits { steps: 1000, count: 64, pixels: 1 << 22, m
 
 fn job(card: &Arc<ModelCard>, request: Value) -> Job {
     let request: Request = serde_json::from_value(request).unwrap();
-    request.check(std::slice::from_ref(card), LIMITS, || panic!("the request leaves nothing open")).unwrap()
+    request.check(std::slice::from_ref(card), LIMITS, || panic!("the request has a seed")).unwrap()
 }
 
-/// The receipts of a request's images, drawn on the embedded engine.
+/// Runs a request on the embedded engine, and returns the receipts of its images.
 fn receipts(bundle: &std::path::Path, request: Value) -> Vec<Receipt> {
     let options = EngineOptions { kind: EngineKind::Embedded, ..EngineOptions::default() };
     let mut pipeline = Pipeline::new(Model::load(bundle, &options).unwrap());
@@ -37,7 +37,7 @@ fn receipts(bundle: &std::path::Path, request: Value) -> Vec<Receipt> {
 }
 
 #[test]
-fn of_pixels() {
+fn receipts_of_pixel_models_match_their_snapshots() {
     let request = json!({"id": "three", "class": 3, "seed": 7, "steps": 2, "guidance": 3.0, "sampler": "ddim",
         "eta": 0.5, "guidance_rescale": 0.25, "exact": true});
     check_json("receipt-digits", &receipts(&model("digits"), request));
@@ -46,18 +46,19 @@ fn of_pixels() {
 }
 
 #[test]
-fn of_latents() {
-    let words = "word ".repeat(100);
-    let request = json!({"id": "fox", "prompt": PROMPT, "negative_prompt": words, "seed": 1, "steps": 2});
+fn receipts_of_latent_models_match_their_snapshots() {
+    let long_prompt = "word ".repeat(100);
+    let request =
+        json!({"id": "fox", "prompt": PROMPT, "negative_prompt": long_prompt, "seed": 1, "steps": 2});
     check_json("receipt-sd", &receipts(&bundle("sd"), request));
     let request = json!({"id": "flux", "prompt": PROMPT, "prompt_2": "Another fox.", "seed": 1, "steps": 2,
         "max_sequence_length": 16, "width": 16, "height": 16});
     check_json("receipt-flux", &receipts(&bundle("flux"), request));
 }
 
-/// With all that ONNX Runtime can add, and with a picture and conditions.
+/// An img2img request with conditions, on ONNX Runtime with a rejected provider.
 #[test]
-fn with_every_field() {
+fn a_receipt_with_every_field_matches_its_snapshot() {
     let options = EngineOptions { kind: EngineKind::Embedded, ..EngineOptions::default() };
     let mut card = Arc::unwrap_or_clone(ModelCard::new(&Model::load(&bundle("sdxl"), &options).unwrap()));
     let mut changed = (*card.bundle).clone();
@@ -72,7 +73,7 @@ fn with_every_field() {
     let request = json!({"id": "all", "prompt": PROMPT, "prompt_2": "b", "negative_prompt": "c",
         "negative_prompt_2": "d", "clip_skip": 1, "seed": 1, "count": 2, "steps": 4, "strength": 0.5,
         "image": image, "noise": "philox", "guidance_rescale": 0.5, "conditions": {"mood": 0.25}});
-    let origin = Backend {
+    let backend = Backend {
         provider_shares: vec![
             ProviderShare { provider: "cuda".to_owned(), nodes: 40, percent: 97.5 },
             ProviderShare { provider: "cpu".to_owned(), nodes: 1, percent: 2.5 },
@@ -84,6 +85,6 @@ fn with_every_field() {
         ..Backend::new("onnxruntime", "1.23.2".to_owned(), "cuda".to_owned())
     };
     let receipt =
-        Receipt { cut: vec!["the rest".to_owned()], ..Receipt::new(&job(&card, request), 1, &origin) };
+        Receipt { cut: vec!["the rest".to_owned()], ..Receipt::new(&job(&card, request), 1, &backend) };
     check_json("receipt-all", &receipt);
 }

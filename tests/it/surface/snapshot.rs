@@ -1,4 +1,4 @@
-//! Stored snapshots, with what differs between machines and runs replaced.
+//! Compares text with stored snapshots. Values that differ between machines or runs are replaced.
 
 use std::process::Command;
 
@@ -7,12 +7,12 @@ use serde::Serialize;
 use crate::common::commands::succeeds;
 use crate::common::repository;
 
-/// A pattern, and what replaces it.
+/// Patterns and their replacements.
 const FILTERS: [(&str, &str); 4] = [
     (r"\brten \d+(\.\d+)*", "rten [version]"),
     (r#""(version|engine_version)": "\d+(\.\d+)*""#, r#""$1": "[version]""#),
     (r#""(elapsed_ms|elapsed_s|eta_ms|ms_per_nfe)": [\d.]+"#, r#""$1": "[time]""#),
-    (r"(in company +)(the same bytes alone|differs by up to \S+ between alone).*", "$1[measured here]"),
+    (r"(?m)^(  batching +)(the same bytes alone|differs by up to \S+ between alone).*", "$1[measured here]"),
 ];
 
 /// Compares a text with the snapshot of this name.
@@ -33,7 +33,7 @@ pub(crate) fn check_json(name: &str, value: &impl Serialize) {
     check(name, &serde_json::to_string_pretty(value).unwrap());
 }
 
-/// The standard output of a command that succeeds.
+/// Returns the standard output of a command, which must succeed.
 pub(crate) fn stdout(command: &mut Command) -> String {
     String::from_utf8(succeeds(command).stdout).unwrap()
 }
