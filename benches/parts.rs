@@ -1,10 +1,9 @@
-//! The parts by themselves, with criterion: `cargo bench --bench parts`, and a word of a name after `--` for some of
-//! them.
+//! Times single functions with criterion: `cargo bench --bench parts`. Text after `--` selects benchmarks by name.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub)]
 
 #[path = "../tests/common/mod.rs"]
 mod common;
-mod walks;
+mod sampler_loop;
 
 use std::hint::black_box;
 use std::rc::Rc;
@@ -15,23 +14,23 @@ use denoised::bundle::TimestepShape;
 use denoised::job::{Request, parse};
 use denoised::pipeline::Pipeline;
 use diffusion_samplers::rng::Generator;
+use sampler_loop::{LIMITS, build_sampler, card, sample};
 use serde_json::json;
-use walks::{LIMITS, card, plan, walk};
 
 const STEPS: usize = 10;
 
-/// Ten steps of a sampler of each kind of walk, with torch's noise where it draws any.
+/// Ten steps of one sampler of each kind, with torch's noise.
 fn samplers(criterion: &mut Criterion) {
     let names =
         ["ddim", "ddpm", "euler", "euler_a", "heun", "dpmpp_2m", "dpmpp_sde", "unipc", "pndm", "repaint"];
     for (shape, len) in [("28x28", 28 * 28), ("4x64x64", 4 * 64 * 64)] {
-        let mut group = criterion.benchmark_group(format!("walk/{shape}"));
+        let mut group = criterion.benchmark_group(format!("sampler/{shape}"));
         let output = Rc::new(vec![0.5; len]);
         for name in names {
-            let sampler = plan(name, STEPS);
+            let sampler = build_sampler(name, STEPS);
             group.throughput(Throughput::Elements(sampler.evaluations() as u64));
             group.bench_function(name, |bencher| {
-                bencher.iter(|| walk(&sampler, Generator::Torch.seeded(1), &output));
+                bencher.iter(|| sample(&sampler, Generator::Torch.seeded(1), &output));
             });
         }
     }
@@ -61,7 +60,7 @@ fn requests(criterion: &mut Criterion) {
     });
 }
 
-/// A whole job of one step, including the closed-form network: admission, batching, guidance, events.
+/// A job of one step, with the closed-form network: admission, batching, guidance, events.
 fn pipeline(criterion: &mut Criterion) {
     let (model, _) = Exact::model(&[1, 4, 5], 8, TimestepShape::PerSample);
     let mut pipeline = Pipeline::new(model);

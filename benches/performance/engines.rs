@@ -1,4 +1,4 @@
-//! The engines to measure with, and a bare one beside them.
+//! The engines that are measured, and ONNX Runtime without this project's code for comparison.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,15 +13,15 @@ use ort::session::Session;
 use ort::value::TensorRef;
 
 use crate::common::commands::onnxruntime;
-use crate::mqtt_peer::{Peer, figure};
+use crate::timed_process::{TimedProcess, memory_mib};
 
-/// Where ONNX Runtime does its arithmetic: on the processor, or where DENOISED_BENCH_PROVIDER says.
+/// Returns the execution provider in DENOISED_BENCH_PROVIDER, by default the CPU.
 fn provider() -> Provider {
-    let named = std::env::var("DENOISED_BENCH_PROVIDER").unwrap_or_else(|_| "cpu".to_owned());
-    serde_json::from_value(named.into()).unwrap()
+    let name = std::env::var("DENOISED_BENCH_PROVIDER").unwrap_or_else(|_| "cpu".to_owned());
+    serde_json::from_value(name.into()).unwrap()
 }
 
-/// ONNX Runtime with that provider, and with no other in its place.
+/// Returns options for ONNX Runtime with that provider, without fallback.
 pub fn runtime() -> EngineOptions {
     EngineOptions {
         kind: EngineKind::OnnxRuntime,
@@ -32,41 +32,41 @@ pub fn runtime() -> EngineOptions {
     }
 }
 
-/// The embedded engine.
+/// Returns options for the embedded engine.
 pub fn embedded() -> EngineOptions {
     EngineOptions { kind: EngineKind::Embedded, ..EngineOptions::default() }
 }
 
-/// A bundle on an engine.
+/// Loads a bundle on an engine.
 pub fn load(bundle: &Path, options: &EngineOptions) -> Model {
     Model::load(bundle, options).unwrap()
 }
 
-/// A predictor that several use in turns.
+/// A predictor that several owners share, and that measures its evaluations.
 #[derive(Clone)]
 pub struct Shared {
     predictor: Arc<Mutex<Box<dyn Predictor>>>,
-    spent: Arc<Mutex<Duration>>,
+    elapsed: Arc<Mutex<Duration>>,
     signature: Signature,
-    origin: Backend,
+    backend: Backend,
 }
 
 impl Shared {
-    /// A model's own, which the model then shares.
-    pub fn of(model: Model) -> (Model, Self) {
-        let (signature, origin) = (model.predictor.signature().clone(), model.predictor.backend().clone());
+    /// Shares the predictor of a model.
+    pub fn from_model(model: Model) -> (Model, Self) {
+        let (signature, backend) = (model.predictor.signature().clone(), model.predictor.backend().clone());
         let shared = Self {
             predictor: Arc::new(Mutex::new(model.predictor)),
-            spent: Arc::default(),
+            elapsed: Arc::default(),
             signature,
-            origin,
+            backend,
         };
         (Model { predictor: Box::new(shared.clone()), ..model }, shared)
     }
 
-    /// The seconds that were spent in evaluations since the last call.
-    pub fn spent(&self) -> f64 {
-        std::mem::take(&mut *self.spent.lock().unwrap()).as_secs_f64()
+    /// Returns the seconds of all evaluations since the last call.
+    pub fn take_seconds(&self) -> f64 {
+        std::mem::take(&mut *self.elapsed.lock().unwrap()).as_secs_f64()
     }
 }
 
@@ -76,52 +76,52 @@ impl Predictor for Shared {
     }
 
     fn backend(&self) -> &Backend {
-        &self.origin
+        &self.backend
     }
 
     fn evaluate(&mut self, batch: &Batch, output: &mut Vec<f32>) -> Result<(), EvaluationError> {
         let start = Instant::now();
         let evaluated = self.predictor.lock().unwrap().evaluate(batch, output);
-        *self.spent.lock().unwrap() += start.elapsed();
+        *self.elapsed.lock().unwrap() += start.elapsed();
         evaluated
     }
 }
 
-/// A bundle of `benches/networks.py`, where they were made.
+/// Returns a bundle of `benches/networks.py`, if `benches/run` made it.
 pub fn network(name: &str) -> Option<PathBuf> {
     let folder = PathBuf::from(std::env::var_os("DENOISED_BENCH_NETWORKS")?).join(name);
     folder.is_dir().then_some(folder)
 }
 
-/// A graph as ONNX Runtime itself runs it, with nothing of ours around it: in a process of its own, since a
-/// process has but one environment.
-pub struct Bare(Peer);
+/// ONNX Runtime without this project's code, in another process, because a process has only one environment of ONNX
+/// Runtime.
+pub struct BareSession(TimedProcess);
 
-impl Bare {
-    /// With samples of this shape.
+impl BareSession {
+    /// Opens a bundle for samples of this shape.
     pub fn open(bundle: &Path, shape: &[usize]) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.arg(BARE).arg(bundle.join("unet/model.onnx"));
         command.args(shape.iter().map(ToString::to_string));
-        Self(Peer::of(command))
+        Self(TimedProcess::from_command(command))
     }
 
-    /// Evaluate it so often, one sample at a time.
+    /// Evaluates the graph this number of times, at batch size one.
     pub fn run(&mut self, times: usize) {
-        self.0.seconds(&times.to_string());
+        self.0.run(&times.to_string());
     }
 
-    /// The most that it was resident with, in MiB.
-    pub fn resident(&self) -> f64 {
-        figure(self.0.process(), "VmHWM:")
+    /// Returns the peak resident memory of the process in MiB.
+    pub fn peak_memory(&self) -> f64 {
+        memory_mib(self.0.id(), "VmHWM:")
     }
 }
 
-/// The argument that makes this program a bare engine.
+/// The argument with which this program calls itself for [`BareSession`].
 pub const BARE: &str = "--bare";
 
-/// Be a bare engine: for each number on stdin evaluate the graph so often, then answer.
-pub fn be_bare(arguments: &[String]) {
+/// Runs the process of a [`BareSession`]: reads numbers of evaluations from stdin, and prints seconds.
+pub fn run_bare_session(arguments: &[String]) {
     let start = Instant::now();
     let environment = ort::init_from(onnxruntime()).unwrap().build().unwrap();
     let mut builder = Session::builder(&environment).unwrap();
@@ -130,7 +130,7 @@ pub fn be_bare(arguments: &[String]) {
         Provider::Cuda => {
             builder.with_execution_providers([CUDA::default().build().error_on_failure()]).unwrap()
         }
-        other => panic!("a bare session on {other} is not made"),
+        other => panic!("bare sessions do not support {other}; use cpu or cuda"),
     };
     let mut session = builder.commit_from_file(&arguments[0]).unwrap();
     println!("{}", start.elapsed().as_secs_f64());
@@ -144,11 +144,11 @@ pub fn be_bare(arguments: &[String]) {
             let sample = TensorRef::from_array_view((shape.clone(), &sample[..])).unwrap();
             let time = TensorRef::from_array_view(([1], &[500.0_f32][..])).unwrap();
             let class = TensorRef::from_array_view(([1], &[3_i64][..])).unwrap();
-            let found = match session.inputs().len() {
+            let outputs = match session.inputs().len() {
                 2 => session.run(ort::inputs![sample, time]),
                 _ => session.run(ort::inputs![sample, time, class]),
             };
-            std::hint::black_box(found.unwrap());
+            std::hint::black_box(outputs.unwrap());
         }
         println!("{}", start.elapsed().as_secs_f64());
     }

@@ -1,4 +1,4 @@
-//! Whole jobs beside the bare evaluations that they need, and what riding together costs.
+//! Jobs compared with their evaluations alone, and the cost of continuous batching.
 
 use std::path::Path;
 use std::time::Instant;
@@ -10,41 +10,41 @@ use denoised::pipeline::{JobEvent, Pipeline};
 use diffusion_samplers::rng::Generator;
 use serde_json::{Value, json};
 
-use crate::clock::{in_turns, median};
+use crate::clock::{median, median_seconds};
 use crate::common::bundles::model;
-use crate::engines::{Bare, Shared, embedded, load, network, runtime};
+use crate::engines::{BareSession, Shared, embedded, load, network, runtime};
 use crate::table::Row;
 
 const LIMITS: JobLimits = JobLimits { steps: 1000, count: 64, pixels: 1 << 22, memory: None };
 
-/// A request as a job of a pipeline's model.
+/// Checks a request against the model of a pipeline.
 pub fn job(pipeline: &Pipeline, request: Value) -> Job {
     let request: Request = serde_json::from_value(request).unwrap();
     request.check(&[ModelCard::new(pipeline.model())], LIMITS, || 1).unwrap()
 }
 
-/// Draw until nothing is left to do.
+/// Runs the pipeline until it is idle. No job may fail.
 pub fn drain(pipeline: &mut Pipeline) {
     while !pipeline.is_idle() {
         pipeline.step(&mut |_, event| assert!(!matches!(event, JobEvent::Failed(_))));
     }
 }
 
-/// Fifty steps beside fifty evaluations of the same session, and of one in a process without us.
-fn whole_job(name: &str, most: f64) -> Vec<Row> {
+/// Compares 50 steps with 50 evaluations of the same session, and of a bare session in another process.
+fn job_overhead(name: &str, max: f64) -> Vec<Row> {
     let Some(bundle) = network(name) else { return Vec::new() };
-    let (model, mut session) = Shared::of(load(&bundle, &runtime()));
+    let (model, mut session) = Shared::from_model(load(&bundle, &runtime()));
     let manifest = model.bundle.manifest.clone();
     let mut pipeline = Pipeline::new(model);
-    let mut bare = Bare::open(&bundle, &[3, 32, 32]);
-    let wish = job(&pipeline, json!({"sampler": "ddim", "steps": 50, "seed": 1}));
-    let (mut shares, within) = (Vec::new(), session.clone());
-    let mut whole = || {
-        within.spent();
+    let mut bare = BareSession::open(&bundle, &[3, 32, 32]);
+    let request = job(&pipeline, json!({"sampler": "ddim", "steps": 50, "seed": 1}));
+    let (mut ratios, shared) = (Vec::new(), session.clone());
+    let mut whole_job = || {
+        shared.take_seconds();
         let start = Instant::now();
-        pipeline.accept(wish.clone());
+        pipeline.accept(request.clone());
         drain(&mut pipeline);
-        shares.push(start.elapsed().as_secs_f64() / within.spent());
+        ratios.push(start.elapsed().as_secs_f64() / shared.take_seconds());
     };
     let mut evaluations = || bare.run(50);
     let mut batch = Batch { shape: vec![3, 32, 32], ..Batch::default() };
@@ -53,55 +53,55 @@ fn whole_job(name: &str, most: f64) -> Vec<Row> {
     batch.push(|x| x.extend(noise), 500.0, 0, &manifest);
     let mut output = Vec::new();
     let mut predictor = || (0..50).for_each(|_| session.evaluate(&batch, &mut output).unwrap());
-    let times = in_turns(21, &mut [&mut whole, &mut evaluations, &mut predictor]);
-    let [job, alone, network] = [times[0], times[1], times[2]].map(|seconds| seconds * 1e3);
-    let row = |what: &str, other: f64| {
-        Row::new(format!("a job of 50 steps beside 50 {what}, {name}"), job / other, "×")
-            .at_most(most)
+    let times = median_seconds(21, &mut [&mut whole_job, &mut evaluations, &mut predictor]);
+    let [job, bare, session] = [times[0], times[1], times[2]].map(|seconds| seconds * 1e3);
+    let row = |label: &str, other: f64| {
+        Row::new(format!("a job of 50 steps beside 50 {label}, {name}"), job / other, "×")
+            .at_most(max)
             .remark(format!("{job:.1} ms beside {other:.1} ms"))
     };
     vec![
-        Row::new(
-            format!("a job of 50 steps beside its own 50 runs of the session, {name}"),
-            median(shares),
-            "×",
-        )
-        .at_most(most)
-        .remark("what the loop adds to them"),
-        row("more runs of the session", network),
-        row("runs of a bare session in a process of its own", alone),
+        Row::new(format!("a job of 50 steps beside its own 50 session runs, {name}"), median(ratios), "×")
+            .at_most(max)
+            .remark("the overhead of the sampling loop"),
+        row("further session runs", session),
+        row("runs of a bare session in another process", bare),
     ]
 }
 
-/// Eight jobs of one image beside one job of eight.
-fn company(name: &str, options: &EngineOptions) -> Row {
+/// Compares eight jobs of one image with one job of eight images.
+fn eight_jobs_beside_one(name: &str, options: &EngineOptions) -> Row {
     let mut one = Pipeline::new(load(&model("digits"), options));
     let mut eight = Pipeline::new(load(&model("digits"), options));
     let request = |seed: u64, count: u64| json!({"id": seed.to_string(), "sampler": "ddim", "steps": 20, "seed": seed, "count": count, "class": 1, "guidance": 1});
     let single: Vec<Job> = (0..8).map(|seed| job(&one, request(seed, 1))).collect();
-    let together = job(&eight, request(0, 8));
+    let joint = job(&eight, request(0, 8));
     let mut eight_jobs = || {
         single.iter().for_each(|single| one.accept(single.clone()));
         drain(&mut one);
     };
     let mut one_job = || {
-        eight.accept(together.clone());
+        eight.accept(joint.clone());
         drain(&mut eight);
     };
-    let times = in_turns(9, &mut [&mut eight_jobs, &mut one_job]);
-    Row::new(format!("eight requests of one image beside one of eight, {name}"), times[0] / times[1], "×")
-        .at_most(1.1)
+    let times = median_seconds(9, &mut [&mut eight_jobs, &mut one_job]);
+    Row::new(
+        format!("eight requests of one image beside one request of eight, {name}"),
+        times[0] / times[1],
+        "×",
+    )
+    .at_most(1.1)
 }
 
-/// Ten steps that arrive beside a thousand, beside the same ten in a batch of two.
-fn latecomer(name: &str, options: &EngineOptions) -> Row {
+/// Compares a short job that runs while a long job runs with the same job at batch size two.
+fn short_job_beside_long(name: &str, options: &EngineOptions) -> Row {
     let mut busy = Pipeline::new(load(&model("digits"), options));
     let mut idle = Pipeline::new(load(&model("digits"), options));
     let request = |id: &str, steps: u64, count: u64| json!({"id": id, "sampler": "ddim", "steps": steps, "seed": 1, "count": count, "class": 1, "guidance": 1});
     let (long, short) = (job(&busy, request("long", 1000, 1)), job(&busy, request("short", 10, 1)));
     let pair = job(&idle, request("pair", 10, 2));
     busy.accept(long.clone());
-    let mut beside = || {
+    let mut while_busy = || {
         busy.accept(short.clone());
         let mut finished = false;
         while !finished {
@@ -110,20 +110,20 @@ fn latecomer(name: &str, options: &EngineOptions) -> Row {
             });
         }
     };
-    let mut alone = || {
+    let mut at_batch_two = || {
         idle.accept(pair.clone());
         drain(&mut idle);
     };
-    let times = in_turns(21, &mut [&mut beside, &mut alone]);
+    let times = median_seconds(21, &mut [&mut while_busy, &mut at_batch_two]);
     Row::new(
-        format!("10 steps beside a job of 1,000, beside 10 steps at batch two, {name}"),
+        format!("10 steps while a job of 1,000 steps runs, beside 10 steps at batch size two, {name}"),
         times[0] / times[1],
         "×",
     )
     .at_most(1.5)
 }
 
-/// What a batch of seven costs where the graph's batch is fixed at eight.
+/// The cost of padding one sample to a fixed batch size of eight.
 fn padding(options: &EngineOptions) -> Row {
     let mut digits = load(&model("digits"), options);
     let time = |model: &mut Model, samples: usize| {
@@ -132,58 +132,58 @@ fn padding(options: &EngineOptions) -> Row {
             batch.push(|x| x.extend([0.1; 784]), 500.0, 1, &model.bundle.manifest);
         }
         let mut output = Vec::new();
-        in_turns(21, &mut [&mut || model.predictor.evaluate(&batch, &mut output).unwrap()])[0]
+        median_seconds(21, &mut [&mut || model.predictor.evaluate(&batch, &mut output).unwrap()])[0]
     };
     let (one, eight) = (time(&mut digits, 1), time(&mut digits, 8));
     Row::new(
-        "an evaluation padded from one sample to eight, beside one of one, onnxruntime",
+        "an evaluation padded from one sample to eight, beside one of a single sample, onnxruntime",
         eight / one,
         "×",
     )
-    .remark("only where a graph's batch is fixed; `digits` is free and never padded")
+    .remark("only graphs with a fixed batch size are padded; that of `digits` is dynamic")
 }
 
-/// Seconds of processor time that this process's threads have used.
-fn processor_time() -> f64 {
+/// Returns the CPU time of all threads of this process in seconds.
+fn cpu_time() -> f64 {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap();
     let used = tasks.filter_map(|task| {
-        // A thread that ends meanwhile has no file any more.
+        // The file is missing if the thread has ended.
         let text = std::fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
         text.split(' ').next()?.parse::<f64>().ok()
     });
     used.sum::<f64>() / 1e9
 }
 
-/// The embedded engine beside ONNX Runtime, a sample at a time: by the clock, and by the processor's time.
+/// Compares the embedded engine with ONNX Runtime at batch size one, in wall-clock time and in CPU time.
 fn engines(bundle: &Path) -> Vec<Row> {
-    const EACH: usize = 20;
+    const EVALUATIONS: usize = 20;
     let (mut own, mut other) = (load(bundle, &embedded()), load(bundle, &runtime()));
     let manifest = own.bundle.manifest.clone();
     let mut batch = Batch { shape: vec![1, 28, 28], ..Batch::default() };
     batch.push(|x| x.extend([0.1; 784]), 500.0, 1, &manifest);
     let mut output = Vec::new();
-    let mut used = [Vec::new(), Vec::new()];
-    let mut clock = [Vec::new(), Vec::new()];
+    let mut cpu = [Vec::new(), Vec::new()];
+    let mut wall = [Vec::new(), Vec::new()];
     for _ in 0..15 {
-        for ((model, used), clock) in [&mut own, &mut other].into_iter().zip(&mut used).zip(&mut clock) {
-            let (start, before) = (Instant::now(), processor_time());
-            (0..EACH).for_each(|_| model.predictor.evaluate(&batch, &mut output).unwrap());
-            clock.push(start.elapsed().as_secs_f64() / EACH as f64);
-            used.push((processor_time() - before) / EACH as f64);
+        for ((model, cpu), wall) in [&mut own, &mut other].into_iter().zip(&mut cpu).zip(&mut wall) {
+            let (start, before) = (Instant::now(), cpu_time());
+            (0..EVALUATIONS).for_each(|_| model.predictor.evaluate(&batch, &mut output).unwrap());
+            wall.push(start.elapsed().as_secs_f64() / EVALUATIONS as f64);
+            cpu.push((cpu_time() - before) / EVALUATIONS as f64);
         }
     }
-    let row = |what: &str, times: [Vec<f64>; 2]| {
+    let row = |label: &str, times: [Vec<f64>; 2]| {
         let [own, other] = times.map(median);
         let remark = format!("{:.2} ms beside {:.2} ms", own * 1e3, other * 1e3);
-        Row::new(format!("the embedded engine beside ONNX Runtime, `digits`, {what}"), own / other, "×")
+        Row::new(format!("the embedded engine beside ONNX Runtime, `digits`, {label}"), own / other, "×")
             .at_most(1.5)
             .remark(remark)
     };
-    vec![row("processor time", used), row("by the clock", clock)]
+    vec![row("CPU time", cpu), row("wall clock", wall)]
 }
 
-/// How many of eight images that are drawn together have other bytes than those drawn alone.
-fn bytes_in_company(name: &str, options: &EngineOptions, exact: bool) -> Row {
+/// Counts the images of a batch of eight whose bytes differ from those drawn alone.
+fn batch_dependence(name: &str, options: &EngineOptions, exact: bool) -> Row {
     let mut pipeline = Pipeline::new(load(&model("digits"), options));
     let request = |seed: u64, count: u64| json!({"id": seed.to_string(), "sampler": "ddim", "steps": 20, "seed": seed, "count": count, "class": 1, "exact": exact});
     let mut draw = |seed: u64, count: u64| {
@@ -201,28 +201,32 @@ fn bytes_in_company(name: &str, options: &EngineOptions, exact: bool) -> Row {
         samples
     };
     let together = draw(0, 8);
-    let others = together.iter().filter(|(index, bits)| draw(*index as u64, 1)[0].1 != *bits).count();
-    let asked = if exact { "`exact`, " } else { "" };
+    let differing = together.iter().filter(|(index, bits)| draw(*index as u64, 1)[0].1 != *bits).count();
+    let option = if exact { "`exact`, " } else { "" };
     let row = Row::new(
-        format!("of eight images drawn together, those with other bytes than alone, {asked}{name}"),
-        others as f64,
+        format!("images of a batch of eight whose bytes differ from those drawn alone, {option}{name}"),
+        differing as f64,
         "",
     );
-    if exact { row.at_most(0.0) } else { row.remark("as its arithmetic has it: `inspect` tells") }
+    if exact {
+        row.at_most(0.0)
+    } else {
+        row.remark("depends on the engine and the CPU; `denoised inspect` reports it")
+    }
 }
 
-/// The section about jobs.
+/// Measures the section about jobs.
 pub fn rows() -> Vec<Row> {
     let digits = model("digits");
-    let mut rows: Vec<Row> = [whole_job("unet7m", 1.01), whole_job("unet300k", 1.03)].concat();
-    rows.push(company("onnxruntime", &runtime()));
-    rows.push(company("embedded", &embedded()));
-    rows.push(latecomer("onnxruntime", &runtime()));
-    rows.push(latecomer("embedded", &embedded()));
+    let mut rows: Vec<Row> = [job_overhead("unet7m", 1.01), job_overhead("unet300k", 1.03)].concat();
+    rows.push(eight_jobs_beside_one("onnxruntime", &runtime()));
+    rows.push(eight_jobs_beside_one("embedded", &embedded()));
+    rows.push(short_job_beside_long("onnxruntime", &runtime()));
+    rows.push(short_job_beside_long("embedded", &embedded()));
     rows.push(padding(&runtime()));
     for (name, options) in [("onnxruntime", runtime()), ("embedded", embedded())] {
-        rows.push(bytes_in_company(name, &options, false));
-        rows.push(bytes_in_company(name, &options, true));
+        rows.push(batch_dependence(name, &options, false));
+        rows.push(batch_dependence(name, &options, true));
     }
     rows.extend(engines(&digits));
     rows

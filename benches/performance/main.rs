@@ -1,4 +1,4 @@
-//! Everything that was to be reached in speed, measured in one run and written to docs/performance-results.md.
+//! Measures all performance targets, and writes them to docs/performance-results.md.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub)]
 
 #[path = "../../tests/common/mod.rs"]
@@ -7,47 +7,47 @@ mod common;
 mod clock;
 mod engines;
 mod jobs;
-mod mqtt_peer;
 mod service;
 mod start;
 mod steps;
 mod table;
+mod timed_process;
 
-/// What stands above this line of the page is written by hand.
+/// The text above this line of the page is written by hand.
 const LINE: &str = "<!-- All that follows is written by `just bench`. -->\n";
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.first().is_some_and(|first| first == engines::BARE) {
-        return engines::be_bare(&arguments[1..]);
+        return engines::run_bare_session(&arguments[1..]);
     }
     type Rows = fn() -> Vec<table::Row>;
     let sections: [(&str, Rows); 4] = [
         ("Jobs", jobs::rows),
-        ("Starting and resting", start::rows),
+        ("Start-up and idle", start::rows),
         ("The service", service::rows),
         ("Steps", steps::rows),
     ];
-    // Cargo adds options of its own.
-    let asked: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
+    // Cargo adds options, such as `--bench`.
+    let selected: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
     if let Some(unknown) =
-        asked.iter().find(|asked| !sections.iter().any(|(title, _)| title.eq_ignore_ascii_case(asked)))
+        selected.iter().find(|name| !sections.iter().any(|(title, _)| title.eq_ignore_ascii_case(name)))
     {
         let titles = sections.map(|(title, _)| format!("{title:?}")).join(", ");
-        eprintln!("there is no section {unknown:?}; there are: {titles}");
+        eprintln!("there is no section {unknown:?}; use one of: {titles}");
         std::process::exit(2);
     }
     let mut tables = format!("\nMeasured on {} by `just bench`.\n", machine());
     for (title, rows) in sections {
-        if !asked.is_empty() && !asked.iter().any(|asked| title.eq_ignore_ascii_case(asked)) {
+        if !selected.is_empty() && !selected.iter().any(|name| title.eq_ignore_ascii_case(name)) {
             continue;
         }
         let section = table::section(title, &rows());
         println!("{section}");
         tables.push_str(&section);
     }
-    if !asked.is_empty() {
-        return println!("only a part was measured, so that docs/performance-results.md stays as it is");
+    if !selected.is_empty() {
+        return println!("docs/performance-results.md is unchanged, because not all sections were measured");
     }
     let page = common::repository().join("docs/performance-results.md");
     let text = std::fs::read_to_string(&page).unwrap();
@@ -56,10 +56,10 @@ fn main() {
     println!("written to {}", page.display());
 }
 
+/// Describes the CPU of this machine.
 fn machine() -> String {
-    let processor = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let name =
-        processor.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("an unknown processor");
+    let cpu_info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = cpu_info.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("an unknown CPU");
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     format!(
         "{} with {cores} cores, Linux on {}",

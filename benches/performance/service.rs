@@ -1,4 +1,4 @@
-//! The service: how long a request and its image are on their way, and what a long queue costs.
+//! The service: latencies over MQTT, and the costs of a long queue, deadlines and fleets.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ use crate::common::subscriber::Subscriber;
 use crate::jobs::{drain, job};
 use crate::table::Row;
 
-/// A client that has subscribed to images and progress.
+/// Connects a client that is subscribed to images and progress.
 async fn client(port: u16) -> (AsyncClient, EventLoop) {
     let mut options = MqttOptions::new("bench", "127.0.0.1", port);
     let mut network = rumqttc::NetworkOptions::new();
@@ -32,8 +32,8 @@ async fn client(port: u16) -> (AsyncClient, EventLoop) {
     (client, events)
 }
 
-/// Milliseconds from a request's publication to word of its only step, and from there to its image, of a network that
-/// takes no time.
+/// Returns the milliseconds from publishing a request to its progress message, and from there to its image. The job has
+/// one step, and its network takes no time.
 async fn round_trips(port: u16, count: usize) -> [Vec<f64>; 2] {
     let (client, mut events) = client(port).await;
     let mut times = [Vec::new(), Vec::new()];
@@ -42,17 +42,17 @@ async fn round_trips(port: u16, count: usize) -> [Vec<f64>; 2] {
         let mut start = Instant::now();
         client.publish("denoised/test/request", QoS::AtLeastOnce, false, request).await.unwrap();
         for (times, topic) in times.iter_mut().zip(["progress", "image"]) {
-            let told = loop {
-                if let Event::Incoming(Packet::Publish(told)) = events.poll().await.unwrap() {
-                    break told;
+            let message = loop {
+                if let Event::Incoming(Packet::Publish(message)) = events.poll().await.unwrap() {
+                    break message;
                 }
             };
-            let name = String::from_utf8(told.topic.to_vec()).unwrap();
+            let name = String::from_utf8(message.topic.to_vec()).unwrap();
             assert!(name.starts_with(&format!("denoised/test/{topic}")), "{name}");
             times.push(start.elapsed().as_secs_f64() * 1e3);
             start = Instant::now();
         }
-        // Until the acknowledgements of all are through.
+        // Exchange the remaining acknowledgements.
         let _ =
             tokio::time::timeout(Duration::from_millis(5), async { while events.poll().await.is_ok() {} })
                 .await;
@@ -61,7 +61,7 @@ async fn round_trips(port: u16, count: usize) -> [Vec<f64>; 2] {
 }
 
 fn latencies() -> Vec<Row> {
-    // mosquitto, left to itself, holds small packets back for some 40 ms.
+    // Without this option mosquitto delays small packets by about 40 ms.
     let broker = Broker::with_config("set_tcp_nodelay true");
     let mut subscriber = Subscriber::start(&broker, "denoised/test/#");
     let gaussian = golden("gaussian");
@@ -70,66 +70,70 @@ fn latencies() -> Vec<Row> {
     subscriber.wait_for_phase("ready");
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let [first, last] = runtime.block_on(round_trips(broker.port, 200)).map(median);
-    let row = |what: &str, measured: f64, remark: &str| {
-        Row::new(format!("{what}, a network of no time"), measured, "ms").at_most(3.0).remark(remark)
+    let row = |label: &str, measured: f64, remark: &str| {
+        Row::new(format!("{label}, with a network that takes no time"), measured, "ms")
+            .at_most(3.0)
+            .remark(remark)
     };
     vec![
         row(
-            "from a request's publication to word of its first step",
+            "from publishing a request to its first progress message",
             first,
-            "over the broker both ways; the request is on disk before",
+            "through the broker twice, and written to disk",
         ),
         row(
-            "from word of the last step to the image at the subscriber",
+            "from the last progress message to the image at the subscriber",
             last,
-            "encoded, on disk, and over the broker",
+            "encoded, written to disk, and through the broker",
         ),
     ]
 }
 
-/// Microseconds an image, of one step each by a network of no time, with so many jobs waiting.
-fn cost_of_an_image(queued: usize) -> f64 {
+/// Returns the microseconds per image of ten steps with `queued` jobs, and a network that takes no time.
+fn cost_per_image(queued: usize) -> f64 {
     let (model, _) = Exact::model(&[1, 4, 5], 8, TimestepShape::PerSample);
     let mut pipeline = Pipeline::new(model);
-    let wish = job(&pipeline, json!({"sampler": "ddim", "steps": 10, "seed": 1, "class": 1}));
+    let request = job(&pipeline, json!({"sampler": "ddim", "steps": 10, "seed": 1, "class": 1}));
     let start = Instant::now();
-    (0..queued).for_each(|_| pipeline.accept(wish.clone()));
+    (0..queued).for_each(|_| pipeline.accept(request.clone()));
     drain(&mut pipeline);
     start.elapsed().as_secs_f64() * 1e6 / queued as f64
 }
 
 fn queue() -> Vec<Row> {
-    let cost = |queued: usize, rounds: usize| median((0..rounds).map(|_| cost_of_an_image(queued)).collect());
+    let cost = |queued: usize, rounds: usize| median((0..rounds).map(|_| cost_per_image(queued)).collect());
     let hundred = cost(100, 21);
     let thousands = cost(10_000, 3);
-    let resident = || crate::mqtt_peer::figure(std::process::id(), "VmRSS:");
+    let resident = || crate::timed_process::memory_mib(std::process::id(), "VmRSS:");
     let (before, _, after) = (resident(), cost(100, 100), resident());
     vec![
-        Row::new("resident after 10,000 more jobs, beside before", after / before, "×")
+        Row::new("resident memory after 10,000 further jobs, beside before", after / before, "×")
             .at_most(1.05)
-            .remark(format!("{after:.1} MiB beside {before:.1} MiB; over MQTT: docs/reliability.md")),
-        Row::new("an image's cost with 10,000 requests queued, beside 100", thousands / hundred, "×")
+            .remark(format!(
+                "{after:.1} MiB beside {before:.1} MiB; docs/reliability.md measures it over MQTT"
+            )),
+        Row::new("time per image with 10,000 queued requests, beside 100", thousands / hundred, "×")
             .at_most(1.1)
-            .remark(format!("{thousands:.0} µs beside {hundred:.0} µs, the network aside")),
+            .remark(format!("{thousands:.0} µs beside {hundred:.0} µs, without the network")),
     ]
 }
 
-/// Images a second of so many daemons' pipelines that share a queue of jobs.
+/// Returns the images per second of several pipelines that share a queue of jobs.
 fn fleet(daemons: usize) -> f64 {
     const JOBS: usize = 96;
-    let left = std::sync::atomic::AtomicUsize::new(JOBS);
+    let remaining = std::sync::atomic::AtomicUsize::new(JOBS);
     let start = Instant::now();
     std::thread::scope(|scope| {
         for _ in 0..daemons {
             scope.spawn(|| {
                 let mut pipeline = Pipeline::new(Delayed::model(&[1, 4, 5], 1, Duration::from_millis(2)));
-                let wish = job(
+                let request = job(
                     &pipeline,
                     json!({"sampler": "ddim", "steps": 10, "seed": 1, "class": 1, "guidance": 1}),
                 );
                 let ordering = std::sync::atomic::Ordering::Relaxed;
-                while left.fetch_update(ordering, ordering, |n| n.checked_sub(1)).is_ok() {
-                    pipeline.accept(wish.clone());
+                while remaining.fetch_update(ordering, ordering, |n| n.checked_sub(1)).is_ok() {
+                    pipeline.accept(request.clone());
                     drain(&mut pipeline);
                 }
             });
@@ -141,31 +145,33 @@ fn fleet(daemons: usize) -> f64 {
 fn fleets() -> Vec<Row> {
     let one = fleet(1);
     let row = |daemons: usize| {
-        let short = 1.0 - fleet(daemons) / one / daemons as f64;
+        let shortfall = 1.0 - fleet(daemons) / one / daemons as f64;
         Row::new(
-            format!("{daemons} daemons with a network that sleeps: short of {daemons} times one"),
-            short * 100.0,
+            format!(
+                "{daemons} daemons with a simulated network: throughput below {daemons} times that of one"
+            ),
+            shortfall * 100.0,
             "%",
         )
         .at_most(5.0)
-        .remark("simulated by threads")
+        .remark("the daemons are threads")
     };
     vec![row(2), row(4)]
 }
 
-/// How many of the jobs with a deadline miss it, in percent: each arrives while two others are on their way
-/// and leaves room for three evaluations at least.
+/// Measures the percentage of jobs that miss their deadline. Each job arrives while two others run, and has time for at
+/// least three evaluations.
 fn deadlines() -> Row {
     const JOBS: u64 = 60;
-    const NAP: Duration = Duration::from_millis(2);
-    let mut pipeline = Pipeline::new(Delayed::model(&[1, 4, 5], 2, NAP));
-    let (mut missed, mut steps, mut asked) = (0, Vec::new(), 0);
-    while asked < JOBS || !pipeline.is_idle() {
-        if asked < JOBS && pipeline.job_count() < 3 {
-            let deadline = 20 + 7 * (asked * 13 % 20);
-            let request = json!({"id": format!("{asked}"), "steps": 1000, "seed": 1, "class": 1, "deadline_ms": deadline});
+    const DELAY: Duration = Duration::from_millis(2);
+    let mut pipeline = Pipeline::new(Delayed::model(&[1, 4, 5], 2, DELAY));
+    let (mut missed, mut steps, mut accepted) = (0, Vec::new(), 0);
+    while accepted < JOBS || !pipeline.is_idle() {
+        if accepted < JOBS && pipeline.job_count() < 3 {
+            let deadline = 20 + 7 * (accepted * 13 % 20);
+            let request = json!({"id": format!("{accepted}"), "steps": 1000, "seed": 1, "class": 1, "deadline_ms": deadline});
             pipeline.accept(job(&pipeline, request));
-            asked += 1;
+            accepted += 1;
         }
         pipeline.step(&mut |_, event| match event {
             JobEvent::Failed(_) => missed += 1,
@@ -174,13 +180,13 @@ fn deadlines() -> Row {
         });
     }
     let remark =
-        format!("of {JOBS} jobs of 1,000 steps with 20 to 153 ms; {} steps at the median", median(steps));
+        format!("{JOBS} jobs of 1,000 steps, due in 20 to 153 ms; median of {} steps", median(steps));
     Row::new("jobs that miss a deadline that can be met", f64::from(missed) / JOBS as f64 * 100.0, "%")
         .at_most(5.0)
         .remark(remark)
 }
 
-/// The section about the service.
+/// Measures the section about the service.
 pub fn rows() -> Vec<Row> {
     [latencies(), queue(), vec![deadlines()], fleets()].concat()
 }

@@ -1,25 +1,25 @@
-//! What was measured beside what was to be reached.
+//! Tables of measured values and their targets.
 
 use std::fmt::Write;
 
-/// One target with its figure.
+/// One measured value.
 #[derive(Debug, Clone)]
 pub struct Row {
-    pub what: String,
-    /// The most that may be; none: a figure to compare with.
+    pub metric: String,
+    /// The largest value that meets the target. Values for comparison have none.
     pub target: Option<f64>,
     pub measured: f64,
     pub unit: &'static str,
-    /// Where the figure comes from, or why it missed.
+    /// Details of the measurement.
     pub remark: String,
 }
 
 impl Row {
-    pub fn new(what: impl Into<String>, measured: f64, unit: &'static str) -> Self {
-        Self { what: what.into(), target: None, measured, unit, remark: String::new() }
+    pub fn new(metric: impl Into<String>, measured: f64, unit: &'static str) -> Self {
+        Self { metric: metric.into(), target: None, measured, unit, remark: String::new() }
     }
 
-    /// At most so much.
+    /// Sets the target.
     pub fn at_most(self, target: f64) -> Self {
         Self { target: Some(target), ..self }
     }
@@ -46,7 +46,7 @@ fn number(value: f64) -> String {
     }
 }
 
-/// A section of the report, as Markdown.
+/// Formats a section of the report as Markdown.
 pub fn section(title: &str, rows: &[Row]) -> String {
     let mut text =
         format!("\n## {title}\n\n| metric | target | measured | result | notes |\n|---|---|---|---|---|\n");
@@ -55,7 +55,7 @@ pub fn section(title: &str, rows: &[Row]) -> String {
         let target = row.target.map_or_else(|| "–".to_owned(), unit);
         let measured = unit(row.measured);
         let _ =
-            writeln!(text, "| {} | {target} | {measured} | {} | {} |", row.what, row.verdict(), row.remark);
+            writeln!(text, "| {} | {target} | {measured} | {} | {} |", row.metric, row.verdict(), row.remark);
     }
     text
 }
