@@ -1,4 +1,4 @@
-//! Noise a sample and look at the posterior: `cargo run --example forward_process`.
+//! Add noise to a sample, and print the posterior: `cargo run --example forward_process`.
 //!
 //! Prints the signal-to-noise ratio at several time steps of two noise schedules, the statistics of q(x_t | x₀), and the
 //! coefficients of the posterior q(x_{t−1} | x_t, x₀).

@@ -1,6 +1,6 @@
-//! What comes from outside, fed to the code that reads it: any bytes give a value or an error, and a
-//! value keeps what it says when it is written and read again. The fuzz targets call these with what
-//! the fuzzer makes up, and `tests/corpora.rs` with what it found.
+//! Passes arbitrary bytes to the parsers of external data. They must return a value or an error, and a value must be the
+//! same after it is written and read again. The fuzz targets call these functions with the fuzzer's inputs, and
+//! `tests/it/corpora.rs` with the stored corpora.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -11,7 +11,7 @@ use denoised::job::{JobLimits, ModelCard};
 use denoised::model::Model;
 use denoised::spool::AcceptedJob;
 
-/// A request as it comes over MQTT, parsed and checked against a model.
+/// Parses a request, as received over MQTT, and checks it against two models.
 pub(crate) fn request(data: &[u8]) {
     let Ok(request) = denoised::job::parse(data).map_err(|(id, error)| {
         assert!(id.is_none_or(|id| denoised::job::is_id(&id)));
@@ -19,8 +19,8 @@ pub(crate) fn request(data: &[u8]) {
     }) else {
         return;
     };
-    let json = serde_json::to_vec(&request).expect("a request has a form in JSON");
-    assert_eq!(denoised::job::parse(&json).expect("what we wrote can be read"), request);
+    let json = serde_json::to_vec(&request).expect("a request can be written as JSON");
+    assert_eq!(denoised::job::parse(&json).expect("the written value can be read"), request);
     let limits = JobLimits { steps: 100, count: 64, pixels: 1 << 20, memory: None };
     match request.check(models(), limits, || 7) {
         Ok(job) => assert!(job.count <= 64 && denoised::job::is_id(&job.id)),
@@ -28,7 +28,7 @@ pub(crate) fn request(data: &[u8]) {
     }
 }
 
-/// The bundle that requests are checked against.
+/// Returns the models that requests are checked against.
 fn models() -> &'static [Arc<ModelCard>] {
     static MODELS: OnceLock<Vec<Arc<ModelCard>>> = OnceLock::new();
     MODELS.get_or_init(|| {
@@ -40,67 +40,70 @@ fn models() -> &'static [Arc<ModelCard>] {
     })
 }
 
-/// A configuration: a file, and after the first NUL the value of an environment variable.
+/// Loads a configuration: a file, and after NUL bytes the name and the value of an environment variable.
 pub(crate) fn configuration(data: &[u8]) {
     let mut parts = data.splitn(3, |&byte| byte == 0);
-    let file = on_disk(parts.next().unwrap_or_default());
+    let file = write_file(parts.next().unwrap_or_default());
     let mut text = || String::from_utf8_lossy(parts.next().unwrap_or_default()).into_owned();
     let variable = (format!("DENOISED_{}", text()), text());
     if let Err(errors) = denoised::config::load(Some(&file), [variable]) {
         assert!(!errors.0.is_empty());
-        for fault in errors.0 {
-            assert!(!fault.place.is_empty() && !fault.message.is_empty(), "{fault:?}");
+        for error in errors.0 {
+            assert!(!error.place.is_empty() && !error.message.is_empty(), "{error:?}");
         }
     }
 }
 
-/// scheduler_config.json: read, and a plan made by its class.
+/// Reads a `scheduler_config.json`.
 pub(crate) fn scheduler_config(data: &[u8]) {
-    let file = on_disk(data);
+    let file = write_file(data);
     match SchedulerConfig::read(&file) {
         Ok(config) => {
-            let again = on_disk(config.to_json().to_string().as_bytes());
-            let again = SchedulerConfig::read(&again).expect("what we wrote can be read");
+            let again = write_file(config.to_json().to_string().as_bytes());
+            let again = SchedulerConfig::read(&again).expect("the written value can be read");
             assert_eq!(again.to_json(), config.to_json());
         }
         Err(error) => assert!(error.to_string().contains(&file.display().to_string())),
     }
 }
 
-/// denoised.toml.
+/// Parses a `denoised.toml`.
 pub(crate) fn manifest(data: &[u8]) {
     if let Ok(text) = std::str::from_utf8(data)
-        && let Err(fault) = Manifest::parse(text)
+        && let Err(error) = Manifest::parse(text)
     {
-        assert!(!fault.is_empty());
+        assert!(!error.is_empty());
     }
 }
 
-/// A file of given noise.
+/// Reads an .npy file, which gives initial noise.
 pub(crate) fn npy(data: &[u8]) {
-    let file = on_disk(data);
+    let file = write_file(data);
     let Ok(array) = denoised::npy::read(&file) else { return };
     let values: Vec<f32> = array.iter().copied().collect();
     let written = denoised::npy::write(array.shape(), &values).expect("an array can be written");
-    let again = denoised::npy::read(&on_disk(&written)).expect("what we wrote can be read");
+    let again = denoised::npy::read(&write_file(&written)).expect("the written value can be read");
     assert_eq!(again.shape(), array.shape());
     assert!(again.iter().zip(values).all(|(a, b)| a.to_bits() == b.to_bits()));
 }
 
-/// A record of the spool: a message, or a job.
+/// Reads a record of the spool, as a message and as a job.
 pub(crate) fn spool_record(data: &[u8]) {
     if let Ok(message) = denoised::spool::read_message(data) {
         let record = denoised::spool::write_message(&message);
-        assert_eq!(denoised::spool::read_message(&record).expect("what we wrote can be read"), message);
+        assert_eq!(denoised::spool::read_message(&record).expect("the written value can be read"), message);
     }
     if let Ok(job) = serde_json::from_slice::<AcceptedJob>(data) {
-        let record = serde_json::to_vec(&job).expect("a job has a form in JSON");
-        assert_eq!(serde_json::from_slice::<AcceptedJob>(&record).expect("what we wrote can be read"), job);
+        let record = serde_json::to_vec(&job).expect("a job can be written as JSON");
+        assert_eq!(
+            serde_json::from_slice::<AcceptedJob>(&record).expect("the written value can be read"),
+            job
+        );
     }
 }
 
-/// The bytes as a file, one after another under the same name of this thread's.
-fn on_disk(data: &[u8]) -> PathBuf {
+/// Writes the bytes to a file. Each thread has one file, which is overwritten.
+fn write_file(data: &[u8]) -> PathBuf {
     thread_local! {
         static DIRECTORY: tempfile::TempDir = tempfile::tempdir().expect("a temporary directory");
     }
