@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use crate::bundle::Bundle;
 use crate::inference::{
-    EngineError, EngineOptions, EvaluationError, Provider, SessionPool, SessionSize, Stage,
+    EngineError, EngineOptions, EvaluationError, LoadStage, Provider, SessionPool, SessionSize,
 };
 use denoiser::Denoiser;
 
@@ -29,7 +29,7 @@ pub use denoiser::Predictor;
 pub use error::ModelError;
 pub use latent_pipeline::{Conditions, LatentError, LatentPipeline, TextConditioning};
 pub use tokenizer::TokenizerError;
-pub use vae::Posterior;
+pub use vae::LatentDistribution;
 
 /// A loaded model.
 pub struct Model {
@@ -67,10 +67,10 @@ impl Model {
         pool: &SessionPool,
         directory: &Path,
         options: &EngineOptions,
-        on_stage: &mut dyn FnMut(Stage),
+        on_stage: &mut dyn FnMut(LoadStage),
     ) -> Result<Self, ModelError> {
         let start = Instant::now();
-        on_stage(Stage::Warming);
+        on_stage(LoadStage::Warming);
         let bundle = Bundle::open(directory)?;
         let mut predictor: Box<dyn Predictor> = Box::new(Denoiser::open(&bundle, options, pool, on_stage)?);
         let opened = Instant::now();

@@ -25,7 +25,7 @@ use subscriber::{Answer, Subscriber};
 
 /// The arguments of `demo`.
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
+pub(super) struct DemoArguments {
     /// The broker, as mqtt://host:port [default: one in this process, if the program contains one]
     #[arg(long)]
     broker: Option<BrokerUrl>,
@@ -37,7 +37,7 @@ pub(super) struct Arguments {
 /// Far more than the slowest known machine needs.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
+pub(super) fn run(arguments: &DemoArguments) -> Result<(), CommandError> {
     super::start_log(log::LevelFilter::Warn);
     let began = Instant::now();
     let url = broker(arguments.broker.as_ref())?;
@@ -50,7 +50,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
     Ok(runtime.block_on(show(url, arguments))?)
 }
 
-async fn show(url: BrokerUrl, arguments: &Arguments) -> anyhow::Result<()> {
+async fn show(url: BrokerUrl, arguments: &DemoArguments) -> anyhow::Result<()> {
     let began = Instant::now();
     let mut config = super::configuration(None).map_err(|failure| failure.cause)?;
     config.mqtt.url = url;

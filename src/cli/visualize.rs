@@ -21,7 +21,7 @@ use crate::model::{Batch, Model};
 
 /// The arguments of `visualize`.
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
+pub(super) struct VisualizeArguments {
     /// The bundle's directory
     model: PathBuf,
     /// The picture, as .png
@@ -47,7 +47,7 @@ pub(super) struct Arguments {
 /// No limits: the job is one image on this machine.
 const LIMITS: JobLimits = JobLimits { steps: 100_000, count: 1, pixels: u64::MAX, memory: None };
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
+pub(super) fn run(arguments: &VisualizeArguments) -> Result<(), CommandError> {
     let engine = super::engine(&arguments.model, arguments.engine)?;
     let model = Model::load(&arguments.model, &engine)?;
     let mut figure = Figure::new(model, arguments).map_err(CommandError::usage)?;
@@ -85,7 +85,7 @@ struct Figure {
 
 impl Figure {
     /// Checks the arguments against the model.
-    fn new(model: Model, arguments: &Arguments) -> anyhow::Result<Self> {
+    fn new(model: Model, arguments: &VisualizeArguments) -> anyhow::Result<Self> {
         let (bundle, scheduler) = (&model.bundle, &model.bundle.scheduler);
         let time = sampler::by_class(&scheduler.class)?.time();
         ensure!(

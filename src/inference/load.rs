@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::backend::Backend;
 use super::error::{EngineError, EvaluationError};
-use super::options::{EngineKind, EngineOptions, Stage};
+use super::options::{EngineKind, EngineOptions, LoadStage};
 use super::provider::{InputShapes, ShapeProfile};
 use super::session::{Input, Session, Values};
 use super::{onnx_runtime, rten};
@@ -83,7 +83,7 @@ pub(crate) struct LoadedSession {
 pub(crate) fn load(
     source: &GraphSource<'_>,
     options: &EngineOptions,
-    on_stage: &mut dyn FnMut(Stage),
+    on_stage: &mut dyn FnMut(LoadStage),
 ) -> Result<LoadedSession, EngineError> {
     let library = options.library.as_deref();
     let runtime = match options.kind {

@@ -106,7 +106,7 @@ impl Default for EngineOptions {
 
 /// A stage of loading a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
+pub enum LoadStage {
     /// A provider builds an engine, which may take minutes.
     BuildingEngine,
     /// The graph is loaded and evaluated for the first time.

@@ -23,10 +23,10 @@ type Open = Box<dyn FnMut() -> Result<Box<dyn Session>, Box<dyn std::error::Erro
 
 /// The pool, shared by all models.
 #[derive(Clone, Default)]
-pub struct SessionPool(Arc<Shared>);
+pub struct SessionPool(Arc<SharedSlots>);
 
 #[derive(Default)]
-struct Shared {
+struct SharedSlots {
     slots: Mutex<Slots>,
     /// Notified when a session is returned.
     returned: Condvar,
@@ -93,7 +93,7 @@ impl SessionPool {
     /// A pool with a budget in bytes, or without a limit.
     pub fn with_budget(budget: Option<u64>) -> Self {
         let slots = Mutex::new(Slots { budget, ..Slots::default() });
-        Self(Arc::new(Shared { slots, returned: Condvar::new() }))
+        Self(Arc::new(SharedSlots { slots, returned: Condvar::new() }))
     }
 
     /// Evicts sessions until a session of this size fits, if that is possible without waiting.

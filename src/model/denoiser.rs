@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::{Batch, ModelError};
 use crate::bundle::{Bundle, Manifest, Signature, SignatureError, TimestepShape, onnx_file};
 use crate::inference::{
-    Backend, EngineOptions, EvaluationError, GraphSource, Input, InputShapes, LoadedSession, PooledSession,
-    Session, SessionPool, ShapeProfile, Stage, TensorRt, Values, Warmup, load,
+    Backend, EngineOptions, EvaluationError, GraphSource, Input, InputShapes, LoadStage, LoadedSession,
+    PooledSession, Session, SessionPool, ShapeProfile, TensorRt, Values, Warmup, load,
 };
 use crate::tensor::GraphIo;
 
@@ -36,7 +36,7 @@ impl Denoiser {
         bundle: &Bundle,
         options: &EngineOptions,
         pool: &SessionPool,
-        on_stage: &mut dyn FnMut(Stage),
+        on_stage: &mut dyn FnMut(LoadStage),
     ) -> Result<Self, ModelError> {
         let bytes = onnx_file::peak_memory(&bundle.graph);
         pool.evict_for(bytes);
@@ -70,7 +70,7 @@ impl Predictor for Denoiser {
 fn load_session(
     bundle: &Bundle,
     options: &EngineOptions,
-    on_stage: &mut dyn FnMut(Stage),
+    on_stage: &mut dyn FnMut(LoadStage),
 ) -> Result<(LoadedSession, Signature), ModelError> {
     let resolve = |graph: &GraphIo| {
         Signature::resolve(graph, &bundle.manifest, bundle.network, options.batch)

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::ModelError;
 use super::text_encoder::{Embedding, Layer, TextEncoder, concat_features, concat_tokens};
 use super::tokenizer::Tokenizer;
-use super::vae::{self, Posterior};
+use super::vae::{self, LatentDistribution};
 use crate::bundle::latent_components::vocabulary_size;
 use crate::bundle::{LatentComponents, Manifest, PipelineKind, Projection, Role, Signature, onnx_file};
 use crate::inference::{
@@ -226,7 +226,7 @@ impl LatentPipeline {
     }
 
     /// The distribution of the latents of an image [3, H, W] in −1..1.
-    pub fn encode(&self, image: &Tensor) -> Result<Posterior, LatentError> {
+    pub fn encode(&self, image: &Tensor) -> Result<LatentDistribution, LatentError> {
         let encoder = self.encoder.as_ref().ok_or(LatentError::MissingComponent("vae_encoder"))?;
         vae::encode(encoder, self.components.vae, image, self.tile)
     }

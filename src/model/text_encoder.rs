@@ -88,14 +88,14 @@ impl TextEncoder {
 }
 
 /// The prompt, the layer and the length of an embedding.
-type Key = (String, Layer, usize);
+type EmbeddingKey = (String, Layer, usize);
 
 /// The most recently used embeddings, the latest last.
 #[derive(Default)]
-struct LruCache(VecDeque<(Key, Embedding)>);
+struct LruCache(VecDeque<(EmbeddingKey, Embedding)>);
 
 impl LruCache {
-    fn get(&mut self, key: &Key) -> Option<Embedding> {
+    fn get(&mut self, key: &EmbeddingKey) -> Option<Embedding> {
         let index = self.0.iter().position(|(cached, _)| cached == key)?;
         let entry = self.0.remove(index)?;
         let embedding = entry.1.clone();
@@ -103,7 +103,7 @@ impl LruCache {
         Some(embedding)
     }
 
-    fn insert(&mut self, key: Key, embedding: Embedding) {
+    fn insert(&mut self, key: EmbeddingKey, embedding: Embedding) {
         // Another thread may have encoded the same prompt.
         self.0.retain(|(cached, _)| *cached != key);
         if self.0.len() == EMBEDDING_CACHE_LEN {

@@ -43,7 +43,7 @@ pub(super) struct Tokens {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Config {
+struct TokenizerConfig {
     tokenizer_class: Option<String>,
     pad_token: Option<Token>,
     model_max_length: Option<f64>,
@@ -79,7 +79,7 @@ const WORDS: &str = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 impl Tokenizer {
     /// Opens the tokenizer in a directory, of CLIP or of T5.
     pub(super) fn open(directory: &Path) -> Result<Self, TokenizerError> {
-        let config: Config = json(&directory.join("tokenizer_config.json"))?.unwrap_or_default();
+        let config: TokenizerConfig = json(&directory.join("tokenizer_config.json"))?.unwrap_or_default();
         let special: SpecialTokens = json(&directory.join("special_tokens_map.json"))?.unwrap_or_default();
         let file = directory.join("tokenizer.json");
         let t5 = config.tokenizer_class.as_deref().is_some_and(|class| class.starts_with("T5"));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::bundle::{PipelineKind, Signature, VaeConfig};
 use crate::job::{DecodedInitImage, ErrorCode, InitImage, Job, JobError, Sizes};
-use crate::model::{Conditions, LatentError, LatentPipeline, Posterior};
+use crate::model::{Conditions, LatentDistribution, LatentError, LatentPipeline};
 use crate::tensor::Tensor;
 use diffusion_samplers::rng::Noise;
 use diffusion_samplers::sampler;
@@ -41,14 +41,14 @@ enum LatentSource {
     /// The model works in pixel space: the image itself.
     Pixels(Vec<f32>),
     /// A latent is sampled from the VAE's posterior.
-    Posterior(Posterior, VaeConfig),
+    Distribution(LatentDistribution, VaeConfig),
 }
 
 impl LatentSource {
     fn sample(&self, noise: &mut Noise) -> Vec<f32> {
         match self {
             Self::Pixels(sample) => sample.clone(),
-            Self::Posterior(posterior, config) => posterior.sample(*config, |z| noise.fill(z)),
+            Self::Distribution(posterior, config) => posterior.sample(*config, |z| noise.fill(z)),
         }
     }
 }
@@ -163,7 +163,7 @@ fn latent_space_init(
     let Some(decoded) = decoded else { return Ok(None) };
     let config = latent.components.vae;
     let encode =
-        |picture: &Tensor| Ok::<_, LatentError>(LatentSource::Posterior(latent.encode(picture)?, config));
+        |picture: &Tensor| Ok::<_, LatentError>(LatentSource::Distribution(latent.encode(picture)?, config));
     let inpainting = decoded.mask.as_ref().map(|mask| {
         let masked_image = encode(&masked(&decoded.image, mask))?;
         Ok::<_, LatentError>(Inpainting {

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use crate::inference::{ProviderShare, RejectedProvider, Stage};
+use crate::inference::{LoadStage, ProviderShare, RejectedProvider};
 use crate::job::ModelCard;
 use crate::mqtt::{Message, Topics};
 use crate::platform::Platform;
@@ -24,11 +24,11 @@ pub(super) enum Phase {
     Draining,
 }
 
-impl From<Stage> for Phase {
-    fn from(stage: Stage) -> Self {
+impl From<LoadStage> for Phase {
+    fn from(stage: LoadStage) -> Self {
         match stage {
-            Stage::BuildingEngine => Self::BuildingEngine,
-            Stage::Warming => Self::Warming,
+            LoadStage::BuildingEngine => Self::BuildingEngine,
+            LoadStage::Warming => Self::Warming,
         }
     }
 }

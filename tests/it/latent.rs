@@ -232,7 +232,7 @@ fn graphs_make_way_for_one_another_within_the_memory_that_is_allowed() {
 #[test]
 fn large_pictures_are_tiled_as_the_reference_tiles_them() {
     use denoised::inference::{EngineKind, EngineOptions};
-    use denoised::model::{Model, Posterior};
+    use denoised::model::{LatentDistribution, Model};
     use denoised::tensor::Tensor;
     let options =
         EngineOptions { kind: EngineKind::Embedded, vae_tile: Some(32), ..EngineOptions::default() };
@@ -243,7 +243,9 @@ fn large_pictures_are_tiled_as_the_reference_tiles_them() {
     let (shape, expected) = known("picture");
     assert_eq!(picture.shape, shape);
     assert!(largest_difference(&picture.data, &expected) < 1e-5);
-    let Posterior::Normal { mean, deviation } = latent.encode(&Tensor::new(shape, expected)).unwrap() else {
+    let LatentDistribution::Normal { mean, deviation } =
+        latent.encode(&Tensor::new(shape, expected)).unwrap()
+    else {
         panic!("the encoder drew by itself");
     };
     assert!(largest_difference(&mean, &known("mean").1) < 1e-5);

@@ -24,7 +24,7 @@ pub(crate) enum OutputForm {
 }
 
 /// The network with the thresholding of one sampling run.
-pub(crate) struct Denoiser {
+pub(crate) struct ModelEvaluator {
     model: ModelHandle,
     thresholding: Thresholding,
     /// The last output. It is dropped before the next evaluation, which reuses its buffer.
@@ -68,7 +68,7 @@ enum Form {
     Epsilon { x: f32, output: f32, over: Divisor, range: f32, scale: Divisor, alpha: f32, sigma: Divisor },
 }
 
-impl Denoiser {
+impl ModelEvaluator {
     pub(crate) fn new(model: ModelHandle, thresholding: Thresholding) -> Self {
         Self { model, thresholding, output: None, scratch: Vec::new() }
     }
@@ -114,12 +114,12 @@ impl Evaluation<'_> {
     pub(crate) fn step(self, x: &mut [f32], noise: Option<(f64, &[f32])>, f: impl Fn(f32, f32) -> f32) {
         let Prediction { form, output } = self.x0;
         if self.epsilon == AffinePrediction::new(0.0, 1.0) {
-            return form.run(Step { x, output, noise, f: move |_, x0, epsilon| f(x0, epsilon) });
+            return form.run(UpdatePass { x, output, noise, f: move |_, x0, epsilon| f(x0, epsilon) });
         }
         let (on_state, on_output) = (self.epsilon.x as f32, self.epsilon.output as f32);
         let over = Divisor::new(self.epsilon.divisor);
         let epsilon = move |x: f32, output: f32| over.divide(on_state * x + on_output * output);
-        form.run(Step { x, output, noise, f: move |x, x0, output| f(x0, epsilon(x, output)) });
+        form.run(UpdatePass { x, output, noise, f: move |x, x0, output| f(x0, epsilon(x, output)) });
     }
 }
 
@@ -156,12 +156,12 @@ impl<'a> Prediction<'a> {
     /// x ← f(x, prediction) + s·z, in one pass over the sample; `noise` is (s, z).
     pub(crate) fn step(self, x: &mut [f32], noise: Option<(f64, &[f32])>, f: impl Fn(f32, f32) -> f32) {
         let output = self.output;
-        self.form.run(Step { x, output, noise, f: move |x, prediction, _| f(x, prediction) });
+        self.form.run(UpdatePass { x, output, noise, f: move |x, prediction, _| f(x, prediction) });
     }
 
     /// values ← f(x, prediction), in one pass over the sample.
     pub(crate) fn map(self, x: &[f32], values: &mut [f32], f: impl Fn(f32, f32) -> f32) {
-        self.form.run(Map { x, output: self.output, values, f });
+        self.form.run(MapPass { x, output: self.output, values, f });
     }
 
     /// Writes the predicted values.
@@ -177,14 +177,14 @@ trait Pass {
 }
 
 /// Replaces the state by a function of itself, the prediction and the output.
-struct Step<'a, F> {
+struct UpdatePass<'a, F> {
     x: &'a mut [f32],
     output: &'a [f32],
     noise: Option<(f64, &'a [f32])>,
     f: F,
 }
 
-impl<F: Fn(f32, f32, f32) -> f32> Pass for Step<'_, F> {
+impl<F: Fn(f32, f32, f32) -> f32> Pass for UpdatePass<'_, F> {
     #[inline(always)]
     fn run(self, prediction: impl Fn(f32, f32) -> f32) {
         let Self { x, output, noise, f } = self;
@@ -199,14 +199,14 @@ impl<F: Fn(f32, f32, f32) -> f32> Pass for Step<'_, F> {
 }
 
 /// Writes a function of the state and the prediction to another buffer.
-struct Map<'a, F> {
+struct MapPass<'a, F> {
     x: &'a [f32],
     output: &'a [f32],
     values: &'a mut [f32],
     f: F,
 }
 
-impl<F: Fn(f32, f32) -> f32> Pass for Map<'_, F> {
+impl<F: Fn(f32, f32) -> f32> Pass for MapPass<'_, F> {
     #[inline(always)]
     fn run(self, prediction: impl Fn(f32, f32) -> f32) {
         let Self { x, output, values, f } = self;
@@ -273,8 +273,8 @@ mod tests {
             let clipped = |scale| {
                 Prediction::with_clipping(AffinePrediction::new(a, b).divided_by(over), range, scale, &output)
             };
-            type Formula<'a> = &'a dyn Fn(f64, f64) -> f64;
-            let forms: [(Prediction<'_>, Formula<'_>); 9] = [
+            type ScalarFormula<'a> = &'a dyn Fn(f64, f64) -> f64;
+            let forms: [(Prediction<'_>, ScalarFormula<'_>); 9] = [
                 (affine(0.0, 1.0), &|_, o| b * o),
                 (affine(0.0, over), &|_, o| b * o / over),
                 (affine(a, 1.0), &|x, o| a * x + b * o),

@@ -48,7 +48,7 @@ impl Index<usize> for History {
 }
 
 /// The formula of a multistep method.
-pub(crate) trait Update: Debug + Send + Sync + 'static {
+pub(crate) trait MultistepUpdate: Debug + Send + Sync + 'static {
     /// The state after the step; `noise` is (s, z), whose product the formula adds.
     fn apply(&self, x: &mut [f32], m: &History, noise: Option<(f64, &[f32])>);
 
@@ -61,14 +61,14 @@ pub(crate) trait Update: Debug + Send + Sync + 'static {
 
 /// A step of a multistep method.
 #[derive(Debug)]
-pub(crate) struct Step<U> {
+pub(crate) struct MultistepStep<U> {
     pub(crate) node: Node,
     pub(crate) update: U,
     /// The standard deviation of the added noise. It is drawn even if this is 0, because the references do so.
     pub(crate) noise: Option<f64>,
 }
 
-impl<U: Update> plan::Step for Step<U> {
+impl<U: MultistepUpdate> plan::Step for MultistepStep<U> {
     fn level(&self) -> Option<NoiseLevel> {
         Some(self.node.level)
     }
@@ -110,7 +110,7 @@ pub(crate) struct WeightedSum {
     pub(crate) weights: [f64; MAX_HISTORY],
 }
 
-impl Update for WeightedSum {
+impl MultistepUpdate for WeightedSum {
     fn apply(&self, x: &mut [f32], m: &History, noise: Option<(f64, &[f32])>) {
         weighted_sum(x, self.x, m.weighted(&self.weights).chain(noise));
     }

@@ -7,7 +7,7 @@ use super::model_output::OutputForm;
 use super::multistep::{Formula, MAX_HISTORY, PredictorCorrector};
 use super::options::{AddedNoise, Options};
 use super::plan::Plan;
-use super::steps::lambda::{Class, FinalSigma, LambdaSteps};
+use super::steps::lambda::{FinalSigma, LambdaClass, LambdaSteps};
 use super::thresholding::Thresholding;
 use super::{Family, Sampler, SamplerError};
 use crate::noise_schedule::{NoiseLevel, ZeroSnr};
@@ -17,7 +17,7 @@ use crate::simd::update;
 
 pub(super) const FAMILY: Family = Family::new("sa", "SASolverScheduler", build);
 
-const CLASS: Class = Class {
+const CLASS: LambdaClass = LambdaClass {
     name: FAMILY.name,
     zero_snr: ZeroSnr::Unsupported,
     sigma_schedules: &[
@@ -87,7 +87,7 @@ fn build(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>,
         |i: usize| predictor_order.min(i + 1).min(if lower_order_final { n - i } else { n });
     let corrector_order =
         |i: usize| corrector_order.min(i + 2).min(if lower_order_final { n - i + 1 } else { n + 1 });
-    let coefficients = Coefficients { levels: &run.levels, form };
+    let coefficients = SaCoefficients { levels: &run.levels, form };
     let steps = run.nodes.iter().enumerate().map(|(i, node)| PredictorCorrector {
         node: *node,
         corrector: (i > 0)
@@ -105,12 +105,12 @@ fn tau(t: f64) -> f32 {
 }
 
 /// The coefficients along a run.
-struct Coefficients<'a> {
+struct SaCoefficients<'a> {
     levels: &'a [NoiseLevel],
     form: OutputForm,
 }
 
-impl Coefficients<'_> {
+impl SaCoefficients<'_> {
     /// SA-Predictor: from level `i` to `i + 1` by the predictions at `i`, `i − 1`, … (eq. 14).
     fn predictor(&self, i: usize, order: usize, tau: f32) -> Sum {
         let mut weights = self.integrals(i, i, order, tau);

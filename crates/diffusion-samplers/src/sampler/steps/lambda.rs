@@ -13,7 +13,7 @@ use crate::timestep_spacing::TimestepSpacing;
 
 /// The differences between the classes.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Class {
+pub(crate) struct LambdaClass {
     pub(crate) name: &'static str,
     pub(crate) zero_snr: ZeroSnr,
     pub(crate) sigma_schedules: &'static [SigmaSchedule],
@@ -66,7 +66,7 @@ pub(crate) struct LambdaSettings {
 impl LambdaSettings {
     pub(crate) fn from_settings(
         settings: &mut Settings,
-        class: &Class,
+        class: &LambdaClass,
         sigma_schedule: SigmaSchedule,
     ) -> Result<Self, SamplerError> {
         let schedule =
@@ -163,7 +163,7 @@ impl LambdaSteps {
     pub(crate) fn from_settings(
         settings: &mut Settings,
         options: &Options,
-        class: &Class,
+        class: &LambdaClass,
     ) -> Result<Self, SamplerError> {
         let sigma_schedule = SigmaSchedule::from_settings(settings, class.sigma_schedules)?;
         let keys = LambdaSettings::from_settings(settings, class, sigma_schedule)?;
