@@ -49,7 +49,7 @@ pub(crate) fn configuration(data: &[u8]) {
     if let Err(errors) = denoised::config::load(Some(&file), [variable]) {
         assert!(!errors.0.is_empty());
         for fault in errors.0 {
-            assert!(!fault.place.is_empty() && !fault.message.is_empty(), "{fault:?}");
+            assert!(!fault.location.is_empty() && !fault.message.is_empty(), "{fault:?}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Error messages of serde in words that users know.
+//! Error messages of serde without the names of Rust types.
 
 /// Rust's type names in serde's messages, and what they mean in JSON and TOML.
 const TYPES: [(&str, &str); 14] = [

@@ -1,4 +1,4 @@
-//! What an ONNX file says of its graph, read without an engine and without its weights.
+//! Reads the inputs and outputs of a graph from its ONNX file, without an engine and without the weights.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! What really runs a graph: the engine, its version and the execution providers.
+//! The engine and the execution providers that run a graph.
 
 /// The engine and execution provider of a session.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
@@ -9,7 +9,7 @@ pub struct Backend {
     pub version: String,
     /// The execution provider.
     pub provider: String,
-    /// What each provider ran in a profiled evaluation at startup. Empty for an engine without providers.
+    /// The share of each provider in a profiled evaluation at startup. Empty for an engine without providers.
     #[serde(rename = "ran")]
     pub provider_shares: Vec<ProviderShare>,
     /// The providers that were preferred to this one and do not work.
@@ -17,7 +17,7 @@ pub struct Backend {
     pub rejected_providers: Vec<RejectedProvider>,
 }
 
-/// What one provider ran of an evaluation.
+/// The share of an evaluation that one provider ran.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct ProviderShare {
     /// The provider.

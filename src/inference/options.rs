@@ -1,4 +1,4 @@
-//! What to load graphs with, and the stages of loading.
+//! Options for loading graphs, and the stages of loading.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -48,7 +48,7 @@ impl Host for UnknownHost {
     }
 }
 
-/// What to load models with.
+/// Options for loading models.
 #[derive(Debug, Clone)]
 pub struct EngineOptions {
     /// The engine.

@@ -15,7 +15,7 @@ pub trait Predictor: Send {
     /// How the network is fed and read.
     fn signature(&self) -> &Signature;
 
-    /// What runs the network.
+    /// The engine and provider that run the network.
     fn backend(&self) -> &Backend;
 
     /// Evaluates a batch whose length the signature allows. Replaces the contents of `output` by the predictions, one
@@ -102,8 +102,8 @@ fn shape_profile(signature: &Signature, options: &TensorRt) -> ShapeProfile {
     }
 }
 
-/// An evaluation of zeros in every batch size that jobs often make. The smallest one comes twice, because the profile
-/// counts the last evaluation and the first one of a shape includes one-off work.
+/// Evaluations of zeros, one for each common batch size. The smallest size is evaluated twice, because the profile
+/// counts the last evaluation, and the first one of a shape includes one-time work.
 fn warmup(signature: &Signature, manifest: &Manifest) -> Warmup {
     let (min, max) = (signature.smallest_batch(), signature.largest_batch);
     let shapes =

@@ -28,7 +28,7 @@ pub enum LatentError {
          it for this kind of pipeline; remove clip_skip"
     )]
     NoLayers,
-    /// The text encoder has fewer layers than are to be skipped.
+    /// The job skips more layers than the text encoder has.
     #[error("clip_skip is {requested}, but the text encoder has {max} layers to skip; use {max} or less")]
     Layers {
         /// The requested number.
@@ -67,9 +67,9 @@ pub struct TextConditioning {
 /// The tensors that the denoiser takes besides samples and time steps, in the order of its signature.
 #[derive(Debug, Clone, Default)]
 pub struct Conditions {
-    /// With the prompt.
+    /// The embeddings of the prompt.
     pub conditional: Vec<Tensor>,
-    /// Without the prompt. Empty if there is no guidance.
+    /// The embeddings of the negative prompt, or of an empty one. Empty if there is no guidance.
     pub unconditional: Vec<Tensor>,
     /// The parts of the prompts that exceed the length of their text encoders.
     pub truncated: Vec<String>,
@@ -77,7 +77,7 @@ pub struct Conditions {
 
 /// The text encoders and the autoencoder of a pipeline.
 pub struct LatentPipeline {
-    /// The files and configurations.
+    /// The graphs' files and configurations.
     pub components: LatentComponents,
     /// The kind of pipeline.
     pub kind: PipelineKind,
@@ -210,7 +210,7 @@ impl LatentPipeline {
             PipelineKind::Flux => {
                 let clip = encode(0, Layer::Last)?;
                 let t5 = encode(1, Layer::Last)?;
-                // Only the pooled embedding of CLIP is used; that CLIP truncates a prompt that T5 takes is normal.
+                // Flux uses only the pooled embedding of CLIP, so truncation by CLIP is normal.
                 (t5.rows, clip.pooled, vec![t5.truncated])
             }
         };

@@ -138,8 +138,8 @@ pub(super) fn concat_features(parts: &[&Tensor]) -> Tensor {
 pub(super) fn concat_tokens(first: &Tensor, second: &Tensor) -> Tensor {
     let width = first.shape[1].max(second.shape[1]);
     let mut data = Vec::with_capacity((first.shape[0] + second.shape[0]) * width);
-    for part in [first, second] {
-        for row in part.data.chunks_exact(part.shape[1]) {
+    for tensor in [first, second] {
+        for row in tensor.data.chunks_exact(tensor.shape[1]) {
             data.extend_from_slice(row);
             data.extend(std::iter::repeat_n(0.0, width - row.len()));
         }
@@ -153,11 +153,11 @@ mod tests {
 
     #[test]
     fn rows_are_concatenated_along_both_axes() {
-        let narrow = Tensor::new([2, 1], vec![1.0, 2.0]);
-        let wide = Tensor::new([2, 2], vec![3.0, 4.0, 5.0, 6.0]);
-        let features = concat_features(&[&narrow, &wide]);
+        let first = Tensor::new([2, 1], vec![1.0, 2.0]);
+        let second = Tensor::new([2, 2], vec![3.0, 4.0, 5.0, 6.0]);
+        let features = concat_features(&[&first, &second]);
         assert_eq!(features, Tensor::new([2, 3], vec![1.0, 3.0, 4.0, 2.0, 5.0, 6.0]));
-        let tokens = concat_tokens(&narrow, &wide);
+        let tokens = concat_tokens(&first, &second);
         assert_eq!(tokens, Tensor::new([4, 2], vec![1.0, 0.0, 2.0, 0.0, 3.0, 4.0, 5.0, 6.0]));
     }
 

@@ -122,9 +122,9 @@ impl Tokenizer {
             let rest = prompt.get(*start..).unwrap_or(prompt);
             rest.trim().to_owned()
         });
-        let words = encoding.get_ids().iter().take(room).copied();
+        let token_ids = encoding.get_ids().iter().take(room).copied();
         let mut ids: Vec<i64> =
-            self.begin.into_iter().chain(words).chain([self.end]).map(i64::from).collect();
+            self.begin.into_iter().chain(token_ids).chain([self.end]).map(i64::from).collect();
         let unpadded_len = ids.len();
         ids.resize(length, i64::from(self.pad));
         Ok(Tokens { ids, unpadded_len, truncated })

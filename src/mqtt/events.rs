@@ -128,6 +128,6 @@ pub enum ClientCommand {
     FetchRetained(String),
     /// Stop fetching the retained message of this topic.
     CancelFetch(String),
-    /// Deliver what is pending for at most this time, then disconnect and end.
+    /// Deliver pending messages for at most this time, then disconnect and end.
     Close(Duration),
 }

@@ -106,8 +106,9 @@ impl Prepared {
                 let plane = mask.len() / sizes.latent[0];
                 extra_channels = [&mask[..plane], &masked_latent].concat();
             } else if let Some(image) = &image {
-                let keep = mask.iter().map(|generated| 1.0 - generated).collect();
-                inpaint = Some(Arc::new(KnownRegion { sample: image.clone(), mask: self.pack(keep, sizes) }));
+                let known_mask = mask.iter().map(|generated| 1.0 - generated).collect();
+                inpaint =
+                    Some(Arc::new(KnownRegion { sample: image.clone(), mask: self.pack(known_mask, sizes) }));
             }
         }
         let image = image.filter(|_| !(init.inpainting.is_some() && init.starts_from_noise));
@@ -202,8 +203,8 @@ fn packed_indices(latent: &[usize]) -> impl Iterator<Item = usize> + use<> {
 /// Sets the generated region of a picture to 0.
 fn masked(picture: &Tensor, mask: &[f32]) -> Tensor {
     let data = picture.data.iter().zip(mask.iter().cycle());
-    let keep = |(x, generated): (&f32, &f32)| if *generated < 0.5 { *x } else { 0.0 };
-    Tensor { data: data.map(keep).collect(), ..picture.clone() }
+    let masked = |(x, generated): (&f32, &f32)| if *generated < 0.5 { *x } else { 0.0 };
+    Tensor { data: data.map(masked).collect(), ..picture.clone() }
 }
 
 /// Resizes a pixel mask to a latent by the nearest pixel, repeated for each channel.

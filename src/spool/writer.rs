@@ -32,7 +32,7 @@ pub(super) struct SpoolWriter {
     shared: Arc<SpoolProgress>,
     /// The sizes of the messages that the client holds, by number.
     in_flight: BTreeMap<u64, usize>,
-    /// Numbers up to `last_sent` that are to be delivered again.
+    /// Numbers up to `last_sent` that must be delivered again.
     redeliver: VecDeque<u64>,
     /// The highest number that was sent.
     last_sent: u64,

@@ -131,7 +131,7 @@ impl std::ops::Deref for Output {
     }
 }
 
-/// What the sampler and the trajectory's owner share: the current evaluation and the preview.
+/// Shared by the sampler and the trajectory's owner: the current evaluation and the preview.
 #[derive(Debug, Default)]
 struct EvaluationSlot {
     evaluation: EvaluationState,
@@ -212,7 +212,7 @@ impl ModelHandle {
     }
 }
 
-/// One image's way from noise to sample. See the [module documentation](self) for the two ways to drive it.
+/// One sampling run of one image. See the [module documentation](self) for the two ways to drive it.
 ///
 /// [`sampler::start`](crate::sampler::start) makes one.
 pub struct Trajectory {

@@ -126,7 +126,7 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// A connection and a broker, and what they did to the messages.
+/// A connection and a broker, with the messages that they hold.
 struct DeliveryModel {
     delivery: Delivery,
     enqueued: u64,

@@ -25,7 +25,7 @@ pub(in crate::service) enum ModelEvent {
     Ready(Vec<Arc<ModelCard>>),
     /// A model cannot be loaded. This is the worker's last event.
     Failed(String),
-    /// A model is served by another provider from now on.
+    /// Another provider serves a model from now on.
     Replaced(Arc<ModelCard>),
     /// The current duration of an evaluation.
     Latency { model: String, ms_per_nfe: f64 },

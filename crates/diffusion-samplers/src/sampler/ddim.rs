@@ -94,7 +94,7 @@ fn ddim(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, 
     Ok(Arc::new(Plan { thresholding, ..plan }))
 }
 
-/// Refuses what is not finite at a time step without signal.
+/// Rejects options whose coefficients are not finite at a time step without signal.
 fn check_zero_snr(eta: f64, predicts_epsilon: bool) -> Result<(), SamplerError> {
     let refuse = |reason: &str| Err(SettingsError::refused("rescale_betas_zero_snr", true, reason).into());
     if eta == 1.0 {

@@ -22,9 +22,9 @@ pub(super) const HEUN: Family =
 /// How the noise levels are shifted towards the noisy end (Esser et al. 2024, section 5.3.2).
 #[derive(Debug, Clone, Copy)]
 enum Shift {
-    /// By a factor.
+    /// A fixed factor.
     Fixed(f64),
-    /// By e^μ, or by μ, where μ grows with the number of the image's patches.
+    /// The factor e^μ, or μ if `linear`. μ grows with the number of the image's patches.
     BySize { mu: f64, linear: bool },
 }
 
@@ -72,7 +72,7 @@ fn shifted_sigmas(
         Shift::Fixed(shift) => round(shift_sigma(t as f64 / train as f64, shift)),
         Shift::BySize { .. } => t as f64 / train as f64,
     };
-    let (first, last) = match options.patches.filter(|patches| patches.even) {
+    let (first, last) = match options.patches.filter(|patches| patches.linear_sigmas) {
         Some(_) => (1.0, 1.0 / n as f64),
         None => (end(train), end(1)),
     };

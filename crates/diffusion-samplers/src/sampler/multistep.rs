@@ -175,16 +175,16 @@ impl<F: Formula> plan::Step for PredictorCorrector<F> {
                 noise.fill(&mut z);
             }
             // Both formulas work on a part of the sample while it is in the processor's cache.
-            for part in chunks(x.len()) {
-                let (x, corrected) = (&mut x[part.clone()], &mut corrected[part.clone()]);
-                let m = std::array::from_fn(|age| &m[age][part.clone()]);
+            for chunk in chunks(x.len()) {
+                let (x, corrected) = (&mut x[chunk.clone()], &mut corrected[chunk.clone()]);
+                let m = std::array::from_fn(|age| &m[age][chunk.clone()]);
                 if let Some(corrector) = &step.corrector {
-                    corrector.apply(corrected, m, &z_before[part.clone()]);
+                    corrector.apply(corrected, m, &z_before[chunk.clone()]);
                     x.copy_from_slice(corrected);
                 } else {
                     corrected.copy_from_slice(x);
                 }
-                step.predictor.apply(x, m, &z[part]);
+                step.predictor.apply(x, m, &z[chunk]);
             }
         }
         x

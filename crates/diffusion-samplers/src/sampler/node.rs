@@ -33,7 +33,7 @@ impl Node {
     pub(crate) fn with_unscaled_signal(t: f64, sigma: f64, kind: PredictionType) -> Self {
         let preserving = NoiseLevel::from_sigma(sigma);
         let scale = preserving.alpha;
-        // Applied to the state instead of to the network's input.
+        // Converts a function of the network's input to a function of the state.
         let of_state = |of_input: AffinePrediction| {
             let (x, output) = of_input.coefficients();
             AffinePrediction::new(x * scale, output)
@@ -58,7 +58,7 @@ impl Node {
         Self { t, level: NoiseLevel { alpha: 1.0, sigma }, input, x0, epsilon }
     }
 
-    /// The same node with ε̂ = 0 where σ = 0 would make it 0/0.
+    /// Replaces ε̂ by 0 if σ = 0, where it would be 0/0.
     pub(crate) fn with_finite_epsilon(self) -> Self {
         let epsilon =
             if self.epsilon.divisor == 0.0 { AffinePrediction::new(0.0, 0.0) } else { self.epsilon };

@@ -53,7 +53,7 @@ struct Transfer {
     ratio: f32,
     /// ᾱ_s − ᾱ_t.
     difference: f32,
-    over: Divisor,
+    divisor: Divisor,
     /// α and σ at t, if the network predicts v: ε = α·v + σ·x.
     v_level: Option<(f32, f32)>,
     /// x̂_0 at t, for previews.
@@ -64,11 +64,11 @@ impl Transfer {
     fn new(from: NoiseLevel, to: NoiseLevel, kind: PredictionType) -> Self {
         let (bar_t, bar_s) = ((from.alpha * from.alpha) as f32, (to.alpha * to.alpha) as f32);
         let (beta_t, beta_s) = (1.0 - bar_t, 1.0 - bar_s);
-        let over = bar_t * beta_s.sqrt() + (bar_t * beta_t * bar_s).sqrt();
+        let divisor = bar_t * beta_s.sqrt() + (bar_t * beta_t * bar_s).sqrt();
         Self {
             ratio: (bar_s / bar_t).sqrt(),
             difference: bar_s - bar_t,
-            over: Divisor::new(f64::from(over)),
+            divisor: Divisor::new(f64::from(divisor)),
             v_level: (kind == VPrediction).then(|| (bar_t.sqrt(), beta_t.sqrt())),
             x0: kind.convert(Sample, from),
         }
@@ -76,11 +76,13 @@ impl Transfer {
 
     /// x ← φ(x, e, t, s), where e is the network's output, ε or v.
     fn apply(&self, x: &mut [f32], e: &[f32]) {
-        let Self { ratio, difference, over, .. } = *self;
+        let Self { ratio, difference, divisor, .. } = *self;
         match self.v_level {
-            None => update(x, [e], move |x, [e]| ratio * x - over.divide(difference * e)),
+            None => update(x, [e], move |x, [e]| ratio * x - divisor.divide(difference * e)),
             Some((alpha, sigma)) => {
-                update(x, [e], move |x, [v]| ratio * x - over.divide(difference * (alpha * v + sigma * x)));
+                update(x, [e], move |x, [v]| {
+                    ratio * x - divisor.divide(difference * (alpha * v + sigma * x))
+                });
             }
         }
     }

@@ -104,7 +104,7 @@ fn tau(t: f64) -> f32 {
     if (200.0..=800.0).contains(&t) { 1.0 } else { 0.0 }
 }
 
-/// The coefficients along a run.
+/// Computes the coefficients of a run's steps.
 struct SaCoefficients<'a> {
     levels: &'a [NoiseLevel],
     form: OutputForm,
@@ -191,8 +191,8 @@ fn expand(roots: &[f32]) -> Vec<f32> {
     }
 }
 
-/// ∫ λ^power e^{cλ} dλ over a step, in f32 and in the reference's order of operations: a small difference of large
-/// terms, so that its rounding is visible in the trajectory.
+/// ∫ λ^power e^{cλ} dλ over a step. It is a small difference of large terms, and its rounding is visible in the
+/// trajectory. Therefore it is computed in f32 and in the reference's order of operations.
 fn exponential_integral(power: usize, start: f32, end: f32, c: f32) -> f32 {
     let (s, e) = (c * start, c * end);
     let decay = (-(e - s)).exp();

@@ -159,7 +159,7 @@ fn straight(keys: &LambdaSettings, n: usize, terminal: Option<f64>) -> Vec<f64> 
     sigmas
 }
 
-/// The coefficients along a run.
+/// Computes the coefficients of a run's steps.
 struct UniPcCoefficients<'a> {
     levels: &'a [NoiseLevel],
     solver_type: StepFunction,
@@ -193,7 +193,7 @@ impl Terms {
 }
 
 impl UniPcCoefficients<'_> {
-    /// UniP: from level `i` to `i + 1` by the predictions at `i`, `i − 1`, …
+    /// UniP: the step from level `i` to `i + 1`, from the predictions at `i`, `i − 1`, …
     fn predictor(&self, i: usize, order: usize) -> Unified {
         let terms = self.terms(i, order);
         // Order 2 has the closed form 1/2 for every B.
@@ -201,7 +201,7 @@ impl UniPcCoefficients<'_> {
         terms.unified(0, &rho, |k| k + 1)
     }
 
-    /// UniC: from level `i − 1` to `i` by the predictions at `i`, `i − 1`, …
+    /// UniC: the correction of the step from level `i − 1` to `i`, from the predictions at `i`, `i − 1`, …
     fn corrector(&self, i: usize, order: usize) -> Unified {
         let mut terms = self.terms(i - 1, order);
         terms.ratios.push(1.0);

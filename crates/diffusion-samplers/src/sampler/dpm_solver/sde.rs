@@ -35,7 +35,7 @@ struct SdeStep {
 
 #[derive(Debug)]
 struct SecondOrder {
-    /// Where x₂ is evaluated.
+    /// The point at which x₂ is evaluated.
     midpoint: Node,
     /// r₂ = σ₂_down/σ.
     midpoint_ratio: f64,

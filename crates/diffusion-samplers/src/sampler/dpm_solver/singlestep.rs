@@ -86,11 +86,11 @@ impl BlockUpdate {
             }
             Self::ThirdHeun { x: a, d0: w0, d1: w1, d2: w2, r0, r1 } => {
                 let (inverse_r0, inverse_r1) = (1.0 / r0, 1.0 / r1);
-                let over = Divisor::new(f64::from(r0 - r1));
+                let divisor = Divisor::new(f64::from(r0 - r1));
                 update(x_t, [x_s, m0, m1, m2], move |_, [x, m0, m1, m2]| {
                     let (d1_0, d1_1) = (inverse_r1 * (m1 - m2), inverse_r0 * (m0 - m2));
-                    let d1 = over.divide(r0 * d1_0 - r1 * d1_1);
-                    let d2 = over.divide(2.0 * (d1_1 - d1_0));
+                    let d1 = divisor.divide(r0 * d1_0 - r1 * d1_1);
+                    let d2 = divisor.divide(2.0 * (d1_1 - d1_0));
                     a * x + w0 * m2 + w1 * d1 + w2 * d2
                 });
             }

@@ -31,11 +31,11 @@ pub(crate) struct LambdaClass {
 /// The final noise level, at which the network is not evaluated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FinalSigma {
-    /// By `final_sigmas_type`: 0, or the smallest level of the noise schedule.
+    /// 0 or the smallest level of the noise schedule, as `final_sigmas_type` says.
     Configured,
-    /// By `final_sigmas_type`: 0, or as `LastEvaluated`.
+    /// 0 or as `LastEvaluated`, as `final_sigmas_type` says.
     ConfiguredOrLastEvaluated,
-    /// The smallest level of the noise schedule, or with another sigma schedule the level of the last evaluation.
+    /// The smallest level of the noise schedule; with another sigma schedule, the level of the last evaluation.
     LastEvaluated,
 }
 
