@@ -5,7 +5,8 @@
 pub struct Backend {
     /// `onnxruntime` or `embedded`.
     pub engine: &'static str,
-    /// The version of the engine.
+    /// The version of the engine. A receipt contains this object's keys, and `version` is the program's there.
+    #[serde(rename = "engine_version")]
     pub version: String,
     /// The execution provider.
     pub provider: String,

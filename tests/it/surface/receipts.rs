@@ -55,9 +55,8 @@ fn of_latents() {
     check_json("receipt-flux", &receipts(&bundle("flux"), request));
 }
 
-/// With all that ONNX Runtime can add, and with a picture and conditions.
-#[test]
-fn with_every_field() {
+/// A receipt with all that ONNX Runtime can add, and with a picture and conditions.
+fn receipt_with_every_field() -> Receipt {
     let options = EngineOptions { kind: EngineKind::Embedded, ..EngineOptions::default() };
     let mut card = Arc::unwrap_or_clone(ModelCard::new(&Model::load(&bundle("sdxl"), &options).unwrap()));
     let mut changed = (*card.bundle).clone();
@@ -72,7 +71,7 @@ fn with_every_field() {
     let request = json!({"id": "all", "prompt": PROMPT, "prompt_2": "b", "negative_prompt": "c",
         "negative_prompt_2": "d", "clip_skip": 1, "seed": 1, "count": 2, "steps": 4, "strength": 0.5,
         "image": image, "noise": "philox", "guidance_rescale": 0.5, "conditions": {"mood": 0.25}});
-    let origin = Backend {
+    let backend = Backend {
         provider_shares: vec![
             ProviderShare { provider: "cuda".to_owned(), nodes: 40, percent: 97.5 },
             ProviderShare { provider: "cpu".to_owned(), nodes: 1, percent: 2.5 },
@@ -83,7 +82,27 @@ fn with_every_field() {
         }],
         ..Backend::new("onnxruntime", "1.23.2".to_owned(), "cuda".to_owned())
     };
-    let receipt =
-        Receipt { cut: vec!["the rest".to_owned()], ..Receipt::new(&job(&card, request), 1, &origin) };
-    check_json("receipt-all", &receipt);
+    let receipt = Receipt::new(&job(&card, request), 1, &backend);
+    Receipt { truncated: vec!["the rest".to_owned()], ..receipt }
+}
+
+#[test]
+fn with_every_field() {
+    check_json("receipt-all", &receipt_with_every_field());
+}
+
+/// Receipts had two keys `version`: the program's, and the engine's.
+#[test]
+fn a_receipt_has_each_key_once() {
+    let json = serde_json::to_string_pretty(&receipt_with_every_field()).unwrap();
+    let mut keys: Vec<_> = json
+        .lines()
+        .filter_map(|line| line.strip_prefix("  \"")?.split_once('"'))
+        .map(|(key, _)| key)
+        .collect();
+    assert!(keys.contains(&"version") && keys.contains(&"engine_version"), "{keys:?}");
+    let count = keys.len();
+    keys.sort_unstable();
+    keys.dedup();
+    assert_eq!(keys.len(), count, "{json}");
 }
