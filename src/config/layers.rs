@@ -7,7 +7,7 @@ use serde_path_to_error::{Path as KeyPath, Segment};
 use toml::{Table, Value};
 
 use super::Config;
-use crate::serde_message::without_rust_types;
+use crate::serde_message::{DocumentFormat, without_rust_types};
 
 /// The file that is read by default, if it exists.
 pub const DEFAULT_FILE: &str = "/etc/denoised/config.toml";
@@ -64,7 +64,7 @@ pub fn load(
         Err(error) if faults.is_empty() => Err(ConfigErrors(vec![ConfigFault {
             location: "configuration".to_owned(),
             key: String::new(),
-            message: without_rust_types(&error.to_string()),
+            message: without_rust_types(&error.to_string(), DocumentFormat::Toml),
         }])),
         _ => Err(ConfigErrors(faults)),
     }
@@ -110,7 +110,7 @@ fn check_file(path: &Path, text: &str, faults: &mut Vec<ConfigFault>) -> Table {
         faults.push(ConfigFault {
             location: location(find_line(text, &keys)),
             key: error.path().to_string(),
-            message: without_rust_types(error.inner().message()),
+            message: without_rust_types(error.inner().message(), DocumentFormat::Toml),
         });
         if !remove(&mut table, &keys) {
             break;
@@ -195,8 +195,9 @@ fn check_variable(name: &str, raw: &str) -> Result<Table, ConfigFault> {
     }
     // A wrong type only means that the value should be parsed differently.
     let fitting = complaints.iter().find(|complaint| !complaint.starts_with("invalid type"));
-    let message =
-        fitting.or(complaints.first()).map_or_else(String::new, |message| without_rust_types(message));
+    let message = fitting
+        .or(complaints.first())
+        .map_or_else(String::new, |message| without_rust_types(message, DocumentFormat::Toml));
     Err(ConfigFault { location: name.to_owned(), key: keys.join("."), message })
 }
 
