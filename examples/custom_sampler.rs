@@ -9,7 +9,7 @@ use diffusion_samplers::rng::{Generator, Noise};
 use diffusion_samplers::sampler::{self, InitialState, Sampler};
 use diffusion_samplers::sigma_schedule::karras;
 use diffusion_samplers::simd::update;
-use diffusion_samplers::trajectory::{Input, ModelHandle, SampleFuture};
+use diffusion_samplers::trajectory::{InputScaling, ModelHandle, SampleFuture};
 
 const SIGMA_MAX: f64 = 80.0;
 const SIGMA_MIN: f64 = 0.01;
@@ -35,10 +35,10 @@ impl Sampler for Heun {
         Box::pin(async move {
             for pair in self.sigmas.windows(2) {
                 let step = (pair[1] - pair[0]) as f32;
-                let slope = model.predict(&mut x, Input::State, pair[0]).await.to_vec(); // line 4
+                let slope = model.predict(&mut x, InputScaling::State, pair[0]).await.to_vec(); // line 4
                 let mut euler = x.clone();
                 update(&mut euler, [&slope], move |x, [d]| x + step * d); // line 5
-                let next_slope = model.predict(&mut euler, Input::State, pair[1]).await; // line 7
+                let next_slope = model.predict(&mut euler, InputScaling::State, pair[1]).await; // line 7
                 update(&mut x, [&slope, &next_slope], move |x, [d, e]| x + step * (d + e) / 2.0); // line 8
             }
             x

@@ -49,7 +49,7 @@ pub(crate) fn configuration(data: &[u8]) {
     if let Err(errors) = denoised::config::load(Some(&file), [variable]) {
         assert!(!errors.0.is_empty());
         for error in errors.0 {
-            assert!(!error.place.is_empty() && !error.message.is_empty(), "{error:?}");
+            assert!(!error.location.is_empty() && !error.message.is_empty(), "{error:?}");
         }
     }
 }

@@ -40,11 +40,11 @@ enum Command {
     /// Run the daemon
     Run(ConfigFile),
     /// A broker, the daemon and a subscriber in one process: images in demo/
-    Demo(demo::Arguments),
+    Demo(demo::DemoArguments),
     /// Run one job without MQTT
     Sample(Box<sample::SampleArguments>),
     /// Draw a picture of the forward process, and of the reverse process for points
-    Visualize(visualize::Arguments),
+    Visualize(visualize::VisualizeArguments),
     /// Show what a model is, what it needs, and what each key of its scheduler does
     Inspect(inspect::InspectArguments),
     /// Build the engines of all configured models, so that the daemon starts without building

@@ -49,8 +49,9 @@
 //! # Layers
 //!
 //! `cli` → `service` → `pipeline` → `job` → `image`, `model` → `inference`, `bundle` → `tensor`. A module imports only
-//! from modules to its right. `mqtt` and `spool` are below `service` and know no tensors; `diffusion_samplers` is a crate
-//! of its own and knows no module of this one.
+//! from modules to its right. `config` is between `service` and `job`. `mqtt` and `spool` are below `service` and know no
+//! tensors. `diffusion_samplers` is a separate crate and knows no module of this one. A test compares the imports with
+//! these layers.
 
 pub mod bundle;
 pub mod cli;
@@ -58,6 +59,8 @@ pub mod config;
 pub mod image;
 pub mod inference;
 pub mod job;
+#[cfg(test)]
+mod layers;
 pub mod model;
 pub mod mqtt;
 pub mod npy;

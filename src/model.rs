@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use crate::bundle::Bundle;
 use crate::inference::{
-    EngineError, EngineOptions, EvaluationError, Provider, SessionPool, SessionSize, Stage,
+    EngineError, EngineOptions, EvaluationError, LoadStage, Provider, SessionPool, SessionSize,
 };
 use denoiser::Denoiser;
 
@@ -29,7 +29,7 @@ pub use denoiser::Predictor;
 pub use error::{LatentError, ModelError};
 pub use latent_pipeline::{Conditions, LatentPipeline, TextConditioning};
 pub use tokenizer::TokenizerError;
-pub use vae::Posterior;
+pub use vae::LatentDistribution;
 
 /// A loaded model.
 pub struct Model {
@@ -67,10 +67,10 @@ impl Model {
         pool: &SessionPool,
         directory: &Path,
         options: &EngineOptions,
-        on_stage: &mut dyn FnMut(Stage),
+        on_stage: &mut dyn FnMut(LoadStage),
     ) -> Result<Self, ModelError> {
         let start = Instant::now();
-        on_stage(Stage::Warming);
+        on_stage(LoadStage::Warming);
         let bundle = Bundle::open(directory)?;
         let mut predictor: Box<dyn Predictor> = Box::new(Denoiser::open(&bundle, options, pool, on_stage)?);
         let opened = Instant::now();
@@ -125,59 +125,5 @@ fn outputs_per_value(bundle: &Bundle, predictor: &mut dyn Predictor) -> Result<u
         n if n == samples * len => Ok(1),
         n if n == samples * 2 * len => Ok(2),
         n => Err(EvaluationError::OutputLength { expected: samples * len, found: n }),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-    use std::path::{Path, PathBuf};
-
-    /// The source files of a module of this crate.
-    fn sources(module: &Path) -> Vec<PathBuf> {
-        let entries = std::fs::read_dir(module).into_iter().flatten().map(|entry| entry.unwrap().path());
-        let nested = entries.flat_map(|path| if path.is_dir() { sources(&path) } else { vec![path] });
-        let is_source = |file: &PathBuf| file.extension().is_some_and(|name| name == "rs") && file.is_file();
-        [module.with_extension("rs")].into_iter().chain(nested).filter(is_source).collect()
-    }
-
-    /// The identifiers that follow `prefix` in a module, where the prefix does not continue another identifier.
-    fn followers(module: &str, prefix: &str) -> BTreeSet<String> {
-        let is_word = |c: char| c.is_alphanumeric() || c == '_';
-        let files = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(module));
-        assert!(!files.is_empty(), "{module}");
-        let mut found = BTreeSet::new();
-        for text in files.iter().map(|file| std::fs::read_to_string(file).unwrap()) {
-            for (at, _) in text.match_indices(prefix).filter(|(at, _)| !text[..*at].ends_with(is_word)) {
-                found.insert(text[at + prefix.len()..].chars().take_while(|c| is_word(*c)).collect());
-            }
-        }
-        found
-    }
-
-    #[test]
-    fn every_layer_uses_only_the_layers_below() {
-        for (module, below) in [
-            ("units", &[][..]),
-            ("tensor", &[]),
-            ("bundle", &["tensor"]),
-            ("inference", &["tensor", "units"]),
-            ("model", &["bundle", "inference", "tensor", "units"]),
-        ] {
-            let used = followers(module, concat!("crate", "::"));
-            let above: Vec<_> =
-                used.iter().filter(|used| *used != module && !below.contains(&&used[..])).collect();
-            assert!(above.is_empty(), "{module} uses {above:?}");
-        }
-    }
-
-    #[test]
-    fn only_one_module_uses_ort() {
-        for module in
-            ["units", "tensor", "bundle", "model", "inference/provider", "inference/rten", "service", "cli"]
-        {
-            assert_eq!(followers(module, concat!("ort", "::")), BTreeSet::new(), "{module}");
-        }
-        assert!(!followers("inference/onnx_runtime", concat!("ort", "::")).is_empty());
     }
 }

@@ -14,4 +14,4 @@ mod topics;
 
 pub use message::{Message, QoS};
 pub use tls::TlsError;
-pub use topics::{Input, Topics};
+pub use topics::{MessageKind, Topics};

@@ -1,7 +1,24 @@
-//! Error messages of serde in words that users know.
+//! Error messages of serde without the names of Rust types.
 
-/// Rust's type names in serde's messages, and what they mean in JSON and TOML.
-const TYPES: [(&str, &str); 14] = [
+/// The format of the document that serde read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DocumentFormat {
+    Json,
+    Toml,
+}
+
+impl DocumentFormat {
+    /// The format's word for a map.
+    fn map(self) -> &'static str {
+        match self {
+            Self::Json => "an object",
+            Self::Toml => "a table of keys and values",
+        }
+    }
+}
+
+/// Rust's type names in serde's messages, and their meaning in JSON and TOML.
+const TYPES: [(&str, &str); 12] = [
     ("u64", "a whole number, 0 or more"),
     ("u32", "a whole number, 0 or more"),
     ("u16", "a whole number, 0 or more"),
@@ -11,21 +28,19 @@ const TYPES: [(&str, &str); 14] = [
     ("f64", "a number"),
     ("f32", "a number"),
     ("a sequence", "a list"),
-    ("a map", "a table of keys and values"),
-    ("map", "a table of keys and values"),
     ("path string", "a path"),
     ("a newtype struct", "a value"),
     ("unit", "nothing"),
 ];
 
 /// Replaces the name of a Rust type after the last `expected `, if there is one.
-pub(crate) fn without_rust_types(message: &str) -> String {
+pub(crate) fn without_rust_types(message: &str, format: DocumentFormat) -> String {
     let Some((before, expected)) = message.rsplit_once("expected ") else { return message.to_owned() };
     let end = expected.find(" at line ").unwrap_or(expected.len());
     let (expected, place) = expected.split_at(end);
     let plain = match TYPES.iter().find(|(name, _)| *name == expected) {
         Some((_, plain)) => plain,
-        None if expected.starts_with("struct ") => "a table of keys and values",
+        None if matches!(expected, "a map" | "map") || expected.starts_with("struct ") => format.map(),
         None => expected,
     };
     format!("{before}expected {plain}{place}")
@@ -53,7 +68,10 @@ mod tests {
             ),
             ("EOF while parsing", "EOF while parsing"),
         ] {
-            assert_eq!(without_rust_types(message), plain);
+            assert_eq!(without_rust_types(message, DocumentFormat::Toml), plain);
+        }
+        for message in ["expected a map", "expected map", "expected struct Request"] {
+            assert_eq!(without_rust_types(message, DocumentFormat::Json), "expected an object");
         }
     }
 }

@@ -62,7 +62,7 @@ pub struct SpoolClosed;
 
 /// State that the handles and the thread share.
 #[derive(Debug, Default)]
-struct Shared {
+struct SpoolProgress {
     /// How many commands were sent.
     submitted: AtomicU64,
     /// How many commands were processed.
@@ -77,7 +77,7 @@ struct Shared {
 #[derive(Debug, Clone)]
 pub struct SpoolSender {
     commands: mpsc::Sender<SpoolCommand>,
-    shared: Arc<Shared>,
+    shared: Arc<SpoolProgress>,
 }
 
 /// Capacity for one command.
@@ -130,7 +130,7 @@ impl Spool {
         let store = Store::open(&settings, &completed_jobs)?;
         let jobs = store.jobs()?;
         let (commands, receiver) = mpsc::channel(COMMAND_QUEUE_LEN);
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(SpoolProgress::default());
         shared.pending_bytes.store(store.pending_bytes(), Ordering::Relaxed);
         let (path, max_bytes) = (settings.path.clone(), settings.max_bytes);
         let writer = SpoolWriter::new(store, settings, completed_jobs.clone(), client, Arc::clone(&shared));

@@ -7,14 +7,14 @@ use crate::tensor::{Dim, ValueInfo};
 pub struct TensorInput {
     /// The name in the graph.
     pub name: String,
-    /// What the input is filled with.
+    /// The data for the input.
     pub role: Role,
     /// The axes for one sample, as the graph declares them.
     pub shape: Vec<Dim>,
 }
 
 impl TensorInput {
-    /// The axes for one sample, where dynamic axes have the length that they most often have.
+    /// The axes for one sample, with the most common length for each dynamic axis.
     pub(crate) fn usual_shape(&self, sample: &[usize]) -> Vec<usize> {
         let dynamic = match self.role {
             Role::ImageIds => sample[0],
@@ -24,7 +24,7 @@ impl TensorInput {
         self.shape.iter().map(|axis| axis.length().unwrap_or(dynamic)).collect()
     }
 
-    /// The input of this description, if its name is one that diffusers' exports use.
+    /// Returns the input if its name is used by diffusers' exports.
     pub(super) fn from_value_info(value: &ValueInfo) -> Option<Self> {
         let role = Role::from_input_name(&value.name)?;
         let shape = if role.is_shared() { &value.shape[..] } else { value.shape.get(1..).unwrap_or(&[]) };

@@ -1,4 +1,4 @@
-//! What an ONNX file says of its graph, read without an engine and without its weights.
+//! Reads the inputs and outputs of a graph from its ONNX file, without an engine and without the weights.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -85,12 +85,12 @@ fn value_info(value: &ValueInfoProto) -> ValueInfo {
 /// The graph of a `ModelProto`.
 #[derive(Default)]
 struct ModelIo {
-    graph: Graph,
+    graph: GraphHeader,
 }
 
 /// The inputs, outputs and names of initializers of a `GraphProto`.
 #[derive(Default)]
-struct Graph {
+struct GraphHeader {
     initializers: Vec<String>,
     inputs: Vec<ValueInfo>,
     outputs: Vec<ValueInfo>,
@@ -108,7 +108,7 @@ impl DecodeMessage for ModelIo {
         let mut model = Self::default();
         while let Some(mut field) = fields.next()? {
             match field.number() {
-                7 => model.graph = Graph::decode_field(&mut field)?,
+                7 => model.graph = GraphHeader::decode_field(&mut field)?,
                 _ => field.skip()?,
             }
         }
@@ -116,7 +116,7 @@ impl DecodeMessage for ModelIo {
     }
 }
 
-impl DecodeMessage for Graph {
+impl DecodeMessage for GraphHeader {
     type Types = OwnedValues;
 
     fn decode_fields<R: ReadValue<Types = OwnedValues>>(

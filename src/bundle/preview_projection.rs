@@ -65,7 +65,7 @@ impl Projection {
     pub fn fit(pairs: &[(Tensor, Tensor)]) -> Option<Self> {
         let channels = pairs.first()?.0.shape[0];
         let n = channels + 1;
-        // The normal equations, where a last channel of ones stands for the bias.
+        // The normal equations. An additional channel of ones represents the bias.
         let mut sums = vec![vec![0.0_f64; n + 3]; n];
         for (latent, image) in pairs {
             let plane = latent.shape[1] * latent.shape[2];

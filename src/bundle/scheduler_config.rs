@@ -101,7 +101,7 @@ impl SchedulerConfig {
     /// How the configuration's own class uses each key.
     pub fn report(&self) -> Result<Vec<KeyReport>, SamplerError> {
         let mut settings = self.settings();
-        let patches = Some(Patches { count: 4096, even: false });
+        let patches = Some(Patches { count: 4096, linear_sigmas: false });
         let options = Options { patches, ..Options::new(4) };
         sampler::by_class(&self.class)?.build(&mut settings, &options)?;
         Ok(settings.report())

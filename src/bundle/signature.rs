@@ -64,7 +64,7 @@ pub struct Signature {
     pub output: String,
 }
 
-/// What a network's configuration says of its samples.
+/// The channels and the size of samples in a network's configuration.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct NetworkSize {
     /// `in_channels`.

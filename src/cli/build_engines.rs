@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::stdout::Stdout;
 use super::{CommandError, ConfigFile};
-use crate::inference::{SessionPool, Stage};
+use crate::inference::{LoadStage, SessionPool};
 use crate::model::Model;
 
 pub(super) fn run(file: &ConfigFile) -> Result<(), CommandError> {
@@ -16,7 +16,7 @@ pub(super) fn run(file: &ConfigFile) -> Result<(), CommandError> {
         let mut has_built = false;
         let model =
             Model::load_into(&SessionPool::default(), path, &config.engine_options(path), &mut |stage| {
-                has_built |= stage == Stage::BuildingEngine;
+                has_built |= stage == LoadStage::BuildingEngine;
             })?;
         let backend = model.predictor.backend();
         let result = if has_built { "the engine was built" } else { "nothing had to be built" };

@@ -25,7 +25,7 @@ use subscriber::{Answer, Subscriber};
 
 /// The arguments of `demo`.
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
+pub(super) struct DemoArguments {
     /// The broker, as mqtt://host:port [default: one in this process, if the program contains one]
     #[arg(long)]
     broker: Option<BrokerUrl>,
@@ -34,10 +34,10 @@ pub(super) struct Arguments {
     output: PathBuf,
 }
 
-/// Far more than the slowest known machine needs.
-const PATIENCE: Duration = Duration::from_secs(300);
+/// The longest time that the demo may take; the slowest known machine needs far less.
+const DEMO_TIMEOUT: Duration = Duration::from_secs(300);
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
+pub(super) fn run(arguments: &DemoArguments) -> Result<(), CommandError> {
     super::start_log(log::LevelFilter::Warn);
     let began = Instant::now();
     let url = broker(arguments.broker.as_ref())?;
@@ -50,7 +50,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
     Ok(runtime.block_on(show(url, arguments))?)
 }
 
-async fn show(url: BrokerUrl, arguments: &Arguments) -> anyhow::Result<()> {
+async fn show(url: BrokerUrl, arguments: &DemoArguments) -> anyhow::Result<()> {
     let began = Instant::now();
     let mut config = super::configuration(None).map_err(|failure| failure.cause)?;
     config.mqtt.url = url;
@@ -64,19 +64,19 @@ async fn show(url: BrokerUrl, arguments: &Arguments) -> anyhow::Result<()> {
         let config = config.clone();
         tokio::spawn(async move { crate::service::run(&config, Signals { stop: stopped, reload }).await })
     };
-    let outcome = tokio::select! {
-        drawn = draw(&config, &arguments.output, began) => drawn,
-        () = tokio::time::sleep(PATIENCE) => Err(anyhow::anyhow!("nothing more came for {PATIENCE:?}")),
+    let result = tokio::select! {
+        result = run_jobs(&config, &arguments.output, began) => result,
+        () = tokio::time::sleep(DEMO_TIMEOUT) => Err(anyhow::anyhow!("the demo did not finish within {DEMO_TIMEOUT:?}")),
     };
     stop.send_replace(true);
-    let ended = daemon.await.context("the daemon")?;
-    // The daemon's own reason explains a demo that waited in vain.
-    ended.context("the daemon")?;
-    outcome
+    let daemon_result = daemon.await.context("the daemon")?;
+    // If the daemon failed, its error explains the timeout.
+    daemon_result.context("the daemon")?;
+    result
 }
 
-/// Request all digits and a Swiss roll, and save what comes back.
-async fn draw(config: &Config, output: &Path, began: Instant) -> anyhow::Result<()> {
+/// Requests all digits and a Swiss roll, and saves the images.
+async fn run_jobs(config: &Config, output: &Path, began: Instant) -> anyhow::Result<()> {
     let mut subscriber = Subscriber::connect(&config.mqtt.url, &config.root()).await?;
     let state = subscriber.ready().await?;
     writeln!(
@@ -91,19 +91,19 @@ async fn draw(config: &Config, output: &Path, began: Instant) -> anyhow::Result<
     let mut digits = Vec::new();
     for class in 0..10 {
         let request = serde_json::json!({"id": format!("digit-{class}"), "model": "digits", "class": class, "seed": class});
-        digits.push(order(&mut subscriber, output, &format!("digit-{class}"), request).await?);
+        digits.push(request_image(&mut subscriber, output, &format!("digit-{class}"), request).await?);
     }
     let sheet = crate::image::grid(&digits, 4)?;
     let path = output.join("digits.png");
     std::fs::write(&path, crate::image::png(&sheet)?).with_context(|| path.display().to_string())?;
     let request = serde_json::json!({"id": "swissroll", "model": "swissroll", "seed": 1});
-    order(&mut subscriber, output, "swissroll", request).await?;
+    request_image(&mut subscriber, output, "swissroll", request).await?;
     writeln!(Stdout, "all ten digits on one sheet: {}", path.display())?;
     Ok(())
 }
 
-/// One request, its progress, its image and its result.
-async fn order(
+/// Publishes a request, shows its progress, saves its image and returns it.
+async fn request_image(
     subscriber: &mut Subscriber,
     output: &Path,
     id: &str,
@@ -112,14 +112,14 @@ async fn order(
     let began = Instant::now();
     subscriber.request(&request).await?;
     let mut progress = ProgressDisplay::new(id);
-    let mut picture = None;
+    let mut image = None;
     loop {
         match subscriber.answer(id).await? {
             Answer::Progress { step, of, eta_ms } => progress.show(step, of, eta_ms),
             Answer::Image(png) => {
                 let path = output.join(format!("{id}.png"));
                 std::fs::write(&path, &png).with_context(|| path.display().to_string())?;
-                picture = Some(image::load_from_memory(&png).context("the image that came")?);
+                image = Some(::image::load_from_memory(&png).context("decoding the received image")?);
             }
             Answer::Error(message) => bail!("{id}: {message}"),
             Answer::Result(result) => {
@@ -134,7 +134,7 @@ async fn order(
                     output.join(format!("{id}.png")).display(),
                     since(began)
                 )?;
-                return picture.context("the result came without its image");
+                return image.context("the result arrived before its image");
             }
         }
     }
@@ -144,13 +144,13 @@ fn since(began: Instant) -> String {
     format!("({:.2} s)", began.elapsed().as_secs_f64())
 }
 
-/// The broker of the arguments, or one in this process.
+/// Returns the broker given by the arguments, or starts one in this process.
 #[cfg(feature = "demo")]
 fn broker(given: Option<&BrokerUrl>) -> Result<BrokerUrl, CommandError> {
     Ok(given.map_or_else(broker::start, |url| Ok(url.clone()))?)
 }
 
-/// The broker of the arguments.
+/// Returns the broker given by the arguments.
 #[cfg(not(feature = "demo"))]
 fn broker(given: Option<&BrokerUrl>) -> Result<BrokerUrl, CommandError> {
     given.cloned().ok_or_else(|| {

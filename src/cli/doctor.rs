@@ -1,4 +1,4 @@
-//! `denoised doctor`: checks the machine and what the configuration needs, and says how to fix it.
+//! `denoised doctor`: checks the machine and the configured files and services, and reports how to fix problems.
 
 mod engines;
 mod environment;

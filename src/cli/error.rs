@@ -1,9 +1,9 @@
 //! Why a command failed.
 
-/// Why a command failed, and the process's exit code.
+/// The reason why a command failed, and the exit code.
 #[derive(Debug)]
 pub(super) struct CommandError {
-    /// 1 for a failure, 2 for wrong usage or configuration.
+    /// The process's exit code: 1 for a failure, 2 for wrong usage or configuration.
     pub(super) exit_code: u8,
     pub(super) cause: anyhow::Error,
 }

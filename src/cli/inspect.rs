@@ -1,4 +1,4 @@
-//! `denoised inspect`: what the program understood of a bundle, and what it can do with it.
+//! `denoised inspect`: shows how the program reads a bundle, and what it can do with it.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -52,7 +52,7 @@ fn row(label: &str, value: impl std::fmt::Display) -> std::io::Result<()> {
     writeln!(Stdout, "  {label:<20} {value}")
 }
 
-/// What the model is and what runs it.
+/// Prints the model's properties, its engine and its provider.
 fn identity(model: &Model) -> std::io::Result<()> {
     let (bundle, backend) = (&model.bundle, model.predictor.backend());
     row("name", format_args!("{} ({})", bundle.name, bundle.graph.display()))?;
@@ -140,15 +140,15 @@ fn missing(model: &Model) -> std::io::Result<()> {
 /// The memory of each graph while its session is open, estimated from the file sizes.
 fn memory(model: &Model) -> std::io::Result<()> {
     let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-    for part in &model.session_sizes {
-        row(&part.name, format_args!("{:.1} MiB", mebibytes(part.bytes)))?;
+    for session in &model.session_sizes {
+        row(&session.name, format_args!("{:.1} MiB", mebibytes(session.bytes)))?;
     }
-    let sizes = || model.session_sizes.iter().map(|part| part.bytes);
+    let sizes = || model.session_sizes.iter().map(|session| session.bytes);
     row("all graphs", format_args!("{:.1} MiB", mebibytes(sizes().sum())))?;
     row(
         "one graph at a time",
         format_args!(
-            "{:.1} MiB, the least that [engine] memory may be; samples and activations come on top",
+            "{:.1} MiB, the minimum for [engine] memory; samples and activations come on top",
             mebibytes(sizes().max().unwrap_or(0))
         ),
     )

@@ -156,7 +156,7 @@ fn sample(model: Model, job: &Job, noise: &NoiseFiles) -> anyhow::Result<Samples
             JobEvent::Image { receipt, image: Sample { picture, latents } } => {
                 result.latents[receipt.index] = latents.unwrap_or_else(|| picture.data.clone());
                 result.samples[receipt.index] = picture.data;
-                result.truncated = receipt.cut;
+                result.truncated = receipt.truncated;
             }
             JobEvent::Failed(error) => failure = Some(error),
             JobEvent::Preview { .. } | JobEvent::Finished { .. } => {}

@@ -1,5 +1,5 @@
-//! `denoised visualize`: a picture of the forward process at several time steps; for points also of the reverse process
-//! and of its drift.
+//! `denoised visualize`: draws the forward process at several time steps, and for points also the reverse process and
+//! its drift.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::model::{Batch, Model};
 
 /// The arguments of `visualize`.
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
+pub(super) struct VisualizeArguments {
     /// The bundle's directory
     model: PathBuf,
     /// The picture, as .png
@@ -44,22 +44,22 @@ pub(super) struct Arguments {
     engine: Option<EngineKind>,
 }
 
-/// No limits: the job is one image on this machine.
+/// No limits, because the job is one image on this machine.
 const LIMITS: JobLimits = JobLimits { steps: 100_000, count: 1, pixels: u64::MAX, memory: None };
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
+pub(super) fn run(arguments: &VisualizeArguments) -> Result<(), CommandError> {
     let engine = super::engine(&arguments.model, arguments.engine)?;
     let model = Model::load(&arguments.model, &engine)?;
     let mut figure = Figure::new(model, arguments).map_err(CommandError::usage)?;
-    let given = arguments.image.as_ref().map(|path| figure.read(path)).transpose()?;
+    let input_image = arguments.image.as_ref().map(|path| figure.read(path)).transpose()?;
     let sheet = match figure.model.bundle.manifest.sample.kind {
         SampleKind::Image => {
-            let x0 = given.map_or_else(|| figure.generate(), Ok)?;
+            let x0 = input_image.map_or_else(|| figure.generate(), Ok)?;
             pictures::rows(&[figure.pictures(&figure.forward(&x0))?], 4)
         }
         SampleKind::Points => {
             let (x0, reverse) = figure.reverse()?;
-            let forward = figure.forward(&given.unwrap_or(x0));
+            let forward = figure.forward(&input_image.unwrap_or(x0));
             let drift = figure.drift(&forward)?;
             pictures::rows(&[figure.pictures(&forward)?, figure.pictures(&reverse)?, drift], 1)
         }
@@ -85,7 +85,7 @@ struct Figure {
 
 impl Figure {
     /// Checks the arguments against the model.
-    fn new(model: Model, arguments: &Arguments) -> anyhow::Result<Self> {
+    fn new(model: Model, arguments: &VisualizeArguments) -> anyhow::Result<Self> {
         let (bundle, scheduler) = (&model.bundle, &model.bundle.scheduler);
         let time = sampler::by_class(&scheduler.class)?.time();
         ensure!(
@@ -166,15 +166,15 @@ impl Figure {
         let times = self.times.clone();
         let mut states = vec![Vec::new(); times.len()];
         let x0 = self.sample(sampler, |t, x| {
-            for (state, _) in states.iter_mut().zip(&times).filter(|(_, at)| **at == t as usize) {
+            for (state, _) in states.iter_mut().zip(&times).filter(|(_, column)| **column == t as usize) {
                 *state = x.to_vec();
             }
         })?;
         Ok((x0, states))
     }
 
-    /// μ(x_t, t) − x_t, the drift of one reverse step, at each time step: the mean of the posterior with the predicted
-    /// x₀ (Ho et al. 2020, eq. 11), without the state.
+    /// The drift of one reverse step, μ(x_t, t) − x_t, at each time step. μ is the posterior mean for the predicted x₀
+    /// (Ho et al. 2020, eq. 11).
     fn drift(&mut self, states: &[Vec<f32>]) -> anyhow::Result<Vec<DynamicImage>> {
         let range = self.model.bundle.manifest.sample.range;
         let mut row = Vec::new();
@@ -187,7 +187,7 @@ impl Figure {
             let root = (1.0 - beta).sqrt();
             let (a, b) = ((1.0 / root - 1.0) as f32, (beta / (root * level.sigma)) as f32);
             let drift: Vec<f32> = x.iter().zip(&epsilon).map(|(x, e)| a * x - b * e).collect();
-            // A third of the arrows: all of them would hide each other.
+            // Draws a third of the arrows, because all of them would overlap.
             let third =
                 |values: &[f32]| values.chunks_exact(2).step_by(3).flatten().copied().collect::<Vec<_>>();
             row.push(pictures::arrows(&third(x), &third(&drift), range).into());

@@ -7,7 +7,7 @@ use serde_path_to_error::{Path as KeyPath, Segment};
 use toml::{Table, Value};
 
 use super::Config;
-use crate::serde_message::without_rust_types;
+use crate::serde_message::{DocumentFormat, without_rust_types};
 
 /// The file that is read by default, if it exists.
 pub const DEFAULT_FILE: &str = "/etc/denoised/config.toml";
@@ -18,7 +18,7 @@ const PREFIX: &str = "DENOISED_";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigFault {
     /// `FILE:LINE`, or the name of the environment variable.
-    pub place: String,
+    pub location: String,
     /// The key.
     pub key: String,
     /// What is wrong.
@@ -28,8 +28,8 @@ pub struct ConfigFault {
 impl std::fmt::Display for ConfigFault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.key.as_str() {
-            "" => write!(f, "{}: {}", self.place, self.message),
-            key => write!(f, "{}: {key}: {}", self.place, self.message),
+            "" => write!(f, "{}: {}", self.location, self.message),
+            key => write!(f, "{}: {key}: {}", self.location, self.message),
         }
     }
 }
@@ -62,9 +62,9 @@ pub fn load(
     match merged {
         Ok(config) if faults.is_empty() => Ok(config),
         Err(error) if faults.is_empty() => Err(ConfigErrors(vec![ConfigFault {
-            place: "configuration".to_owned(),
+            location: "configuration".to_owned(),
             key: String::new(),
-            message: without_rust_types(&error.to_string()),
+            message: without_rust_types(&error.to_string(), DocumentFormat::Toml),
         }])),
         _ => Err(ConfigErrors(faults)),
     }
@@ -81,7 +81,7 @@ fn read(file: Option<&Path>, faults: &mut Vec<ConfigFault>) -> Option<(PathBuf, 
         Err(error) if file.is_none() && error.kind() == std::io::ErrorKind::NotFound => None,
         Err(error) => {
             faults.push(ConfigFault {
-                place: path.display().to_string(),
+                location: path.display().to_string(),
                 key: String::new(),
                 message: format!("cannot read the file: {error}"),
             });
@@ -92,13 +92,13 @@ fn read(file: Option<&Path>, faults: &mut Vec<ConfigFault>) -> Option<(PathBuf, 
 
 /// Collects all errors of a file, and returns what is valid.
 fn check_file(path: &Path, text: &str, faults: &mut Vec<ConfigFault>) -> Table {
-    let place = |line: usize| format!("{}:{line}", path.display());
+    let location = |line: usize| format!("{}:{line}", path.display());
     let mut table: Table = match text.parse() {
         Ok(table) => table,
         Err(error) => {
             let error: toml::de::Error = error;
             faults.push(ConfigFault {
-                place: place(line_of(text, error.span().map_or(0, |span| span.start))),
+                location: location(line_of(text, error.span().map_or(0, |span| span.start))),
                 key: String::new(),
                 message: error.message().to_owned(),
             });
@@ -108,9 +108,9 @@ fn check_file(path: &Path, text: &str, faults: &mut Vec<ConfigFault>) -> Table {
     while let Err(error) = deserialize(&table) {
         let keys = keys(error.path());
         faults.push(ConfigFault {
-            place: place(find_line(text, &keys)),
+            location: location(find_line(text, &keys)),
             key: error.path().to_string(),
-            message: without_rust_types(error.inner().message()),
+            message: without_rust_types(error.inner().message(), DocumentFormat::Toml),
         });
         if !remove(&mut table, &keys) {
             break;
@@ -195,9 +195,10 @@ fn check_variable(name: &str, raw: &str) -> Result<Table, ConfigFault> {
     }
     // A wrong type only means that the value should be parsed differently.
     let fitting = complaints.iter().find(|complaint| !complaint.starts_with("invalid type"));
-    let message =
-        fitting.or(complaints.first()).map_or_else(String::new, |message| without_rust_types(message));
-    Err(ConfigFault { place: name.to_owned(), key: keys.join("."), message })
+    let message = fitting
+        .or(complaints.first())
+        .map_or_else(String::new, |message| without_rust_types(message, DocumentFormat::Toml));
+    Err(ConfigFault { location: name.to_owned(), key: keys.join("."), message })
 }
 
 fn nest(keys: &[String], value: Value) -> Table {
@@ -219,7 +220,7 @@ mod tests {
         std::fs::write(&path, text).unwrap();
         load(Some(&path), []).map_err(|ConfigErrors(mut faults)| {
             for fault in &mut faults {
-                fault.place = fault.place.replace(&path.display().to_string(), "c.toml");
+                fault.location = fault.location.replace(&path.display().to_string(), "c.toml");
             }
             ConfigErrors(faults)
         })
@@ -262,7 +263,7 @@ mod tests {
         let text = "node = \"a b\"\n\n[mqtt]\nurll = \"x\"\nqos = 7\n[limits]\nsteps = 0\n\
                     [engine]\nproviders = [\"cpu\", \"tpu\"]\n[nonsense]\n";
         let ConfigErrors(faults) = with_file(text).unwrap_err();
-        let mut found: Vec<_> = faults.iter().map(|f| (f.place.as_str(), f.key.as_str())).collect();
+        let mut found: Vec<_> = faults.iter().map(|f| (f.location.as_str(), f.key.as_str())).collect();
         found.sort_unstable();
         let expected = [
             ("c.toml:1", "node"),
@@ -281,7 +282,7 @@ mod tests {
     #[test]
     fn a_syntax_error_is_reported_with_its_line() {
         let ConfigErrors(faults) = with_file("a = 1\nb = = 2\n").unwrap_err();
-        assert_eq!((faults[0].place.as_str(), faults.len()), ("c.toml:2", 1));
+        assert_eq!((faults[0].location.as_str(), faults.len()), ("c.toml:2", 1));
     }
 
     #[test]

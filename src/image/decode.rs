@@ -88,8 +88,8 @@ mod tests {
     fn decoding_inverts_encoding_within_8_bits() {
         for shape in [[1, 2, 3], [3, 1, 2]] {
             let sample = [-1.0, -0.5, 0.0, 0.25, 0.5, 1.0];
-            let again = decode(&encoded(&sample, &shape), target(&shape)).unwrap();
-            assert!(sample.iter().zip(&again).all(|(a, b)| (a - b).abs() < 1.001 / 255.0), "{again:?}");
+            let decoded = decode(&encoded(&sample, &shape), target(&shape)).unwrap();
+            assert!(sample.iter().zip(&decoded).all(|(a, b)| (a - b).abs() < 1.001 / 255.0), "{decoded:?}");
         }
         let error = decode(&encoded(&[0.0; 2], &[1, 1, 2]), target(&[1, 8, 8])).unwrap_err().to_string();
         assert!(error.contains("2×1 pixels, but 8×8"), "{error}");

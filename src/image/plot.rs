@@ -14,8 +14,8 @@ pub(super) fn scatter(points: &[f32], range: [f32; 2]) -> GrayImage {
         if !(x.is_finite() && y.is_finite()) {
             continue;
         }
-        let around = |centre: f32| (centre - 3.0) as i64..=(centre + 3.0) as i64;
-        for (px, py) in around(y).flat_map(|py| around(x).map(move |px| (px, py))) {
+        let near = |centre: f32| (centre - 3.0) as i64..=(centre + 3.0) as i64;
+        for (px, py) in near(y).flat_map(|py| near(x).map(move |px| (px, py))) {
             let inside = 0..i64::from(PLOT_SIZE);
             if inside.contains(&px) && inside.contains(&py) {
                 let distance = (px as f32 + 0.5 - x).hypot(py as f32 + 0.5 - y);

@@ -1,22 +1,23 @@
-//! What really runs a graph: the engine, its version and the execution providers.
+//! The engine and the execution providers that run a graph.
 
 /// The engine and execution provider of a session.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Backend {
     /// `onnxruntime` or `embedded`.
     pub engine: &'static str,
-    /// The version of the engine.
+    /// The version of the engine. A receipt contains this object's keys, and `version` is the program's there.
+    #[serde(rename = "engine_version")]
     pub version: String,
     /// The execution provider.
     pub provider: String,
-    /// What each provider ran in a profiled evaluation at startup. Empty for an engine without providers.
+    /// The share of each provider in a profiled evaluation at startup. Empty for an engine without providers.
     pub provider_shares: Vec<ProviderShare>,
     /// The providers that were preferred to this one and do not work.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub rejected_providers: Vec<RejectedProvider>,
 }
 
-/// What one provider ran of an evaluation.
+/// The share of an evaluation that one provider ran.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct ProviderShare {
     /// The provider.

@@ -10,8 +10,8 @@ use sha2::{Digest, Sha256};
 
 use super::provider::Provider;
 
-/// What an engine depends on, by name: the digest of the graph, the shapes, the provider's options, the versions of the
-/// libraries, the device.
+/// Names and values that an engine depends on: the digest of the graph, the shapes, the provider's options, the versions
+/// of the libraries, the device.
 pub(super) type Key = BTreeMap<&'static str, String>;
 
 /// The directory of one engine. It is removed on drop unless it is committed.
@@ -61,7 +61,7 @@ impl EngineCache {
         &self.directory
     }
 
-    /// Marks the engine as unverified before it is used, so that it is removed unless it is committed again.
+    /// Marks the engine as unverified before it is used, so that it is removed unless it is committed reopened.
     pub(super) fn mark_unverified(&mut self) {
         self.committed = false;
     }
@@ -109,7 +109,7 @@ fn digest(key: &Key) -> std::io::Result<String> {
     Ok(hex)
 }
 
-/// The names of what differs between the key of an engine and `key`.
+/// Lists the entries that differ between the key of an engine and `key`.
 fn difference(directory: &Path, key: &Key) -> String {
     let text = std::fs::read_to_string(directory.join(KEY_FILE)).unwrap_or_default();
     let Ok(old) = serde_json::from_str::<BTreeMap<String, String>>(&text) else {
@@ -153,12 +153,12 @@ mod tests {
         build("digits", key("a", "orin"));
         // A model whose name has the same prefix is another model.
         build("digits-tensorrt", key("b", "orin"));
-        let again = open("digits", key("a", "orin"));
-        assert!(again.is_built && again.path().join("x.engine").exists());
-        assert_eq!(difference(again.path(), &key("c", "orin")), "another graph");
-        assert_eq!(difference(again.path(), &key("c", "thor")), "another device, another graph");
+        let reopened = open("digits", key("a", "orin"));
+        assert!(reopened.is_built && reopened.path().join("x.engine").exists());
+        assert_eq!(difference(reopened.path(), &key("c", "orin")), "another graph");
+        assert_eq!(difference(reopened.path(), &key("c", "thor")), "another device, another graph");
         // An engine that is opened and not used, because a library is missing, stays.
-        drop(again);
+        drop(reopened);
         assert!(open("digits", key("a", "orin")).is_built);
         // It also stays until an engine with another key is committed.
         drop(open("digits", key("c", "orin")));

@@ -47,7 +47,7 @@ pub enum EngineError {
     /// other provider is tried.
     #[error("cannot {operation} {path}: {error}. {hint}")]
     Io {
-        /// What was tried, as a verb with its object.
+        /// The operation that failed, as a verb with its object.
         operation: &'static str,
         /// The file or directory.
         path: PathBuf,

@@ -2,14 +2,14 @@
 
 use super::error::EngineError;
 use super::graph_source::{GraphSource, LoadedSession};
-use super::options::{EngineKind, EngineOptions, Stage};
+use super::options::{EngineKind, EngineOptions, LoadStage};
 use super::{onnx_runtime, rten};
 
 /// Opens a graph and runs its warm-up.
 pub(crate) fn load(
     source: &GraphSource<'_>,
     options: &EngineOptions,
-    on_stage: &mut dyn FnMut(Stage),
+    on_stage: &mut dyn FnMut(LoadStage),
 ) -> Result<LoadedSession, EngineError> {
     let library = options.library.as_deref();
     let runtime = match options.kind {

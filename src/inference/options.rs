@@ -1,4 +1,4 @@
-//! What to load graphs with, and the stages of loading.
+//! Options for loading graphs, and the stages of loading.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -48,7 +48,7 @@ impl Host for UnknownHost {
     }
 }
 
-/// What to load models with.
+/// Options for loading models.
 #[derive(Debug, Clone)]
 pub struct EngineOptions {
     /// The engine.
@@ -106,7 +106,7 @@ impl Default for EngineOptions {
 
 /// A stage of loading a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
+pub enum LoadStage {
     /// A provider builds an engine, which may take minutes.
     BuildingEngine,
     /// The graph is loaded and evaluated for the first time.

@@ -23,10 +23,10 @@ type Open = Box<dyn FnMut() -> Result<Box<dyn Session>, Box<dyn std::error::Erro
 
 /// The pool, shared by all models.
 #[derive(Clone, Default)]
-pub struct SessionPool(Arc<Shared>);
+pub struct SessionPool(Arc<SharedSlots>);
 
 #[derive(Default)]
-struct Shared {
+struct SharedSlots {
     slots: Mutex<Slots>,
     /// Notified when a session is returned.
     returned: Condvar,
@@ -93,7 +93,7 @@ impl SessionPool {
     /// A pool with a budget in bytes, or without a limit.
     pub fn with_budget(budget: Option<u64>) -> Self {
         let slots = Mutex::new(Slots { budget, ..Slots::default() });
-        Self(Arc::new(Shared { slots, returned: Condvar::new() }))
+        Self(Arc::new(SharedSlots { slots, returned: Condvar::new() }))
     }
 
     /// Evicts sessions until a session of this size fits, if that is possible without waiting.
@@ -279,21 +279,21 @@ mod tests {
 
     #[test]
     fn sessions_that_fit_are_used_at_the_same_time() {
-        let (pool, [net, vae], log) = two(Some(20));
+        let (pool, [denoiser, vae], log) = two(Some(20));
         assert!(pool.fits_denoiser_and_another("net"));
-        net.with_session(|_| vae.with_session(|_| ()).unwrap()).unwrap();
-        net.with_session(|_| ()).unwrap();
-        drop((net, vae, pool));
+        denoiser.with_session(|_| vae.with_session(|_| ()).unwrap()).unwrap();
+        denoiser.with_session(|_| ()).unwrap();
+        drop((denoiser, vae, pool));
         assert_eq!(log.try_iter().collect::<Vec<_>>(), [0, 1]);
     }
 
     #[test]
     fn a_request_without_room_waits_and_is_served_before_later_ones() {
-        let (pool, [net, vae], log) = two(Some(19));
+        let (pool, [denoiser, vae], log) = two(Some(19));
         assert!(!pool.fits_denoiser_and_another("net"));
-        let (net, vae) = (&net, &vae);
+        let (denoiser, vae) = (&denoiser, &vae);
         std::thread::scope(|scope| {
-            let waiting = net
+            let waiting = denoiser
                 .with_session(|_| {
                     let waiting = scope.spawn(|| vae.with_session(|_| ()).unwrap());
                     while pool.lock().queue.is_empty() {
@@ -303,7 +303,7 @@ mod tests {
                 })
                 .unwrap();
             // The other request came first, so that this one has to open its session again.
-            net.with_session(|_| ()).unwrap();
+            denoiser.with_session(|_| ()).unwrap();
             waiting.join().unwrap();
         });
         assert_eq!(log.try_iter().collect::<Vec<_>>(), [0, 1, 0]);
@@ -322,8 +322,8 @@ mod tests {
 
     #[test]
     fn a_session_larger_than_the_budget_is_opened_alone() {
-        let (_pool, [net, vae], log) = two(Some(5));
-        for session in [&net, &vae, &vae, &net] {
+        let (_pool, [denoiser, vae], log) = two(Some(5));
+        for session in [&denoiser, &vae, &vae, &denoiser] {
             session.with_session(|_| ()).unwrap();
         }
         assert_eq!(log.try_iter().collect::<Vec<_>>(), [0, 1, 0]);

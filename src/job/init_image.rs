@@ -15,7 +15,7 @@ pub struct Sizes {
     pub sample: Vec<usize>,
     /// The latent's shape before packing; equal to `sample` without a VAE.
     pub latent: Vec<usize>,
-    /// The shape of what is published: channels, height, width.
+    /// The shape of the published image: channels, height, width.
     pub image: Vec<usize>,
 }
 

@@ -34,7 +34,7 @@ impl ModelCard {
             backend: model.predictor.backend().clone(),
             outputs_per_value: model.outputs_per_value,
             latent: model.latent.as_ref().map(|latent| (latent.kind, latent.components.clone())),
-            largest_graph: model.session_sizes.iter().map(|part| part.bytes).max().unwrap_or(0),
+            largest_graph: model.session_sizes.iter().map(|session| session.bytes).max().unwrap_or(0),
             has_vae_encoder: model.latent.as_ref().is_some_and(|latent| latent.has_encoder()),
         })
     }

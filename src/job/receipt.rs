@@ -48,8 +48,8 @@ pub struct Receipt {
     #[serde(flatten)]
     pub prompts: Option<Prompts>,
     /// The parts of the prompts that the text encoder truncated.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub cut: Vec<String>,
+    #[serde(rename = "cut", skip_serializing_if = "Vec::is_empty")]
+    pub truncated: Vec<String>,
     /// The width and height of the image, if the job can choose them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub size: Option<[usize; 2]>,
@@ -128,7 +128,7 @@ impl Receipt {
             guidance: job.guidance,
             guidance_rescale: job.guidance_rescale,
             prompts: job.text.as_deref().map(Prompts::from_text),
-            cut: Vec::new(),
+            truncated: Vec::new(),
             size: job.text.as_ref().map(|_| [job.sizes.image[2], job.sizes.image[1]]),
             strength: job.init_image.as_ref().map(|init_image| init_image.strength),
             conditions: names.zip(job.conditions.iter().copied()).collect(),

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Attachment, ErrorCode, JobError};
 use crate::image::Format;
-use crate::serde_message::without_rust_types;
+use crate::serde_message::{DocumentFormat, without_rust_types};
 
 /// A request for images. Every field has a default.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -85,7 +85,7 @@ fn parse_fields(payload: &[u8]) -> Result<Request, JobError> {
     let mut json = serde_json::Deserializer::from_slice(payload);
     let request = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let field = error.path().to_string();
-        let reason = without_rust_types(&error.inner().to_string());
+        let reason = without_rust_types(&error.inner().to_string(), DocumentFormat::Json);
         if field == "." {
             JobError::new(ErrorCode::BadRequest, format!("the request is not valid JSON: {reason}"))
         } else {
@@ -122,6 +122,6 @@ mod tests {
         assert!(error.message.contains("expected a whole number, 0 or more"), "{error}");
         let (id, error) = parse(b"3").unwrap_err();
         assert_eq!((id, error.code), (None, ErrorCode::BadRequest));
-        assert!(error.message.contains("expected a table of keys and values"), "{error}");
+        assert!(error.message.contains("expected an object"), "{error}");
     }
 }

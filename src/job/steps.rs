@@ -87,5 +87,8 @@ fn strength(model: &ModelCard, init_image: &InitImage, steps: usize) -> Result<S
 /// The number of patches, which a schedule that depends on the image's size needs.
 fn patches(model: &ModelCard, sizes: &Sizes) -> Option<Patches> {
     model.latent.as_ref()?;
-    Some(Patches { count: sizes.latent[1] * sizes.latent[2] / 4, even: model.facts().has_linear_sigmas })
+    Some(Patches {
+        count: sizes.latent[1] * sizes.latent[2] / 4,
+        linear_sigmas: model.facts().has_linear_sigmas,
+    })
 }

@@ -46,7 +46,7 @@ impl Request {
         let steps = in_range("steps", self.steps, limits.steps, || default_steps(model))?;
         let requested_sampler = self.sampler.clone().or_else(|| manifest.default.sampler.clone());
         let spec = find_sampler(model, requested_sampler.as_deref())?;
-        // A sampler that inpaints by itself starts from noise; all others start from the init image.
+        // A sampler with its own inpainting starts from noise; all others start from the init image.
         let (init_image, known) = match init_image {
             Some((_, decoded)) if spec.inpaints() => {
                 let message = format!("{} needs a mask; white pixels are repainted", spec.name);
@@ -160,8 +160,8 @@ impl Request {
             }
         }
         let value = |name: &String, default: f64| {
-            let given = self.conditions.as_ref().and_then(|given| given.get(name));
-            *given.unwrap_or(&default) as f32
+            let value = self.conditions.as_ref().and_then(|values| values.get(name));
+            *value.unwrap_or(&default) as f32
         };
         Ok(known.iter().map(|(name, condition)| value(name, condition.default)).collect())
     }

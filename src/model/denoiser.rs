@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::{Batch, ModelError};
 use crate::bundle::{Bundle, Manifest, Signature, SignatureError, TimestepShape, onnx_file};
 use crate::inference::{
-    Backend, EngineOptions, EvaluationError, GraphSource, Input, InputShapes, LoadedSession, PooledSession,
-    Session, SessionPool, ShapeProfile, Stage, TensorRt, Values, Warmup, load,
+    Backend, EngineOptions, EvaluationError, GraphSource, Input, InputShapes, LoadStage, LoadedSession,
+    PooledSession, Session, SessionPool, ShapeProfile, TensorRt, Values, Warmup, load,
 };
 use crate::tensor::GraphIo;
 
@@ -15,7 +15,7 @@ pub trait Predictor: Send {
     /// How the network is fed and read.
     fn signature(&self) -> &Signature;
 
-    /// What runs the network.
+    /// The engine and provider that run the network.
     fn backend(&self) -> &Backend;
 
     /// Evaluates a batch whose length the signature allows. Replaces the contents of `output` by the predictions, one
@@ -36,7 +36,7 @@ impl Denoiser {
         bundle: &Bundle,
         options: &EngineOptions,
         pool: &SessionPool,
-        on_stage: &mut dyn FnMut(Stage),
+        on_stage: &mut dyn FnMut(LoadStage),
     ) -> Result<Self, ModelError> {
         let bytes = onnx_file::peak_memory(&bundle.graph);
         pool.evict_for(bytes);
@@ -70,7 +70,7 @@ impl Predictor for Denoiser {
 fn load_session(
     bundle: &Bundle,
     options: &EngineOptions,
-    on_stage: &mut dyn FnMut(Stage),
+    on_stage: &mut dyn FnMut(LoadStage),
 ) -> Result<(LoadedSession, Signature), ModelError> {
     let resolve = |graph: &GraphIo| {
         Signature::resolve(graph, &bundle.manifest, bundle.network, options.batch)
@@ -102,8 +102,8 @@ fn shape_profile(signature: &Signature, options: &TensorRt) -> ShapeProfile {
     }
 }
 
-/// An evaluation of zeros in every batch size that jobs often make. The smallest one comes twice, because the profile
-/// counts the last evaluation and the first one of a shape includes one-off work.
+/// Evaluations of zeros, one for each common batch size. The smallest size is evaluated twice, because the profile
+/// counts the last evaluation, and the first one of a shape includes one-time work.
 fn warmup(signature: &Signature, manifest: &Manifest) -> Warmup {
     let (min, max) = (signature.smallest_batch(), signature.largest_batch);
     let shapes =

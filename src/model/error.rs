@@ -58,7 +58,7 @@ pub enum LatentError {
          it for this kind of pipeline; remove clip_skip"
     )]
     NoLayers,
-    /// The text encoder has fewer layers than are to be skipped.
+    /// The job skips more layers than the text encoder has.
     #[error("clip_skip is {requested}, but the text encoder has {max} layers to skip; use {max} or less")]
     Layers {
         /// The requested number.

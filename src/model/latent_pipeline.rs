@@ -6,7 +6,7 @@ use super::ModelError;
 use super::error::LatentError;
 use super::text_encoder::{Embedding, Layer, TextEncoder, concat_features, concat_tokens};
 use super::tokenizer::Tokenizer;
-use super::vae::{self, Posterior};
+use super::vae::{self, LatentDistribution};
 use crate::bundle::latent_components::vocabulary_size;
 use crate::bundle::{LatentComponents, Manifest, PipelineKind, Projection, Role, Signature, onnx_file};
 use crate::inference::{EngineOptions, GraphSource, InputShapes, PooledSession, SessionPool, Warmup, load};
@@ -35,9 +35,9 @@ pub struct TextConditioning {
 /// The tensors that the denoiser takes besides samples and time steps, in the order of its signature.
 #[derive(Debug, Clone, Default)]
 pub struct Conditions {
-    /// With the prompt.
+    /// The embeddings of the prompt.
     pub conditional: Vec<Tensor>,
-    /// Without the prompt. Empty if there is no guidance.
+    /// The embeddings of the negative prompt, or of an empty one. Empty if there is no guidance.
     pub unconditional: Vec<Tensor>,
     /// The parts of the prompts that exceed the length of their text encoders.
     pub truncated: Vec<String>,
@@ -45,7 +45,7 @@ pub struct Conditions {
 
 /// The text encoders and the autoencoder of a pipeline.
 pub struct LatentPipeline {
-    /// The files and configurations.
+    /// The graphs' files and configurations.
     pub components: LatentComponents,
     /// The kind of pipeline.
     pub kind: PipelineKind,
@@ -178,7 +178,7 @@ impl LatentPipeline {
             PipelineKind::Flux => {
                 let clip = encode(0, Layer::Last)?;
                 let t5 = encode(1, Layer::Last)?;
-                // Only the pooled embedding of CLIP is used; that CLIP truncates a prompt that T5 takes is normal.
+                // Flux uses only the pooled embedding of CLIP, so truncation by CLIP is normal.
                 (t5.rows, clip.pooled, vec![t5.truncated])
             }
         };
@@ -194,7 +194,7 @@ impl LatentPipeline {
     }
 
     /// The distribution of the latents of an image [3, H, W] in −1..1.
-    pub fn encode(&self, image: &Tensor) -> Result<Posterior, LatentError> {
+    pub fn encode(&self, image: &Tensor) -> Result<LatentDistribution, LatentError> {
         let encoder = self.encoder.as_ref().ok_or(LatentError::MissingComponent("vae_encoder"))?;
         vae::encode(encoder, self.components.vae, image, self.tile)
     }

@@ -88,14 +88,14 @@ impl TextEncoder {
 }
 
 /// The prompt, the layer and the length of an embedding.
-type Key = (String, Layer, usize);
+type EmbeddingKey = (String, Layer, usize);
 
 /// The most recently used embeddings, the latest last.
 #[derive(Default)]
-struct LruCache(VecDeque<(Key, Embedding)>);
+struct LruCache(VecDeque<(EmbeddingKey, Embedding)>);
 
 impl LruCache {
-    fn get(&mut self, key: &Key) -> Option<Embedding> {
+    fn get(&mut self, key: &EmbeddingKey) -> Option<Embedding> {
         let index = self.0.iter().position(|(cached, _)| cached == key)?;
         let entry = self.0.remove(index)?;
         let embedding = entry.1.clone();
@@ -103,7 +103,7 @@ impl LruCache {
         Some(embedding)
     }
 
-    fn insert(&mut self, key: Key, embedding: Embedding) {
+    fn insert(&mut self, key: EmbeddingKey, embedding: Embedding) {
         // Another thread may have encoded the same prompt.
         self.0.retain(|(cached, _)| *cached != key);
         if self.0.len() == EMBEDDING_CACHE_LEN {
@@ -138,8 +138,8 @@ pub(super) fn concat_features(parts: &[&Tensor]) -> Tensor {
 pub(super) fn concat_tokens(first: &Tensor, second: &Tensor) -> Tensor {
     let width = first.shape[1].max(second.shape[1]);
     let mut data = Vec::with_capacity((first.shape[0] + second.shape[0]) * width);
-    for part in [first, second] {
-        for row in part.data.chunks_exact(part.shape[1]) {
+    for tensor in [first, second] {
+        for row in tensor.data.chunks_exact(tensor.shape[1]) {
             data.extend_from_slice(row);
             data.extend(std::iter::repeat_n(0.0, width - row.len()));
         }
@@ -153,11 +153,11 @@ mod tests {
 
     #[test]
     fn rows_are_concatenated_along_both_axes() {
-        let narrow = Tensor::new([2, 1], vec![1.0, 2.0]);
-        let wide = Tensor::new([2, 2], vec![3.0, 4.0, 5.0, 6.0]);
-        let features = concat_features(&[&narrow, &wide]);
+        let first = Tensor::new([2, 1], vec![1.0, 2.0]);
+        let second = Tensor::new([2, 2], vec![3.0, 4.0, 5.0, 6.0]);
+        let features = concat_features(&[&first, &second]);
         assert_eq!(features, Tensor::new([2, 3], vec![1.0, 3.0, 4.0, 2.0, 5.0, 6.0]));
-        let tokens = concat_tokens(&narrow, &wide);
+        let tokens = concat_tokens(&first, &second);
         assert_eq!(tokens, Tensor::new([4, 2], vec![1.0, 0.0, 2.0, 0.0, 3.0, 4.0, 5.0, 6.0]));
     }
 

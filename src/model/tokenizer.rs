@@ -43,7 +43,7 @@ pub(super) struct Tokens {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Config {
+struct TokenizerConfig {
     tokenizer_class: Option<String>,
     pad_token: Option<Token>,
     model_max_length: Option<f64>,
@@ -79,7 +79,7 @@ const WORDS: &str = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 impl Tokenizer {
     /// Opens the tokenizer in a directory, of CLIP or of T5.
     pub(super) fn open(directory: &Path) -> Result<Self, TokenizerError> {
-        let config: Config = json(&directory.join("tokenizer_config.json"))?.unwrap_or_default();
+        let config: TokenizerConfig = json(&directory.join("tokenizer_config.json"))?.unwrap_or_default();
         let special: SpecialTokens = json(&directory.join("special_tokens_map.json"))?.unwrap_or_default();
         let file = directory.join("tokenizer.json");
         let t5 = config.tokenizer_class.as_deref().is_some_and(|class| class.starts_with("T5"));
@@ -122,9 +122,9 @@ impl Tokenizer {
             let rest = prompt.get(*start..).unwrap_or(prompt);
             rest.trim().to_owned()
         });
-        let words = encoding.get_ids().iter().take(room).copied();
+        let token_ids = encoding.get_ids().iter().take(room).copied();
         let mut ids: Vec<i64> =
-            self.begin.into_iter().chain(words).chain([self.end]).map(i64::from).collect();
+            self.begin.into_iter().chain(token_ids).chain([self.end]).map(i64::from).collect();
         let unpadded_len = ids.len();
         ids.resize(length, i64::from(self.pad));
         Ok(Tokens { ids, unpadded_len, truncated })

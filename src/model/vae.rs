@@ -8,7 +8,7 @@ use crate::tensor::{GraphIo, Tensor, ValueInfo};
 
 /// The output of the encoder for an image.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Posterior {
+pub enum LatentDistribution {
     /// A normal distribution for each value of the latent.
     Normal {
         /// The means.
@@ -20,7 +20,7 @@ pub enum Posterior {
     Drawn(Vec<f32>),
 }
 
-impl Posterior {
+impl LatentDistribution {
     /// Draws a latent, scaled as the denoiser takes it. `draw` fills a slice with standard normal noise.
     pub fn sample(&self, config: VaeConfig, draw: impl FnOnce(&mut [f32])) -> Vec<f32> {
         let scaled = |x: f32| (x - config.shift) * config.scaling;
@@ -62,7 +62,7 @@ pub(super) fn encode(
     config: VaeConfig,
     image: &Tensor,
     tile: Option<usize>,
-) -> Result<Posterior, LatentError> {
+) -> Result<LatentDistribution, LatentError> {
     let mut output = String::new();
     let scale = Scale::Down(config.factor);
     let mut encode = |image: &Tensor| {
@@ -80,11 +80,11 @@ pub(super) fn encode(
             "this vae_encoder draws the latent itself, so that a seed does not reproduce an image-to-image job; \
              export it with optimum 1.22 or later"
         );
-        return Ok(Posterior::Drawn(data));
+        return Ok(LatentDistribution::Drawn(data));
     }
     let deviations = data.split_off(data.len() / 2);
     let deviation = deviations.iter().map(|log| (0.5 * log.clamp(-30.0, 20.0)).exp()).collect();
-    Ok(Posterior::Normal { mean: data, deviation })
+    Ok(LatentDistribution::Normal { mean: data, deviation })
 }
 
 /// Evaluates a graph with one input. Returns the name and the values of its output, whose number of channels must be one of

@@ -229,7 +229,7 @@ impl ClientTask {
 
     fn on_received(&mut self, publish: rumqttc::v5::mqttbytes::v5::Publish, connection: &Connection) {
         let topic = String::from_utf8_lossy(&publish.topic).into_owned();
-        let Some(input) = self.topics.input(&topic) else {
+        let Some(kind) = self.topics.kind(&topic) else {
             connection.unsubscribe(&topic);
             if self.fetches.contains(&topic) {
                 self.fetches.remove(&topic);
@@ -247,7 +247,7 @@ impl ClientTask {
         }
         let properties = publish.properties.clone().unwrap_or_default();
         self.pending_events.push_back(ClientEvent::Incoming(Incoming {
-            input,
+            kind,
             payload: publish.payload.clone(),
             response_topic: properties.response_topic,
             correlation_data: properties.correlation_data,
@@ -271,7 +271,7 @@ impl ClientTask {
                     connection.acknowledge(&ack.publish);
                 }
             }
-            Some(ClientCommand::FetchRetained(topic)) if self.topics.input(&topic).is_some() => {
+            Some(ClientCommand::FetchRetained(topic)) if self.topics.kind(&topic).is_some() => {
                 let payload = Err("this topic carries requests, not images".to_owned());
                 self.pending_events.push_back(ClientEvent::Retained { topic, payload });
             }

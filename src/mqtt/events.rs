@@ -7,7 +7,7 @@ use bytes::Bytes;
 use rumqttc::v5::mqttbytes::v5::Publish;
 
 use super::message::Message;
-use super::topics::Input;
+use super::topics::MessageKind;
 
 /// How to connect to the broker.
 #[derive(Clone)]
@@ -46,8 +46,8 @@ impl std::fmt::Debug for ClientSettings {
 /// A message that was received on one of the daemon's input topics.
 #[derive(Debug)]
 pub struct Incoming {
-    /// The kind of input, as given by the topic.
-    pub input: Input,
+    /// The kind of the message, as given by the topic.
+    pub kind: MessageKind,
     /// The payload.
     pub payload: Bytes,
     /// The MQTT 5 response topic.
@@ -128,6 +128,6 @@ pub enum ClientCommand {
     FetchRetained(String),
     /// Stop fetching the retained message of this topic.
     CancelFetch(String),
-    /// Deliver what is pending for at most this time, then disconnect and end.
+    /// Deliver pending messages for at most this time, then disconnect and end.
     Close(Duration),
 }

@@ -10,7 +10,7 @@ pub struct Topics {
 
 /// The kind of an incoming message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Input {
+pub enum MessageKind {
     /// A request for a job.
     Request,
     /// A request to cancel a job.
@@ -90,13 +90,13 @@ impl Topics {
     }
 
     /// Returns the kind of a message on this topic, or `None` if it is not an input topic.
-    pub fn input(&self, topic: &str) -> Option<Input> {
+    pub fn kind(&self, topic: &str) -> Option<MessageKind> {
         if self.shared_queue.as_ref().is_some_and(|(_, shared)| shared == topic) {
-            return Some(Input::Request);
+            return Some(MessageKind::Request);
         }
         match topic.strip_prefix(&self.root)? {
-            "/request" => Some(Input::Request),
-            "/cancel" => Some(Input::Cancel),
+            "/request" => Some(MessageKind::Request),
+            "/cancel" => Some(MessageKind::Cancel),
             _ => None,
         }
     }
@@ -109,10 +109,10 @@ mod tests {
     #[test]
     fn an_input_is_recognised_by_its_whole_topic() {
         let topics = Topics::new("denoised/a");
-        assert_eq!(topics.input("denoised/a/request"), Some(Input::Request));
-        assert_eq!(topics.input(&topics.cancel()), Some(Input::Cancel));
+        assert_eq!(topics.kind("denoised/a/request"), Some(MessageKind::Request));
+        assert_eq!(topics.kind(&topics.cancel()), Some(MessageKind::Cancel));
         for other in ["denoised/ab/request", "denoised/a/request/x", "request", "denoised/a"] {
-            assert_eq!(topics.input(other), None, "{other}");
+            assert_eq!(topics.kind(other), None, "{other}");
         }
     }
 }

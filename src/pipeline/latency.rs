@@ -10,7 +10,7 @@ const DEADLINE_MARGIN: f64 = 0.9;
 /// Moving averages of the duration of batch evaluations and VAE decodings.
 #[derive(Debug, Clone)]
 pub(super) struct LatencyEstimator {
-    /// By batch size; index 0 is a batch of one slot.
+    /// One estimate per batch size; index 0 is a batch of one slot.
     batches: Vec<Option<Ewma>>,
     /// Slots of the latest batch.
     latest_slots: usize,
@@ -27,7 +27,7 @@ struct Ewma {
     is_first: bool,
 }
 
-/// What a job needs of the batches, and what the jobs before it need.
+/// The slots that a job needs, and those that the jobs before it need.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct BatchLoad {
     pub(super) images: usize,
@@ -122,7 +122,7 @@ mod tests {
         assert_eq!(latency.evaluations_within(SECOND, one_image(1)), 9);
         latency.record(2, Duration::from_millis(20));
         assert_eq!(latency.evaluations_within(SECOND, one_image(2)), 45);
-        // A smaller batch takes no longer, and a larger one no more than in proportion.
+        // A smaller batch is assumed to take as long, and a larger one to take proportionally longer.
         assert_eq!(latency.evaluations_within(SECOND, one_image(1)), 45);
         assert_eq!(latency.evaluations_within(SECOND, one_image(4)), 22);
         latency.record(8, Duration::from_millis(30));

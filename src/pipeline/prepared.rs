@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::bundle::{PipelineKind, Signature, VaeConfig};
 use crate::job::{DecodedInitImage, ErrorCode, InitImage, Job, JobError, Sizes};
-use crate::model::{Conditions, LatentError, LatentPipeline, Posterior};
+use crate::model::{Conditions, LatentDistribution, LatentError, LatentPipeline};
 use crate::tensor::Tensor;
 use diffusion_samplers::rng::Noise;
 use diffusion_samplers::sampler;
@@ -41,14 +41,14 @@ enum LatentSource {
     /// The model works in pixel space: the image itself.
     Pixels(Vec<f32>),
     /// A latent is sampled from the VAE's posterior.
-    Posterior(Posterior, VaeConfig),
+    Distribution(LatentDistribution, VaeConfig),
 }
 
 impl LatentSource {
     fn sample(&self, noise: &mut Noise) -> Vec<f32> {
         match self {
             Self::Pixels(sample) => sample.clone(),
-            Self::Posterior(posterior, config) => posterior.sample(*config, |z| noise.fill(z)),
+            Self::Distribution(posterior, config) => posterior.sample(*config, |z| noise.fill(z)),
         }
     }
 }
@@ -106,8 +106,9 @@ impl Prepared {
                 let plane = mask.len() / sizes.latent[0];
                 extra_channels = [&mask[..plane], &masked_latent].concat();
             } else if let Some(image) = &image {
-                let keep = mask.iter().map(|generated| 1.0 - generated).collect();
-                inpaint = Some(Arc::new(KnownRegion { sample: image.clone(), mask: self.pack(keep, sizes) }));
+                let known_mask = mask.iter().map(|generated| 1.0 - generated).collect();
+                inpaint =
+                    Some(Arc::new(KnownRegion { sample: image.clone(), mask: self.pack(known_mask, sizes) }));
             }
         }
         let image = image.filter(|_| !(init.inpainting.is_some() && init.starts_from_noise));
@@ -163,7 +164,7 @@ fn latent_space_init(
     let Some(decoded) = decoded else { return Ok(None) };
     let config = latent.components.vae;
     let encode =
-        |picture: &Tensor| Ok::<_, LatentError>(LatentSource::Posterior(latent.encode(picture)?, config));
+        |picture: &Tensor| Ok::<_, LatentError>(LatentSource::Distribution(latent.encode(picture)?, config));
     let inpainting = decoded.mask.as_ref().map(|mask| {
         let masked_image = encode(&masked(&decoded.image, mask))?;
         Ok::<_, LatentError>(Inpainting {
@@ -202,8 +203,8 @@ fn packed_indices(latent: &[usize]) -> impl Iterator<Item = usize> + use<> {
 /// Sets the generated region of a picture to 0.
 fn masked(picture: &Tensor, mask: &[f32]) -> Tensor {
     let data = picture.data.iter().zip(mask.iter().cycle());
-    let keep = |(x, generated): (&f32, &f32)| if *generated < 0.5 { *x } else { 0.0 };
-    Tensor { data: data.map(keep).collect(), ..picture.clone() }
+    let masked = |(x, generated): (&f32, &f32)| if *generated < 0.5 { *x } else { 0.0 };
+    Tensor { data: data.map(masked).collect(), ..picture.clone() }
 }
 
 /// Resizes a pixel mask to a latent by the nearest pixel, repeated for each channel.

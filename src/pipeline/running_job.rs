@@ -179,7 +179,7 @@ impl RunningJob {
     pub(super) fn finish_image(&mut self, index: usize, backend: &Backend) -> (Box<Receipt>, bool) {
         let mut receipt = Box::new(Receipt::new(&self.job, index, backend));
         let JobState::Running { prepared, finished, .. } = &mut self.state else { return (receipt, false) };
-        receipt.cut.clone_from(&prepared.conditions.truncated);
+        receipt.truncated.clone_from(&prepared.conditions.truncated);
         *finished += 1;
         (receipt, *finished == self.job.count)
     }

@@ -69,9 +69,9 @@ impl Platform {
         // < POWER_MODEL ID=0 NAME=MAXN >
         let name = names.lines().find_map(|line| {
             let rest = line.trim().strip_prefix("< POWER_MODEL ")?;
-            let mut words = rest.split_whitespace();
-            (words.next()? == format!("ID={id}")).then_some(())?;
-            words.next()?.strip_prefix("NAME=").map(str::to_owned)
+            let mut fields = rest.split_whitespace();
+            (fields.next()? == format!("ID={id}")).then_some(())?;
+            fields.next()?.strip_prefix("NAME=").map(str::to_owned)
         });
         Some(name.unwrap_or_else(|| format!("number {id}")))
     }

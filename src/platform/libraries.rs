@@ -13,7 +13,7 @@ pub(crate) struct Library {
     pub(crate) version: String,
 }
 
-/// Where the dynamic loader and NVIDIA's packages have libraries.
+/// Directories of libraries of the dynamic loader and of NVIDIA's packages.
 const DIRECTORIES: [&str; 9] = [
     "/usr/lib/denoised",
     "/usr/lib/aarch64-linux-gnu",

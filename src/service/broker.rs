@@ -8,7 +8,7 @@ use crate::config::{BrokerUrl, Config};
 use crate::mqtt::TlsError;
 use crate::mqtt::client::ClientSettings;
 
-/// A connection to the broker without activity for this time is closed: 2.5 keep-alive intervals.
+/// The client closes a connection without activity after this time, 2.5 keep-alive intervals.
 const STALL_TIMEOUT: Duration = Duration::from_secs(25);
 
 /// Returns the password file that systemd passes as a credential, if there is one.

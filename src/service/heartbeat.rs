@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// Shared by the worker, which beats, and the [`Watchdog`].
+/// HeartbeatState by the worker, which beats, and the [`Watchdog`].
 #[derive(Debug, Clone, Default)]
-pub(super) struct Heartbeat(Arc<Shared>);
+pub(super) struct Heartbeat(Arc<HeartbeatState>);
 
 #[derive(Debug, Default)]
-struct Shared {
+struct HeartbeatState {
     beats: AtomicU64,
     is_idle: AtomicBool,
 }

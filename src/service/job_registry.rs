@@ -69,7 +69,7 @@ impl Effects {
     }
 }
 
-/// What follows from a request.
+/// The result of checking a request.
 #[derive(Debug)]
 pub(super) enum Admission {
     /// The request was accepted, rejected or repeated.

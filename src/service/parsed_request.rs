@@ -11,7 +11,7 @@ use crate::topic_name::is_topic_name;
 #[derive(Debug)]
 pub(super) struct ParsedRequest {
     pub(super) request: Request,
-    /// Tells a repeated request from another request with the same id.
+    /// Distinguishes a repeated request from another request with the same id.
     pub(super) digest: String,
     pub(super) reply: Option<Reply>,
 }

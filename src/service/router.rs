@@ -11,7 +11,7 @@ use super::worker::{EncodedImage, ModelEvent, Worker};
 use crate::config::LimitsConfig;
 use crate::job::Job;
 use crate::mqtt::client::{AckToken, ClientCommand, ClientEvent, Incoming, MqttClient};
-use crate::mqtt::{Input, Message};
+use crate::mqtt::{Message, MessageKind};
 use crate::pipeline::JobEvent;
 use crate::spool::{AcceptedJob, Change, Spool, SpoolCommand};
 
@@ -174,12 +174,12 @@ impl Router {
     }
 
     fn on_incoming(&mut self, incoming: Incoming) {
-        let admission = match incoming.input {
-            Input::Request => {
+        let admission = match incoming.kind {
+            MessageKind::Request => {
                 self.registry.on_spool_written(self.spool.processed());
                 self.registry.on_request(&incoming, self.spool.has_capacity())
             }
-            Input::Cancel => Admission::Decided(self.registry.on_cancel(&incoming.payload)),
+            MessageKind::Cancel => Admission::Decided(self.registry.on_cancel(&incoming.payload)),
         };
         self.on_admission(admission, incoming.ack);
     }

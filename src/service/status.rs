@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use crate::inference::{ProviderShare, RejectedProvider, Stage};
+use crate::inference::{LoadStage, ProviderShare, RejectedProvider};
 use crate::job::ModelCard;
 use crate::mqtt::{Message, Topics};
 use crate::platform::Platform;
@@ -24,11 +24,11 @@ pub(super) enum Phase {
     Draining,
 }
 
-impl From<Stage> for Phase {
-    fn from(stage: Stage) -> Self {
+impl From<LoadStage> for Phase {
+    fn from(stage: LoadStage) -> Self {
         match stage {
-            Stage::BuildingEngine => Self::BuildingEngine,
-            Stage::Warming => Self::Warming,
+            LoadStage::BuildingEngine => Self::BuildingEngine,
+            LoadStage::Warming => Self::Warming,
         }
     }
 }
@@ -50,15 +50,15 @@ struct ModelState {
 
 impl ModelState {
     fn new(card: &ModelCard) -> Self {
-        let origin = card.backend.clone();
+        let backend = card.backend.clone();
         Self {
             name: card.bundle.name.clone(),
             sha256: card.bundle.sha256.clone(),
-            engine: origin.engine,
-            engine_version: origin.version,
-            provider: origin.provider,
-            provider_shares: origin.provider_shares,
-            rejected_providers: origin.rejected_providers,
+            engine: backend.engine,
+            engine_version: backend.version,
+            provider: backend.provider,
+            provider_shares: backend.provider_shares,
+            rejected_providers: backend.rejected_providers,
             ms_per_nfe: None,
         }
     }

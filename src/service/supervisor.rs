@@ -49,7 +49,7 @@ impl Supervisor {
         [self.status.online_message(&self.topics), self.status.state_message(&self.topics)]
     }
 
-    /// Returns the state if it is to be published at once.
+    /// Returns the state if it must be published at once.
     pub(super) fn on_model_event(&mut self, event: &ModelEvent) -> Option<Message> {
         match event {
             ModelEvent::Loading(stage) => self.status.set_phase((*stage).into()),

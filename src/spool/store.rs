@@ -63,7 +63,7 @@ pub struct Store {
     pub(super) next_number: u64,
     /// The numbers of the accepted jobs, by id.
     pub(super) jobs: BTreeMap<String, u64>,
-    /// For each accepted job, the numbers of its answers so far, by their part.
+    /// For each accepted job, the numbers of its answers so far, by their kind and index.
     pub(super) answers: BTreeMap<String, BTreeMap<String, u64>>,
     pub(super) completed_jobs: CompletedJobs,
     /// The size of the messages that the broker has not acknowledged.

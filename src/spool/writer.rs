@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use super::completed_jobs::CompletedJobs;
 use super::error::SpoolError;
 use super::store::{Change, Store};
-use super::{Shared, SpoolCommand, SpoolSettings};
+use super::{SpoolCommand, SpoolProgress, SpoolSettings};
 use crate::mqtt::Message;
 use crate::mqtt::client::ClientCommand;
 
@@ -29,10 +29,10 @@ pub(super) struct SpoolWriter {
     settings: SpoolSettings,
     completed_jobs: CompletedJobs,
     client: mpsc::Sender<ClientCommand>,
-    shared: Arc<Shared>,
+    shared: Arc<SpoolProgress>,
     /// The sizes of the messages that the client holds, by number.
     in_flight: BTreeMap<u64, usize>,
-    /// Numbers up to `last_sent` that are to be delivered again.
+    /// Numbers up to `last_sent` that must be delivered again.
     redeliver: VecDeque<u64>,
     /// The highest number that was sent.
     last_sent: u64,
@@ -44,7 +44,7 @@ impl SpoolWriter {
         settings: SpoolSettings,
         completed_jobs: CompletedJobs,
         client: mpsc::Sender<ClientCommand>,
-        shared: Arc<Shared>,
+        shared: Arc<SpoolProgress>,
     ) -> Self {
         Self {
             store: Some(store),
@@ -58,7 +58,7 @@ impl SpoolWriter {
         }
     }
 
-    /// Processes commands until all senders are dropped, or until [`Shared::stop`] is set during an
+    /// Processes commands until all senders are dropped, or until [`SpoolProgress::stop`] is set during an
     /// error.
     pub(super) fn run(mut self, mut commands: mpsc::Receiver<SpoolCommand>) {
         if !self.refill_window() {

@@ -236,7 +236,7 @@ fn sessions_are_evicted_to_stay_within_the_memory_limit() {
 #[test]
 fn vae_tiling_matches_the_reference() {
     use denoised::inference::{EngineKind, EngineOptions};
-    use denoised::model::{Model, Posterior};
+    use denoised::model::{LatentDistribution, Model};
     use denoised::tensor::Tensor;
     let options =
         EngineOptions { kind: EngineKind::Embedded, vae_tile: Some(32), ..EngineOptions::default() };
@@ -247,7 +247,8 @@ fn vae_tiling_matches_the_reference() {
     let (shape, pixels) = expected("picture");
     assert_eq!(picture.shape, shape);
     assert!(largest_difference(&picture.data, &pixels) < 1e-5);
-    let Posterior::Normal { mean, deviation } = latent.encode(&Tensor::new(shape, pixels)).unwrap() else {
+    let LatentDistribution::Normal { mean, deviation } = latent.encode(&Tensor::new(shape, pixels)).unwrap()
+    else {
         panic!("the encoder returned a sample");
     };
     assert!(largest_difference(&mean, &expected("mean").1) < 1e-5);

@@ -97,7 +97,7 @@ pub struct Family {
     pub time: TimeConditioning,
     /// Further names of the family, each with the keys that it sets.
     pub presets: &'static [Preset],
-    /// Whether the sampler inpaints by itself, with the known region of [`Options::known`].
+    /// Whether the sampler has its own inpainting, with the known region of [`Options::known`].
     pub inpaints: bool,
     /// Reads a configuration and plans the steps.
     pub build: Build,

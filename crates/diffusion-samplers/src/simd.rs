@@ -7,8 +7,8 @@ use std::ops::Range;
 
 /// Runs a loop that is compiled for several instruction sets, with the best one that the processor has.
 ///
-/// The closure and every function that it calls must be `#[inline(always)]`: what is not inlined is compiled for the
-/// baseline instruction set. The closure must own its slices (`move`) and truncate them to one length: otherwise each
+/// The closure and every function that it calls must be `#[inline(always)]`; other functions are compiled for the
+/// baseline instruction set. The closure must own its slices (`move`) and truncate them to one length; otherwise each
 /// iteration loads the slices again or checks their bounds.
 #[inline(always)]
 pub(crate) fn dispatch<R>(work: impl FnOnce() -> R) -> R {

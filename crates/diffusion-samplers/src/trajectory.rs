@@ -67,7 +67,7 @@ impl InpaintMask {
 
 /// How the state is scaled to make the model's input.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub enum Input {
+pub enum InputScaling {
     /// The state itself.
     #[default]
     State,
@@ -77,7 +77,7 @@ pub enum Input {
     Scaled(f64),
 }
 
-impl Input {
+impl InputScaling {
     fn append(self, state: &[f32], batch: &mut Vec<f32>) {
         if self == Self::State {
             return batch.extend_from_slice(state);
@@ -131,20 +131,20 @@ impl std::ops::Deref for Output {
     }
 }
 
-/// What the sampler and the trajectory's owner share: the current evaluation and the preview.
+/// Shared by the sampler and the trajectory's owner: the current evaluation and the preview.
 #[derive(Debug, Default)]
 struct EvaluationSlot {
-    evaluation: Evaluation,
+    evaluation: EvaluationState,
     /// The sampler's state while an evaluation is pending.
     state: Vec<f32>,
-    input: Input,
+    input: InputScaling,
     t: f64,
     preview_enabled: bool,
     preview: Option<Vec<f32>>,
 }
 
 #[derive(Debug, Default)]
-enum Evaluation {
+enum EvaluationState {
     #[default]
     Idle,
     Pending,
@@ -174,16 +174,16 @@ impl ModelHandle {
     /// `x` is empty until the evaluation is done, and then has its values again. The output has the length of `x`, or
     /// a multiple of it where the model also predicts variances; the prediction comes first. Drop the output before
     /// the next evaluation, so that its buffer can be reused.
-    pub async fn predict(&self, x: &mut Vec<f32>, input: Input, t: f64) -> Output {
+    pub async fn predict(&self, x: &mut Vec<f32>, input: InputScaling, t: f64) -> Output {
         {
             let mut slot = self.slot.borrow_mut();
-            (slot.input, slot.t, slot.evaluation) = (input, t, Evaluation::Pending);
+            (slot.input, slot.t, slot.evaluation) = (input, t, EvaluationState::Pending);
             std::mem::swap(&mut slot.state, x);
         }
         poll_fn(|_| {
             let mut slot = self.slot.borrow_mut();
             match std::mem::take(&mut slot.evaluation) {
-                Evaluation::Ready(output) => {
+                EvaluationState::Ready(output) => {
                     std::mem::swap(&mut slot.state, x);
                     Poll::Ready(output)
                 }
@@ -212,7 +212,7 @@ impl ModelHandle {
     }
 }
 
-/// One image's way from noise to sample. See the [module documentation](self) for the two ways to drive it.
+/// One sampling run of one image. See the [module documentation](self) for the two ways to drive it.
 ///
 /// [`sampler::start`](crate::sampler::start) makes one.
 pub struct Trajectory {
@@ -311,7 +311,7 @@ impl Trajectory {
         let mut slot = self.slot.borrow_mut();
         let (found, expected) = (output.len(), slot.state.len());
         assert!(found >= expected, "the model returned {found} values, but the sample has {expected}");
-        slot.evaluation = Evaluation::Ready(output);
+        slot.evaluation = EvaluationState::Ready(output);
     }
 
     /// Enables or disables previews of x̂₀. They cost one pass over the sample for each evaluation.
@@ -333,7 +333,7 @@ mod tests {
     fn two_evaluations(model: ModelHandle) -> SampleFuture {
         Box::pin(async move {
             let mut x = vec![8.0, 4.0];
-            for (input, t) in [(Input::Divided(2.0), 7.0), (Input::Scaled(3.0), 5.0)] {
+            for (input, t) in [(InputScaling::Divided(2.0), 7.0), (InputScaling::Scaled(3.0), 5.0)] {
                 let output = model.predict(&mut x, input, t).await;
                 model.preview(&output);
                 x.copy_from_slice(&output);

@@ -11,7 +11,7 @@ use diffusion_samplers::rng::Generator;
 use diffusion_samplers::sampler::{self, InitialState, Options, Sampler};
 use diffusion_samplers::scheduler_settings::{Settings, Value};
 
-type Network = Box<dyn Fn(&[f32], f64, &mut [f32])>;
+type ExactNetwork = Box<dyn Fn(&[f32], f64, &mut [f32])>;
 
 fn settings(keys: &[(&str, Value)]) -> Settings {
     Settings::new(keys.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect())
@@ -36,7 +36,7 @@ fn schedule(keys: &[(&str, Value)]) -> NoiseSchedule {
     NoiseSchedule::from_settings(&mut settings(keys), ScheduleDefaults::DDPM).unwrap()
 }
 
-fn steps_network(keys: &[(&str, Value)]) -> Network {
+fn steps_network(keys: &[(&str, Value)]) -> ExactNetwork {
     let gaussian = Gaussian::new(&schedule(keys), PredictionType::Epsilon, false);
     Box::new(move |x, t, output| gaussian.evaluate(x, t, output))
 }
@@ -46,7 +46,7 @@ fn run(
     sampler: &std::sync::Arc<dyn Sampler>,
     initial: Vec<f32>,
     seed: u64,
-    network: &Network,
+    network: &ExactNetwork,
 ) -> (f64, Vec<f32>) {
     let len = initial.len() * sampler.outputs_per_value();
     let trajectory =
@@ -162,13 +162,13 @@ fn deterministic_samplers_have_the_order_that_their_papers_claim() {
 }
 
 /// A stochastic sampler with its keys, its model and its number of steps.
-type Stochastic = (&'static str, Vec<(&'static str, Value)>, Network, usize);
+type Stochastic = (&'static str, Vec<(&'static str, Value)>, ExactNetwork, usize);
 
 fn stochastic() -> Vec<Stochastic> {
     let linear = || vec![("beta_start", Value::Number(1e-4)), ("beta_end", Value::Number(0.02))];
     let free = || [linear(), vec![("clip_sample", Value::Flag(false))]].concat();
     let steps = || steps_network(&linear());
-    let score = |sigma_of: fn(f64) -> f64| -> Network {
+    let score = |sigma_of: fn(f64) -> f64| -> ExactNetwork {
         Box::new(move |x, t, output| predict(PredictionType::Score, x, (1.0, sigma_of(t)), output))
     };
     // Ten noise levels from 1 to 0.05.

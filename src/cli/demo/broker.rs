@@ -12,10 +12,10 @@ use crate::config::BrokerUrl;
 /// The largest packet, in bytes.
 const MAX_PAYLOAD: usize = 16 << 20;
 
-/// How long the broker may take to listen. It takes milliseconds, and longer on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The longest time until the broker listens. It usually takes milliseconds.
+const START_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Starts the broker on a thread that lives as long as the process. Returns its address when it listens.
+/// Starts the broker on a thread that lives as long as the process. Returns its address once it listens.
 pub(super) fn start() -> anyhow::Result<BrokerUrl> {
     let port = free_port()?;
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
@@ -53,7 +53,7 @@ pub(super) fn start() -> anyhow::Result<BrokerUrl> {
             }
         })
         .context("starting the broker's thread")?;
-    until_it_listens(listen)?;
+    wait_until_listening(listen)?;
     Ok(BrokerUrl { host: Ipv4Addr::LOCALHOST.to_string(), port, tls: false })
 }
 
@@ -62,14 +62,15 @@ fn free_port() -> anyhow::Result<u16> {
     Ok(listener.local_addr().context("finding a free port")?.port())
 }
 
-fn until_it_listens(address: SocketAddr) -> anyhow::Result<()> {
+fn wait_until_listening(address: SocketAddr) -> anyhow::Result<()> {
     let began = Instant::now();
     loop {
-        // Seldom too early: what asks for a port on which nobody listens may be given that very port for its own end.
+        // Linux may give a client the port that it connects to as its own, so that it connects to itself. Waiting
+        // first makes an attempt before the broker listens unlikely.
         std::thread::sleep(Duration::from_millis(5));
         match TcpStream::connect(address) {
             Ok(_) => return Ok(()),
-            Err(error) if began.elapsed() > PATIENCE => {
+            Err(error) if began.elapsed() > START_TIMEOUT => {
                 return Err(error).with_context(|| format!("the demo's broker does not listen at {address}"));
             }
             Err(_) => {}

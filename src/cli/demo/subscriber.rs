@@ -1,4 +1,4 @@
-//! A subscriber as any other: it publishes requests and reads the answers.
+//! An ordinary MQTT client, which publishes requests and reads the answers.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use serde_json::Value;
 use crate::config::BrokerUrl;
 use crate::mqtt::Topics;
 
-/// How often a broker that does not listen yet is tried.
-const TRIES: usize = 50;
+/// The number of attempts to connect to the broker.
+const MAX_CONNECT_ATTEMPTS: usize = 50;
 
-/// What came for a job.
+/// A message about a job.
 #[derive(Debug)]
 pub(super) enum Answer {
     Progress { step: usize, of: usize, eta_ms: u64 },
@@ -24,7 +24,7 @@ pub(super) enum Answer {
     Error(String),
 }
 
-/// A client that reads everything under a daemon's root.
+/// A client that is subscribed to all topics under a daemon's root.
 pub(super) struct Subscriber {
     client: AsyncClient,
     events: EventLoop,
@@ -32,26 +32,26 @@ pub(super) struct Subscriber {
 }
 
 impl Subscriber {
-    /// Connect and subscribe.
+    /// Connects and subscribes.
     pub(super) async fn connect(url: &BrokerUrl, root: &str) -> anyhow::Result<Self> {
         if url.tls {
-            bail!("the demo's subscriber speaks mqtt:// only; `denoised run` serves mqtts://");
+            bail!("the demo supports mqtt:// only; use `denoised run` with mqtts://");
         }
         let mut options = MqttOptions::new("denoised-demo-subscriber", &url.host, url.port);
         options.set_keep_alive(Duration::from_secs(10));
         options.set_max_packet_size(Some(16 << 20));
         let (client, events) = AsyncClient::new(options, 16);
         let mut this = Self { client, events, topics: Topics::new(root) };
-        this.greet(url).await?;
+        this.wait_for_connack(url).await?;
         this.client.subscribe(format!("{root}/#"), QoS::AtLeastOnce).await.context("subscribing")?;
         while !matches!(this.events.poll().await?, Event::Incoming(Packet::SubAck(_))) {}
         Ok(this)
     }
 
-    /// Wait until the broker listens and accepts us.
-    async fn greet(&mut self, url: &BrokerUrl) -> anyhow::Result<()> {
+    /// Waits until the broker accepts the connection.
+    async fn wait_for_connack(&mut self, url: &BrokerUrl) -> anyhow::Result<()> {
         let mut last = None;
-        for _ in 0..TRIES {
+        for _ in 0..MAX_CONNECT_ATTEMPTS {
             match self.events.poll().await {
                 Ok(Event::Incoming(Packet::ConnAck(_))) => return Ok(()),
                 Ok(_) => {}
@@ -63,11 +63,11 @@ impl Subscriber {
         }
         match last {
             Some(error) => Err(error).with_context(|| format!("no broker answers at {url}")),
-            None => bail!("the broker at {url} does not accept us"),
+            None => bail!("the broker at {url} does not accept the connection"),
         }
     }
 
-    /// Wait until the daemon says that it is ready; tells its state.
+    /// Waits until the daemon is ready, and returns its state.
     pub(super) async fn ready(&mut self) -> anyhow::Result<Value> {
         loop {
             let message = self.next().await?;
@@ -80,7 +80,7 @@ impl Subscriber {
         }
     }
 
-    /// Publish a request.
+    /// Publishes a request.
     pub(super) async fn request(&mut self, request: &Value) -> anyhow::Result<()> {
         let payload = request.to_string();
         self.client
@@ -89,7 +89,7 @@ impl Subscriber {
             .context("publishing a request")
     }
 
-    /// The next thing that comes for a job.
+    /// Returns the next message about a job.
     pub(super) async fn answer(&mut self, id: &str) -> anyhow::Result<Answer> {
         loop {
             let message = self.next().await?;
@@ -103,7 +103,7 @@ impl Subscriber {
                     of: number("of") as usize,
                     eta_ms: number("eta_ms"),
                 });
-            } else if topic == self.topics.image() && of_job(&message, id) {
+            } else if topic == self.topics.image() && belongs_to_job(&message, id) {
                 return Ok(Answer::Image(message.payload));
             } else if topic == self.topics.result(id) {
                 return Ok(Answer::Result(json()?));
@@ -122,7 +122,7 @@ impl Subscriber {
     }
 }
 
-fn of_job(message: &Publish, id: &str) -> bool {
+fn belongs_to_job(message: &Publish, id: &str) -> bool {
     message.properties.as_ref().is_some_and(|properties| {
         let mut user = properties.user_properties.iter();
         user.any(|(name, value)| name == "id" && value == id)

@@ -88,8 +88,8 @@ fn evaluate(options: &EngineOptions) -> Result<String, TrialError> {
     if !is_close {
         return Err(TrialError::Wrong { found, expected });
     }
-    let origin = model.predictor.backend();
-    Ok(format!("{} {} works on {}", origin.engine, origin.version, origin.provider))
+    let backend = model.predictor.backend();
+    Ok(format!("{} {} works on {}", backend.engine, backend.version, backend.provider))
 }
 
 /// What to do about an error.

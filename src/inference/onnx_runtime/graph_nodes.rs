@@ -8,28 +8,28 @@ use rten_onnx::protobuf::{DecodeMessage, Fields, OwnedValues, ProtobufError, Rea
 /// The names of the graph's nodes except constants, in the graph's order.
 pub(super) fn node_names(path: &Path) -> std::io::Result<Vec<String>> {
     let file = File::open(path)?;
-    let model = Model::decode(ValueReader::from_file(file)).map_err(std::io::Error::other)?;
+    let model = ModelNodes::decode(ValueReader::from_file(file)).map_err(std::io::Error::other)?;
     let nodes = model.nodes.into_iter().filter(|node| node.operator != "Constant");
     Ok(nodes.map(|node| node.name).collect())
 }
 
 /// The nodes of a `ModelProto`.
 #[derive(Default)]
-struct Model {
-    nodes: Vec<Node>,
+struct ModelNodes {
+    nodes: Vec<NodeInfo>,
 }
 
 /// The nodes of a `GraphProto`.
-struct Graph(Vec<Node>);
+struct GraphNodes(Vec<NodeInfo>);
 
 /// The name and operator of a `NodeProto`.
 #[derive(Default)]
-struct Node {
+struct NodeInfo {
     name: String,
     operator: String,
 }
 
-impl DecodeMessage for Model {
+impl DecodeMessage for ModelNodes {
     type Types = OwnedValues;
 
     fn decode_fields<R: ReadValue<Types = OwnedValues>>(
@@ -38,7 +38,7 @@ impl DecodeMessage for Model {
         let mut model = Self::default();
         while let Some(mut field) = fields.next()? {
             match field.number() {
-                7 => model.nodes = Graph::decode_field(&mut field)?.0,
+                7 => model.nodes = GraphNodes::decode_field(&mut field)?.0,
                 _ => field.skip()?,
             }
         }
@@ -46,7 +46,7 @@ impl DecodeMessage for Model {
     }
 }
 
-impl DecodeMessage for Graph {
+impl DecodeMessage for GraphNodes {
     type Types = OwnedValues;
 
     fn decode_fields<R: ReadValue<Types = OwnedValues>>(
@@ -55,7 +55,7 @@ impl DecodeMessage for Graph {
         let mut nodes = Vec::new();
         while let Some(mut field) = fields.next()? {
             match field.number() {
-                1 => nodes.push(Node::decode_field(&mut field)?),
+                1 => nodes.push(NodeInfo::decode_field(&mut field)?),
                 _ => field.skip()?,
             }
         }
@@ -63,7 +63,7 @@ impl DecodeMessage for Graph {
     }
 }
 
-impl DecodeMessage for Node {
+impl DecodeMessage for NodeInfo {
     type Types = OwnedValues;
 
     fn decode_fields<R: ReadValue<Types = OwnedValues>>(

@@ -16,7 +16,7 @@ use crate::inference::backend::Backend;
 use crate::inference::engine_cache::{EngineCache, Key};
 use crate::inference::error::{EngineError, ProviderFailure};
 use crate::inference::graph_source::{GraphSource, LoadedSession, WarmupExtent};
-use crate::inference::options::{EngineOptions, Stage};
+use crate::inference::options::{EngineOptions, LoadStage};
 use crate::inference::provider::{Provider, ProviderOptions, ShapeProfile, TensorRt};
 
 const TEMPORARY_HINT: &str =
@@ -28,7 +28,7 @@ pub(in crate::inference) fn open(
     runtime: &Runtime,
     source: &GraphSource<'_>,
     options: &EngineOptions,
-    on_stage: &mut dyn FnMut(Stage),
+    on_stage: &mut dyn FnMut(LoadStage),
 ) -> Result<LoadedSession, EngineError> {
     first_working(options, source.path, |provider| attempt(runtime, source, options, provider, on_stage))
 }
@@ -38,7 +38,7 @@ fn attempt(
     source: &GraphSource<'_>,
     options: &EngineOptions,
     provider: Provider,
-    on_stage: &mut dyn FnMut(Stage),
+    on_stage: &mut dyn FnMut(LoadStage),
 ) -> Result<LoadedSession, AttemptError> {
     if !is_compiled_in(provider) {
         let version = runtime.version.clone();
@@ -70,7 +70,7 @@ fn attempt(
     // The provider is registered, so that its libraries exist.
     let progress = if provider.builds_engines() && cache.as_ref().is_none_or(|cache| !cache.is_built) {
         check_memory(options)?;
-        on_stage(Stage::BuildingEngine);
+        on_stage(LoadStage::BuildingEngine);
         Some(BuildProgress::new(&source.name, provider))
     } else {
         None
@@ -80,7 +80,7 @@ fn attempt(
         cache.mark_unverified();
     }
     let loaded = builder.commit_from_file(source.path).map_err(AttemptError::from).and_then(|session| {
-        on_stage(Stage::Warming);
+        on_stage(LoadStage::Warming);
         let session = match &capture {
             Some(capture) => OnnxRuntimeSession::with_cuda_graph(session, capture.device)
                 .map_err(|reason| AttemptError::Provider(ProviderFailure::Failed(reason)))?,

@@ -68,9 +68,9 @@ pub struct Cuda {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Arena {
-    /// To the next power of two.
+    /// Each extension is larger than the last one, by powers of two.
     NextPowerOfTwo,
-    /// By the size that is requested.
+    /// Each extension has the requested size.
     SameAsRequested,
 }
 

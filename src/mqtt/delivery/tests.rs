@@ -126,8 +126,8 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// A connection and a broker, and what they did to the messages.
-struct Model {
+/// A connection and a broker, with the messages that they hold.
+struct DeliveryModel {
     delivery: Delivery,
     enqueued: u64,
     /// The messages above QoS 0, which must arrive.
@@ -146,7 +146,7 @@ struct Model {
     loses_messages: bool,
 }
 
-impl Model {
+impl DeliveryModel {
     fn new() -> Self {
         Self {
             delivery: Delivery::new(1 << 20, MAX_IN_FLIGHT),
@@ -272,7 +272,7 @@ proptest! {
     /// before the broker has it; first arrivals are in the order in which the messages were queued.
     #[test]
     fn nothing_is_lost_over_any_sequence_of_events(events in prop::collection::vec(event(), 1..200)) {
-        let mut model = Model::new();
+        let mut model = DeliveryModel::new();
         events.into_iter().for_each(|event| model.step(event));
         model.step(Event::Connect { session: false });
         while !model.delivery.is_empty() {

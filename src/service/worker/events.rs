@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::mpsc as blocking;
 
-use crate::inference::Stage;
+use crate::inference::LoadStage;
 use crate::job::{Job, ModelCard};
 use crate::pipeline::{JobEvent, Sample};
 use crate::service::heartbeat::Heartbeat;
@@ -20,12 +20,12 @@ pub(in crate::service) enum WorkerEvent<I> {
 #[derive(Debug)]
 pub(in crate::service) enum ModelEvent {
     /// A model is being loaded.
-    Loading(Stage),
+    Loading(LoadStage),
     /// All models are loaded.
     Ready(Vec<Arc<ModelCard>>),
     /// A model cannot be loaded. This is the worker's last event.
     Failed(String),
-    /// A model is served by another provider from now on.
+    /// Another provider serves a model from now on.
     Replaced(Arc<ModelCard>),
     /// The current duration of an evaluation.
     Latency { model: String, ms_per_nfe: f64 },

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::WorkerCommand;
-use crate::inference::{EngineOptions, Policy, SessionPool, Stage};
+use crate::inference::{EngineOptions, LoadStage, Policy, SessionPool};
 use crate::model::Model;
 use crate::pipeline::{Pipeline, Wake};
 
@@ -14,7 +14,7 @@ use crate::pipeline::{Pipeline, Wake};
 pub(super) fn load_pipelines(
     models: &[(PathBuf, EngineOptions)],
     wake: &Wake,
-    on_stage: &mut dyn FnMut(Stage),
+    on_stage: &mut dyn FnMut(LoadStage),
 ) -> Result<Vec<Pipeline>, String> {
     let sessions = SessionPool::with_budget(models.first().and_then(|(_, engine)| engine.memory));
     let mut pipelines: Vec<Pipeline> = Vec::new();

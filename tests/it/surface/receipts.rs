@@ -56,9 +56,8 @@ fn receipts_of_latent_models_match_their_snapshots() {
     check_json("receipt-flux", &receipts(&bundle("flux"), request));
 }
 
-/// An img2img request with conditions, on ONNX Runtime with a rejected provider.
-#[test]
-fn a_receipt_with_every_field_matches_its_snapshot() {
+/// The receipt of an img2img request with conditions, on ONNX Runtime with a rejected provider.
+fn receipt_with_every_field() -> Receipt {
     let options = EngineOptions { kind: EngineKind::Embedded, ..EngineOptions::default() };
     let mut card = Arc::unwrap_or_clone(ModelCard::new(&Model::load(&bundle("sdxl"), &options).unwrap()));
     let mut changed = (*card.bundle).clone();
@@ -84,7 +83,27 @@ fn a_receipt_with_every_field_matches_its_snapshot() {
         }],
         ..Backend::new("onnxruntime", "1.23.2".to_owned(), "cuda".to_owned())
     };
-    let receipt =
-        Receipt { cut: vec!["the rest".to_owned()], ..Receipt::new(&job(&card, request), 1, &backend) };
-    check_json("receipt-all", &receipt);
+    let receipt = Receipt::new(&job(&card, request), 1, &backend);
+    Receipt { truncated: vec!["the rest".to_owned()], ..receipt }
+}
+
+#[test]
+fn a_receipt_with_every_field_matches_its_snapshot() {
+    check_json("receipt-all", &receipt_with_every_field());
+}
+
+/// Receipts had two keys `version`: the program's, and the engine's.
+#[test]
+fn a_receipt_has_each_key_once() {
+    let json = serde_json::to_string_pretty(&receipt_with_every_field()).unwrap();
+    let mut keys: Vec<_> = json
+        .lines()
+        .filter_map(|line| line.strip_prefix("  \"")?.split_once('"'))
+        .map(|(key, _)| key)
+        .collect();
+    assert!(keys.contains(&"version") && keys.contains(&"engine_version"), "{keys:?}");
+    let count = keys.len();
+    keys.sort_unstable();
+    keys.dedup();
+    assert_eq!(keys.len(), count, "{json}");
 }

@@ -74,7 +74,7 @@ fn polynomial<const K: usize>(x: f64, coefficients: [f64; K]) -> f64 {
 #[inline(always)]
 fn log(x: f64) -> f64 {
     const ROOT: u64 = std::f64::consts::FRAC_1_SQRT_2.to_bits();
-    // The exponent counts from 1/sqrt 2, so that the mantissa lies about 1.
+    // The exponent is relative to 1/sqrt 2, so that the mantissa is between 1/sqrt 2 and sqrt 2.
     let above = x.to_bits().wrapping_sub(ROOT);
     let exponent = (above as i64 >> 52) as i32;
     let m = f64::from_bits((above & 0x000f_ffff_ffff_ffff).wrapping_add(ROOT));

@@ -2,7 +2,7 @@
 //! in single precision, or one by one in double precision for draws of fewer than 16 numbers.
 //!
 //! PyTorch computes the logarithm, sine and cosine with the single-precision polynomials of the Cephes library
-//! (Moshier). Here are the same polynomials, with a fused multiply-add wherever PyTorch's build has one.
+//! (Moshier). This module uses the same polynomials, with a fused multiply-add where PyTorch's build has one.
 
 use super::NoiseSource;
 use crate::simd::dispatch;

@@ -14,7 +14,7 @@ use crate::noise_schedule::{NoiseLevel, NoiseSchedule, ScheduleDefaults, ZeroSnr
 use crate::prediction_type::AffinePrediction;
 use crate::prediction_type::PredictionType::{self, Epsilon, Sample, VPrediction};
 use crate::scheduler_settings::{Settings, SettingsError};
-use crate::trajectory::Input;
+use crate::trajectory::InputScaling;
 
 pub(super) const LCM: Family = Family::new("lcm", "LCMScheduler", lcm);
 pub(super) const TCD: Family = Family::new("tcd", "TCDScheduler", tcd);
@@ -169,7 +169,7 @@ fn consistency(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sam
         let (above, norm) = (sigma - min, (sigma * sigma + data * data).sqrt());
         let x0 = AffinePrediction::new(data * data / (above * above + data * data), above * data / norm);
         let node = if preconditions {
-            Node::with_preconditioning(250.0 * (exact + 1e-44).ln(), sigma, Input::Divided(norm), x0)
+            Node::with_preconditioning(250.0 * (exact + 1e-44).ln(), sigma, InputScaling::Divided(norm), x0)
         } else {
             denoiser(sigma)
         };

@@ -23,7 +23,7 @@ const SCHEDULE: ScheduleDefaults = ScheduleDefaults::DDPM.with_zero_snr(ZeroSnr:
 
 /// A step from t to s (eq. 12).
 #[derive(Debug)]
-struct Step {
+struct DdimStep {
     node: Node,
     /// √ᾱ_s.
     sqrt_alpha_bar: f64,
@@ -33,7 +33,7 @@ struct Step {
     sigma: Option<f64>,
 }
 
-impl plan::Step for Step {
+impl plan::Step for DdimStep {
     fn level(&self) -> Option<NoiseLevel> {
         Some(self.node.level)
     }
@@ -83,7 +83,7 @@ fn ddim(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, 
     let steps = times.into_iter().map(|t| {
         let bar_s = t.checked_sub(width).map_or(final_bar, |s| bars[s]);
         let variance = eta * eta * Posterior::new(bars[t], bar_s).variance;
-        Step {
+        DdimStep {
             node: Node::new(t as f64, NoiseLevel::from_alpha_bar(bars[t]), kind),
             sqrt_alpha_bar: bar_s.sqrt(),
             direction: (1.0 - bar_s - variance).max(0.0).sqrt(),
@@ -94,7 +94,7 @@ fn ddim(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, 
     Ok(Arc::new(Plan { thresholding, ..plan }))
 }
 
-/// Refuses what is not finite at a time step without signal.
+/// Rejects options whose coefficients are not finite at a time step without signal.
 fn check_zero_snr(eta: f64, predicts_epsilon: bool) -> Result<(), SamplerError> {
     let refuse = |reason: &str| Err(SettingsError::refused("rescale_betas_zero_snr", true, reason).into());
     if eta == 1.0 {
@@ -133,7 +133,7 @@ fn inverse(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler
     let steps = times.into_iter().rev().map(|t| {
         let level = NoiseLevel::from_alpha_bar(t.checked_sub(width).map_or(first_bar, |s| bars[s]));
         let to = NoiseLevel::from_alpha_bar(bars[t]);
-        Step {
+        DdimStep {
             node: Node::new(t as f64, level, kind).with_finite_epsilon(),
             sqrt_alpha_bar: to.alpha,
             direction: to.sigma,

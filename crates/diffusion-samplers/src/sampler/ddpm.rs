@@ -58,7 +58,7 @@ enum Sigma {
 
 /// A step from t to t − 1, or to an earlier time step.
 #[derive(Debug)]
-struct Step {
+struct DdpmStep {
     node: Node,
     /// The coefficients of eq. 7.
     posterior: Posterior,
@@ -66,7 +66,7 @@ struct Step {
     sigma: Option<Sigma>,
 }
 
-impl plan::Step for Step {
+impl plan::Step for DdpmStep {
     fn level(&self) -> Option<NoiseLevel> {
         Some(self.node.level)
     }
@@ -120,7 +120,7 @@ fn build(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>,
     let next_bars = times.iter().skip(1).map(|&t| bars[t]).chain([1.0]);
     let steps = times.iter().zip(next_bars).map(|(&t, next_bar)| {
         let posterior = posterior(bars[t], next_bar);
-        Step {
+        DdpmStep {
             node: Node::new(t as f64, NoiseLevel::from_alpha_bar(bars[t]), kind),
             sigma: (t > 0).then(|| sigma(variance_type, &posterior)),
             posterior,

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use super::dpm_solver::weights::{Algorithm, order};
 use super::model_output::OutputForm;
-use super::multistep::{MAX_HISTORY, Step, WeightedSum};
+use super::multistep::{MAX_HISTORY, MultistepStep, WeightedSum};
 use super::options::{AddedNoise, Options};
 use super::plan::Plan;
-use super::steps::lambda::{Class, FinalSigma, LambdaSteps};
+use super::steps::lambda::{FinalSigma, LambdaClass, LambdaSteps};
 use super::thresholding::Thresholding;
 use super::{Family, Sampler, SamplerError};
 use crate::noise_schedule::{NoiseLevel, ZeroSnr};
@@ -16,7 +16,7 @@ use crate::sigma_schedule::SigmaSchedule;
 
 pub(super) const FAMILY: Family = Family::new("deis", "DEISMultistepScheduler", build);
 
-const CLASS: Class = Class {
+const CLASS: LambdaClass = LambdaClass {
     name: FAMILY.name,
     zero_snr: ZeroSnr::Unsupported,
     sigma_schedules: &[
@@ -48,7 +48,7 @@ fn build(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>,
             1 => first_order(from, to),
             order => higher_order(&run.levels, i, order),
         };
-        Step { node, update, noise: None }
+        MultistepStep { node, update, noise: None }
     });
     let plan = Plan::new(steps);
     Ok(Arc::new(Plan { form: OutputForm::Epsilon, thresholding, ..plan }))

@@ -10,7 +10,7 @@ use super::node::Node;
 use super::options::{AddedNoise, Options};
 use super::plan::{self, Plan};
 use super::steps::k_diffusion::KDiffusionSteps;
-use super::steps::sigma::{Class, SigmaSteps};
+use super::steps::sigma::{SigmaClass, SigmaSteps};
 use super::{Family, Sampler, SamplerError};
 use crate::noise_schedule::{NoiseLevel, round};
 use crate::rng::Noise;
@@ -41,10 +41,10 @@ fn diffusers(
     name: &'static str,
     eta: Option<f64>,
 ) -> Result<Arc<dyn Sampler>, SamplerError> {
-    let class = Class { whole_karras_timesteps: true, ..Class::new(name, Class::NO_SAMPLE) };
+    let class = SigmaClass { whole_karras_timesteps: true, ..SigmaClass::new(name, SigmaClass::NO_SAMPLE) };
     let run = SigmaSteps::from_settings(settings, options, &class)?;
     let node = |sigma| run.node_between(sigma);
-    let steps = run.steps().map(|(first, sigma, next)| Step::new(first, sigma, next, eta, node));
+    let steps = run.steps().map(|(first, sigma, next)| Dpm2Step::new(first, sigma, next, eta, node));
     Ok(Arc::new(Plan { initial_sigma: run.initial_sigma, ..Plan::new(steps) }))
 }
 
@@ -56,13 +56,13 @@ fn k_diffusion(
 ) -> Result<Arc<dyn Sampler>, SamplerError> {
     let run = KDiffusionSteps::from_settings(settings, options, name)?;
     let node = |sigma| run.node(round(sigma));
-    let steps = run.steps().map(|(sigma, next)| Step::new(node(sigma), sigma, next, eta, node));
+    let steps = run.steps().map(|(sigma, next)| Dpm2Step::new(node(sigma), sigma, next, eta, node));
     Ok(Arc::new(Plan { initial_sigma: run.initial_sigma(), ..Plan::new(steps) }))
 }
 
 /// A step from σ to σ_down, then noise of σ_up.
 #[derive(Debug)]
-struct Step {
+struct Dpm2Step {
     node: Node,
     /// σ_down − σ.
     dt: f64,
@@ -80,7 +80,7 @@ struct Midpoint {
     dt: f64,
 }
 
-impl Step {
+impl Dpm2Step {
     /// A step from σ to `next`; η scales the noise of an ancestral step.
     fn new(node: Node, sigma: f64, next: f64, eta: Option<f64>, node_at: impl Fn(f64) -> Node) -> Self {
         let Ancestral { down, up } = Ancestral::new(sigma, next, eta.unwrap_or(0.0));
@@ -93,7 +93,7 @@ impl Step {
     }
 }
 
-impl plan::Step for Step {
+impl plan::Step for Dpm2Step {
     fn level(&self) -> Option<NoiseLevel> {
         Some(self.node.level)
     }
@@ -149,7 +149,7 @@ mod tests {
     #[test]
     fn an_ancestral_step_takes_the_derivative_at_the_midpoint() {
         let node = |sigma: f64| Node::with_unscaled_signal(sigma, sigma, Epsilon);
-        let plan = Plan::new([Step::new(node(8.0), 8.0, 4.0, Some(1.0), node)]);
+        let plan = Plan::new([Dpm2Step::new(node(8.0), 8.0, 4.0, Some(1.0), node)]);
         let derivative = |x: f64, sigma: f64| x * sigma / 10.0;
         let network = |input: f32, sigma: f64| derivative(f64::from(input) * sigma.hypot(1.0), sigma) as f32;
         let found = plan::testing::sample(plan, 0.5, &[0.7], network);

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::model_output::{OutputForm, Prediction};
 use super::options::{AddedNoise, Options};
 use super::plan::{OneStep, Plan, Update};
-use super::steps::edm::{EdmSteps, FinalSigma};
-use super::steps::sigma::{Class, SigmaSteps};
+use super::steps::edm::{EdmFinalSigma, EdmSteps};
+use super::steps::sigma::{SigmaClass, SigmaSteps};
 use super::{Family, Sampler, SamplerError, TimeConditioning};
 use crate::noise_schedule::{ScheduleDefaults, ZeroSnr};
 use crate::scheduler_settings::Settings;
@@ -36,10 +36,10 @@ impl Update for Euler {
     }
 }
 
-const CLASS: Class = Class {
+const CLASS: SigmaClass = SigmaClass {
     schedule: ScheduleDefaults::DDPM.with_zero_snr(ZeroSnr::Approximate),
     euler_keys: true,
-    ..Class::new("euler", Class::PREDICTIONS)
+    ..SigmaClass::new("euler", SigmaClass::PREDICTIONS)
 };
 
 fn euler(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, SamplerError> {
@@ -51,7 +51,7 @@ fn euler(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>,
 
 fn edm(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, SamplerError> {
     options.reject_eta(AddedNoise::None)?;
-    let run = EdmSteps::from_settings(settings, options, EDM.name, FinalSigma::LastEvaluated)?;
+    let run = EdmSteps::from_settings(settings, options, EDM.name, EdmFinalSigma::LastEvaluated)?;
     let steps = run.nodes.iter().zip(run.sigmas.windows(2)).map(|(node, sigmas)| OneStep {
         node: *node,
         update: Euler { dt: sigmas[1] - sigmas[0] },
@@ -62,8 +62,9 @@ fn edm(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, S
 
 fn ancestral(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, SamplerError> {
     let eta = options.eta_or(1.0)?;
-    let class = Class { sigma_schedules: &[], euler_keys: false, predictions: Class::NO_SAMPLE, ..CLASS };
-    let run = SigmaSteps::from_settings(settings, options, &Class { name: ANCESTRAL.name, ..class })?;
+    let class =
+        SigmaClass { sigma_schedules: &[], euler_keys: false, predictions: SigmaClass::NO_SAMPLE, ..CLASS };
+    let run = SigmaSteps::from_settings(settings, options, &SigmaClass { name: ANCESTRAL.name, ..class })?;
     let step = |(node, sigma, next)| {
         let Ancestral { down, up } = Ancestral::new(sigma, next, eta);
         OneStep { node, update: Euler { dt: down - sigma }, noise: Some(up) }

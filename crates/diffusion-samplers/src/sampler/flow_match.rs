@@ -22,9 +22,9 @@ pub(super) const HEUN: Family =
 /// How the noise levels are shifted towards the noisy end (Esser et al. 2024, section 5.3.2).
 #[derive(Debug, Clone, Copy)]
 enum Shift {
-    /// By a factor.
+    /// A fixed factor.
     Fixed(f64),
-    /// By e^μ, or by μ, where μ grows with the number of the image's patches.
+    /// The factor e^μ, or μ if `linear`. μ grows with the number of the image's patches.
     BySize { mu: f64, linear: bool },
 }
 
@@ -72,7 +72,7 @@ fn shifted_sigmas(
         Shift::Fixed(shift) => round(shift_sigma(t as f64 / train as f64, shift)),
         Shift::BySize { .. } => t as f64 / train as f64,
     };
-    let (first, last) = match options.patches.filter(|patches| patches.even) {
+    let (first, last) = match options.patches.filter(|patches| patches.linear_sigmas) {
         Some(_) => (1.0, 1.0 / n as f64),
         None => (end(train), end(1)),
     };
@@ -88,12 +88,12 @@ fn node(sigma: f64, train: f64) -> Node {
 
 /// x' = x + (σ' − σ)·u, where u is the network's output.
 #[derive(Debug)]
-struct Euler {
+struct FlowEuler {
     /// σ' − σ.
     dt: f64,
 }
 
-impl Update for Euler {
+impl Update for FlowEuler {
     fn apply(&self, x: &mut [f32], u: Prediction<'_>, noise: Option<(f64, &[f32])>) {
         let dt = self.dt as f32;
         u.step(x, noise, move |x, u| x + dt * u);
@@ -154,8 +154,11 @@ fn euler(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>,
             noise: Some(next),
         }))));
     }
-    let steps =
-        pairs.map(|(node, sigma, next)| OneStep { node, update: Euler { dt: next - sigma }, noise: None });
+    let steps = pairs.map(|(node, sigma, next)| OneStep {
+        node,
+        update: FlowEuler { dt: next - sigma },
+        noise: None,
+    });
     Ok(Arc::new(Plan { form: OutputForm::Raw, ..Plan::new(steps) }))
 }
 
@@ -166,5 +169,5 @@ fn heun(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, 
     let sigmas: Vec<f64> = options.without_skipped(sigmas).into_iter().map(round).chain([0.0]).collect();
     let nodes: Vec<Node> = sigmas[..sigmas.len() - 1].iter().map(|sigma| node(*sigma, train)).collect();
     // On the straight path, too, the derivative is (x − x̂_0)/σ.
-    Ok(Arc::new(Plan::new(heun::Step::from_sigmas(&nodes, &sigmas))))
+    Ok(Arc::new(Plan::new(heun::HeunStep::from_sigmas(&nodes, &sigmas))))
 }

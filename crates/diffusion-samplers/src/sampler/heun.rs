@@ -6,7 +6,7 @@ use super::model_output::OutputForm;
 use super::node::Node;
 use super::options::{AddedNoise, Options};
 use super::plan::{self, Plan};
-use super::steps::sigma::{Class, SigmaSteps};
+use super::steps::sigma::{SigmaClass, SigmaSteps};
 use super::thresholding::Thresholding;
 use super::{Family, Sampler, SamplerError};
 use crate::noise_schedule::NoiseLevel;
@@ -19,16 +19,16 @@ pub(super) const FAMILY: Family = Family::new("heun", "HeunDiscreteScheduler", b
 
 fn build(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, SamplerError> {
     options.reject_eta(AddedNoise::None)?;
-    let class = Class::new(FAMILY.name, Class::PREDICTIONS);
+    let class = SigmaClass::new(FAMILY.name, SigmaClass::PREDICTIONS);
     let run = SigmaSteps::from_settings(settings, options, &class)?;
     let thresholding = Thresholding::clip_from_settings(settings, false)?;
-    let steps = Step::from_sigmas(&run.nodes, &run.sigmas);
+    let steps = HeunStep::from_sigmas(&run.nodes, &run.sigmas);
     Ok(Arc::new(Plan { thresholding, initial_sigma: run.initial_sigma, ..Plan::new(steps) }))
 }
 
 /// A step from σ_i to σ_{i+1}.
 #[derive(Debug)]
-pub(super) struct Step {
+pub(super) struct HeunStep {
     /// At σ_i.
     node: Node,
     /// At σ_{i+1}; `None` for σ_{i+1} = 0, where the derivative does not exist.
@@ -37,7 +37,7 @@ pub(super) struct Step {
     dt: f64,
 }
 
-impl Step {
+impl HeunStep {
     /// The steps along these σ, of which the last has no node.
     pub(super) fn from_sigmas(nodes: &[Node], sigmas: &[f64]) -> Vec<Self> {
         let pairs = nodes.iter().zip(sigmas.windows(2)).enumerate();
@@ -51,7 +51,7 @@ impl Step {
     }
 }
 
-impl plan::Step for Step {
+impl plan::Step for HeunStep {
     fn level(&self) -> Option<NoiseLevel> {
         Some(self.node.level)
     }
@@ -67,7 +67,7 @@ impl plan::Step for Step {
     async fn sample(plan: Arc<Plan<Self>>, mut x: Vec<f32>, _: Noise, model: ModelHandle) -> Vec<f32> {
         let mut denoiser = plan.denoiser(model);
         let (mut d, mut d_next, mut x_next) = (x.clone(), x.clone(), x.clone());
-        for Step { node, next, dt } in &plan.steps {
+        for HeunStep { node, next, dt } in &plan.steps {
             let dt = *dt as f32;
             denoiser.predict(OutputForm::Derivative, &mut x, node).await.write(&x, &mut d); // line 4
             let Some(next) = next else {
@@ -91,7 +91,7 @@ mod tests {
     fn steps_are_those_of_the_algorithm() {
         let sigmas = [3.0, 1.0, 0.0];
         let nodes = [3.0, 1.0].map(|sigma| Node::with_unscaled_signal(sigma, sigma, Epsilon));
-        let plan = Plan::new(Step::from_sigmas(&nodes, &sigmas));
+        let plan = Plan::new(HeunStep::from_sigmas(&nodes, &sigmas));
         // The network's output is the derivative: here that of dx/dσ = x·σ, whose input is x/√(σ² + 1).
         let derivative = |x: f64, sigma: f64| x * sigma;
         let network = |input: f32, sigma: f64| derivative(f64::from(input) * sigma.hypot(1.0), sigma) as f32;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::model_output::OutputForm;
-use super::multistep::{Step, WeightedSum};
+use super::multistep::{MultistepStep, WeightedSum};
 use super::node::Node;
 use super::options::{AddedNoise, Options};
 use super::plan::Plan;
@@ -46,10 +46,14 @@ fn level(sigma: f32) -> NoiseLevel {
 
 /// x_{i+1} = α'·x̂_0 + σ'·ē with ē = Σ_k w_k·ε̂_{i−k} and x̂_0 = (x_i − σ·ē)/α, that is
 /// x_{i+1} = (α'/α)·x_i + Σ_k w_k·(σ' − (α'/α)·σ)·ε̂_{i−k}.
-fn step(from: NoiseLevel, to: NoiseLevel, weights: [f64; 4]) -> Step<WeightedSum> {
+fn step(from: NoiseLevel, to: NoiseLevel, weights: [f64; 4]) -> MultistepStep<WeightedSum> {
     let t = round(from.sigma.atan2(from.alpha) / std::f64::consts::FRAC_PI_2);
     // Without any signal x̂_0 counts as 0.
     let ratio = if from.alpha < 1e-8 { 0.0 } else { to.alpha / from.alpha };
     let weights = weights.map(|w| w * (to.sigma - ratio * from.sigma));
-    Step { node: Node::new(t, from, VPrediction), update: WeightedSum { x: ratio, weights }, noise: None }
+    MultistepStep {
+        node: Node::new(t, from, VPrediction),
+        update: WeightedSum { x: ratio, weights },
+        noise: None,
+    }
 }

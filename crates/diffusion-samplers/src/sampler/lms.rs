@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use super::model_output::OutputForm;
-use super::multistep::{MAX_HISTORY, Step, WeightedSum};
+use super::multistep::{MAX_HISTORY, MultistepStep, WeightedSum};
 use super::options::{AddedNoise, Options};
 use super::plan::Plan;
-use super::steps::sigma::{Class, SigmaSteps};
+use super::steps::sigma::{SigmaClass, SigmaSteps};
 use super::{Family, Sampler, SamplerError};
 use crate::noise_schedule::ScheduleDefaults;
 use crate::scheduler_settings::Settings;
@@ -16,10 +16,13 @@ pub(super) const FAMILY: Family = Family::new("lms", "LMSDiscreteScheduler", bui
 
 fn build(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, SamplerError> {
     options.reject_eta(AddedNoise::None)?;
-    let class = Class { schedule: ScheduleDefaults::DDPM, ..Class::new(FAMILY.name, Class::PREDICTIONS) };
+    let class = SigmaClass {
+        schedule: ScheduleDefaults::DDPM,
+        ..SigmaClass::new(FAMILY.name, SigmaClass::PREDICTIONS)
+    };
     let run = SigmaSteps::from_settings(settings, options, &class)?;
     // x_{i+1} = x_i + Σ_k w_k·d_{i−k}
-    let steps = run.nodes.iter().enumerate().map(|(i, node)| Step {
+    let steps = run.nodes.iter().enumerate().map(|(i, node)| MultistepStep {
         node: *node,
         update: WeightedSum { x: 1.0, weights: weights(&run.sigmas, i) },
         noise: None,

@@ -1,7 +1,7 @@
 //! Evaluates the network at one point and converts its output to x̂_0, ε̂ or a derivative.
 //!
-//! A converted output is not stored: it is a function of one value of the state and one of the network's output,
-//! and an update computes it in its own loop, so that each value is read and written once.
+//! A converted output is not stored. It is a function of one value of the state and one of the network's output, and
+//! each update computes it in its own loop. Thus each value is read and written once.
 
 use super::node::Node;
 use super::thresholding::{Thresholding, quantile_of};
@@ -24,7 +24,7 @@ pub(crate) enum OutputForm {
 }
 
 /// The network with the thresholding of one sampling run.
-pub(crate) struct Denoiser {
+pub(crate) struct ModelEvaluator {
     model: ModelHandle,
     thresholding: Thresholding,
     /// The last output. It is dropped before the next evaluation, which reuses its buffer.
@@ -54,21 +54,21 @@ pub(crate) struct Prediction<'a> {
 /// arithmetic.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Form {
-    /// `output`·F / `over`.
-    Output { output: f32, over: Divisor },
+    /// `output`·F / `divisor`.
+    Output { output: f32, divisor: Divisor },
     /// `x`·x + `output`·F.
     Sum { x: f32, output: f32 },
-    /// (`x`·x + `output`·F) / `over`.
-    Quotient { x: f32, output: f32, over: Divisor },
-    /// clip((`x`·x + `output`·F) / `over`, ±`range`) / `scale`.
-    Clipped { x: f32, output: f32, over: Divisor, range: f32, scale: Divisor },
+    /// (`x`·x + `output`·F) / `divisor`.
+    Quotient { x: f32, output: f32, divisor: Divisor },
+    /// clip((`x`·x + `output`·F) / `divisor`, ±`range`) / `scale`.
+    Clipped { x: f32, output: f32, divisor: Divisor, range: f32, scale: Divisor },
     /// (x − (`x`·x + `output`·F)) / `sigma`.
     Derivative { x: f32, output: f32, sigma: Divisor },
     /// (x − `alpha`·x̂_0) / `sigma` with x̂_0 as in `Clipped`.
-    Epsilon { x: f32, output: f32, over: Divisor, range: f32, scale: Divisor, alpha: f32, sigma: Divisor },
+    Epsilon { x: f32, output: f32, divisor: Divisor, range: f32, scale: Divisor, alpha: f32, sigma: Divisor },
 }
 
-impl Denoiser {
+impl ModelEvaluator {
     pub(crate) fn new(model: ModelHandle, thresholding: Thresholding) -> Self {
         Self { model, thresholding, output: None, scratch: Vec::new() }
     }
@@ -114,12 +114,12 @@ impl Evaluation<'_> {
     pub(crate) fn step(self, x: &mut [f32], noise: Option<(f64, &[f32])>, f: impl Fn(f32, f32) -> f32) {
         let Prediction { form, output } = self.x0;
         if self.epsilon == AffinePrediction::new(0.0, 1.0) {
-            return form.run(Step { x, output, noise, f: move |_, x0, epsilon| f(x0, epsilon) });
+            return form.run(UpdatePass { x, output, noise, f: move |_, x0, epsilon| f(x0, epsilon) });
         }
         let (on_state, on_output) = (self.epsilon.x as f32, self.epsilon.output as f32);
-        let over = Divisor::new(self.epsilon.divisor);
-        let epsilon = move |x: f32, output: f32| over.divide(on_state * x + on_output * output);
-        form.run(Step { x, output, noise, f: move |x, x0, output| f(x0, epsilon(x, output)) });
+        let divisor = Divisor::new(self.epsilon.divisor);
+        let epsilon = move |x: f32, output: f32| divisor.divide(on_state * x + on_output * output);
+        form.run(UpdatePass { x, output, noise, f: move |x, x0, output| f(x0, epsilon(x, output)) });
     }
 }
 
@@ -131,21 +131,21 @@ impl<'a> Prediction<'a> {
 
     /// An affine function of the state and the output.
     pub(crate) fn from_affine(affine: AffinePrediction, output: &'a [f32]) -> Self {
-        let (x, factor, over) = (affine.x as f32, affine.output as f32, Divisor::new(affine.divisor));
-        let form = match (x == 0.0, over.is_one()) {
-            // 0·x would be NaN for an infinite x, of which the prediction does not depend at all.
-            (true, _) => Form::Output { output: factor, over },
+        let (x, factor, divisor) = (affine.x as f32, affine.output as f32, Divisor::new(affine.divisor));
+        let form = match (x == 0.0, divisor.is_one()) {
+            // 0·x would be NaN for an infinite x, on which the prediction does not depend.
+            (true, _) => Form::Output { output: factor, divisor },
             (false, true) => Form::Sum { x, output: factor },
-            (false, false) => Form::Quotient { x, output: factor, over },
+            (false, false) => Form::Quotient { x, output: factor, divisor },
         };
         Self { form, output }
     }
 
     /// The same, clipped to ±`range` and then divided by `scale`.
     pub(crate) fn with_clipping(affine: AffinePrediction, range: f32, scale: f32, output: &'a [f32]) -> Self {
-        let (x, factor, over) = (affine.x as f32, affine.output as f32, Divisor::new(affine.divisor));
+        let (x, factor, divisor) = (affine.x as f32, affine.output as f32, Divisor::new(affine.divisor));
         let scale = Divisor::new(f64::from(scale));
-        Self { form: Form::Clipped { x, output: factor, over, range, scale }, output }
+        Self { form: Form::Clipped { x, output: factor, divisor, range, scale }, output }
     }
 
     /// The prediction of x̂_0, bounded. `scratch` holds the magnitudes of which a quantile is taken.
@@ -177,12 +177,12 @@ impl<'a> Prediction<'a> {
     /// x ← f(x, prediction) + s·z, in one pass over the sample; `noise` is (s, z).
     pub(crate) fn step(self, x: &mut [f32], noise: Option<(f64, &[f32])>, f: impl Fn(f32, f32) -> f32) {
         let output = self.output;
-        self.form.run(Step { x, output, noise, f: move |x, prediction, _| f(x, prediction) });
+        self.form.run(UpdatePass { x, output, noise, f: move |x, prediction, _| f(x, prediction) });
     }
 
     /// values ← f(x, prediction), in one pass over the sample.
     pub(crate) fn map(self, x: &[f32], values: &mut [f32], f: impl Fn(f32, f32) -> f32) {
-        self.form.run(Map { x, output: self.output, values, f });
+        self.form.run(MapPass { x, output: self.output, values, f });
     }
 
     /// Writes the predicted values.
@@ -198,14 +198,14 @@ trait Pass {
 }
 
 /// Replaces the state by a function of itself, the prediction and the output.
-struct Step<'a, F> {
+struct UpdatePass<'a, F> {
     x: &'a mut [f32],
     output: &'a [f32],
     noise: Option<(f64, &'a [f32])>,
     f: F,
 }
 
-impl<F: Fn(f32, f32, f32) -> f32> Pass for Step<'_, F> {
+impl<F: Fn(f32, f32, f32) -> f32> Pass for UpdatePass<'_, F> {
     #[inline(always)]
     fn run(self, prediction: impl Fn(f32, f32) -> f32) {
         let Self { x, output, noise, f } = self;
@@ -220,14 +220,14 @@ impl<F: Fn(f32, f32, f32) -> f32> Pass for Step<'_, F> {
 }
 
 /// Writes a function of the state and the prediction to another buffer.
-struct Map<'a, F> {
+struct MapPass<'a, F> {
     x: &'a [f32],
     output: &'a [f32],
     values: &'a mut [f32],
     f: F,
 }
 
-impl<F: Fn(f32, f32) -> f32> Pass for Map<'_, F> {
+impl<F: Fn(f32, f32) -> f32> Pass for MapPass<'_, F> {
     #[inline(always)]
     fn run(self, prediction: impl Fn(f32, f32) -> f32) {
         let Self { x, output, values, f } = self;
@@ -239,21 +239,23 @@ impl Form {
     #[inline(always)]
     fn run(self, pass: impl Pass) {
         match self {
-            Self::Output { output, over } if over.is_one() => pass.run(move |_, o| output * o),
-            Self::Output { output, over } => pass.run(move |_, o| over.divide(output * o)),
+            Self::Output { output, divisor } if divisor.is_one() => pass.run(move |_, o| output * o),
+            Self::Output { output, divisor } => pass.run(move |_, o| divisor.divide(output * o)),
             Self::Sum { x: a, output } => pass.run(move |x, o| a * x + output * o),
-            Self::Quotient { x: a, output, over } => pass.run(move |x, o| over.divide(a * x + output * o)),
-            Self::Clipped { x: a, output, over, range, scale } if scale.is_one() => {
-                pass.run(move |x, o| clamp(over.divide(a * x + output * o), range));
+            Self::Quotient { x: a, output, divisor } => {
+                pass.run(move |x, o| divisor.divide(a * x + output * o))
             }
-            Self::Clipped { x: a, output, over, range, scale } => {
-                pass.run(move |x, o| scale.divide(clamp(over.divide(a * x + output * o), range)));
+            Self::Clipped { x: a, output, divisor, range, scale } if scale.is_one() => {
+                pass.run(move |x, o| clamp(divisor.divide(a * x + output * o), range));
+            }
+            Self::Clipped { x: a, output, divisor, range, scale } => {
+                pass.run(move |x, o| scale.divide(clamp(divisor.divide(a * x + output * o), range)));
             }
             Self::Derivative { x: a, output, sigma } => {
                 pass.run(move |x, o| sigma.divide(x - (a * x + output * o)));
             }
-            Self::Epsilon { x: a, output, over, range, scale, alpha, sigma } => pass.run(move |x, o| {
-                let x0 = over.divide(a * x + output * o);
+            Self::Epsilon { x: a, output, divisor, range, scale, alpha, sigma } => pass.run(move |x, o| {
+                let x0 = divisor.divide(a * x + output * o);
                 sigma.divide(x - alpha * scale.divide(clamp(x0, range)))
             }),
         }
@@ -262,15 +264,15 @@ impl Form {
     fn to_epsilon(self, NoiseLevel { alpha, sigma }: NoiseLevel) -> Self {
         let (alpha, sigma) = (alpha as f32, Divisor::new(sigma));
         let (one, unlimited) = (Divisor::new(1.0), f32::INFINITY);
-        let (x, output, over, range, scale) = match self {
+        let (x, output, divisor, range, scale) = match self {
             Self::Sum { x, output } if alpha == 1.0 => return Self::Derivative { x, output, sigma },
             Self::Sum { x, output } | Self::Derivative { x, output, .. } => (x, output, one, unlimited, one),
-            Self::Output { output, over } => (0.0, output, over, unlimited, one),
-            Self::Quotient { x, output, over } => (x, output, over, unlimited, one),
-            Self::Clipped { x, output, over, range, scale }
-            | Self::Epsilon { x, output, over, range, scale, .. } => (x, output, over, range, scale),
+            Self::Output { output, divisor } => (0.0, output, divisor, unlimited, one),
+            Self::Quotient { x, output, divisor } => (x, output, divisor, unlimited, one),
+            Self::Clipped { x, output, divisor, range, scale }
+            | Self::Epsilon { x, output, divisor, range, scale, .. } => (x, output, divisor, range, scale),
         };
-        Self::Epsilon { x, output, over, range, scale, alpha, sigma }
+        Self::Epsilon { x, output, divisor, range, scale, alpha, sigma }
     }
 }
 
@@ -298,29 +300,29 @@ mod tests {
         #[test]
         fn every_form_equals_its_formula(
             values in prop::collection::vec((-3.0..3.0_f32, -3.0..3.0_f32), 1..70),
-            (a, b, over) in (-2.0..2.0_f64, -2.0..2.0_f64, 0.5..2.0_f64),
+            (a, b, divisor) in (-2.0..2.0_f64, -2.0..2.0_f64, 0.5..2.0_f64),
             range in 0.1..2.0_f32,
         ) {
             let (x, output): (Vec<f32>, Vec<f32>) = values.into_iter().unzip();
             let clip = |value: f64| value.clamp(-f64::from(range), f64::from(range));
             let level = NoiseLevel { alpha: 0.8, sigma: 0.6 };
-            let derivative = NoiseLevel { alpha: 1.0, sigma: over };
-            let affine = |x, over: f64| Prediction::from_affine(AffinePrediction::new(x, b).divided_by(over), &output);
+            let derivative = NoiseLevel { alpha: 1.0, sigma: divisor };
+            let affine = |x, divisor: f64| Prediction::from_affine(AffinePrediction::new(x, b).divided_by(divisor), &output);
             let clipped = |scale| {
-                Prediction::with_clipping(AffinePrediction::new(a, b).divided_by(over), range, scale, &output)
+                Prediction::with_clipping(AffinePrediction::new(a, b).divided_by(divisor), range, scale, &output)
             };
-            type Formula<'a> = &'a dyn Fn(f64, f64) -> f64;
-            let forms: [(Prediction<'_>, Formula<'_>); 9] = [
+            type ScalarFormula<'a> = &'a dyn Fn(f64, f64) -> f64;
+            let forms: [(Prediction<'_>, ScalarFormula<'_>); 9] = [
                 (affine(0.0, 1.0), &|_, o| b * o),
-                (affine(0.0, over), &|_, o| b * o / over),
+                (affine(0.0, divisor), &|_, o| b * o / divisor),
                 (affine(a, 1.0), &|x, o| a * x + b * o),
-                (affine(a, over), &|x, o| (a * x + b * o) / over),
-                (clipped(1.0), &|x, o| clip((a * x + b * o) / over)),
-                (clipped(range), &|x, o| clip((a * x + b * o) / over) / f64::from(range)),
-                (affine(a, 1.0).to_epsilon(derivative), &|x, o| (x - (a * x + b * o)) / over),
-                (affine(a, over).to_epsilon(level), &|x, o| (x - 0.8 * (a * x + b * o) / over) / 0.6),
+                (affine(a, divisor), &|x, o| (a * x + b * o) / divisor),
+                (clipped(1.0), &|x, o| clip((a * x + b * o) / divisor)),
+                (clipped(range), &|x, o| clip((a * x + b * o) / divisor) / f64::from(range)),
+                (affine(a, 1.0).to_epsilon(derivative), &|x, o| (x - (a * x + b * o)) / divisor),
+                (affine(a, divisor).to_epsilon(level), &|x, o| (x - 0.8 * (a * x + b * o) / divisor) / 0.6),
                 (clipped(range).to_epsilon(level), &|x, o| {
-                    (x - 0.8 * clip((a * x + b * o) / over) / f64::from(range)) / 0.6
+                    (x - 0.8 * clip((a * x + b * o) / divisor) / f64::from(range)) / 0.6
                 }),
             ];
             for (prediction, formula) in forms {

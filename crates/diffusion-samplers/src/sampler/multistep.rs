@@ -48,7 +48,7 @@ impl Index<usize> for History {
 }
 
 /// The formula of a multistep method.
-pub(crate) trait Update: Debug + Send + Sync + 'static {
+pub(crate) trait MultistepUpdate: Debug + Send + Sync + 'static {
     /// The state after the step; `noise` is (s, z), whose product the formula adds.
     fn apply(&self, x: &mut [f32], m: &History, noise: Option<(f64, &[f32])>);
 
@@ -61,14 +61,14 @@ pub(crate) trait Update: Debug + Send + Sync + 'static {
 
 /// A step of a multistep method.
 #[derive(Debug)]
-pub(crate) struct Step<U> {
+pub(crate) struct MultistepStep<U> {
     pub(crate) node: Node,
     pub(crate) update: U,
     /// The standard deviation of the added noise. It is drawn even if this is 0, because the references do so.
     pub(crate) noise: Option<f64>,
 }
 
-impl<U: Update> plan::Step for Step<U> {
+impl<U: MultistepUpdate> plan::Step for MultistepStep<U> {
     fn level(&self) -> Option<NoiseLevel> {
         Some(self.node.level)
     }
@@ -110,7 +110,7 @@ pub(crate) struct WeightedSum {
     pub(crate) weights: [f64; MAX_HISTORY],
 }
 
-impl Update for WeightedSum {
+impl MultistepUpdate for WeightedSum {
     fn apply(&self, x: &mut [f32], m: &History, noise: Option<(f64, &[f32])>) {
         weighted_sum(x, self.x, m.weighted(&self.weights).chain(noise));
     }
@@ -175,16 +175,16 @@ impl<F: Formula> plan::Step for PredictorCorrector<F> {
                 noise.fill(&mut z);
             }
             // Both formulas work on a part of the sample while it is in the processor's cache.
-            for part in chunks(x.len()) {
-                let (x, corrected) = (&mut x[part.clone()], &mut corrected[part.clone()]);
-                let m = std::array::from_fn(|age| &m[age][part.clone()]);
+            for chunk in chunks(x.len()) {
+                let (x, corrected) = (&mut x[chunk.clone()], &mut corrected[chunk.clone()]);
+                let m = std::array::from_fn(|age| &m[age][chunk.clone()]);
                 if let Some(corrector) = &step.corrector {
-                    corrector.apply(corrected, m, &z_before[part.clone()]);
+                    corrector.apply(corrected, m, &z_before[chunk.clone()]);
                     x.copy_from_slice(corrected);
                 } else {
                     corrected.copy_from_slice(x);
                 }
-                step.predictor.apply(x, m, &z[part]);
+                step.predictor.apply(x, m, &z[chunk]);
             }
         }
         x

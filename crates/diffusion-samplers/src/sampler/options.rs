@@ -29,7 +29,7 @@ pub struct Patches {
     /// The number of patches.
     pub count: usize,
     /// Whether the pipeline spaces the noise levels evenly from 1 to 1/n before it shifts them.
-    pub even: bool,
+    pub linear_sigmas: bool,
 }
 
 /// The part of the schedule to run. A run from an image (SDEdit, Meng et al. 2022) runs only the end.
@@ -38,14 +38,14 @@ pub enum Strength {
     /// The whole schedule.
     #[default]
     Full,
-    /// The last steps of the whole schedule, this many.
+    /// This number of steps at the end of the whole schedule.
     LastSteps(usize),
     /// All steps, spaced over this share at the end of the schedule, as latent consistency models do.
     Rescaled(f64),
 }
 
 impl Options {
-    /// This number of steps over the whole schedule, and the sampler's own η.
+    /// Options for this number of steps over the whole schedule, with the sampler's default η.
     pub fn new(steps: usize) -> Self {
         Self { steps, eta: None, known: None, strength: Strength::Full, patches: None }
     }

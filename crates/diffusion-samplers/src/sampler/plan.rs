@@ -6,7 +6,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use super::Sampler;
-use super::model_output::{Denoiser, OutputForm, Prediction};
+use super::model_output::{ModelEvaluator, OutputForm, Prediction};
 use super::node::Node;
 use super::thresholding::Thresholding;
 use crate::noise_schedule::NoiseLevel;
@@ -65,8 +65,8 @@ impl<S: Step> Plan<S> {
     }
 
     /// The network with the plan's thresholding.
-    pub(crate) fn denoiser(&self, model: ModelHandle) -> Denoiser {
-        Denoiser::new(model, self.thresholding)
+    pub(crate) fn denoiser(&self, model: ModelHandle) -> ModelEvaluator {
+        ModelEvaluator::new(model, self.thresholding)
     }
 
     /// A buffer for noise of a sample's length; empty if the plan draws none.

@@ -14,17 +14,17 @@ use crate::rng::Noise;
 use crate::scheduler_settings::{Settings, SettingsError};
 use crate::simd::{Divisor, update};
 use crate::timestep_spacing::TimestepSpacing;
-use crate::trajectory::{Input, ModelHandle, Output};
+use crate::trajectory::{InputScaling, ModelHandle, Output};
 
 pub(super) const FAMILY: Family = Family::new("pndm", "PNDMScheduler", build);
 
 #[derive(Debug)]
-enum Step {
+enum PndmStep {
     /// A pseudo Runge–Kutta step from t to s by four evaluations e_1 … e_4 (eq. 13).
     RungeKutta {
-        t: Node,
-        middle: Node,
-        s: Node,
+        t: PndmNode,
+        middle: PndmNode,
+        s: PndmNode,
         /// x_1 = φ(x_t, e_1, t, t − width/2).
         to_before_middle: Transfer,
         /// x_2 = φ(x_t, e_2, t, (t + s)/2).
@@ -33,14 +33,14 @@ enum Step {
         to_s: Transfer,
     },
     /// The first step without Runge–Kutta: by e_1 to s, then again from x_t by the mean of e_1 and e_2.
-    Trapezoid { t: Node, s: Node, first: Transfer, second: Transfer },
+    Trapezoid { t: PndmNode, s: PndmNode, first: Transfer, second: Transfer },
     /// A pseudo linear multistep step (eq. 12).
-    Multistep { t: Node, weights: [f64; MAX_HISTORY], transfer: Transfer },
+    Multistep { t: PndmNode, weights: [f64; MAX_HISTORY], transfer: Transfer },
 }
 
 /// A point of evaluation.
 #[derive(Debug, Clone, Copy)]
-struct Node {
+struct PndmNode {
     t: f64,
     level: NoiseLevel,
 }
@@ -53,7 +53,7 @@ struct Transfer {
     ratio: f32,
     /// ᾱ_s − ᾱ_t.
     difference: f32,
-    over: Divisor,
+    divisor: Divisor,
     /// α and σ at t, if the network predicts v: ε = α·v + σ·x.
     v_level: Option<(f32, f32)>,
     /// x̂_0 at t, for previews.
@@ -64,11 +64,11 @@ impl Transfer {
     fn new(from: NoiseLevel, to: NoiseLevel, kind: PredictionType) -> Self {
         let (bar_t, bar_s) = ((from.alpha * from.alpha) as f32, (to.alpha * to.alpha) as f32);
         let (beta_t, beta_s) = (1.0 - bar_t, 1.0 - bar_s);
-        let over = bar_t * beta_s.sqrt() + (bar_t * beta_t * bar_s).sqrt();
+        let divisor = bar_t * beta_s.sqrt() + (bar_t * beta_t * bar_s).sqrt();
         Self {
             ratio: (bar_s / bar_t).sqrt(),
             difference: bar_s - bar_t,
-            over: Divisor::new(f64::from(over)),
+            divisor: Divisor::new(f64::from(divisor)),
             v_level: (kind == VPrediction).then(|| (bar_t.sqrt(), beta_t.sqrt())),
             x0: kind.convert(Sample, from),
         }
@@ -76,17 +76,19 @@ impl Transfer {
 
     /// x ← φ(x, e, t, s), where e is the network's output, ε or v.
     fn apply(&self, x: &mut [f32], e: &[f32]) {
-        let Self { ratio, difference, over, .. } = *self;
+        let Self { ratio, difference, divisor, .. } = *self;
         match self.v_level {
-            None => update(x, [e], move |x, [e]| ratio * x - over.divide(difference * e)),
+            None => update(x, [e], move |x, [e]| ratio * x - divisor.divide(difference * e)),
             Some((alpha, sigma)) => {
-                update(x, [e], move |x, [v]| ratio * x - over.divide(difference * (alpha * v + sigma * x)));
+                update(x, [e], move |x, [v]| {
+                    ratio * x - divisor.divide(difference * (alpha * v + sigma * x))
+                });
             }
         }
     }
 }
 
-impl plan::Step for Step {
+impl plan::Step for PndmStep {
     fn level(&self) -> Option<NoiseLevel> {
         let (Self::RungeKutta { t, .. } | Self::Trapezoid { t, .. } | Self::Multistep { t, .. }) = self;
         Some(t.level)
@@ -103,7 +105,7 @@ impl plan::Step for Step {
     async fn sample(plan: Arc<Plan<Self>>, mut x: Vec<f32>, _: Noise, model: ModelHandle) -> Vec<f32> {
         let len = x.len();
         let mut run =
-            Run { model, x_t: vec![0.0; len], history: History::new(MAX_HISTORY, len), x0: Vec::new() };
+            PndmRun { model, x_t: vec![0.0; len], history: History::new(MAX_HISTORY, len), x0: Vec::new() };
         let mut mean = vec![0.0; len];
         for step in &plan.steps {
             match step {
@@ -124,7 +126,7 @@ impl plan::Step for Step {
 }
 
 /// The buffers of a run. In its methods `mean` is a buffer for ē, the mean of a step's evaluations.
-struct Run {
+struct PndmRun {
     model: ModelHandle,
     /// The state at the start of a step.
     x_t: Vec<f32>,
@@ -134,12 +136,12 @@ struct Run {
     x0: Vec<f32>,
 }
 
-impl Run {
+impl PndmRun {
     /// PRK (eq. 13): ē = (e_1 + 2·e_2 + 2·e_3 + e_4)/6, where each e is evaluated at the transfer of the last one.
     async fn runge_kutta(
         &mut self,
         x: &mut Vec<f32>,
-        [t, middle, s]: [Node; 3],
+        [t, middle, s]: [PndmNode; 3],
         [to_before_middle, to_middle, to_s]: [&Transfer; 3],
         mean: &mut [f32],
     ) {
@@ -170,7 +172,7 @@ impl Run {
     async fn trapezoid(
         &mut self,
         x: &mut Vec<f32>,
-        [t, s]: [Node; 2],
+        [t, s]: [PndmNode; 2],
         [first, second]: [&Transfer; 2],
         mean: &mut [f32],
     ) {
@@ -190,7 +192,7 @@ impl Run {
     async fn multistep(
         &mut self,
         x: &mut Vec<f32>,
-        t: Node,
+        t: PndmNode,
         weights: &[f64; MAX_HISTORY],
         transfer: &Transfer,
         mean: &mut [f32],
@@ -201,9 +203,9 @@ impl Run {
         self.transfer(x, transfer, mean);
     }
 
-    async fn evaluate(&self, x: &mut Vec<f32>, node: Node) -> Output {
+    async fn evaluate(&self, x: &mut Vec<f32>, node: PndmNode) -> Output {
         self.model.blend_known(x, node.level);
-        self.model.predict(x, Input::State, node.t).await
+        self.model.predict(x, InputScaling::State, node.t).await
     }
 
     /// x ← φ(x_t, e, t, s).
@@ -266,11 +268,11 @@ struct Planner<'a> {
 
 impl Planner<'_> {
     /// Three Runge–Kutta steps, then PLMS.
-    fn with_runge_kutta(&self, times: &[i64]) -> Result<Vec<Step>, SettingsError> {
+    fn with_runge_kutta(&self, times: &[i64]) -> Result<Vec<PndmStep>, SettingsError> {
         let half = self.width / 2;
         let runge_kutta = times[..4].windows(2).map(|pair| {
             let (t, s) = (pair[0], pair[1]);
-            Ok(Step::RungeKutta {
+            Ok(PndmStep::RungeKutta {
                 t: self.node(t)?,
                 to_before_middle: self.transfer(t, t - half)?,
                 middle: self.node(s + half)?,
@@ -286,13 +288,13 @@ impl Planner<'_> {
 
     /// The first step twice, then PLMS. With skipped steps these are the first two entries that remain of the
     /// reference's list of time steps, which has the second time step twice.
-    fn without_runge_kutta(&self, times: &[i64], skipped: usize) -> Result<Vec<Step>, SettingsError> {
+    fn without_runge_kutta(&self, times: &[i64], skipped: usize) -> Result<Vec<PndmStep>, SettingsError> {
         let listed = times[..1].iter().chain(times.get(1)).chain(&times[1..]).copied();
         let listed: Vec<i64> = listed.skip(skipped).collect();
         let [t, s, ref rest @ ..] = listed[..] else {
             return listed.into_iter().map(|t| self.multistep(t, 1)).collect();
         };
-        let start = Step::Trapezoid {
+        let start = PndmStep::Trapezoid {
             t: self.node(t)?,
             first: self.transfer(t, t - self.width)?,
             s: self.node(s)?,
@@ -303,13 +305,13 @@ impl Planner<'_> {
     }
 
     /// A PLMS step from t by this number of evaluations.
-    fn multistep(&self, t: i64, known: usize) -> Result<Step, SettingsError> {
+    fn multistep(&self, t: i64, known: usize) -> Result<PndmStep, SettingsError> {
         let transfer = self.transfer(t, t - self.width)?;
-        Ok(Step::Multistep { t: self.node(t)?, weights: adams_bashforth(known), transfer })
+        Ok(PndmStep::Multistep { t: self.node(t)?, weights: adams_bashforth(known), transfer })
     }
 
-    fn node(&self, t: i64) -> Result<Node, SettingsError> {
-        Ok(Node { t: t as f64, level: self.level(t)? })
+    fn node(&self, t: i64) -> Result<PndmNode, SettingsError> {
+        Ok(PndmNode { t: t as f64, level: self.level(t)? })
     }
 
     fn transfer(&self, t: i64, s: i64) -> Result<Transfer, SettingsError> {

@@ -20,7 +20,7 @@ use crate::trajectory::{KnownRegion, ModelHandle};
 pub(super) const FAMILY: Family = Family::new("repaint", "RePaintScheduler", build).with_inpainting();
 
 #[derive(Debug)]
-enum Step {
+enum RePaintStep {
     /// A step of the reverse process to a lower noise level.
     Reverse {
         node: Node,
@@ -35,7 +35,7 @@ enum Step {
     Forward { signal: f64, noise: f64 },
 }
 
-impl plan::Step for Step {
+impl plan::Step for RePaintStep {
     fn level(&self) -> Option<NoiseLevel> {
         None
     }
@@ -58,11 +58,11 @@ impl plan::Step for Step {
         let mut z = plan.noise_buffer(x.len());
         for step in &plan.steps {
             match step {
-                Step::Forward { signal, noise: sigma } => {
+                RePaintStep::Forward { signal, noise: sigma } => {
                     noise.fill(&mut z);
                     weighted_sum(&mut x, *signal, [(*sigma, &z[..])]);
                 }
-                Step::Reverse { node, to, direction, sigma, known } => {
+                RePaintStep::Reverse { node, to, direction, sigma, known } => {
                     let evaluation = denoiser.evaluate(&mut x, node).await;
                     noise.fill(&mut z);
                     // The unknown region: DDIM's eq. 12, as in the reference.
@@ -104,7 +104,7 @@ fn build(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>,
             let bar_s = t.checked_sub(width).map_or(1.0, |s| bars[s]);
             let to = NoiseLevel::from_alpha_bar(bar_s);
             let sigma = eta * Posterior::new(bars[t], bar_s).variance.max(0.0).sqrt();
-            steps.push(Step::Reverse {
+            steps.push(RePaintStep::Reverse {
                 node: Node::new(t as f64, NoiseLevel::from_alpha_bar(bars[t]), PredictionType::Epsilon),
                 to,
                 direction: (to.sigma * to.sigma - sigma * sigma).max(0.0).sqrt(),
@@ -113,7 +113,9 @@ fn build(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>,
             });
         } else {
             let betas = &schedule.betas()[previous..previous + width];
-            steps.extend(betas.iter().map(|b| Step::Forward { signal: (1.0 - b).sqrt(), noise: b.sqrt() }));
+            steps.extend(
+                betas.iter().map(|b| RePaintStep::Forward { signal: (1.0 - b).sqrt(), noise: b.sqrt() }),
+            );
         }
         previous = t;
     }

@@ -7,7 +7,7 @@ use super::model_output::OutputForm;
 use super::multistep::{Formula, MAX_HISTORY, PredictorCorrector};
 use super::options::{AddedNoise, Options};
 use super::plan::Plan;
-use super::steps::lambda::{Class, FinalSigma, LambdaSteps};
+use super::steps::lambda::{FinalSigma, LambdaClass, LambdaSteps};
 use super::thresholding::Thresholding;
 use super::{Family, Sampler, SamplerError};
 use crate::noise_schedule::{NoiseLevel, ZeroSnr};
@@ -17,7 +17,7 @@ use crate::simd::update;
 
 pub(super) const FAMILY: Family = Family::new("sa", "SASolverScheduler", build);
 
-const CLASS: Class = Class {
+const CLASS: LambdaClass = LambdaClass {
     name: FAMILY.name,
     zero_snr: ZeroSnr::Unsupported,
     sigma_schedules: &[
@@ -87,7 +87,7 @@ fn build(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>,
         |i: usize| predictor_order.min(i + 1).min(if lower_order_final { n - i } else { n });
     let corrector_order =
         |i: usize| corrector_order.min(i + 2).min(if lower_order_final { n - i + 1 } else { n + 1 });
-    let coefficients = Coefficients { levels: &run.levels, form };
+    let coefficients = SaCoefficients { levels: &run.levels, form };
     let steps = run.nodes.iter().enumerate().map(|(i, node)| PredictorCorrector {
         node: *node,
         corrector: (i > 0)
@@ -104,13 +104,13 @@ fn tau(t: f64) -> f32 {
     if (200.0..=800.0).contains(&t) { 1.0 } else { 0.0 }
 }
 
-/// The coefficients along a run.
-struct Coefficients<'a> {
+/// Computes the coefficients of a run's steps.
+struct SaCoefficients<'a> {
     levels: &'a [NoiseLevel],
     form: OutputForm,
 }
 
-impl Coefficients<'_> {
+impl SaCoefficients<'_> {
     /// SA-Predictor: from level `i` to `i + 1` by the predictions at `i`, `i − 1`, … (eq. 14).
     fn predictor(&self, i: usize, order: usize, tau: f32) -> Sum {
         let mut weights = self.integrals(i, i, order, tau);
@@ -191,8 +191,8 @@ fn expand(roots: &[f32]) -> Vec<f32> {
     }
 }
 
-/// ∫ λ^power e^{cλ} dλ over a step, in f32 and in the reference's order of operations: a small difference of large
-/// terms, so that its rounding is visible in the trajectory.
+/// ∫ λ^power e^{cλ} dλ over a step. It is a small difference of large terms, and its rounding is visible in the
+/// trajectory. Therefore it is computed in f32 and in the reference's order of operations.
 fn exponential_integral(power: usize, start: f32, end: f32, c: f32) -> f32 {
     let (s, e) = (c * start, c * end);
     let decay = (-(e - s)).exp();

@@ -10,13 +10,13 @@ use super::{Family, Sampler, SamplerError, TimeConditioning};
 use crate::noise_schedule::{NoiseLevel, linspace32, round};
 use crate::rng::Noise;
 use crate::scheduler_settings::Settings;
-use crate::trajectory::{Input, ModelHandle};
+use crate::trajectory::{InputScaling, ModelHandle};
 
 pub(super) const FAMILY: Family =
     Family::new("score_sde_ve", "ScoreSdeVeScheduler", build).with_time(TimeConditioning::Sigma);
 
 #[derive(Debug)]
-struct Step {
+struct VeStep {
     /// σ(t), which the network receives instead of a time step.
     sigma: f64,
     /// σ_i² − σ_{i−1}² (algorithm 3).
@@ -27,7 +27,7 @@ struct Step {
     snr: f32,
 }
 
-impl plan::Step for Step {
+impl plan::Step for VeStep {
     fn level(&self) -> Option<NoiseLevel> {
         None
     }
@@ -51,7 +51,7 @@ impl plan::Step for Step {
         for step in &plan.steps {
             for _ in 0..step.corrections {
                 // Algorithm 5: x ← x + ε·s + √(2ε)·z with ε = 2·(r·‖z‖/‖s‖)²
-                let output = model.predict(&mut x, Input::State, step.sigma).await;
+                let output = model.predict(&mut x, InputScaling::State, step.sigma).await;
                 let score = &output[..x.len()];
                 noise.fill(&mut z);
                 let ratio = step.snr * norm(&z) / norm(score);
@@ -59,7 +59,7 @@ impl plan::Step for Step {
                 weighted_sum(&mut x, 1.0, [(epsilon, score), ((2.0 * epsilon).sqrt(), &z[..])]);
             }
             // Algorithm 3: x ← x + (σ_i² − σ_{i−1}²)·s + √(σ_i² − σ_{i−1}²)·z
-            let output = model.predict(&mut x, Input::State, step.sigma).await;
+            let output = model.predict(&mut x, InputScaling::State, step.sigma).await;
             let score = &output[..x.len()];
             noise.fill(&mut z);
             weighted_sum(&mut x, 1.0, [(step.variance, score)]);
@@ -86,7 +86,7 @@ fn build(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>,
         let index = ((t * (n - 1) as f32) as usize).min(n - 1);
         let below = if index == 0 { 0.0 } else { sigmas[index - 1] };
         let variance = f64::from(sigmas[index] * sigmas[index] - below * below);
-        Step { sigma: round(min * (max / min).powf(f64::from(t))), variance, corrections, snr }
+        VeStep { sigma: round(min * (max / min).powf(f64::from(t))), variance, corrections, snr }
     });
     Ok(Arc::new(Plan { initial_sigma: max, ..Plan::new(steps) }))
 }

@@ -42,7 +42,7 @@ impl From<PresetValue> for Value {
 }
 
 impl SamplerSpec {
-    /// Returns whether the sampler inpaints by itself, with the known region of [`Options::known`].
+    /// Returns whether the sampler has its own inpainting, with the known region of [`Options::known`].
     pub fn inpaints(&self) -> bool {
         self.family.inpaints
     }

@@ -5,7 +5,7 @@ use crate::scheduler_settings::{Settings, SettingsError};
 /// How x̂_0 is bounded.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Thresholding {
-    /// Not at all.
+    /// No thresholding.
     None,
     /// Clipping to ±range (diffusers' `clip_sample`).
     Clip(f32),

@@ -7,7 +7,7 @@ use super::model_output::OutputForm;
 use super::multistep::{Formula, MAX_HISTORY, PredictorCorrector};
 use super::options::{AddedNoise, Options};
 use super::plan::Plan;
-use super::steps::lambda::{Class, FinalSigma, LambdaSettings, LambdaSteps};
+use super::steps::lambda::{FinalSigma, LambdaClass, LambdaSettings, LambdaSteps};
 use super::thresholding::Thresholding;
 use super::{Family, Sampler, SamplerError};
 use crate::noise_schedule::{NoiseLevel, ZeroSnr, linspace};
@@ -17,7 +17,7 @@ use crate::simd::update;
 
 pub(super) const FAMILY: Family = Family::new("unipc", "UniPCMultistepScheduler", build);
 
-const CLASS: Class = Class {
+const CLASS: LambdaClass = LambdaClass {
     name: FAMILY.name,
     zero_snr: ZeroSnr::Approximate,
     sigma_schedules: &[SigmaSchedule::Karras, SigmaSchedule::Exponential, SigmaSchedule::Beta],
@@ -30,7 +30,7 @@ const CLASS: Class = Class {
 
 /// The key `solver_type`: the function B(h) of the paper's section 3.3.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum SolverType {
+enum StepFunction {
     /// B₁(h) = h.
     Bh1,
     /// B₂(h) = e^h − 1.
@@ -79,8 +79,8 @@ fn build(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>,
     // diffusers accepts the values of related classes and runs bh2.
     let types = ["bh1", "bh2", "midpoint", "heun", "logrho"];
     let solver_type = match settings.choice("solver_type", "bh2", &types)?.as_str() {
-        "bh1" => SolverType::Bh1,
-        _ => SolverType::Bh2,
+        "bh1" => StepFunction::Bh1,
+        _ => StepFunction::Bh2,
     };
     let lower_order_final = settings.flag("lower_order_final", true)?;
     let disabled = settings.numbers("disable_corrector")?.unwrap_or_default();
@@ -88,7 +88,7 @@ fn build(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>,
     let thresholding = Thresholding::dynamic_from_settings(settings)?;
     let run = lambda_steps(settings, options)?;
     let to_zero = run.levels[run.levels.len() - 1].sigma == 0.0;
-    if to_zero && (solver_type == SolverType::Bh1 || !predicts_x0) {
+    if to_zero && (solver_type == StepFunction::Bh1 || !predicts_x0) {
         let (key, value) = if predicts_x0 { ("solver_type", "bh1") } else { ("predict_x0", "false") };
         let reason =
             "its last step, to a noise level of 0, is not finite; set final_sigmas_type to sigma_min";
@@ -96,7 +96,7 @@ fn build(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>,
     }
     let n = run.nodes.len();
     let order = |i: usize| max_order.min(i + 1).min(if lower_order_final { n - i } else { n });
-    let coefficients = Coefficients { levels: &run.levels, solver_type, predicts_x0 };
+    let coefficients = UniPcCoefficients { levels: &run.levels, solver_type, predicts_x0 };
     let steps = run.nodes.iter().enumerate().map(|(i, node)| PredictorCorrector {
         node: *node,
         corrector: (i > 0 && !disabled.contains(&(i as f64 - 1.0)))
@@ -159,10 +159,10 @@ fn straight(keys: &LambdaSettings, n: usize, terminal: Option<f64>) -> Vec<f64> 
     sigmas
 }
 
-/// The coefficients along a run.
-struct Coefficients<'a> {
+/// Computes the coefficients of a run's steps.
+struct UniPcCoefficients<'a> {
     levels: &'a [NoiseLevel],
-    solver_type: SolverType,
+    solver_type: StepFunction,
     predicts_x0: bool,
 }
 
@@ -192,8 +192,8 @@ impl Terms {
     }
 }
 
-impl Coefficients<'_> {
-    /// UniP: from level `i` to `i + 1` by the predictions at `i`, `i − 1`, …
+impl UniPcCoefficients<'_> {
+    /// UniP: the step from level `i` to `i + 1`, from the predictions at `i`, `i − 1`, …
     fn predictor(&self, i: usize, order: usize) -> Unified {
         let terms = self.terms(i, order);
         // Order 2 has the closed form 1/2 for every B.
@@ -201,7 +201,7 @@ impl Coefficients<'_> {
         terms.unified(0, &rho, |k| k + 1)
     }
 
-    /// UniC: from level `i − 1` to `i` by the predictions at `i`, `i − 1`, …
+    /// UniC: the correction of the step from level `i − 1` to `i`, from the predictions at `i`, `i − 1`, …
     fn corrector(&self, i: usize, order: usize) -> Unified {
         let mut terms = self.terms(i - 1, order);
         terms.ratios.push(1.0);
@@ -218,8 +218,8 @@ impl Coefficients<'_> {
         let hh = if self.predicts_x0 { -h } else { h };
         let phi_1 = hh.exp_m1();
         let b_h = match self.solver_type {
-            SolverType::Bh1 => hh,
-            SolverType::Bh2 => hh.exp_m1(),
+            StepFunction::Bh1 => hh,
+            StepFunction::Bh2 => hh.exp_m1(),
         };
         let mut phi = phi_1 / hh - 1.0;
         let mut factorial = 1.0;
@@ -279,7 +279,8 @@ mod tests {
     #[test]
     fn a_constant_prediction_takes_the_first_order_step() {
         let levels = [9.0, 6.0, 4.0, 2.5].map(NoiseLevel::from_sigma);
-        let coefficients = Coefficients { levels: &levels, solver_type: SolverType::Bh2, predicts_x0: true };
+        let coefficients =
+            UniPcCoefficients { levels: &levels, solver_type: StepFunction::Bh2, predicts_x0: true };
         for formula in [coefficients.predictor(2, 3), coefficients.corrector(3, 3)] {
             assert!(formula.is_finite() && formula.differences.iter().flatten().count() >= 2);
             let mut x = [5.0];

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use super::weights::{Algorithm, Solver, Weights};
 use crate::noise_schedule::{NoiseLevel, ZeroSnr, linspace};
-use crate::sampler::multistep::{self, History, Step, weighted_sum};
+use crate::sampler::multistep::{History, MultistepStep, MultistepUpdate, weighted_sum};
 use crate::sampler::node::Node;
 use crate::sampler::options::{AddedNoise, Options};
 use crate::sampler::plan::Plan;
 use crate::sampler::steps::edm::{self, EdmSteps};
-use crate::sampler::steps::lambda::{Class, FinalSigma, LambdaSettings, LambdaSteps};
+use crate::sampler::steps::lambda::{FinalSigma, LambdaClass, LambdaSettings, LambdaSteps};
 use crate::sampler::thresholding::Thresholding;
 use crate::sampler::{Family, Preset, PresetValue, Sampler, SamplerError, TimeConditioning};
 use crate::scheduler_settings::{Settings, SettingsError};
@@ -57,7 +57,7 @@ pub(crate) const EDM: Family =
 /// x_t = (σ_t/σ_s)·x_s − α_t(e^{−h} − 1)·D_0 − ½α_t(e^{−h} − 1)·D_1 (2M, algorithm 2); [`Weights`] has the
 /// coefficients of all solvers.
 #[derive(Debug)]
-enum Update {
+enum DpmUpdate {
     First {
         x: f32,
         d0: f32,
@@ -80,7 +80,7 @@ enum Update {
     },
 }
 
-impl Update {
+impl DpmUpdate {
     /// The step from level `i` to `i + 1`.
     fn new(solver: &Solver, levels: &[NoiseLevel], i: usize, order: usize) -> Self {
         let w @ Weights { x, d0, d2, .. } = solver.algorithm.weights(levels[i], levels[i + 1]);
@@ -96,7 +96,7 @@ impl Update {
     }
 }
 
-impl multistep::Update for Update {
+impl MultistepUpdate for DpmUpdate {
     fn apply(&self, x: &mut [f32], m: &History, noise: Option<(f64, &[f32])>) {
         match *self {
             Self::First { x: a, d0 } => update(x, [&m[0]], move |x, [m0]| a * x + d0 * m0),
@@ -139,7 +139,7 @@ impl multistep::Update for Update {
 }
 
 const ALGORITHMS: &[&str] = &["dpmsolver", "dpmsolver++", "sde-dpmsolver", "sde-dpmsolver++"];
-const CLASS: Class = Class {
+const CLASS: LambdaClass = LambdaClass {
     name: MULTISTEP.name,
     zero_snr: ZeroSnr::Approximate,
     sigma_schedules: &[
@@ -169,7 +169,7 @@ fn edm(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, S
     if keys.solver.order == 3 && keys.solver.algorithm.is_stochastic() {
         return Err(no_third_order());
     }
-    let run = EdmSteps::from_settings(settings, options, EDM.name, edm::FinalSigma::SigmaMin)?;
+    let run = EdmSteps::from_settings(settings, options, EDM.name, edm::EdmFinalSigma::SigmaMin)?;
     let to_zero = run.sigmas.ends_with(&[0.0]);
     let levels: Vec<NoiseLevel> =
         run.sigmas.iter().map(|sigma| NoiseLevel { alpha: 1.0, sigma: *sigma }).collect();
@@ -184,7 +184,7 @@ fn inverse(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler
         let reason = "noise can't be inverted, and diffusers returns NaN; use dpmsolver or dpmsolver++";
         return Err(SettingsError::refused("algorithm_type", "sde", reason).into());
     }
-    let class = Class {
+    let class = LambdaClass {
         name: INVERSE.name,
         zero_snr: ZeroSnr::Unsupported,
         sigma_schedules: &[
@@ -289,14 +289,14 @@ impl Keys {
         })
     }
 
-    fn plan(&self, nodes: &[Node], levels: &[NoiseLevel], to_zero: bool) -> Plan<Step<Update>> {
+    fn plan(&self, nodes: &[Node], levels: &[NoiseLevel], to_zero: bool) -> Plan<MultistepStep<DpmUpdate>> {
         let algorithm = self.solver.algorithm;
         let steps = nodes.iter().enumerate().map(|(i, node)| {
             let order = self.order(i, nodes.len(), to_zero);
             let noise = f64::from(algorithm.weights(levels[i], levels[i + 1]).noise);
-            Step {
+            MultistepStep {
                 node: *node,
-                update: Update::new(&self.solver, levels, i, order),
+                update: DpmUpdate::new(&self.solver, levels, i, order),
                 noise: algorithm.is_stochastic().then_some(noise),
             }
         });
@@ -322,7 +322,6 @@ impl Keys {
 
 #[cfg(test)]
 mod tests {
-    use super::multistep::Update as _;
     use super::*;
 
     #[test]
@@ -335,17 +334,17 @@ mod tests {
             m.rotate()[0] = at(r);
         }
         let mut x = [0.0];
-        let third = Update::Third { x: 1.0, d0: 100.0, d1: 10.0, d2: 1.0, r0, r1 };
+        let third = DpmUpdate::Third { x: 1.0, d0: 100.0, d1: 10.0, d2: 1.0, r0, r1 };
         third.apply(&mut x, &m, None);
         assert!((x[0] - (100.0 + 20.0 + 3.0)).abs() < 1e-4, "{}", x[0]);
         let mut x = [2.0];
-        Update::Second { x: 3.0, d0: 1.0, d1: 1.0, r: r0 }.apply(&mut x, &m, Some((2.0, &[5.0])));
+        DpmUpdate::Second { x: 3.0, d0: 1.0, d1: 1.0, r: r0 }.apply(&mut x, &m, Some((2.0, &[5.0])));
         assert_eq!(x, [6.0 + at(0.0) + (at(0.0) - at(-r0)) / r0 + 10.0]);
     }
 
     #[test]
     fn coinciding_levels_are_not_finite() {
-        assert!(!Update::Second { x: 1.0, d0: 1.0, d1: 1.0, r: 0.0 }.is_finite());
-        assert!(!Update::First { x: f32::NAN, d0: 1.0 }.is_finite());
+        assert!(!DpmUpdate::Second { x: 1.0, d0: 1.0, d1: 1.0, r: 0.0 }.is_finite());
+        assert!(!DpmUpdate::First { x: f32::NAN, d0: 1.0 }.is_finite());
     }
 }

@@ -7,12 +7,12 @@ use crate::noise_schedule::{NoiseLevel, round};
 use crate::rng::Noise;
 use crate::sampler::euler::Ancestral;
 use crate::sampler::model_output::OutputForm;
-use crate::sampler::multistep::{self, WeightedSum, weighted_sum};
+use crate::sampler::multistep::{MAX_HISTORY, MultistepStep, WeightedSum, weighted_sum};
 use crate::sampler::node::Node;
 use crate::sampler::options::Options;
 use crate::sampler::plan::{self, Plan};
 use crate::sampler::steps::k_diffusion::KDiffusionSteps;
-use crate::sampler::steps::sigma::{Class, SigmaSteps};
+use crate::sampler::steps::sigma::{SigmaClass, SigmaSteps};
 use crate::sampler::{Family, Sampler, SamplerError};
 use crate::scheduler_settings::Settings;
 use crate::trajectory::ModelHandle;
@@ -27,7 +27,7 @@ pub(crate) const DPMPP_3M_SDE: Family = Family::new("dpmpp_3m_sde", "sample_dpmp
 /// A step from σ to σ' by two evaluations (Lu et al. 2022b, algorithm 1):
 /// x₂ = r₂·x + (1 − r₂)·x̂_0(x) + s₂·z₂, then x' = r·x + (1 − r)·x̂_0(x₂) + s·z.
 #[derive(Debug)]
-struct Step {
+struct SdeStep {
     node: Node,
     /// `None` if σ' is 0, where x' = x̂_0(x).
     second_order: Option<SecondOrder>,
@@ -35,7 +35,7 @@ struct Step {
 
 #[derive(Debug)]
 struct SecondOrder {
-    /// Where x₂ is evaluated.
+    /// The point at which x₂ is evaluated.
     midpoint: Node,
     /// r₂ = σ₂_down/σ.
     midpoint_ratio: f64,
@@ -49,7 +49,7 @@ struct SecondOrder {
     noise_correlation: f64,
 }
 
-impl plan::Step for Step {
+impl plan::Step for SdeStep {
     fn level(&self) -> Option<NoiseLevel> {
         Some(self.node.level)
     }
@@ -99,7 +99,7 @@ impl plan::Step for Step {
     }
 }
 
-impl Step {
+impl SdeStep {
     /// DPM-Solver++ (SDE) with the midpoint halfway in t, and noise up to the midpoint and up to σ'.
     fn new_sde(node: Node, sigma: f64, next: f64, eta: f64, node_at: impl Fn(f64) -> Node) -> Self {
         if next == 0.0 {
@@ -141,12 +141,12 @@ impl Step {
 
 fn dpmpp_sde(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, SamplerError> {
     let eta = options.eta_or(1.0)?;
-    let class = Class::new(DPMPP_SDE.name, Class::NO_SAMPLE);
+    let class = SigmaClass::new(DPMPP_SDE.name, SigmaClass::NO_SAMPLE);
     let run = SigmaSteps::from_settings(settings, options, &class)?;
     // The reference draws from a generator of its own, a tree of Brownian motion.
     settings.reject_if_set("noise_sampler_seed", "noise is drawn with the image's own seed; remove it")?;
     let node = |sigma| run.node_between(sigma);
-    let steps = run.steps().map(|(first, sigma, next)| Step::new_sde(first, sigma, next, eta, node));
+    let steps = run.steps().map(|(first, sigma, next)| SdeStep::new_sde(first, sigma, next, eta, node));
     Ok(Arc::new(Plan { initial_sigma: run.initial_sigma, ..Plan::new(steps) }))
 }
 
@@ -154,7 +154,7 @@ fn k_dpmpp_sde(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sam
     let eta = options.eta_or(1.0)?;
     let run = KDiffusionSteps::from_settings(settings, options, K_DPMPP_SDE.name)?;
     let node = |sigma| run.node(round(sigma));
-    let steps = run.steps().map(|(sigma, next)| Step::new_sde(node(sigma), sigma, next, eta, node));
+    let steps = run.steps().map(|(sigma, next)| SdeStep::new_sde(node(sigma), sigma, next, eta, node));
     Ok(Arc::new(Plan { initial_sigma: run.initial_sigma(), ..Plan::new(steps) }))
 }
 
@@ -163,7 +163,7 @@ fn dpmpp_2s_ancestral(settings: &mut Settings, options: &Options) -> Result<Arc<
     let run = KDiffusionSteps::from_settings(settings, options, DPMPP_2S_ANCESTRAL.name)?;
     let node = |sigma| run.node(round(sigma));
     let steps =
-        run.steps().map(|(sigma, next)| Step::new_2s_ancestral(run.node(sigma), sigma, next, eta, node));
+        run.steps().map(|(sigma, next)| SdeStep::new_2s_ancestral(run.node(sigma), sigma, next, eta, node));
     Ok(Arc::new(Plan { initial_sigma: run.initial_sigma(), ..Plan::new(steps) }))
 }
 
@@ -215,7 +215,7 @@ fn multistep_sde(
     options: &Options,
     name: &'static str,
     eta: f64,
-    correct: impl Fn(&mut [f64; multistep::MAX_HISTORY], f64, Option<[f64; 2]>),
+    correct: impl Fn(&mut [f64; MAX_HISTORY], f64, Option<[f64; 2]>),
 ) -> Result<Arc<dyn Sampler>, SamplerError> {
     let run = KDiffusionSteps::from_settings(settings, options, name)?;
     let mut previous = None;
@@ -223,7 +223,7 @@ fn multistep_sde(
         let node = run.node(sigma);
         if next == 0.0 {
             let update = WeightedSum { x: 0.0, weights: [1.0, 0.0, 0.0, 0.0] };
-            return multistep::Step { node, update, noise: None };
+            return MultistepStep { node, update, noise: None };
         }
         let h = (sigma / next).ln();
         let mut weights = [-(-h - eta * h).exp_m1(), 0.0, 0.0, 0.0];
@@ -231,7 +231,7 @@ fn multistep_sde(
         previous = Some([h, previous.map_or(0.0, |[last, _]: [f64; 2]| last)]);
         let update = WeightedSum { x: next / sigma * (-eta * h).exp(), weights };
         let noise = (eta > 0.0).then(|| next * (-(-2.0 * eta * h).exp_m1()).sqrt());
-        multistep::Step { node, update, noise }
+        MultistepStep { node, update, noise }
     });
     let plan = Plan::new(steps);
     Ok(Arc::new(Plan { initial_sigma: run.initial_sigma(), ..plan }))
@@ -246,8 +246,8 @@ mod tests {
     fn a_step_takes_the_prediction_at_the_midpoint() {
         let node = |sigma: f64| Node::with_unscaled_signal(sigma, sigma, Epsilon);
         let steps = [
-            Step::new_2s_ancestral(node(8.0), 8.0, 4.0, 1.0, node),
-            Step::new_2s_ancestral(node(4.0), 4.0, 0.0, 1.0, node),
+            SdeStep::new_2s_ancestral(node(8.0), 8.0, 4.0, 1.0, node),
+            SdeStep::new_2s_ancestral(node(4.0), 4.0, 0.0, 1.0, node),
         ];
         // x̂_0 = x/(1 + σ²), the posterior mean of unit variance.
         let x0 = |x: f64, sigma: f64| x / (1.0 + sigma * sigma);

@@ -11,7 +11,7 @@ use crate::sampler::multistep::{History, weighted_sum};
 use crate::sampler::node::Node;
 use crate::sampler::options::{AddedNoise, Options};
 use crate::sampler::plan::{self, Plan};
-use crate::sampler::steps::lambda::{Class, FinalSigma, LambdaSteps};
+use crate::sampler::steps::lambda::{FinalSigma, LambdaClass, LambdaSteps};
 use crate::sampler::thresholding::Thresholding;
 use crate::sampler::{Family, Sampler, SamplerError};
 use crate::scheduler_settings::{Settings, SettingsError};
@@ -21,7 +21,7 @@ use crate::trajectory::ModelHandle;
 
 pub(crate) const FAMILY: Family = Family::new("dpm_single", "DPMSolverSinglestepScheduler", build);
 
-const CLASS: Class = Class {
+const CLASS: LambdaClass = LambdaClass {
     name: FAMILY.name,
     zero_snr: ZeroSnr::Unsupported,
     sigma_schedules: &[
@@ -50,13 +50,13 @@ struct Block {
 #[derive(Debug)]
 struct Stage {
     node: Node,
-    update: Update,
+    update: BlockUpdate,
     noise: Option<f32>,
 }
 
 /// x_t = `x`·x_s + `d0`·D_0 + `d1`·D_1 + `d2`·D_2. The newest prediction is m_0; D_0 is the block's first prediction.
 #[derive(Debug)]
-enum Update {
+enum BlockUpdate {
     /// D_0 = m_0.
     First { x: f32, d0: f32 },
     /// D_0 = m_1, D_1 = (m_0 − m_1)/r.
@@ -67,7 +67,7 @@ enum Update {
     ThirdHeun { x: f32, d0: f32, d1: f32, d2: f32, r0: f32, r1: f32 },
 }
 
-impl Update {
+impl BlockUpdate {
     /// Writes x_t.
     fn apply(&self, x_t: &mut [f32], x_s: &[f32], [m0, m1, m2]: [&[f32]; MAX_ORDER]) {
         match *self {
@@ -86,11 +86,11 @@ impl Update {
             }
             Self::ThirdHeun { x: a, d0: w0, d1: w1, d2: w2, r0, r1 } => {
                 let (inverse_r0, inverse_r1) = (1.0 / r0, 1.0 / r1);
-                let over = Divisor::new(f64::from(r0 - r1));
+                let divisor = Divisor::new(f64::from(r0 - r1));
                 update(x_t, [x_s, m0, m1, m2], move |_, [x, m0, m1, m2]| {
                     let (d1_0, d1_1) = (inverse_r1 * (m1 - m2), inverse_r0 * (m0 - m2));
-                    let d1 = over.divide(r0 * d1_0 - r1 * d1_1);
-                    let d2 = over.divide(2.0 * (d1_1 - d1_0));
+                    let d1 = divisor.divide(r0 * d1_0 - r1 * d1_1);
+                    let d2 = divisor.divide(2.0 * (d1_1 - d1_0));
                     a * x + w0 * m2 + w1 * d1 + w2 * d2
                 });
             }
@@ -203,10 +203,10 @@ fn stage(solver: &Solver, run: &LambdaSteps, i: usize, order: usize) -> Stage {
     // r_k = (λ_k − λ_s)/h
     let r = |k: usize| (lambda(k) - lambda(start)) / h;
     let update = match (order, solver.solver_type) {
-        (1, _) => Update::First { x, d0 },
-        (2, solver_type) => Update::Second { x, d0, d1: w.d1(solver_type), r: r(i) },
-        (_, SolverType::Midpoint) => Update::ThirdMidpoint { x, d0, d1, r0: r(i) },
-        (_, SolverType::Heun) => Update::ThirdHeun { x, d0, d1, d2, r0: r(i), r1: r(i - 1) },
+        (1, _) => BlockUpdate::First { x, d0 },
+        (2, solver_type) => BlockUpdate::Second { x, d0, d1: w.d1(solver_type), r: r(i) },
+        (_, SolverType::Midpoint) => BlockUpdate::ThirdMidpoint { x, d0, d1, r0: r(i) },
+        (_, SolverType::Heun) => BlockUpdate::ThirdHeun { x, d0, d1, d2, r0: r(i), r1: r(i - 1) },
     };
     Stage { node: run.nodes[i], update, noise: solver.algorithm.is_stochastic().then_some(w.noise) }
 }
@@ -233,10 +233,10 @@ mod tests {
         let m = |r: f32| 1.0 + 2.0 * r + 3.0 * r * r;
         let (r1, r0) = (1.0 / 3.0, 2.0 / 3.0);
         let mut x_t = [0.0];
-        let third = Update::ThirdHeun { x: 1.0, d0: 100.0, d1: 10.0, d2: 1.0, r0, r1 };
+        let third = BlockUpdate::ThirdHeun { x: 1.0, d0: 100.0, d1: 10.0, d2: 1.0, r0, r1 };
         third.apply(&mut x_t, &[0.0], [&[m(r0)], &[m(r1)], &[m(0.0)]]);
         assert!((x_t[0] - (100.0 + 20.0 + 6.0)).abs() < 1e-4, "{}", x_t[0]);
         assert!(third.is_finite());
-        assert!(!Update::Second { x: 1.0, d0: 1.0, d1: 1.0, r: 0.0 }.is_finite());
+        assert!(!BlockUpdate::Second { x: 1.0, d0: 1.0, d1: 1.0, r: 0.0 }.is_finite());
     }
 }

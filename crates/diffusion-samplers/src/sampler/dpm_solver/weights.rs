@@ -22,9 +22,9 @@ pub(crate) enum Algorithm {
 /// The key `solver_type`: how D_1 enters a step of order 2, and D_2 a step of order 3.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SolverType {
-    /// By the midpoint rule.
+    /// The midpoint rule.
     Midpoint,
-    /// By Heun's rule, the integral of the linear interpolation.
+    /// Heun's rule, the integral of the linear interpolation.
     Heun,
 }
 
@@ -61,7 +61,7 @@ impl Algorithm {
         })
     }
 
-    /// The prediction in the equation.
+    /// The form of the prediction that the equation contains.
     pub(crate) fn form(self) -> OutputForm {
         match self {
             Self::DpmSolverPlusPlus | Self::SdeDpmSolverPlusPlus => OutputForm::X0,

@@ -7,7 +7,7 @@ use crate::sampler::node::Node;
 use crate::sampler::options::{Options, positive, prediction_type};
 use crate::scheduler_settings::{Settings, SettingsError};
 use crate::sigma_schedule;
-use crate::trajectory::Input;
+use crate::trajectory::InputScaling;
 
 /// The noise levels of a run, the largest first.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub(crate) struct EdmSteps {
 
 /// The final σ where `final_sigmas_type` is `sigma_min`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum FinalSigma {
+pub(crate) enum EdmFinalSigma {
     /// σ at the last point of evaluation.
     LastEvaluated,
     /// The key `sigma_min`.
@@ -35,7 +35,7 @@ impl EdmSteps {
         settings: &mut Settings,
         options: &Options,
         name: &'static str,
-        final_sigma: FinalSigma,
+        final_sigma: EdmFinalSigma,
     ) -> Result<Self, SamplerError> {
         let min = positive(settings, "sigma_min", 0.002)?;
         let max = positive(settings, "sigma_max", 80.0)?;
@@ -59,8 +59,8 @@ impl EdmSteps {
                 final_sigma,
             ) {
                 ("zero", _) => 0.0,
-                (_, FinalSigma::LastEvaluated) => sigmas[steps - 1],
-                (_, FinalSigma::SigmaMin) => round(min),
+                (_, EdmFinalSigma::LastEvaluated) => sigmas[steps - 1],
+                (_, EdmFinalSigma::SigmaMin) => round(min),
             },
         );
         let (nodes, sigmas) = (options.without_skipped(nodes), options.without_skipped(sigmas));
@@ -77,7 +77,7 @@ pub(crate) fn preconditions(settings: &mut Settings) -> Result<bool, SettingsErr
 
 /// A node of a network D(x; σ), which returns x̂_0.
 pub(crate) fn denoiser(sigma: f64) -> Node {
-    Node::with_preconditioning(sigma, sigma, Input::State, AffinePrediction::new(0.0, 1.0))
+    Node::with_preconditioning(sigma, sigma, InputScaling::State, AffinePrediction::new(0.0, 1.0))
 }
 
 /// A node with EDM's c_in, c_noise, c_skip and c_out. A v prediction has the opposite sign of c_out.
@@ -86,7 +86,7 @@ fn preconditioned(sigma: f64, data: f64, kind: PredictionType) -> Node {
     let out = sigma * data / norm;
     let output = if kind == PredictionType::VPrediction { -out } else { out };
     let x0 = AffinePrediction::new(data * data / (norm * norm), output);
-    Node::with_preconditioning(round(0.25 * sigma.ln()), sigma, Input::Scaled(1.0 / norm), x0)
+    Node::with_preconditioning(round(0.25 * sigma.ln()), sigma, InputScaling::Scaled(1.0 / norm), x0)
 }
 
 /// The noise levels of consistency models: those of EDM, at whole steps of the training's discretisation.

@@ -13,7 +13,7 @@ use crate::timestep_spacing::TimestepSpacing;
 
 /// The differences between the classes.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Class {
+pub(crate) struct LambdaClass {
     pub(crate) name: &'static str,
     pub(crate) zero_snr: ZeroSnr,
     pub(crate) sigma_schedules: &'static [SigmaSchedule],
@@ -31,11 +31,11 @@ pub(crate) struct Class {
 /// The final noise level, at which the network is not evaluated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FinalSigma {
-    /// By `final_sigmas_type`: 0, or the smallest level of the noise schedule.
+    /// 0 or the smallest level of the noise schedule, as `final_sigmas_type` says.
     Configured,
-    /// By `final_sigmas_type`: 0, or as `LastEvaluated`.
+    /// 0 or as `LastEvaluated`, as `final_sigmas_type` says.
     ConfiguredOrLastEvaluated,
-    /// The smallest level of the noise schedule, or with another sigma schedule the level of the last evaluation.
+    /// The smallest level of the noise schedule; with another sigma schedule, the level of the last evaluation.
     LastEvaluated,
 }
 
@@ -66,7 +66,7 @@ pub(crate) struct LambdaSettings {
 impl LambdaSettings {
     pub(crate) fn from_settings(
         settings: &mut Settings,
-        class: &Class,
+        class: &LambdaClass,
         sigma_schedule: SigmaSchedule,
     ) -> Result<Self, SamplerError> {
         let schedule =
@@ -163,7 +163,7 @@ impl LambdaSteps {
     pub(crate) fn from_settings(
         settings: &mut Settings,
         options: &Options,
-        class: &Class,
+        class: &LambdaClass,
     ) -> Result<Self, SamplerError> {
         let sigma_schedule = SigmaSchedule::from_settings(settings, class.sigma_schedules)?;
         let keys = LambdaSettings::from_settings(settings, class, sigma_schedule)?;

@@ -11,7 +11,7 @@ use crate::timestep_spacing::TimestepSpacing;
 
 /// The differences between the classes.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Class {
+pub(crate) struct SigmaClass {
     pub(crate) name: &'static str,
     pub(crate) schedule: ScheduleDefaults,
     pub(crate) sigma_schedules: &'static [SigmaSchedule],
@@ -22,7 +22,7 @@ pub(crate) struct Class {
     pub(crate) euler_keys: bool,
 }
 
-impl Class {
+impl SigmaClass {
     /// The sigma schedules of most classes.
     pub(crate) const SIGMA_SCHEDULES: &'static [SigmaSchedule] =
         &[SigmaSchedule::Karras, SigmaSchedule::Exponential, SigmaSchedule::Beta];
@@ -63,7 +63,7 @@ impl SigmaSteps {
     pub(crate) fn from_settings(
         settings: &mut Settings,
         options: &Options,
-        class: &Class,
+        class: &SigmaClass,
     ) -> Result<Self, SamplerError> {
         let schedule = NoiseSchedule::from_settings(settings, class.schedule)?;
         let kind = prediction_type(settings, class.predictions)?;

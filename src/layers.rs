@@ -1,0 +1,110 @@
+//! Tests that each module imports only from the layers below it.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// The modules of this crate with the modules that each one imports. A module may import only from those above it in
+/// this table, so there are no cycles.
+const LAYERS: [(&str, &[&str]); 16] = [
+    ("units", &[]),
+    ("topic_name", &[]),
+    ("serde_message", &[]),
+    ("npy", &[]),
+    ("tensor", &[]),
+    ("mqtt", &[]),
+    ("spool", &["mqtt"]),
+    ("bundle", &["tensor"]),
+    ("image", &["bundle", "npy"]),
+    ("inference", &["tensor", "units"]),
+    ("platform", &["inference"]),
+    ("model", &["bundle", "inference", "tensor", "units"]),
+    ("job", &["bundle", "image", "inference", "model", "serde_message", "tensor", "topic_name"]),
+    ("pipeline", &["bundle", "inference", "job", "model", "tensor"]),
+    ("config", &["inference", "job", "platform", "serde_message", "topic_name", "units"]),
+    (
+        "service",
+        &[
+            "config",
+            "image",
+            "inference",
+            "job",
+            "model",
+            "mqtt",
+            "pipeline",
+            "platform",
+            "spool",
+            "topic_name",
+        ],
+    ),
+];
+
+/// The top layer, which may import from every module.
+const TOP: &str = "cli";
+
+fn source_directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+}
+
+/// The source files of a module of this crate.
+fn sources(module: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(module).into_iter().flatten().map(|entry| entry.unwrap().path());
+    let nested = entries.flat_map(|path| if path.is_dir() { sources(&path) } else { vec![path] });
+    let is_source = |file: &PathBuf| file.extension().is_some_and(|name| name == "rs") && file.is_file();
+    [module.with_extension("rs")].into_iter().chain(nested).filter(is_source).collect()
+}
+
+/// The identifiers that follow `prefix` in a module, where the prefix does not continue another identifier. An import of
+/// several names in braces counts as an empty identifier.
+fn followers(module: &str, prefix: &str) -> BTreeSet<String> {
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    let files = sources(&source_directory().join(module));
+    assert!(!files.is_empty(), "{module}");
+    let mut found = BTreeSet::new();
+    for text in files.iter().map(|file| std::fs::read_to_string(file).unwrap()) {
+        for (start, _) in text.match_indices(prefix).filter(|(start, _)| !text[..*start].ends_with(is_word)) {
+            found.insert(text[start + prefix.len()..].chars().take_while(|c| is_word(*c)).collect());
+        }
+    }
+    found
+}
+
+#[test]
+fn every_module_uses_only_the_layers_below() {
+    for (index, (module, expected)) in LAYERS.iter().enumerate() {
+        let mut used = followers(module, "crate::");
+        used.remove(*module);
+        let below: BTreeSet<_> = LAYERS[..index].iter().map(|(name, _)| (*name).to_owned()).collect();
+        let above: Vec<_> = used.difference(&below).collect();
+        assert!(above.is_empty(), "{module} uses {above:?}");
+        let expected: BTreeSet<_> = expected.iter().map(|name| (*name).to_owned()).collect();
+        assert_eq!(used, expected, "{module}; update LAYERS if the dependency is intended");
+    }
+}
+
+#[test]
+fn every_module_has_a_layer() {
+    let entries = std::fs::read_dir(source_directory()).unwrap().map(|entry| entry.unwrap().path());
+    let files = entries.filter(|path| path.extension().is_some_and(|name| name == "rs"));
+    let modules: BTreeSet<_> = files
+        .map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned())
+        .filter(|name| !["layers", "lib", "main"].contains(&name.as_str()))
+        .collect();
+    let layers: BTreeSet<_> = LAYERS.iter().map(|(name, _)| *name).chain([TOP]).map(str::to_owned).collect();
+    assert_eq!(modules, layers);
+}
+
+#[test]
+fn the_broker_and_the_spool_know_no_diffusion() {
+    for module in ["mqtt", "spool"] {
+        assert_eq!(followers(module, "diffusion_samplers::"), BTreeSet::new(), "{module}");
+    }
+}
+
+#[test]
+fn only_one_module_uses_ort() {
+    let modules = LAYERS.iter().map(|(name, _)| *name).filter(|name| *name != "inference");
+    for module in modules.chain([TOP, "inference/provider", "inference/rten"]) {
+        assert_eq!(followers(module, "ort::"), BTreeSet::new(), "{module}");
+    }
+    assert!(!followers("inference/onnx_runtime", "ort::").is_empty());
+}
