@@ -7,63 +7,22 @@
 //! - [`Trajectory::poll`], [`Trajectory::append_input`] and [`Trajectory::resume`] give the evaluations to the caller,
 //!   which can evaluate many trajectories in one batch, whatever their samplers are.
 
+mod inpaint;
+
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::ops::Range;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use super::noise_schedule::NoiseLevel;
 use super::simd::{Divisor, chunks, update};
+pub use inpaint::{InpaintMask, KnownRegion};
 
 /// The future that a sampler returns. Its output is the finished sample, in the model's range.
 pub type SampleFuture = Pin<Box<dyn Future<Output = Vec<f32>>>>;
-
-/// A sample of which a part is known, for inpainting (Lugmayr et al. 2022).
-#[derive(Debug, Clone, PartialEq)]
-pub struct KnownRegion {
-    /// The sample x₀, in the model's range.
-    pub sample: Vec<f32>,
-    /// One value for each value of `sample`: 1 where it is known, 0 where it is generated.
-    pub mask: Vec<f32>,
-}
-
-impl KnownRegion {
-    /// The part of `sample` where `mask` is 1. Both have the sample's length.
-    pub fn new(sample: Vec<f32>, mask: Vec<f32>) -> Self {
-        Self { sample, mask }
-    }
-}
-
-/// Inpainting with any sampler: at every noise level that is reached, the known part of the state is replaced by the
-/// forward process of the known sample, always with the same noise (Song et al. 2021, appendix I.2; the latent
-/// diffusion pipelines of diffusers do the same).
-#[derive(Debug, Clone)]
-pub struct InpaintMask {
-    /// The known sample and its mask.
-    pub known: Arc<KnownRegion>,
-    /// Standard normal noise, with the sample's length.
-    pub noise: Vec<f32>,
-}
-
-impl InpaintMask {
-    /// Inpainting of `known` with `noise`, which has the sample's length.
-    pub fn new(known: Arc<KnownRegion>, noise: Vec<f32>) -> Self {
-        Self { known, noise }
-    }
-
-    /// Replaces the known part of the state `x` by q(x_t | x₀) at `level`.
-    pub fn blend_known(&self, x: &mut [f32], level: NoiseLevel) {
-        let (alpha, sigma) = (level.alpha as f32, level.sigma as f32);
-        let known = self.known.sample.iter().zip(&self.known.mask).zip(&self.noise);
-        for (x, ((x0, mask), z)) in x.iter_mut().zip(known) {
-            *x = (1.0 - mask) * *x + mask * (alpha * x0 + sigma * z);
-        }
-    }
-}
 
 /// How the state is scaled to make the model's input.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]

@@ -1,6 +1,8 @@
 //! PNDM: pseudo numerical methods for diffusion models on manifolds (Liu et al. 2022): three pseudo Runge–Kutta steps
 //! (PRK), then the pseudo linear multistep method of Adams and Bashforth (PLMS).
 
+mod planner;
+
 use std::sync::Arc;
 
 use super::multistep::{History, MAX_HISTORY, weighted_sum};
@@ -15,6 +17,7 @@ use crate::scheduler_settings::{Settings, SettingsError};
 use crate::simd::{Divisor, update};
 use crate::timestep_spacing::TimestepSpacing;
 use crate::trajectory::{InputScaling, ModelHandle, Output};
+use planner::Planner;
 
 pub(super) const FAMILY: Family = Family::new("pndm", "PNDMScheduler", build);
 
@@ -253,82 +256,6 @@ fn build(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>,
         false => planner.with_runge_kutta(&times),
     };
     Ok(Arc::new(Plan::new(steps?)))
-}
-
-/// Plans the steps of a noise schedule.
-struct Planner<'a> {
-    bars: &'a [f64],
-    /// ᾱ after the last step.
-    final_bar: f64,
-    kind: PredictionType,
-    /// The number of time steps in a step.
-    width: i64,
-    offset: usize,
-}
-
-impl Planner<'_> {
-    /// Three Runge–Kutta steps, then PLMS.
-    fn with_runge_kutta(&self, times: &[i64]) -> Result<Vec<PndmStep>, SettingsError> {
-        let half = self.width / 2;
-        let runge_kutta = times[..4].windows(2).map(|pair| {
-            let (t, s) = (pair[0], pair[1]);
-            Ok(PndmStep::RungeKutta {
-                t: self.node(t)?,
-                to_before_middle: self.transfer(t, t - half)?,
-                middle: self.node(s + half)?,
-                to_middle: self.transfer(t, s + half)?,
-                s: self.node(s)?,
-                to_s: self.transfer(t, s)?,
-            })
-        });
-        // Each Runge–Kutta step leaves one evaluation for the multistep formula.
-        let multistep = times[3..].iter().zip(4..).map(|(t, known)| self.multistep(*t, known));
-        runge_kutta.chain(multistep).collect()
-    }
-
-    /// The first step twice, then PLMS. With skipped steps these are the first two entries that remain of the
-    /// reference's list of time steps, which has the second time step twice.
-    fn without_runge_kutta(&self, times: &[i64], skipped: usize) -> Result<Vec<PndmStep>, SettingsError> {
-        let listed = times[..1].iter().chain(times.get(1)).chain(&times[1..]).copied();
-        let listed: Vec<i64> = listed.skip(skipped).collect();
-        let [t, s, ref rest @ ..] = listed[..] else {
-            return listed.into_iter().map(|t| self.multistep(t, 1)).collect();
-        };
-        let start = PndmStep::Trapezoid {
-            t: self.node(t)?,
-            first: self.transfer(t, t - self.width)?,
-            s: self.node(s)?,
-            second: self.transfer(s + self.width, s)?,
-        };
-        let multistep = rest.iter().zip(2..).map(|(t, known)| self.multistep(*t, known));
-        std::iter::once(Ok(start)).chain(multistep).collect()
-    }
-
-    /// A PLMS step from t by this number of evaluations.
-    fn multistep(&self, t: i64, known: usize) -> Result<PndmStep, SettingsError> {
-        let transfer = self.transfer(t, t - self.width)?;
-        Ok(PndmStep::Multistep { t: self.node(t)?, weights: adams_bashforth(known), transfer })
-    }
-
-    fn node(&self, t: i64) -> Result<PndmNode, SettingsError> {
-        Ok(PndmNode { t: t as f64, level: self.level(t)? })
-    }
-
-    fn transfer(&self, t: i64, s: i64) -> Result<Transfer, SettingsError> {
-        Ok(Transfer::new(self.level(t)?, self.level(s)?, self.kind))
-    }
-
-    /// The noise level at a time step; before time step 0 it is the final one.
-    fn level(&self, t: i64) -> Result<NoiseLevel, SettingsError> {
-        let Ok(index) = usize::try_from(t) else { return Ok(NoiseLevel::from_alpha_bar(self.final_bar)) };
-        self.bars.get(index).copied().map(NoiseLevel::from_alpha_bar).ok_or_else(|| {
-            let reason = format!(
-                "a step would start at time step {t}, but the schedule has {}; use a smaller one",
-                self.bars.len()
-            );
-            SettingsError::refused("steps_offset", self.offset, reason)
-        })
-    }
 }
 
 /// The weights of the last evaluations, newest first: eq. 12, and lower orders while there are fewer evaluations.
