@@ -91,7 +91,7 @@ impl Bundle {
         };
         let network: NetworkConfig = read_or_default(&graph.with_file_name("config.json"))?;
         let latent = LatentComponents::read(directory)?;
-        // A network of packed latents takes 2×2 patches, so four values of each latent channel at once.
+        // A network of packed latents takes 2×2 patches, so it has four channels for each latent channel.
         let packed =
             network.in_channels.zip(latent.as_ref()).is_some_and(|(n, latent)| n == 4 * latent.vae.channels);
         Ok(Self {

@@ -6,7 +6,7 @@ use crate::tensor::Tensor;
 /// Samples with their time steps and conditions, in buffers that are reused.
 #[derive(Debug, Default)]
 pub struct Batch {
-    /// The shape of each sample as the network takes it. Empty for the shape of the signature.
+    /// The shape of each sample as the network takes it. If it is empty, samples have the signature's shape.
     pub shape: Vec<usize>,
     /// The samples, one after the other.
     pub samples: Vec<f32>,

@@ -48,10 +48,10 @@ impl plan::Step for DdimStep {
         mut noise: Noise,
         model: ModelHandle,
     ) -> Vec<f32> {
-        let mut denoiser = plan.denoiser(model);
+        let mut evaluator = plan.evaluator(model);
         let mut z = plan.noise_buffer(x.len());
         for step in &plan.steps {
-            let evaluation = denoiser.evaluate(&mut x, &step.node).await;
+            let evaluation = evaluator.evaluate(&mut x, &step.node).await;
             let noise = step.sigma.map(|sigma| {
                 noise.fill(&mut z);
                 (sigma, &z[..])

@@ -81,10 +81,10 @@ impl plan::Step for DdpmStep {
         mut noise: Noise,
         model: ModelHandle,
     ) -> Vec<f32> {
-        let mut denoiser = plan.denoiser(model);
+        let mut evaluator = plan.evaluator(model);
         let mut z = plan.noise_buffer(x.len());
         for step in &plan.steps {
-            let Evaluation { x0, variances, .. } = denoiser.evaluate(&mut x, &step.node).await; // eq. 15
+            let Evaluation { x0, variances, .. } = evaluator.evaluate(&mut x, &step.node).await; // eq. 15
             let noise = step.sigma.as_ref().map(|sigma| {
                 noise.fill(&mut z);
                 match *sigma {

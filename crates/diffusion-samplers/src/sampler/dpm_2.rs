@@ -117,16 +117,16 @@ impl plan::Step for Dpm2Step {
         mut noise: Noise,
         model: ModelHandle,
     ) -> Vec<f32> {
-        let mut denoiser = plan.denoiser(model);
+        let mut evaluator = plan.evaluator(model);
         let mut z = plan.noise_buffer(x.len());
         let (mut d_2, mut x_2) = (x.clone(), x.clone());
         for step in &plan.steps {
             let dt = step.dt as f32;
-            let d = denoiser.predict(OutputForm::Derivative, &mut x, &step.node).await;
+            let d = evaluator.predict(OutputForm::Derivative, &mut x, &step.node).await;
             if let Some(midpoint) = &step.midpoint {
                 let dt_2 = midpoint.dt as f32;
                 d.map(&x, &mut x_2, move |x, d| x + dt_2 * d);
-                let d = denoiser.predict(OutputForm::Derivative, &mut x_2, &midpoint.node).await;
+                let d = evaluator.predict(OutputForm::Derivative, &mut x_2, &midpoint.node).await;
                 d.write(&x_2, &mut d_2);
                 update(&mut x, [&d_2], move |x, [d]| x + dt * d);
             } else {

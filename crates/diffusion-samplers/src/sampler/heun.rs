@@ -65,17 +65,17 @@ impl plan::Step for HeunStep {
     }
 
     async fn sample(plan: Arc<Plan<Self>>, mut x: Vec<f32>, _: Noise, model: ModelHandle) -> Vec<f32> {
-        let mut denoiser = plan.denoiser(model);
+        let mut evaluator = plan.evaluator(model);
         let (mut d, mut d_next, mut x_next) = (x.clone(), x.clone(), x.clone());
         for HeunStep { node, next, dt } in &plan.steps {
             let dt = *dt as f32;
-            denoiser.predict(OutputForm::Derivative, &mut x, node).await.write(&x, &mut d); // line 4
+            evaluator.predict(OutputForm::Derivative, &mut x, node).await.write(&x, &mut d); // line 4
             let Some(next) = next else {
                 update(&mut x, [&d], move |x, [d]| x + dt * d); // line 5
                 continue;
             };
             update(&mut x_next, [&x, &d], move |_, [x, d]| x + dt * d); // line 5
-            denoiser.predict(OutputForm::Derivative, &mut x_next, next).await.write(&x_next, &mut d_next); // line 7
+            evaluator.predict(OutputForm::Derivative, &mut x_next, next).await.write(&x_next, &mut d_next); // line 7
             update(&mut x, [&d, &d_next], move |x, [d, d_next]| x + dt * ((d + d_next) / 2.0)); // line 8
         }
         x

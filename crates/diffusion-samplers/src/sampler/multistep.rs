@@ -87,12 +87,12 @@ impl<U: MultistepUpdate> plan::Step for MultistepStep<U> {
         mut noise: Noise,
         model: ModelHandle,
     ) -> Vec<f32> {
-        let mut denoiser = plan.denoiser(model);
+        let mut evaluator = plan.evaluator(model);
         let depth = plan.steps.iter().map(|step| step.update.depth()).max().unwrap_or(1);
         let mut m = History::new(depth, x.len());
         let mut z = plan.noise_buffer(x.len());
         for step in &plan.steps {
-            denoiser.predict(plan.form, &mut x, &step.node).await.write(&x, m.rotate());
+            evaluator.predict(plan.form, &mut x, &step.node).await.write(&x, m.rotate());
             let noise = step.noise.map(|s| {
                 noise.fill(&mut z);
                 (s, &z[..])
@@ -164,12 +164,12 @@ impl<F: Formula> plan::Step for PredictorCorrector<F> {
         mut noise: Noise,
         model: ModelHandle,
     ) -> Vec<f32> {
-        let mut denoiser = plan.denoiser(model);
+        let mut evaluator = plan.evaluator(model);
         let mut m = History::new(MAX_HISTORY, x.len());
         let mut corrected = vec![0.0; x.len()];
         let (mut z, mut z_before) = (vec![0.0; x.len()], vec![0.0; x.len()]);
         for step in &plan.steps {
-            denoiser.predict(plan.form, &mut x, &step.node).await.write(&x, m.rotate());
+            evaluator.predict(plan.form, &mut x, &step.node).await.write(&x, m.rotate());
             if step.draws_noise {
                 std::mem::swap(&mut z, &mut z_before);
                 noise.fill(&mut z);

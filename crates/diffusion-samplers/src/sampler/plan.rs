@@ -65,7 +65,7 @@ impl<S: Step> Plan<S> {
     }
 
     /// The network with the plan's thresholding.
-    pub(crate) fn denoiser(&self, model: ModelHandle) -> ModelEvaluator {
+    pub(crate) fn evaluator(&self, model: ModelHandle) -> ModelEvaluator {
         ModelEvaluator::new(model, self.thresholding)
     }
 
@@ -142,10 +142,10 @@ impl<U: Update> Step for OneStep<U> {
         mut noise: Noise,
         model: ModelHandle,
     ) -> Vec<f32> {
-        let mut denoiser = plan.denoiser(model);
+        let mut evaluator = plan.evaluator(model);
         let mut z = plan.noise_buffer(x.len());
         for step in &plan.steps {
-            let prediction = denoiser.predict(plan.form, &mut x, &step.node).await;
+            let prediction = evaluator.predict(plan.form, &mut x, &step.node).await;
             let noise = step.noise.map(|s| {
                 noise.fill(&mut z);
                 (s, &z[..])

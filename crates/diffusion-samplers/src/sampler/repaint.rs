@@ -54,7 +54,7 @@ impl plan::Step for RePaintStep {
         mut noise: Noise,
         model: ModelHandle,
     ) -> Vec<f32> {
-        let mut denoiser = plan.denoiser(model);
+        let mut evaluator = plan.evaluator(model);
         let mut z = plan.noise_buffer(x.len());
         for step in &plan.steps {
             match step {
@@ -63,7 +63,7 @@ impl plan::Step for RePaintStep {
                     weighted_sum(&mut x, *signal, [(*sigma, &z[..])]);
                 }
                 RePaintStep::Reverse { node, to, direction, sigma, known } => {
-                    let evaluation = denoiser.evaluate(&mut x, node).await;
+                    let evaluation = evaluator.evaluate(&mut x, node).await;
                     noise.fill(&mut z);
                     // The unknown region: DDIM's eq. 12, as in the reference.
                     let (alpha, direction) = (to.alpha as f32, *direction as f32);

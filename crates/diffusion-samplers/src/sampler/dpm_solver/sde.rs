@@ -76,11 +76,11 @@ impl plan::Step for SdeStep {
         mut noise: Noise,
         model: ModelHandle,
     ) -> Vec<f32> {
-        let mut denoiser = plan.denoiser(model);
+        let mut evaluator = plan.evaluator(model);
         let (mut x_2, mut x0) = (x.clone(), x.clone());
         let (mut z, mut z_2) = (vec![0.0; x.len()], vec![0.0; x.len()]);
         for step in &plan.steps {
-            let first = denoiser.predict(OutputForm::X0, &mut x, &step.node).await;
+            let first = evaluator.predict(OutputForm::X0, &mut x, &step.node).await;
             let Some(step) = &step.second_order else {
                 first.step(&mut x, None, |_, x0| x0);
                 continue;
@@ -91,7 +91,7 @@ impl plan::Step for SdeStep {
                 noise.fill(&mut z_2);
                 weighted_sum(&mut x_2, 1.0, [(s, &z_2[..])]);
             }
-            denoiser.predict(OutputForm::X0, &mut x_2, &step.midpoint).await.write(&x_2, &mut x0);
+            evaluator.predict(OutputForm::X0, &mut x_2, &step.midpoint).await.write(&x_2, &mut x0);
             noise.fill_correlated(step.noise_correlation, &z_2, &mut z);
             weighted_sum(&mut x, step.ratio, [(1.0 - step.ratio, &x0[..]), (step.noise, &z[..])]);
         }

@@ -128,13 +128,13 @@ impl plan::Step for Block {
         mut noise: Noise,
         model: ModelHandle,
     ) -> Vec<f32> {
-        let mut denoiser = plan.denoiser(model);
+        let mut evaluator = plan.evaluator(model);
         let mut m = History::new(MAX_ORDER, x.len());
         let mut z = plan.noise_buffer(x.len());
         let mut x_s = x.clone();
         for block in &plan.steps {
             for (i, stage) in block.stages.iter().enumerate() {
-                denoiser.predict(plan.form, &mut x, &stage.node).await.write(&x, m.rotate());
+                evaluator.predict(plan.form, &mut x, &stage.node).await.write(&x, m.rotate());
                 if i == 0 {
                     std::mem::swap(&mut x, &mut x_s);
                 }
