@@ -7,8 +7,8 @@ use super::scheduler_config::ConfigError;
 /// A bundle that cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum BundleError {
-    /// The directory does not exist.
-    #[error("{0}: there is no such directory")]
+    /// The path is not a directory.
+    #[error("{0} is not a directory; name the directory of a model")]
     NoDirectory(PathBuf),
     /// A required file does not exist.
     #[error("{directory}: the bundle has none of: {}", searched.join(", "))]

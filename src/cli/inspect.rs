@@ -8,7 +8,7 @@ use super::stdout::Stdout;
 use crate::bundle::{Bundle, LatentComponents, PipelineKind, TimestepShape};
 use crate::inference::EngineKind;
 use crate::model::{Model, batch_dependence};
-use diffusion_samplers::sampler::{self, Options, SamplerError};
+use diffusion_samplers::sampler::{self, Options, Patches, SamplerError};
 use diffusion_samplers::scheduler_settings::KeyStatus;
 
 #[derive(Debug, clap::Args)]
@@ -170,11 +170,14 @@ fn scheduler(bundle: &Bundle) -> anyhow::Result<()> {
 
 fn samplers(bundle: &Bundle, all: bool) -> std::io::Result<()> {
     let steps = bundle.manifest.default.steps.unwrap_or(10);
+    // Schedules that depend on the image's size need its number of patches; any number shows whether they build.
+    let options =
+        Options { patches: Some(Patches { count: 4096, linear_sigmas: false }), ..Options::new(steps) };
     let mut unsuitable = Vec::new();
     for name in sampler::names() {
         let built = sampler::by_name(name).and_then(|choice| {
             choice.check_class(&bundle.scheduler.class, &mut bundle.scheduler.settings())?;
-            choice.build(&mut bundle.scheduler.settings(), &Options::new(steps))
+            choice.build(&mut bundle.scheduler.settings(), &options)
         });
         match built {
             Ok(_) => writeln!(Stdout, "  {name}")?,

@@ -14,7 +14,7 @@ use super::session::Session;
 pub struct SessionSize {
     /// The name of the model, followed by a slash and the component's name for a session other than the denoiser's.
     pub name: String,
-    /// The memory that the session counts for, in bytes.
+    /// The session's share of the memory limit, in bytes.
     pub bytes: u64,
 }
 

@@ -60,7 +60,7 @@ pub(super) struct Delivery {
 }
 
 impl Delivery {
-    /// Creates an empty queue of about `max_bytes`, of which at most `max_in_flight` messages are
+    /// Creates an empty queue with a size limit of about `max_bytes`. At most `max_in_flight` messages are sent and
     /// unacknowledged on a connection.
     pub(super) fn new(max_bytes: usize, max_in_flight: usize) -> Self {
         Self {

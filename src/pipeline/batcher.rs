@@ -50,7 +50,7 @@ pub(super) struct BatchFailure {
     pub(super) jobs: Vec<u64>,
 }
 
-/// Ordered as images take turns: new ones first, then those evaluated longest ago.
+/// The order of evaluation: new images first, then the least recently evaluated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum ImageState {
     /// Its trajectory was not polled yet.
@@ -133,7 +133,7 @@ pub(super) struct Batcher {
     latest: BatchTiming,
     /// The output of one evaluation, in a step that needs several.
     partial_output: Vec<f32>,
-    /// The outputs of a step, shared with the trajectories until they wait again.
+    /// The outputs of a step, shared with the trajectories until their next evaluation.
     outputs: Rc<Vec<f32>>,
 }
 
@@ -143,7 +143,7 @@ impl Batcher {
         self.images.len()
     }
 
-    /// Slots of the images that are served before, or together with, those of a job with a deadline and this
+    /// The number of slots of the images whose turn comes no later than that of a job with a deadline and this
     /// priority.
     pub(super) fn slots_ahead_of(&self, priority: i32) -> usize {
         let ahead =

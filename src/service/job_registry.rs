@@ -326,12 +326,12 @@ impl JobRegistry {
         Effects::send(self.responses.error(id, error, reply.as_ref())).and(Change::Forget(id.to_owned()))
     }
 
-    /// The finished job is completed once the spool has written this many commands.
+    /// Sets the number of the spool command whose commit completes the finished job.
     pub(super) fn set_completing_command(&mut self, id: String, number: u64) {
         self.committing.set_command(id, number);
     }
 
-    /// The spool has written this many commands.
+    /// Called after the spool has written `commands` commands.
     pub(super) fn on_spool_written(&mut self, commands: u64) {
         self.committing.on_written(commands);
     }

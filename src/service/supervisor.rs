@@ -56,6 +56,7 @@ impl Supervisor {
             ModelEvent::Ready(models) => {
                 self.status.set_phase(Phase::Ready);
                 self.status.set_models(models);
+                log::info!("ready: requests are accepted on {}", self.topics.request());
                 self.notifier.ready();
             }
             ModelEvent::Replaced(card) => self.status.replace_model(card),
@@ -79,7 +80,7 @@ impl Supervisor {
         self.status.offline_message(&self.topics)
     }
 
-    /// Takes over what can change at run time, which is returned, and logs what needs a restart.
+    /// Applies and returns the settings that can change at run time. Logs the sections that need a restart.
     pub(super) fn reload(&mut self, config: Config) -> LimitsConfig {
         let (new, old) = (&config, &self.config);
         let sections = [

@@ -130,7 +130,7 @@ impl SpoolWriter {
             Some(store) => Ok(store),
             closed => {
                 let mut store = Store::open(&self.settings, &self.completed_jobs)?;
-                // A file that is empty by now would assign numbers that were already sent.
+                // If the file is empty now, it would reuse numbers that were already sent.
                 store.skip_numbers_through(self.last_sent);
                 self.shared.pending_bytes.store(store.pending_bytes(), Ordering::Relaxed);
                 Ok(closed.insert(store))

@@ -66,7 +66,7 @@ fn a_broken_bundle_is_reported_with_its_file_and_the_error() {
         }
     }
     let stderr = fails(denoised().args(["inspect", "/nonexistent"]), 1);
-    assert!(stderr.contains("/nonexistent: there is no such directory"), "{stderr}");
+    assert!(stderr.contains("/nonexistent is not a directory"), "{stderr}");
 }
 
 fn truncate(bundle: &Path) {

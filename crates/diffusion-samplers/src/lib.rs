@@ -79,7 +79,7 @@
 //! use diffusion_samplers::sampler::{self, InitialState, Sampler};
 //! use diffusion_samplers::sigma_schedule::karras;
 //! use diffusion_samplers::simd::update;
-//! use diffusion_samplers::trajectory::{Input, ModelHandle, SampleFuture};
+//! use diffusion_samplers::trajectory::{InputScaling, ModelHandle, SampleFuture};
 //!
 //! /// Noise levels, largest first. The last one is 0.
 //! struct Euler(Vec<f64>);
@@ -97,7 +97,7 @@
 //!         Box::pin(async move {
 //!             for pair in self.0.windows(2) {
 //!                 let (sigma, next) = (pair[0], pair[1]);
-//!                 let epsilon = model.predict(&mut x, Input::State, sigma).await;
+//!                 let epsilon = model.predict(&mut x, InputScaling::State, sigma).await;
 //!                 let step = (next - sigma) as f32;
 //!                 update(&mut x, [&epsilon], move |x, [epsilon]| x + step * epsilon);
 //!             }

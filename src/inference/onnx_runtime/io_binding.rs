@@ -12,7 +12,8 @@ use crate::tensor::{DataType, GraphIo};
 
 /// The largest number of bindings that are kept.
 const MAX_BINDINGS: usize = 8;
-/// The largest size of the kept bindings without the last one. Those of a denoiser are small, those of a decoder are not.
+/// The size limit of all kept bindings except the latest, in bytes. Those of a denoiser are small, those of a decoder are
+/// not.
 const MAX_RETAINED_BYTES: usize = 16 << 20;
 
 /// The bindings that were used last.

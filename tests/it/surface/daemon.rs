@@ -125,7 +125,8 @@ impl Connected {
     }
 }
 
-const LONG: &str = r#"{"id": "long", "steps": 1000, "sampler": "ddpm", "count": 64, "seed": 1}"#;
+const LONG: &str =
+    r#"{"id": "long", "steps": 1000, "sampler": "ddpm", "count": 64, "seed": 1, "exact": true}"#;
 
 #[tokio::test]
 async fn state_messages_and_result_match_their_snapshots() {
