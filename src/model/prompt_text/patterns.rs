@@ -45,7 +45,7 @@ static SUSPICIOUS: LazyLock<Regex> = LazyLock::new(|| {
     let between_capitals = format!("{C1}{BAD}{punctuation}{CURRENCY}");
     let alternatives = [
         format!("[{C1}]"),
-        format!("[{beside_bad}][{BAD}]"),
+        format!("[{BAD}{beside_bad}][{BAD}]"),
         format!("[a-zA-Z][{LOWER_COMMON}{UPPER_COMMON}][{BAD}]"),
         format!("[{BAD}][{beside_bad}]"),
         format!(

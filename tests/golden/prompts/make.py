@@ -56,7 +56,7 @@ DOCUMENTED = [
     "í\xa0½í¸\x8d", "Ã\x80Â\x80", "À\x80", "œ cœur œ. Œ uvre", "¯\\_(ツ)_/¯", "ÓÔ", "Ô_Ô ò_ó", "│ô│", "°_°", "×²", "à²", "Ø§Ù„Ø¹Ø±Ø¨ÙŠØ©", "à¤¹à¤¿à¤¨à¥\x8dà¤¦à¥€", "à¸ªà¸§à¸±à¸ªà¸”à¸µ",
     "What is this \x85 I don't even", "This string is\u2029 1. Unicode\u2028 2. Spite", "\x91smart\x92 \x93quotes\x94 \x96", "\x81\x8d\x8f\x90\x9d é", "caf\xe9 \x80 5", "ÃƒÂ©tÃƒÂ©", "ÃƒÆ’Ã‚Â©", "Ã¢â‚¬Å“oneÃ¢â‚¬Â\x9d",
     "Ã?n question mark", "â€? lost", "Ã� replaced", "â€� �", "\x1a sub Ã©", "Ã© and \x1a", "AHÅ™, the new sofa from IKEA®", "WELCOME TO THE ÅLAND", "SÃO PAULO Ãmérica", "São Â Paulo",
-    "Ã¡rbol Ã±andÃº mixed with “good” quotes", "good é then bad Ã© then ü", "日本 Ã©", "текст Ã©", "€Ã©", "Ã©" * 40, "â€™" * 3 + "s", "a" * 100 + "Ã©",
+    "Ã¡rbol Ã±andÃº mixed with “good” quotes", "good é then bad Ã© then ü", "日本 Ã©", "текст Ã©", "€Ã©", "¬´guillemets¬ª", "mark дё\xadж–‡е\xad—з¬¦", "п¬‚uп¬ѓeп¬† many", "Ã©" * 40, "â€™" * 3 + "s", "a" * 100 + "Ã©",
 ]
 
 SENTENCES = [
