@@ -70,13 +70,11 @@ pub(super) fn default_steps(model: &ModelCard) -> usize {
     model.bundle.manifest.default.steps.unwrap_or(model.facts().steps)
 }
 
-/// The η that the reference pipeline passes to a sampler where the job has none.
-///
-/// The pipelines of Stable Diffusion and SDXL pass 0 to every scheduler whose step takes an η, whatever its own default.
+/// The η that the reference pipeline passes to a sampler. Those of Stable Diffusion and SDXL pass one.
 fn pipeline_eta(model: &ModelCard, spec: &SamplerSpec) -> Option<f64> {
     let (kind, _) = model.latent.as_ref()?;
     let passes_eta = matches!(kind, PipelineKind::StableDiffusion | PipelineKind::StableDiffusionXl);
-    (passes_eta && spec.step_takes_eta()).then_some(0.0)
+    spec.pipeline_eta().filter(|_| passes_eta)
 }
 
 /// The part of the schedule that img2img runs.

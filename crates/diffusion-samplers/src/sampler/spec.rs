@@ -47,9 +47,9 @@ impl SamplerSpec {
         self.family.inpaints
     }
 
-    /// Returns whether the step of its diffusers class takes an η, which diffusers' pipelines then pass.
-    pub fn step_takes_eta(&self) -> bool {
-        matches!(self.family.class, "DDIMScheduler" | "TCDScheduler")
+    /// The η that diffusers' pipelines pass to its scheduler, where that is not the scheduler's own default.
+    pub fn pipeline_eta(&self) -> Option<f64> {
+        (self.family.class == "TCDScheduler").then_some(0.0)
     }
 
     /// The conditioning that its network receives.
