@@ -1,13 +1,17 @@
 //! Repairs mojibake: UTF-8 that was read in a single-byte encoding.
 
 use super::charmaps::{CHARMAPS, Encoding, c1_as_windows_1252};
+use super::fix_text::MAX_PASSES;
 use super::patterns::{LOSSY_UTF8, UTF8_WITH_SPACES, is_suspicious, split_at_utf8_sequences};
 
-/// Repairs an encoding until nothing changes: text may have been misread several times.
+/// Repairs an encoding until nothing changes, at most [`MAX_PASSES`] times: text may have been misread several times.
 pub(super) fn fix_encoding(text: &str) -> String {
     let mut text = text.to_owned();
-    while let Some(fixed) = fix_encoding_once(&text).filter(|fixed| *fixed != text) {
-        text = fixed;
+    for _ in 0..MAX_PASSES {
+        match fix_encoding_once(&text).filter(|fixed| *fixed != text) {
+            Some(fixed) => text = fixed,
+            None => break,
+        }
     }
     text
 }

@@ -9,6 +9,10 @@ use super::characters::{
 use super::encoding::{fix_c1_controls, fix_encoding};
 use super::entities::unescape;
 
+/// How often a line is fixed. Each level of nested entities needs one pass, as does mojibake of mojibake, so that a long
+/// line of them would take the square of its length. ftfy has no bound.
+pub(super) const MAX_PASSES: usize = 100;
+
 /// Fixes every line of a text on its own.
 ///
 /// HTML entities are replaced up to the first line with a `<`, from which on the text may be HTML.
@@ -21,10 +25,10 @@ pub(super) fn fix_text(text: &str) -> String {
     lines.collect()
 }
 
-/// Applies all fixes until none of them changes anything.
+/// Applies all fixes until none of them changes anything, at most [`MAX_PASSES`] times.
 fn fix_line(line: &str, unescape_entities: bool) -> String {
     let mut text = line.to_owned();
-    loop {
+    for _ in 0..MAX_PASSES {
         let mut fixed = if unescape_entities { unescape(&text) } else { text.clone() };
         for fix in [
             fix_encoding,
@@ -40,10 +44,11 @@ fn fix_line(line: &str, unescape_entities: bool) -> String {
             fixed = fix(&fixed);
         }
         if fixed == text {
-            return fixed;
+            break;
         }
         text = fixed;
     }
+    text
 }
 
 /// Unicode's normalization form C.

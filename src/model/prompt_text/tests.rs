@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use tokenizers::NormalizedString;
 
+use super::fix_text::MAX_PASSES;
 use super::{clean, replace_text};
 use crate::model::tokenizer::Tokenizer;
 
@@ -98,4 +99,11 @@ mod any_text {
             prop_assert_eq!(normalized.get(), cleaned);
         }
     }
+}
+
+#[test]
+fn a_text_that_nests_entities_without_end_is_cleaned_in_bounded_time() {
+    let nested = |levels: usize| format!("&{}lt;", "amp;".repeat(levels));
+    assert_eq!(clean(&nested(90)), "<");
+    assert_eq!(clean(&nested(1000)), nested(1000 - MAX_PASSES));
 }
