@@ -3,7 +3,10 @@
 mod decode;
 mod encode;
 mod grid;
+mod jpeg_markers;
+mod orientation;
 mod plot;
+mod png_chunks;
 
 use serde::{Deserialize, Serialize};
 

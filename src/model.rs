@@ -8,6 +8,7 @@ mod batch_invariance;
 mod denoiser;
 mod error;
 mod latent_pipeline;
+mod prompt_text;
 mod text_encoder;
 mod tokenizer;
 mod vae;

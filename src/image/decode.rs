@@ -1,10 +1,13 @@
 //! Images and arrays to samples: the inverse of [`encode`](super::encode()).
 
+use std::borrow::Cow;
 use std::io::Cursor;
 
-use image::ImageReader;
+use image::metadata::Orientation;
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Rgb, RgbImage};
 
-use super::ImageError;
+use super::orientation::orientation;
+use super::{ImageError, jpeg_markers, png_chunks};
 use crate::bundle::SampleKind;
 
 /// The sample that a file is decoded into.
@@ -21,6 +24,8 @@ pub struct DecodeTarget<'a> {
 }
 
 /// Decodes a PNG or JPEG image, or a NumPy array of float32 values.
+///
+/// An image is turned as its EXIF data says, and loses its transparency, as `load_image` of diffusers does it.
 pub fn decode(bytes: &[u8], target: DecodeTarget<'_>) -> Result<Vec<f32>, ImageError> {
     if bytes.starts_with(b"\x93NUMPY") {
         decode_array(bytes, target.shape)
@@ -47,27 +52,79 @@ fn decode_image(bytes: &[u8], target: DecodeTarget<'_>) -> Result<Vec<f32>, Imag
         let message = format!("a sample of shape {shape:?} can't be decoded from an image; send a .npy file");
         return Err(fault(message));
     };
-    let reader = || {
-        let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format();
-        reader.map_err(|error| fault(error.to_string()))
+    let truncated = || {
+        let length = bytes.len();
+        fault(format!(
+            "the file is truncated: its {length} bytes lack the end of the image; send the whole file"
+        ))
     };
+    let format = image::guess_format(bytes).ok();
+    let file = match format {
+        Some(ImageFormat::Png) => png_chunks::with_end(bytes).ok_or_else(truncated)?,
+        _ => Cow::Borrowed(bytes),
+    };
+    let mut reader = ImageReader::new(Cursor::new(&*file));
+    if let Some(format) = format {
+        reader.set_format(format);
+    }
     // Checked before decompression: a small file may declare any size.
-    let (w, h) = reader()?
-        .into_dimensions()
+    let decoder = reader
+        .into_decoder()
         .map_err(|error| fault(format!("the file is neither PNG nor JPEG ({error})")))?;
+    let (w, h) = decoder.dimensions();
     if u64::from(w) * u64::from(h) > max_pixels {
         return Err(fault(format!("the file declares {w}×{h} pixels, more than the limit of {max_pixels}")));
     }
+    let orientation = orientation(bytes);
+    let (w, h) = if swaps_sides(orientation) { (h, w) } else { (w, h) };
     if (w as usize, h as usize) != (width, height) {
-        return Err(fault(format!("the image has {w}×{h} pixels, but {width}×{height} are needed")));
+        let note = if orientation == Orientation::NoTransforms {
+            ""
+        } else {
+            " in the orientation of its EXIF data"
+        };
+        return Err(fault(format!("the image has {w}×{h} pixels{note}, but {width}×{height} are needed")));
     }
-    let image = reader()?.decode().map_err(|error| fault(error.to_string()))?;
+    // The decoder fills the missing part of a JPEG file with grey.
+    if format == Some(ImageFormat::Jpeg) && !jpeg_markers::has_end(bytes) {
+        return Err(truncated());
+    }
+    let mut image = DynamicImage::from_decoder(decoder).map_err(|error| fault(error.to_string()))?;
+    image.apply_orientation(orientation);
     let value = |byte: u8| low + f32::from(byte) / 255.0 * (high - low);
+    let pixels = to_rgb8(image);
     if channels == 1 {
-        return Ok(image.to_luma8().as_raw().iter().map(|byte| value(*byte)).collect());
+        return Ok(pixels.pixels().map(|pixel| value(luma(pixel.0))).collect());
     }
-    let pixels = image.to_rgb8();
     Ok((0..3).flat_map(|channel| pixels.pixels().map(move |pixel| value(pixel.0[channel]))).collect())
+}
+
+/// Returns whether an orientation turns the picture by a quarter.
+fn swaps_sides(orientation: Orientation) -> bool {
+    matches!(
+        orientation,
+        Orientation::Rotate90
+            | Orientation::Rotate270
+            | Orientation::Rotate90FlipH
+            | Orientation::Rotate270FlipH
+    )
+}
+
+/// The colours without transparency, in 8 bits. Of 16 bits, Pillow keeps the upper ones.
+fn to_rgb8(image: DynamicImage) -> RgbImage {
+    if image.color().bytes_per_pixel() / image.color().channel_count() == 1 {
+        return image.into_rgb8();
+    }
+    let wide = image.into_rgb16();
+    RgbImage::from_fn(wide.width(), wide.height(), |x, y| {
+        Rgb(wide.get_pixel(x, y).0.map(|value| (value >> 8) as u8))
+    })
+}
+
+/// The grey level of a colour as Pillow computes it (ITU-R BT.601).
+fn luma([red, green, blue]: [u8; 3]) -> u8 {
+    let sum = u32::from(red) * 19595 + u32::from(green) * 38470 + u32::from(blue) * 7471 + 0x8000;
+    (sum >> 16) as u8
 }
 
 #[cfg(test)]
@@ -107,5 +164,90 @@ mod tests {
         let error = decode(&bytes, target(&[1, 8, 8])).unwrap_err().to_string();
         assert!(error.contains("declares 60000×60000 pixels, more than the limit of 1000"), "{error}");
         assert!(decode(b"GIF89a", target(&[1, 8, 8])).is_err());
+    }
+
+    #[derive(serde::Deserialize)]
+    struct Picture {
+        file: String,
+        size: [usize; 2],
+        rgb: String,
+        grey: String,
+    }
+
+    #[derive(serde::Deserialize)]
+    struct Cut {
+        file: String,
+        accepted: Vec<usize>,
+    }
+
+    fn golden(file: &str) -> Vec<u8> {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/pictures");
+        std::fs::read(folder.join(file)).unwrap()
+    }
+
+    /// Decodes a file into bytes, one row of pixels after the other.
+    fn bytes_of(file: &[u8], channels: usize, [width, height]: [usize; 2]) -> Result<Vec<u8>, String> {
+        let target = DecodeTarget { range: [0.0, 255.0], ..target(&[]) };
+        let decoded = decode(file, DecodeTarget { shape: &[channels, height, width], ..target });
+        let decoded = decoded.map_err(|error| error.to_string())?;
+        let plane = width * height;
+        Ok((0..plane * channels)
+            .map(|i| decoded[i % channels * plane + i / channels].round() as u8)
+            .collect())
+    }
+
+    #[test]
+    fn pictures_are_oriented_and_converted_as_load_image_does_it() {
+        let pictures: Vec<Picture> = serde_json::from_slice(&golden("pictures.json")).unwrap();
+        let mut wrong = Vec::new();
+        // Pillow cuts the grey levels of 16 bits off at 255, which makes nearly everything white.
+        for Picture { file, size, rgb, grey } in
+            pictures.into_iter().filter(|case| case.file != "grey-16.png")
+        {
+            // Decoders of JPEG round differently.
+            let tolerance = if file.ends_with(".jpg") { 2 } else { 0 };
+            for (channels, expected) in [(3, rgb), (1, grey)] {
+                let expected: Vec<u8> = (0..expected.len())
+                    .step_by(2)
+                    .map(|i| u8::from_str_radix(&expected[i..i + 2], 16).unwrap())
+                    .collect();
+                match bytes_of(&golden(&file), channels, size) {
+                    Ok(found) => {
+                        let difference = found.iter().zip(&expected).map(|(a, b)| a.abs_diff(*b)).max();
+                        if difference > Some(tolerance) || found.len() != expected.len() {
+                            wrong.push(format!("{file}, {channels} channels: differs by {difference:?}"));
+                        }
+                    }
+                    Err(error) => wrong.push(format!("{file}: {error}")),
+                }
+            }
+        }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    }
+
+    #[test]
+    fn grey_levels_of_16_bits_keep_the_upper_8() {
+        let levels = [0, 255, 256, 32767, 40000, 65535].map(|level: u16| (level >> 8) as u8);
+        assert_eq!(bytes_of(&golden("grey-16.png"), 1, [3, 2]).unwrap(), levels);
+    }
+
+    #[test]
+    fn cut_files_are_refused_where_pillow_refuses_them() {
+        let cuts: Vec<Cut> = serde_json::from_slice(&golden("cuts.json")).unwrap();
+        let pictures: Vec<Picture> = serde_json::from_slice(&golden("pictures.json")).unwrap();
+        for Cut { file, accepted } in cuts {
+            let size = pictures.iter().find(|picture| picture.file == file).unwrap().size;
+            let bytes = golden(&file);
+            // A PNG file whose orientation is cut off has its sides as they are stored.
+            let is_read = |length: &usize| {
+                let cut = &bytes[..*length];
+                bytes_of(cut, 3, size).is_ok() || bytes_of(cut, 3, [size[1], size[0]]).is_ok()
+            };
+            let found: Vec<_> = (0..=bytes.len()).filter(is_read).collect();
+            // Pillow also reads a PNG file without the checksums of its last pixels.
+            let pixels_end = bytes.windows(4).position(|kind| kind == b"IDAT").map_or(0, |start| start + 37);
+            let accepted: Vec<_> = accepted.into_iter().filter(|length| *length >= pixels_end).collect();
+            assert_eq!(found, accepted, "{file}");
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::init_image::{InitImage, Sizes};
 use super::{ErrorCode, Job, JobError, ModelCard};
-use crate::bundle::StrengthRule;
+use crate::bundle::{PipelineKind, StrengthRule};
 use diffusion_samplers::sampler::{self, Options, Patches, Sampler, SamplerError, SamplerSpec, Strength};
 
 /// Finds the sampler with this name, or the one of the bundle's scheduler class.
@@ -28,6 +28,7 @@ pub(super) fn build_sampler(
         options.strength = strength(model, init_image, options.steps)?;
     }
     options.patches = patches(model, sizes);
+    options.eta = options.eta.or_else(|| pipeline_eta(model, spec));
     let scheduler = &model.bundle.scheduler;
     spec.check_class(&scheduler.class, &mut scheduler.settings()).map_err(|error| sampler_error(&error))?;
     let sampler = spec.build(&mut scheduler.settings(), &options).map_err(|error| sampler_error(&error))?;
@@ -67,6 +68,13 @@ impl Job {
 /// The default number of steps of the reference pipelines.
 pub(super) fn default_steps(model: &ModelCard) -> usize {
     model.bundle.manifest.default.steps.unwrap_or(model.facts().steps)
+}
+
+/// The η that the reference pipeline passes to a sampler. Those of Stable Diffusion and SDXL pass one.
+fn pipeline_eta(model: &ModelCard, spec: &SamplerSpec) -> Option<f64> {
+    let (kind, _) = model.latent.as_ref()?;
+    let passes_eta = matches!(kind, PipelineKind::StableDiffusion | PipelineKind::StableDiffusionXl);
+    spec.pipeline_eta().filter(|_| passes_eta)
 }
 
 /// The part of the schedule that img2img runs.

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::prompt_text::{PromptTokenizer, with_clip_cleaning, with_own_normalizer};
 use serde::Deserialize;
 use tokenizers::models::bpe::BPE;
 use tokenizers::normalizers::{Lowercase, NFC, Replace, Sequence};
@@ -22,7 +23,7 @@ pub struct TokenizerError {
 
 /// The tokenizer of one text encoder.
 pub(super) struct Tokenizer {
-    inner: tokenizers::Tokenizer,
+    inner: PromptTokenizer,
     begin: Option<u32>,
     end: u32,
     pad: u32,
@@ -103,6 +104,7 @@ impl Tokenizer {
         let pad =
             config.pad_token.as_ref().or(special.pad_token.as_ref()).map_or(default_pad, Token::content);
         inner.add_special_tokens(&[AddedToken::from(pad, true)]);
+        let inner = if t5 { with_own_normalizer(inner) } else { with_clip_cleaning(inner) };
         let id = |token: &str| {
             let missing = || fault(format!("its vocabulary has no {token:?}; export the tokenizer again"));
             inner.token_to_id(token).ok_or_else(missing)

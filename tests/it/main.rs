@@ -27,6 +27,8 @@ mod mqtt_client;
 #[cfg(feature = "system-tests")]
 mod providers;
 #[cfg(feature = "system-tests")]
+mod reference;
+#[cfg(feature = "system-tests")]
 mod retained;
 #[cfg(feature = "system-tests")]
 mod service;

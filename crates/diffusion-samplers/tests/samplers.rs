@@ -12,7 +12,7 @@ use diffusion_samplers::noise_schedule::{NoiseSchedule, ScheduleDefaults, ZeroSn
 use diffusion_samplers::prediction_type::PredictionType;
 use diffusion_samplers::rng::{Generator, Noise, Recorded};
 use diffusion_samplers::sampler::{self, InitialState, Options, Sampler};
-use diffusion_samplers::scheduler_settings::{Settings, Value};
+use diffusion_samplers::scheduler_settings::{KeyStatus, Settings, Value};
 use serde_json::Value as Json;
 
 fn settings(scheduler: &Json) -> Settings {
@@ -290,64 +290,71 @@ fn noise_has_the_bits_of_pytorch() {
     }
 }
 
+/// DPMSolverSDEScheduler seeds a generator of its own with `noise_sampler_seed`. Here noise comes from elsewhere.
+#[test]
+fn a_seed_of_the_scheduler_s_own_noise_is_reported_as_without_effect() {
+    let config = serde_json::json!({"noise_sampler_seed": 5});
+    let build = |config: &Json| {
+        let mut settings = settings(config);
+        let spec = sampler::by_class("DPMSolverSDEScheduler").unwrap();
+        (spec.build(&mut settings, &Options::new(4)).unwrap(), settings)
+    };
+    let (seeded, settings) = build(&config);
+    let line = settings.report().into_iter().find(|line| line.key == "noise_sampler_seed").unwrap();
+    assert_eq!((line.value, line.status), (Value::Number(5.0), KeyStatus::Ignored));
+    let (plain, _) = build(&serde_json::json!({}));
+    assert_eq!((seeded.draws(), seeded.evaluations()), (plain.draws(), plain.evaluations()));
+}
+
 /// Configurations for which diffusers is not finite or does not do what the key says.
 #[test]
 fn configurations_that_diffusers_computes_wrongly_are_errors() {
     let cases = [
         (
             serde_json::json!({"_class_name": "DDPMScheduler", "variance_type": "fixed_large_log"}),
-            None,
             "variance_type = fixed_large_log is refused: diffusers takes the root of a negative logarithm",
         ),
         (
             serde_json::json!({"_class_name": "DDIMScheduler", "rescale_betas_zero_snr": true,
-                "timestep_spacing": "trailing", "prediction_type": "v_prediction"}),
-            Some(1.0),
-            "rescale_betas_zero_snr = true is refused: with eta 1 the first step's noise takes all its variance",
+                "timestep_spacing": "trailing"}),
+            "rescale_betas_zero_snr = true is refused: at pure noise an epsilon prediction does not determine x_0",
         ),
         (
             serde_json::json!({"_class_name": "UniPCMultistepScheduler", "solver_type": "bh1"}),
-            None,
             "solver_type = bh1 is refused: its last step, to a noise level of 0, is not finite",
         ),
         (
             serde_json::json!({"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "dpmsolver"}),
-            None,
             "final_sigmas_type = zero is refused: dpmsolver and sde-dpmsolver can't step to a noise level of 0",
         ),
         (
             serde_json::json!({"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "sde-dpmsolver",
                 "solver_order": 3, "final_sigmas_type": "sigma_min"}),
-            None,
             "solver_order = 3 is refused: the reference has no stochastic step of order 3 here",
         ),
         (
             serde_json::json!({"_class_name": "EulerDiscreteScheduler", "use_karras_sigmas": true,
                 "use_beta_sigmas": true}),
-            None,
             "use_beta_sigmas = true is refused: use_karras_sigmas is set as well",
         ),
         (
             serde_json::json!({"_class_name": "EulerAncestralDiscreteScheduler", "prediction_type": "sample"}),
-            None,
             "prediction_type = sample is refused: this sampler supports epsilon, v_prediction",
         ),
         (
             serde_json::json!({"_class_name": "HeunDiscreteScheduler", "rescale_betas_zero_snr": true}),
-            None,
             "rescale_betas_zero_snr = true is refused: this sampler has no step from pure noise",
         ),
         (
             serde_json::json!({"_class_name": "UniPCMultistepScheduler", "use_karras_sigmas": true,
                 "final_sigmas_type": "sigma_min", "solver_order": 3, "lower_order_final": false}),
-            None,
             "some coefficients are not finite",
         ),
     ];
-    for (config, eta, reason) in cases {
-        let options = Options { eta, ..Options::new(20) };
+    for (config, reason) in cases {
         let choice = sampler::by_class(config["_class_name"].as_str().unwrap()).unwrap();
-        let error = choice.build(&mut settings(&config), &options).err().map(|error| error.to_string());
+        let error =
+            choice.build(&mut settings(&config), &Options::new(20)).err().map(|error| error.to_string());
         assert!(error.as_ref().is_some_and(|error| error.contains(reason)), "{config}: {error:?}");
     }
 }

@@ -77,8 +77,10 @@ fn ddim(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, 
     // The reference steps from t to t − ⌊T/n⌋ with every spacing.
     let width = schedule.num_train_timesteps() / count;
     let times = options.without_skipped(spacing.timesteps(schedule.num_train_timesteps(), count, offset)?);
-    if bars[times[0]] == 0.0 {
-        check_zero_snr(eta, kind == Epsilon)?;
+    if bars[times[0]] == 0.0 && kind == Epsilon {
+        let reason = "at pure noise an epsilon prediction does not determine x_0, and diffusers divides 0 by 0; \
+                      use a v_prediction model or timestep_spacing leading";
+        return Err(SettingsError::refused("rescale_betas_zero_snr", true, reason).into());
     }
     let steps = times.into_iter().map(|t| {
         let bar_s = t.checked_sub(width).map_or(final_bar, |s| bars[s]);
@@ -86,30 +88,14 @@ fn ddim(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, 
         DdimStep {
             node: Node::new(t as f64, NoiseLevel::from_alpha_bar(bars[t]), kind),
             sqrt_alpha_bar: bar_s.sqrt(),
+            // From pure noise with η = 1, the noise has the whole variance. The reference leaves its rounding error
+            // there, or NaN where that is negative.
             direction: (1.0 - bar_s - variance).max(0.0).sqrt(),
             sigma: (eta > 0.0).then(|| variance.sqrt()),
         }
     });
     let plan = Plan::new(steps);
     Ok(Arc::new(Plan { thresholding, ..plan }))
-}
-
-/// Rejects options whose coefficients are not finite at a time step without signal.
-fn check_zero_snr(eta: f64, predicts_epsilon: bool) -> Result<(), SamplerError> {
-    let refuse = |reason: &str| Err(SettingsError::refused("rescale_betas_zero_snr", true, reason).into());
-    if eta == 1.0 {
-        return refuse(
-            "with eta 1 the first step's noise takes all its variance, and diffusers returns NaN; \
-             use a smaller eta or timestep_spacing leading",
-        );
-    }
-    if predicts_epsilon {
-        return refuse(
-            "at pure noise an epsilon prediction does not determine x_0, and diffusers divides 0 by 0; \
-             use a v_prediction model or timestep_spacing leading",
-        );
-    }
-    Ok(())
 }
 
 /// The same steps in reverse order. The network is evaluated at the time step to which the step goes.

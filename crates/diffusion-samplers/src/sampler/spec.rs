@@ -47,6 +47,11 @@ impl SamplerSpec {
         self.family.inpaints
     }
 
+    /// The η that diffusers' pipelines pass to its scheduler, where that is not the scheduler's own default.
+    pub fn pipeline_eta(&self) -> Option<f64> {
+        (self.family.class == "TCDScheduler").then_some(0.0)
+    }
+
     /// The conditioning that its network receives.
     pub fn time(&self) -> TimeConditioning {
         self.family.time
@@ -128,7 +133,13 @@ fn find(stem: &str) -> Option<(&'static Family, &'static [(&'static str, PresetV
 
 /// The sampler of a `_class_name` in scheduler_config.json.
 pub fn by_class(class: &str) -> Result<SamplerSpec, SamplerError> {
-    let family = FAMILIES.iter().find(|family| family.class == class).ok_or_else(|| {
+    // The parallel classes have the same steps, and methods for whole batches of time steps.
+    let serial = match class {
+        "DDIMParallelScheduler" => "DDIMScheduler",
+        "DDPMParallelScheduler" => "DDPMScheduler",
+        _ => class,
+    };
+    let family = FAMILIES.iter().find(|family| family.class == serial).ok_or_else(|| {
         let known = FAMILIES.iter().map(|family| family.class).collect();
         SamplerError::UnknownClass { class: class.to_owned(), known }
     })?;
@@ -165,6 +176,15 @@ mod tests {
         classes.sort_unstable();
         classes.dedup();
         assert_eq!(classes.len(), FAMILIES.len());
+    }
+
+    #[test]
+    fn the_parallel_classes_are_served_as_their_serial_ones() {
+        for class in ["DDIM", "DDPM"] {
+            let [serial, parallel] =
+                ["", "Parallel"].map(|kind| by_class(&format!("{class}{kind}Scheduler")));
+            assert_eq!(serial.unwrap(), parallel.unwrap());
+        }
     }
 
     #[test]

@@ -143,8 +143,9 @@ fn dpmpp_sde(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampl
     let eta = options.eta_or(1.0)?;
     let class = SigmaClass::new(DPMPP_SDE.name, SigmaClass::NO_SAMPLE);
     let run = SigmaSteps::from_settings(settings, options, &class)?;
-    // The reference draws from a generator of its own, a tree of Brownian motion.
-    settings.reject_if_set("noise_sampler_seed", "noise is drawn with the image's own seed; remove it")?;
+    // The seed of the reference's own generator, a tree of Brownian motion. Here an image's seed, or a file, gives all
+    // of its noise.
+    settings.ignore_keys(&["noise_sampler_seed"]);
     let node = |sigma| run.node_between(sigma);
     let steps = run.steps().map(|(first, sigma, next)| SdeStep::new_sde(first, sigma, next, eta, node));
     Ok(Arc::new(Plan { initial_sigma: run.initial_sigma, ..Plan::new(steps) }))
