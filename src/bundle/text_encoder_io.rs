@@ -45,6 +45,10 @@ pub struct TextEncoderConfig {
     pub eos_token_id: Option<i64>,
     /// The largest number of tokens.
     pub max_position_embeddings: Option<usize>,
+    /// The width of the embeddings.
+    pub hidden_size: Option<usize>,
+    /// The width of CLIP's projected embedding.
+    pub projection_dim: Option<usize>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -54,17 +58,23 @@ struct ConfigFile {
     /// A list in the configurations of some other models.
     eos_token_id: serde_json::Value,
     max_position_embeddings: serde_json::Value,
+    hidden_size: serde_json::Value,
+    /// T5's name of `hidden_size`.
+    d_model: serde_json::Value,
+    projection_dim: serde_json::Value,
 }
 
 impl TextEncoderConfig {
     /// Reads the config.json beside a text encoder's graph.
     pub fn read(graph: &Path) -> Result<Self, BundleError> {
         let file: ConfigFile = read_or_default(&graph.with_file_name("config.json"))?;
-        let positions = file.max_position_embeddings.as_u64();
+        let number = |value: &serde_json::Value| usize::try_from(value.as_u64()?).ok();
         Ok(Self {
             use_attention_mask: file.use_attention_mask.unwrap_or(false),
             eos_token_id: file.eos_token_id.as_i64(),
-            max_position_embeddings: positions.and_then(|n| usize::try_from(n).ok()),
+            max_position_embeddings: number(&file.max_position_embeddings),
+            hidden_size: number(&file.hidden_size).or(number(&file.d_model)),
+            projection_dim: number(&file.projection_dim),
         })
     }
 }

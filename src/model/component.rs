@@ -58,7 +58,7 @@ impl Component {
     pub(super) fn argmax_returns_first(&self) -> Result<bool, LatentError> {
         let returns_first =
             self.session.with_session(|session: &mut dyn Session| session.argmax_returns_first());
-        returns_first.map_err(|error| self.failed(error))
+        returns_first.map_err(|error| failed(self.name.clone(), error))
     }
 
     /// Evaluates the graph, and returns these outputs. NaN and infinity are errors.
@@ -67,9 +67,11 @@ impl Component {
         inputs: &[SampleInput<'_>],
         outputs: &[&str],
     ) -> Result<Vec<SampleOutput>, LatentError> {
+        let fed =
+            || inputs.first().map(|input| format!("{} fed with {} {:?}", self.name, input.name, input.shape));
         let repeated: Vec<_> = inputs.iter().map(|input| input.values.repeat(self.batch)).collect();
         let batch_shape = |input: &SampleInput<'_>| [&[self.batch], &input.shape[..]].concat();
-        let inputs: Vec<_> = inputs
+        let batched: Vec<_> = inputs
             .iter()
             .zip(&repeated)
             .map(|(input, values)| Input::new(input.name, batch_shape(input), values.as_values()))
@@ -77,9 +79,9 @@ impl Component {
         let mut values = vec![Vec::new(); outputs.len()];
         let shapes = self
             .session
-            .with_session(|session: &mut dyn Session| session.run_all(&inputs, outputs, &mut values))
+            .with_session(|session: &mut dyn Session| session.run_all(&batched, outputs, &mut values))
             .and_then(|shapes| shapes)
-            .map_err(|error| self.failed(error))?;
+            .map_err(|error| failed(fed().unwrap_or_else(|| self.name.clone()), error))?;
         let results = outputs.iter().zip(shapes).zip(values);
         results.map(|((output, shape), values)| self.first_sample(output, &shape, values)).collect()
     }
@@ -103,14 +105,15 @@ impl Component {
 
     /// The error for an output whose axes are not those that are needed.
     pub(super) fn wrong_shape(&self, output: &str, expected: String, found: Vec<usize>) -> LatentError {
-        self.failed(EvaluationError::OutputShape { output: output.to_owned(), expected, found })
+        let output = output.to_owned();
+        failed(self.name.clone(), EvaluationError::OutputShape { output, expected, found })
     }
+}
 
-    fn failed(&self, error: EvaluationError) -> LatentError {
-        match error {
-            // These name the file.
-            EvaluationError::Reopen(_) | EvaluationError::Closed => LatentError::Session(error),
-            error => LatentError::Evaluation { component: self.name.clone(), error },
-        }
+fn failed(component: String, error: EvaluationError) -> LatentError {
+    match error {
+        // These name the file.
+        EvaluationError::Reopen(_) | EvaluationError::Closed => LatentError::Session(error),
+        error => LatentError::Evaluation { component, error },
     }
 }

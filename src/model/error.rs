@@ -56,7 +56,7 @@ pub enum LatentError {
     /// A graph could not be evaluated.
     #[error("{component}: {error}")]
     Evaluation {
-        /// The graph's directory in the bundle.
+        /// The graph's directory in the bundle, with what it was fed with if the engine failed.
         component: String,
         /// The cause.
         error: EvaluationError,

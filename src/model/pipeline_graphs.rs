@@ -84,7 +84,7 @@ impl PipelineGraphs {
             .text_encoders
             .iter()
             .enumerate()
-            .map(|(i, (path, tokenizer))| TextEncoderGraph::read(path, tokenizer, kind, i));
+            .map(|(i, (path, tokenizer))| TextEncoderGraph::read(path, tokenizer, kind, (i, found)));
         let text_encoders = text_encoders.collect::<Result<Vec<_>, _>>()?;
         let decoder = autoencoder(components.decoder.as_deref(), components, AutoencoderIo::decoder)?;
         let encoder = autoencoder(components.encoder.as_deref(), components, AutoencoderIo::encoder)?;
@@ -112,9 +112,9 @@ impl TextEncoderGraph {
         path: &Path,
         tokenizer_path: &Path,
         kind: PipelineKind,
-        index: usize,
+        (index, count): (usize, usize),
     ) -> Result<Self, ModelError> {
-        let io = resolve(path, TextEncoderIo::resolve)?;
+        let mut io = resolve(path, TextEncoderIo::resolve)?;
         let tokenizer = Tokenizer::open(tokenizer_path)?;
         tokenizer.check_vocabulary(tokenizer_path, vocabulary_size(path)?, path)?;
         let mut config = TextEncoderConfig::read(path)?;
@@ -141,7 +141,12 @@ impl TextEncoderGraph {
             );
             return Err(mismatch(path, fault));
         }
-        check_outputs(path, &io, kind, index)?;
+        check_outputs(path, &mut io, kind, (index, count))?;
+        // Exports of CLIP leave these widths out, or declare them as dynamic.
+        let is_projected = io.pooled.as_deref() == Some("text_embeds");
+        let pooled_width = if is_projected { config.projection_dim } else { config.hidden_size };
+        io.width = io.width.or(config.hidden_size);
+        io.pooled_width = io.pooled_width.or(pooled_width);
         Ok(Self { path: path.to_owned(), tokenizer, io, config })
     }
 }
@@ -167,21 +172,23 @@ fn mismatch(graph: &Path, fault: impl Into<String>) -> ModelError {
     ModelError::Mismatch { graph: graph.to_owned(), fault: fault.into() }
 }
 
-/// Checks that a text encoder has the outputs that the pipeline reads.
+/// Checks that a text encoder has the outputs that the pipeline reads, and forgets a pooled embedding that it does not read.
 fn check_outputs(
     path: &Path,
-    io: &TextEncoderIo,
+    io: &mut TextEncoderIo,
     kind: PipelineKind,
-    index: usize,
+    (index, count): (usize, usize),
 ) -> Result<(), ModelError> {
     let is_t5 = Some(index) == kind.facts().t5;
     let (reads_layers, reads_pooled) = match kind {
         PipelineKind::StableDiffusion | PipelineKind::LatentConsistency => (false, false),
-        // The last encoder's; with two of them, the first one's is not read.
-        PipelineKind::StableDiffusionXl => (true, index == 1),
+        PipelineKind::StableDiffusionXl => (true, index + 1 == count),
         PipelineKind::StableDiffusion3 => (!is_t5, !is_t5),
         PipelineKind::Flux => (false, !is_t5),
     };
+    if !reads_pooled {
+        io.pooled = None;
+    }
     let fault = if reads_layers && io.hidden.len() < 3 {
         "it has no outputs hidden_states.0, hidden_states.1 …, of which this pipeline reads the last but one; export it \
          with output_hidden_states"

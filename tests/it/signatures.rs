@@ -214,6 +214,9 @@ fn a_text_encoder_of_another_length_is_refused() {
     let (_directory, model) =
         changed("sd", "unet", |graph| set_axes(graph, "encoder_hidden_states", &[-1, -1, 24]));
     refusal(&model, "it takes text embeddings of width 24, but the text encoders give 16");
+    // The width of a pooled embedding is that of the configuration, since exports do not declare it.
+    let (_directory, model) = changed("sdxl", "unet", |graph| set_axes(graph, "text_embeds", &[-1, 24]));
+    refusal(&model, "it takes pooled embeddings of width 24, but the text encoders give 16");
 }
 
 #[test]

@@ -111,7 +111,13 @@ fn condition_input(input: &ValueInfo) -> Result<(String, DataType), SignatureErr
 
 fn class_input(input: &ValueInfo) -> Result<(String, DataType), SignatureError> {
     if input.shape.len() != 1 {
-        return Err(unsupported(input, "a class label is one number per sample and has one axis"));
+        let reason = match input.element {
+            DataType::F32 | DataType::F16 => {
+                "two axes of floating-point numbers are the embedding of an image (unCLIP), which is not served"
+            }
+            _ => "a class label is one number per sample and has one axis",
+        };
+        return Err(unsupported(input, reason));
     }
     Ok((input.name.clone(), integer(input)?))
 }
