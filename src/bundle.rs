@@ -2,16 +2,19 @@
 //!
 //! Nothing here opens an inference engine.
 
+mod autoencoder_io;
 mod conditioning;
 mod error;
 mod json_file;
 pub(crate) mod latent_components;
+mod latent_sizes;
 mod manifest;
 pub(crate) mod onnx_file;
 mod pipeline_kind;
 mod preview_projection;
 mod scheduler_config;
 mod signature;
+mod text_encoder_io;
 
 use std::path::{Path, PathBuf};
 
@@ -19,15 +22,19 @@ use serde::Deserialize;
 
 use json_file::{read_or_default, read_text};
 
+pub use autoencoder_io::AutoencoderIo;
 pub use conditioning::{Role, TensorInput};
 pub use error::BundleError;
 pub use latent_components::{LatentComponents, VaeConfig};
+pub(crate) use latent_sizes::LatentSizes;
 pub use manifest::{Classes, Condition, Defaults, GraphNames, Manifest, SampleDescription, SampleKind};
 pub use onnx_file::graph_io;
 pub use pipeline_kind::{PipelineFacts, PipelineKind, StrengthRule};
 pub use preview_projection::Projection;
 pub use scheduler_config::{ConfigError, SchedulerConfig};
+pub(crate) use signature::graph_key;
 pub use signature::{NetworkSize, Signature, SignatureError, TimeInput, TimestepShape};
+pub use text_encoder_io::{TextEncoderConfig, TextEncoderIo};
 
 /// The contents of a bundle's directory. The graph itself is only located and hashed.
 #[derive(Debug, Clone)]

@@ -8,6 +8,7 @@ mod prompt;
 pub mod receipt;
 mod request;
 mod steps;
+mod taken_sizes;
 mod validate;
 
 use std::sync::Arc;

@@ -5,10 +5,12 @@
 
 mod batch;
 mod batch_invariance;
+mod component;
 mod denoiser;
 mod error;
 mod latent_pipeline;
 mod prompt_text;
+mod pipeline_graphs;
 mod text_encoder;
 mod tokenizer;
 mod vae;
@@ -23,12 +25,14 @@ use crate::inference::{
     EngineError, EngineOptions, EvaluationError, LoadStage, Provider, SessionPool, SessionSize,
 };
 use denoiser::Denoiser;
+use pipeline_graphs::PipelineGraphs;
 
 pub use batch::Batch;
 pub use batch_invariance::{BatchDependence, batch_dependence};
 pub use denoiser::Predictor;
 pub use error::{LatentError, ModelError};
 pub use latent_pipeline::{Conditions, LatentPipeline, TextConditioning};
+pub use pipeline_graphs::SizeLimits;
 pub use tokenizer::TokenizerError;
 pub use vae::LatentDistribution;
 
@@ -73,6 +77,8 @@ impl Model {
         let start = Instant::now();
         on_stage(LoadStage::Warming);
         let bundle = Bundle::open(directory)?;
+        // Before the network is opened, which takes long.
+        let graphs = PipelineGraphs::read(&bundle, &denoiser::signature(&bundle, options)?)?;
         let mut predictor: Box<dyn Predictor> = Box::new(Denoiser::open(&bundle, options, pool, on_stage)?);
         let opened = Instant::now();
         let outputs_per_value = outputs_per_value(&bundle, predictor.as_mut())
@@ -94,16 +100,7 @@ impl Model {
         let is_rejected = |provider: &&Provider| provider.to_string() != backend.provider;
         let providers = options.providers.iter().skip_while(is_rejected).copied().collect();
         let options = EngineOptions { providers, ..options.clone() };
-        let latent = match &bundle.latent {
-            Some(components) => {
-                LatentPipeline::open(&bundle.name, components, predictor.signature(), &options, pool)?
-            }
-            None => None,
-        };
-        if latent.is_none() && !predictor.signature().tensors.is_empty() {
-            let found = bundle.latent.as_ref().map_or(0, |latent| latent.text_encoders.len());
-            return Err(ModelError::MissingTextEncoders { name: bundle.name, needed: 1, found });
-        }
+        let latent = graphs.map(|graphs| LatentPipeline::open(&bundle.name, graphs, &options, pool));
         Ok(Self {
             session_sizes: pool.sizes(&bundle.name),
             latent: latent.map(Arc::new),

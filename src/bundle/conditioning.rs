@@ -1,6 +1,7 @@
 //! Inputs of a denoiser that a pipeline computes from the prompt, the sizes and the guidance weight.
 
-use crate::tensor::{Dim, ValueInfo};
+use super::signature::{SignatureError, unsupported};
+use crate::tensor::{DataType, Dim, ValueInfo};
 
 /// An input that the pipeline fills.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -9,8 +10,10 @@ pub struct TensorInput {
     pub name: String,
     /// The data for the input.
     pub role: Role,
-    /// The axes for one sample, as the graph declares them.
+    /// The axes for one sample, as the graph declares them. If all samples share the input, all of its axes.
     pub shape: Vec<Dim>,
+    /// Whether a batch has this input once instead of once per sample.
+    pub is_shared: bool,
 }
 
 impl TensorInput {
@@ -24,11 +27,32 @@ impl TensorInput {
         self.shape.iter().map(|axis| axis.length().unwrap_or(dynamic)).collect()
     }
 
-    /// Returns the input if its name is used by diffusers' exports.
-    pub(super) fn from_value_info(value: &ValueInfo) -> Option<Self> {
-        let role = Role::from_input_name(&value.name)?;
-        let shape = if role.is_shared() { &value.shape[..] } else { value.shape.get(1..).unwrap_or(&[]) };
-        Some(Self { name: value.name.clone(), role, shape: shape.to_vec() })
+    /// Whether the graph takes values of this shape for one sample.
+    pub(crate) fn accepts(&self, shape: &[usize]) -> bool {
+        let fits = |(axis, length): (&Dim, &usize)| axis.length().is_none_or(|fixed| fixed == *length);
+        self.shape.len() == shape.len() && self.shape.iter().zip(shape).all(fits)
+    }
+
+    /// Checks the axes and the type of an input with this role.
+    pub(super) fn new(value: &ValueInfo, role: Role) -> Result<Self, SignatureError> {
+        let is_number = |element: DataType| element != DataType::Other;
+        let is_float = |element: DataType| matches!(element, DataType::F32 | DataType::F16);
+        let rank = value.shape.len();
+        if !(if role.is_position() { is_number(value.element) } else { is_float(value.element) }) {
+            return Err(unsupported(value, "its type must be float32 or float16"));
+        }
+        if !role.ranks().contains(&rank) {
+            return Err(unsupported(value, role.expected_axes()));
+        }
+        let last = value.shape.last().and_then(Dim::length);
+        if let Some(fixed) = last.filter(|fixed| role.width().is_some_and(|needed| needed != *fixed)) {
+            return Err(unsupported(value, role.wrong_width(fixed)));
+        }
+        // Positions without a batch axis, or with one of length 1, are the same for all samples. Exports of diffusers up
+        // to 0.30 have them once per sample.
+        let is_shared = role.is_position() && (rank == 2 || value.shape[0] == Dim::Fixed(1));
+        let shape = if is_shared { &value.shape[..] } else { &value.shape[1..] };
+        Ok(Self { name: value.name.clone(), role, shape: shape.to_vec(), is_shared })
     }
 }
 
@@ -45,29 +69,150 @@ pub enum Role {
     GuidanceEmbedding,
     /// The guidance weight (Flux).
     Guidance,
-    /// The positions of the image's patches (Flux). All samples share them.
+    /// The positions of the image's patches (Flux).
     ImageIds,
-    /// The positions of the text's tokens (Flux). All samples share them.
+    /// The positions of the text's tokens (Flux).
     TextIds,
 }
 
 impl Role {
-    /// The role of an input by the name that diffusers' exports give it.
-    fn from_input_name(name: &str) -> Option<Self> {
-        Some(match name {
-            "encoder_hidden_states" => Self::Text,
-            "text_embeds" | "pooled_projections" => Self::Pooled,
-            "time_ids" => Self::TimeIds,
-            "timestep_cond" => Self::GuidanceEmbedding,
-            "guidance" => Self::Guidance,
-            "img_ids" => Self::ImageIds,
-            "txt_ids" => Self::TextIds,
-            _ => return None,
-        })
+    pub(super) const ALL: [Self; 7] = [
+        Self::Text,
+        Self::Pooled,
+        Self::TimeIds,
+        Self::GuidanceEmbedding,
+        Self::Guidance,
+        Self::ImageIds,
+        Self::TextIds,
+    ];
+
+    /// The key under `[graph]` in denoised.toml that names the input.
+    pub(super) fn key(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Pooled => "pooled",
+            Self::TimeIds => "time_ids",
+            Self::GuidanceEmbedding => "timestep_cond",
+            Self::Guidance => "guidance",
+            Self::ImageIds => "img_ids",
+            Self::TextIds => "txt_ids",
+        }
     }
 
-    /// Whether a batch has this input once instead of once per sample.
-    pub fn is_shared(self) -> bool {
+    /// The meaning in words.
+    pub(super) fn meaning(self) -> &'static str {
+        match self {
+            Self::Text => "the prompt's embeddings",
+            Self::Pooled => "the pooled embedding of the prompt",
+            Self::TimeIds => "SDXL's sizes",
+            Self::GuidanceEmbedding => "the embedding of the guidance weight",
+            Self::Guidance => "the guidance weight",
+            Self::ImageIds => "the positions of the image's patches",
+            Self::TextIds => "the positions of the text's tokens",
+        }
+    }
+
+    /// The names that diffusers' exports give the input.
+    pub(super) fn usual_names(self) -> &'static [&'static str] {
+        match self {
+            Self::Text => &["encoder_hidden_states"],
+            Self::Pooled => &["text_embeds", "pooled_projections"],
+            Self::TimeIds => &["time_ids"],
+            Self::GuidanceEmbedding => &["timestep_cond"],
+            Self::Guidance => &["guidance"],
+            Self::ImageIds => &["img_ids"],
+            Self::TextIds => &["txt_ids"],
+        }
+    }
+
+    fn is_position(self) -> bool {
         matches!(self, Self::ImageIds | Self::TextIds)
+    }
+
+    /// How many axes the input may have.
+    fn ranks(self) -> std::ops::RangeInclusive<usize> {
+        match self {
+            Self::Text => 3..=3,
+            Self::Pooled | Self::TimeIds | Self::GuidanceEmbedding => 2..=2,
+            Self::Guidance => 1..=1,
+            Self::ImageIds | Self::TextIds => 2..=3,
+        }
+    }
+
+    fn expected_axes(self) -> &'static str {
+        match self {
+            Self::Text => "text embeddings have three axes: batch, tokens and width",
+            Self::Pooled => "the pooled embedding of a text has two axes: batch and width",
+            Self::TimeIds => "time_ids has two axes: batch and 6 numbers",
+            Self::GuidanceEmbedding => "the embedding of the guidance weight has two axes: batch and width",
+            Self::Guidance => "the guidance weight has one axis, the batch",
+            Self::ImageIds | Self::TextIds => {
+                "positions have the axes of their tokens and of 3 numbers, and may have a batch axis before them"
+            }
+        }
+    }
+
+    /// The length of the last axis, if the role determines it.
+    fn width(self) -> Option<usize> {
+        match self {
+            Self::TimeIds => Some(6),
+            Self::ImageIds | Self::TextIds => Some(3),
+            _ => None,
+        }
+    }
+
+    fn wrong_width(self, found: usize) -> &'static str {
+        match (self, found) {
+            (Self::TimeIds, 5) => {
+                "five numbers, with an aesthetic score, are those of SDXL's refiner, which is not served; use SDXL's \
+                 base network"
+            }
+            (Self::TimeIds, _) => "time_ids has 6 numbers: original size, crop and target size",
+            (_, 4) => "positions of 4 numbers are those of FLUX.2, which is not served",
+            _ => "a position has 3 numbers",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn value(name: &str, element: DataType, shape: &[Option<usize>]) -> ValueInfo {
+        let shape = shape.iter().map(|n| n.map_or(Dim::Dynamic, Dim::Fixed)).collect();
+        ValueInfo { name: name.to_owned(), element, shape }
+    }
+
+    #[test]
+    fn positions_may_have_a_batch_axis() {
+        let shared = |shape| {
+            let input = TensorInput::new(&value("img_ids", DataType::I64, shape), Role::ImageIds).unwrap();
+            (input.is_shared, input.usual_shape(&[16, 64]))
+        };
+        assert_eq!(shared(&[None, Some(3)]), (true, vec![16, 3]));
+        assert_eq!(shared(&[Some(1), None, Some(3)]), (true, vec![1, 16, 3]));
+        assert_eq!(shared(&[None, None, Some(3)]), (false, vec![16, 3]));
+    }
+
+    #[test]
+    fn the_numbers_of_the_refiner_are_refused_by_name() {
+        let refiner = value("time_ids", DataType::F32, &[None, Some(5)]);
+        let error = TensorInput::new(&refiner, Role::TimeIds).unwrap_err().to_string();
+        assert!(error.contains("time_ids float32[?, 5]") && error.contains("SDXL's refiner"), "{error}");
+        let flux2 = value("img_ids", DataType::I64, &[None, Some(4)]);
+        assert!(TensorInput::new(&flux2, Role::ImageIds).unwrap_err().to_string().contains("FLUX.2"));
+    }
+
+    #[test]
+    fn an_input_of_another_rank_or_type_is_refused() {
+        for (role, element, shape) in [
+            (Role::Text, DataType::F32, &[None, Some(768), Some(1), Some(77)][..]),
+            (Role::Text, DataType::I64, &[None, None, Some(768)]),
+            (Role::Pooled, DataType::F32, &[None, None, Some(768)]),
+            (Role::Guidance, DataType::F32, &[]),
+            (Role::TextIds, DataType::Other, &[None, Some(3)]),
+        ] {
+            assert!(TensorInput::new(&value("x", element, shape), role).is_err(), "{role:?} {shape:?}");
+        }
     }
 }

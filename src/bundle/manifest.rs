@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use super::Role;
 use super::preview_projection::Projection;
 
 /// The contents of the file. Every section is optional.
@@ -27,7 +28,7 @@ pub struct Manifest {
     pub conditions: BTreeMap<String, Condition>,
 }
 
-/// Names of the file, its inputs and its output.
+/// Names of the file, its inputs and its output. An input without a name here is found by the usual names.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct GraphNames {
@@ -39,8 +40,38 @@ pub struct GraphNames {
     pub timestep: Option<String>,
     /// The input for the class label.
     pub class_labels: Option<String>,
+    /// The input for the prompt's embeddings, one row per token.
+    pub text: Option<String>,
+    /// The input for the pooled embedding of the prompt.
+    pub pooled: Option<String>,
+    /// The input for SDXL's sizes.
+    pub time_ids: Option<String>,
+    /// The input for the embedding of the guidance weight.
+    pub timestep_cond: Option<String>,
+    /// The input for the guidance weight.
+    pub guidance: Option<String>,
+    /// The input for the positions of the image's patches.
+    pub img_ids: Option<String>,
+    /// The input for the positions of the text's tokens.
+    pub txt_ids: Option<String>,
     /// The output that holds the prediction.
     pub output: Option<String>,
+}
+
+impl GraphNames {
+    /// The name of the input with this role.
+    pub(super) fn role_name(&self, role: Role) -> Option<&str> {
+        let name = match role {
+            Role::Text => &self.text,
+            Role::Pooled => &self.pooled,
+            Role::TimeIds => &self.time_ids,
+            Role::GuidanceEmbedding => &self.timestep_cond,
+            Role::Guidance => &self.guidance,
+            Role::ImageIds => &self.img_ids,
+            Role::TextIds => &self.txt_ids,
+        };
+        name.as_deref()
+    }
 }
 
 /// How a sample is drawn.

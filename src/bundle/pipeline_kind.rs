@@ -209,7 +209,17 @@ mod tests {
                 Some(PipelineKind::Flux),
             ),
         ] {
-            let inputs = names.iter().map(|name| value(name)).chain([value("sample"), time.clone()]);
+            let conditioning = |name: &str| {
+                let (tokens, width) = (Dim::Dynamic, Dim::Fixed(8));
+                let shape = match name {
+                    "encoder_hidden_states" => vec![Dim::Dynamic, tokens, width],
+                    "time_ids" => vec![Dim::Dynamic, Dim::Fixed(6)],
+                    "img_ids" | "txt_ids" => vec![tokens, Dim::Fixed(3)],
+                    _ => vec![Dim::Dynamic, width],
+                };
+                ValueInfo { shape, ..value(name) }
+            };
+            let inputs = names.iter().map(|name| conditioning(name)).chain([value("sample"), time.clone()]);
             let graph = GraphIo { inputs: inputs.collect(), outputs: vec![value("out_sample")] };
             let signature =
                 Signature::resolve(&graph, &Manifest::default(), NetworkSize::default(), 8).unwrap();

@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 
 use super::CommandError;
 use super::stdout::Stdout;
-use crate::bundle::graph_io;
+use crate::bundle::{graph_io, graph_key};
 use crate::tensor::{DataType, Dim, GraphIo, ValueInfo};
 
 #[derive(Debug, clap::Args)]
@@ -83,15 +83,23 @@ fn draft(graph: &GraphIo, file: &str, has_scheduler: bool) -> anyhow::Result<Str
     if let Some(class) = others.iter().find(|port| port.name.contains("class")) {
         writeln!(text, "class_labels = {:?}", class.name)?;
     }
+    let is_condition = |port: &&&ValueInfo| port.name != time.name && !port.name.contains("class");
+    let (filled, conditions): (Vec<&ValueInfo>, Vec<&ValueInfo>) =
+        others.iter().filter(is_condition).partition(|port| graph_key(port).is_some());
+    for port in filled {
+        writeln!(text, "{} = {:?}", graph_key(port).unwrap_or_default(), port.name)?;
+    }
     if !has_scheduler {
         text.push_str(if takes_sigma { SIGMA_SCHEDULER } else { TIMESTEP_SCHEDULER });
     }
-    let is_condition = |port: &&&ValueInfo| port.name != time.name && !port.name.contains("class");
-    for condition in others.iter().filter(is_condition) {
+    for condition in conditions {
         let is_one_number =
             condition.shape.len() <= 1 && matches!(condition.element, DataType::F32 | DataType::F16);
         if !is_one_number {
-            bail!("the graph's input {condition} is not one number per sample, so it can't be a condition");
+            bail!(
+                "the graph's input {condition} is neither one number per sample, which a condition is, nor anything else \
+                 that a job has; export the network without it"
+            );
         }
         writeln!(
             text,
@@ -154,6 +162,11 @@ mod tests {
         assert_eq!(manifest.graph.sample.as_deref(), Some("noisy"));
         assert_eq!(manifest.graph.timestep.as_deref(), Some("sigma"));
         assert!(manifest.scheduler.is_some() && manifest.conditions.contains_key("difficulty"));
+        let rows = vec![Dim::Dynamic, Dim::Dynamic, Dim::Fixed(16)];
+        let mut with_text = graph.clone();
+        with_text.inputs.push(port("context", DataType::F32, rows));
+        let manifest = Manifest::parse(&draft(&with_text, "net.onnx", false).unwrap()).unwrap();
+        assert_eq!(manifest.graph.text.as_deref(), Some("context"));
         let without_time =
             GraphIo { inputs: vec![port("x", DataType::F32, image())], outputs: graph.outputs };
         assert!(

@@ -24,7 +24,7 @@ pub(crate) struct GraphSource<'a> {
 }
 
 /// Evaluations with constant inputs.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Warmup {
     /// The inputs of each evaluation, the largest batch first and the smallest last.
     pub(crate) shapes: Vec<InputShapes>,

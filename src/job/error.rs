@@ -24,7 +24,7 @@ pub enum ErrorCode {
     Cancelled,
     /// The deadline passed.
     Deadline,
-    /// The network's output contained NaN or infinity.
+    /// The output of a graph contained NaN or infinity.
     NonFinite,
     /// The inference engine failed.
     Engine,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::taken_sizes::TakenSizes;
 use super::{JobError, JobLimits, ModelCard, Request};
 use crate::bundle::SampleKind;
 use crate::image::{self, DecodeTarget};
@@ -61,19 +62,9 @@ impl Request {
             return Ok(Sizes { sample: own.clone(), latent: own.clone(), image: own.clone() });
         };
         let (vae, facts) = (components.vae, model.facts());
-        let default = |axis: usize| facts.latent_size.or(own.get(axis).copied()).unwrap_or(0) * vae.factor;
-        let is_flexible = model.signature.dynamic_size || facts.is_packed;
-        let check_side = |field: &str, given: Option<u64>, default: usize| {
-            let length = given.map_or(default, |n| usize::try_from(n).unwrap_or(usize::MAX));
-            check_multiple(field, length, vae.factor * facts.latent_multiple)?;
-            if length != default && !is_flexible {
-                let message = format!("{field} is {length}, but the graph only takes {default}");
-                return Err(JobError::out_of_range(field, message));
-            }
-            Ok(length)
-        };
-        let height = check_side("height", self.height, default(1))?;
-        let width = check_side("width", self.width, default(2))?;
+        let taken = TakenSizes::new(model, components, self.image.is_some());
+        let height = taken.check("height", self.height, 0)?;
+        let width = taken.check("width", self.width, 1)?;
         if (height as u64).saturating_mul(width as u64) > limits.pixels {
             let message =
                 format!("{width}×{height} pixels are more than limits.pixels allows, {}", limits.pixels);
@@ -82,6 +73,16 @@ impl Request {
         let latent = vec![vae.channels, height / vae.factor, width / vae.factor];
         let sample =
             if facts.is_packed { vec![latent[1] * latent[2] / 4, 4 * latent[0]] } else { latent.clone() };
+        if let Some(patches) = model.signature.fixed_patches().filter(|n| facts.is_packed && *n != sample[0])
+        {
+            let message = format!(
+                "{width}×{height} pixels are {} patches, but the network of {} only takes {patches}; use another width \
+                 or height",
+                sample[0],
+                model.name()
+            );
+            return Err(JobError::out_of_range("width", message));
+        }
         Ok(Sizes { sample, latent, image: vec![3, height, width] })
     }
 
@@ -123,20 +124,6 @@ impl Request {
     }
 }
 
-fn check_multiple(field: &str, length: usize, step: usize) -> Result<(), JobError> {
-    if length > 0 && length.is_multiple_of(step) {
-        return Ok(());
-    }
-    let below = length / step * step;
-    let nearest = match (below, below.checked_add(step)) {
-        (0, _) => step.to_string(),
-        (below, Some(above)) => format!("{below} or {above}"),
-        (below, None) => below.to_string(),
-    };
-    let message = format!("{field} is {length}, but must be a multiple of {step}; use {nearest}");
-    Err(JobError::out_of_range(field, message))
-}
-
 impl InitImage {
     /// Decodes the image and the mask.
     pub fn decode(&self) -> Result<DecodedInitImage, JobError> {
@@ -165,20 +152,5 @@ impl DecodedInitImage {
         let channels = self.image.data.len() / repainted.len();
         let mask = repainted.repeat(channels).iter().map(|repainted| 1.0 - repainted).collect();
         Some(Arc::new(KnownRegion { sample: self.image.data.clone(), mask }))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_side_of_the_wrong_size_is_reported_with_the_nearest_ones() {
-        assert!(check_multiple("width", 504, 8).is_ok());
-        for (length, hint) in [(500, "use 496 or 504"), (3, "use 8"), (0, "use 8")] {
-            let error = check_multiple("width", length, 8).unwrap_err();
-            assert!(error.message.ends_with(hint), "{error}");
-        }
-        assert!(check_multiple("width", usize::MAX, 8).is_err());
     }
 }

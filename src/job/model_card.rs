@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::bundle::{Bundle, LatentComponents, PipelineFacts, PipelineKind, Signature};
 use crate::inference::Backend;
-use crate::model::Model;
+use crate::model::{Model, SizeLimits};
 
 /// The facts about a loaded model that requests are checked against.
 #[derive(Debug, Clone)]
@@ -19,6 +19,8 @@ pub struct ModelCard {
     pub outputs_per_value: usize,
     /// The kind and the components of a latent-diffusion pipeline, if the bundle is one.
     pub latent: Option<(PipelineKind, LatentComponents)>,
+    /// The sizes and lengths that the graphs of a latent-diffusion pipeline take.
+    pub size_limits: Option<SizeLimits>,
     /// The memory of the largest graph with its weights, in bytes.
     pub largest_graph: u64,
     /// Whether images can be encoded into latents.
@@ -34,6 +36,7 @@ impl ModelCard {
             backend: model.predictor.backend().clone(),
             outputs_per_value: model.outputs_per_value,
             latent: model.latent.as_ref().map(|latent| (latent.kind, latent.components.clone())),
+            size_limits: model.latent.as_ref().map(|latent| latent.limits),
             largest_graph: model.session_sizes.iter().map(|session| session.bytes).max().unwrap_or(0),
             has_vae_encoder: model.latent.as_ref().is_some_and(|latent| latent.has_encoder()),
         })

@@ -42,6 +42,7 @@ impl Request {
             let message = format!("max_sequence_length is {n}, but must lie between 1 and 512");
             return Err(JobError::out_of_range("max_sequence_length", message));
         }
+        check_sequence_length(model, self.max_sequence_length)?;
         let or = |second: &Option<String>, first: &str| second.clone().unwrap_or_else(|| first.to_owned());
         let negative = match (&self.negative_prompt, &self.negative_prompt_2) {
             (None, None) => None,
@@ -136,5 +137,21 @@ impl Request {
                 Err(JobError::out_of_range(field, message))
             }
         }
+    }
+}
+
+/// Refuses a number of T5 tokens that the graphs do not take.
+fn check_sequence_length(model: &ModelCard, given: Option<u64>) -> Result<(), JobError> {
+    let limits = model.size_limits.filter(|limits| limits.fixes_sequence_length);
+    match (limits, given) {
+        (Some(limits), Some(n)) if n != limits.sequence_length as u64 => {
+            let fixed = limits.sequence_length;
+            let message = format!(
+                "max_sequence_length is {n}, but the graphs of {} only take {fixed}; use {fixed}",
+                model.name()
+            );
+            Err(JobError::out_of_range("max_sequence_length", message))
+        }
+        _ => Ok(()),
     }
 }

@@ -78,7 +78,7 @@ impl Batch {
     pub fn set_tensors(&mut self, inputs: &[TensorInput], values: &[Tensor]) {
         self.tensors.resize_with(values.len(), Tensor::default);
         for ((all, tensor), input) in self.tensors.iter_mut().zip(values).zip(inputs) {
-            if all.data.is_empty() || !input.role.is_shared() {
+            if all.data.is_empty() || !input.is_shared {
                 all.shape.clone_from(&tensor.shape);
                 all.data.extend_from_slice(&tensor.data);
             }
@@ -94,7 +94,7 @@ impl Batch {
         for condition in &mut self.conditions {
             condition.push(condition[0]);
         }
-        for (tensor, _) in self.tensors.iter_mut().zip(inputs).filter(|(_, input)| !input.role.is_shared()) {
+        for (tensor, _) in self.tensors.iter_mut().zip(inputs).filter(|(_, input)| !input.is_shared) {
             let len: usize = tensor.shape.iter().product();
             tensor.data.extend_from_within(..len);
         }

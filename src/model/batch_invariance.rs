@@ -10,14 +10,19 @@ use diffusion_samplers::rng::Generator;
 pub struct BatchDependence {
     /// The batch size that was compared with the smallest one.
     pub batch: usize,
-    /// The largest absolute difference of a value.
+    /// The largest absolute difference of a value; NaN if the network's output contains NaN or infinity.
     pub difference: f32,
 }
 
 impl std::fmt::Display for BatchDependence {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { batch, difference } = self;
-        if *difference == 0.0 {
+        if difference.is_nan() {
+            write!(
+                f,
+                "unknown, because the network's output contains NaN or infinity; try a graph in float32"
+            )
+        } else if *difference == 0.0 {
             write!(f, "the same bytes alone and in a batch of {batch}")
         } else {
             write!(
@@ -51,6 +56,10 @@ pub fn batch_dependence(
         Ok::<_, EvaluationError>(output)
     };
     let (alone, together) = (evaluate(small)?, evaluate(large)?);
-    let differences = alone.iter().zip(&together).map(|(a, b)| (a - b).abs());
-    Ok(BatchDependence { batch: large, difference: differences.fold(0.0, f32::max) })
+    let difference = if alone.iter().chain(&together).all(|x| x.is_finite()) {
+        alone.iter().zip(&together).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+    } else {
+        f32::NAN
+    };
+    Ok(BatchDependence { batch: large, difference })
 }

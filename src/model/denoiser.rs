@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Batch, ModelError};
-use crate::bundle::{Bundle, Manifest, Signature, SignatureError, TimestepShape, onnx_file};
+use crate::bundle::{Bundle, Manifest, Signature, TimestepShape, onnx_file};
 use crate::inference::{
     Backend, EngineOptions, EvaluationError, GraphSource, Input, InputShapes, LoadStage, LoadedSession,
     PooledSession, Session, SessionPool, ShapeProfile, TensorRt, Values, Warmup, load,
@@ -64,6 +64,16 @@ impl Predictor for Denoiser {
     }
 }
 
+/// The signature of a bundle's network by its ONNX file.
+pub(super) fn signature(bundle: &Bundle, options: &EngineOptions) -> Result<Signature, ModelError> {
+    resolve(bundle, &onnx_file::graph_io(&bundle.graph)?, options.batch)
+}
+
+fn resolve(bundle: &Bundle, graph: &GraphIo, largest_batch: usize) -> Result<Signature, ModelError> {
+    Signature::resolve(graph, &bundle.manifest, bundle.network, largest_batch)
+        .map_err(|error| ModelError::Signature { graph: bundle.graph.clone(), error })
+}
+
 /// Loads the network, and returns its signature by the engine's own description of the graph.
 ///
 /// The shapes of the warm-up must be known before the engine opens the graph, so that they come from the ONNX file.
@@ -72,11 +82,8 @@ fn load_session(
     options: &EngineOptions,
     on_stage: &mut dyn FnMut(LoadStage),
 ) -> Result<(LoadedSession, Signature), ModelError> {
-    let resolve = |graph: &GraphIo| {
-        Signature::resolve(graph, &bundle.manifest, bundle.network, options.batch)
-            .map_err(|error: SignatureError| ModelError::Signature { graph: bundle.graph.clone(), error })
-    };
-    let signature = resolve(&onnx_file::graph_io(&bundle.graph)?)?;
+    let resolve = |graph: &GraphIo| resolve(bundle, graph, options.batch);
+    let signature = signature(bundle, options)?;
     let source = GraphSource {
         name: bundle.name.clone(),
         path: &bundle.graph,
@@ -85,7 +92,9 @@ fn load_session(
         warmup: warmup(&signature, &bundle.manifest),
     };
     let loaded = load(&source, options, on_stage)?;
-    let signature = resolve(loaded.session.graph())?;
+    // An engine may describe outputs without their axes, by which the output was found.
+    let output = signature.output;
+    let signature = Signature { output, ..resolve(loaded.session.graph())? };
     Ok((loaded, signature))
 }
 
@@ -155,11 +164,30 @@ fn evaluate(
         inputs.push(Input::new(name, [n], Values::F32(values)));
     }
     for (input, tensor) in signature.tensors.iter().zip(&batch.tensors) {
-        let shape = if input.role.is_shared() { tensor.shape.clone() } else { per_sample(&tensor.shape) };
+        let shape = if input.is_shared { tensor.shape.clone() } else { per_sample(&tensor.shape) };
         inputs.push(Input::new(&input.name, shape, Values::F32(&tensor.data)));
     }
-    session.run(&inputs, &signature.output, output)?;
-    Ok(())
+    let result = session.run(&inputs, &signature.output, output);
+    match result {
+        Err(EvaluationError::Engine { engine, reason }) if *input_shape != usual_shape => {
+            let usual = sides(&usual_shape);
+            let reason = format!(
+                "samples of {} fail in the network, whose own are {usual}: {reason}",
+                sides(input_shape)
+            );
+            Err(EvaluationError::Engine { engine, reason })
+        }
+        result => result.map(|_| ()),
+    }
+}
+
+/// The size of a sample in words.
+fn sides(shape: &[usize]) -> String {
+    match shape {
+        [_, height, width] => format!("{width}×{height} latents"),
+        [patches, _] => format!("{patches} patches"),
+        other => format!("the shape {other:?}"),
+    }
 }
 
 #[cfg(test)]
@@ -183,6 +211,7 @@ mod tests {
             name: name.to_owned(),
             role,
             shape: shape.to_vec(),
+            is_shared: role == Role::TextIds,
         };
         let signature = Signature {
             sample: "sample".to_owned(),

@@ -18,12 +18,19 @@ pub enum ModelError {
         /// The file of the graph.
         graph: PathBuf,
         /// The fault.
-        #[source]
         error: SignatureError,
     },
     /// The engine cannot serve a graph.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// The graphs of the bundle do not fit together.
+    #[error("{graph}: {fault}")]
+    Mismatch {
+        /// The file of the graph.
+        graph: PathBuf,
+        /// The fault, and what to do.
+        fault: String,
+    },
     /// A tokenizer of the bundle.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
@@ -47,8 +54,52 @@ pub enum ModelError {
 #[derive(Debug, thiserror::Error)]
 pub enum LatentError {
     /// A graph could not be evaluated.
+    #[error("{component}: {error}")]
+    Evaluation {
+        /// The graph's directory in the bundle, with what it was fed with if the engine failed.
+        component: String,
+        /// The cause.
+        error: EvaluationError,
+    },
+    /// A graph could not be opened again.
     #[error(transparent)]
-    Evaluation(#[from] EvaluationError),
+    Session(EvaluationError),
+    /// A graph's output contains NaN or infinity.
+    #[error(
+        "{component}: its output {output} contains NaN or infinity; if the graph is in float16, try one in float32"
+    )]
+    NonFinite {
+        /// The graph's directory in the bundle.
+        component: String,
+        /// The output.
+        output: String,
+    },
+    /// An autoencoder's output does not have the axes that its configuration means.
+    #[error(
+        "{component}: its output {output} has the axes {found:?}, but latent_channels and block_out_channels in its \
+         config.json mean {expected}; correct the keys, or export it again"
+    )]
+    Autoencoder {
+        /// The graph's directory in the bundle.
+        component: String,
+        /// The output.
+        output: String,
+        /// The axes that are needed.
+        expected: String,
+        /// The axes that it has.
+        found: Vec<usize>,
+    },
+    /// The embeddings of a prompt are not what the network takes.
+    #[error(
+        "the text encoders give {found:?} for each prompt, but the network's input {input} takes other axes; they are not \
+         of one model, so export the whole pipeline again"
+    )]
+    Embeddings {
+        /// The network's input with its type and axes.
+        input: String,
+        /// The axes of the embeddings.
+        found: Vec<usize>,
+    },
     /// The prompt cannot be tokenized.
     #[error("the prompt cannot be tokenized: {0}")]
     Tokens(String),

@@ -1,16 +1,18 @@
 //! The text encoders and the autoencoder around a denoiser of latents.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::ModelError;
+use super::component::Component;
 use super::error::LatentError;
+use super::pipeline_graphs::{PipelineGraphs, SizeLimits, TextEncoderGraph};
 use super::text_encoder::{Embedding, Layer, TextEncoder, concat_features, concat_tokens};
-use super::tokenizer::Tokenizer;
-use super::vae::{self, LatentDistribution};
-use crate::bundle::latent_components::vocabulary_size;
-use crate::bundle::{LatentComponents, Manifest, PipelineKind, Projection, Role, Signature, onnx_file};
+use super::vae::{self, Autoencoder, LatentDistribution};
+use crate::bundle::{
+    AutoencoderIo, LatentComponents, Manifest, PipelineKind, Projection, Role, Signature, TensorInput,
+    onnx_file,
+};
 use crate::inference::{EngineOptions, GraphSource, InputShapes, PooledSession, SessionPool, Warmup, load};
-use crate::tensor::{GraphIo, Tensor};
+use crate::tensor::{Dim, Tensor};
 
 /// A job's prompts and what else the text encoders and the denoiser are conditioned on.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,9 +53,11 @@ pub struct LatentPipeline {
     pub kind: PipelineKind,
     /// Whether the memory budget allows any of these sessions beside the denoiser's.
     pub overlaps: bool,
+    /// The sizes and lengths that the graphs take.
+    pub limits: SizeLimits,
     text_encoders: Vec<TextEncoder>,
-    decoder: Option<PooledSession>,
-    encoder: Option<PooledSession>,
+    decoder: Option<Autoencoder>,
+    encoder: Option<Autoencoder>,
     /// The longest side in pixels that the autoencoder processes at once.
     tile: Option<usize>,
 }
@@ -73,35 +77,33 @@ struct PromptEmbeddings {
 }
 
 impl LatentPipeline {
-    /// Adds the sessions to the pool, which opens each when it is first used. Returns `None` if the denoiser takes no text.
+    /// Adds the sessions to the pool, which opens each when it is first used.
     pub(super) fn open(
         name: &str,
-        components: &LatentComponents,
-        signature: &Signature,
+        graphs: PipelineGraphs,
         options: &EngineOptions,
         pool: &SessionPool,
-    ) -> Result<Option<Self>, ModelError> {
-        let Some(kind) = PipelineKind::from_signature(signature) else {
-            return Ok(None);
+    ) -> Self {
+        let PipelineGraphs { components, kind, text_encoders, decoder, encoder, limits } = graphs;
+        let session = |component: &str, graph: &Path, warmup: Warmup| {
+            pooled_session(&format!("{name}/{component}"), graph, warmup, options, pool)
         };
-        let (allowed, found) = (&kind.facts().text_encoders, components.text_encoders.len());
-        if !allowed.contains(&found) {
-            let (name, needed) = (name.to_owned(), *allowed.start());
-            return Err(ModelError::MissingTextEncoders { name, needed, found });
-        }
-        let session = |component: &str, graph: &Path| pooled_session(name, component, graph, options, pool);
-        let mut text_encoders = Vec::new();
-        for (i, (graph, directory)) in components.text_encoders.iter().enumerate() {
-            let session = session(&format!("text_encoder_{}", i + 1), graph);
-            let tokenizer = Tokenizer::open(directory)?;
-            tokenizer.check_vocabulary(directory, vocabulary_size(graph)?, graph)?;
-            text_encoders.push(TextEncoder::new(tokenizer, session));
-        }
-        let decoder = components.decoder.as_ref().map(|graph| session("vae_decoder", graph));
-        let encoder = components.encoder.as_ref().map(|graph| session("vae_encoder", graph));
-        let (components, tile) = (components.clone(), options.vae_tile);
+        let open_text_encoder = |(i, graph): (usize, TextEncoderGraph)| {
+            let TextEncoderGraph { path, tokenizer, io, config } = graph;
+            let session = session(&format!("text_encoder_{}", i + 1), &path, io.warmup(tokenizer.length));
+            let component = Component::new(directory_name(&path), session, io.batch);
+            TextEncoder::new(tokenizer, io, config, component)
+        };
+        let autoencoder = |role: &str, channels: usize, (path, io): (PathBuf, AutoencoderIo)| {
+            let session = session(role, &path, autoencoder_warmup(&io, channels));
+            Autoencoder { component: Component::new(directory_name(&path), session, io.batch), io }
+        };
+        let channels = components.vae.channels;
+        let text_encoders = text_encoders.into_iter().enumerate().map(open_text_encoder).collect();
+        let decoder = decoder.map(|graph| autoencoder("vae_decoder", channels, graph));
+        let encoder = encoder.map(|graph| autoencoder("vae_encoder", 3, graph));
         let overlaps = pool.fits_denoiser_and_another(name);
-        Ok(Some(Self { components, kind, overlaps, text_encoders, decoder, encoder, tile }))
+        Self { components, kind, overlaps, limits, text_encoders, decoder, encoder, tile: options.vae_tile }
     }
 
     /// Encodes the prompts for samples of this shape.
@@ -126,9 +128,9 @@ impl LatentPipeline {
                 Some(negative) => self.encode_prompt(negative, None, text)?,
             };
             conditions.truncated.extend(negative.truncated.iter().cloned());
-            conditions.unconditional = input_tensors(&negative, text, signature, shape);
+            conditions.unconditional = input_tensors(&negative, text, signature, shape)?;
         }
-        conditions.conditional = input_tensors(&prompt, text, signature, shape);
+        conditions.conditional = input_tensors(&prompt, text, signature, shape)?;
         Ok(conditions)
     }
 
@@ -140,7 +142,7 @@ impl LatentPipeline {
     ) -> Result<PromptEmbeddings, LatentError> {
         let skip = clip_skip.unwrap_or(0);
         let facts = self.kind.facts();
-        let t5_length = text.max_sequence_length.unwrap_or(facts.sequence_length);
+        let t5_length = text.max_sequence_length.unwrap_or(self.limits.sequence_length);
         let encode = |which: usize, layer: Layer| -> Result<Embedding, LatentError> {
             let encoder = &self.text_encoders[which];
             let length = if Some(which) == facts.t5 { t5_length } else { encoder.tokenizer.length };
@@ -211,44 +213,41 @@ impl LatentPipeline {
     }
 }
 
+/// The name of a graph's directory in the bundle.
+fn directory_name(graph: &Path) -> String {
+    let name = graph.parent().and_then(Path::file_name);
+    name.map_or_else(|| graph.display().to_string(), |name| name.to_string_lossy().into_owned())
+}
+
 /// Adds the session of a component to the pool.
 fn pooled_session(
-    model: &str,
-    component: &str,
+    label: &str,
     graph: &Path,
+    warmup: Warmup,
     options: &EngineOptions,
     pool: &SessionPool,
 ) -> PooledSession {
-    let (name, options) = (format!("{model}-{component}"), options.clone());
-    let (label, bytes, path) =
-        (format!("{model}/{component}"), onnx_file::peak_memory(graph), graph.to_owned());
+    let (name, path, options) = (label.replace('/', "-"), graph.to_owned(), options.clone());
     let open = move || {
         let sha256 = onnx_file::sha256(&path)?;
-        let warmup = one_shot_warmup(&onnx_file::graph_io(&path)?);
         let (name, path, sha256) = (name.clone(), path.as_path(), sha256.as_str());
-        let source = GraphSource { name, path, sha256, profile: None, warmup };
+        let source = GraphSource { name, path, sha256, profile: None, warmup: warmup.clone() };
         Ok(load(&source, &options, &mut |_| {})?.session)
     };
-    pool.insert(label, bytes, None, Box::new(open))
+    pool.insert(label.to_owned(), onnx_file::peak_memory(graph), None, Box::new(open))
 }
 
 /// The height and width in the warm-up of an autoencoder.
 const WARMUP_SIZE: usize = 16;
-/// The number of tokens in the warm-up of a text encoder.
-const WARMUP_TOKENS: usize = 77;
 
-/// The warm-up of a component that is evaluated once per job: one evaluation in a small shape, because a decoder takes as
-/// long for a full image as for a job.
-fn one_shot_warmup(graph: &GraphIo) -> Warmup {
-    let (Some(input), Some(output)) = (graph.inputs.first(), graph.outputs.first()) else {
-        return Warmup::default();
-    };
-    let size = if input.shape.len() == 2 { WARMUP_TOKENS } else { WARMUP_SIZE };
-    let axes = input.shape.iter().enumerate();
-    let shape = axes.map(|(i, axis)| axis.length().unwrap_or(if i == 0 { 1 } else { size })).collect();
+/// The warm-up of an autoencoder: one evaluation in a small shape, because a decoder takes as long for a full image as for
+/// a job.
+fn autoencoder_warmup(io: &AutoencoderIo, channels: usize) -> Warmup {
+    let [height, width] = io.size.map(|length| length.unwrap_or(WARMUP_SIZE));
+    let shape = vec![io.batch, channels, height, width];
     Warmup {
-        shapes: vec![InputShapes(vec![(input.name.clone(), shape)])],
-        output: output.name.clone(),
+        shapes: vec![InputShapes(vec![(io.input.clone(), shape)])],
+        output: io.output.clone(),
         ..Warmup::default()
     }
 }
@@ -259,21 +258,36 @@ fn input_tensors(
     text: &TextConditioning,
     signature: &Signature,
     shape: &[usize],
-) -> Vec<Tensor> {
-    let tensor = |role: Role, width: Option<usize>| match role {
+) -> Result<Vec<Tensor>, LatentError> {
+    let tensor = |input: &TensorInput| match input.role {
         Role::Text => prompt.rows.clone(),
         Role::Pooled => Tensor::new([prompt.pooled.len()], prompt.pooled.clone()),
         Role::TimeIds => Tensor::new([6], text.time_ids.to_vec()),
         Role::GuidanceEmbedding => {
-            let width = width.unwrap_or(256);
+            let width = input.shape.first().and_then(Dim::length).unwrap_or(256);
             Tensor::new([width], guidance_embedding(text.guidance - 1.0, width))
         }
         Role::Guidance => Tensor::new([], vec![text.guidance as f32]),
-        Role::TextIds => Tensor::zeros([prompt.rows.shape[0], 3]),
-        Role::ImageIds => image_ids(shape),
+        Role::TextIds => positions(input, vec![0.0; prompt.rows.shape[0] * 3]),
+        Role::ImageIds => positions(input, image_ids(shape)),
     };
-    let inputs = signature.tensors.iter();
-    inputs.map(|input| tensor(input.role, input.shape.first().and_then(|axis| axis.length()))).collect()
+    let checked = |input: &TensorInput| {
+        let tensor = tensor(input);
+        if input.accepts(&tensor.shape) {
+            return Ok(tensor);
+        }
+        let declared = signature.graph.inputs.iter().find(|value| value.name == input.name);
+        let input = declared.map_or_else(|| input.name.clone(), ToString::to_string);
+        Err(LatentError::Embeddings { input, found: tensor.shape })
+    };
+    signature.tensors.iter().map(checked).collect()
+}
+
+/// Positions of three numbers each, with the axes that the graph has.
+fn positions(input: &TensorInput, values: Vec<f32>) -> Tensor {
+    let count = values.len() / 3;
+    let shape = if input.shape.len() == 3 { vec![1, count, 3] } else { vec![count, 3] };
+    Tensor::new(shape, values)
 }
 
 /// The embedding of a guidance weight for a latent consistency model: sines and cosines of 1000·w
@@ -288,8 +302,8 @@ fn guidance_embedding(w: f64, width: usize) -> Vec<f32> {
 }
 
 /// The row and column of each 2×2 patch of a latent.
-fn image_ids(shape: &[usize]) -> Tensor {
+fn image_ids(shape: &[usize]) -> Vec<f32> {
     let (height, width) = (shape[1] / 2, shape[2] / 2);
     let position = |i: usize| [0.0, (i / width) as f32, (i % width) as f32];
-    Tensor::new([height * width, 3], (0..height * width).flat_map(position).collect())
+    (0..height * width).flat_map(position).collect()
 }

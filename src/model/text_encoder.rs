@@ -3,9 +3,10 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::component::{Component, SampleInput, SampleOutput, SampleValues};
 use super::error::LatentError;
-use super::tokenizer::Tokenizer;
-use crate::inference::{EvaluationError, Input, PooledSession, Session, Values};
+use super::tokenizer::{Tokenizer, Tokens};
+use crate::bundle::{TextEncoderConfig, TextEncoderIo};
 use crate::tensor::Tensor;
 
 /// The number of embeddings that are cached.
@@ -14,7 +15,9 @@ const EMBEDDING_CACHE_LEN: usize = 32;
 /// A text encoder with its tokenizer and a cache of embeddings.
 pub(super) struct TextEncoder {
     pub(super) tokenizer: Tokenizer,
-    session: PooledSession,
+    pub(super) io: TextEncoderIo,
+    config: TextEncoderConfig,
+    component: Component,
     cache: Mutex<LruCache>,
 }
 
@@ -39,8 +42,13 @@ pub(super) struct Embedding {
 }
 
 impl TextEncoder {
-    pub(super) fn new(tokenizer: Tokenizer, session: PooledSession) -> Self {
-        Self { tokenizer, session, cache: Mutex::default() }
+    pub(super) fn new(
+        tokenizer: Tokenizer,
+        io: TextEncoderIo,
+        config: TextEncoderConfig,
+        component: Component,
+    ) -> Self {
+        Self { tokenizer, io, config, component, cache: Mutex::default() }
     }
 
     /// Encodes a prompt, padded or truncated to `length` tokens.
@@ -60,31 +68,61 @@ impl TextEncoder {
 
     fn evaluate(&self, prompt: &str, layer: Layer, length: usize) -> Result<Embedding, LatentError> {
         let tokens = self.tokenizer.encode(prompt, length).map_err(LatentError::Tokens)?;
-        self.session.with_session(|session: &mut dyn Session| {
-            let outputs: Vec<_> = session.graph().outputs.iter().map(|output| output.name.clone()).collect();
-            let rows = layer_output(&outputs, layer)?;
-            let pooled = ["text_embeds", "pooler_output"];
-            let pooled = pooled.into_iter().find(|name| outputs.iter().any(|output| output == name));
-            let input = session.graph().inputs.first().map_or_else(String::new, |input| input.name.clone());
-            let names: Vec<&str> = [rows.as_str()].into_iter().chain(pooled).collect();
-            let mut values = vec![Vec::new(); names.len()];
-            let ids = |length: usize| Input::new(&input, [1, length], Values::I64(&tokens.ids[..length]));
-            let shapes = session.run_all(&[ids(length)], &names, &mut values)?;
-            if let (Some(pooled), false) = (pooled, session.argmax_returns_first()) {
-                // CLIP pools at the first end-of-text token, which its padding repeats. An engine whose ArgMax returns
-                // the last one finds it if there is no padding. No row depends on later tokens.
-                session.run(&[ids(tokens.unpadded_len)], pooled, &mut values[1])?;
-            }
-            if shapes[0].len() != 3 || shapes[0][..2] != [1, length] {
-                let expected = format!("[1, {length}, a width]");
-                let (output, found) = (rows, shapes[0].clone());
-                return Err(EvaluationError::OutputShape { output, expected, found }.into());
-            }
-            let mut values = values.into_iter();
-            let rows = Tensor::new(&shapes[0][1..], values.next().unwrap_or_default());
-            Ok(Embedding { rows, pooled: values.next().unwrap_or_default(), truncated: tokens.truncated })
-        })?
+        let rows = layer_output(&self.io, layer)?;
+        let pooled = self.io.pooled.as_deref();
+        let outputs: Vec<&str> = [rows].into_iter().chain(pooled).collect();
+        let mut found = self.component.run(&self.inputs(&tokens.ids, &tokens), &outputs)?.into_iter();
+        let SampleOutput { shape, values } = found.next().unwrap_or_default();
+        if shape.len() != 2 || shape[0] != length {
+            return Err(self.component.wrong_shape(rows, format!("[{length}, a width]"), shape));
+        }
+        let mut pooled_values = found.next().unwrap_or_default().values;
+        if let (Some(pooled), false) = (pooled, self.component.argmax_returns_first()?) {
+            let ids = self.with_unique_maximum(&tokens.ids);
+            let mut found = self.component.run(&self.inputs(&ids, &tokens), &[pooled])?;
+            pooled_values = found.pop().unwrap_or_default().values;
+        }
+        Ok(Embedding { rows: Tensor::new(shape, values), pooled: pooled_values, truncated: tokens.truncated })
     }
+
+    /// The inputs of the graph for these token ids.
+    fn inputs(&self, ids: &[i64], tokens: &Tokens) -> Vec<SampleInput<'_>> {
+        let io = &self.io;
+        let length = ids.len() as i64;
+        let visible = if self.config.use_attention_mask { tokens.unpadded_len as i64 } else { length };
+        let input =
+            |name, values| SampleInput { name, shape: vec![ids.len()], values: SampleValues::I64(values) };
+        let others = [
+            (&io.mask, (0..length).map(|i| i64::from(i < visible)).collect()),
+            (&io.positions, (0..length).collect()),
+            (&io.token_types, vec![0; ids.len()]),
+        ];
+        let others = others.into_iter().filter_map(|(name, values)| Some(input(name.as_deref()?, values)));
+        [input(io.ids.as_str(), ids.to_vec())].into_iter().chain(others).collect()
+    }
+
+    /// The token ids, changed after the token at which CLIP pools so that this token is the only one of its kind.
+    ///
+    /// CLIP pools with ArgMax at the first end-of-text token, which its padding may repeat. An engine whose ArgMax returns
+    /// the last one then finds the first one. No row depends on later tokens, so the result is the same.
+    fn with_unique_maximum(&self, ids: &[i64]) -> Vec<i64> {
+        let Some(at) = pooled_position(ids, self.config.eos_token_id) else { return ids.to_vec() };
+        let mut changed = ids[..=at].to_vec();
+        if let Some(fixed) = self.io.length {
+            // Any id that is neither the largest one nor the end of the text.
+            let other = (0..).find(|id| *id != ids[at]).unwrap_or(0);
+            changed.resize(fixed, other);
+        }
+        changed
+    }
+}
+
+/// Where CLIP pools: at the first end-of-text token. transformers takes the first of the largest ids if the
+/// configuration has the id 2, which is that of files from before that key was right.
+fn pooled_position(ids: &[i64], eos: Option<i64>) -> Option<usize> {
+    let largest = ids.iter().max().copied();
+    let target = eos.filter(|eos| *eos != 2 && ids.contains(eos)).or(largest)?;
+    ids.iter().position(|id| *id == target)
 }
 
 /// The prompt, the layer and the length of an embedding.
@@ -113,14 +151,14 @@ impl LruCache {
     }
 }
 
-/// The name of the output for a layer. hidden_states.0 holds the token embeddings.
-fn layer_output(outputs: &[String], layer: Layer) -> Result<String, LatentError> {
-    let hidden = outputs.iter().filter(|name| name.starts_with("hidden_states.")).count();
+/// The output for a layer. The first of the hidden layers holds the token embeddings.
+fn layer_output(io: &TextEncoderIo, layer: Layer) -> Result<&str, LatentError> {
+    let count = io.hidden.len();
     match layer {
-        Layer::Last => Ok("last_hidden_state".to_owned()),
-        Layer::BeforeLast(_) if hidden == 0 => Err(LatentError::NoLayers),
-        Layer::BeforeLast(n) if n + 1 < hidden => Ok(format!("hidden_states.{}", hidden - 1 - n)),
-        Layer::BeforeLast(n) => Err(LatentError::Layers { requested: n - 1, max: hidden.saturating_sub(3) }),
+        Layer::Last => io.last.as_deref().ok_or(LatentError::NoLayers),
+        Layer::BeforeLast(_) if count == 0 => Err(LatentError::NoLayers),
+        Layer::BeforeLast(n) if n + 1 < count => Ok(&io.hidden[count - 1 - n]),
+        Layer::BeforeLast(n) => Err(LatentError::Layers { requested: n - 1, max: count.saturating_sub(3) }),
     }
 }
 
@@ -150,6 +188,16 @@ pub(super) fn concat_tokens(first: &Tensor, second: &Tensor) -> Tensor {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn clip_pools_at_the_first_end_of_text() {
+        assert_eq!(pooled_position(&[7, 5, 9, 9, 9], Some(9)), Some(2));
+        // The largest id counts in files with the id 2, and where there is no end.
+        assert_eq!(pooled_position(&[7, 12, 9, 9], Some(2)), Some(1));
+        assert_eq!(pooled_position(&[7, 12, 9, 9], Some(9)), Some(2));
+        assert_eq!(pooled_position(&[7, 9, 0, 0], None), Some(1));
+        assert_eq!(pooled_position(&[], Some(9)), None);
+    }
 
     #[test]
     fn rows_are_concatenated_along_both_axes() {

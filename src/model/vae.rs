@@ -1,10 +1,16 @@
 //! The autoencoder, which maps images to latents and back (Rombach et al. 2022, section 3.1).
 
+use super::component::{Component, SampleInput, SampleValues};
 use super::error::LatentError;
 use super::vae_tiling::{Scale, tiled};
-use crate::bundle::VaeConfig;
-use crate::inference::{EvaluationError, Input, PooledSession, Session, Values};
-use crate::tensor::{GraphIo, Tensor, ValueInfo};
+use crate::bundle::{AutoencoderIo, VaeConfig};
+use crate::tensor::Tensor;
+
+/// The encoder or the decoder.
+pub(super) struct Autoencoder {
+    pub(super) component: Component,
+    pub(super) io: AutoencoderIo,
+}
 
 /// The output of the encoder for an image.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,7 +45,7 @@ impl LatentDistribution {
 /// The image [3, H, W] in −1..1 of a latent [C, H/f, W/f] that the denoiser produced. With `tile`, it is decoded in tiles
 /// of at most `tile` pixels a side.
 pub(super) fn decode(
-    decoder: &PooledSession,
+    decoder: &Autoencoder,
     config: VaeConfig,
     latent: &[f32],
     shape: &[usize],
@@ -48,8 +54,9 @@ pub(super) fn decode(
     let unscaled = latent.iter().map(|x| x / config.scaling + config.shift).collect();
     let unscaled = Tensor::new(shape, unscaled);
     let scale = Scale::Up(config.factor);
-    let decode = |latent: &Tensor| Ok(run(decoder, latent, scale, &[3])?.1);
-    match tile.map(|tile| tile / config.factor).filter(|side| shape[1] > *side || shape[2] > *side) {
+    let decode = |latent: &Tensor| run(decoder, latent, scale, &[3]);
+    let tile = decoder.tile(tile).map(|tile| tile / config.factor);
+    match tile.filter(|side| shape[1] > *side || shape[2] > *side) {
         None => decode(&unscaled),
         Some(side) => tiled(&unscaled, side, scale, decode),
     }
@@ -58,24 +65,20 @@ pub(super) fn decode(
 /// The distribution of the latents of an image [3, H, W] in −1..1. With `tile`, it is encoded in tiles of at most `tile`
 /// pixels a side.
 pub(super) fn encode(
-    encoder: &PooledSession,
+    encoder: &Autoencoder,
     config: VaeConfig,
     image: &Tensor,
     tile: Option<usize>,
 ) -> Result<LatentDistribution, LatentError> {
-    let mut output = String::new();
     let scale = Scale::Down(config.factor);
-    let mut encode = |image: &Tensor| {
-        let (name, found) = run(encoder, image, scale, &[config.channels, 2 * config.channels])?;
-        output = name;
-        Ok::<_, LatentError>(found)
-    };
+    let encode = |image: &Tensor| run(encoder, image, scale, &[config.channels, 2 * config.channels]);
+    let tile = encoder.tile(tile);
     let found = match tile.filter(|tile| image.shape[1] > *tile || image.shape[2] > *tile) {
         None => encode(image)?,
         Some(side) => tiled(image, side, scale, encode)?,
     };
     let mut data = found.data;
-    if output != "latent_parameters" {
+    if found.shape[0] == config.channels {
         log::warn!(
             "this vae_encoder draws the latent itself, so that a seed does not reproduce an image-to-image job; \
              export it with optimum 1.22 or later"
@@ -87,30 +90,31 @@ pub(super) fn encode(
     Ok(LatentDistribution::Normal { mean: data, deviation })
 }
 
-/// Evaluates a graph with one input. Returns the name and the values of its output, whose number of channels must be one of
-/// `channels`.
+impl Autoencoder {
+    /// The longest side that is processed at once. A graph of a fixed size processes the whole.
+    fn tile(&self, configured: Option<usize>) -> Option<usize> {
+        configured.filter(|_| self.io.size == [None, None])
+    }
+}
+
+/// Evaluates a graph on a picture or a latent. The number of channels of the result must be one of `channels`.
 fn run(
-    pooled: &PooledSession,
+    autoencoder: &Autoencoder,
     input: &Tensor,
     scale: Scale,
     channels: &[usize],
-) -> Result<(String, Tensor), LatentError> {
-    let mut data = Vec::new();
-    let (name, shape) = pooled.with_session(|session: &mut dyn Session| {
-        let (first, output) = first_names(session.graph());
-        let input = Input::new(&first, [&[1], &input.shape[..]].concat(), Values::F32(&input.data));
-        session.run(&[input], &output, &mut data).map(|shape| (output, shape))
-    })??;
+) -> Result<Tensor, LatentError> {
+    let Autoencoder { component, io } = autoencoder;
+    let values = SampleValues::F32(input.data.clone());
+    let input_values = SampleInput { name: &io.input, shape: input.shape.clone(), values };
+    let mut outputs = component.run(&[input_values], &[&io.output])?;
+    let Some(found) = outputs.pop() else { return Ok(Tensor::default()) };
     let (height, width) = (scale.apply(input.shape[1]), scale.apply(input.shape[2]));
-    if !channels.iter().any(|n| shape == [1, *n, height, width]) {
-        let expected = format!("[1, {channels:?}, {height}, {width}]");
-        return Err(EvaluationError::OutputShape { output: name, expected, found: shape }.into());
+    if !channels.iter().any(|n| found.shape == [*n, height, width]) {
+        let channels: Vec<_> = channels.iter().map(usize::to_string).collect();
+        let expected = format!("[{}, {height}, {width}]", channels.join(" or "));
+        let (component, output) = (component.name.clone(), io.output.clone());
+        return Err(LatentError::Autoencoder { component, output, expected, found: found.shape });
     }
-    Ok((name, Tensor::new(&shape[1..], data)))
-}
-
-/// The names of a graph's first input and first output.
-fn first_names(graph: &GraphIo) -> (String, String) {
-    let name = |values: &[ValueInfo]| values.first().map_or_else(String::new, |value| value.name.clone());
-    (name(&graph.inputs), name(&graph.outputs))
+    Ok(Tensor::new(found.shape, found.values))
 }

@@ -10,6 +10,7 @@ use crate::inference::Backend;
 use crate::job::{ErrorCode, JobError};
 use crate::model::LatentPipeline;
 use crate::tensor::Tensor;
+use diffusion_samplers::simd::all_finite;
 
 /// Handles the image events of one step.
 pub(super) struct ImageEvents<'a> {
@@ -40,6 +41,10 @@ impl ImageEvents<'_> {
                     (self.on_event)(&running.job, image_event);
                 }
             }
+            ImageEvent::Finished(sample) if !all_finite(&sample) => {
+                let error = overflow_error(running, image.index);
+                self.fail(image, error);
+            }
             ImageEvent::Finished(sample) => {
                 let (Some(_), Some(prepared)) = (self.latent, running.prepared()) else {
                     return self.jobs.finish_image(image, sample, None, self.backend, self.on_event);
@@ -50,10 +55,17 @@ impl ImageEvents<'_> {
             }
             ImageEvent::NonFinite { evaluation, t } => {
                 let error = non_finite_error(running, image.index, evaluation, t);
-                self.jobs.fail(image.job, error, self.on_event);
-                self.failed.push(image.job);
+                self.fail(image, error);
             }
         }
+    }
+}
+
+impl ImageEvents<'_> {
+    /// Fails the job of an image.
+    fn fail(&mut self, image: ImageId, error: JobError) {
+        self.jobs.fail(image.job, error, self.on_event);
+        self.failed.push(image.job);
     }
 }
 
@@ -71,6 +83,15 @@ fn preview(
         }
         _ => Some(Tensor::new(sizes.image.clone(), x0)),
     }
+}
+
+fn overflow_error(running: &RunningJob, index: usize) -> JobError {
+    let message = format!(
+        "image {index} contains NaN or infinity, although the network's outputs are finite: they are too large for \
+         {}; check prediction_type in the scheduler's configuration, or use another sampler",
+        running.job.sampler_name
+    );
+    JobError::new(ErrorCode::NonFinite, message)
 }
 
 fn non_finite_error(running: &RunningJob, index: usize, evaluation: usize, t: f64) -> JobError {

@@ -179,12 +179,21 @@ fn latent_space_init(
 /// Converts an error of the text encoders or the VAE to the job's error.
 pub(super) fn latent_error(error: &LatentError) -> JobError {
     let field = match error {
-        LatentError::Evaluation(_) | LatentError::MissingComponent(_) => None,
+        LatentError::Evaluation { .. }
+        | LatentError::Session(_)
+        | LatentError::NonFinite { .. }
+        | LatentError::Autoencoder { .. }
+        | LatentError::Embeddings { .. }
+        | LatentError::MissingComponent(_) => None,
         LatentError::Tokens(_) => Some("prompt"),
         LatentError::NoLayers | LatentError::Layers { .. } => Some("clip_skip"),
         LatentError::MissingImage => Some("image"),
     };
-    let code = if field.is_some() { ErrorCode::OutOfRange } else { ErrorCode::Engine };
+    let code = match error {
+        LatentError::NonFinite { .. } => ErrorCode::NonFinite,
+        _ if field.is_some() => ErrorCode::OutOfRange,
+        _ => ErrorCode::Engine,
+    };
     JobError { field: field.map(str::to_owned), ..JobError::new(code, error) }
 }
 

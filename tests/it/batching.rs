@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use crate::common::gaussian_model::{Delayed, Exact};
 use crate::common::{bundles, commands, largest_difference};
-use denoised::bundle::TimestepShape;
-use denoised::inference::{EngineKind, EngineOptions};
+use denoised::bundle::{Signature, TimestepShape};
+use denoised::inference::{Backend, EngineKind, EngineOptions, EvaluationError};
 use denoised::job::{ErrorCode, Job, JobLimits, ModelCard, Request};
-use denoised::model::{Batch, Model};
+use denoised::model::{Batch, Model, Predictor};
 use denoised::pipeline::{JobEvent, Pipeline, Sample};
 use serde_json::json;
 
@@ -248,6 +248,44 @@ fn a_non_finite_output_is_reported_with_its_step() {
     let (id, code, message) = &recorded.failed[0];
     assert_eq!((id.as_str(), *code), ("a", ErrorCode::NonFinite));
     assert!(message.contains("evaluation 4 of 10 (time step 600)"), "{message}");
+}
+
+/// A network whose predictions are the largest number.
+struct Largest(Box<dyn Predictor>);
+
+impl Predictor for Largest {
+    fn signature(&self) -> &Signature {
+        self.0.signature()
+    }
+
+    fn backend(&self) -> &Backend {
+        self.0.backend()
+    }
+
+    fn evaluate(&mut self, batch: &Batch, output: &mut Vec<f32>) -> Result<(), EvaluationError> {
+        self.0.evaluate(batch, output)?;
+        output.fill(f32::MAX);
+        Ok(())
+    }
+}
+
+#[test]
+fn a_sample_that_overflows_in_the_sampler_is_no_image() {
+    let (model, _) = Exact::model(&[1, 4, 5], 8, TimestepShape::PerSample);
+    let mut pipeline = Pipeline::new(Model { predictor: Box::new(Largest(model.predictor)), ..model });
+    let card = ModelCard::new(pipeline.model());
+    pipeline
+        .accept(job(&card, json!({"id": "a", "sampler": "euler", "steps": 2, "seed": 1, "guidance": 1.0})));
+    let mut recorded = Recorded::default();
+    recorded.drain(&mut pipeline);
+    let (id, code, message) = &recorded.failed[0];
+    assert_eq!((id.as_str(), *code), ("a", ErrorCode::NonFinite));
+    assert_eq!(
+        message,
+        "image 0 contains NaN or infinity, although the network's outputs are finite: they are too large for euler; \
+         check prediction_type in the scheduler's configuration, or use another sampler"
+    );
+    assert!(recorded.images.is_empty());
 }
 
 #[test]

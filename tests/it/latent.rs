@@ -105,7 +105,7 @@ fn invalid_prompts_and_images_are_rejected_with_the_name_of_their_flag() {
         (&[], "--prompt: sd needs a prompt; \"\" is allowed"),
         (
             &["--prompt", "", "--width", "33"],
-            "--width: width is 33, but must be a multiple of 2; use 32 or 34",
+            "--width: width is 33, but this model needs a multiple of 4; use 32 or 36",
         ),
         (&["--prompt", "", "--width", "0"], "--width: width is 0"),
         (&["--prompt", "", "--width", "100000", "--height", "100000"], "limits.pixels"),

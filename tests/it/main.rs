@@ -33,6 +33,8 @@ mod retained;
 #[cfg(feature = "system-tests")]
 mod service;
 #[cfg(feature = "system-tests")]
+mod signatures;
+#[cfg(feature = "system-tests")]
 mod soak;
 #[cfg(feature = "system-tests")]
 mod spool;

@@ -1,6 +1,7 @@
 //! Checks of the axes and types of inputs.
 
-use super::{NetworkSize, SignatureError, TimestepShape, unsupported};
+use super::error::unsupported;
+use super::{NetworkSize, SignatureError, TimestepShape};
 use crate::tensor::{DataType, Dim, ValueInfo};
 
 /// Returns the batch size, if it is fixed, and the shape of one sample.
@@ -64,14 +65,14 @@ pub(super) fn number(input: &ValueInfo) -> Result<DataType, SignatureError> {
     }
 }
 
-pub(super) fn integer(input: &ValueInfo) -> Result<DataType, SignatureError> {
+pub(in crate::bundle) fn integer(input: &ValueInfo) -> Result<DataType, SignatureError> {
     match input.element {
         DataType::I64 | DataType::I32 => Ok(input.element),
-        _ => Err(unsupported(input, "a class label must be int64 or int32")),
+        _ => Err(unsupported(input, "its type must be int64 or int32")),
     }
 }
 
-pub(super) fn floating(input: &ValueInfo) -> Result<DataType, SignatureError> {
+pub(in crate::bundle) fn floating(input: &ValueInfo) -> Result<DataType, SignatureError> {
     match input.element {
         DataType::F32 | DataType::F16 => Ok(input.element),
         _ => Err(unsupported(input, "its type must be float32 or float16")),

@@ -1,0 +1,150 @@
+//! What to do about an input that has no known meaning.
+
+use super::error::unsupported;
+use super::{Role, SignatureError};
+use crate::tensor::{DataType, Dim, ValueInfo};
+
+/// What the other inputs of a graph are.
+pub(super) struct KnownInputs<'a> {
+    pub(super) roles: &'a [Role],
+    pub(super) has_class: bool,
+}
+
+/// The error for an input that has no known meaning, with advice that fits its name, its type and its axes.
+pub(super) fn unknown_input(input: &ValueInfo, known: &KnownInputs<'_>) -> SignatureError {
+    if let Some(meaning) = unserved_meaning(&input.name) {
+        return unsupported(
+            input,
+            format!("it is {meaning}, which is not served; export the network without it"),
+        );
+    }
+    let name = &input.name;
+    let is_float = matches!(input.element, DataType::F32 | DataType::F16);
+    let is_class = input.shape.len() == 1 && matches!(input.element, DataType::I64 | DataType::I32);
+    let advice = match suggested_role(input).filter(|role| !known.roles.contains(role)) {
+        Some(role) => {
+            format!(
+                "If it takes {}, name it in denoised.toml: [graph] {} = {name:?}",
+                role.meaning(),
+                role.key()
+            )
+        }
+        None if is_class && !known.has_class => {
+            format!("If it takes a class label, name it in denoised.toml: [graph] class_labels = {name:?}")
+        }
+        None if is_float && input.shape.len() == 1 => {
+            format!(
+                "If it is one number per sample, name it in denoised.toml: [conditions.{name:?}] default = 0.0"
+            )
+        }
+        None => "Nothing that a job has fits its type and its axes; export the network without it".to_owned(),
+    };
+    SignatureError::Unknown { input: input.to_string(), advice }
+}
+
+/// The role that the type and the axes of an input suggest, whatever its name.
+fn suggested_role(input: &ValueInfo) -> Option<Role> {
+    let is_float = matches!(input.element, DataType::F32 | DataType::F16);
+    match (input.shape.len(), input.shape.last()?) {
+        (2, Dim::Fixed(6)) if is_float => Some(Role::TimeIds),
+        (2 | 3, Dim::Fixed(3)) => Some(Role::ImageIds),
+        (2, _) if is_float => Some(Role::Pooled),
+        (3, _) if is_float => Some(Role::Text),
+        _ => None,
+    }
+}
+
+/// The key under `[graph]` in denoised.toml for an input that a pipeline fills, by its usual name or else by its type and
+/// its axes. `None` for an input that no pipeline fills.
+pub(crate) fn graph_key(input: &ValueInfo) -> Option<&'static str> {
+    if unserved_meaning(&input.name).is_some() {
+        return None;
+    }
+    let usual = Role::ALL.into_iter().find(|role| role.usual_names().contains(&input.name.as_str()));
+    usual.or_else(|| suggested_role(input)).map(Role::key)
+}
+
+/// The meaning of an input that diffusers' networks have, and that no pipeline served here fills.
+fn unserved_meaning(name: &str) -> Option<&'static str> {
+    const CONTROL: [&str; 6] = [
+        "down_block_",
+        "mid_block_",
+        "down_intrablock_",
+        "block_controlnet_",
+        "controlnet_",
+        "controlnet_block_",
+    ];
+    if CONTROL.iter().any(|prefix| name.starts_with(prefix)) {
+        return Some("a ControlNet input");
+    }
+    Some(match name {
+        "encoder_attention_mask"
+        | "attention_mask"
+        | "encoder_hidden_states_mask"
+        | "prompt_attention_mask" => "a mask of the text's tokens, as PixArt, SANA and their kind take it",
+        "image_embeds" | "image_embeddings" | "ip_hidden_states" | "ip_adapter_image_embeds" => {
+            "the embedding of an image (IP-Adapter, unCLIP)"
+        }
+        "resolution" | "aspect_ratio" => "PixArt's size input",
+        "num_frames" | "added_time_ids" | "image_only_indicator" | "fps" => "an input of a video network",
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn advice(name: &str, element: DataType, shape: &[Option<usize>], roles: &[Role]) -> String {
+        let shape = shape.iter().map(|n| n.map_or(Dim::Dynamic, Dim::Fixed)).collect();
+        let input = ValueInfo { name: name.to_owned(), element, shape };
+        unknown_input(&input, &KnownInputs { roles, has_class: false }).to_string()
+    }
+
+    #[test]
+    fn advice_fits_the_axes_and_the_type() {
+        let (float, integer) = (DataType::F32, DataType::I64);
+        let text = &[Role::Text][..];
+        for (name, element, shape, roles, expected) in [
+            ("difficulty", float, &[None][..], &[][..], "[conditions.\"difficulty\"] default = 0.0"),
+            ("y", integer, &[None], &[], "[graph] class_labels = \"y\""),
+            ("context", float, &[None, None, Some(8)], &[], "[graph] text = \"context\""),
+            ("context_2", float, &[None, None, Some(8)], text, "export the network without it"),
+            ("vector", DataType::F16, &[None, Some(8)], text, "[graph] pooled = \"vector\""),
+            ("sizes", float, &[None, Some(6)], text, "[graph] time_ids = \"sizes\""),
+            ("hint", float, &[None, Some(3), None, None], text, "export the network without it"),
+        ] {
+            let found = advice(name, element, shape, roles);
+            assert!(found.contains(expected), "{name}: {found}");
+            assert_eq!(found.contains("conditions"), name == "difficulty", "{found}");
+        }
+    }
+
+    #[test]
+    fn a_draft_has_the_key_of_an_input() {
+        let value = |name: &str, shape: &[Dim]| ValueInfo {
+            name: name.to_owned(),
+            element: DataType::F32,
+            shape: shape.to_vec(),
+        };
+        let rows = [Dim::Dynamic, Dim::Dynamic, Dim::Fixed(8)];
+        assert_eq!(graph_key(&value("context", &rows)), Some("text"));
+        assert_eq!(graph_key(&value("guidance", &[Dim::Dynamic])), Some("guidance"));
+        assert_eq!(graph_key(&value("strength", &[Dim::Dynamic])), None);
+        assert_eq!(graph_key(&value("encoder_attention_mask", &rows[1..])), None);
+    }
+
+    #[test]
+    fn known_inputs_of_other_pipelines_are_named() {
+        for (name, expected) in [
+            ("down_block_additional_residuals_0", "a ControlNet input"),
+            ("mid_block_additional_residual", "a ControlNet input"),
+            ("controlnet_block_samples", "a ControlNet input"),
+            ("encoder_attention_mask", "a mask of the text's tokens"),
+            ("image_embeds", "IP-Adapter"),
+        ] {
+            let found = advice(name, DataType::F32, &[None, Some(320), None, None], &[]);
+            assert!(found.contains(expected) && found.contains("not served"), "{name}: {found}");
+        }
+    }
+}
