@@ -4,6 +4,7 @@
 
 mod conditioning;
 mod error;
+mod graph_digests;
 mod json_file;
 pub(crate) mod latent_components;
 mod manifest;
@@ -19,8 +20,10 @@ use serde::Deserialize;
 
 use json_file::{read_or_default, read_text};
 
+pub use crate::onnx::OnnxError;
 pub use conditioning::{Role, TensorInput};
 pub use error::BundleError;
+pub use graph_digests::GraphDigests;
 pub use latent_components::{LatentComponents, VaeConfig};
 pub use manifest::{Classes, Condition, Defaults, GraphNames, Manifest, SampleDescription, SampleKind};
 pub use onnx_file::graph_io;
@@ -36,8 +39,10 @@ pub struct Bundle {
     pub name: String,
     /// The ONNX file of the network.
     pub graph: PathBuf,
-    /// The SHA-256 of the ONNX file and its external weights, in hexadecimal.
+    /// The SHA-256 of all graphs with their external data, in hexadecimal.
     pub sha256: String,
+    /// The SHA-256 of each graph.
+    pub graph_digests: GraphDigests,
     /// The scheduler configuration.
     pub scheduler: SchedulerConfig,
     /// The contents of denoised.toml.
@@ -75,6 +80,7 @@ impl Bundle {
         let name = canonical
             .file_name()
             .map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned());
+        json_file::check_text_files(directory)?;
         // Only that it is a JSON object; the network's inputs determine the pipeline.
         read_or_default::<serde_json::Map<String, serde_json::Value>>(&directory.join("model_index.json"))?;
         let description = directory.join("denoised.toml");
@@ -94,9 +100,12 @@ impl Bundle {
         // A network of packed latents takes 2×2 patches, so it has four channels for each latent channel.
         let packed =
             network.in_channels.zip(latent.as_ref()).is_some_and(|(n, latent)| n == 4 * latent.vae.channels);
+        let graphs = latent.iter().flat_map(LatentComponents::graphs).chain([graph.as_path()]);
+        let graph_digests = GraphDigests::read(directory, graphs)?;
         Ok(Self {
             name,
-            sha256: onnx_file::sha256(&graph)?,
+            sha256: graph_digests.total(),
+            graph_digests,
             graph,
             scheduler,
             manifest,

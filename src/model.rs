@@ -95,7 +95,7 @@ impl Model {
         let options = EngineOptions { providers, ..options.clone() };
         let latent = match &bundle.latent {
             Some(components) => {
-                LatentPipeline::open(&bundle.name, components, predictor.signature(), &options, pool)?
+                LatentPipeline::open(&bundle, components, predictor.signature(), &options, pool)?
             }
             None => None,
         };

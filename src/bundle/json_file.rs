@@ -1,10 +1,11 @@
-//! JSON files of a bundle, which may be missing.
+//! JSON files of a bundle, which may be missing, and other files of text.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
 use super::BundleError;
+use crate::file_kind::{Expected, unexpected_content};
 
 /// Returns `None` if the file does not exist.
 pub(crate) fn read_text(path: &Path) -> Result<Option<String>, BundleError> {
@@ -23,4 +24,26 @@ pub(crate) fn read_or_default<T: DeserializeOwned + Default>(path: &Path) -> Res
         let key = error.path().to_string();
         BundleError::Content { path: path.to_owned(), fault: format!("{key}: {}", error.into_inner()) }
     })
+}
+
+/// Checks that no file of text in a bundle's directory and in the folders in it is a pointer of Git LFS or a web page.
+pub(super) fn check_text_files(directory: &Path) -> Result<(), BundleError> {
+    let visible = |directory: &Path| -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+        let is_visible =
+            |path: &PathBuf| path.file_name().is_some_and(|name| !name.as_encoded_bytes().starts_with(b"."));
+        entries.map(|entry| entry.path()).filter(is_visible).collect()
+    };
+    let (folders, files): (Vec<_>, Vec<_>) = visible(directory).into_iter().partition(|path| path.is_dir());
+    for path in folders.iter().flat_map(|folder| visible(folder)).chain(files).filter(|path| path.is_file()) {
+        let expected = match path.extension().and_then(|extension| extension.to_str()) {
+            Some("json") => Expected::Text,
+            Some("toml" | "txt") => Expected::Weights,
+            _ => continue,
+        };
+        if let Some(fault) = unexpected_content(&path, expected).map_err(BundleError::reading(&path))? {
+            return Err(BundleError::Content { path, fault: fault.to_owned() });
+        }
+    }
+    Ok(())
 }

@@ -18,7 +18,6 @@ pub enum ModelError {
         /// The file of the graph.
         graph: PathBuf,
         /// The fault.
-        #[source]
         error: SignatureError,
     },
     /// The engine cannot serve a graph.

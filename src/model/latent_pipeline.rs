@@ -8,7 +8,9 @@ use super::text_encoder::{Embedding, Layer, TextEncoder, concat_features, concat
 use super::tokenizer::Tokenizer;
 use super::vae::{self, LatentDistribution};
 use crate::bundle::latent_components::vocabulary_size;
-use crate::bundle::{LatentComponents, Manifest, PipelineKind, Projection, Role, Signature, onnx_file};
+use crate::bundle::{
+    Bundle, LatentComponents, Manifest, PipelineKind, Projection, Role, Signature, onnx_file,
+};
 use crate::inference::{EngineOptions, GraphSource, InputShapes, PooledSession, SessionPool, Warmup, load};
 use crate::tensor::{GraphIo, Tensor};
 
@@ -75,12 +77,13 @@ struct PromptEmbeddings {
 impl LatentPipeline {
     /// Adds the sessions to the pool, which opens each when it is first used. Returns `None` if the denoiser takes no text.
     pub(super) fn open(
-        name: &str,
+        bundle: &Bundle,
         components: &LatentComponents,
         signature: &Signature,
         options: &EngineOptions,
         pool: &SessionPool,
     ) -> Result<Option<Self>, ModelError> {
+        let name = bundle.name.as_str();
         let Some(kind) = PipelineKind::from_signature(signature) else {
             return Ok(None);
         };
@@ -89,7 +92,7 @@ impl LatentPipeline {
             let (name, needed) = (name.to_owned(), *allowed.start());
             return Err(ModelError::MissingTextEncoders { name, needed, found });
         }
-        let session = |component: &str, graph: &Path| pooled_session(name, component, graph, options, pool);
+        let session = |component: &str, graph: &Path| pooled_session(bundle, component, graph, options, pool);
         let mut text_encoders = Vec::new();
         for (i, (graph, directory)) in components.text_encoders.iter().enumerate() {
             let session = session(&format!("text_encoder_{}", i + 1), graph);
@@ -213,23 +216,22 @@ impl LatentPipeline {
 
 /// Adds the session of a component to the pool.
 fn pooled_session(
-    model: &str,
+    bundle: &Bundle,
     component: &str,
     graph: &Path,
     options: &EngineOptions,
     pool: &SessionPool,
 ) -> PooledSession {
-    let (name, options) = (format!("{model}-{component}"), options.clone());
-    let (label, bytes, path) =
-        (format!("{model}/{component}"), onnx_file::peak_memory(graph), graph.to_owned());
+    let (name, options) = (format!("{}-{component}", bundle.name), options.clone());
+    let (path, sha256) = (graph.to_owned(), bundle.graph_digests.of(graph).to_owned());
     let open = move || {
-        let sha256 = onnx_file::sha256(&path)?;
         let warmup = one_shot_warmup(&onnx_file::graph_io(&path)?);
         let (name, path, sha256) = (name.clone(), path.as_path(), sha256.as_str());
         let source = GraphSource { name, path, sha256, profile: None, warmup };
         Ok(load(&source, &options, &mut |_| {})?.session)
     };
-    pool.insert(label, bytes, None, Box::new(open))
+    let label = format!("{}/{component}", bundle.name);
+    pool.insert(label, onnx_file::peak_memory(graph), None, Box::new(open))
 }
 
 /// The height and width in the warm-up of an autoencoder.
