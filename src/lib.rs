@@ -56,6 +56,8 @@
 pub mod bundle;
 pub mod cli;
 pub mod config;
+#[cfg(test)]
+mod error_texts;
 mod file_kind;
 pub mod image;
 pub mod inference;
