@@ -59,6 +59,8 @@ fn other_model(head: &[u8], is_json: bool) -> Option<&'static str> {
         "this is a pickle of Python, as PyTorch saves checkpoints; export the model to ONNX"
     } else if head.starts_with(b"GGUF") {
         "this is GGUF, another format of models; export the model to ONNX"
+    } else if head.get(4..8) == Some(b"ORTM") {
+        "this is ONNX Runtime's own format, which is made for one version and device; use the ONNX file"
     } else if head.starts_with(b"\x1f\x8b") {
         "this file is compressed with gzip; unpack it"
     } else if is_json || head.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\t' | b'\r' | b'\n')) {
@@ -87,6 +89,7 @@ mod tests {
             (b"PK\x03\x04archive/data.pkl", "this is a zip archive"),
             (b"\x80\x02}q\x00", "this is a pickle"),
             (b"GGUF\x03\x00", "this is GGUF"),
+            (b"\x18\x00\x00\x00ORTM", "this is ONNX Runtime's own format"),
             (b"\x1f\x8b\x08", "this file is compressed"),
             (b"{\"error\": \"not found\"}", "this is text"),
             (b"Entry not found", "this is text"),

@@ -27,7 +27,8 @@ const MEMORY: &str =
     "Memory is short: close other programs, or set [engine] batch, vae_tile or memory to smaller values";
 const LINKS: &str = "This version does not follow links out of the folder: copy the folder without links (cp -rL), or use \
      another version of ONNX Runtime";
-const CONTRADICTION: &str = "The shapes or names in the graph contradict each other: export the model again";
+const CONTRADICTION: &str =
+    "The shapes, types or names in the graph contradict each other: export the model again";
 const SHAPES: &str = "The shapes in the graph do not fit its inputs: use a size that the network can take, or export the \
      model again with dynamic axes";
 
@@ -36,19 +37,14 @@ pub(super) fn onnx_runtime(version: &str, header: &Header, reason: &str) -> Advi
     if is_out_of_memory(reason) {
         return Advice::provider(MEMORY);
     }
-    let number = |before: &str| number_after(reason, before);
-    if let (Some(own), Some(max)) = (number("Opset "), number(" is till opset ")) {
-        let domain = reason.split("support for domain ").nth(1).and_then(|rest| rest.split(' ').next());
+    if let Some(max) = number_after(reason, " is newer than opset ") {
         return Advice::graph(format!(
-            "The graph has opset {own} of {}, but ONNX Runtime {version} reads up to opset {max}: use a newer ONNX Runtime, \
-             or export the model at opset {max} or lower",
-            domain.unwrap_or("ai.onnx")
+            "Use a newer ONNX Runtime than {version}, or export the model at opset {max} or lower"
         ));
     }
-    if let (Some(own), Some(max)) = (number("model IR version: "), number("max supported IR version: ")) {
+    if let Some(max) = number_after(reason, " is newer than IR version ") {
         return Advice::graph(format!(
-            "The file has IR version {own}, but ONNX Runtime {version} reads up to {max}: use a newer ONNX Runtime, or save \
-             the model again with ir_version {max}"
+            "Use a newer ONNX Runtime than {version}, or save the model again with ir_version {max}"
         ));
     }
     let says = |texts: &[&str]| texts.iter().any(|text| reason.contains(text));
@@ -133,8 +129,11 @@ pub(super) fn embedded(header: &Header, reason: &str) -> String {
     if says("parse error") || says("unknown model file type") {
         return DAMAGED.to_owned();
     }
-    if says("operator not supported") || says("operator not enabled") {
-        return format!("The embedded engine lacks this operator: {USE_ONNX_RUNTIME}");
+    if let Some((before, _)) = reason.split_once(" operator not ") {
+        let operator = before.rsplit(' ').next().unwrap_or_default().replacen('/', ":", 1);
+        let is_function = header.functions.iter().any(|function| function.to_string() == operator);
+        let lacks = if is_function { "does not expand the function" } else { "has no operator" };
+        return format!("The embedded engine {lacks} {operator}: {USE_ONNX_RUNTIME}");
     }
     if let Some(text) = element_types(header).filter(|_| says("unsupported data type")) {
         return format!("{text}, or {USE_ONNX_RUNTIME}");
@@ -144,7 +143,7 @@ pub(super) fn embedded(header: &Header, reason: &str) -> String {
             "The graph is too old for the embedded engine: export it at opset 17, or {USE_ONNX_RUNTIME}"
         );
     }
-    if says("does not match shape") {
+    if says("does not match shape") || says("Missing input") {
         return CONTRADICTION.to_owned();
     }
     format!("The embedded engine does not serve all of ONNX: {USE_ONNX_RUNTIME}")
@@ -219,152 +218,4 @@ fn element_types(header: &Header) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn header(domain: &str, name: &str, types: &[i32]) -> Header {
-        Header {
-            opsets: vec![(String::new(), 17)],
-            operators: [Operator { domain: domain.to_owned(), name: name.to_owned() }].into(),
-            element_types: types.iter().map(|&kind| ElementType(kind)).collect(),
-            ..Header::default()
-        }
-    }
-
-    #[test]
-    fn advice_of_onnx_runtime_fits_its_message() {
-        for (domain, operator, types, reason, expected) in [
-            (
-                "",
-                "Relu",
-                &[1][..],
-                "Opset 27 is under development and support for this is limited. Current official support for domain \
-                 ai.onnx is till opset 25.",
-                "The graph has opset 27 of ai.onnx, but ONNX Runtime 1.24.1 reads up to opset 25",
-            ),
-            (
-                "",
-                "Relu",
-                &[1],
-                "Unsupported model IR version: 14, max supported IR version: 13",
-                "The file has IR version 14, but ONNX Runtime 1.24.1 reads up to 13",
-            ),
-            (
-                "",
-                "Relu",
-                &[1],
-                "External data path: \"x\" escapes model directory: \"/m\"",
-                "copy the folder without links",
-            ),
-            ("", "Relu", &[1], "Protobuf parsing failed.", "The file is damaged"),
-            (
-                "",
-                "Swish",
-                &[1],
-                "Error No Op registered for Swish with domain_version of 17",
-                "has no operator Swish in opset 17: use a newer ONNX Runtime",
-            ),
-            (
-                "com.microsoft",
-                "Frobnicate",
-                &[1],
-                "Fatal error: com.microsoft:Frobnicate(-1) is not a registered function/op",
-                "has no operator com.microsoft:Frobnicate, which another program",
-            ),
-            (
-                "com.microsoft",
-                "GroupNorm",
-                &[1],
-                "Could not find an implementation for GroupNorm(1) node with name ''",
-                "com.microsoft:GroupNorm is made for a GPU",
-            ),
-            (
-                "trt.plugins",
-                "Q",
-                &[1],
-                "Fatal error: trt.plugins:Q(-1) is not a registered function/op",
-                "a plugin of TensorRT",
-            ),
-            (
-                "com.microsoft",
-                "EPContext",
-                &[1],
-                "Could not find an implementation for EPContext(1) node with name ''",
-                "compiled for one device",
-            ),
-            (
-                "",
-                "Add",
-                &[1, 16],
-                "Could not find an implementation for Add(14) node with name ''",
-                "computes with bfloat16, which few engines do: export the model in float16 or float32",
-            ),
-            (
-                "",
-                "Relu",
-                &[17],
-                "Type Error: Type 'tensor(float8e4m3fn)' of input parameter (c) of operator (Relu) in node () is invalid.",
-                "computes with float8e4m3fn",
-            ),
-            (
-                "",
-                "MatMul",
-                &[1],
-                "Node () Op (MatMul) [ShapeInferenceError] Incompatible dimensions",
-                "contradict each other",
-            ),
-            ("", "Relu", &[1], "std::bad_alloc", "Memory is short"),
-            ("", "Relu", &[1], "something else", "If another version of ONNX Runtime loads this graph"),
-        ] {
-            let advice = onnx_runtime("1.24.1", &header(domain, operator, types), reason).text;
-            assert!(advice.contains(expected), "{reason}: {advice}");
-        }
-    }
-
-    #[test]
-    fn advice_of_the_embedded_engine_fits_its_message() {
-        for (domain, types, reason, expected) in [
-            (
-                "",
-                &[1][..],
-                "operator error: GroupNormalization operator not supported or not enabled",
-                "lacks this operator",
-            ),
-            (
-                "",
-                &[1, 16],
-                "graph error: initializer has unsupported data type BFLOAT16",
-                "computes with bfloat16",
-            ),
-            ("", &[1], "parse error: unexpected end", "The file is damaged"),
-            (
-                "",
-                &[1],
-                "Resize operator uses opset version 10 but only version 11 and later",
-                "export it at opset 17",
-            ),
-            ("", &[1], "error in attribute \"mode\": unsupported value", "does not serve all of ONNX"),
-            (
-                "trt.plugins",
-                &[1],
-                "trt.plugins/Q operator not supported or not enabled",
-                "a plugin of TensorRT",
-            ),
-        ] {
-            let advice = embedded(&header(domain, "Q", types), reason);
-            assert!(advice.contains(expected), "{reason}: {advice}");
-        }
-    }
-
-    #[test]
-    fn an_evaluation_gets_advice_only_if_its_message_shows_the_cause() {
-        for (reason, expected) in [
-            ("operator \"Concat\" failed: incompatible input shapes: dim 2", Some(SHAPES)),
-            ("Failed to allocate memory for requested buffer of size 8", Some(MEMORY)),
-            ("CUDA failure 100", None),
-        ] {
-            assert_eq!(evaluation(reason).as_deref(), expected, "{reason}");
-        }
-        assert_eq!(with_advice("a failed.\n", Some("Do b".to_owned())), "a failed. Do b");
-    }
-}
+mod tests;

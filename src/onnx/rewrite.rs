@@ -26,6 +26,14 @@ pub(crate) struct Rewrite<'a> {
     pub(crate) location: &'a dyn Fn(&str) -> String,
 }
 
+/// A copy of an ONNX file.
+pub(crate) struct GraphCopy {
+    /// The contents.
+    pub(crate) bytes: Vec<u8>,
+    /// Whether a field with several numbers became several fields.
+    pub(crate) unpacked: bool,
+}
+
 /// Values of fewer bytes stay inside the ONNX file.
 const MIN_EXTERNAL: u64 = 1024;
 
@@ -57,22 +65,24 @@ impl Message {
 }
 
 impl Rewrite<'_> {
-    /// The bytes of the copy.
-    pub(crate) fn apply(&self, graph: &Path) -> Result<Vec<u8>, ProtobufError> {
+    /// Copies a file.
+    pub(crate) fn apply(&self, graph: &Path) -> Result<GraphCopy, ProtobufError> {
         let file = File::open(graph)?;
         let end = file.metadata()?.len();
-        let mut copy = Vec::new();
-        self.copy(&mut ValueReader::from_file(file), end, Message::Model, &mut copy)?;
-        Ok(copy)
+        let mut bytes = Vec::new();
+        let unpacked = self.copy(&mut ValueReader::from_file(file), end, Message::Model, &mut bytes)?;
+        Ok(GraphCopy { bytes, unpacked })
     }
 
+    /// Copies the fields of a message. Returns whether any was unpacked.
     fn copy(
         &self,
         reader: &mut impl ReadValue<Types = OwnedValues>,
         end: u64,
         message: Message,
         out: &mut Vec<u8>,
-    ) -> Result<(), ProtobufError> {
+    ) -> Result<bool, ProtobufError> {
+        let mut unpacked = false;
         while reader.position() < end {
             let tag = reader.read_varint()?;
             let value = match tag & 7 {
@@ -80,7 +90,7 @@ impl Rewrite<'_> {
                 1 => reader.read_i64()?.to_le_bytes().to_vec(),
                 5 => reader.read_i32()?.to_le_bytes().to_vec(),
                 2 => {
-                    self.copy_field(reader, tag >> 3, message, out)?;
+                    unpacked |= self.copy_field(reader, tag >> 3, message, out)?;
                     continue;
                 }
                 _ => return Err(ProtobufError::new(ErrorKind::FieldTypeMismatch)),
@@ -88,24 +98,24 @@ impl Rewrite<'_> {
             out.extend(varint(tag));
             out.extend(value);
         }
-        Ok(())
+        Ok(unpacked)
     }
 
-    /// Copies a field of variable length, whose tag has been read.
+    /// Copies a field of variable length, whose tag has been read. Returns whether it was unpacked.
     fn copy_field(
         &self,
         reader: &mut impl ReadValue<Types = OwnedValues>,
         field: u64,
         message: Message,
         out: &mut Vec<u8>,
-    ) -> Result<(), ProtobufError> {
+    ) -> Result<bool, ProtobufError> {
         let len = reader.read_varint()?;
         if let Some(child) = message.child(field) {
             let mut content = Vec::new();
             let end = reader.position() + len;
-            self.copy(reader, end, child, &mut content)?;
+            let unpacked = self.copy(reader, end, child, &mut content)?;
             put_bytes(out, field, &content);
-            return Ok(());
+            return Ok(unpacked);
         }
         match (message, field, self.inline) {
             (Message::Tensor, 9, InlineData::External(location)) if len >= MIN_EXTERNAL => {
@@ -125,9 +135,25 @@ impl Rewrite<'_> {
                 let value = if key == "location" { (self.location)(&value) } else { value };
                 put_entry(out, &key, value)?;
             }
+            // Dims, floats and ints, one field each: rten does not read fields that hold several.
+            (Message::Tensor, 1, InlineData::External(_))
+            | (Message::Attribute, 8, InlineData::External(_)) => {
+                let end = reader.position() + len;
+                while reader.position() < end {
+                    out.extend([varint(field << 3), varint(reader.read_varint()?)].concat());
+                }
+                return Ok(true);
+            }
+            (Message::Attribute, 7, InlineData::External(_)) => {
+                for _ in 0..len / 4 {
+                    out.extend(varint(field << 3 | 5));
+                    out.extend(reader.read_i32()?.to_le_bytes());
+                }
+                return Ok(true);
+            }
             _ => put_bytes(out, field, &reader.read_bytes(len as usize)?),
         }
-        Ok(())
+        Ok(false)
     }
 }
 
@@ -163,13 +189,13 @@ mod tests {
     #[test]
     fn a_copy_that_changes_nothing_has_the_same_bytes() {
         let rewrite = Rewrite { inline: InlineData::Keep, location: &|location| location.to_owned() };
-        assert!(rewrite.apply(&golden()).unwrap() == std::fs::read(golden()).unwrap());
+        assert!(rewrite.apply(&golden()).unwrap().bytes == std::fs::read(golden()).unwrap());
     }
 
     #[test]
     fn inline_data_becomes_external_data_in_the_file_itself() {
         let rewrite = Rewrite { inline: InlineData::External("0.data"), location: &|_| String::new() };
-        let copy = rewrite.apply(&golden()).unwrap();
+        let copy = rewrite.apply(&golden()).unwrap().bytes;
         let file = std::fs::read(golden()).unwrap();
         assert!(copy.len() < file.len() / 2, "{} of {}", copy.len(), file.len());
         let tensors = |bytes: &[u8]| ModelProto::parse_buf(bytes).unwrap().graph.unwrap().initializer;
@@ -187,5 +213,26 @@ mod tests {
             assert_eq!((entry(0), &file[offset..offset + len]), ("0.data".to_owned(), &values.unwrap()[..]));
         }
         assert!(external > 10, "{external}");
+    }
+    #[test]
+    fn packed_numbers_are_written_one_by_one() {
+        let message = |field: u64, content: &[u8]| {
+            let mut bytes = Vec::new();
+            put_bytes(&mut bytes, field, content);
+            bytes
+        };
+        let floats = [1.5_f32, -2.0].map(f32::to_le_bytes).concat();
+        let attribute = [message(8, &[1, 0xac, 0x02]), message(7, &floats)].concat();
+        let tensor = message(1, &[2, 3]);
+        let graph = [message(1, &message(5, &attribute)), message(5, &tensor)].concat();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), message(7, &graph)).unwrap();
+        let rewrite = Rewrite { inline: InlineData::External("0.data"), location: &|_| String::new() };
+        let copy = rewrite.apply(file.path()).unwrap();
+        assert!(copy.unpacked);
+        let graph = ModelProto::parse_buf(&copy.bytes).unwrap().graph.unwrap();
+        let attribute = &graph.node[0].attribute[0];
+        assert_eq!((&attribute.ints[..], &attribute.floats[..]), (&[1, 300][..], &[1.5, -2.0][..]));
+        assert_eq!(graph.initializer[0].dims, [2, 3]);
     }
 }

@@ -113,6 +113,13 @@ fn memory_counts_external_data_of_any_name() {
     let report = succeeds(inspect.arg("inspect").arg(&path).args(["--engine", "embedded"])).stdout;
     let expected = format!("  {:<20} {:.1} MiB\n", "sd", bytes as f64 / f64::from(1 << 20));
     assert!(String::from_utf8_lossy(&report).contains(&expected), "{expected}");
+    let mut command = sample("embedded", &path, &path.join("x.npy"));
+    command.args(["--prompt", PROMPT]).env("DENOISED_ENGINE__MEMORY", "2 MiB");
+    let error = fails(&mut command, 2);
+    assert!(
+        error.contains("sd has a graph of 6 MiB, more than the 2 MiB that [engine] memory allows"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -168,25 +168,28 @@ fn each_failure_to_load_has_the_advice_for_its_own_cause() {
             |model| model.opset_import.iter_mut().for_each(|set| set.version = Some(99)),
             &[(
                 "onnxruntime",
-                "The graph has opset 99 of ai.onnx, but ONNX Runtime 1.23.2 reads up to opset 23",
+                "opset 99 of ai.onnx is newer than opset 23, the newest that this library reads. Use a newer ONNX Runtime than 1.23.2",
             )],
         ),
         (
             |model| model.ir_version = Some(99),
-            &[("onnxruntime", "The file has IR version 99, but ONNX Runtime 1.23.2 reads up to 11")],
+            &[(
+                "onnxruntime",
+                "IR version 99 is newer than IR version 11, the newest that this library reads. Use a newer ONNX Runtime than 1.23.2",
+            )],
         ),
         (
             |model| with_operator(model, "", "Frobnicate"),
             &[
                 ("onnxruntime", "ONNX Runtime 1.23.2 has no operator Frobnicate in opset"),
-                ("embedded", "The embedded engine lacks this operator: install ONNX Runtime"),
+                ("embedded", "The embedded engine has no operator Frobnicate: install ONNX Runtime"),
             ],
         ),
         (
             |model| with_operator(model, "com.example", "Frobnicate"),
             &[
                 ("onnxruntime", "has no operator com.example:Frobnicate, which another program"),
-                ("embedded", "The embedded engine lacks this operator"),
+                ("embedded", "The embedded engine has no operator com.example:Frobnicate"),
             ],
         ),
         (

@@ -26,7 +26,9 @@ pub(super) fn commit(mut builder: SessionBuilder, files: &ModelFiles) -> Result<
             let location = |location: &str| real.location(files, location);
             let rewrite = Rewrite { inline: InlineData::Keep, location: &location };
             let copy = rewrite.apply(&files.graph).map_err(AttemptError::provider)?;
-            Ok(second.with_config_entry(FOLDER, real.folder.to_string_lossy())?.commit_from_memory(&copy)?)
+            Ok(second
+                .with_config_entry(FOLDER, real.folder.to_string_lossy())?
+                .commit_from_memory(&copy.bytes)?)
         }
         (result, _) => Ok(result?),
     }

@@ -9,7 +9,26 @@ pub(super) fn message(text: &str) -> String {
     });
     let after_path = text.strip_prefix("Load model from ").and_then(|rest| rest.split_once(" failed:"));
     let text = after_path.map_or(text, |(_, rest)| rest);
-    without_positions(text).trim().to_owned()
+    let text = without_positions(text);
+    newer_than_the_library(&text).unwrap_or_else(|| text.trim().to_owned())
+}
+
+/// The versions in a message about a graph that is newer than the library.
+fn newer_than_the_library(text: &str) -> Option<String> {
+    let word_after = |before: &str| {
+        let rest = text.split(before).nth(1)?;
+        rest.split([' ', ',', '\n']).next().map(|word| word.trim_end_matches('.').to_owned())
+    };
+    let opset = || {
+        let (own, max) = (word_after("Opset ")?, word_after(" is till opset ")?);
+        let domain = word_after("official support for domain ")?;
+        Some(format!("opset {own} of {domain} is newer than opset {max}, the newest that this library reads"))
+    };
+    let format = || {
+        let (own, max) = (word_after("model IR version: ")?, word_after("max supported IR version: ")?);
+        Some(format!("IR version {own} is newer than IR version {max}, the newest that this library reads"))
+    };
+    opset().or_else(format)
 }
 
 /// Removes each position in the source: a file with a line, and the name or the signature of a function.
@@ -61,8 +80,8 @@ mod tests {
             ("x.cc:1 f() [ONNXRuntimeError] : 1 : FAIL : no libcublas", "no libcublas"),
             (
                 "Load model from /m/model.onnx failed:/onnxruntime_src/onnxruntime/core/graph/model.cc:181 \
-                 onnxruntime::Model::Model(onnx::ModelProto&&, const PathString&) Unsupported model IR version: 99\n",
-                "Unsupported model IR version: 99",
+                 onnxruntime::Model::Model(onnx::ModelProto&&, const PathString&) Type Error: 99\n",
+                "Type Error: 99",
             ),
             (
                 "Non-zero status code returned while running Add node. Name:'' Status Message: \
@@ -70,6 +89,15 @@ mod tests {
                 "Non-zero status code returned while running Add node. Name:'' Status Message: axis was false. 3 by 4",
             ),
             ("Protobuf parsing failed.", "Protobuf parsing failed."),
+            (
+                "ONNX Runtime only *guarantees* support for models stamped with official released onnx opset versions. \
+                 Opset 27 is under development. Current official support for domain ai.onnx is till opset 25.\n",
+                "opset 27 of ai.onnx is newer than opset 25, the newest that this library reads",
+            ),
+            (
+                "Unsupported model IR version: 14, max supported IR version: 13\n",
+                "IR version 14 is newer than IR version 13, the newest that this library reads",
+            ),
             (
                 "Status Message: concat.cc:154 PrepareForCompute Axis 3 of 15 and 16",
                 "Status Message: Axis 3 of 15 and 16",

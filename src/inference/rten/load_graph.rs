@@ -24,9 +24,9 @@ pub(super) fn load_graph(options: &ModelOptions, files: &ModelFiles) -> Result<r
     };
     let rewrite = Rewrite { inline: InlineData::External(OWN_DATA), location: &location };
     let copy = rewrite.apply(&files.graph).map_err(|error| failed(error.to_string()))?;
-    let mut model = ModelProto::parse_buf(&copy).map_err(|error| failed(error.to_string()))?;
+    let mut model = ModelProto::parse_buf(&copy.bytes).map_err(|error| failed(error.to_string()))?;
+    let changed = copy.unpacked | write_out(&mut model).map_err(failed)?;
     drop(copy);
-    let changed = write_out(&mut model).map_err(failed)?;
     let has_extension =
         files.graph.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("onnx"));
     let load = |path: &Path| options.load_file(path).map_err(|error| failed(error.to_string()));

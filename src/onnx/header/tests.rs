@@ -2,6 +2,7 @@ use std::io::{Seek, SeekFrom, Write};
 use std::path::PathBuf;
 
 use super::*;
+use crate::tensor::ValueInfo;
 
 fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/gaussian/unet/model.onnx")
