@@ -80,7 +80,7 @@ impl Bundle {
         let name = canonical
             .file_name()
             .map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned());
-        json_file::check_text_files(directory)?;
+        json_file::check_files(directory)?;
         // Only that it is a JSON object; the network's inputs determine the pipeline.
         read_or_default::<serde_json::Map<String, serde_json::Value>>(&directory.join("model_index.json"))?;
         let description = directory.join("denoised.toml");

@@ -50,10 +50,16 @@ pub(super) fn data_files(graph: &Path, tensors: &[ExternalTensor]) -> Result<Vec
 fn open(graph: &Path, path: PathBuf, location: &str) -> Result<DataFile, OnnxError> {
     let graph_name = graph.file_name().unwrap_or_default().to_string_lossy();
     let Ok(metadata) = path.metadata() else {
-        let fault = format!(
-            "{graph_name} has weights in this file, which is missing; copy {location} to the folder of {graph_name}, \
-             or export the model again"
-        );
+        let fault = if path.is_symlink() {
+            format!(
+                "{graph_name} has weights in this file, a link to a file that is missing; download the model again"
+            )
+        } else {
+            format!(
+                "{graph_name} has weights in this file, which is missing; copy {location} to the folder of \
+                 {graph_name}, or export the model again"
+            )
+        };
         return Err(OnnxError::new(&path, fault));
     };
     if !metadata.is_file() {

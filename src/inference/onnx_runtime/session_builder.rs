@@ -1,7 +1,9 @@
 //! Builds a session on an execution provider and proves by a profile that the provider runs it.
 
 use std::path::Path;
+use std::sync::Arc;
 
+use ort::logging::LogLevel;
 use ort::session::Session;
 use ort::session::builder::GraphOptimizationLevel;
 
@@ -60,8 +62,9 @@ fn attempt(
     let temporary = std::env::temp_dir();
     let profiles =
         tempfile::tempdir().map_err(AttemptError::io("create a directory in", &temporary, TEMPORARY_HINT))?;
-    let mut builder =
-        Session::builder(&runtime.environment)?.with_profiling(profiles.path().join("profile"))?;
+    let mut builder = Session::builder(&runtime.environment)?
+        .with_logger(Arc::new(log_message))?
+        .with_profiling(profiles.path().join("profile"))?;
     let directory = cache.as_ref().map(EngineCache::path);
     let dispatch = dispatch(provider, &options.provider, directory, profile.as_ref(), capture.is_some());
     if let Some(dispatch) = dispatch {
@@ -101,6 +104,14 @@ fn attempt(
         cache.commit();
     }
     loaded
+}
+
+/// Logs a message of ONNX Runtime. Errors are reported by the function that failed, so that they are not logged again.
+fn log_message(level: LogLevel, _category: &str, _id: &str, _location: &str, message: &str) {
+    match level {
+        LogLevel::Warning => log::warn!("{ENGINE}: {message}"),
+        _ => log::debug!("{ENGINE}: {message}"),
+    }
 }
 
 /// How evaluations are captured as a CUDA graph.
