@@ -5,6 +5,7 @@
 mod autoencoder_io;
 mod conditioning;
 mod error;
+mod graph_digests;
 mod json_file;
 pub(crate) mod latent_components;
 mod latent_sizes;
@@ -23,8 +24,10 @@ use serde::Deserialize;
 use json_file::{read_or_default, read_text};
 
 pub use autoencoder_io::AutoencoderIo;
+pub use crate::onnx::OnnxError;
 pub use conditioning::{Role, TensorInput};
 pub use error::BundleError;
+pub use graph_digests::GraphDigests;
 pub use latent_components::{LatentComponents, VaeConfig};
 pub(crate) use latent_sizes::LatentSizes;
 pub use manifest::{Classes, Condition, Defaults, GraphNames, Manifest, SampleDescription, SampleKind};
@@ -43,8 +46,10 @@ pub struct Bundle {
     pub name: String,
     /// The ONNX file of the network.
     pub graph: PathBuf,
-    /// The SHA-256 of the ONNX file and its external weights, in hexadecimal.
+    /// The SHA-256 of all graphs with their external data, in hexadecimal.
     pub sha256: String,
+    /// The SHA-256 of each graph.
+    pub graph_digests: GraphDigests,
     /// The scheduler configuration.
     pub scheduler: SchedulerConfig,
     /// The contents of denoised.toml.
@@ -82,6 +87,7 @@ impl Bundle {
         let name = canonical
             .file_name()
             .map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned());
+        json_file::check_files(directory)?;
         // Only that it is a JSON object; the network's inputs determine the pipeline.
         read_or_default::<serde_json::Map<String, serde_json::Value>>(&directory.join("model_index.json"))?;
         let description = directory.join("denoised.toml");
@@ -101,9 +107,12 @@ impl Bundle {
         // A network of packed latents takes 2×2 patches, so it has four channels for each latent channel.
         let packed =
             network.in_channels.zip(latent.as_ref()).is_some_and(|(n, latent)| n == 4 * latent.vae.channels);
+        let graphs = latent.iter().flat_map(LatentComponents::graphs).chain([graph.as_path()]);
+        let graph_digests = GraphDigests::read(directory, graphs)?;
         Ok(Self {
             name,
-            sha256: onnx_file::sha256(&graph)?,
+            sha256: graph_digests.total(),
+            graph_digests,
             graph,
             scheduler,
             manifest,

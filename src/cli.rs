@@ -68,7 +68,7 @@ pub fn run() -> u8 {
     match run_command(Cli::parse().command) {
         Ok(()) => 0,
         Err(error) => {
-            eprintln!("denoised: {:#}", error.cause);
+            eprintln!("denoised: {error}");
             error.exit_code
         }
     }

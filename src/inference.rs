@@ -5,6 +5,7 @@ mod engine_cache;
 mod error;
 mod graph_source;
 mod load;
+mod load_advice;
 mod onnx_runtime;
 mod options;
 mod provider;

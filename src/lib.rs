@@ -48,7 +48,7 @@
 //!
 //! # Layers
 //!
-//! `cli` → `service` → `pipeline` → `job` → `image`, `model` → `inference`, `bundle` → `tensor`. A module imports only
+//! `cli` → `service` → `pipeline` → `job` → `image`, `model` → `inference`, `bundle` → `onnx` → `tensor`. A module imports only
 //! from modules to its right. `config` is between `service` and `job`. `mqtt` and `spool` are below `service` and know no
 //! tensors. `diffusion_samplers` is a separate crate and knows no module of this one. A test compares the imports with
 //! these layers.
@@ -56,6 +56,9 @@
 pub mod bundle;
 pub mod cli;
 pub mod config;
+#[cfg(test)]
+mod error_texts;
+mod file_kind;
 pub mod image;
 pub mod inference;
 pub mod job;
@@ -64,6 +67,7 @@ mod layers;
 pub mod model;
 pub mod mqtt;
 pub mod npy;
+mod onnx;
 pub mod pipeline;
 mod platform;
 mod serde_message;

@@ -100,7 +100,7 @@ impl Model {
         let is_rejected = |provider: &&Provider| provider.to_string() != backend.provider;
         let providers = options.providers.iter().skip_while(is_rejected).copied().collect();
         let options = EngineOptions { providers, ..options.clone() };
-        let latent = graphs.map(|graphs| LatentPipeline::open(&bundle.name, graphs, &options, pool));
+        let latent = graphs.map(|graphs| LatentPipeline::open(&bundle, graphs, &options, pool));
         Ok(Self {
             session_sizes: pool.sizes(&bundle.name),
             latent: latent.map(Arc::new),

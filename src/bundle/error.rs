@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::scheduler_config::ConfigError;
+use crate::onnx::OnnxError;
 
 /// A bundle that cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -24,7 +25,6 @@ pub enum BundleError {
         /// The file.
         path: PathBuf,
         /// The cause.
-        #[source]
         error: std::io::Error,
     },
     /// The contents of a file are invalid.
@@ -35,6 +35,9 @@ pub enum BundleError {
         /// The fault, with its line or key.
         fault: String,
     },
+    /// A graph or its external data cannot be used.
+    #[error(transparent)]
+    Graph(#[from] OnnxError),
     /// The scheduler configuration is invalid.
     #[error(transparent)]
     Scheduler(#[from] ConfigError),

@@ -1,10 +1,11 @@
-//! JSON files of a bundle, which may be missing.
+//! JSON files of a bundle, which may be missing, and other files of text.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
 use super::BundleError;
+use crate::file_kind::{Expected, unexpected_content};
 
 /// Returns `None` if the file does not exist.
 pub(crate) fn read_text(path: &Path) -> Result<Option<String>, BundleError> {
@@ -23,4 +24,37 @@ pub(crate) fn read_or_default<T: DeserializeOwned + Default>(path: &Path) -> Res
         let key = error.path().to_string();
         BundleError::Content { path: path.to_owned(), fault: format!("{key}: {}", error.into_inner()) }
     })
+}
+
+/// Checks the files in a bundle's directory and in the folders in it: no link may lead nowhere, and no file of text may be
+/// a pointer of Git LFS or a web page. Other files than those of graphs and configurations are ignored.
+pub(super) fn check_files(directory: &Path) -> Result<(), BundleError> {
+    let visible = |directory: &Path| -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+        let is_visible =
+            |path: &PathBuf| path.file_name().is_some_and(|name| !name.as_encoded_bytes().starts_with(b"."));
+        entries.map(|entry| entry.path()).filter(is_visible).collect()
+    };
+    let (folders, mut files): (Vec<_>, Vec<_>) =
+        visible(directory).into_iter().partition(|path| path.is_dir());
+    files.extend(folders.iter().flat_map(|folder| visible(folder)));
+    files.sort();
+    for path in files {
+        let expected = match path.extension().and_then(|extension| extension.to_str()) {
+            Some("json") => Some(Expected::Text),
+            Some("toml" | "txt") => Some(Expected::Weights),
+            // The contents are checked when the graph is read, if it is used.
+            _ if path.ends_with("model.onnx") => None,
+            _ => continue,
+        };
+        if path.is_symlink() && !path.exists() {
+            let fault = "this link leads to a file that is missing; download the model again".to_owned();
+            return Err(BundleError::Content { path, fault });
+        }
+        let Some(expected) = expected.filter(|_| path.is_file()) else { continue };
+        if let Some(fault) = unexpected_content(&path, expected).map_err(BundleError::reading(&path))? {
+            return Err(BundleError::Content { path, fault: fault.to_owned() });
+        }
+    }
+    Ok(())
 }

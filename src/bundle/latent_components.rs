@@ -104,6 +104,14 @@ impl LatentComponents {
     }
 }
 
+impl LatentComponents {
+    /// The graphs of all components.
+    pub(super) fn graphs(&self) -> impl Iterator<Item = &Path> {
+        let text_encoders = self.text_encoders.iter().map(|(graph, _)| graph);
+        text_encoders.chain(&self.decoder).chain(&self.encoder).map(PathBuf::as_path)
+    }
+}
+
 /// `vocab_size` of the configuration beside a text encoder's graph.
 pub(crate) fn vocabulary_size(graph: &Path) -> Result<Option<usize>, BundleError> {
     let file: TextEncoderFile = read_or_default(&graph.with_file_name("config.json"))?;

@@ -28,9 +28,9 @@ pub struct ConfigError {
 
 #[derive(Debug, thiserror::Error)]
 enum Fault {
-    #[error("{0}")]
+    #[error(transparent)]
     Read(#[from] std::io::Error),
-    #[error("{0}")]
+    #[error(transparent)]
     Json(#[from] serde_json::Error),
     #[error("_class_name must be a string such as \"DDIMScheduler\"")]
     Class,

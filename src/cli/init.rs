@@ -27,8 +27,7 @@ pub(super) fn run(arguments: &InitArguments) -> Result<(), CommandError> {
             path.display()
         )));
     }
-    let graph = graph_io(&arguments.graph)
-        .with_context(|| format!("cannot read {} as an ONNX graph", arguments.graph.display()))?;
+    let graph = graph_io(&arguments.graph)?;
     let file =
         arguments.graph.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let has_scheduler = ["scheduler_config.json", "scheduler/scheduler_config.json"];

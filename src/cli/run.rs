@@ -39,7 +39,7 @@ fn signals(file: Option<PathBuf>) -> anyhow::Result<Signals> {
                 _ = hangup.recv() => match super::configuration(file.as_deref()) {
                     // The service may have stopped and closed the channel.
                     Ok(config) => drop(config_sender.send(config).await),
-                    Err(error) => log::error!("keeping the present configuration: {:#}", error.cause),
+                    Err(error) => log::error!("keeping the present configuration: {error}"),
                 },
             }
         }

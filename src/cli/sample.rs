@@ -84,7 +84,8 @@ pub(super) fn run(arguments: &SampleArguments) -> Result<(), CommandError> {
         // The file's class decides on the sampler, not the bundle's default.
         model.bundle.manifest.default.sampler = None;
     }
-    let job = job(arguments, &ModelCard::new(&model)).map_err(CommandError::usage)?;
+    let limits = JobLimits { memory: engine.memory, ..LIMITS };
+    let job = job(arguments, &ModelCard::new(&model), limits).map_err(CommandError::usage)?;
     let noise = NoiseFiles::read(arguments.init_noise.as_deref(), arguments.step_noise.as_deref(), &job)
         .map_err(CommandError::usage)?;
     let Samples { samples, latents, truncated } = sample(model, &job, &noise)?;
@@ -114,7 +115,7 @@ pub(super) fn run(arguments: &SampleArguments) -> Result<(), CommandError> {
     Ok(())
 }
 
-fn job(arguments: &SampleArguments, card: &Arc<ModelCard>) -> anyhow::Result<Job> {
+fn job(arguments: &SampleArguments, card: &Arc<ModelCard>, limits: JobLimits) -> anyhow::Result<Job> {
     let request = Request {
         sampler: arguments.sampler.clone(),
         steps: arguments.steps,
@@ -127,10 +128,11 @@ fn job(arguments: &SampleArguments, card: &Arc<ModelCard>) -> anyhow::Result<Job
         format: Some(OutputTarget::from_path(&arguments.output)?.format()),
         ..arguments.image.add_to(arguments.prompts.to_request())?
     };
-    request.check(std::slice::from_ref(card), LIMITS, || fastrand::u64(..)).map_err(|error| {
+    request.check(std::slice::from_ref(card), limits, || fastrand::u64(..)).map_err(|error| {
         match error.field {
-            Some(field) => anyhow!("--{}: {}", field.replace('_', "-"), error.message),
-            None => anyhow!(error.message),
+            // The model is an argument without a flag.
+            Some(field) if field != "model" => anyhow!("--{}: {}", field.replace('_', "-"), error.message),
+            _ => anyhow!(error.message),
         }
     })
 }

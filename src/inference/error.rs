@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::provider::Provider;
+use crate::onnx::OnnxError;
 
 /// A graph that no engine can serve.
 #[derive(Debug, thiserror::Error)]
@@ -17,21 +18,24 @@ pub enum EngineError {
         /// The engine's message.
         reason: String,
         /// What to do.
-        hint: &'static str,
+        hint: String,
     },
+    /// The files of the graph.
+    #[error(transparent)]
+    Files(#[from] OnnxError),
     /// ONNX Runtime's library is missing or cannot be loaded.
     #[error(transparent)]
     Library(#[from] LibraryError),
     /// A required provider does not work.
     #[error(
-        "the execution provider {provider} is required but does not work here: {failure}. Install \
-         what it names, or set [engine] policy = \"preferred\" to let the next provider serve"
+        "the execution provider {provider} is required but does not work here: {failure}. {} [engine] policy = \
+         \"preferred\" to let the next provider serve",
+        failure.hint()
     )]
     Provider {
         /// The provider.
         provider: Provider,
         /// Why it does not work.
-        #[source]
         failure: ProviderFailure,
     },
     /// The first evaluation, made while loading, failed.
@@ -40,7 +44,6 @@ pub enum EngineError {
         /// The file of the graph.
         graph: PathBuf,
         /// The cause.
-        #[source]
         error: EvaluationError,
     },
     /// A file or directory that loading needs cannot be read or written. This is no fault of a provider, so that no
@@ -52,7 +55,6 @@ pub enum EngineError {
         /// The file or directory.
         path: PathBuf,
         /// The cause.
-        #[source]
         error: std::io::Error,
         /// What to do.
         hint: &'static str,
@@ -71,6 +73,19 @@ pub enum ProviderFailure {
     /// The provider cannot be registered, or cannot run the graph.
     #[error("{0}")]
     Failed(String),
+}
+
+impl ProviderFailure {
+    /// The beginning of the advice that ends in a key of the configuration.
+    fn hint(&self) -> &'static str {
+        match self {
+            Self::NotCompiledIn { .. } => "Install a library of ONNX Runtime that has it, or set",
+            Self::Failed(reason) if reason.contains("cannot open shared object file") => {
+                "Install the missing library, or set"
+            }
+            Self::Failed(_) => "Set",
+        }
+    }
 }
 
 /// An evaluation that failed.

@@ -1,11 +1,12 @@
 //! ONNX Runtime through `ort`, whose library is loaded at run time. No other module uses `ort`.
 
 mod build_progress;
+mod commit;
 mod cuda_graph;
 mod dylib;
 mod execution_provider;
-mod graph_nodes;
 mod io_binding;
+mod messages;
 mod profile;
 mod provider_selection;
 mod session_builder;
@@ -14,17 +15,17 @@ mod values;
 use ort::value::{TensorElementType, ValueType};
 
 use super::error::EvaluationError;
+use super::load_advice::{self, with_advice};
 use super::session::{Input, Session};
 use crate::tensor::{DataType, Dim, GraphIo, ValueInfo};
 use cuda_graph::CudaGraphBuffers;
 use io_binding::IoBindingCache;
+use messages::message;
 
 pub(super) use dylib::{load_if_present, load_required};
 pub(super) use session_builder::open;
 
 const ENGINE: &str = "onnxruntime";
-const HINT: &str = "If an operator or version is unknown, use a newer ONNX Runtime or export the model at \
-    opset 17; if the file is damaged, export it again";
 
 /// A graph opened by ONNX Runtime.
 struct OnnxRuntimeSession {
@@ -101,5 +102,6 @@ impl Session for OnnxRuntimeSession {
 }
 
 fn failed<R>(error: ort::Error<R>) -> EvaluationError {
-    EvaluationError::engine(ENGINE, error)
+    let reason = message(&error.to_string());
+    EvaluationError::engine(ENGINE, with_advice(&reason, load_advice::evaluation(&reason)))
 }

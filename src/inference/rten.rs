@@ -1,5 +1,8 @@
 //! The embedded engine, rten, which needs no library.
 
+mod load_graph;
+mod onnx_defaults;
+
 use std::path::Path;
 
 use rten::{
@@ -10,19 +13,18 @@ use rten_tensor::prelude::*;
 use super::backend::Backend;
 use super::error::{EngineError, EvaluationError};
 use super::graph_source::{GraphSource, LoadedSession, WarmupExtent};
+use super::load_advice::{self, with_advice};
 use super::session::{Input, Session};
 use super::typed_buffer::{TypedBuffer, bind};
+use crate::onnx::{Header, ModelFiles};
 use crate::tensor::{DataType, Dim, GraphIo, ValueInfo};
+use load_graph::load_graph;
 
 const ENGINE: &str = "embedded";
-const HINT: &str = "The embedded engine lacks some operators: install ONNX Runtime and name \
-    its library in ORT_DYLIB_PATH or [engine] library, or export the model at opset 17";
-const WEIGHTS_HINT: &str = "The embedded engine reads external weights only from files whose names end in .data or \
-    .onnx_data: save the graph again with such a name, or use ONNX Runtime";
 
 /// Opens a graph and runs its warm-up.
 pub(super) fn open(source: &GraphSource<'_>) -> Result<LoadedSession, EngineError> {
-    let mut session = RtenSession::open(source.path)?;
+    let mut session = RtenSession::open(&ModelFiles::open(source.path)?)?;
     source
         .warmup
         .run(&mut session, WarmupExtent::Smallest)
@@ -39,15 +41,10 @@ struct RtenSession {
 }
 
 impl RtenSession {
-    fn open(graph: &Path) -> Result<Self, EngineError> {
+    fn open(files: &ModelFiles) -> Result<Self, EngineError> {
         let mut options = ModelOptions::with_all_ops();
         options.prepack_weights(true);
-        let model = options.load_file(graph).map_err(|error| {
-            let reason = error.to_string();
-            // rten has no error variant for this; only the text tells it apart.
-            let hint = if reason.contains("disallowed path") { WEIGHTS_HINT } else { HINT };
-            EngineError::Load { engine: ENGINE, graph: graph.to_owned(), reason, hint }
-        })?;
+        let model = load_graph(&options, files)?;
         let graph = GraphIo {
             inputs: value_infos(&model, model.input_ids()),
             outputs: value_infos(&model, model.output_ids()),
@@ -55,6 +52,12 @@ impl RtenSession {
         let buffers = graph.inputs.iter().map(|input| TypedBuffer::new(input.element)).collect();
         Ok(Self { model, graph, buffers })
     }
+}
+
+/// A graph that rten cannot load.
+fn load_error(graph: &Path, header: &Header, reason: String) -> EngineError {
+    let hint = load_advice::embedded(header, &reason);
+    EngineError::Load { engine: ENGINE, graph: graph.to_owned(), reason, hint }
 }
 
 fn value_infos(model: &rten::Model, ids: &[NodeId]) -> Vec<ValueInfo> {
@@ -82,7 +85,8 @@ fn value_infos(model: &rten::Model, ids: &[NodeId]) -> Vec<ValueInfo> {
 }
 
 fn failed(reason: impl std::fmt::Display) -> EvaluationError {
-    EvaluationError::engine(ENGINE, format!("{reason}. {HINT}"))
+    let reason = reason.to_string();
+    EvaluationError::engine(ENGINE, with_advice(&reason, load_advice::evaluation(&reason)))
 }
 
 impl Session for RtenSession {

@@ -21,8 +21,11 @@ pub struct Receipt {
     pub index: usize,
     /// The model's name.
     pub model: String,
-    /// The SHA-256 of the model's graph.
+    /// The SHA-256 of the model's graphs.
     pub model_sha256: String,
+    /// The SHA-256 of each graph, by the name of its folder, if the model has several.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub graph_sha256: BTreeMap<String, String>,
     /// The scheduler's configuration.
     pub scheduler: serde_json::Value,
     /// The sampler's name.
@@ -117,6 +120,10 @@ impl Receipt {
             index,
             model: bundle.name.clone(),
             model_sha256: bundle.sha256.clone(),
+            graph_sha256: match &bundle.graph_digests.by_name {
+                graphs if graphs.len() > 1 => graphs.clone(),
+                _ => BTreeMap::new(),
+            },
             scheduler: bundle.scheduler.to_json(),
             sampler: job.sampler_name.clone(),
             steps: job.options.steps,

@@ -87,7 +87,7 @@ fn load_session(
     let source = GraphSource {
         name: bundle.name.clone(),
         path: &bundle.graph,
-        sha256: &bundle.sha256,
+        sha256: bundle.graph_digests.of(&bundle.graph),
         profile: Some(shape_profile(&signature, &options.provider.tensorrt)),
         warmup: warmup(&signature, &bundle.manifest),
     };

@@ -8,7 +8,7 @@ use super::pipeline_graphs::{PipelineGraphs, SizeLimits, TextEncoderGraph};
 use super::text_encoder::{Embedding, Layer, TextEncoder, concat_features, concat_tokens};
 use super::vae::{self, Autoencoder, LatentDistribution};
 use crate::bundle::{
-    AutoencoderIo, LatentComponents, Manifest, PipelineKind, Projection, Role, Signature, TensorInput,
+    AutoencoderIo, Bundle, LatentComponents, Manifest, PipelineKind, Projection, Role, Signature, TensorInput,
     onnx_file,
 };
 use crate::inference::{EngineOptions, GraphSource, InputShapes, PooledSession, SessionPool, Warmup, load};
@@ -79,14 +79,14 @@ struct PromptEmbeddings {
 impl LatentPipeline {
     /// Adds the sessions to the pool, which opens each when it is first used.
     pub(super) fn open(
-        name: &str,
+        bundle: &Bundle,
         graphs: PipelineGraphs,
         options: &EngineOptions,
         pool: &SessionPool,
     ) -> Self {
         let PipelineGraphs { components, kind, text_encoders, decoder, encoder, limits } = graphs;
         let session = |component: &str, graph: &Path, warmup: Warmup| {
-            pooled_session(&format!("{name}/{component}"), graph, warmup, options, pool)
+            pooled_session(bundle, component, graph, warmup, options, pool)
         };
         let open_text_encoder = |(i, graph): (usize, TextEncoderGraph)| {
             let TextEncoderGraph { path, tokenizer, io, config } = graph;
@@ -102,7 +102,7 @@ impl LatentPipeline {
         let text_encoders = text_encoders.into_iter().enumerate().map(open_text_encoder).collect();
         let decoder = decoder.map(|graph| autoencoder("vae_decoder", channels, graph));
         let encoder = encoder.map(|graph| autoencoder("vae_encoder", 3, graph));
-        let overlaps = pool.fits_denoiser_and_another(name);
+        let overlaps = pool.fits_denoiser_and_another(&bundle.name);
         Self { components, kind, overlaps, limits, text_encoders, decoder, encoder, tile: options.vae_tile }
     }
 
@@ -221,20 +221,22 @@ fn directory_name(graph: &Path) -> String {
 
 /// Adds the session of a component to the pool.
 fn pooled_session(
-    label: &str,
+    bundle: &Bundle,
+    component: &str,
     graph: &Path,
     warmup: Warmup,
     options: &EngineOptions,
     pool: &SessionPool,
 ) -> PooledSession {
-    let (name, path, options) = (label.replace('/', "-"), graph.to_owned(), options.clone());
+    let (name, options) = (format!("{}-{component}", bundle.name), options.clone());
+    let (path, sha256) = (graph.to_owned(), bundle.graph_digests.of(graph).to_owned());
     let open = move || {
-        let sha256 = onnx_file::sha256(&path)?;
         let (name, path, sha256) = (name.clone(), path.as_path(), sha256.as_str());
         let source = GraphSource { name, path, sha256, profile: None, warmup: warmup.clone() };
         Ok(load(&source, &options, &mut |_| {})?.session)
     };
-    pool.insert(label.to_owned(), onnx_file::peak_memory(graph), None, Box::new(open))
+    let label = format!("{}/{component}", bundle.name);
+    pool.insert(label, onnx_file::peak_memory(graph), None, Box::new(open))
 }
 
 /// The height and width in the warm-up of an autoencoder.

@@ -41,7 +41,13 @@ pub enum TlsError {
     NoSystemRoots,
     /// An error of rustls.
     #[error("TLS: {0}")]
-    Rustls(#[from] rustls::Error),
+    Rustls(rustls::Error),
+}
+
+impl From<rustls::Error> for TlsError {
+    fn from(error: rustls::Error) -> Self {
+        Self::Rustls(error)
+    }
 }
 
 /// Returns a configuration that trusts the CA file, or else the system's certificates, and that

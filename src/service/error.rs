@@ -12,7 +12,6 @@ pub enum ServiceError {
         /// The file.
         path: String,
         /// The cause.
-        #[source]
         error: std::io::Error,
     },
     /// A certificate or key cannot be used.

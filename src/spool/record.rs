@@ -52,10 +52,16 @@ pub enum RecordError {
     Truncated,
     /// The JSON is invalid.
     #[error("the record is malformed: {0}")]
-    Json(#[from] serde_json::Error),
+    Json(serde_json::Error),
     /// The quality of service does not exist.
     #[error("the record has QoS {0}; MQTT has 0, 1 and 2")]
     QoS(u8),
+}
+
+impl From<serde_json::Error> for RecordError {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Json(error)
+    }
 }
 
 impl From<RecordError> for redb::Error {

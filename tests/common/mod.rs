@@ -12,6 +12,7 @@ pub mod fault_proxy;
 pub mod gaussian_model;
 pub mod mock_broker;
 pub mod onnx_graphs;
+pub mod onnx_files;
 pub mod pipelines;
 pub mod small_disk;
 pub mod subscriber;

@@ -95,8 +95,7 @@ fn an_unsupported_operator_is_named_with_a_hint() {
     }
     assert!(position > 0);
     std::fs::write(&graph, bytes).unwrap();
-    for (engine, hint) in
-        [("embedded", "install ONNX Runtime"), ("onnxruntime", "export the model at opset 17")]
+    for (engine, hint) in [("embedded", "install ONNX Runtime"), ("onnxruntime", "use a newer ONNX Runtime")]
     {
         let mut command = denoised();
         command.arg("inspect").arg(&bundle).args(["--engine", engine]).env("ORT_DYLIB_PATH", onnxruntime());

@@ -17,12 +17,16 @@ mod doctor;
 mod examples;
 #[cfg(feature = "system-tests")]
 mod exports;
+#[cfg(feature = "system-tests")]
+mod external_data;
 mod figures;
 #[cfg(feature = "system-tests")]
 mod full_disk;
 mod init;
 mod inspect;
 mod latent;
+#[cfg(feature = "system-tests")]
+mod load_errors;
 mod mqtt_client;
 #[cfg(feature = "system-tests")]
 mod providers;

@@ -61,11 +61,17 @@ enum TrialError {
     #[error(transparent)]
     Model(#[from] ModelError),
     #[error("cannot set up the test network: {0}")]
-    Io(#[from] std::io::Error),
+    Io(std::io::Error),
     #[error("wrong results: {found:?} instead of {expected:?}")]
     Wrong { found: Vec<f32>, expected: Vec<f32> },
     #[error(transparent)]
     Evaluation(#[from] crate::inference::EvaluationError),
+}
+
+impl From<std::io::Error> for TrialError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Io(error)
+    }
 }
 
 fn evaluate(options: &EngineOptions) -> Result<String, TrialError> {

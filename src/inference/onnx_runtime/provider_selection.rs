@@ -2,10 +2,12 @@
 
 use std::path::Path;
 
-use super::{ENGINE, HINT};
+use super::ENGINE;
+use super::messages::message;
 use crate::inference::backend::RejectedProvider;
 use crate::inference::error::{EngineError, EvaluationError, ProviderFailure};
 use crate::inference::graph_source::LoadedSession;
+use crate::inference::load_advice::Advice;
 use crate::inference::options::EngineOptions;
 use crate::inference::provider::{Policy, Provider};
 
@@ -14,6 +16,8 @@ use crate::inference::provider::{Policy, Provider};
 pub(super) enum AttemptError {
     /// The provider does not work. Another one may.
     Provider(ProviderFailure),
+    /// The first evaluation failed. Another provider may succeed.
+    Warmup(EvaluationError),
     /// Loading failed for a reason that has nothing to do with the provider.
     Engine(EngineError),
 }
@@ -42,25 +46,16 @@ impl<R> From<ort::Error<R>> for AttemptError {
 
 impl From<EvaluationError> for AttemptError {
     fn from(error: EvaluationError) -> Self {
-        Self::provider(error)
+        Self::Warmup(error)
     }
 }
 
-/// The message in an error text of ONNX Runtime, without the position in its source and the error code before it.
-fn message(text: &str) -> String {
-    let text = text.rsplit("[ONNXRuntimeError] : ").next().unwrap_or(text);
-    let message = text.split_once(" : ").map_or(text, |(code, rest)| match code.parse::<u32>() {
-        Ok(_) => rest.split_once(" : ").map_or(rest, |(_, rest)| rest),
-        Err(_) => text,
-    });
-    message.trim().to_owned()
-}
-
 /// Tries the providers in order. If one does not work, the policy determines whether the next is tried. Any other error
-/// ends the selection.
+/// ends the selection, as does a failure whose `advice` concerns the graph.
 pub(super) fn first_working(
     options: &EngineOptions,
     graph: &Path,
+    advice: impl Fn(&str) -> Advice,
     mut attempt: impl FnMut(Provider) -> Result<LoadedSession, AttemptError>,
 ) -> Result<LoadedSession, EngineError> {
     let mut rejected: Vec<(Provider, ProviderFailure)> = Vec::new();
@@ -75,15 +70,22 @@ pub(super) fn first_working(
                 return Ok(loaded);
             }
             Err(AttemptError::Engine(error)) => return Err(error),
-            Err(AttemptError::Provider(failure)) => failure,
-        };
-        match (provider, options.policy) {
-            (Provider::Cpu, _) => {
-                let (graph, reason) = (graph.to_owned(), failure.to_string());
-                return Err(EngineError::Load { engine: ENGINE, graph, reason, hint: HINT });
+            Err(AttemptError::Warmup(error)) if provider == Provider::Cpu => {
+                return Err(EngineError::Warmup { graph: graph.to_owned(), error });
             }
-            (_, Policy::Required) => return Err(EngineError::Provider { provider, failure }),
-            (_, Policy::Preferred) => {
+            Err(AttemptError::Warmup(error)) => ProviderFailure::Failed(error.to_string()),
+            Err(AttemptError::Provider(failure)) => {
+                let Advice { text: hint, concerns_graph } = advice(&failure.to_string());
+                if provider == Provider::Cpu || concerns_graph {
+                    let reason = failure.to_string().trim_end_matches('.').to_owned();
+                    return Err(EngineError::Load { engine: ENGINE, graph: graph.to_owned(), reason, hint });
+                }
+                failure
+            }
+        };
+        match options.policy {
+            Policy::Required => return Err(EngineError::Provider { provider, failure }),
+            Policy::Preferred => {
                 log::warn!("the execution provider {provider} does not work here: {failure}");
                 rejected.push((provider, failure));
             }
@@ -131,7 +133,9 @@ mod tests {
             ..EngineOptions::default()
         };
         let mut tried = Vec::new();
-        let selected = first_working(&options, Path::new("model.onnx"), |provider| {
+        let advice =
+            |reason: &str| Advice { text: "Copy it".to_owned(), concerns_graph: reason == "damaged" };
+        let selected = first_working(&options, Path::new("model.onnx"), advice, |provider| {
             tried.push(provider);
             match provider {
                 Provider::Cpu => Ok(LoadedSession {
@@ -154,6 +158,16 @@ mod tests {
         let (selected, tried) = select(Policy::Required, failure);
         assert!(matches!(selected, Err(EngineError::Provider { provider: Provider::Cuda, .. })));
         assert_eq!(tried, [Provider::Cuda]);
+    }
+
+    #[test]
+    fn a_fault_of_the_graph_is_no_failure_of_the_provider() {
+        for policy in [Policy::Preferred, Policy::Required] {
+            let (selected, tried) = select(policy, || AttemptError::provider("damaged"));
+            let Err(error) = selected else { panic!("another provider was used") };
+            assert_eq!(error.to_string(), "onnxruntime cannot load model.onnx: damaged. Copy it");
+            assert_eq!(tried, [Provider::Cuda]);
+        }
     }
 
     #[test]

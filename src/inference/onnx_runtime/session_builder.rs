@@ -1,27 +1,27 @@
 //! Builds a session on an execution provider and proves by a profile that the provider runs it.
 
 use std::path::Path;
+use std::sync::Arc;
 
+use ort::logging::LogLevel;
 use ort::session::Session;
 use ort::session::builder::GraphOptimizationLevel;
 
 use super::build_progress::BuildProgress;
+use super::commit::commit;
 use super::dylib::Runtime;
 use super::execution_provider::{dispatch, is_compiled_in};
-use super::graph_nodes::node_names;
 use super::profile::provider_shares;
 use super::provider_selection::{AttemptError, first_working};
 use super::{ENGINE, OnnxRuntimeSession, cuda_graph};
 use crate::inference::backend::Backend;
 use crate::inference::engine_cache::{EngineCache, Key};
 use crate::inference::error::{EngineError, ProviderFailure};
-use crate::inference::graph_source::{GraphSource, LoadedSession, WarmupExtent};
+use crate::inference::graph_source::{GraphSource, LoadedSession, TEMPORARY_HINT, WarmupExtent};
+use crate::inference::load_advice;
 use crate::inference::options::{EngineOptions, LoadStage};
 use crate::inference::provider::{Provider, ProviderOptions, ShapeProfile, TensorRt};
-
-const TEMPORARY_HINT: &str =
-    "ONNX Runtime writes its profile there: make room, or set TMPDIR to a directory that can be written";
-const GRAPH_HINT: &str = "Export the model again";
+use crate::onnx::ModelFiles;
 
 /// Opens a session on the first provider that works.
 pub(in crate::inference) fn open(
@@ -30,12 +30,17 @@ pub(in crate::inference) fn open(
     options: &EngineOptions,
     on_stage: &mut dyn FnMut(LoadStage),
 ) -> Result<LoadedSession, EngineError> {
-    first_working(options, source.path, |provider| attempt(runtime, source, options, provider, on_stage))
+    let files = ModelFiles::open(source.path)?;
+    let advice = |reason: &str| load_advice::onnx_runtime(&runtime.version, &files.header, reason);
+    first_working(options, source.path, advice, |provider| {
+        attempt(runtime, source, &files, options, provider, on_stage)
+    })
 }
 
 fn attempt(
     runtime: &Runtime,
     source: &GraphSource<'_>,
+    files: &ModelFiles,
     options: &EngineOptions,
     provider: Provider,
     on_stage: &mut dyn FnMut(LoadStage),
@@ -44,7 +49,7 @@ fn attempt(
         let version = runtime.version.clone();
         return Err(AttemptError::Provider(ProviderFailure::NotCompiledIn { version }));
     }
-    let capture = capture(runtime, source, options, provider)?;
+    let capture = capture(runtime, source, files, options, provider)?;
     let profile = match (&capture, provider) {
         (Some(capture), _) => Some(capture.profile.clone()),
         (None, Provider::TensorRt) => source.profile.clone(),
@@ -57,8 +62,9 @@ fn attempt(
     let temporary = std::env::temp_dir();
     let profiles =
         tempfile::tempdir().map_err(AttemptError::io("create a directory in", &temporary, TEMPORARY_HINT))?;
-    let mut builder =
-        Session::builder(&runtime.environment)?.with_profiling(profiles.path().join("profile"))?;
+    let mut builder = Session::builder(&runtime.environment)?
+        .with_logger(Arc::new(log_message))?
+        .with_profiling(profiles.path().join("profile"))?;
     let directory = cache.as_ref().map(EngineCache::path);
     let dispatch = dispatch(provider, &options.provider, directory, profile.as_ref(), capture.is_some());
     if let Some(dispatch) = dispatch {
@@ -79,7 +85,7 @@ fn attempt(
         // A failure from here on may be the fault of the cached engine.
         cache.mark_unverified();
     }
-    let loaded = builder.commit_from_file(source.path).map_err(AttemptError::from).and_then(|session| {
+    let loaded = commit(builder, files).and_then(|session| {
         on_stage(LoadStage::Warming);
         let session = match &capture {
             Some(capture) => OnnxRuntimeSession::with_cuda_graph(session, capture.device)
@@ -91,13 +97,21 @@ fn attempt(
             (None, Provider::Cpu) => WarmupExtent::Smallest,
             (None, _) => WarmupExtent::All,
         };
-        warm_up(session, runtime, source, provider, extent)
+        warm_up(session, runtime, source, files, provider, extent)
     });
     drop(progress);
     if let (Ok(_), Some(cache)) = (&loaded, cache) {
         cache.commit();
     }
     loaded
+}
+
+/// Logs a message of ONNX Runtime. Errors are reported by the function that failed, so that they are not logged again.
+fn log_message(level: LogLevel, _category: &str, _id: &str, _location: &str, message: &str) {
+    match level {
+        LogLevel::Warning => log::warn!("{ENGINE}: {message}"),
+        _ => log::debug!("{ENGINE}: {message}"),
+    }
 }
 
 /// How evaluations are captured as a CUDA graph.
@@ -112,6 +126,7 @@ struct Capture {
 fn capture(
     runtime: &Runtime,
     source: &GraphSource<'_>,
+    files: &ModelFiles,
     options: &EngineOptions,
     provider: Provider,
 ) -> Result<Option<Capture>, AttemptError> {
@@ -119,9 +134,9 @@ fn capture(
     check_capture(runtime, options, provider)?;
     // A graph that is not evaluated repeatedly in the same shapes is not captured.
     let Some(profile) = &source.profile else { return Ok(None) };
-    let description = Session::builder(&runtime.environment)?
-        .with_optimization_level(GraphOptimizationLevel::Disable)?
-        .commit_from_file(source.path)?;
+    let description =
+        Session::builder(&runtime.environment)?.with_optimization_level(GraphOptimizationLevel::Disable)?;
+    let description = commit(description, files)?;
     let fixed_axes = cuda_graph::dynamic_axes(&description, &profile.max);
     Ok(Some(Capture { device, fixed_axes, profile: profile.fixed_to_max() }))
 }
@@ -152,19 +167,16 @@ fn warm_up(
     mut session: OnnxRuntimeSession,
     runtime: &Runtime,
     source: &GraphSource<'_>,
+    files: &ModelFiles,
     provider: Provider,
     extent: WarmupExtent,
 ) -> Result<LoadedSession, AttemptError> {
     source.warmup.run(&mut session, extent)?;
     let profile = session.session.end_profiling()?;
-    let nodes = if provider.builds_engines() {
-        node_names(source.path).map_err(AttemptError::io("read the nodes of", source.path, GRAPH_HINT))?
-    } else {
-        Vec::new()
-    };
+    let nodes = if provider.builds_engines() { &files.header.node_names[..] } else { &[] };
     let profile = Path::new(&profile);
     let mut backend = Backend::new(ENGINE, runtime.version.clone(), provider.to_string());
-    backend.provider_shares = provider_shares(profile, &nodes).map_err(AttemptError::io(
+    backend.provider_shares = provider_shares(profile, nodes).map_err(AttemptError::io(
         "read the profile",
         profile,
         TEMPORARY_HINT,

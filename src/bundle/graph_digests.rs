@@ -1,0 +1,147 @@
+//! The SHA-256 of a bundle's graphs, each with its external data.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use sha2::{Digest, Sha256};
+
+use super::BundleError;
+use crate::onnx::ModelFiles;
+
+/// The digests of a bundle's graphs, in hexadecimal.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GraphDigests {
+    /// By the name of the graph's folder, or of its file if it is in no folder of the bundle.
+    pub by_name: BTreeMap<String, String>,
+    by_path: BTreeMap<PathBuf, String>,
+}
+
+impl GraphDigests {
+    /// Reads the graphs of a bundle, and checks that their external data is whole.
+    pub(super) fn read<'a>(
+        bundle: &Path,
+        graphs: impl IntoIterator<Item = &'a Path>,
+    ) -> Result<Self, BundleError> {
+        let graphs = graphs.into_iter().map(ModelFiles::open).collect::<Result<Vec<_>, _>>()?;
+        let mut files: Vec<&Path> = graphs
+            .iter()
+            .flat_map(|graph| {
+                [graph.graph.as_path()].into_iter().chain(graph.data.iter().map(|d| d.path.as_path()))
+            })
+            .collect();
+        files.sort_unstable();
+        files.dedup();
+        let digests = digests(&files)?;
+        let digest = |file: &Path| digests.get(file).map_or("", String::as_str);
+        let (mut by_name, mut by_path) = (BTreeMap::new(), BTreeMap::new());
+        for graph in &graphs {
+            let own = graph_digest(graph, digest);
+            by_name.insert(name(bundle, &graph.graph), own.clone());
+            by_path.insert(graph.graph.clone(), own);
+        }
+        Ok(Self { by_name, by_path })
+    }
+
+    /// The digest of all graphs. For a single graph, its own.
+    pub(super) fn total(&self) -> String {
+        match self.by_name.values().next() {
+            Some(only) if self.by_name.len() == 1 => only.clone(),
+            _ => list_digest(self.by_name.iter().map(|(name, digest)| (digest.as_str(), name.as_str()))),
+        }
+    }
+
+    /// The digest of the graph in this file. Empty for a file that is not a graph of the bundle.
+    pub(crate) fn of(&self, graph: &Path) -> &str {
+        self.by_path.get(graph).map_or("", String::as_str)
+    }
+}
+
+/// The name of a graph in a bundle: `unet` for unet/model.onnx.
+fn name(bundle: &Path, graph: &Path) -> String {
+    let inside = graph.strip_prefix(bundle).unwrap_or(graph);
+    let folder = inside.parent().and_then(|parent| parent.components().next());
+    let name = match folder {
+        Some(std::path::Component::Normal(folder)) => folder,
+        _ => inside.file_stem().unwrap_or_default(),
+    };
+    name.to_string_lossy().into_owned()
+}
+
+/// The digest of the ONNX file, or, if there is external data, of the list of all files in the format of `sha256sum`.
+fn graph_digest<'a>(graph: &'a ModelFiles, digest: impl Fn(&Path) -> &'a str) -> String {
+    let own = digest(&graph.graph);
+    if graph.data.is_empty() {
+        return own.to_owned();
+    }
+    let name = graph.graph.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let data = graph.data.iter().map(|file| (digest(&file.path), file.location.as_str()));
+    list_digest([(own, name.as_str())].into_iter().chain(data))
+}
+
+/// The digest of lines with a digest and a name each, as `sha256sum` writes them.
+fn list_digest<'a>(entries: impl Iterator<Item = (&'a str, &'a str)>) -> String {
+    let list = entries.fold(String::new(), |mut list, (digest, name)| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(list, "{digest}  {name}");
+        list
+    });
+    format!("{:x}", Sha256::digest(list))
+}
+
+/// The digest of each file. As many files are read at the same time as there are processors.
+fn digests<'a>(files: &[&'a Path]) -> Result<BTreeMap<&'a Path, String>, BundleError> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(files.len());
+    let next = AtomicUsize::new(0);
+    let work = || -> Result<Vec<(&Path, String)>, BundleError> {
+        let mut digests = Vec::new();
+        while let Some(file) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
+            digests.push((*file, file_digest(file).map_err(BundleError::reading(file))?));
+        }
+        Ok(digests)
+    };
+    std::thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+        let mut all = BTreeMap::from_iter(work()?);
+        for thread in others {
+            all.extend(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
+        }
+        Ok(all)
+    })
+}
+
+/// Large enough that reading a file of gigabytes takes few calls.
+const BUFFER_LEN: usize = 1 << 20;
+
+fn file_digest(path: &Path) -> std::io::Result<String> {
+    let mut file = File::open(path)?;
+    let (mut hasher, mut buffer) = (Sha256::new(), vec![0; BUFFER_LEN]);
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(format!("{:x}", hasher.finalize())),
+            Ok(len) => hasher.update(&buffer[..len]),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_graph_is_named_by_its_folder_or_its_file() {
+        for (graph, expected) in [
+            ("a/unet/model.onnx", "unet"),
+            ("a/model.onnx", "model"),
+            ("a/net/deep/x.onnx", "net"),
+            ("a/../x.onnx", "x"),
+        ] {
+            assert_eq!(name(Path::new("a"), Path::new(graph)), expected);
+        }
+    }
+}

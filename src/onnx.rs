@@ -1,0 +1,14 @@
+//! ONNX files, read without an engine and without their weights.
+
+mod element_type;
+mod error;
+mod external_data;
+mod header;
+mod model_files;
+mod rewrite;
+
+pub(crate) use element_type::ElementType;
+pub use error::OnnxError;
+pub(crate) use header::{Header, Operator};
+pub(crate) use model_files::ModelFiles;
+pub(crate) use rewrite::{InlineData, Rewrite};

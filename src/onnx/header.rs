@@ -1,0 +1,105 @@
+//! The contents of an ONNX file without the weights, which are skipped by seeking.
+
+mod decode;
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::path::Path;
+
+use rten_onnx::protobuf::{DecodeMessage, ValueReader};
+
+use super::element_type::ElementType;
+use super::error::OnnxError;
+use crate::file_kind::{Expected, unexpected_content};
+use crate::tensor::GraphIo;
+use decode::Model;
+
+/// The contents of an ONNX file without the weights.
+#[derive(Debug, Default)]
+pub(crate) struct Header {
+    /// The version of the file format.
+    pub(crate) ir_version: Option<i64>,
+    /// The domain and version of each operator set. The domain of ONNX's own operators is empty.
+    pub(crate) opsets: Vec<(String, i64)>,
+    /// The inputs and outputs of the graph. Inputs that an initializer fills are left out.
+    pub(crate) io: GraphIo,
+    /// The names of the graph's nodes except constants, in the graph's order.
+    pub(crate) node_names: Vec<String>,
+    /// The operators of all nodes, with those of nested graphs and of functions.
+    pub(crate) operators: BTreeSet<Operator>,
+    /// The functions that the file defines. Nodes use them like operators.
+    pub(crate) functions: BTreeSet<Operator>,
+    /// The tensors whose values are in other files, with those of nested graphs.
+    pub(crate) external: Vec<ExternalTensor>,
+    /// The element types of weights, inputs, outputs and conversions.
+    pub(crate) element_types: BTreeSet<ElementType>,
+}
+
+/// An operator.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Operator {
+    /// The operator set. Empty for ONNX's own operators.
+    pub(crate) domain: String,
+    /// The type.
+    pub(crate) name: String,
+}
+
+/// A tensor whose values are in another file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct ExternalTensor {
+    pub(super) name: String,
+    /// The path as the file gives it, relative to the graph's directory.
+    pub(super) location: String,
+    pub(super) offset: u64,
+    pub(super) len: Option<u64>,
+    /// The number of bytes that the type and the shape need, if known.
+    pub(super) size: Option<u64>,
+}
+
+impl Header {
+    /// Reads a file. The data of tensors is skipped, so that this is as quick for gigabytes of weights.
+    pub(crate) fn read(path: &Path) -> Result<Self, OnnxError> {
+        if let Some(fault) = unexpected_content(path, Expected::Graph).map_err(OnnxError::io(path))? {
+            return Err(OnnxError::new(path, fault));
+        }
+        let damaged = |reason: String| {
+            OnnxError::new(path, format!("this is not a whole ONNX file ({reason}); export it again"))
+        };
+        let file = File::open(path).map_err(OnnxError::io(path))?;
+        let len = file.metadata().map_err(OnnxError::io(path))?.len();
+        let model =
+            Model::decode(ValueReader::from_file(file)).map_err(|error| damaged(error.to_string()))?;
+        if model.graph_len > len {
+            return Err(damaged(format!("its graph has {} bytes, but the file has {len}", model.graph_len)));
+        }
+        if model.header.io.outputs.is_empty() {
+            // The decoder takes the end of a truncated file for that of the graph, and outputs follow the weights.
+            return Err(damaged("its graph has no outputs".to_owned()));
+        }
+        Ok(model.header)
+    }
+
+    /// The version of ONNX's own operator set.
+    pub(crate) fn opset(&self) -> Option<i64> {
+        self.opsets.iter().find(|(domain, _)| domain.is_empty()).map(|(_, version)| *version)
+    }
+
+    /// The operators that are neither ONNX's own nor functions of the file.
+    pub(crate) fn custom_operators(&self) -> impl Iterator<Item = &Operator> {
+        let is_custom =
+            |operator: &&Operator| !operator.domain.is_empty() && !self.functions.contains(operator);
+        self.operators.iter().filter(is_custom)
+    }
+}
+
+impl std::fmt::Display for Operator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.domain.as_str() {
+            "" => f.write_str(&self.name),
+            domain => write!(f, "{domain}:{}", self.name),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

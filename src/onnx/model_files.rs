@@ -1,0 +1,56 @@
+//! An ONNX file with the files of its external data.
+
+use std::path::{Path, PathBuf};
+
+use super::error::OnnxError;
+use super::external_data::{DataFile, data_files, normalized};
+use super::header::Header;
+
+/// A graph and all files that it consists of. All of them exist and are whole.
+#[derive(Debug)]
+pub(crate) struct ModelFiles {
+    /// The ONNX file.
+    pub(crate) graph: PathBuf,
+    /// The length of the ONNX file in bytes.
+    pub(crate) graph_len: u64,
+    /// The contents of the ONNX file, without weights.
+    pub(crate) header: Header,
+    /// The files of external data.
+    pub(crate) data: Vec<DataFile>,
+}
+
+impl ModelFiles {
+    /// Reads the ONNX file, and checks that its external data is there.
+    pub(crate) fn open(graph: &Path) -> Result<Self, OnnxError> {
+        let header = Header::read(graph)?;
+        let graph_len = graph.metadata().map_err(OnnxError::io(graph))?.len();
+        let data = data_files(graph, &header.external)?;
+        Ok(Self { graph: graph.to_owned(), graph_len, header, data })
+    }
+
+    /// The index of the file at a location that the graph names.
+    pub(crate) fn data_index(&self, location: &str) -> Option<usize> {
+        let location = normalized(location)?;
+        self.data.iter().position(|file| file.location == location)
+    }
+
+    /// The total size of the external data in bytes.
+    pub(crate) fn data_len(&self) -> u64 {
+        self.data.iter().map(|file| file.len).sum()
+    }
+
+    /// Whether the graph has external data, and the graph or the data is a link to a file in another folder.
+    pub(crate) fn has_linked_data(&self) -> bool {
+        let folder = match self.graph.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let Ok(folder) = folder.canonicalize() else { return false };
+        let is_inside = |path: &Path| {
+            path.canonicalize().is_ok_and(|real| real.parent().is_some_and(|parent| parent == folder))
+        };
+        let leads_out = |path: &Path| path.canonicalize().map_or(true, |real| !real.starts_with(&folder));
+        !self.data.is_empty()
+            && (!is_inside(&self.graph) || self.data.iter().any(|file| leads_out(&file.path)))
+    }
+}
