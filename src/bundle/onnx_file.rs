@@ -30,7 +30,7 @@ pub fn graph_io(path: &Path) -> Result<GraphIo, BundleError> {
 }
 
 /// The files of a graph: the ONNX file, then the external weights in its directory.
-fn files(graph: &Path) -> Vec<PathBuf> {
+pub(super) fn files(graph: &Path) -> Vec<PathBuf> {
     let is_weights =
         |name: &str| name.ends_with(".onnx_data") || name.ends_with(".onnx.data") || name == "weights.pb";
     let entries = graph.parent().and_then(|directory| std::fs::read_dir(directory).ok());

@@ -99,7 +99,8 @@ impl LatentPipeline {
         }
         let decoder = components.decoder.as_ref().map(|graph| session("vae_decoder", graph));
         let encoder = components.encoder.as_ref().map(|graph| session("vae_encoder", graph));
-        let (components, tile) = (components.clone(), options.vae_tile);
+        let vae = components.vae.reduced_to(kind.facts().latent_scaling);
+        let (components, tile) = (LatentComponents { vae, ..components.clone() }, options.vae_tile);
         let overlaps = pool.fits_denoiser_and_another(name);
         Ok(Some(Self { components, kind, overlaps, text_encoders, decoder, encoder, tile }))
     }

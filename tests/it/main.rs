@@ -18,6 +18,7 @@ mod examples;
 #[cfg(feature = "system-tests")]
 mod exports;
 mod figures;
+mod folder;
 #[cfg(feature = "system-tests")]
 mod full_disk;
 mod init;
