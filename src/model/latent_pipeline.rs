@@ -7,7 +7,7 @@ use super::error::LatentError;
 use super::text_encoder::{Embedding, Layer, TextEncoder, concat_features, concat_tokens};
 use super::tokenizer::Tokenizer;
 use super::vae::{self, LatentDistribution};
-use crate::bundle::latent_components::vocabulary_size;
+use crate::bundle::latent_components::{text_positions, vocabulary_size};
 use crate::bundle::{LatentComponents, Manifest, PipelineKind, Projection, Role, Signature, onnx_file};
 use crate::inference::{EngineOptions, GraphSource, InputShapes, PooledSession, SessionPool, Warmup, load};
 use crate::tensor::{GraphIo, Tensor};
@@ -93,7 +93,8 @@ impl LatentPipeline {
         let mut text_encoders = Vec::new();
         for (i, (graph, directory)) in components.text_encoders.iter().enumerate() {
             let session = session(&format!("text_encoder_{}", i + 1), graph);
-            let tokenizer = Tokenizer::open(directory)?;
+            let class = components.tokenizer_classes.get(i).and_then(Option::as_deref);
+            let tokenizer = Tokenizer::open(directory, class, text_positions(graph)?)?;
             tokenizer.check_vocabulary(directory, vocabulary_size(graph)?, graph)?;
             text_encoders.push(TextEncoder::new(tokenizer, session));
         }
