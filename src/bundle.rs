@@ -95,7 +95,7 @@ impl Bundle {
             .map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned());
         let index = ModelIndex::read(directory)?;
         let description = directory.join("denoised.toml");
-        let manifest = read_manifest(&description)?;
+        let manifest = read_manifest(&description, &index)?;
         let graph = match &manifest.graph.file {
             Some(file) => first_file(directory, &[&file.to_string_lossy()])?,
             None => network_graph(directory, &index)?,
@@ -109,7 +109,7 @@ impl Bundle {
             let kind = PipelineKind::from_signature(signature);
             index.check_kind(kind)?;
             if let (Some(latent), Some(kind)) = (&latent, kind) {
-                latent.check_tokenizers(kind)?;
+                latent.check_text_encoders(kind)?;
             }
         }
         Ok(Self {
@@ -251,9 +251,17 @@ fn first_file(directory: &Path, candidates: &[&str]) -> Result<PathBuf, BundleEr
     )
 }
 
-fn read_manifest(path: &Path) -> Result<Manifest, BundleError> {
+/// Reads denoised.toml. Where it has no range of samples, the pipeline's class gives it.
+fn read_manifest(path: &Path, index: &ModelIndex) -> Result<Manifest, BundleError> {
     let text = read_text(path)?.unwrap_or_default();
-    Manifest::parse(&text).map_err(|fault| BundleError::Content { path: path.to_owned(), fault })
+    let fault = |fault: String| BundleError::Content { path: path.to_owned(), fault };
+    let mut manifest = Manifest::parse(&text).map_err(fault)?;
+    let table: toml::Table = toml::from_str(&text).unwrap_or_default();
+    let has_range = table.get("sample").is_some_and(|sample| sample.get("range").is_some());
+    if let (false, Some(range)) = (has_range, index.sample_range()) {
+        manifest.sample.range = range;
+    }
+    Ok(manifest)
 }
 
 #[cfg(test)]
@@ -272,5 +280,20 @@ mod tests {
             sample.shape = vec![Dim::Dynamic; 4];
             assert_eq!(input_channels(&graph, &io, &Manifest::default()).unwrap(), Some(channels), "{name}");
         }
+    }
+
+    #[test]
+    fn samples_of_a_score_pipeline_are_drawn_from_0_to_1_unless_the_manifest_says_otherwise() {
+        let directory = tempfile::tempdir().unwrap();
+        let index = directory.path().join("model_index.json");
+        let manifest = directory.path().join("denoised.toml");
+        let range = |class: &str, text: &str| {
+            std::fs::write(&index, format!(r#"{{"_class_name": "{class}"}}"#)).unwrap();
+            std::fs::write(&manifest, text).unwrap();
+            read_manifest(&manifest, &ModelIndex::read(directory.path()).unwrap()).unwrap().sample.range
+        };
+        assert_eq!(range("DDPMPipeline", ""), [-1.0, 1.0]);
+        assert_eq!(range("ScoreSdeVePipeline", ""), [0.0, 1.0]);
+        assert_eq!(range("ScoreSdeVePipeline", "[sample]\nrange = [-2.0, 2.0]"), [-2.0, 2.0]);
     }
 }

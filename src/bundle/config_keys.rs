@@ -231,7 +231,7 @@ mod tests {
             (FileKind::Network, "addition_embed_type", "\"text_time\"", false),
             (FileKind::Network, "addition_embed_type", "\"text_image\"", true),
             (FileKind::Network, "_class_name", "\"UNet2DConditionModel\"", false),
-            (FileKind::Network, "_class_name", "\"MyNetwork\"", false),
+            (FileKind::Network, "_class_name", "\"UNetOfMyOwn\"", false),
             (FileKind::Network, "_class_name", "\"UNet3DConditionModel\"", true),
             (FileKind::Network, "_class_name", "\"SanaTransformer2DModel\"", true),
             (FileKind::TextEncoder, "model_type", "\"clip_text_model\"", false),

@@ -85,8 +85,21 @@ impl LatentComponents {
         }))
     }
 
-    /// Checks that each tokenizer is of the model that a pipeline of this kind has in its place.
-    pub(super) fn check_tokenizers(&self, kind: PipelineKind) -> Result<(), BundleError> {
+    /// Checks that no text encoder is missing before another, and that each tokenizer is of the model that a pipeline of
+    /// this kind has in its place.
+    pub(super) fn check_text_encoders(&self, kind: PipelineKind) -> Result<(), BundleError> {
+        let folder =
+            |graph: &Path| graph.parent()?.file_name().map(|name| name.to_string_lossy().into_owned());
+        let found: Vec<String> = self.text_encoders.iter().filter_map(|(graph, _)| folder(graph)).collect();
+        // SDXL's pipeline works with the second one alone.
+        let is_second_of_sdxl = kind == PipelineKind::StableDiffusionXl && found == [TEXT_ENCODERS[1].0];
+        let missing = TEXT_ENCODERS.iter().zip(&found).find(|((expected, _), found)| expected != found);
+        if let (Some(((expected, _), found)), false) = (missing, is_second_of_sdxl) {
+            let path = self.text_encoders[0].1.parent().unwrap_or(Path::new("")).to_owned();
+            let fault =
+                format!("{expected}/model.onnx is missing, but {found} is there; export the whole pipeline");
+            return Err(BundleError::Content { path, fault });
+        }
         for (i, ((_, directory), named)) in self.text_encoders.iter().zip(&self.tokenizer_classes).enumerate()
         {
             let config: TokenizerFile = read_or_default(&directory.join("tokenizer_config.json"))?;

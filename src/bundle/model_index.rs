@@ -55,12 +55,21 @@ pub(super) fn is_runtime_class(class: &str) -> bool {
     ["Onnx", "ORT", "OV", "Flax", "TF"].iter().any(|runtime| class.starts_with(runtime))
 }
 
-/// Whether a class has the name of one of diffusers' networks.
+/// Whether a class has the name of one of diffusers' networks. Networks of others are often called UNet.
 fn is_of_diffusers(class: &str) -> bool {
-    ["UNet", "Autoencoder", "ControlNet"].iter().any(|start| class.starts_with(start))
+    ["Autoencoder", "ControlNet"].iter().any(|start| class.starts_with(start))
         || ["Transformer2DModel", "Transformer3DModel"].iter().any(|end| class.ends_with(end))
-        || ["VQModel", "ConsistencyDecoderVAE"].contains(&class)
+        || OTHER_NETWORKS.contains(&class)
 }
+
+const OTHER_NETWORKS: [&str; 6] = [
+    "UNet3DConditionModel",
+    "UNetMotionModel",
+    "UNetSpatioTemporalConditionModel",
+    "UVit2DModel",
+    "VQModel",
+    "ConsistencyDecoderVAE",
+];
 
 /// Why a component cannot have a class; `None` if it can, or if the class is none of diffusers or transformers.
 pub(super) fn refused_class(component: &str, library: &str, class: &str) -> Option<String> {
@@ -125,6 +134,11 @@ impl ModelIndex {
     /// The error for a fault in the file.
     pub(super) fn fault(&self, fault: String) -> BundleError {
         BundleError::Content { path: self.path.clone(), fault }
+    }
+
+    /// The values that the pipeline's class draws as black and white, if they are not −1 and 1.
+    pub(super) fn sample_range(&self) -> Option<[f32; 2]> {
+        (self.class() == Some("ScoreSdeVePipeline")).then_some([0.0, 1.0])
     }
 
     fn pipeline(&self) -> Result<PipelineClass, BundleError> {

@@ -286,6 +286,40 @@ fn a_text_encoder_that_model_index_leaves_out_is_not_used() {
 }
 
 #[test]
+fn a_text_encoder_that_is_missing_before_another_is_named() {
+    let (_directory, gap) = folder("sd3");
+    std::fs::remove_dir_all(gap.join("text_encoder")).unwrap();
+    let error = refusal(&gap);
+    assert!(error.contains("text_encoder/model.onnx is missing, but text_encoder_2 is there"), "{error}");
+    let (_other, swapped) = folder("flux");
+    edit(&swapped, "model_index.json", |index| {
+        index["tokenizer_2"] = json!(["transformers", "CLIPTokenizer"])
+    });
+    let error = refusal(&swapped);
+    assert!(error.contains("CLIPTokenizer, but text encoder 2 of Flux is T5"), "{error}");
+}
+
+#[test]
+fn a_word_of_textual_inversion_is_its_own_token() {
+    let (_directory, with) = folder("sd");
+    let vocabulary = read_json(&with.join("tokenizer/vocab.json"));
+    edit(&with, "tokenizer/tokenizer_config.json", |config| {
+        config.as_object_mut().unwrap().remove("added_tokens_decoder");
+    });
+    let added = json!({"<toy>": vocabulary["fox</w>"]});
+    std::fs::write(with.join("tokenizer/added_tokens.json"), added.to_string()).unwrap();
+    let drawn = |folder: &Path, prompt: &str| {
+        let scratch = tempfile::tempdir().unwrap();
+        let file = scratch.path().join("x.npy");
+        let mut command = sample("embedded", folder, &file);
+        succeeds(command.args(["--prompt", prompt, "--steps", "2", "--seed", "3"]));
+        values(&file).1
+    };
+    assert_eq!(drawn(&with, "a red <toy>"), drawn(&bundle("sd"), "a red fox"));
+    assert!(largest_difference(&drawn(&with, "a red <toy>"), &drawn(&bundle("sd"), "a red <toy>")) > 1e-3);
+}
+
+#[test]
 fn inspect_accounts_for_every_file_and_every_key() {
     let (_directory, full) = folder("sd");
     let add = |file: &str, text: &str| {
@@ -298,6 +332,7 @@ fn inspect_accounts_for_every_file_and_every_key() {
     add("safety_checker/config.json", "{}");
     add("safety_checker/extra.json", "{}");
     add("feature_extractor/preprocessor_config.json", "{}");
+    add("movq/config.json", "{}");
     add("README.md", "");
     add("notes.xyz", "");
     add("tokenizer/tokenizer.json", "{}");
@@ -311,6 +346,7 @@ fn inspect_accounts_for_every_file_and_every_key() {
     for expected in [
         "  not used             README.md: documentation\n",
         "  not used             notes.xyz: unknown\n",
+        "  not used             movq/config.json: no supported pipeline has a component of this name\n",
         "  not used             3 files in safety_checker: the safety checker is not run\n",
         "  not used             feature_extractor/preprocessor_config.json: it belongs to the safety checker\n",
         "  not used             vae/diffusion_pytorch_model.safetensors: weights of another framework",

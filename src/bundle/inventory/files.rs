@@ -4,8 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
 
-use super::KeyUse;
-use super::special_token_key;
+use super::{KeyUse, is_component, special_token_key};
 use crate::bundle::autoencoder_config::{configuration_file, differing_keys};
 use crate::bundle::config_keys::read_keys;
 use crate::bundle::tokenizer_source::TokenizerSource;
@@ -122,6 +121,9 @@ pub(super) fn unused_reason(directory: &Path, path: &Path, latent: Option<&Laten
         (_, "spiece.model" | "sentencepiece.bpe.model", _) => "the vocabulary is read from tokenizer.json",
         ("vae_encoder", "config.json", _) => "vae_decoder/config.json has other values, which are used",
         ("vae", ..) => "vae_decoder and vae_encoder are used",
+        (folder, name, _) if folder != name && !is_component(folder) => {
+            "no supported pipeline has a component of this name"
+        }
         _ => "unknown",
     }
     .to_owned()
