@@ -248,4 +248,45 @@ mod tests {
         let inpainting = CONFIG.reduced_to(LatentScaling::FactorAndStatistics).without_statistics();
         assert_eq!(converted(inpainting), [2.0; 8]);
     }
+
+    fn read(decoder: &str, encoder: Option<&str>, index: &str) -> Result<VaeConfig, String> {
+        let directory = tempfile::tempdir().unwrap();
+        for (part, text) in [("vae_decoder", Some(decoder)), ("vae_encoder", encoder)] {
+            let folder = directory.path().join(part);
+            std::fs::create_dir(&folder).unwrap();
+            text.iter().for_each(|text| std::fs::write(folder.join("config.json"), text).unwrap());
+        }
+        std::fs::write(directory.path().join("model_index.json"), index).unwrap();
+        let index = ModelIndex::read(directory.path()).unwrap();
+        VaeConfig::read(directory.path(), None, None, &index).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_autoencoder_s_class() {
+        let plain = read("{}", None, "{}").unwrap();
+        assert_eq!((plain.scaling, plain.factor, plain.is_deterministic), (0.18215, 8, false));
+        let blocks = r#"{"_class_name": "AutoencoderTiny", "encoder_block_out_channels": [64, 64, 64]}"#;
+        let tiny = read(blocks, None, "{}").unwrap();
+        assert_eq!((tiny.scaling, tiny.factor, tiny.is_deterministic), (1.0, 4, true));
+        // model_index.json decides between two classes.
+        let kl = r#"{"_class_name": "AutoencoderKL"}"#;
+        let named = read(kl, None, r#"{"vae": ["diffusers", "AutoencoderTiny"]}"#).unwrap();
+        assert!(named.is_deterministic);
+        let runtime = read(blocks, None, r#"{"vae": ["diffusers", "OnnxRuntimeModel"]}"#).unwrap();
+        assert!(runtime.is_deterministic);
+    }
+
+    #[test]
+    fn the_decoder_s_configuration_counts_where_the_encoder_has_another() {
+        let config = read(r#"{"scaling_factor": 0.5}"#, Some(r#"{"scaling_factor": 2.0}"#), "{}").unwrap();
+        assert_eq!(config.scaling, 0.5);
+        let one = read(r#"{"latents_mean": [1, 2, 3, 4]}"#, None, "{}").unwrap();
+        assert_eq!(one.statistics, None);
+        let zero = r#"{"latents_mean": [1, 2, 3, 4], "latents_std": [1, 0, 1, 1]}"#;
+        assert!(
+            read(zero, None, "{}")
+                .unwrap_err()
+                .contains("latents_std has a value that is not a number other than 0")
+        );
+    }
 }

@@ -50,10 +50,8 @@ impl Inventory {
     pub(super) fn read(bundle: &Bundle) -> Result<Self, BundleError> {
         let directory = bundle.directory.as_path();
         let mut inventory = Self::default();
-        let mut paths = Vec::new();
-        list(directory, 0, &mut paths).map_err(BundleError::reading(directory))?;
         let used = used_files(bundle)?;
-        for path in paths {
+        for path in list(directory) {
             let status = match used.contains(&path) {
                 true => FileUse::Used,
                 false => FileUse::NotUsed(unused_reason(directory, &path, bundle.latent.as_ref())),

@@ -1,5 +1,6 @@
 //! Which files of a bundle are read, and why the others are not.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
@@ -9,9 +10,6 @@ use crate::bundle::autoencoder_config::{configuration_file, differing_keys};
 use crate::bundle::config_keys::read_keys;
 use crate::bundle::tokenizer_source::TokenizerSource;
 use crate::bundle::{Bundle, BundleError, LatentComponents, TEXT_ENCODERS, onnx_file};
-
-/// Deeper directories are not listed.
-const MAX_DEPTH: usize = 6;
 
 /// The files that are read for a bundle.
 pub(super) fn used_files(bundle: &Bundle) -> Result<Vec<PathBuf>, BundleError> {
@@ -96,6 +94,7 @@ pub(super) fn unused_reason(directory: &Path, path: &Path, latent: Option<&Laten
     };
     match (folder.as_str(), name.as_str(), extension.as_str()) {
         _ if !path.exists() => "it is a link to a file that does not exist",
+        _ if path.is_dir() => "the folder cannot be read",
         (_, name, _) if name.starts_with('.') => "it belongs to the tool that fetched the folder",
         ("safety_checker", ..) => "the safety checker is not run",
         ("feature_extractor", ..) => "it belongs to the safety checker",
@@ -129,15 +128,18 @@ pub(super) fn unused_reason(directory: &Path, path: &Path, latent: Option<&Laten
     .to_owned()
 }
 
-/// Adds the files in a directory and below it.
-pub(super) fn list(directory: &Path, depth: usize, paths: &mut Vec<PathBuf>) -> std::io::Result<()> {
-    for entry in std::fs::read_dir(directory)? {
-        let path = entry?.path();
-        if !path.is_dir() {
-            paths.push(path);
-        } else if depth < MAX_DEPTH {
-            list(&path, depth + 1, paths)?;
+/// The files in a directory and below it. A directory that cannot be read is listed as a file.
+pub(super) fn list(directory: &Path) -> Vec<PathBuf> {
+    let (mut files, mut visited) = (Vec::new(), BTreeSet::new());
+    let mut pending = vec![directory.to_owned()];
+    while let Some(path) = pending.pop() {
+        // A link may lead to a directory above.
+        let is_new = path.canonicalize().is_ok_and(|path| visited.insert(path));
+        match std::fs::read_dir(&path) {
+            Ok(entries) if is_new => pending.extend(entries.filter_map(|entry| Some(entry.ok()?.path()))),
+            Ok(_) => {}
+            Err(_) => files.push(path),
         }
     }
-    Ok(())
+    files
 }
