@@ -2,37 +2,51 @@
 //!
 //! Nothing here opens an inference engine.
 
+mod autoencoder_config;
 mod autoencoder_io;
 mod conditioning;
+mod config_keys;
+mod convolutions;
 mod error;
 mod graph_digests;
+mod inventory;
 mod json_file;
 pub(crate) mod latent_components;
 mod latent_sizes;
 mod manifest;
+mod model_index;
 pub(crate) mod onnx_file;
+mod pipeline_class;
 mod pipeline_kind;
 mod preview_projection;
 mod scheduler_config;
 mod signature;
 mod text_encoder_io;
+pub(crate) mod tokenizer_source;
 
 use std::path::{Path, PathBuf};
 
+use diffusion_samplers::sampler;
 use serde::Deserialize;
 
+use crate::tensor::GraphIo;
+use convolutions::Convolutions;
 use json_file::{read_or_default, read_text};
+use latent_components::TEXT_ENCODERS;
+use model_index::{Component, ModelIndex};
 
-pub use autoencoder_io::AutoencoderIo;
 pub use crate::onnx::OnnxError;
+pub use autoencoder_config::{LatentStatistics, VaeConfig};
+pub use autoencoder_io::AutoencoderIo;
 pub use conditioning::{Role, TensorInput};
 pub use error::BundleError;
 pub use graph_digests::GraphDigests;
-pub use latent_components::{LatentComponents, VaeConfig};
+pub use inventory::{FileUse, Inventory, KeyUse};
+pub use latent_components::LatentComponents;
 pub(crate) use latent_sizes::LatentSizes;
 pub use manifest::{Classes, Condition, Defaults, GraphNames, Manifest, SampleDescription, SampleKind};
 pub use onnx_file::graph_io;
-pub use pipeline_kind::{PipelineFacts, PipelineKind, StrengthRule};
+pub use pipeline_kind::{LatentScaling, PipelineFacts, PipelineKind, StrengthRule};
 pub use preview_projection::Projection;
 pub use scheduler_config::{ConfigError, SchedulerConfig};
 pub(crate) use signature::graph_key;
@@ -60,6 +74,10 @@ pub struct Bundle {
     pub latent: Option<LatentComponents>,
     /// `num_class_embeds` of unet/config.json.
     class_embeddings: Option<usize>,
+    index: ModelIndex,
+    directory: PathBuf,
+    /// How the network is fed, if all its inputs are known.
+    signature: Option<Signature>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -88,25 +106,25 @@ impl Bundle {
             .file_name()
             .map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned());
         json_file::check_files(directory)?;
-        // Only that it is a JSON object; the network's inputs determine the pipeline.
-        read_or_default::<serde_json::Map<String, serde_json::Value>>(&directory.join("model_index.json"))?;
+        let index = ModelIndex::read(directory)?;
         let description = directory.join("denoised.toml");
-        let manifest = read_manifest(&description)?;
+        let manifest = read_manifest(&description, &index)?;
         let graph = match &manifest.graph.file {
             Some(file) => first_file(directory, &[&file.to_string_lossy()])?,
-            None => first_file(directory, &["unet/model.onnx", "transformer/model.onnx", "model.onnx"])?,
+            None => network_graph(directory, &index)?,
         };
-        let scheduler = first_file(directory, &["scheduler/scheduler_config.json", "scheduler_config.json"]);
-        let scheduler = match (scheduler, &manifest.scheduler) {
-            (Ok(file), _) => SchedulerConfig::read(&file)?,
-            (Err(_), Some(section)) => SchedulerConfig::from_section(&description, section)?,
-            (Err(missing), None) => return Err(missing),
-        };
-        let network: NetworkConfig = read_or_default(&graph.with_file_name("config.json"))?;
-        let latent = LatentComponents::read(directory)?;
-        // A network of packed latents takes 2×2 patches, so it has four channels for each latent channel.
-        let packed =
-            network.in_channels.zip(latent.as_ref()).is_some_and(|(n, latent)| n == 4 * latent.vae.channels);
+        let scheduler = scheduler(directory, &index, &description, &manifest)?;
+        config_keys::check_all(directory, &graph)?;
+        let config: NetworkConfig = read_or_default(&graph.with_file_name("config.json"))?;
+        let latent = LatentComponents::read(directory, &index)?;
+        let (network, signature) = network_size(&graph, &manifest, &config, latent.as_ref())?;
+        if let Some(signature) = &signature {
+            let kind = PipelineKind::from_signature(signature);
+            index.check_kind(kind)?;
+            if let (Some(latent), Some(kind)) = (&latent, kind) {
+                latent.check_text_encoders(kind)?;
+            }
+        }
         let graphs = latent.iter().flat_map(LatentComponents::graphs).chain([graph.as_path()]);
         let graph_digests = GraphDigests::read(directory, graphs)?;
         Ok(Self {
@@ -116,18 +134,18 @@ impl Bundle {
             graph,
             scheduler,
             manifest,
-            network: NetworkSize {
-                channels: network.in_channels,
-                size: network.sample_size.map(|size| match size {
-                    SampleSize::Square(n) => (n, n),
-                    SampleSize::Rectangle([h, w]) => (h, w),
-                }),
-                packed,
-                own_channels: latent.as_ref().filter(|_| !packed).map(|latent| latent.vae.channels),
-            },
+            network,
             latent,
-            class_embeddings: network.num_class_embeds,
+            class_embeddings: config.num_class_embeds,
+            index,
+            directory: directory.to_owned(),
+            signature,
         })
+    }
+
+    /// Every file of the directory and every key of its configurations, with how each is used.
+    pub fn inventory(&self) -> Result<Inventory, BundleError> {
+        Inventory::read(self)
     }
 
     /// The number of classes that a job may choose from; 0 if the network has none.
@@ -136,6 +154,107 @@ impl Bundle {
             (0, embeddings) => embeddings.unwrap_or(0),
             (named, _) => named,
         }
+    }
+}
+
+/// The graph of the network: of the component that model_index.json names, if there are two.
+fn network_graph(directory: &Path, index: &ModelIndex) -> Result<PathBuf, BundleError> {
+    let networks = ["unet", "transformer"].map(|component| (component, format!("{component}/model.onnx")));
+    let present: Vec<_> = networks.iter().filter(|(_, file)| directory.join(file).is_file()).collect();
+    let is_named = |component: &str| matches!(index.component(component), Some(Component::Class { .. }));
+    let named: Vec<_> = present.iter().filter(|(component, _)| is_named(component)).collect();
+    match (present.as_slice(), named.as_slice()) {
+        ([_, _, ..], [(_, file)]) => Ok(directory.join(file)),
+        ([_, _, ..], _) => Err(BundleError::Content {
+            path: directory.to_owned(),
+            fault: "it has two networks, unet/model.onnx and transformer/model.onnx; name one in denoised.toml: [graph] \
+                    file = \"unet/model.onnx\""
+                .to_owned(),
+        }),
+        _ => first_file(directory, &["unet/model.onnx", "transformer/model.onnx", "model.onnx"]),
+    }
+}
+
+/// The scheduler's configuration, of the class that model_index.json names.
+fn scheduler(
+    directory: &Path,
+    index: &ModelIndex,
+    description: &Path,
+    manifest: &Manifest,
+) -> Result<SchedulerConfig, BundleError> {
+    let file = first_file(directory, &["scheduler/scheduler_config.json", "scheduler_config.json"]);
+    let file = match (file, &manifest.scheduler) {
+        (Ok(file), _) => file,
+        (Err(_), Some(section)) => return Ok(SchedulerConfig::from_section(description, section)?),
+        (Err(missing), None) => return Err(missing),
+    };
+    let named = index.class_of("scheduler");
+    if let Some(Err(error)) = named.map(sampler::by_class) {
+        return Err(index.fault(format!("scheduler: {error}")));
+    }
+    let config = SchedulerConfig::read_as(&file, named)?;
+    if let Some(other) = &config.class_in_file {
+        log::warn!(
+            "{}: _class_name is {other}, but model_index.json names {}, which is used with the keys of this file",
+            file.display(),
+            config.class
+        );
+    }
+    Ok(config)
+}
+
+/// The lengths of the network's dynamic axes, and how it is fed if all its inputs are known. What the
+/// configuration lacks is taken from the graph.
+fn network_size(
+    graph: &Path,
+    manifest: &Manifest,
+    config: &NetworkConfig,
+    latent: Option<&LatentComponents>,
+) -> Result<(NetworkSize, Option<Signature>), BundleError> {
+    let io = graph_io(graph)?;
+    let channels = match (config.in_channels, latent) {
+        (None, Some(_)) => input_channels(graph, &io, manifest)?,
+        (configured, _) => configured,
+    };
+    // A network of packed latents takes 2×2 patches, so it has four channels for each latent channel.
+    let packed = channels.zip(latent).is_some_and(|(n, latent)| n == 4 * latent.vae.channels);
+    let size = config.sample_size.as_ref().map(|size| match size {
+        SampleSize::Square(n) => (*n, *n),
+        SampleSize::Rectangle([h, w]) => (*h, *w),
+    });
+    let own_channels = latent.filter(|_| !packed).map(|latent| latent.vae.channels);
+    let default_size = PipelineKind::StableDiffusion.facts().default_sample_size;
+    let mut network = NetworkSize {
+        channels,
+        size: size.or_else(|| latent.map(|_| (default_size, default_size))),
+        packed,
+        own_channels,
+    };
+    // A graph with other inputs is reported when it is loaded.
+    let signature = Signature::resolve(&io, manifest, network, 1).ok();
+    let kind = signature.as_ref().and_then(PipelineKind::from_signature);
+    if let (None, Some(_), Some(kind)) = (size, latent, kind) {
+        let default_size = kind.facts().default_sample_size;
+        network.size = Some((default_size, default_size));
+    }
+    Ok((network, signature))
+}
+
+/// The number of class labels that a graph knows, if its input of labels selects from an embedding.
+pub fn class_count(graph: &Path, input: &str) -> Result<Option<usize>, BundleError> {
+    Ok(Convolutions::read(graph)?.embedding_rows(input))
+}
+
+/// The channels of the network's sample where no configuration gives them.
+fn input_channels(graph: &Path, io: &GraphIo, manifest: &Manifest) -> Result<Option<usize>, BundleError> {
+    // Any lengths will do to find the input.
+    let any = NetworkSize { channels: Some(1), size: Some((1, 1)), packed: true, own_channels: None };
+    let Ok(signature) = Signature::resolve(io, manifest, any, 1) else { return Ok(None) };
+    let Some(sample) = io.inputs.iter().find(|input| input.name == signature.sample) else { return Ok(None) };
+    let axis = if sample.shape.len() == 3 { 2 } else { 1 };
+    match sample.shape.get(axis).and_then(|axis| axis.length()) {
+        Some(channels) => Ok(Some(channels)),
+        None => Ok(Convolutions::read(graph)?.input_channels(&sample.name)),
     }
 }
 
@@ -148,7 +267,49 @@ fn first_file(directory: &Path, candidates: &[&str]) -> Result<PathBuf, BundleEr
     )
 }
 
-fn read_manifest(path: &Path) -> Result<Manifest, BundleError> {
+/// Reads denoised.toml. Where it has no range of samples, the pipeline's class gives it.
+fn read_manifest(path: &Path, index: &ModelIndex) -> Result<Manifest, BundleError> {
     let text = read_text(path)?.unwrap_or_default();
-    Manifest::parse(&text).map_err(|fault| BundleError::Content { path: path.to_owned(), fault })
+    let fault = |fault: String| BundleError::Content { path: path.to_owned(), fault };
+    let mut manifest = Manifest::parse(&text).map_err(fault)?;
+    let table: toml::Table = toml::from_str(&text).unwrap_or_default();
+    let has_range = table.get("sample").is_some_and(|sample| sample.get("range").is_some());
+    if let (false, Some(range)) = (has_range, index.sample_range()) {
+        manifest.sample.range = range;
+    }
+    Ok(manifest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::Dim;
+
+    /// diffusers' own converter leaves every axis of a sample free.
+    #[test]
+    fn the_channels_of_a_dynamic_axis_are_those_of_the_first_convolution() {
+        let bundles = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/latent/bundles");
+        for (name, channels) in [("sd", 4), ("sd_inpaint", 9)] {
+            let graph = bundles.join(name).join("unet/model.onnx");
+            let mut io = graph_io(&graph).unwrap();
+            let sample = io.inputs.iter_mut().find(|input| input.name == "sample").unwrap();
+            sample.shape = vec![Dim::Dynamic; 4];
+            assert_eq!(input_channels(&graph, &io, &Manifest::default()).unwrap(), Some(channels), "{name}");
+        }
+    }
+
+    #[test]
+    fn samples_of_a_score_pipeline_are_drawn_from_0_to_1_unless_the_manifest_says_otherwise() {
+        let directory = tempfile::tempdir().unwrap();
+        let index = directory.path().join("model_index.json");
+        let manifest = directory.path().join("denoised.toml");
+        let range = |class: &str, text: &str| {
+            std::fs::write(&index, format!(r#"{{"_class_name": "{class}"}}"#)).unwrap();
+            std::fs::write(&manifest, text).unwrap();
+            read_manifest(&manifest, &ModelIndex::read(directory.path()).unwrap()).unwrap().sample.range
+        };
+        assert_eq!(range("DDPMPipeline", ""), [-1.0, 1.0]);
+        assert_eq!(range("ScoreSdeVePipeline", ""), [0.0, 1.0]);
+        assert_eq!(range("ScoreSdeVePipeline", "[sample]\nrange = [-2.0, 2.0]"), [-2.0, 2.0]);
+    }
 }

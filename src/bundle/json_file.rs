@@ -21,8 +21,10 @@ pub(crate) fn read_or_default<T: DeserializeOwned + Default>(path: &Path) -> Res
     let Some(text) = read_text(path)? else { return Ok(T::default()) };
     let mut deserializer = serde_json::Deserializer::from_str(&text);
     serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
-        let key = error.path().to_string();
-        BundleError::Content { path: path.to_owned(), fault: format!("{key}: {}", error.into_inner()) }
+        // "." is the whole file.
+        let key = Some(error.path().to_string()).filter(|key| key != ".");
+        let key = key.map_or_else(String::new, |key| format!("{key}: "));
+        BundleError::Content { path: path.to_owned(), fault: format!("{key}{}", error.into_inner()) }
     })
 }
 

@@ -4,8 +4,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::BundleError;
+use super::autoencoder_config::VaeConfig;
 use super::json_file::read_or_default;
+use super::model_index::{Component, ModelIndex};
+use super::{BundleError, PipelineKind};
 
 /// The components around the denoiser of a latent diffusion pipeline.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,6 +18,8 @@ pub struct LatentComponents {
     pub decoder: Option<PathBuf>,
     /// The graph of the autoencoder's encoder.
     pub encoder: Option<PathBuf>,
+    /// The class of each tokenizer in model_index.json.
+    pub tokenizer_classes: Vec<Option<String>>,
     /// The configuration of the autoencoder.
     pub vae: VaeConfig,
     /// Whether the bundle has a safety checker. It is not run.
@@ -26,34 +30,6 @@ pub struct LatentComponents {
     pub joint_attention_dim: Option<usize>,
 }
 
-/// The configuration of an autoencoder.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct VaeConfig {
-    /// The channels of a latent.
-    pub channels: usize,
-    /// How many pixels of the image one pixel of a latent covers along each axis.
-    pub factor: usize,
-    /// `scaling_factor`.
-    pub scaling: f32,
-    /// `shift_factor`.
-    pub shift: f32,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct VaeFile {
-    latent_channels: Option<usize>,
-    block_out_channels: Option<Vec<usize>>,
-    scaling_factor: Option<f32>,
-    shift_factor: Option<f32>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct IndexFile {
-    force_zeros_for_empty_prompt: Option<bool>,
-}
-
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct TextEncoderFile {
@@ -62,45 +38,83 @@ struct TextEncoderFile {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
+struct TokenizerFile {
+    tokenizer_class: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
 struct TransformerFile {
     joint_attention_dim: Option<usize>,
 }
 
+/// The directories of the text encoders and their tokenizers.
+pub(super) const TEXT_ENCODERS: [(&str, &str); 3] =
+    [("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2"), ("text_encoder_3", "tokenizer_3")];
+
 impl LatentComponents {
     /// Reads the latent-diffusion components of a bundle. Returns `None` if it has no autoencoder.
-    pub(super) fn read(directory: &Path) -> Result<Option<Self>, BundleError> {
+    pub(super) fn read(directory: &Path, index: &ModelIndex) -> Result<Option<Self>, BundleError> {
         let graph =
             |folder: &str| Some(directory.join(folder).join("model.onnx")).filter(|file| file.is_file());
-        let text_encoders: Vec<_> = [
-            ("text_encoder", "tokenizer"),
-            ("text_encoder_2", "tokenizer_2"),
-            ("text_encoder_3", "tokenizer_3"),
-        ]
-        .into_iter()
-        .filter_map(|(encoder, tokenizer)| Some((graph(encoder)?, directory.join(tokenizer))))
-        .collect();
+        // A component that model_index.json sets to null is none, even if its folder was left.
+        let text_encoders: Vec<_> = TEXT_ENCODERS
+            .into_iter()
+            .filter(|(encoder, _)| index.component(encoder) != Some(Component::Absent))
+            .filter_map(|(encoder, tokenizer)| Some((graph(encoder)?, tokenizer)))
+            .collect();
         let (decoder, encoder) = (graph("vae_decoder"), graph("vae_encoder"));
-        let Some(vae_graph) = decoder.as_ref().or(encoder.as_ref()) else {
+        if decoder.is_none() && encoder.is_none() {
             return Ok(None);
-        };
-        let vae: VaeFile = read_or_default(&vae_graph.with_file_name("config.json"))?;
-        let index: IndexFile = read_or_default(&directory.join("model_index.json"))?;
+        }
         let transformer: TransformerFile = read_or_default(&directory.join("transformer/config.json"))?;
-        let blocks = vae.block_out_channels.map_or(4, |blocks| blocks.len());
+        let class = |tokenizer: &str| index.class_of(tokenizer).map(str::to_owned);
         Ok(Some(Self {
-            text_encoders,
+            tokenizer_classes: text_encoders.iter().map(|(_, tokenizer)| class(tokenizer)).collect(),
+            text_encoders: text_encoders
+                .into_iter()
+                .map(|(encoder, tokenizer)| (encoder, directory.join(tokenizer)))
+                .collect(),
+            vae: VaeConfig::read(directory, decoder.as_deref(), encoder.as_deref(), index)?,
             decoder,
             encoder,
-            vae: VaeConfig {
-                channels: vae.latent_channels.unwrap_or(4),
-                factor: 1 << blocks.saturating_sub(1),
-                scaling: vae.scaling_factor.unwrap_or(0.18215),
-                shift: vae.shift_factor.unwrap_or(0.0),
-            },
             has_safety_checker: graph("safety_checker").is_some(),
-            force_zeros_for_empty_prompt: index.force_zeros_for_empty_prompt.unwrap_or(true),
+            force_zeros_for_empty_prompt: index.flag("force_zeros_for_empty_prompt")?.unwrap_or(true),
             joint_attention_dim: transformer.joint_attention_dim,
         }))
+    }
+
+    /// Checks that no text encoder is missing before another, and that each tokenizer is of the model that a pipeline of
+    /// this kind has in its place.
+    pub(super) fn check_text_encoders(&self, kind: PipelineKind) -> Result<(), BundleError> {
+        let folder =
+            |graph: &Path| graph.parent()?.file_name().map(|name| name.to_string_lossy().into_owned());
+        let found: Vec<String> = self.text_encoders.iter().filter_map(|(graph, _)| folder(graph)).collect();
+        // SDXL's pipeline works with the second one alone.
+        let is_second_of_sdxl = kind == PipelineKind::StableDiffusionXl && found == [TEXT_ENCODERS[1].0];
+        let missing = TEXT_ENCODERS.iter().zip(&found).find(|((expected, _), found)| expected != found);
+        if let (Some(((expected, _), found)), false) = (missing, is_second_of_sdxl) {
+            let path = self.text_encoders[0].1.parent().unwrap_or(Path::new("")).to_owned();
+            let fault =
+                format!("{expected}/model.onnx is missing, but {found} is there; export the whole pipeline");
+            return Err(BundleError::Content { path, fault });
+        }
+        for (i, ((_, directory), named)) in self.text_encoders.iter().zip(&self.tokenizer_classes).enumerate()
+        {
+            let config: TokenizerFile = read_or_default(&directory.join("tokenizer_config.json"))?;
+            let Some(class) = named.as_ref().or(config.tokenizer_class.as_ref()) else { continue };
+            let expected = if kind.facts().t5 == Some(i) { "T5" } else { "CLIP" };
+            if ["T5", "CLIP"].iter().any(|model| class.starts_with(model)) && !class.starts_with(expected) {
+                let title = kind.title();
+                let fault = format!(
+                    "the class of this tokenizer is {class}, but text encoder {} of {title} is {expected}; export the \
+                     pipeline again",
+                    i + 1
+                );
+                return Err(BundleError::Content { path: directory.clone(), fault });
+            }
+        }
+        Ok(())
     }
 }
 

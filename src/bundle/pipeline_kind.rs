@@ -31,6 +31,17 @@ pub enum StrengthRule {
     Rescaled,
 }
 
+/// The keys of the autoencoder's configuration by which a pipeline converts latents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LatentScaling {
+    /// `scaling_factor`.
+    Factor,
+    /// `scaling_factor`, `latents_mean` and `latents_std`.
+    FactorAndStatistics,
+    /// `scaling_factor` and `shift_factor`.
+    FactorAndShift,
+}
+
 /// What distinguishes the pipelines of one kind. Defaults are those of the diffusers pipeline.
 #[derive(Debug, Clone)]
 pub struct PipelineFacts {
@@ -69,6 +80,10 @@ pub struct PipelineFacts {
     pub has_micro_conditioning: bool,
     /// Whether `force_zeros_for_empty_prompt` of model_index.json applies.
     pub may_zero_unconditional: bool,
+    /// The keys by which latents are converted for the autoencoder.
+    pub latent_scaling: LatentScaling,
+    /// The height and width of a latent where no configuration has `sample_size`.
+    pub(super) default_sample_size: usize,
     /// The published projection from latents to previews.
     pub(super) preview: Option<&'static Factors>,
 }
@@ -91,6 +106,8 @@ const STABLE_DIFFUSION: PipelineFacts = PipelineFacts {
     has_clip_skip: true,
     has_micro_conditioning: false,
     may_zero_unconditional: false,
+    latent_scaling: LatentScaling::Factor,
+    default_sample_size: 64,
     preview: Some(&preview_projection::STABLE_DIFFUSION),
 };
 
@@ -105,6 +122,8 @@ const STABLE_DIFFUSION_XL: PipelineFacts = PipelineFacts {
     has_second_prompt: true,
     has_micro_conditioning: true,
     may_zero_unconditional: true,
+    latent_scaling: LatentScaling::FactorAndStatistics,
+    default_sample_size: 128,
     preview: Some(&preview_projection::STABLE_DIFFUSION_XL),
     ..STABLE_DIFFUSION
 };
@@ -119,6 +138,8 @@ const STABLE_DIFFUSION_3: PipelineFacts = PipelineFacts {
     strength_rule: StrengthRule::Ceil,
     latent_multiple: 2,
     has_second_prompt: true,
+    latent_scaling: LatentScaling::FactorAndShift,
+    default_sample_size: 128,
     preview: None,
     ..STABLE_DIFFUSION
 };
@@ -150,6 +171,17 @@ impl PipelineKind {
             (false, _) => Self::StableDiffusion,
         };
         Some(kind)
+    }
+
+    /// The name of the pipeline.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::StableDiffusion => "Stable Diffusion",
+            Self::LatentConsistency => "Latent consistency",
+            Self::StableDiffusionXl => "Stable Diffusion XL",
+            Self::StableDiffusion3 => "Stable Diffusion 3",
+            Self::Flux => "Flux",
+        }
     }
 
     /// The facts of this kind.

@@ -1,6 +1,6 @@
 //! scheduler_config.json: the scheduler's class and keys.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
@@ -13,8 +13,10 @@ use diffusion_samplers::scheduler_settings::{KeyReport, Settings, Value};
 pub struct SchedulerConfig {
     /// The file.
     pub path: PathBuf,
-    /// `_class_name`.
+    /// The class: the one that model_index.json names, or else `_class_name`.
     pub class: String,
+    /// `_class_name`, if model_index.json names another class.
+    pub class_in_file: Option<String>,
     values: BTreeMap<String, Value>,
 }
 
@@ -41,9 +43,14 @@ enum Fault {
 impl SchedulerConfig {
     /// Reads a file.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        Self::read_as(path, None)
+    }
+
+    /// Reads a file whose keys are those of another class, if one is named.
+    pub(super) fn read_as(path: &Path, class: Option<&str>) -> Result<Self, ConfigError> {
         std::fs::read_to_string(path)
             .map_err(Fault::from)
-            .and_then(|text| Self::parse(path, &text))
+            .and_then(|text| Self::parse(path, &text, class))
             .map_err(|fault| ConfigError { path: path.to_owned(), fault })
     }
 
@@ -57,21 +64,30 @@ impl SchedulerConfig {
             section.insert("_class_name".to_owned(), class);
         }
         let text = serde_json::to_string(&section).map_err(Fault::from);
-        text.and_then(|text| Self::parse(path, &text))
+        text.and_then(|text| Self::parse(path, &text, None))
             .map_err(|fault| ConfigError { path: path.to_owned(), fault })
     }
 
-    fn parse(path: &Path, text: &str) -> Result<Self, Fault> {
+    fn parse(path: &Path, text: &str, named: Option<&str>) -> Result<Self, Fault> {
         let object: BTreeMap<String, Json> = serde_json::from_str(&with_quoted_infinities(text))?;
-        let Some(Json::String(class)) = object.get("_class_name") else {
-            return Err(Fault::Class);
+        let in_file = match object.get("_class_name") {
+            Some(Json::String(class)) => Some(class.as_str()),
+            None => None,
+            Some(_) => return Err(Fault::Class),
+        };
+        let class = named.or(in_file).ok_or(Fault::Class)?.to_owned();
+        // diffusers lists here which values are only the defaults of the class that wrote the file.
+        let defaults: BTreeSet<&str> = match object.get("_use_default_values") {
+            Some(Json::Array(keys)) => keys.iter().filter_map(Json::as_str).collect(),
+            _ => BTreeSet::new(),
         };
         let values = object
             .iter()
-            .filter(|(key, _)| !key.starts_with('_'))
+            .filter(|(key, _)| !key.starts_with('_') && !defaults.contains(key.as_str()))
             .map(|(key, value)| (key.clone(), convert(value)))
             .collect();
-        let config = Self { path: path.to_owned(), class: class.clone(), values };
+        let class_in_file = in_file.filter(|in_file| *in_file != class).map(str::to_owned);
+        let config = Self { path: path.to_owned(), class, class_in_file, values };
         config.check()?;
         Ok(config)
     }
@@ -183,10 +199,23 @@ mod tests {
     fn infinities_are_numbers_except_in_strings() {
         let text = r#"{"_class_name": "DPMSolverMultistepScheduler", "lambda_min_clipped": -Infinity,
             "note": "an \"Infinity\" \\", "other": [Infinity, 1]}"#;
-        let config = SchedulerConfig::parse(Path::new("x.json"), text).unwrap();
+        let config = SchedulerConfig::parse(Path::new("x.json"), text, None).unwrap();
         assert_eq!(config.values["lambda_min_clipped"], Value::Number(f64::NEG_INFINITY));
         assert_eq!(config.values["note"], Value::Text("an \"Infinity\" \\".to_owned()));
         assert_eq!(config.to_json()["lambda_min_clipped"], "-Infinity");
         assert_eq!(config.values["other"], Value::Other("[\"Infinity\",1]".to_owned()));
+    }
+
+    #[test]
+    fn the_class_of_model_index_takes_the_keys_of_the_file() {
+        let text = r#"{"_class_name": "DDIMScheduler", "beta_start": 0.001, "beta_end": 0.02,
+            "_use_default_values": ["beta_end"]}"#;
+        let parse = |named| SchedulerConfig::parse(Path::new("x.json"), text, named).unwrap();
+        let own = parse(None);
+        assert_eq!((own.class.as_str(), own.class_in_file.as_deref()), ("DDIMScheduler", None));
+        let other = parse(Some("DPMSolverMultistepScheduler"));
+        assert_eq!(other.class, "DPMSolverMultistepScheduler");
+        assert_eq!(other.class_in_file.as_deref(), Some("DDIMScheduler"));
+        assert_eq!(other.values, BTreeMap::from([("beta_start".to_owned(), Value::Number(0.001))]));
     }
 }

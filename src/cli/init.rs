@@ -4,22 +4,22 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 
 use super::CommandError;
 use super::stdout::Stdout;
-use crate::bundle::{graph_io, graph_key};
+use crate::bundle::{class_count, graph_io, graph_key};
 use crate::tensor::{DataType, Dim, GraphIo, ValueInfo};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct InitArguments {
-    /// The ONNX file; denoised.toml is written into its directory
+    /// The ONNX file, or the folder that has it; denoised.toml is written into the folder
+    #[arg(value_name = "GRAPH | FOLDER")]
     graph: PathBuf,
 }
 
 pub(super) fn run(arguments: &InitArguments) -> Result<(), CommandError> {
-    let directory = arguments.graph.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let directory = directory.unwrap_or(Path::new("."));
+    let (directory, file) = location(&arguments.graph)?;
     let path = directory.join("denoised.toml");
     if path.exists() {
         return Err(CommandError::usage(anyhow::anyhow!(
@@ -27,26 +27,58 @@ pub(super) fn run(arguments: &InitArguments) -> Result<(), CommandError> {
             path.display()
         )));
     }
-    let graph = graph_io(&arguments.graph)?;
-    let file =
-        arguments.graph.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    let graph_path = directory.join(&file);
+    let graph = graph_io(&graph_path)?;
     let has_scheduler = ["scheduler_config.json", "scheduler/scheduler_config.json"];
     let has_scheduler = has_scheduler.iter().any(|file| directory.join(file).is_file());
-    let text = draft(&graph, &file, has_scheduler)?;
+    let class = graph.inputs.iter().find(|input| input.name.contains("class"));
+    let classes = match class {
+        Some(input) => class_count(&graph_path, &input.name).map_err(|error| anyhow!("{error}"))?,
+        None => None,
+    };
+    let text = draft(&graph, &file, has_scheduler, classes)?;
     std::fs::write(&path, &text).with_context(|| format!("cannot write {}", path.display()))?;
     write!(Stdout, "{text}")?;
+    let class = if class.is_some() { " --class 0" } else { "" };
     eprintln!(
-        "wrote {}; check it, then run: denoised sample {} --output x.png",
+        "wrote {}; check it, then run: denoised sample {} --output x.png{class}",
         path.display(),
         directory.display()
     );
     Ok(())
 }
 
+/// The folder, and the ONNX file relative to it.
+fn location(argument: &Path) -> anyhow::Result<(PathBuf, String)> {
+    let name =
+        |path: &Path| path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    if !argument.is_dir() {
+        let directory = argument.parent().filter(|parent| !parent.as_os_str().is_empty());
+        return Ok((directory.unwrap_or(Path::new(".")).to_owned(), name(argument)));
+    }
+    let usual = ["unet/model.onnx", "transformer/model.onnx", "model.onnx"];
+    if let Some(file) = usual.iter().find(|file| argument.join(file).is_file()) {
+        return Ok((argument.to_owned(), (*file).to_owned()));
+    }
+    let entries =
+        std::fs::read_dir(argument).with_context(|| format!("cannot read {}", argument.display()))?;
+    let files = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    let mut graphs: Vec<String> = files
+        .filter(|path| path.extension().is_some_and(|kind| kind == "onnx"))
+        .map(|path| name(&path))
+        .collect();
+    graphs.sort();
+    match graphs.as_slice() {
+        [graph] => Ok((argument.to_owned(), graph.clone())),
+        [] => bail!("{} has no ONNX file; name the folder or the file of a network", argument.display()),
+        several => bail!("{} has several ONNX files; name one: {}", argument.display(), several.join(", ")),
+    }
+}
+
 /// The usual names of an input for the noise level.
 const NOISE_LEVELS: [&str; 3] = ["sigma", "sigmas", "noise_level"];
 
-fn draft(graph: &GraphIo, file: &str, has_scheduler: bool) -> anyhow::Result<String> {
+fn draft(graph: &GraphIo, file: &str, has_scheduler: bool, classes: Option<usize>) -> anyhow::Result<String> {
     let is_float = |port: &&ValueInfo| matches!(port.element, DataType::F32 | DataType::F16);
     let Some(sample) = graph.inputs.iter().filter(is_float).max_by_key(|port| port.shape.len()) else {
         bail!("the graph has no floating-point input for the sample");
@@ -79,7 +111,8 @@ fn draft(graph: &GraphIo, file: &str, has_scheduler: bool) -> anyhow::Result<Str
         "[graph]\nfile = {file:?}\nsample = {:?}\ntimestep = {:?}\noutput = {:?}",
         sample.name, time.name, output.name
     )?;
-    if let Some(class) = others.iter().find(|port| port.name.contains("class")) {
+    let class = others.iter().find(|port| port.name.contains("class"));
+    if let Some(class) = class {
         writeln!(text, "class_labels = {:?}", class.name)?;
     }
     let is_condition = |port: &&&ValueInfo| port.name != time.name && !port.name.contains("class");
@@ -90,6 +123,15 @@ fn draft(graph: &GraphIo, file: &str, has_scheduler: bool) -> anyhow::Result<Str
     }
     if !has_scheduler {
         text.push_str(if takes_sigma { SIGMA_SCHEDULER } else { TIMESTEP_SCHEDULER });
+    }
+    if class.is_some() {
+        let names: Vec<String> = (0..classes.unwrap_or(1)).map(|label| format!("\"{label}\"")).collect();
+        let hint = if classes.is_some() { "one name for each label" } else { "add one name for each label" };
+        writeln!(
+            text,
+            "\n[classes]  # {hint}; if one label stands for no class, set null to it, and guidance works\nnames = [{}]",
+            names.join(", ")
+        )?;
     }
     for condition in conditions {
         let is_one_number =
@@ -157,7 +199,7 @@ mod tests {
             ],
             outputs: vec![port("denoised", DataType::F32, image())],
         };
-        let manifest = Manifest::parse(&draft(&graph, "net.onnx", false).unwrap()).unwrap();
+        let manifest = Manifest::parse(&draft(&graph, "net.onnx", false, None).unwrap()).unwrap();
         assert_eq!(manifest.graph.sample.as_deref(), Some("noisy"));
         assert_eq!(manifest.graph.timestep.as_deref(), Some("sigma"));
         assert!(manifest.scheduler.is_some() && manifest.conditions.contains_key("difficulty"));
@@ -169,7 +211,7 @@ mod tests {
         let without_time =
             GraphIo { inputs: vec![port("x", DataType::F32, image())], outputs: graph.outputs };
         assert!(
-            draft(&without_time, "net.onnx", false)
+            draft(&without_time, "net.onnx", false, None)
                 .unwrap_err()
                 .to_string()
                 .contains("no input for a timestep")

@@ -1,14 +1,16 @@
 //! `denoised inspect`: shows how the program reads a bundle, and what it can do with it.
 
+mod contents;
+mod samplers;
+
 use std::io::Write;
 use std::path::PathBuf;
 
 use super::CommandError;
 use super::stdout::Stdout;
-use crate::bundle::{Bundle, LatentComponents, PipelineKind, TimestepShape};
+use crate::bundle::{Bundle, LatentComponents, TimestepShape};
 use crate::inference::EngineKind;
 use crate::model::{Model, batch_dependence};
-use diffusion_samplers::sampler::{self, Options, Patches, SamplerError};
 use diffusion_samplers::scheduler_settings::KeyStatus;
 
 #[derive(Debug, clap::Args)]
@@ -18,7 +20,7 @@ pub(super) struct InspectArguments {
     /// The inference engine [default: as configured]
     #[arg(long, value_parser = super::engine_argument::engine_kind())]
     engine: Option<EngineKind>,
-    /// Also list the samplers that can't serve the bundle, with the reasons
+    /// Also list every file and key, and the samplers that can't serve the bundle, with the reasons
     #[arg(long)]
     all: bool,
 }
@@ -32,12 +34,19 @@ pub(super) fn run(arguments: &InspectArguments) -> Result<(), CommandError> {
     inputs(&mut model)?;
     section("Missing")?;
     missing(&model)?;
+    let inventory = model.bundle.inventory()?;
+    section("Files")?;
+    contents::files(&inventory, arguments.all)?;
+    if !inventory.keys.is_empty() {
+        section("Keys")?;
+        contents::keys(&inventory, arguments.all)?;
+    }
     section("Memory")?;
     memory(&model)?;
     section(&format!("Scheduler: {}", model.bundle.scheduler.class))?;
     scheduler(&model.bundle)?;
     section("Samplers")?;
-    Ok(samplers(&model.bundle, arguments.all)?)
+    Ok(samplers::list(&model.bundle, arguments.all)?)
 }
 
 fn section(title: &str) -> std::io::Result<()> {
@@ -67,27 +76,18 @@ fn identity(model: &Model) -> std::io::Result<()> {
     }
     if let Some(latent) = &model.latent {
         let LatentComponents { text_encoders, vae, .. } = &latent.components;
-        row("pipeline", title(latent.kind))?;
+        row("pipeline", latent.kind.title())?;
         row("text encoders", text_encoders.len())?;
+        let statistics = vae.statistics.map_or("", |_| ", with the mean and the deviation of each channel");
         row(
             "latents",
             format_args!(
-                "{} channels, one value for {1}×{1} pixels, scaling factor {2}",
+                "{} channels, one value for {1}×{1} pixels, scaling factor {2}{statistics}",
                 vae.channels, vae.factor, vae.scaling
             ),
         )?;
     }
     Ok(())
-}
-
-fn title(pipeline: PipelineKind) -> &'static str {
-    match pipeline {
-        PipelineKind::StableDiffusion => "Stable Diffusion",
-        PipelineKind::LatentConsistency => "Latent consistency",
-        PipelineKind::StableDiffusionXl => "Stable Diffusion XL",
-        PipelineKind::StableDiffusion3 => "Stable Diffusion 3",
-        PipelineKind::Flux => "Flux",
-    }
 }
 
 /// How the network is fed.
@@ -155,6 +155,12 @@ fn memory(model: &Model) -> std::io::Result<()> {
 }
 
 fn scheduler(bundle: &Bundle) -> anyhow::Result<()> {
+    if let Some(other) = &bundle.scheduler.class_in_file {
+        row(
+            "class",
+            format_args!("named by model_index.json; scheduler_config.json has {other}, which is not used"),
+        )?;
+    }
     for line in bundle.scheduler.report()? {
         let status = match line.status {
             KeyStatus::Used => "used",
@@ -166,34 +172,4 @@ fn scheduler(bundle: &Bundle) -> anyhow::Result<()> {
         writeln!(Stdout, "  {:<28} {:<20} {status}", line.key, line.value.to_string())?;
     }
     Ok(())
-}
-
-fn samplers(bundle: &Bundle, all: bool) -> std::io::Result<()> {
-    let steps = bundle.manifest.default.steps.unwrap_or(10);
-    // Schedules that depend on the image's size need its number of patches; any number shows whether they build.
-    let options =
-        Options { patches: Some(Patches { count: 4096, linear_sigmas: false }), ..Options::new(steps) };
-    let mut unsuitable = Vec::new();
-    for name in sampler::names() {
-        let built = sampler::by_name(name).and_then(|choice| {
-            choice.check_class(&bundle.scheduler.class, &mut bundle.scheduler.settings())?;
-            choice.build(&mut bundle.scheduler.settings(), &options)
-        });
-        match built {
-            Ok(_) => writeln!(Stdout, "  {name}")?,
-            Err(SamplerError::Steps { max, .. }) => writeln!(Stdout, "  {name} (up to {max} steps)")?,
-            Err(error) => unsuitable.push((name, error)),
-        }
-    }
-    row("with a suffix", format_args!("{}, as in dpmpp_2m_karras", sampler::suffixes().join(", ")))?;
-    match (unsuitable.len(), all) {
-        (0, _) => Ok(()),
-        (n, false) => {
-            writeln!(Stdout, "  {n} more can't serve this bundle; --all lists them with the reasons")
-        }
-        (n, true) => {
-            section(&format!("{n} samplers that can't serve this bundle"))?;
-            unsuitable.iter().try_for_each(|(name, reason)| row(name, reason))
-        }
-    }
 }

@@ -84,7 +84,10 @@ impl PipelineGraphs {
             .text_encoders
             .iter()
             .enumerate()
-            .map(|(i, (path, tokenizer))| TextEncoderGraph::read(path, tokenizer, kind, (i, found)));
+            .zip(&components.tokenizer_classes)
+            .map(|((i, (path, tokenizer)), class)| {
+                TextEncoderGraph::read(path, (tokenizer, class.as_deref()), kind, (i, found))
+            });
         let text_encoders = text_encoders.collect::<Result<Vec<_>, _>>()?;
         let decoder = autoencoder(components.decoder.as_deref(), components, AutoencoderIo::decoder)?;
         let encoder = autoencoder(components.encoder.as_deref(), components, AutoencoderIo::encoder)?;
@@ -103,21 +106,23 @@ impl PipelineGraphs {
             fixes_sequence_length,
         };
         check_sizes(signature, components.vae.factor, decoder.as_ref(), encoder.as_ref())?;
-        Ok(Some(Self { components: components.clone(), kind, text_encoders, decoder, encoder, limits }))
+        let vae = components.vae.reduced_to(kind.facts().latent_scaling);
+        let components = LatentComponents { vae, ..components.clone() };
+        Ok(Some(Self { components, kind, text_encoders, decoder, encoder, limits }))
     }
 }
 
 impl TextEncoderGraph {
     fn read(
         path: &Path,
-        tokenizer_path: &Path,
+        (tokenizer_path, tokenizer_class): (&Path, Option<&str>),
         kind: PipelineKind,
         (index, count): (usize, usize),
     ) -> Result<Self, ModelError> {
         let mut io = resolve(path, TextEncoderIo::resolve)?;
-        let tokenizer = Tokenizer::open(tokenizer_path)?;
-        tokenizer.check_vocabulary(tokenizer_path, vocabulary_size(path)?, path)?;
         let mut config = TextEncoderConfig::read(path)?;
+        let tokenizer = Tokenizer::open(tokenizer_path, tokenizer_class, config.max_position_embeddings)?;
+        tokenizer.check_vocabulary(tokenizer_path, vocabulary_size(path)?, path)?;
         // The other pipelines of diffusers never mask.
         config.use_attention_mask &=
             matches!(kind, PipelineKind::StableDiffusion | PipelineKind::LatentConsistency);

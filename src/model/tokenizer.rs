@@ -1,15 +1,24 @@
 //! The tokenizers of CLIP and T5.
 
+mod added_tokens;
+mod config;
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::prompt_text::{PromptTokenizer, with_clip_cleaning, with_own_normalizer};
-use serde::Deserialize;
 use tokenizers::models::bpe::BPE;
 use tokenizers::normalizers::{Lowercase, NFC, Replace, Sequence};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::sequence::Sequence as Steps;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{AddedToken, SplitDelimiterBehavior};
+
+use super::prompt_text::{PromptTokenizer, with_clip_cleaning, with_own_normalizer};
+use crate::bundle::tokenizer_source::TokenizerSource;
+use added_tokens::{AddedTokens, Piece, expand_vectors};
+use config::{SpecialToken, TokenizerConfig};
 
 /// A tokenizer that cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -22,11 +31,18 @@ pub struct TokenizerError {
 }
 
 /// The tokenizer of one text encoder.
+///
+/// A tokenizer of CLIP reads a prompt as transformers' `CLIPTokenizer` of version 4 does, one of the class
+/// `CLIPTokenizerFast` or of T5 as the library tokenizers does.
 pub(super) struct Tokenizer {
     inner: PromptTokenizer,
-    begin: Option<u32>,
-    end: u32,
+    /// The tokens at which a prompt is split before the rest is read. Empty if `inner` has them.
+    added: AddedTokens,
+    /// The tokens before and after a prompt's own.
+    begin: Vec<u32>,
+    end: Vec<u32>,
     pad: u32,
+    truncates_left: bool,
     /// The default number of tokens.
     pub(super) length: usize,
 }
@@ -38,98 +54,164 @@ pub(super) struct Tokens {
     pub(super) ids: Vec<i64>,
     /// The number of ids without padding.
     pub(super) unpadded_len: usize,
-    /// The prompt from the first word that was truncated.
+    /// The part of the prompt that was truncated, in whole words.
     pub(super) truncated: Option<String>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct TokenizerConfig {
-    tokenizer_class: Option<String>,
-    pad_token: Option<Token>,
-    model_max_length: Option<f64>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct SpecialTokens {
-    pad_token: Option<Token>,
-}
-
-/// A token in either of the two forms that the files use.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(untagged)]
-enum Token {
-    Plain(String),
-    Described { content: String },
-}
-
-impl Token {
-    fn content(&self) -> &str {
-        match self {
-            Self::Plain(content) | Self::Described { content } => content,
-        }
-    }
 }
 
 const START: &str = "<|startoftext|>";
 const END: &str = "<|endoftext|>";
 /// How CLIP splits a text into words (Radford et al. 2021).
 const WORDS: &str = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+/// The number of tokens of CLIP.
+const CLIP_LENGTH: usize = 77;
+
+const CLIP_TOKENS: &[(&str, &str)] =
+    &[("bos_token", START), ("eos_token", END), ("unk_token", END), ("pad_token", END)];
+const T5_TOKENS: &[(&str, &str)] = &[("eos_token", "</s>"), ("unk_token", "<unk>"), ("pad_token", "<pad>")];
 
 impl Tokenizer {
-    /// Opens the tokenizer in a directory, of CLIP or of T5.
-    pub(super) fn open(directory: &Path) -> Result<Self, TokenizerError> {
-        let config: TokenizerConfig = json(&directory.join("tokenizer_config.json"))?.unwrap_or_default();
-        let special: SpecialTokens = json(&directory.join("special_tokens_map.json"))?.unwrap_or_default();
-        let file = directory.join("tokenizer.json");
-        let t5 = config.tokenizer_class.as_deref().is_some_and(|class| class.starts_with("T5"));
+    /// Opens the tokenizer in a directory. `class` is the one that model_index.json names, and `positions` the number of
+    /// tokens that the text encoder takes.
+    pub(super) fn open(
+        directory: &Path,
+        class: Option<&str>,
+        positions: Option<usize>,
+    ) -> Result<Self, TokenizerError> {
+        let is_t5 = |class: Option<&str>| class.is_some_and(|class| class.starts_with("T5"));
+        let config =
+            TokenizerConfig::read(
+                directory,
+                |own| {
+                    if is_t5(class.or(own)) { T5_TOKENS } else { CLIP_TOKENS }
+                },
+            )?;
         let fault = |reason: String| TokenizerError { path: directory.to_owned(), reason };
-        let mut inner = if file.is_file() {
-            let read = tokenizers::Tokenizer::from_file(&file);
-            read.map_err(|error| TokenizerError { path: file.clone(), reason: error.to_string() })?
-        } else if t5 {
-            return Err(fault(
-                "it has no tokenizer.json, and spiece.model alone is not supported; create it in Python: \
-                 T5TokenizerFast.from_pretrained(\"FOLDER\").save_pretrained(\"FOLDER\")"
-                    .to_owned(),
-            ));
-        } else {
-            clip(directory)?
+        let named = class.or(config.class.as_deref());
+        let mut tokenizer = match TokenizerSource::find(directory, named) {
+            TokenizerSource::TokenizerJson => {
+                let cleans = named.is_none_or(|class| !class.starts_with("T5") && !class.ends_with("Fast"));
+                Self::from_file(&directory.join("tokenizer.json"), cleans, &config)?
+            }
+            TokenizerSource::Vocabulary { is_fast } => Self::from_vocabulary(directory, is_fast, &config)?,
+            TokenizerSource::SentencePiece => {
+                return Err(fault(
+                    "it has no tokenizer.json, and spiece.model alone is not supported; create it in Python: \
+                     T5TokenizerFast.from_pretrained(\"FOLDER\").save_pretrained(\"FOLDER\")"
+                        .to_owned(),
+                ));
+            }
         };
+        tokenizer.length = config.length.or(positions).unwrap_or(CLIP_LENGTH);
+        Ok(tokenizer)
+    }
+
+    /// The tokenizer of a tokenizer.json, with the tokens of the other files. With `cleans`, prompts are cleaned as CLIP's
+    /// own class does it.
+    fn from_file(file: &Path, cleans: bool, config: &TokenizerConfig) -> Result<Self, TokenizerError> {
+        let fault =
+            |error: tokenizers::Error| TokenizerError { path: file.to_owned(), reason: error.to_string() };
+        let mut inner = tokenizers::Tokenizer::from_file(file).map_err(fault)?;
         // `encode` truncates and pads.
-        inner.with_truncation(None).map_err(|error| fault(error.to_string()))?;
+        inner.with_truncation(None).map_err(fault)?;
         inner.with_padding(None);
-        let default_pad = if t5 { "<pad>" } else { END };
-        let pad =
-            config.pad_token.as_ref().or(special.pad_token.as_ref()).map_or(default_pad, Token::content);
-        inner.add_special_tokens(&[AddedToken::from(pad, true)]);
-        let inner = if t5 { with_own_normalizer(inner) } else { with_clip_cleaning(inner) };
-        let id = |token: &str| {
-            let missing = || fault(format!("its vocabulary has no {token:?}; export the tokenizer again"));
-            inner.token_to_id(token).ok_or_else(missing)
-        };
-        let (begin, end) = if t5 { (None, id("</s>")?) } else { (Some(id(START)?), id(END)?) };
-        let pad = id(pad)?;
-        let length =
-            config.model_max_length.filter(|n| (2.0..100_000.0).contains(n)).map_or(77, |n| n as usize);
-        Ok(Self { inner, begin, end, pad, length })
+        add_tokens(&mut inner, config, false);
+        let ids =
+            |special| Ok::<_, TokenizerError>(inner.encode("a", special).map_err(fault)?.get_ids().to_vec());
+        let (own, whole) = (ids(false)?, ids(true)?);
+        let begin = (0..=whole.len().saturating_sub(own.len()))
+            .find(|at| whole[*at..].starts_with(&own))
+            .unwrap_or(0);
+        let (begin, end) = (whole[..begin].to_vec(), whole[(begin + own.len()).min(whole.len())..].to_vec());
+        let id = |name: &str| inner.token_to_id(name);
+        let pad = special_id(file, config, "pad_token", id)?;
+        inner.set_encode_special_tokens(config.splits_special_tokens);
+        let inner = if cleans { with_clip_cleaning(inner) } else { with_own_normalizer(inner) };
+        let added = AddedTokens::default();
+        Ok(Self { inner, added, begin, end, pad, truncates_left: config.truncates_left, length: CLIP_LENGTH })
+    }
+
+    /// CLIP's tokenizer of a vocab.json and a merges.txt.
+    fn from_vocabulary(
+        directory: &Path,
+        is_fast: bool,
+        config: &TokenizerConfig,
+    ) -> Result<Self, TokenizerError> {
+        let mut inner = clip(directory, config)?;
+        let mut added = AddedTokens::default();
+        if is_fast {
+            add_tokens(&mut inner, config, true);
+            inner.set_encode_special_tokens(config.splits_special_tokens);
+        } else {
+            added = own_added_tokens(&inner, config);
+            // Words that are these after cleaning are the tokens, also within text.
+            let names = [START, END].into_iter().filter(|name| inner.token_to_id(name).is_some());
+            let names: Vec<_> = names.map(|name| AddedToken::from(name, false)).collect();
+            inner.add_tokens(&names);
+        }
+        let unknown = config.special("unk_token").and_then(|name| inner.token_to_id(name));
+        let id = |name: &str| added.id(name).or_else(|| inner.token_to_id(name)).or(unknown);
+        let special = |attribute| special_id(directory, config, attribute, id);
+        let (begin, end, pad) =
+            (vec![special("bos_token")?], vec![special("eos_token")?], special("pad_token")?);
+        if config.splits_special_tokens {
+            added = AddedTokens::default();
+        }
+        let inner = if is_fast { with_own_normalizer(inner) } else { with_clip_cleaning(inner) };
+        Ok(Self { inner, added, begin, end, pad, truncates_left: config.truncates_left, length: CLIP_LENGTH })
     }
 
     /// Tokenizes a prompt, padded or truncated to `length` tokens.
     pub(super) fn encode(&self, prompt: &str, length: usize) -> Result<Tokens, String> {
-        let encoding = self.inner.encode(prompt, false).map_err(|error| error.to_string())?;
-        let room = length.saturating_sub(1 + usize::from(self.begin.is_some()));
-        let truncated = encoding.get_offsets().get(room).map(|(start, _)| {
-            let rest = prompt.get(*start..).unwrap_or(prompt);
-            rest.trim().to_owned()
-        });
-        let token_ids = encoding.get_ids().iter().take(room).copied();
+        let expanded = self.expand_vectors(prompt);
+        let prompt = expanded.as_deref().unwrap_or(prompt);
+        let mut tokens = self.tokens(prompt)?;
+        let room = length.saturating_sub(self.begin.len() + self.end.len());
+        let mut truncated = None;
+        if tokens.len() > room {
+            truncated = Some(if self.truncates_left {
+                let kept = tokens.split_off(tokens.len() - room);
+                let rest = tokens.last().and_then(|(_, range)| prompt.get(..range.end));
+                tokens = kept;
+                rest
+            } else {
+                let rest = prompt.get(tokens[room].1.start..);
+                tokens.truncate(room);
+                rest
+            });
+        }
+        let own = tokens.iter().map(|(id, _)| id);
         let mut ids: Vec<i64> =
-            self.begin.into_iter().chain(token_ids).chain([self.end]).map(i64::from).collect();
+            self.begin.iter().chain(own).chain(&self.end).map(|id| i64::from(*id)).collect();
         let unpadded_len = ids.len();
         ids.resize(length, i64::from(self.pad));
+        let truncated = truncated.map(|rest| rest.unwrap_or(prompt).trim().to_owned());
         Ok(Tokens { ids, unpadded_len, truncated })
+    }
+
+    /// The prompt's own tokens with their bytes.
+    fn tokens(&self, prompt: &str) -> Result<Vec<(u32, Range<usize>)>, String> {
+        let mut tokens = Vec::new();
+        for piece in self.added.split(prompt) {
+            match piece {
+                Piece::Token(id, range) => tokens.push((id, range)),
+                Piece::Text(range) => {
+                    let text = &prompt[range.clone()];
+                    let encoding = self.inner.encode(text, false).map_err(|error| error.to_string())?;
+                    let offsets = encoding.get_offsets().iter();
+                    let offsets = offsets.map(|(start, end)| range.start + start..range.start + end);
+                    tokens.extend(encoding.get_ids().iter().copied().zip(offsets));
+                }
+            }
+        }
+        Ok(tokens)
+    }
+
+    /// The prompt with all vectors of textual inversion, if it names any that has several.
+    fn expand_vectors(&self, prompt: &str) -> Option<String> {
+        let inner = self.inner.get_added_vocabulary().get_vocab();
+        let names = inner.keys().map(String::as_str).chain(self.added.names());
+        let is_token = |name: &str| inner.contains_key(name) || self.added.id(name).is_some();
+        expand_vectors(prompt, names, is_token, |name| prompt.contains(name))
     }
 
     /// Checks that the text encoder, whose vocabulary has the size `known`, knows every token.
@@ -139,12 +221,15 @@ impl Tokenizer {
         known: Option<usize>,
         encoder: &Path,
     ) -> Result<(), TokenizerError> {
-        let own = self.inner.get_vocab_size(true);
+        let ids = self.inner.get_vocab(true);
+        let largest =
+            ids.values().copied().chain(self.added.largest_id()).chain([self.pad]).max().unwrap_or(0);
         match known {
-            Some(known) if own > known => Err(TokenizerError {
+            Some(known) if largest as usize >= known => Err(TokenizerError {
                 path: directory.to_owned(),
                 reason: format!(
-                    "it has {own} tokens, but {} knows {known}: they are not of one model; export both again",
+                    "its tokens have ids up to {largest}, but {} knows {known} tokens: they are not of one model; export \
+                     both again",
                     encoder.display()
                 ),
             }),
@@ -153,8 +238,68 @@ impl Tokenizer {
     }
 }
 
+fn special_id(
+    path: &Path,
+    config: &TokenizerConfig,
+    attribute: &str,
+    id: impl Fn(&str) -> Option<u32>,
+) -> Result<u32, TokenizerError> {
+    let name = config.special(attribute).unwrap_or_default();
+    id(name).ok_or_else(|| TokenizerError {
+        path: path.to_owned(),
+        reason: format!(
+            "its vocabulary has no {name:?}, which is the {attribute}; export the tokenizer again"
+        ),
+    })
+}
+
+/// Adds the tokens beside a vocabulary as transformers' fast classes do: a token that the vocabulary lacks gets the next
+/// id. With `wraps_strings`, begin, end and unknown are normalized although they are special, as those of CLIP.
+fn add_tokens(inner: &mut tokenizers::Tokenizer, config: &TokenizerConfig, wraps_strings: bool) {
+    let mut tokens: Vec<AddedToken> = config.added.values().cloned().collect();
+    for (attribute, token) in config.missing_special_tokens() {
+        let is_known = inner.get_added_vocabulary().get_vocab().contains_key(token.content());
+        let token = match token {
+            SpecialToken::Plain(_) if is_known => continue,
+            SpecialToken::Plain(name) => AddedToken {
+                normalized: wraps_strings && ["bos_token", "eos_token", "unk_token"].contains(&attribute),
+                ..AddedToken::from(name.as_str(), true)
+            },
+            SpecialToken::Described(token) => token.clone(),
+        };
+        tokens.push(token);
+    }
+    inner.add_tokens(&tokens);
+}
+
+/// The tokens beside a vocabulary as transformers' own classes have them: with the ids that the files give, and special
+/// tokens that the vocabulary lacks after it.
+fn own_added_tokens(inner: &tokenizers::Tokenizer, config: &TokenizerConfig) -> AddedTokens {
+    let mut tokens = AddedTokens::default();
+    for (id, token) in &config.added {
+        tokens.insert(*id, token.clone());
+    }
+    let vocabulary = inner.get_vocab(false);
+    let beside = config.added.values().filter(|token| !vocabulary.contains_key(&token.content)).count();
+    let mut next = vocabulary.len() + beside;
+    for (_, token) in config.missing_special_tokens() {
+        let id = vocabulary.get(token.content()).copied().unwrap_or_else(|| {
+            next += 1;
+            next as u32 - 1
+        });
+        tokens.insert(
+            id,
+            match token {
+                SpecialToken::Plain(name) => AddedToken::from(name.as_str(), true),
+                SpecialToken::Described(token) => token.clone(),
+            },
+        );
+    }
+    tokens
+}
+
 /// CLIP's byte-pair encoding, from vocab.json and merges.txt.
-fn clip(directory: &Path) -> Result<tokenizers::Tokenizer, TokenizerError> {
+fn clip(directory: &Path, config: &TokenizerConfig) -> Result<tokenizers::Tokenizer, TokenizerError> {
     let (vocabulary, merges) = (directory.join("vocab.json"), directory.join("merges.txt"));
     let fault = |path: &Path, reason: String| TokenizerError { path: path.to_owned(), reason };
     for file in [&vocabulary, &merges] {
@@ -165,7 +310,7 @@ fn clip(directory: &Path) -> Result<tokenizers::Tokenizer, TokenizerError> {
     }
     let faulty = |error: tokenizers::Error| fault(directory, error.to_string());
     let model = BPE::from_file(&vocabulary.to_string_lossy(), &merges.to_string_lossy())
-        .unk_token(END.to_owned())
+        .unk_token(config.special("unk_token").unwrap_or(END).to_owned())
         .end_of_word_suffix("</w>".to_owned())
         .build()
         .map_err(faulty)?;
@@ -183,7 +328,6 @@ fn clip(directory: &Path) -> Result<tokenizers::Tokenizer, TokenizerError> {
             words.map_err(faulty)?.into(),
             ByteLevel::default().add_prefix_space(false).into(),
         ])));
-    tokenizer.add_special_tokens(&[AddedToken::from(START, true), AddedToken::from(END, true)]);
     Ok(tokenizer)
 }
 

@@ -29,16 +29,17 @@ pub enum LatentDistribution {
 impl LatentDistribution {
     /// Draws a latent, scaled as the denoiser takes it. `draw` fills a slice with standard normal noise.
     pub fn sample(&self, config: VaeConfig, draw: impl FnOnce(&mut [f32])) -> Vec<f32> {
-        let scaled = |x: f32| (x - config.shift) * config.scaling;
-        match self {
-            Self::Drawn(latent) => latent.iter().map(|x| scaled(*x)).collect(),
+        let mut latent = match self {
+            Self::Drawn(latent) => latent.clone(),
             Self::Normal { mean, deviation } => {
                 let mut z = vec![0.0; mean.len()];
                 draw(&mut z);
                 let values = mean.iter().zip(deviation).zip(z);
-                values.map(|((mean, deviation), z)| scaled(mean + deviation * z)).collect()
+                values.map(|((mean, deviation), z)| mean + deviation * z).collect()
             }
-        }
+        };
+        config.scale(&mut latent);
+        latent
     }
 }
 
@@ -51,8 +52,8 @@ pub(super) fn decode(
     shape: &[usize],
     tile: Option<usize>,
 ) -> Result<Tensor, LatentError> {
-    let unscaled = latent.iter().map(|x| x / config.scaling + config.shift).collect();
-    let unscaled = Tensor::new(shape, unscaled);
+    let mut unscaled = Tensor::new(shape, latent.to_vec());
+    config.unscale(&mut unscaled.data);
     let scale = Scale::Up(config.factor);
     let decode = |latent: &Tensor| run(decoder, latent, scale, &[3]);
     let tile = decoder.tile(tile).map(|tile| tile / config.factor);
@@ -79,10 +80,12 @@ pub(super) fn encode(
     };
     let mut data = found.data;
     if found.shape[0] == config.channels {
-        log::warn!(
-            "this vae_encoder draws the latent itself, so that a seed does not reproduce an image-to-image job; \
-             export it with optimum 1.22 or later"
-        );
+        if !config.is_deterministic {
+            log::warn!(
+                "this vae_encoder draws the latent itself, so that a seed does not reproduce an image-to-image job; \
+                 export it with optimum 1.22 or later"
+            );
+        }
         return Ok(LatentDistribution::Drawn(data));
     }
     let deviations = data.split_off(data.len() / 2);

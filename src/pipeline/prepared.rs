@@ -163,6 +163,7 @@ fn latent_space_init(
     }
     let Some(decoded) = decoded else { return Ok(None) };
     let config = latent.components.vae;
+    let config = if has_mask { config.without_statistics() } else { config };
     let encode =
         |picture: &Tensor| Ok::<_, LatentError>(LatentSource::Distribution(latent.encode(picture)?, config));
     let inpainting = decoded.mask.as_ref().map(|mask| {

@@ -94,6 +94,55 @@ fn init_writes_a_draft_that_runs_and_overwrites_nothing() {
 }
 
 #[test]
+fn init_drafts_the_classes_of_a_network_so_that_its_next_command_runs() {
+    let directory = tempfile::tempdir().unwrap();
+    let bundle = directory.path().join("digits");
+    std::fs::create_dir_all(bundle.join("unet")).unwrap();
+    std::fs::copy(
+        crate::common::bundles::model("digits").join("unet/model.onnx"),
+        bundle.join("unet/model.onnx"),
+    )
+    .unwrap();
+    // The folder instead of the file.
+    let output = succeeds(denoised().arg("init").arg(&bundle));
+    let draft = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        draft.contains("file = \"unet/model.onnx\"") && draft.contains("class_labels = \"class_labels\""),
+        "{draft}"
+    );
+    let manifest = denoised::bundle::Manifest::parse(&draft).unwrap();
+    assert_eq!(manifest.classes.names.len(), 11);
+    let log = String::from_utf8(output.stderr).unwrap();
+    let command = log.split_once("then run: denoised ").unwrap().1.trim();
+    assert!(command.ends_with("--class 0"), "{command}");
+    let picture = directory.path().join("x.png");
+    let mut next = denoised();
+    next.arg("sample")
+        .arg(&bundle)
+        .arg("--output")
+        .arg(&picture)
+        .args(["--class", "0", "--engine", "embedded"]);
+    succeeds(next.args(["--steps", "2"]));
+    assert!(std::fs::read(&picture).unwrap().starts_with(b"\x89PNG"));
+}
+
+#[test]
+fn init_prints_the_cause_of_a_failure_once() {
+    let (_directory, bundle) = folder();
+    let missing = bundle.join("missing.onnx");
+    let error = fails(denoised().arg("init").arg(&missing), 1);
+    assert_eq!(error.matches("No such file").count(), 1, "{error}");
+    assert_eq!(error.matches("missing.onnx").count(), 1, "{error}");
+    let empty = bundle.join("empty");
+    std::fs::create_dir(&empty).unwrap();
+    let error = fails(denoised().arg("init").arg(&empty), 1);
+    assert!(error.contains("empty has no ONNX file; name the folder or the file of a network"), "{error}");
+    std::fs::copy(bundle.join("network.onnx"), bundle.join("second.onnx")).unwrap();
+    let error = fails(denoised().arg("init").arg(&bundle), 1);
+    assert!(error.contains("has several ONNX files; name one: network.onnx, second.onnx"), "{error}");
+}
+
+#[test]
 fn fit_preview_adds_a_preview_once() {
     let (_directory, bundle) = crate::common::bundles::copy_bundle(&golden("latent/bundles/sd3"), "sd3");
     let mut fit = denoised();

@@ -20,6 +20,7 @@ mod exports;
 #[cfg(feature = "system-tests")]
 mod external_data;
 mod figures;
+mod folder;
 #[cfg(feature = "system-tests")]
 mod full_disk;
 mod init;

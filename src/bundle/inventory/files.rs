@@ -1,0 +1,145 @@
+//! Which files of a bundle are read, and why the others are not.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value as Json;
+
+use super::{KeyUse, is_component, special_token_key};
+use crate::bundle::autoencoder_config::{configuration_file, differing_keys};
+use crate::bundle::config_keys::read_keys;
+use crate::bundle::tokenizer_source::TokenizerSource;
+use crate::bundle::{Bundle, BundleError, LatentComponents, TEXT_ENCODERS, onnx_file};
+
+/// The files that are read for a bundle.
+pub(super) fn used_files(bundle: &Bundle) -> Result<Vec<PathBuf>, BundleError> {
+    let directory = bundle.directory.as_path();
+    let mut used = vec![
+        directory.join("model_index.json"),
+        directory.join("denoised.toml"),
+        bundle.scheduler.path.clone(),
+    ];
+    let mut graphs = vec![bundle.graph.clone()];
+    if let Some(latent) = &bundle.latent {
+        graphs.extend(latent.text_encoders.iter().map(|(graph, _)| graph.clone()));
+        graphs.extend(latent.decoder.iter().chain(&latent.encoder).cloned());
+        used.extend(configuration_file(directory));
+        if differing_keys(directory)?.is_empty() {
+            used.push(directory.join("vae_encoder/config.json"));
+        }
+        used.push(directory.join("transformer/config.json"));
+        for ((_, tokenizer), class) in latent.text_encoders.iter().zip(&latent.tokenizer_classes) {
+            used.extend(
+                tokenizer_files(tokenizer, class.as_deref())?.into_iter().map(|file| tokenizer.join(file)),
+            );
+        }
+    }
+    let is_autoencoder = |graph: &Path| {
+        bundle
+            .latent
+            .iter()
+            .any(|latent| [&latent.decoder, &latent.encoder].into_iter().flatten().any(|vae| vae == graph))
+    };
+    for graph in graphs {
+        if !is_autoencoder(&graph) {
+            used.push(graph.with_file_name("config.json"));
+        }
+        used.extend(onnx_file::files(&graph)?);
+    }
+    Ok(used)
+}
+
+/// The files of a tokenizer's directory that are read.
+fn tokenizer_files(directory: &Path, class: Option<&str>) -> Result<Vec<&'static str>, BundleError> {
+    let config = read_keys(&directory.join("tokenizer_config.json"))?;
+    let own = config.get("tokenizer_class").and_then(Json::as_str);
+    let mut files = vec!["tokenizer_config.json"];
+    files.extend(match TokenizerSource::find(directory, class.or(own)) {
+        TokenizerSource::TokenizerJson => &["tokenizer.json"][..],
+        TokenizerSource::Vocabulary { .. } => &["vocab.json", "merges.txt"],
+        TokenizerSource::SentencePiece => &[],
+    });
+    let special = read_keys(&directory.join("special_tokens_map.json"))?;
+    let added = read_keys(&directory.join("added_tokens.json"))?;
+    match config.get("added_tokens_decoder") {
+        None => files.extend(["special_tokens_map.json", "added_tokens.json", "tokenizer.json"]),
+        // A file that repeats what tokenizer_config.json has is not lost.
+        Some(tokens) => {
+            let is_used =
+                |(key, value): (&String, &Json)| special_token_key(&config, key, value) == KeyUse::Used;
+            let is_known = |(token, id): (&String, &Json)| {
+                tokens.get(id.to_string()).and_then(|known| known.get("content")?.as_str()) == Some(token)
+            };
+            files.extend(special.iter().all(is_used).then_some("special_tokens_map.json"));
+            files.extend(added.iter().all(is_known).then_some("added_tokens.json"));
+        }
+    }
+    Ok(files)
+}
+
+/// Why a file is not used.
+pub(super) fn unused_reason(directory: &Path, path: &Path, latent: Option<&LatentComponents>) -> String {
+    let relative = path.strip_prefix(directory).unwrap_or(path);
+    let folder = relative.iter().next().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let extension =
+        path.extension().map(|extension| extension.to_string_lossy().into_owned()).unwrap_or_default();
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let is_unused_encoder = || {
+        let encoders = latent.map(|latent| latent.text_encoders.as_slice()).unwrap_or_default();
+        let is_used = |graph: &PathBuf| graph.parent() == Some(&directory.join(&folder));
+        TEXT_ENCODERS.iter().any(|(encoder, tokenizer)| folder == *encoder || folder == *tokenizer)
+            && !encoders
+                .iter()
+                .any(|(graph, tokenizer)| is_used(graph) || *tokenizer == directory.join(&folder))
+    };
+    match (folder.as_str(), name.as_str(), extension.as_str()) {
+        _ if !path.exists() => "it is a link to a file that does not exist",
+        _ if path.is_dir() => "the folder cannot be read",
+        (_, name, _) if name.starts_with('.') => "it belongs to the tool that fetched the folder",
+        ("safety_checker", ..) => "the safety checker is not run",
+        ("feature_extractor", ..) => "it belongs to the safety checker",
+        ("image_encoder", ..) => "image prompts are not supported",
+        (folder, ..) if folder.starts_with("controlnet") => "ControlNets are not supported",
+        (.., "safetensors" | "bin" | "pt" | "pth" | "ckpt" | "msgpack" | "h5" | "gguf") => {
+            "weights of another framework; the ONNX graphs have their own"
+        }
+        (.., "md" | "png" | "jpg" | "jpeg" | "webp" | "gif" | "pdf" | "html") => "documentation",
+        (_, name, "txt" | "") if !name.contains("merges") => "documentation",
+        (.., "xml" | "engine" | "plan" | "trt" | "tflite" | "mlmodel") => "a model of another runtime",
+        (.., "py") => "code in a model's folder is never run",
+        _ if is_unused_encoder() => "model_index.json has no such component, or its graph is missing",
+        (.., "onnx") => "no component is read from this graph",
+        (.., extension) if extension.starts_with("onnx_data") || ["data", "pb"].contains(&extension) => {
+            "no graph that is used names it"
+        }
+        (_, "vocab.json" | "merges.txt", _) => "the vocabulary is read from tokenizer.json",
+        (_, "tokenizer.json", _) => "the class of the tokenizer reads vocab.json and merges.txt",
+        (_, "special_tokens_map.json" | "added_tokens.json", _) => {
+            "tokenizer_config.json has other tokens, which are used"
+        }
+        (_, "spiece.model" | "sentencepiece.bpe.model", _) => "the vocabulary is read from tokenizer.json",
+        ("vae_encoder", "config.json", _) => "vae_decoder/config.json has other values, which are used",
+        ("vae", ..) => "vae_decoder and vae_encoder are used",
+        (folder, name, _) if folder != name && !is_component(folder) => {
+            "no supported pipeline has a component of this name"
+        }
+        _ => "unknown",
+    }
+    .to_owned()
+}
+
+/// The files in a directory and below it. A directory that cannot be read is listed as a file.
+pub(super) fn list(directory: &Path) -> Vec<PathBuf> {
+    let (mut files, mut visited) = (Vec::new(), BTreeSet::new());
+    let mut pending = vec![directory.to_owned()];
+    while let Some(path) = pending.pop() {
+        // A link may lead to a directory above.
+        let is_new = path.canonicalize().is_ok_and(|path| visited.insert(path));
+        match std::fs::read_dir(&path) {
+            Ok(entries) if is_new => pending.extend(entries.filter_map(|entry| Some(entry.ok()?.path()))),
+            Ok(_) => {}
+            Err(_) => files.push(path),
+        }
+    }
+    files
+}

@@ -1,0 +1,266 @@
+//! model_index.json: the classes of a pipeline and of its components.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value as Json};
+
+use super::json_file::read_or_default;
+use super::pipeline_class::{PipelineClass, other_family, served_names};
+use super::{BundleError, PipelineKind};
+
+/// The contents of model_index.json. Without the file it is empty.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct ModelIndex {
+    path: PathBuf,
+    entries: Map<String, Json>,
+}
+
+/// A component's entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Component<'a> {
+    /// `[null, null]`: the pipeline has no such component.
+    Absent,
+    /// The library and the class.
+    Class { library: &'a str, class: &'a str },
+}
+
+/// The classes of diffusers and transformers that a component may have.
+const SERVED_CLASSES: [(&str, &[&str]); 5] = [
+    ("unet", &["UNet2DConditionModel", "UNet2DModel", "UNet1DModel"]),
+    ("transformer", &["SD3Transformer2DModel", "FluxTransformer2DModel"]),
+    ("vae", &["AutoencoderKL", "AutoencoderTiny"]),
+    ("text_encoder", &["CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel"]),
+    (
+        "tokenizer",
+        &[
+            "CLIPTokenizer",
+            "CLIPTokenizerFast",
+            "T5Tokenizer",
+            "T5TokenizerFast",
+            "PreTrainedTokenizerFast",
+            "TokenizersBackend",
+        ],
+    ),
+];
+
+/// The classes that a component of this name may have; `None` if it is not used.
+fn served_classes(component: &str) -> Option<&'static [&'static str]> {
+    let base = component.trim_end_matches(|c: char| c.is_ascii_digit()).trim_end_matches('_');
+    let base = if base.starts_with("vae") { "vae" } else { base };
+    SERVED_CLASSES.iter().find(|(name, _)| *name == base).map(|(_, classes)| *classes)
+}
+
+/// Whether a class is one of a runtime, which says nothing about the graph.
+pub(super) fn is_runtime_class(class: &str) -> bool {
+    ["Onnx", "ORT", "OV", "Flax", "TF"].iter().any(|runtime| class.starts_with(runtime))
+}
+
+/// Whether a class has the name of one of diffusers' networks. Networks of others are often called UNet.
+fn is_of_diffusers(class: &str) -> bool {
+    ["Autoencoder", "ControlNet"].iter().any(|start| class.starts_with(start))
+        || ["Transformer2DModel", "Transformer3DModel"].iter().any(|end| class.ends_with(end))
+        || OTHER_NETWORKS.contains(&class)
+}
+
+const OTHER_NETWORKS: [&str; 6] = [
+    "UNet3DConditionModel",
+    "UNetMotionModel",
+    "UNetSpatioTemporalConditionModel",
+    "UVit2DModel",
+    "VQModel",
+    "ConsistencyDecoderVAE",
+];
+
+/// Why a component cannot have a class; `None` if it can, or if the class is none of diffusers or transformers.
+pub(super) fn refused_class(component: &str, library: &str, class: &str) -> Option<String> {
+    let served = served_classes(component)?;
+    let is_judged = ["diffusers", "transformers"].contains(&library)
+        || other_family(class).is_some()
+        || is_of_diffusers(class);
+    (is_judged && !is_runtime_class(class) && !served.contains(&class)).then(|| {
+        format!("the class {class} is not supported for {component}; supported are {}", served.join(", "))
+    })
+}
+
+impl ModelIndex {
+    /// Reads the file in a bundle's directory, and checks the classes that it names.
+    pub(super) fn read(directory: &Path) -> Result<Self, BundleError> {
+        let path = directory.join("model_index.json");
+        let entries = read_or_default(&path)?;
+        let index = Self { path, entries };
+        index.check()?;
+        Ok(index)
+    }
+
+    /// `_class_name`, without the module of a pipeline that is not part of diffusers.
+    pub(super) fn class(&self) -> Option<&str> {
+        match self.entries.get("_class_name")? {
+            Json::Array(names) => names.last()?.as_str(),
+            name => name.as_str(),
+        }
+    }
+
+    /// The entry of a component. `None` if there is none.
+    pub(super) fn component(&self, name: &str) -> Option<Component<'_>> {
+        match self.entries.get(name)? {
+            Json::Array(entry) => match (entry.first()?.as_str(), entry.get(1)?.as_str()) {
+                (library, Some(class)) => {
+                    Some(Component::Class { library: library.unwrap_or_default(), class })
+                }
+                (_, None) => Some(Component::Absent),
+            },
+            Json::Null => Some(Component::Absent),
+            _ => None,
+        }
+    }
+
+    /// The class of a component.
+    pub(super) fn class_of(&self, name: &str) -> Option<&str> {
+        match self.component(name)? {
+            Component::Class { class, .. } => Some(class),
+            Component::Absent => None,
+        }
+    }
+
+    /// A key that is true or false.
+    pub(super) fn flag(&self, key: &str) -> Result<Option<bool>, BundleError> {
+        match self.entries.get(key) {
+            None | Some(Json::Null) => Ok(None),
+            Some(Json::Bool(flag)) => Ok(Some(*flag)),
+            Some(other) => Err(self.fault(format!("{key} is {other}, but must be true or false"))),
+        }
+    }
+
+    /// The error for a fault in the file.
+    pub(super) fn fault(&self, fault: String) -> BundleError {
+        BundleError::Content { path: self.path.clone(), fault }
+    }
+
+    /// The values that the pipeline's class draws as black and white, if they are not −1 and 1.
+    pub(super) fn sample_range(&self) -> Option<[f32; 2]> {
+        (self.class() == Some("ScoreSdeVePipeline")).then_some([0.0, 1.0])
+    }
+
+    fn pipeline(&self) -> Result<PipelineClass, BundleError> {
+        let Some(class) = self.class() else { return Ok(PipelineClass::Generic) };
+        PipelineClass::from_name(class).map_err(|reason| {
+            self.fault(format!(
+                "_class_name is {class:?}, which is not supported: {reason}. Supported are {} with their image-to-image \
+                 and inpainting variants",
+                served_names()
+            ))
+        })
+    }
+
+    fn check(&self) -> Result<(), BundleError> {
+        if let (Some(value), None) = (self.entries.get("_class_name"), self.class()) {
+            return Err(self.fault(format!("_class_name is {value}, but must be the name of a class")));
+        }
+        self.pipeline()?;
+        if self.flag("requires_aesthetics_score")? == Some(true) {
+            let reason = "requires_aesthetics_score is true, as in SDXL's refiner, which is not supported";
+            return Err(self.fault(reason.to_owned()));
+        }
+        if self.flag("is_cosxl_edit")? == Some(true) {
+            let reason = "is_cosxl_edit is true: a pipeline that edits pictures is not supported";
+            return Err(self.fault(reason.to_owned()));
+        }
+        for name in self.entries.keys() {
+            if let Some(Component::Class { library, class }) = self.component(name)
+                && let Some(fault) = refused_class(name, library, class)
+            {
+                return Err(self.fault(format!("{name}: {fault}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that the class is one for a network of this kind. `None` is a network that takes no text.
+    pub(super) fn check_kind(&self, kind: Option<PipelineKind>) -> Result<(), BundleError> {
+        let fits = match (self.pipeline()?, kind) {
+            (PipelineClass::Generic, _) => true,
+            (PipelineClass::Unconditional, kind) => kind.is_none(),
+            (PipelineClass::TextToImage(kinds), kind) => kind.is_some_and(|kind| kinds.contains(&kind)),
+        };
+        if fits {
+            return Ok(());
+        }
+        let network = kind.map_or("a network that takes no text", PipelineKind::title);
+        let class = self.class().unwrap_or_default();
+        Err(self.fault(format!(
+            "_class_name is {class:?}, but by its inputs the network is {network}; export the folder again, or correct \
+             _class_name"
+        )))
+    }
+
+    /// All keys.
+    pub(super) fn entries(&self) -> &Map<String, Json> {
+        &self.entries
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str) -> Result<(), String> {
+        let index =
+            ModelIndex { path: "model_index.json".into(), entries: serde_json::from_str(text).unwrap() };
+        index.check().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn components_of_other_classes_are_refused_by_their_names() {
+        for (entry, expected) in [
+            (r#""vae": ["diffusers", "AutoencoderKL"]"#, None),
+            (r#""vae_decoder": ["diffusers", "OnnxRuntimeModel"]"#, None),
+            (r#""unet": ["my_module", "MyNetwork"]"#, None),
+            (r#""image_encoder": ["transformers", "CLIPVisionModelWithProjection"]"#, None),
+            (r#""tokenizer_2": ["transformers", "T5TokenizerFast"]"#, None),
+            (r#""text_encoder_2": [null, null]"#, None),
+            (
+                r#""vae": ["diffusers", "AutoencoderDC"]"#,
+                Some("vae: the class AutoencoderDC is not supported"),
+            ),
+            (
+                r#""unet": ["diffusers", "UNet3DConditionModel"]"#,
+                Some("unet: the class UNet3DConditionModel"),
+            ),
+            (r#""transformer": ["diffusers", "PixArtTransformer2DModel"]"#, Some("PixArtTransformer2DModel")),
+            (
+                r#""text_encoder": ["transformers", "Gemma2Model"]"#,
+                Some("text_encoder: the class Gemma2Model"),
+            ),
+            (r#""tokenizer": ["transformers", "BertTokenizer"]"#, Some("tokenizer: the class BertTokenizer")),
+            (r#""requires_aesthetics_score": true"#, Some("SDXL's refiner")),
+            (r#""_class_name": 3"#, Some("_class_name is 3, but must be the name of a class")),
+            (r#""requires_aesthetics_score": 1"#, Some("must be true or false")),
+        ] {
+            let found = check(&format!("{{{entry}}}"));
+            match expected {
+                None => assert_eq!(found, Ok(()), "{entry}"),
+                Some(expected) => {
+                    assert!(found.clone().unwrap_err().contains(expected), "{entry}: {found:?}")
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_class_must_fit_the_network() {
+        let index = |class: &str| ModelIndex {
+            path: "model_index.json".into(),
+            entries: serde_json::from_str(&format!(r#"{{"_class_name": {class}}}"#)).unwrap(),
+        };
+        let xl = index("\"StableDiffusionXLPipeline\"");
+        assert!(xl.check_kind(Some(PipelineKind::StableDiffusionXl)).is_ok());
+        let error = xl.check_kind(Some(PipelineKind::StableDiffusion)).unwrap_err().to_string();
+        assert!(error.contains("by its inputs the network is Stable Diffusion;"), "{error}");
+        assert!(xl.check_kind(None).is_err());
+        assert!(index("\"DDPMPipeline\"").check_kind(None).is_ok());
+        assert!(
+            index("\"StableDiffusionPipeline\"").check_kind(Some(PipelineKind::LatentConsistency)).is_ok()
+        );
+        assert_eq!(index(r#"["module", "FluxPipeline"]"#).class(), Some("FluxPipeline"));
+    }
+}

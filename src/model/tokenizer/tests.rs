@@ -1,0 +1,100 @@
+//! Compares the token ids of many forms of tokenizer folders with those that transformers gives for them.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value as Json;
+
+use super::Tokenizer;
+
+fn golden(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(path)
+}
+
+/// Writes the folder of a case of `tests/golden/tokenizers/make.py`.
+fn folder(case: &Json) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let source = golden("latent/bundles").join(case["bundle"].as_str().unwrap());
+    for name in case["copied"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()) {
+        std::fs::copy(source.join(name), directory.path().join(name)).unwrap();
+    }
+    for (name, text) in case["files"].as_object().unwrap() {
+        std::fs::write(directory.path().join(name), text.as_str().unwrap()).unwrap();
+    }
+    directory
+}
+
+#[test]
+fn every_form_of_a_tokenizer_is_read_as_transformers_reads_it() {
+    let (mut wrong, mut compared) = (Vec::new(), 0);
+    for file in ["cases-4.json", "cases-5.json"] {
+        let text = std::fs::read_to_string(golden("tokenizers").join(file)).unwrap();
+        let cases: Json = serde_json::from_str(&text).unwrap();
+        for case in cases["cases"].as_array().unwrap() {
+            let (directory, name) = (folder(case), case["name"].as_str().unwrap());
+            let tokenizer = Tokenizer::open(directory.path(), case["class"].as_str(), None)
+                .unwrap_or_else(|error| panic!("{name}: {error}"));
+            let length = case["length"].as_u64().unwrap() as usize;
+            for (prompt, ids) in
+                cases["prompts"].as_array().unwrap().iter().zip(case["ids"].as_array().unwrap())
+            {
+                let prompt = prompt.as_str().unwrap();
+                // transformers has no id for a piece that neither the vocabulary nor unk_token covers.
+                let expected: Option<Vec<i64>> = ids.as_array().unwrap().iter().map(Json::as_i64).collect();
+                let found = tokenizer.encode(prompt, length).map(|tokens| tokens.ids).ok();
+                if found != expected {
+                    wrong.push(format!("{name}: {prompt:?}: {found:?} instead of {expected:?}"));
+                }
+                compared += 1;
+            }
+        }
+    }
+    assert!(compared > 270, "{compared}");
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+fn error(config: &str) -> String {
+    let directory = tempfile::tempdir().unwrap();
+    for name in ["vocab.json", "merges.txt"] {
+        std::fs::copy(golden("latent/bundles/sd/tokenizer").join(name), directory.path().join(name)).unwrap();
+    }
+    std::fs::write(directory.path().join("tokenizer_config.json"), config).unwrap();
+    Tokenizer::open(directory.path(), None, None).err().map_or_else(String::new, |error| error.to_string())
+}
+
+#[test]
+fn a_tokenizer_that_cannot_pad_is_refused_by_the_name_of_its_key() {
+    assert_eq!(error("{}"), "");
+    let null = error(r#"{"pad_token": null}"#);
+    assert!(null.contains("tokenizer_config.json: pad_token is null"), "{null}");
+    let left = error(r#"{"padding_side": "left"}"#);
+    assert!(left.contains("tokenizer_config.json: padding_side is \"left\""), "{left}");
+    let token = error(r#"{"added_tokens_decoder": {"x": {"content": "y"}}}"#);
+    assert!(token.contains("added_tokens_decoder has the key \"x\""), "{token}");
+}
+
+#[test]
+fn the_length_is_the_file_s_or_else_the_text_encoder_s() {
+    let directory = golden("latent/bundles/sd/tokenizer");
+    let length = |directory: &Path, positions| Tokenizer::open(directory, None, positions).unwrap().length;
+    assert_eq!(length(&directory, Some(100)), 77);
+    let without = tempfile::tempdir().unwrap();
+    for name in ["vocab.json", "merges.txt"] {
+        std::fs::copy(directory.join(name), without.path().join(name)).unwrap();
+    }
+    assert_eq!([None, Some(16)].map(|positions| length(without.path(), positions)), [77, 16]);
+}
+
+#[test]
+fn the_part_that_is_truncated_is_reported_on_the_side_where_it_is_cut() {
+    let directory = tempfile::tempdir().unwrap();
+    for name in ["vocab.json", "merges.txt"] {
+        std::fs::copy(golden("latent/bundles/sd/tokenizer").join(name), directory.path().join(name)).unwrap();
+    }
+    let truncated = |config: &str| {
+        std::fs::write(directory.path().join("tokenizer_config.json"), config).unwrap();
+        let tokenizer = Tokenizer::open(directory.path(), None, None).unwrap();
+        tokenizer.encode("the red fox", 4).unwrap().truncated
+    };
+    assert_eq!(truncated("{}").as_deref(), Some("fox"));
+    assert_eq!(truncated(r#"{"truncation_side": "left"}"#).as_deref(), Some("the"));
+}
