@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 /// The modules of this crate with the modules that each one imports. A module may import only from those above it in
 /// this table, so there are no cycles.
-const LAYERS: [(&str, &[&str]); 16] = [
+const LAYERS: [(&str, &[&str]); 17] = [
     ("units", &[]),
     ("topic_name", &[]),
     ("serde_message", &[]),
+    ("json_input", &["serde_message"]),
     ("npy", &[]),
     ("tensor", &[]),
     ("mqtt", &[]),
@@ -18,7 +19,7 @@ const LAYERS: [(&str, &[&str]); 16] = [
     ("inference", &["tensor", "units"]),
     ("platform", &["inference"]),
     ("model", &["bundle", "inference", "tensor", "units"]),
-    ("job", &["bundle", "image", "inference", "model", "serde_message", "tensor", "topic_name"]),
+    ("job", &["bundle", "image", "inference", "json_input", "model", "tensor", "topic_name"]),
     ("pipeline", &["bundle", "inference", "job", "model", "tensor"]),
     ("config", &["inference", "job", "platform", "serde_message", "topic_name", "units"]),
     (
@@ -34,6 +35,7 @@ const LAYERS: [(&str, &[&str]); 16] = [
             "platform",
             "spool",
             "topic_name",
+            "units",
         ],
     ),
 ];

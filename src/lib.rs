@@ -59,6 +59,7 @@ pub mod config;
 pub mod image;
 pub mod inference;
 pub mod job;
+mod json_input;
 #[cfg(test)]
 mod layers;
 pub mod model;
