@@ -27,7 +27,11 @@ mod mqtt_client;
 #[cfg(feature = "system-tests")]
 mod providers;
 #[cfg(feature = "system-tests")]
+mod request_errors;
+#[cfg(feature = "system-tests")]
 mod retained;
+#[cfg(feature = "system-tests")]
+mod retained_commands;
 #[cfg(feature = "system-tests")]
 mod service;
 #[cfg(feature = "system-tests")]
