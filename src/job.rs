@@ -24,7 +24,7 @@ use diffusion_samplers::sampler::{Options, Sampler};
 pub use attachment::{Attachment, RetainedTopic};
 pub use cancellation::parse_cancellation;
 pub use error::{ErrorCode, JobError};
-pub use id::{is_id, shortened_id, to_id};
+pub use id::{id_near_start, is_id, shortened_id, to_id};
 pub use init_image::{DecodedInitImage, InitImage, Sizes};
 pub use model_card::ModelCard;
 pub use request::{Request, parse};

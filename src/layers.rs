@@ -14,7 +14,7 @@ const LAYERS: [(&str, &[&str]); 17] = [
     ("tensor", &[]),
     ("mqtt", &[]),
     ("spool", &["mqtt"]),
-    ("bundle", &["tensor"]),
+    ("bundle", &["serde_message", "tensor"]),
     ("image", &["bundle", "npy"]),
     ("inference", &["tensor", "units"]),
     ("platform", &["inference"]),

@@ -49,6 +49,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_message_of_a_file_has_no_rust_types_below_its_excerpt() {
+        let error =
+            toml::from_str::<std::collections::BTreeMap<String, usize>>("steps = \"ten\"").unwrap_err();
+        let plain = without_rust_types(error.to_string().trim_end(), DocumentFormat::Toml);
+        assert!(plain.ends_with("string \"ten\", expected a whole number, 0 or more"), "{plain}");
+    }
+
+    #[test]
     fn rust_types_are_replaced_and_other_messages_stay() {
         for (message, plain) in [
             (

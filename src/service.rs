@@ -151,7 +151,7 @@ impl Service {
                     if drain_deadline.is_some() =>
                 {
                     let jobs = counted(self.router.job_count() as u64, "unfinished job");
-                    log::info!("kept for the next start: {jobs}");
+                    log::info!("keeping {jobs} for the next start");
                     break;
                 }
             }

@@ -5,6 +5,9 @@ use crate::json_input::{Document, find_field, shortened};
 /// The longest id, in bytes.
 const MAX_LEN: usize = 64;
 
+/// How much of a message that is too long is searched for its id, in bytes.
+const MAX_SEARCHED: usize = 4096;
+
 /// Returns whether this is a valid job id.
 pub fn is_id(id: &str) -> bool {
     (1..=MAX_LEN).contains(&id.len()) && id.bytes().all(is_id_byte)
@@ -28,6 +31,12 @@ pub(super) fn written_id(payload: &[u8]) -> Option<String> {
         Err(_) => find_field(payload, "id"),
     };
     id.map(|id| shortened_id(&id.to_text()))
+}
+
+/// Returns the id as the sender wrote it near the start of a message that is too long to be parsed.
+pub fn id_near_start(payload: &[u8]) -> Option<String> {
+    let start = &payload[..payload.len().min(MAX_SEARCHED)];
+    find_field(start, "id").map(|id| shortened_id(&id.to_text()))
 }
 
 /// Returns the id, or its beginning if it is too long for one.
@@ -66,6 +75,8 @@ mod tests {
         ] {
             assert_eq!(written_id(payload.as_bytes()).as_deref(), id, "{payload}");
         }
+        let payload = format!("{{\"id\": \"a/b\", \"image\": \"{}", "A".repeat(10_000));
+        assert_eq!(id_near_start(payload.as_bytes()).as_deref(), Some("a/b"));
         let long = "n".repeat(1000);
         assert_eq!(
             written_id(format!("{{\"id\": \"{long}\"}}").as_bytes()),

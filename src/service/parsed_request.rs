@@ -4,7 +4,7 @@ use sha2::{Digest, Sha256};
 
 use super::handled_commands;
 use super::responses::{Reply, Responses};
-use crate::job::{ErrorCode, JobError, Request, parse, shortened_id};
+use crate::job::{ErrorCode, JobError, Request, id_near_start, parse, shortened_id};
 use crate::mqtt::client::Incoming;
 use crate::spool::CommandDigest;
 
@@ -42,7 +42,7 @@ impl ParsedRequest {
             let message =
                 format!("the request has {size} bytes; at most {max_bytes} are accepted (limits.payload)");
             let error = JobError::new(ErrorCode::OutOfRange, message);
-            return Err(rejected(None, reply.unwrap_or_default(), error));
+            return Err(rejected(id_near_start(&incoming.payload), reply.unwrap_or_default(), error));
         }
         let parsed = parse(&incoming.payload);
         let (request, reply) = match (parsed, reply) {

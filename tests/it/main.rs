@@ -32,6 +32,7 @@ mod request_errors;
 mod retained;
 #[cfg(feature = "system-tests")]
 mod retained_commands;
+mod seeds;
 #[cfg(feature = "system-tests")]
 mod service;
 #[cfg(feature = "system-tests")]
