@@ -146,7 +146,10 @@ impl Responses {
             return Some(error);
         }
         let body: Error = serde_json::from_slice(&error.payload).ok()?;
-        let bare = Message { content_type: None, user_properties: Vec::new(), ..error.clone() };
+        let mut essential = Message { content_type: None, ..error.clone() };
+        // What tells the messages on a response topic apart.
+        essential.user_properties.retain(|(name, _)| matches!(name.as_ref(), "type" | "copy"));
+        let bare = Message { user_properties: Vec::new(), ..essential.clone() };
         let shorten = |message: &Message, min: usize| {
             let mut body = Error { id: body.id.clone(), error: body.error.clone() };
             loop {
@@ -162,7 +165,9 @@ impl Responses {
                 text.push('…');
             }
         };
-        shorten(&error, MIN_ERROR_TEXT).or_else(|| shorten(&bare, 0))
+        shorten(&error, MIN_ERROR_TEXT)
+            .or_else(|| shorten(&essential, MIN_ERROR_TEXT))
+            .or_else(|| shorten(&bare, 0))
     }
 
     /// Checks a requester's response topic. The daemon must not answer itself, nor overwrite what it publishes.

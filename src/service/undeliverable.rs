@@ -159,6 +159,8 @@ mod tests {
                 let body = body(shorter);
                 assert_eq!((body["id"].as_str(), body["code"].as_str()), (Some(LONG_ID), Some("engine")));
                 assert!(body["message"].as_str().unwrap().ends_with('…'), "{body}");
+                let has_type = property(shorter, "type").is_some();
+                assert_eq!((limit, has_type), (limit, limit > 256));
             }
         }
     }

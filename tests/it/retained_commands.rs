@@ -82,6 +82,23 @@ fn a_request_retained_before_the_first_start_is_drawn_once() {
 }
 
 #[test]
+fn a_request_retained_while_the_daemon_is_stopped_is_drawn_once() {
+    let broker = Broker::start();
+    let mut subscriber = Subscriber::start(&broker, "denoised/test/#");
+    let mut daemon = Daemon::start(&config(&broker));
+    daemon.wait_for("ready: requests are accepted");
+    assert_eq!(daemon.terminate(), Some(0));
+    // The broker queues it for the daemon's session, and retains it for its next subscription.
+    retain(&broker, "request", r#"{"steps": 2}"#);
+    let mut daemon = Daemon::with_spool(&config(&broker), &Arc::clone(&daemon.spool));
+    daemon.wait_for(IGNORED);
+    daemon.wait_for("finished in");
+    assert_eq!(daemon.terminate(), Some(0));
+    subscriber.next(|m| m.topic.starts_with("denoised/test/result/"));
+    assert_eq!((daemon.count("is retained; it is handled once"), daemon.count("finished in")), (0, 1));
+}
+
+#[test]
 fn a_retained_request_was_answered_again_after_every_lost_connection() {
     let broker = Broker::start();
     let proxy = FaultProxy::new(broker.port);
