@@ -69,7 +69,8 @@ impl Error for Fault {
     }
 
     fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
-        let similarity = |known: &&&str| (strsim::jaro_winkler(field, known) * 1000.0) as u32;
+        let lower = field.to_lowercase();
+        let similarity = |known: &&&str| (strsim::jaro_winkler(&lower, known) * 1000.0) as u32;
         let nearest = expected.iter().max_by_key(similarity).filter(|known| similarity(known) >= 800);
         let hint = nearest.map_or_else(String::new, |known| format!("; did you mean `{known}`?"));
         let shown = shortened(field, MAX_SHOWN);
@@ -123,7 +124,8 @@ impl Reader<'_> {
         let is_too_large = whole.is_some_and(|n| n > max);
         Err(self.must_be(match self.0 {
             Json::Float(x) if whole.is_none() && x.fract() == 0.0 => {
-                format!("{range}, written with all of its digits")
+                let is_inexact = (min as f64..max as f64).contains(x);
+                format!("{range}{}", if is_inexact { ", written with all of its digits" } else { "" })
             }
             _ if is_too_large || max < i64::MAX.into() => range,
             _ if min == 0 => "an integer, 0 or more".to_owned(),

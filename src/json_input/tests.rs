@@ -65,8 +65,19 @@ fn a_wrong_type_is_reported_in_the_words_of_json() {
         (
             r#"{"steps": 18446744073709552000}"#,
             "steps",
-            "steps is 18446744073709552000, but must be an integer from 0 to 18446744073709551615, written with all of \
+            "steps is 18446744073709552000, but must be an integer from 0 to 18446744073709551615",
+        ),
+        (
+            r#"{"steps": 1e17}"#,
+            "steps",
+            "steps is 100000000000000000, but must be an integer from 0 to 18446744073709551615, written with all of \
              its digits",
+        ),
+        (
+            r#"{"Kind": "png"}"#,
+            "Kind",
+            "unknown field `Kind`; did you mean `kind`? (the fields are: steps, class, priority, guidance, exact, \
+             name, size, tags, moods, kind)",
         ),
         (r#"{"class": "3"}"#, "class", "class is the string \"3\", but must be an integer"),
         (

@@ -87,7 +87,7 @@ fn retry_error(
 /// The error of a message that the broker never accepts.
 fn describe(message: &Message, reason: &UndeliverableReason) -> JobError {
     let (size, topic) = (message.packet_size(), &message.topic);
-    let kind = property(message, "type").unwrap_or("message");
+    let kind = property(message, "type").unwrap_or(topic);
     match reason {
         UndeliverableReason::TooLarge(limit) => {
             let advice = match kind {
