@@ -14,7 +14,7 @@ use denoised::spool::AcceptedJob;
 /// Parses a request, as received over MQTT, and checks it against two models.
 pub(crate) fn request(data: &[u8]) {
     let Ok(request) = denoised::job::parse(data).map_err(|(id, error)| {
-        assert!(id.is_none_or(|id| denoised::job::is_id(&id)));
+        assert!(id.is_none_or(|id| denoised::job::is_id(&denoised::job::to_id(&id))));
         assert!(!error.message.is_empty());
     }) else {
         return;

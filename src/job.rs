@@ -1,12 +1,15 @@
 //! Jobs: a [`Request`] is parsed, validated against the models and the limits, and becomes a [`Job`].
 
 mod attachment;
+mod cancellation;
 mod error;
+mod id;
 mod init_image;
 mod model_card;
 mod prompt;
 pub mod receipt;
 mod request;
+mod seed;
 mod steps;
 mod taken_sizes;
 mod validate;
@@ -20,11 +23,14 @@ use diffusion_samplers::rng::Generator;
 use diffusion_samplers::sampler::{Options, Sampler};
 
 pub use attachment::{Attachment, RetainedTopic};
+pub use cancellation::parse_cancellation;
 pub use error::{ErrorCode, JobError};
+pub use id::{id_near_start, is_id, shortened_id, to_id};
 pub use init_image::{DecodedInitImage, InitImage, Sizes};
 pub use model_card::ModelCard;
-pub use request::{Request, is_id, parse};
+pub use request::{Request, parse};
 pub use validate::JobLimits;
+use validate::id_error;
 
 /// A valid request with every default filled in.
 #[derive(Clone)]

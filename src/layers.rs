@@ -5,22 +5,23 @@ use std::path::{Path, PathBuf};
 
 /// The modules of this crate with the modules that each one imports. A module may import only from those above it in
 /// this table, so there are no cycles.
-const LAYERS: [(&str, &[&str]); 18] = [
+const LAYERS: [(&str, &[&str]); 19] = [
     ("units", &[]),
     ("topic_name", &[]),
     ("serde_message", &[]),
+    ("json_input", &["serde_message"]),
     ("npy", &[]),
     ("tensor", &[]),
     ("file_kind", &[]),
     ("onnx", &["file_kind", "tensor"]),
     ("mqtt", &[]),
     ("spool", &["mqtt"]),
-    ("bundle", &["file_kind", "onnx", "tensor"]),
+    ("bundle", &["file_kind", "onnx", "serde_message", "tensor"]),
     ("image", &["bundle", "npy"]),
     ("inference", &["onnx", "tensor", "units"]),
     ("platform", &["inference"]),
     ("model", &["bundle", "inference", "tensor", "units"]),
-    ("job", &["bundle", "image", "inference", "model", "serde_message", "tensor", "topic_name"]),
+    ("job", &["bundle", "image", "inference", "json_input", "model", "tensor", "topic_name"]),
     ("pipeline", &["bundle", "inference", "job", "model", "tensor"]),
     ("config", &["inference", "job", "platform", "serde_message", "topic_name", "units"]),
     (
@@ -36,6 +37,7 @@ const LAYERS: [(&str, &[&str]); 18] = [
             "platform",
             "spool",
             "topic_name",
+            "units",
         ],
     ),
 ];

@@ -62,6 +62,7 @@ mod file_kind;
 pub mod image;
 pub mod inference;
 pub mod job;
+mod json_input;
 #[cfg(test)]
 mod layers;
 pub mod model;

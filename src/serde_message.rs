@@ -7,48 +7,54 @@ pub(crate) enum DocumentFormat {
     Toml,
 }
 
-impl DocumentFormat {
-    /// The format's word for a map.
-    fn map(self) -> &'static str {
-        match self {
-            Self::Json => "an object",
-            Self::Toml => "a table of keys and values",
-        }
+/// Rust's type names in serde's messages, and their meaning in JSON and in TOML.
+const TYPES: [(&str, &str, &str); 15] = [
+    ("u64", "an integer, 0 or more", "a whole number, 0 or more"),
+    ("u32", "an integer, 0 or more", "a whole number, 0 or more"),
+    ("u16", "an integer, 0 or more", "a whole number, 0 or more"),
+    ("usize", "an integer, 0 or more", "a whole number, 0 or more"),
+    ("i64", "an integer", "a whole number"),
+    ("i32", "an integer", "a whole number"),
+    ("f64", "a number", "a number"),
+    ("f32", "a number", "a number"),
+    ("a boolean", "true or false", "a boolean"),
+    ("a sequence", "an array", "a list"),
+    ("a map", "an object", "a table of keys and values"),
+    ("map", "an object", "a table of keys and values"),
+    ("path string", "a path", "a path"),
+    ("a newtype struct", "a value", "a value"),
+    ("unit", "null", "nothing"),
+];
+
+/// Returns what serde expected, in the words of the format.
+pub(crate) fn plain_type(expected: &str, format: DocumentFormat) -> &str {
+    let name = if expected.starts_with("struct ") { "map" } else { expected };
+    match (TYPES.iter().find(|(rust, ..)| *rust == name), format) {
+        (Some((_, json, _)), DocumentFormat::Json) => json,
+        (Some((_, _, toml)), DocumentFormat::Toml) => toml,
+        (None, _) => expected,
     }
 }
-
-/// Rust's type names in serde's messages, and their meaning in JSON and TOML.
-const TYPES: [(&str, &str); 12] = [
-    ("u64", "a whole number, 0 or more"),
-    ("u32", "a whole number, 0 or more"),
-    ("u16", "a whole number, 0 or more"),
-    ("usize", "a whole number, 0 or more"),
-    ("i64", "a whole number"),
-    ("i32", "a whole number"),
-    ("f64", "a number"),
-    ("f32", "a number"),
-    ("a sequence", "a list"),
-    ("path string", "a path"),
-    ("a newtype struct", "a value"),
-    ("unit", "nothing"),
-];
 
 /// Replaces the name of a Rust type after the last `expected `, if there is one.
 pub(crate) fn without_rust_types(message: &str, format: DocumentFormat) -> String {
     let Some((before, expected)) = message.rsplit_once("expected ") else { return message.to_owned() };
     let end = expected.find(" at line ").unwrap_or(expected.len());
     let (expected, place) = expected.split_at(end);
-    let plain = match TYPES.iter().find(|(name, _)| *name == expected) {
-        Some((_, plain)) => plain,
-        None if matches!(expected, "a map" | "map") || expected.starts_with("struct ") => format.map(),
-        None => expected,
-    };
-    format!("{before}expected {plain}{place}")
+    format!("{before}expected {}{place}", plain_type(expected, format))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_message_of_a_file_has_no_rust_types_below_its_excerpt() {
+        let error =
+            toml::from_str::<std::collections::BTreeMap<String, usize>>("steps = \"ten\"").unwrap_err();
+        let plain = without_rust_types(error.to_string().trim_end(), DocumentFormat::Toml);
+        assert!(plain.ends_with("string \"ten\", expected a whole number, 0 or more"), "{plain}");
+    }
 
     #[test]
     fn rust_types_are_replaced_and_other_messages_stay() {

@@ -7,6 +7,7 @@
 mod broker;
 mod committing_jobs;
 mod error;
+mod handled_commands;
 mod heartbeat;
 mod job_registry;
 mod parsed_request;
@@ -16,6 +17,7 @@ mod router;
 mod status;
 mod supervisor;
 mod systemd;
+mod undeliverable;
 mod worker;
 
 use std::time::Duration;
@@ -27,6 +29,7 @@ use crate::config::Config;
 use crate::mqtt::Topics;
 use crate::mqtt::client::{ClientEvent, MqttClient};
 use crate::spool::{AcceptedJob, Spool, SpoolError, SpoolSettings};
+use crate::units::counted;
 use heartbeat::Watchdog;
 use job_registry::JobRegistry;
 use router::Router;
@@ -147,7 +150,8 @@ impl Service {
                 () = tokio::time::sleep_until(drain_deadline.unwrap_or_else(Instant::now)),
                     if drain_deadline.is_some() =>
                 {
-                    log::info!("{} unfinished jobs are kept for the next start", self.router.job_count());
+                    let jobs = counted(self.router.job_count() as u64, "unfinished job");
+                    log::info!("keeping {jobs} for the next start");
                     break;
                 }
             }
@@ -186,7 +190,8 @@ impl Service {
     /// Rejects further requests, and returns how long to wait for unfinished jobs.
     fn start_draining(&mut self) -> Duration {
         let (state, timeout) = self.supervisor.start_draining();
-        log::info!("stopping: waiting at most {timeout:?} for {} jobs", self.router.job_count());
+        let jobs = counted(self.router.job_count() as u64, "job");
+        log::info!("stopping: waiting at most {timeout:?} for {jobs}");
         self.router.close();
         self.router.publish_unspooled(state);
         timeout

@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 pub use completed_jobs::{CompletedJob, CompletedJobs};
 pub use error::SpoolError;
 pub use record::{AcceptedJob, RecordError, ReplyTo, read_message, write_message};
-pub use store::{Change, Store};
+pub use store::{Change, CommandDigest, MAX_HANDLED_COMMANDS, Store};
 
 use crate::mqtt::Message;
 use crate::mqtt::client::{AckToken, ClientCommand};
@@ -115,6 +115,7 @@ impl SpoolPermit<'_> {
 pub struct Spool {
     sender: SpoolSender,
     completed_jobs: CompletedJobs,
+    handled_commands: Vec<CommandDigest>,
     max_bytes: u64,
     thread: Option<JoinHandle<()>>,
 }
@@ -128,7 +129,7 @@ impl Spool {
     ) -> Result<(Self, Vec<AcceptedJob>), SpoolError> {
         let completed_jobs = CompletedJobs::default();
         let store = Store::open(&settings, &completed_jobs)?;
-        let jobs = store.jobs()?;
+        let (jobs, handled_commands) = (store.jobs()?, store.handled_commands()?);
         let (commands, receiver) = mpsc::channel(COMMAND_QUEUE_LEN);
         let shared = Arc::new(SpoolProgress::default());
         shared.pending_bytes.store(store.pending_bytes(), Ordering::Relaxed);
@@ -137,7 +138,7 @@ impl Spool {
         let thread = std::thread::Builder::new().name("spool".to_owned()).spawn(move || writer.run(receiver));
         let thread = thread.map_err(|error| SpoolError::Io { path, error: error.to_string() })?;
         let sender = SpoolSender { commands, shared };
-        Ok((Self { sender, completed_jobs, max_bytes, thread: Some(thread) }, jobs))
+        Ok((Self { sender, completed_jobs, handled_commands, max_bytes, thread: Some(thread) }, jobs))
     }
 
     /// Returns a sender of commands. The spool can only close once all senders are dropped.
@@ -148,6 +149,11 @@ impl Spool {
     /// Returns a handle that looks up completed jobs.
     pub fn completed_jobs(&self) -> CompletedJobs {
         self.completed_jobs.clone()
+    }
+
+    /// Returns the commands that were handled before the spool was opened, oldest first.
+    pub fn handled_commands(&self) -> &[CommandDigest] {
+        &self.handled_commands
     }
 
     /// Returns how many commands were processed, in the order in which they were sent. The changes

@@ -1,4 +1,4 @@
-//! Bounded numbers and byte sizes in a configuration.
+//! Numbers with their units: bounded numbers and byte sizes in a configuration, and counts in a message.
 
 use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
 
@@ -75,9 +75,19 @@ impl<'de> Deserialize<'de> for ByteSize {
     }
 }
 
+/// A count with its noun, which takes an `s` unless the count is 1.
+pub(crate) fn counted(count: u64, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_noun_agrees_with_its_count() {
+        assert_eq!([0, 1, 2].map(|n| counted(n, "job")), ["0 jobs", "1 job", "2 jobs"]);
+    }
 
     #[test]
     fn sizes_have_units() {

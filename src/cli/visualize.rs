@@ -115,7 +115,7 @@ impl Figure {
         let shape = &model.predictor.signature().sample_shape;
         pictures::check_format(pictures::Format::Png, bundle.manifest.sample.kind, shape)?;
 
-        let request = Request { class: arguments.class, ..Request::default() };
+        let request = Request { class: arguments.class, seed: Some(arguments.seed), ..Request::default() };
         let job = request.check(&[ModelCard::new(&model)], LIMITS, || arguments.seed);
         let job = job.map_err(|error| anyhow!(error.message))?;
         let class = job.class.or(bundle.manifest.classes.null).unwrap_or(0);

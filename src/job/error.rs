@@ -53,7 +53,7 @@ impl JobError {
     }
 
     /// An error that this field caused.
-    pub(super) fn of_field(code: ErrorCode, field: &str, message: impl ToString) -> Self {
+    pub(crate) fn of_field(code: ErrorCode, field: &str, message: impl ToString) -> Self {
         Self { field: Some(field.to_owned()), ..Self::new(code, message) }
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::inference::Backend;
-use crate::job::Job;
+use crate::job::{Job, seed};
 use crate::model::TextConditioning;
 
 /// How one image was made.
@@ -38,6 +38,9 @@ pub struct Receipt {
     pub eta: Option<f64>,
     /// This image's seed.
     pub seed: u64,
+    /// The seed as a string, from 2^53 on, where many JSON clients round the number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seed_text: Option<String>,
     /// The noise generator.
     pub noise: &'static str,
     /// The class label.
@@ -130,6 +133,7 @@ impl Receipt {
             evaluations: job.sampler.evaluations(),
             eta: job.options.eta,
             seed: job.image_seed(index),
+            seed_text: seed::to_exact_text(job.image_seed(index)),
             noise: job.noise.name(),
             class: job.class,
             guidance: job.guidance,

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{Attachment, ErrorCode, JobError};
+use super::id::written_id;
+use super::{Attachment, ErrorCode, JobError, seed};
 use crate::image::Format;
-use crate::serde_message::{DocumentFormat, without_rust_types};
+use crate::json_input::Document;
 
 /// A request for images. Every field has a default.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -20,7 +22,9 @@ pub struct Request {
     pub sampler: Option<String>,
     /// The number of sampling steps.
     pub steps: Option<u64>,
-    /// The seed of the first image; image i has seed + i. Default: random.
+    /// The seed of the first image; image i has seed + i. In JSON a number or a string of digits. Default: random,
+    /// below 2^53.
+    #[serde(default, deserialize_with = "seed::deserialize")]
     pub seed: Option<u64>,
     /// The number of images.
     pub count: Option<u64>,
@@ -76,39 +80,28 @@ pub struct Request {
     pub exact: Option<bool>,
 }
 
-/// Parses a request. An error names the field, and comes with the request's id if that can be read.
+/// Parses a request. An error names the field, and comes with the request's id as the sender wrote it, if it can be
+/// read; it may be no valid one.
 pub fn parse(payload: &[u8]) -> Result<Request, (Option<String>, JobError)> {
-    parse_fields(payload).map_err(|error| (readable_id(payload), error))
+    parse_as(payload, "the request")
 }
 
-fn parse_fields(payload: &[u8]) -> Result<Request, JobError> {
-    let mut json = serde_json::Deserializer::from_slice(payload);
-    let request = serde_path_to_error::deserialize(&mut json).map_err(|error| {
-        let field = error.path().to_string();
-        let reason = without_rust_types(&error.inner().to_string(), DocumentFormat::Json);
-        if field == "." {
-            JobError::new(ErrorCode::BadRequest, format!("the request is not valid JSON: {reason}"))
-        } else {
-            JobError::of_field(ErrorCode::BadRequest, &field, format!("{field}: {reason}"))
-        }
-    })?;
-    json.end()
-        .map_err(|error| JobError::new(ErrorCode::BadRequest, format!("after the request: {error}")))?;
-    Ok(request)
-}
-
-fn readable_id(payload: &[u8]) -> Option<String> {
-    #[derive(Deserialize)]
-    struct OnlyId {
-        id: String,
-    }
-    let OnlyId { id } = serde_json::from_slice(payload).ok()?;
-    is_id(&id).then_some(id)
-}
-
-/// Returns whether this is a valid job id.
-pub fn is_id(id: &str) -> bool {
-    (1..=64).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+/// Parses a message that a requester sends; `subject` is its name in errors.
+pub(super) fn parse_as<T: DeserializeOwned>(
+    payload: &[u8],
+    subject: &str,
+) -> Result<T, (Option<String>, JobError)> {
+    let parsed = Document::parse(payload).map_err(|message| {
+        JobError::new(ErrorCode::BadRequest, format!("{subject} is not valid JSON: {message}"))
+    });
+    let read = parsed.and_then(|document| {
+        document.read(subject).map_err(|error| JobError {
+            code: ErrorCode::BadRequest,
+            field: error.field,
+            message: error.message,
+        })
+    });
+    read.map_err(|error| (written_id(payload), error))
 }
 
 #[cfg(test)]
@@ -116,12 +109,38 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wrong_type_is_reported_without_rust_types() {
-        let (id, error) = parse(br#"{"id": "a", "steps": "ten"}"#).unwrap_err();
-        assert_eq!((id.as_deref(), error.field.as_deref()), (Some("a"), Some("steps")));
-        assert!(error.message.contains("expected a whole number, 0 or more"), "{error}");
-        let (id, error) = parse(b"3").unwrap_err();
-        assert_eq!((id, error.code), (None, ErrorCode::BadRequest));
-        assert!(error.message.contains("expected an object"), "{error}");
+    fn an_error_names_the_field_and_has_the_id_that_the_sender_wrote() {
+        for (payload, id, field, message) in [
+            ("{", None, None, "the request is not valid JSON: it ends before an object is closed by `}`"),
+            ("3", None, None, "the request is 3, but must be an object"),
+            (
+                r#"{"id": "a", "steps": "ten"}"#,
+                Some("a"),
+                Some("steps"),
+                "steps is the string \"ten\", but must be an integer, 0 or more",
+            ),
+            (r#"{"id": ["x"]}"#, Some("[\"x\"]"), Some("id"), "id is an array, but must be a string"),
+            (
+                r#"{"image": 3}"#,
+                None,
+                Some("image"),
+                "image: an image is a string, a PNG or JPEG file in base64, or {\"topic\": \"…\"}, the topic of a \
+                 retained message with such a file",
+            ),
+        ] {
+            let (written, error) = parse(payload.as_bytes()).unwrap_err();
+            assert_eq!((written.as_deref(), error.field.as_deref()), (id, field), "{payload}");
+            assert_eq!((error.code, error.message.as_str()), (ErrorCode::BadRequest, message));
+        }
+    }
+
+    #[test]
+    fn whole_floats_are_integers_in_every_field() {
+        let floats =
+            br#"{"steps": 3.0, "seed": 7.0, "count": 1e1, "class": 2.0, "clip_skip": 1.0, "width": 64.0,
+            "original_size": [64.0, 64.0], "preview_every": 5.0, "deadline_ms": 1.5e3, "priority": -1.0}"#;
+        let integers = br#"{"steps": 3, "seed": 7, "count": 10, "class": 2, "clip_skip": 1, "width": 64,
+            "original_size": [64, 64], "preview_every": 5, "deadline_ms": 1500, "priority": -1}"#;
+        assert_eq!(parse(floats).unwrap(), parse(integers).unwrap());
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::steps::{build_sampler, default_steps, find_sampler};
-use super::{ErrorCode, Job, JobError, ModelCard, Request, is_id};
+use super::{ErrorCode, Job, JobError, ModelCard, Request, is_id, seed, shortened_id};
 use crate::image::Format;
 use diffusion_samplers::rng::Generator;
 use diffusion_samplers::sampler::Options;
@@ -32,9 +32,7 @@ impl Request {
     ) -> Result<Job, JobError> {
         let id = match &self.id {
             Some(id) if is_id(id) => id.clone(),
-            Some(_) => {
-                return Err(JobError::out_of_range("id", "id must match [A-Za-z0-9._-]{1,64}"));
-            }
+            Some(id) => return Err(id_error(id)),
             None => format!("{:016x}", random()),
         };
         let model = self.find_model(models)?;
@@ -66,7 +64,7 @@ impl Request {
             sampler_name: spec.name,
             sampler,
             options,
-            seed: self.seed.unwrap_or_else(&random),
+            seed: self.seed.unwrap_or_else(|| seed::from_random_bits(random())),
             noise: self.check_noise()?,
             count: in_range("count", self.count, limits.count, || 1)?,
             class,
@@ -146,11 +144,11 @@ impl Request {
             let field = format!("conditions.{name}");
             let Some(condition) = known.get(name) else {
                 let names: Vec<_> = known.keys().map(String::as_str).collect();
-                let message = format!(
-                    "{} has no condition {name:?}; its conditions are: [{}]",
-                    model.name(),
-                    names.join(", ")
-                );
+                let advice = match names.is_empty() {
+                    true => "it has none; remove conditions".to_owned(),
+                    false => format!("its conditions are: {}", names.join(", ")),
+                };
+                let message = format!("{} has no condition {name:?}; {advice}", model.name());
                 return Err(JobError::out_of_range(&field, message));
             };
             let (min, max) = (condition.min, condition.max);
@@ -200,6 +198,14 @@ impl Request {
             }),
         }
     }
+}
+
+/// The error for an id that is not valid.
+pub(super) fn id_error(id: &str) -> JobError {
+    let shown = shortened_id(id);
+    let message =
+        format!("id is {shown:?}, but must be 1 to 64 letters, digits, dots, underscores or hyphens");
+    JobError::out_of_range("id", message)
 }
 
 fn check_memory(model: &ModelCard, limits: JobLimits) -> Result<(), JobError> {

@@ -249,6 +249,7 @@ impl ClientTask {
         self.pending_events.push_back(ClientEvent::Incoming(Incoming {
             kind,
             payload: publish.payload.clone(),
+            is_retained: publish.retain,
             response_topic: properties.response_topic,
             correlation_data: properties.correlation_data,
             ack: AckToken { connection_id: self.connection_id, publish },

@@ -50,6 +50,8 @@ pub struct Incoming {
     pub kind: MessageKind,
     /// The payload.
     pub payload: Bytes,
+    /// Whether the broker had retained the message before the daemon subscribed.
+    pub is_retained: bool,
     /// The MQTT 5 response topic.
     pub response_topic: Option<String>,
     /// The MQTT 5 correlation data.
@@ -67,6 +69,11 @@ pub struct AckToken {
 }
 
 impl AckToken {
+    /// The topic of the message.
+    pub fn topic(&self) -> String {
+        String::from_utf8_lossy(&self.publish.topic).into_owned()
+    }
+
     /// Returns whether the broker redelivers the message on the next connection if it is not
     /// acknowledged.
     pub fn is_redelivered(&self) -> bool {

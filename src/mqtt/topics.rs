@@ -1,5 +1,9 @@
 //! The topics under a daemon's root.
 
+/// The levels below the root that the daemon uses.
+const OWN_LEVELS: [&str; 9] =
+    ["status", "state", "request", "cancel", "image", "result", "error", "progress", "preview"];
+
 /// The topics of one daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topics {
@@ -35,9 +39,12 @@ impl Topics {
         [self.request(), self.cancel()].into_iter().chain(shared).collect()
     }
 
-    /// Returns whether a topic is under the daemon's root, not a requester's response topic.
+    /// Returns whether the daemon publishes or receives on a topic, which no requester may choose for its answers.
     pub fn is_own_topic(&self, topic: &str) -> bool {
-        topic.strip_prefix(&self.root).is_some_and(|rest| rest.starts_with('/'))
+        let shared_queue = self.shared_queue.as_ref().map(|(_, topic)| topic.as_str());
+        let below_root = topic.strip_prefix(&self.root).and_then(|rest| rest.strip_prefix('/'));
+        let first = below_root.and_then(|rest| rest.split('/').next());
+        shared_queue == Some(topic) || first.is_some_and(|first| OWN_LEVELS.contains(&first))
     }
 
     fn under_root(&self, name: &str) -> String {
@@ -105,6 +112,25 @@ impl Topics {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_topic_of_the_daemon_is_its_own_and_others_below_its_root_are_not() {
+        let topics = Topics::new("a/b").with_shared_queue(Some(("$share/g/queue", "queue")));
+        let fixed = [topics.status(), topics.state(), topics.image(), topics.request(), topics.cancel()];
+        let of_a_job = [
+            topics.result("x"),
+            topics.error("x"),
+            topics.progress("x"),
+            topics.preview("x"),
+            "queue".to_owned(),
+        ];
+        for own in fixed.iter().chain(&of_a_job) {
+            assert!(topics.is_own_topic(own), "{own}");
+        }
+        for other in ["a/b", "a/b/answers", "a/bc/request", "request", "queue/x", "x/a/b/request"] {
+            assert!(!topics.is_own_topic(other), "{other}");
+        }
+    }
 
     #[test]
     fn an_input_is_recognised_by_its_whole_topic() {

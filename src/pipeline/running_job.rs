@@ -83,7 +83,7 @@ impl RunningJob {
             self.step(),
             self.job.sampler.evaluations()
         );
-        JobError::new(ErrorCode::Deadline, message)
+        JobError::of_field(ErrorCode::Deadline, "deadline_ms", message)
     }
 
     /// Reduces the steps to what this many evaluations of each image allow, but to no less than one.

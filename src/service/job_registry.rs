@@ -5,20 +5,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use serde::Deserialize;
-
 use super::committing_jobs::CommittingJobs;
-use super::parsed_request::{ParsedRequest, RejectedRequest};
+use super::parsed_request::{ParsedRequest, RejectedRequest, reply};
 use super::pending_fetches::FetchedTopics;
-use super::responses::{ImageEntry, Reply, Responses, undeliverable_error};
+use super::responses::{ImageEntry, Reply, Responses};
+use super::undeliverable::UndeliverableReports;
 use super::worker::{EncodedImage, WorkerCommand};
 use crate::config::{Config, LimitsConfig};
-use crate::job::{ErrorCode, Job, JobError, ModelCard, Request};
+use crate::job::{ErrorCode, Job, JobError, ModelCard, Request, parse_cancellation, to_id};
 use crate::mqtt::client::{Incoming, UndeliverableReason};
 use crate::mqtt::{Message, QoS, Topics};
 use crate::pipeline::JobEvent;
 use crate::spool::{AcceptedJob, Change, CompletedJobs, SpoolCommand};
+use crate::units::counted;
 
 /// An accepted job: where its responses go, and which images were sent.
 #[derive(Debug)]
@@ -39,6 +38,7 @@ pub(super) struct JobRegistry {
     jobs: BTreeMap<String, PendingJob>,
     committing: CommittingJobs,
     completed: CompletedJobs,
+    undeliverable: UndeliverableReports,
     /// Whether the spool keeps the results of finished jobs.
     retains_results: bool,
     is_closed: bool,
@@ -51,6 +51,8 @@ pub(super) struct Effects {
     pub(super) worker_command: Option<WorkerCommand>,
     /// The job that is completed once the spool has written `spool_commands`.
     pub(super) completes: Option<String>,
+    /// Whether the sender can expect another answer if it sends the same message later.
+    pub(super) is_temporary: bool,
 }
 
 impl Effects {
@@ -78,12 +80,6 @@ pub(super) enum Admission {
     NeedsTopics(Box<ParsedRequest>, Vec<String>),
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Cancellation {
-    id: String,
-}
-
 impl JobRegistry {
     pub(super) fn new(config: &Config, topics: Topics, completed: CompletedJobs) -> Self {
         Self {
@@ -94,6 +90,7 @@ impl JobRegistry {
             jobs: BTreeMap::new(),
             committing: CommittingJobs::default(),
             completed,
+            undeliverable: UndeliverableReports::default(),
             retains_results: config.spool.keep_s.0 > 0,
             is_closed: false,
         }
@@ -136,7 +133,7 @@ impl JobRegistry {
 
     /// Handles a request.
     pub(super) fn on_request(&mut self, incoming: &Incoming, spool_has_room: bool) -> Admission {
-        match ParsedRequest::parse(incoming, self.limits.payload.0) {
+        match ParsedRequest::parse(incoming, self.limits.payload.0, &self.responses) {
             Ok(request) => self.admit(Box::new(request), &FetchedTopics::new(), spool_has_room),
             Err(rejected) => Admission::Decided(self.reject(*rejected)),
         }
@@ -201,7 +198,7 @@ impl JobRegistry {
 
     #[expect(clippy::expect_used, reason = "a request holds only values that JSON can represent")]
     fn accept(&mut self, parsed: ParsedRequest, job: Job) -> Effects {
-        let ParsedRequest { request, digest, reply } = parsed;
+        let ParsedRequest { request, digest, reply, .. } = parsed;
         // With the generated id and seed, the job gives the same bytes when it is resumed after a restart.
         let filled = Request { id: Some(job.id.clone()), seed: Some(job.seed), ..request };
         let accepted = AcceptedJob {
@@ -257,7 +254,8 @@ impl JobRegistry {
         }
         let max_jobs = self.limits.queue.0;
         if self.jobs.len() as u64 >= max_jobs {
-            let message = format!("the queue is full with {max_jobs} jobs (limits.queue); try again later");
+            let jobs = counted(max_jobs, "job");
+            let message = format!("the queue is full with {jobs} (limits.queue); try again later");
             return Err(JobError::new(ErrorCode::QueueFull, message));
         }
         Ok(())
@@ -265,18 +263,19 @@ impl JobRegistry {
 
     fn reject(&self, RejectedRequest { id, reply, error }: RejectedRequest) -> Effects {
         let id = id.unwrap_or_else(|| format!("{:016x}", fastrand::u64(..)));
-        log::warn!("request {id} rejected: {error}");
-        Effects::send(self.responses.error(&id, &error, reply.as_ref()))
+        log::warn!("{} rejected: {error}", to_id(&id));
+        let is_temporary = matches!(error.code, ErrorCode::QueueFull | ErrorCode::Unavailable);
+        Effects { is_temporary, ..Effects::send(self.responses.error(&id, &error, reply.as_ref())) }
     }
 
     /// Handles a cancellation.
-    pub(super) fn on_cancel(&mut self, payload: &Bytes) -> Effects {
-        let Cancellation { id } = match serde_json::from_slice(payload) {
-            Ok(cancellation) => cancellation,
-            Err(error) => {
-                let message = format!("a cancellation must be {{\"id\": \"…\"}}: {error}");
-                let error = JobError::new(ErrorCode::BadRequest, message);
-                return self.reject(RejectedRequest { id: None, reply: None, error });
+    pub(super) fn on_cancel(&mut self, incoming: &Incoming) -> Effects {
+        let parsed = parse_cancellation(&incoming.payload);
+        let id = match (parsed, reply(incoming, &self.responses)) {
+            (Ok(id), Ok(_)) => id,
+            (Ok(id), Err(error)) => return self.reject(RejectedRequest { id: Some(id), reply: None, error }),
+            (Err((id, error)), reply) => {
+                return self.reject(RejectedRequest { id, reply: reply.unwrap_or_default(), error });
             }
         };
         let Some(job) = self.jobs.get_mut(&id) else {
@@ -336,11 +335,8 @@ impl JobRegistry {
         self.committing.on_written(commands);
     }
 
-    /// Handles a message that the broker permanently rejects, by an error on the job's own topic.
-    pub(super) fn on_undeliverable(&self, message: &Message, reason: &UndeliverableReason) -> Effects {
-        let error = undeliverable_error(message, reason);
-        log::error!("{error}");
-        let id = message.user_properties.iter().find(|(name, _)| name == "id");
-        Effects::send(id.map_or_else(Vec::new, |(_, id)| self.responses.error(id, &error, None)))
+    /// Handles a message that the broker permanently rejects.
+    pub(super) fn on_undeliverable(&mut self, message: &Message, reason: &UndeliverableReason) -> Effects {
+        Effects::send(self.undeliverable.report(&self.responses, message, reason))
     }
 }

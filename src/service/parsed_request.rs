@@ -2,10 +2,11 @@
 
 use sha2::{Digest, Sha256};
 
-use super::responses::Reply;
-use crate::job::{ErrorCode, JobError, Request, is_id, parse};
+use super::handled_commands;
+use super::responses::{Reply, Responses};
+use crate::job::{ErrorCode, JobError, Request, id_near_start, parse, shortened_id};
 use crate::mqtt::client::Incoming;
-use crate::topic_name::is_topic_name;
+use crate::spool::CommandDigest;
 
 /// A well-formed request that is not yet validated against the models.
 #[derive(Debug)]
@@ -14,11 +15,14 @@ pub(super) struct ParsedRequest {
     /// Distinguishes a repeated request from another request with the same id.
     pub(super) digest: String,
     pub(super) reply: Option<Reply>,
+    /// Identifies the message that carried the request.
+    pub(super) command: CommandDigest,
 }
 
-/// A request that is answered with an error.
+/// A request or a cancellation that is answered with an error.
 #[derive(Debug)]
 pub(super) struct RejectedRequest {
+    /// The id as the sender wrote it, if it can be read.
     pub(super) id: Option<String>,
     pub(super) reply: Option<Reply>,
     pub(super) error: JobError,
@@ -26,25 +30,38 @@ pub(super) struct RejectedRequest {
 
 impl ParsedRequest {
     /// Parses a message of at most `max_bytes`.
-    pub(super) fn parse(incoming: &Incoming, max_bytes: u64) -> Result<Self, Box<RejectedRequest>> {
+    pub(super) fn parse(
+        incoming: &Incoming,
+        max_bytes: u64,
+        responses: &Responses,
+    ) -> Result<Self, Box<RejectedRequest>> {
         let rejected = |id, reply, error| Box::new(RejectedRequest { id, reply, error });
-        let reply = reply(incoming).map_err(|error| rejected(None, None, error))?;
+        let reply = reply(incoming, responses);
         let size = incoming.payload.len();
         if size as u64 > max_bytes {
             let message =
                 format!("the request has {size} bytes; at most {max_bytes} are accepted (limits.payload)");
-            return Err(rejected(None, reply, JobError::new(ErrorCode::OutOfRange, message)));
+            let error = JobError::new(ErrorCode::OutOfRange, message);
+            return Err(rejected(id_near_start(&incoming.payload), reply.unwrap_or_default(), error));
         }
-        match parse(&incoming.payload) {
-            Ok(request) => Ok(Self { digest: digest(&request), request, reply }),
-            Err((id, error)) => Err(rejected(id, reply, error)),
-        }
+        let parsed = parse(&incoming.payload);
+        let (request, reply) = match (parsed, reply) {
+            (Ok(request), Ok(reply)) => (request, reply),
+            (Ok(request), Err(error)) => return Err(rejected(written_id(&request), None, error)),
+            (Err((id, error)), reply) => return Err(rejected(id, reply.unwrap_or_default(), error)),
+        };
+        let command = handled_commands::digest(incoming);
+        Ok(Self { digest: digest(&request), request, reply, command })
     }
 
     /// Rejects the request.
     pub(super) fn reject(self, error: JobError) -> RejectedRequest {
-        RejectedRequest { id: self.request.id.filter(|id| is_id(id)), reply: self.reply, error }
+        RejectedRequest { id: written_id(&self.request), reply: self.reply, error }
     }
+}
+
+fn written_id(request: &Request) -> Option<String> {
+    request.id.as_deref().map(shortened_id)
 }
 
 #[expect(clippy::expect_used, reason = "a request holds only values that JSON can represent")]
@@ -53,13 +70,11 @@ fn digest(request: &Request) -> String {
     format!("{:x}", Sha256::digest(json))
 }
 
-fn reply(incoming: &Incoming) -> Result<Option<Reply>, JobError> {
+/// Returns where to send a copy of the answers, if the sender named a valid topic for it.
+pub(super) fn reply(incoming: &Incoming, responses: &Responses) -> Result<Option<Reply>, JobError> {
     let Some(topic) = &incoming.response_topic else {
         return Ok(None);
     };
-    if !is_topic_name(topic) {
-        let message = format!("the response topic {topic:?} is not a valid topic name; remove its wildcards");
-        return Err(JobError::new(ErrorCode::BadRequest, message));
-    }
+    responses.check_reply_topic(topic)?;
     Ok(Some(Reply { topic: topic.clone(), correlation: incoming.correlation_data.clone() }))
 }

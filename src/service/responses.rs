@@ -1,16 +1,16 @@
 //! Builds the messages that answer a request.
 
 use bytes::Bytes;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::worker::EncodedImage;
 use crate::config::PublishQos;
 use crate::job::receipt::Receipt;
-use crate::job::{ErrorCode, JobError};
-use crate::mqtt::client::UndeliverableReason;
+use crate::job::{ErrorCode, JobError, shortened_id, to_id};
 use crate::mqtt::{Message, QoS, Topics};
 use crate::spool::ReplyTo;
+use crate::topic_name::is_topic_name;
 
 /// The requester's response topic, which gets a copy of the responses, and its correlation data.
 #[derive(Debug, Clone)]
@@ -56,13 +56,15 @@ struct Result<'a> {
     elapsed_ms: u64,
 }
 
-#[derive(Debug, Serialize)]
-struct Error<'a> {
-    id: &'a str,
-    code: ErrorCode,
-    field: Option<&'a str>,
-    message: &'a str,
+#[derive(Debug, Serialize, Deserialize)]
+struct Error {
+    id: String,
+    #[serde(flatten)]
+    error: JobError,
 }
+
+/// The shortest text that is left of an error's message, in bytes, before its properties are dropped.
+const MIN_ERROR_TEXT: usize = 60;
 
 #[derive(Debug, Serialize)]
 struct Progress {
@@ -129,10 +131,58 @@ impl Responses {
         with_reply(self.json(self.topics.result(id), "result", id, &result), reply)
     }
 
-    /// The error of a rejected or failed job.
+    /// The error of a rejected or failed job. `id` is as the sender wrote it; the topic and the user property have a
+    /// valid id that resembles it.
     pub(super) fn error(&self, id: &str, error: &JobError, reply: Option<&Reply>) -> Vec<Message> {
-        let body = Error { id, code: error.code, field: error.field.as_deref(), message: &error.message };
-        with_reply(self.json(self.topics.error(id), "error", id, &body), reply)
+        let body = Error { id: id.to_owned(), error: error.clone() };
+        let valid_id = to_id(id);
+        with_reply(self.json(self.topics.error(&valid_id), "error", &valid_id, &body), reply)
+    }
+
+    /// Shortens an error's text, and drops its properties if needed, until the packet has at most `limit` bytes.
+    /// Returns `None` if that is impossible.
+    pub(super) fn fit_error(&self, error: Message, limit: usize) -> Option<Message> {
+        if error.packet_size() <= limit {
+            return Some(error);
+        }
+        let body: Error = serde_json::from_slice(&error.payload).ok()?;
+        let mut essential = Message { content_type: None, ..error.clone() };
+        // What tells the messages on a response topic apart.
+        essential.user_properties.retain(|(name, _)| matches!(name.as_ref(), "type" | "copy"));
+        let bare = Message { user_properties: Vec::new(), ..essential.clone() };
+        let shorten = |message: &Message, min: usize| {
+            let mut body = Error { id: body.id.clone(), error: body.error.clone() };
+            loop {
+                let message = Message { payload: to_json(&body), ..message.clone() };
+                let excess = message.packet_size().saturating_sub(limit);
+                if excess == 0 {
+                    return Some(message);
+                }
+                let text = &mut body.error.message;
+                let end = text.trim_end_matches('…').len().checked_sub(excess + '…'.len_utf8());
+                let end = text.floor_char_boundary(end.filter(|end| *end >= min)?);
+                text.truncate(end);
+                text.push('…');
+            }
+        };
+        shorten(&error, MIN_ERROR_TEXT)
+            .or_else(|| shorten(&essential, MIN_ERROR_TEXT))
+            .or_else(|| shorten(&bare, 0))
+    }
+
+    /// Checks a requester's response topic. The daemon must not answer itself, nor overwrite what it publishes.
+    pub(super) fn check_reply_topic(&self, topic: &str) -> std::result::Result<(), JobError> {
+        let fault = if !is_topic_name(topic) {
+            "is not a valid topic name; it must not be empty, and must not have wildcards"
+        } else if topic.starts_with('$') {
+            "begins with $, which is reserved for brokers; use another one"
+        } else if self.topics.is_own_topic(topic) {
+            "is a topic of the daemon itself; use another one"
+        } else {
+            return Ok(());
+        };
+        let shown = shortened_id(topic);
+        Err(JobError::new(ErrorCode::BadRequest, format!("the response topic {shown:?} {fault}")))
     }
 
     /// The progress of a job.
@@ -156,16 +206,29 @@ impl Responses {
         }]
     }
 
-    #[expect(clippy::expect_used, reason = "responses hold only values that JSON can represent")]
     fn json(&self, topic: String, kind: &str, id: &str, body: &impl Serialize) -> Message {
-        let body = serde_json::to_vec(body).expect("the body has string keys only");
         Message {
             qos: self.qos,
             content_type: Some("application/json".into()),
             user_properties: vec![("type".into(), kind.to_owned()), ("id".into(), id.to_owned())],
-            ..Message::new(topic, body)
+            ..Message::new(topic, to_json(body))
         }
     }
+}
+
+#[expect(clippy::expect_used, reason = "responses hold only values that JSON can represent")]
+fn to_json(body: &impl Serialize) -> Bytes {
+    serde_json::to_vec(body).expect("the body has string keys only").into()
+}
+
+/// Returns the value of a message's user property.
+pub(super) fn property<'a>(message: &'a Message, name: &str) -> Option<&'a str> {
+    message.user_properties.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+}
+
+/// Returns whether the message is a copy for a requester's response topic.
+pub(super) fn is_copy(message: &Message) -> bool {
+    property(message, "copy").is_some()
 }
 
 /// The message, and a copy of it with the correlation data on the response topic.
@@ -173,25 +236,4 @@ fn with_reply(message: Message, reply: Option<&Reply>) -> Vec<Message> {
     let copy = reply
         .map(|reply| message.for_reply(&reply.topic, reply.correlation.as_ref().map(|data| data.to_vec())));
     std::iter::once(message).chain(copy).collect()
-}
-
-/// The error of a job whose message the broker permanently rejects.
-pub(super) fn undeliverable_error(message: &Message, reason: &UndeliverableReason) -> JobError {
-    let (size, topic) = (message.packet_size(), &message.topic);
-    match reason {
-        UndeliverableReason::TooLarge(limit) => JobError::new(
-            ErrorCode::OutOfRange,
-            format!(
-                "a message of {size} bytes for {topic} is larger than the {limit} that the broker and \
-                 mqtt.max_packet allow; raise that limit, or request a smaller image"
-            ),
-        ),
-        UndeliverableReason::Rejected(reason) => JobError::new(
-            ErrorCode::Denied,
-            format!(
-                "the broker does not allow this daemon to publish on {topic} ({reason}); use another response \
-                 topic, or allow this one in the broker's access list"
-            ),
-        ),
-    }
 }

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use tokio::time::Instant;
 
 use super::ServiceError;
+use super::handled_commands::{self, HandledCommands};
 use super::job_registry::{Admission, Effects, JobRegistry};
 use super::pending_fetches::{PendingFetches, PendingRequest};
 use super::worker::{EncodedImage, ModelEvent, Worker};
@@ -13,7 +14,7 @@ use crate::job::Job;
 use crate::mqtt::client::{AckToken, ClientCommand, ClientEvent, Incoming, MqttClient};
 use crate::mqtt::{Message, MessageKind};
 use crate::pipeline::JobEvent;
-use crate::spool::{AcceptedJob, Change, Spool, SpoolCommand};
+use crate::spool::{AcceptedJob, Change, CommandDigest, Spool, SpoolCommand};
 
 /// The most commands that may wait for the spool before the router stops reading events.
 const MAX_PENDING_COMMANDS: usize = 256;
@@ -50,6 +51,7 @@ pub(super) struct Router {
     pub(super) outbox: Outbox,
     registry: JobRegistry,
     pending_fetches: PendingFetches,
+    handled_commands: HandledCommands,
     /// Requests that arrived before the models were loaded. They are not acknowledged, so the broker limits
     /// their number.
     early_requests: Vec<Incoming>,
@@ -66,6 +68,7 @@ impl Router {
         registry: JobRegistry,
         unfinished: Vec<AcceptedJob>,
     ) -> Self {
+        let handled_commands = HandledCommands::new(spool.handled_commands().to_vec());
         Self {
             client,
             spool,
@@ -73,6 +76,7 @@ impl Router {
             outbox: Outbox::default(),
             registry,
             pending_fetches: PendingFetches::default(),
+            handled_commands,
             early_requests: Vec::new(),
             unfinished,
             is_connected: false,
@@ -174,30 +178,50 @@ impl Router {
     }
 
     fn on_incoming(&mut self, incoming: Incoming) {
+        let topic = &incoming.ack.topic();
+        // An empty payload clears a retained message.
+        if incoming.payload.is_empty() {
+            log::debug!("ignoring an empty message on {topic}");
+            return self.outbox.push(SpoolCommand::Ack(incoming.ack));
+        }
+        let command = handled_commands::digest(&incoming);
+        if incoming.is_retained {
+            let hint = format!("clear it with: mosquitto_pub -V 5 -r -n -t '{topic}'");
+            if self.handled_commands.contains(command) {
+                log::info!("ignoring the retained message on {topic}, which was handled before; {hint}");
+                return self.complete(command, incoming.ack);
+            }
+            log::warn!("the message on {topic} is retained; it is handled once; {hint}");
+        }
         let admission = match incoming.kind {
             MessageKind::Request => {
                 self.registry.on_spool_written(self.spool.processed());
                 self.registry.on_request(&incoming, self.spool.has_capacity())
             }
-            MessageKind::Cancel => Admission::Decided(self.registry.on_cancel(&incoming.payload)),
+            MessageKind::Cancel => Admission::Decided(self.registry.on_cancel(&incoming)),
         };
-        self.on_admission(admission, incoming.ack);
+        self.on_admission(admission, command, incoming.ack);
     }
 
     /// Admits a request that has the results of all its fetches.
     fn admit_pending(&mut self, PendingRequest { request, ack, fetched, .. }: PendingRequest) {
         self.registry.on_spool_written(self.spool.processed());
+        let command = request.command;
         let admission = self.registry.admit(request, &fetched, self.spool.has_capacity());
-        self.on_admission(admission, ack);
+        self.on_admission(admission, command, ack);
     }
 
     /// Applies the effects of a message, which is acknowledged once they are on disk, or fetches the retained
     /// messages that it needs.
-    fn on_admission(&mut self, admission: Admission, ack: AckToken) {
+    fn on_admission(&mut self, admission: Admission, command: CommandDigest, ack: AckToken) {
         let (request, topics) = match admission {
             Admission::Decided(effects) => {
+                let is_temporary = effects.is_temporary;
                 self.apply(effects);
-                return self.outbox.push(SpoolCommand::Ack(ack));
+                return match is_temporary {
+                    true => self.outbox.push(SpoolCommand::Ack(ack)),
+                    false => self.complete(command, ack),
+                };
             }
             Admission::NeedsTopics(request, topics) => (request, topics),
         };
@@ -212,8 +236,15 @@ impl Router {
         }
     }
 
+    /// Remembers a message as handled, and acknowledges it.
+    fn complete(&mut self, command: CommandDigest, ack: AckToken) {
+        self.handled_commands.insert(command);
+        self.outbox.push(SpoolCommand::Write(Change::Handled(command)));
+        self.outbox.push(SpoolCommand::Ack(ack));
+    }
+
     fn apply(&mut self, effects: Effects) {
-        let Effects { spool_commands, worker_command, completes } = effects;
+        let Effects { spool_commands, worker_command, completes, .. } = effects;
         spool_commands.into_iter().for_each(|command| self.outbox.push(command));
         if let Some(id) = completes {
             self.registry.set_completing_command(id, self.outbox.latest);

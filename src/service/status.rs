@@ -9,6 +9,7 @@ use crate::inference::{LoadStage, ProviderShare, RejectedProvider};
 use crate::job::ModelCard;
 use crate::mqtt::{Message, Topics};
 use crate::platform::Platform;
+use crate::units::counted;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -181,7 +182,7 @@ impl StatusPublisher {
             Some(phase.to_owned()),
             elapsed_s.filter(|seconds| *seconds > 0).map(|seconds| format!("for {seconds} s")),
             (!models.is_empty()).then(|| models.join(", ")),
-            (*queue > 0).then(|| format!("{queue} jobs queued")),
+            (*queue > 0).then(|| format!("{} queued", counted(*queue as u64, "job"))),
         ];
         parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
     }

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use redb::ReadableTable;
+use redb::{ReadableTable, ReadableTableMetadata};
 
 use super::record::{
     AcceptedJob, CompletedRecord, ReplyTo, read_json, read_message, write_json, write_message,
 };
 use super::store::{
-    COMPLETED, Change, DbResult, FINISHED_AT, JOBS, MESSAGES, PENDING, Store, answer_part, now,
+    COMPLETED, Change, CommandDigest, DbResult, FINISHED_AT, HANDLED, JOBS, MAX_HANDLED_COMMANDS, MESSAGES,
+    PENDING, Store, answer_part, now,
 };
 use crate::mqtt::Message;
 
@@ -19,6 +20,7 @@ struct Tables<'t> {
     pending: redb::Table<'t, u64, ()>,
     completed: redb::Table<'t, &'static str, &'static [u8]>,
     finished_at: redb::Table<'t, (u64, &'static str), ()>,
+    handled: redb::Table<'t, u64, u64>,
     /// What the transaction changes about completed jobs; visible once it is committed.
     completions: Vec<Completion>,
 }
@@ -41,6 +43,7 @@ impl Store {
                 pending: write.open_table(PENDING)?,
                 completed: write.open_table(COMPLETED)?,
                 finished_at: write.open_table(FINISHED_AT)?,
+                handled: write.open_table(HANDLED)?,
                 completions: Vec::new(),
             };
             for change in changes {
@@ -50,6 +53,7 @@ impl Store {
                     Change::Delivered(number) => self.delivered(&mut tables, *number)?,
                     Change::Finish { id } => self.finish(&mut tables, id)?,
                     Change::Forget(id) => self.forget(&mut tables, id)?,
+                    Change::Handled(command) => self.handled(&mut tables, *command)?,
                     Change::Redeliver { id, reply } => {
                         redeliver.extend(self.redeliver(&mut tables, id, reply.as_ref())?);
                     }
@@ -156,6 +160,15 @@ impl Store {
             && let Some(record) = tables.messages.remove(number)?
         {
             self.delivered_bytes = self.delivered_bytes.saturating_sub(record.value().len() as u64);
+        }
+        Ok(())
+    }
+
+    fn handled(&mut self, tables: &mut Tables<'_>, command: CommandDigest) -> DbResult<()> {
+        tables.handled.insert(self.next_number, command)?;
+        self.next_number += 1;
+        if tables.handled.len()? > MAX_HANDLED_COMMANDS as u64 {
+            tables.handled.pop_first()?;
         }
         Ok(())
     }

@@ -25,9 +25,16 @@ pub(super) const PENDING: TableDefinition<'_, u64, ()> = TableDefinition::new("p
 pub(super) const COMPLETED: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("done");
 /// The ids of completed jobs by the time at which they finished, in seconds since 1970.
 pub(super) const FINISHED_AT: TableDefinition<'_, (u64, &str), ()> = TableDefinition::new("ages");
+/// The digests of the latest commands that were handled, by number.
+pub(super) const HANDLED: TableDefinition<'_, u64, u64> = TableDefinition::new("commands");
+/// How many handled commands are remembered.
+pub const MAX_HANDLED_COMMANDS: usize = 16_384;
 /// The size of redb's page cache. Its default is 1 GiB; the operating system caches the file anyway.
 const PAGE_CACHE_BYTES: usize = 256 << 10;
 const FILE_NAME: &str = "spool.redb";
+
+/// Identifies a command by its content.
+pub type CommandDigest = u64;
 
 /// One change to the spool.
 #[derive(Debug, Clone)]
@@ -52,6 +59,8 @@ pub enum Change {
         /// The requester's response topic.
         reply: Option<ReplyTo>,
     },
+    /// Remembers that a command was handled.
+    Handled(CommandDigest),
 }
 
 /// The open file.
@@ -185,6 +194,9 @@ impl Store {
                 finished_at.insert((job.at, id.value()), ())?;
                 completed_jobs.insert(id.value(), &job.digest);
             }
+            let handled = write.open_table(HANDLED)?;
+            let last = handled.last()?.map_or(0, |(number, _)| number.value());
+            self.next_number = self.next_number.max(last + 1);
         }
         write.commit()?;
         self.completed_jobs.replace(&completed_jobs);
@@ -204,6 +216,15 @@ impl Store {
             let read = self.database.begin_read()?;
             let table = read.open_table(JOBS)?;
             table.iter()?.map(|entry| Ok(read_json(entry?.1.value())?)).collect()
+        })())
+    }
+
+    /// Returns the commands that were handled, oldest first.
+    pub fn handled_commands(&self) -> Result<Vec<CommandDigest>, SpoolError> {
+        self.with_path((|| {
+            let read = self.database.begin_read()?;
+            let table = read.open_table(HANDLED)?;
+            table.iter()?.map(|entry| Ok(entry?.1.value())).collect()
         })())
     }
 

@@ -34,7 +34,12 @@ mod providers;
 #[cfg(feature = "system-tests")]
 mod reference;
 #[cfg(feature = "system-tests")]
+mod request_errors;
+#[cfg(feature = "system-tests")]
 mod retained;
+#[cfg(feature = "system-tests")]
+mod retained_commands;
+mod seeds;
 #[cfg(feature = "system-tests")]
 mod service;
 #[cfg(feature = "system-tests")]

@@ -109,22 +109,28 @@ fn invalid_requests_get_an_error_that_names_the_field_and_the_daemon_continues()
     let long = format!("{{\"model\": \"{}\"}}", "x".repeat(5000));
     for (id, json, code, field, expected) in [
         ("", "draw me a three", "bad_request", Value::Null, "not valid JSON"),
-        ("", r#"{"id": "a"} {}"#, "bad_request", Value::Null, "after the request"),
-        ("", "[]", "bad_request", Value::Null, "JSON"),
+        (
+            "",
+            r#"{"id": "a"} {}"#,
+            "bad_request",
+            Value::Null,
+            "nothing may follow the JSON value, but `{` does",
+        ),
+        ("", "[]", "bad_request", Value::Null, "the request is an array, but must be an object"),
         ("", long.as_str(), "out_of_range", Value::Null, "at most 4096 are accepted"),
         (
             "u",
             r#"{"id": "u", "stepz": 5}"#,
             "bad_request",
             "stepz".into(),
-            "unknown field `stepz`, expected one of",
+            "unknown field `stepz`; did you mean `steps`?",
         ),
         (
             "t",
             r#"{"id": "t", "steps": "ten"}"#,
             "bad_request",
             "steps".into(),
-            "invalid type: string \"ten\"",
+            "steps is the string \"ten\", but must be an integer, 0 or more",
         ),
         ("n", r#"{"id": "n", "steps": -1}"#, "bad_request", "steps".into(), "-1"),
         (
@@ -146,7 +152,13 @@ fn invalid_requests_get_an_error_that_names_the_field_and_the_daemon_continues()
         ),
         ("k", r#"{"id": "k", "count": 65}"#, "out_of_range", "count".into(), "between 1 and 64"),
         ("p", r#"{"id": "p", "preview_every": 0}"#, "out_of_range", "preview_every".into(), "at least 1"),
-        ("f", r#"{"id": "f", "format": "gif"}"#, "bad_request", "format".into(), "unknown variant `gif`"),
+        (
+            "f",
+            r#"{"id": "f", "format": "gif"}"#,
+            "bad_request",
+            "format".into(),
+            "format is the string \"gif\", but must be one of: png, npy",
+        ),
         (
             "w",
             r#"{"id": "w", "conditions": {"mood": 1}}"#,
@@ -168,8 +180,8 @@ fn invalid_requests_get_an_error_that_names_the_field_and_the_daemon_continues()
         }
     }
     request(&broker, r#"{"id": "no spaces"}"#);
-    let error = subscriber.next(|m| m.topic.starts_with("denoised/test/error/")).json();
-    assert_eq!(error["field"], "id");
+    let error = subscriber.on("denoised/test/error/no_spaces").json();
+    assert_eq!((error["id"].as_str(), error["field"].as_str()), (Some("no spaces"), Some("id")));
     request(&broker, r#"{"id": "good", "steps": 3, "seed": 1}"#);
     subscriber.on("denoised/test/result/good");
 }
