@@ -9,6 +9,7 @@ pub mod receipt;
 mod request;
 mod steps;
 mod validate;
+mod without_effect;
 
 use std::sync::Arc;
 use std::time::Duration;
