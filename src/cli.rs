@@ -8,10 +8,12 @@ mod doctor;
 mod engine_argument;
 mod error;
 mod fit_preview;
+mod flag_values;
 mod init;
 mod inspect;
 mod logging;
 mod man;
+mod output;
 mod progress;
 mod run;
 mod sample;
@@ -23,7 +25,6 @@ use std::path::{Path, PathBuf};
 use clap::{Parser, Subcommand};
 
 use crate::config::Config;
-use crate::inference::{EngineKind, EngineOptions};
 use error::CommandError;
 use logging::start_log;
 
@@ -117,11 +118,4 @@ struct ConfigFile {
 /// Loads the configuration from a file, or from the default one.
 fn configuration(file: Option<&Path>) -> Result<Config, CommandError> {
     crate::config::load(file, std::env::vars()).map_err(CommandError::usage)
-}
-
-/// Returns the engine options for a bundle outside of the daemon, and starts logging warnings.
-fn engine(bundle: &Path, kind: Option<EngineKind>) -> Result<EngineOptions, CommandError> {
-    let options = configuration(None)?.engine_options(bundle);
-    start_log(log::LevelFilter::Warn);
-    Ok(EngineOptions { kind: kind.unwrap_or(options.kind), ..options })
 }

@@ -28,6 +28,8 @@ mod mqtt_client;
 mod providers;
 #[cfg(feature = "system-tests")]
 mod retained;
+mod sample_flags;
+mod sample_job;
 #[cfg(feature = "system-tests")]
 mod service;
 #[cfg(feature = "system-tests")]
