@@ -11,6 +11,7 @@ mod fit_preview;
 mod flag_values;
 mod init;
 mod inspect;
+mod load_model;
 mod logging;
 mod man;
 mod output;
@@ -30,7 +31,18 @@ use logging::start_log;
 
 /// The denoising daemon: runs diffusion models exported to ONNX and publishes their images over MQTT
 #[derive(Debug, Parser)]
-#[command(name = "denoised", version)]
+#[command(
+    name = "denoised",
+    version,
+    after_help = "\
+Start here:
+  denoised demo                                       draw with the included models
+  denoised inspect MODEL                              see what a model is and what it needs
+  denoised sample MODEL --output image.png            draw one image
+  denoised doctor                                     check this machine and the configuration
+
+`denoised help COMMAND` describes the arguments of a command."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -8,11 +8,12 @@ use anyhow::{Context, anyhow, bail};
 use super::CommandError;
 use super::engine_argument::EngineArguments;
 use super::flag_values::whole_number;
+use super::load_model::load_model;
 use super::output::check_file;
 use super::progress::ProgressDisplay;
 use super::stdout::Stdout;
 use crate::bundle::Projection;
-use crate::model::{LatentPipeline, Model};
+use crate::model::LatentPipeline;
 use crate::tensor::Tensor;
 use diffusion_samplers::rng::Generator;
 
@@ -41,7 +42,7 @@ pub(super) fn run(arguments: &FitPreviewArguments) -> Result<(), CommandError> {
     if arguments.model.is_dir() {
         check_file("fit-preview", &path).map_err(CommandError::usage)?;
     }
-    let model = Model::load(&arguments.model, &engine)?;
+    let model = load_model(&arguments.model, &engine)?;
     let latent = model.latent.as_ref().context("the model has no VAE, so its previews need no fit")?;
     if model.bundle.manifest.preview.is_some() {
         return Err(anyhow!("{} already has a [preview]; remove it to fit a new one", path.display()).into());

@@ -12,6 +12,7 @@ use anyhow::{Context, ensure};
 
 use super::CommandError;
 use super::engine_argument::EngineArguments;
+use super::load_model::load_model;
 use super::output::{OutputTarget, check_file};
 use super::progress::ProgressDisplay;
 use crate::bundle::SchedulerConfig;
@@ -88,7 +89,7 @@ pub(super) fn run(arguments: &SampleArguments) -> Result<(), CommandError> {
     let scheduler = files.scheduler.as_deref().map(SchedulerConfig::read).transpose();
     let scheduler = scheduler.context("--scheduler").map_err(CommandError::usage)?;
 
-    let mut model = Model::load(&arguments.model, &engine)?;
+    let mut model = load_model(&arguments.model, &engine)?;
     let mut notices = Vec::new();
     if let Some(scheduler) = scheduler {
         notices.extend(unknown_keys(&scheduler)?);
@@ -127,12 +128,13 @@ pub(super) fn run(arguments: &SampleArguments) -> Result<(), CommandError> {
     }
     let backend = &job.model.backend;
     eprintln!(
-        "{}{} × {} by {} in {} steps (NFE {}), seed {}, on {} {} ({}) -> {}",
+        "{}{} × {} by {} in {} {} (NFE {}), seed {}, on {} {} ({}) -> {}",
         requested.request.id.map_or_else(String::new, |id| format!("{id}: ")),
         job.count,
         job.model.bundle.name,
         job.sampler_name,
         job.options.steps,
+        if job.options.steps == 1 { "step" } else { "steps" },
         job.sampler.evaluations(),
         job.seed,
         backend.engine,

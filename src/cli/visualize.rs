@@ -15,6 +15,7 @@ use image::DynamicImage;
 use super::CommandError;
 use super::engine_argument::EngineArguments;
 use super::flag_values::whole_number;
+use super::load_model::load_model;
 use super::output::{check_file, known_endings, save};
 use super::progress::ProgressDisplay;
 use crate::bundle::SampleKind;
@@ -67,7 +68,7 @@ const LIMITS: JobLimits = JobLimits { steps: 100_000, count: 1, pixels: u64::MAX
 pub(super) fn run(arguments: &VisualizeArguments) -> Result<(), CommandError> {
     let engine = arguments.engine.options(&arguments.model)?;
     let format = check_output(&arguments.output).map_err(CommandError::usage)?;
-    let model = Model::load(&arguments.model, &engine)?;
+    let model = load_model(&arguments.model, &engine)?;
     let mut figure = Figure::new(model, arguments).map_err(CommandError::usage)?;
     let input_image = arguments.image.as_ref().map(|path| figure.read(path)).transpose();
     let input_image = input_image.map_err(CommandError::usage)?;
@@ -116,6 +117,11 @@ impl Figure {
     /// Checks the arguments against the model.
     fn new(model: Model, arguments: &VisualizeArguments) -> anyhow::Result<Self> {
         let (bundle, scheduler) = (&model.bundle, &model.bundle.scheduler);
+        ensure!(
+            model.latent.is_none(),
+            "{} works on the latents of pictures; visualize draws models of pixels and of points",
+            bundle.name
+        );
         let time = sampler::by_class(&scheduler.class)?.time();
         ensure!(
             time == TimeConditioning::Step,

@@ -71,6 +71,15 @@ fn an_output_that_cannot_be_written_is_found_before_the_model_is_loaded() {
     let mut command = denoised();
     let text = fails(command.arg("visualize").arg(missing).args(["--output", "/nonexistent/x.png"]), 2);
     assert!(text.contains("--output: the directory /nonexistent does not exist"), "{text}");
+    let text = fails(denoised().args(["demo", "--output", "/proc/x"]), 2);
+    assert!(text.contains("--output: cannot write into /proc"), "{text}");
+}
+
+#[test]
+fn a_figure_of_latents_is_refused_without_asking_for_a_prompt() {
+    let mut command = denoised();
+    let text = fails(command.arg("visualize").arg(bundle("sd")).args(["--output", "x.png"]), 2);
+    assert!(text.contains("sd works on the latents of pictures; visualize draws models of pixels"), "{text}");
 }
 
 #[test]

@@ -176,11 +176,13 @@ fn a_file_that_holds_no_noise_is_described() {
             npy::write(&[1, 4, 5], &[0.5; 20]).unwrap(),
             "the array has shape [1, 4, 5], but [1, 1, 4, 5] is needed",
         ),
+        (npy::write(&[0, 1, 4, 5], &[]).unwrap(), "has noise for no image"),
+        (npy::write(&[], &[0.5]).unwrap(), "the array has shape [], but [1, 1, 4, 5] is needed"),
         (npy::write(&[1, 1, 4, 5], &[f32::NAN; 20]).unwrap(), "contains NaN or infinity"),
     ] {
         std::fs::write(&noise, bytes).unwrap();
         let text = fails(gaussian(&output).args(["--steps", "5", "--init-noise"]).arg(&noise), 2);
-        assert!(text.contains("--init-noise: ") && text.contains(expected), "{expected}: {text}");
+        assert!(text.contains("--init-noise") && text.contains(expected), "{expected}: {text}");
     }
 }
 

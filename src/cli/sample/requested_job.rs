@@ -75,6 +75,7 @@ impl RequestedJob {
     /// Sets the count that the noise of a file has. A different one is an error.
     pub(super) fn set_count(&mut self, flag: &str, images: usize) -> anyhow::Result<()> {
         match self.request.count {
+            _ if images == 0 => Err(anyhow!("{flag} has noise for no image; write noise for at least one")),
             Some(count) if count != images as u64 => {
                 let origin = self.origin("count");
                 Err(anyhow!(
