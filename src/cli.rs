@@ -2,6 +2,7 @@
 
 mod build_engines;
 mod check_config;
+mod class_argument;
 mod completions;
 mod demo;
 mod doctor;

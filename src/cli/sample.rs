@@ -97,13 +97,12 @@ pub(super) fn run(arguments: &SampleArguments) -> Result<(), CommandError> {
         // The file's class decides on the sampler, not the bundle's default.
         model.bundle.manifest.default.sampler = None;
     }
-    let (name, manifest) = (&model.bundle.name, &model.bundle.manifest);
-    requested.resolve_class(name, manifest).map_err(CommandError::usage)?;
+    requested.resolve_class(&model.bundle).map_err(CommandError::usage)?;
     let format = match &output {
         OutputTarget::File(_, format) => Some(*format),
         OutputTarget::Directory(_) => None,
     };
-    notices.extend(requested.apply_command(name, format).map_err(CommandError::usage)?);
+    notices.extend(requested.apply_command(&model.bundle.name, format).map_err(CommandError::usage)?);
     let limits = JobLimits { memory: engine.memory, ..LIMITS };
     let job = requested
         .request

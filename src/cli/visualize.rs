@@ -13,6 +13,7 @@ use diffusion_samplers::sampler::{self, InitialState, Options, Sampler, TimeCond
 use image::DynamicImage;
 
 use super::CommandError;
+use super::class_argument::class_label;
 use super::engine_argument::EngineArguments;
 use super::flag_values::whole_number;
 use super::load_model::load_model;
@@ -40,9 +41,9 @@ pub(super) struct VisualizeArguments {
     /// The seed of the sample and of the noise
     #[arg(long, value_name = "SEED", default_value_t = 0, value_parser = whole_number, allow_negative_numbers = true)]
     seed: u64,
-    /// The class of the sample: its number, from 0 [default: none]
-    #[arg(long, value_name = "CLASS", value_parser = class, allow_negative_numbers = true)]
-    class: Option<i64>,
+    /// The class of the sample: its number from 0, or its name in denoised.toml [default: none]
+    #[arg(long, value_name = "CLASS", allow_negative_numbers = true)]
+    class: Option<String>,
     #[command(flatten)]
     engine: EngineArguments,
 }
@@ -56,10 +57,6 @@ fn time_steps(text: &str) -> Result<TimeSteps, String> {
     steps
         .map(TimeSteps)
         .map_err(|_| "expected whole numbers with commas between them, such as 0,250,999".to_owned())
-}
-
-fn class(text: &str) -> Result<i64, String> {
-    text.parse().map_err(|_| "expected the number of a class, such as 3".to_owned())
 }
 
 /// No limits, because the job is one image on this machine.
@@ -150,7 +147,8 @@ impl Figure {
         let shape = &model.predictor.signature().sample_shape;
         pictures::check_format(Format::Png, bundle.manifest.sample.kind, shape)?;
 
-        let request = Request { class: arguments.class, ..Request::default() };
+        let class = arguments.class.as_deref().map(|class| class_label(class, bundle)).transpose()?;
+        let request = Request { class, ..Request::default() };
         let job = request.check(&[ModelCard::new(&model)], LIMITS, || arguments.seed);
         let job = job.map_err(|error| match error.field {
             Some(field) => anyhow!("--{field}: {}", error.message),

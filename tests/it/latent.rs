@@ -120,20 +120,14 @@ fn invalid_prompts_and_images_are_rejected_with_the_name_of_their_flag() {
         (&["--prompt", "", "--prompt-2", "x"], "--prompt-2: sd does not support prompt_2; remove it"),
         (&["--prompt", "", "--crop", "1,2"], "--crop: sd does not support crop; remove it"),
         (&["--prompt", "", "--max-sequence-length", "9"], "--max-sequence-length: "),
-        (
-            &["--prompt", "", "--image", &tall],
-            "--image: image: the image has 32×48 pixels, but 32×32 are needed",
-        ),
-        (&["--prompt", "", "--image", &init, "--mask", &tall], "--mask: mask: the image has 32×48 pixels"),
+        (&["--prompt", "", "--image", &tall], "--image: the image has 32×48 pixels, but 32×32 are needed"),
+        (&["--prompt", "", "--image", &init, "--mask", &tall], "--mask: the image has 32×48 pixels"),
         (&["--prompt", "", "--mask", &mask], "--mask: mask needs an image"),
         (&["--prompt", "", "--image", &init, "--strength", "1.5"], "--strength: strength is 1.5"),
         (&["--prompt", "", "--image", &init, "--strength", "0.1"], "leaves none of 4 steps"),
         (&["--prompt", "", "--strength", "0.5"], "--strength: strength needs an image"),
         (&["--prompt", "", "--guidance-rescale", "2"], "--guidance-rescale"),
-        (
-            &["--prompt", "", "--image", &path("cases.json")],
-            "--image: image: the file is neither PNG nor JPEG",
-        ),
+        (&["--prompt", "", "--image", &path("cases.json")], "--image: the file is neither PNG nor JPEG"),
     ] {
         let stderr = rejection(&bundle("sd"), more);
         assert!(stderr.contains(expected), "{expected}: {stderr}");

@@ -135,7 +135,7 @@ fn text_where_a_number_is_expected_is_described() {
         ),
         (["--eta", "nan"], "invalid value 'nan' for '--eta <FACTOR>': expected a number"),
         (["--crop", "5"], "for '--crop <TOP,LEFT>': expected two whole numbers with a comma between them"),
-        (["--condition", "x"], "for '--condition <NAME=NUMBER>': expected a name and a number"),
+        (["--conditions", "x"], "for '--conditions <NAME=NUMBER,…>': expected a name and a number"),
         (["--format", "gif"], "for '--format <FORMAT>': expected one of: png, jpeg, webp, npy"),
     ] {
         let text = fails(gaussian(Path::new("x.npy")).args(flags), 2);

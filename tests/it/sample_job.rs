@@ -87,7 +87,7 @@ fn an_error_in_a_job_file_names_the_file_and_the_field() {
     for (job, flags, expected) in [
         (json!({"stepz": 5}), &[][..], "stepz"),
         (json!({"steps": "ten"}), &[], "job.json: steps"),
-        (json!({"steps": 0}), &[], "job.json: steps: steps is 0, but must lie between 1 and 100000"),
+        (json!({"steps": 0}), &[], "job.json: steps is 0, but must lie between 1 and 100000"),
         (json!({"steps": 0}), &["--steps=-1"], "'--steps <STEPS>': expected a whole number, 0 or more"),
         (json!({"steps": 5}), &["--steps", "0"], "--steps: steps is 0, but must lie between 1 and 100000"),
         (
@@ -95,13 +95,13 @@ fn an_error_in_a_job_file_names_the_file_and_the_field() {
             &[],
             "job.json: conditions.mood: gaussian has no condition",
         ),
-        (json!({}), &["--condition", "mood=1"], "--condition: gaussian has no condition \"mood\""),
+        (json!({}), &["--conditions", "hue=2,mood=1"], "--conditions: gaussian has no condition \"hue\""),
         (
             json!({"image": {"topic": "camera/front"}}),
             &[],
             "job.json: image: only the daemon fetches a topic",
         ),
-        (json!({"image": {"file": "job.json"}}), &[], "job.json: image: image: the file is neither PNG"),
+        (json!({"image": {"file": "job.json"}}), &[], "job.json: image: the file is neither PNG"),
     ] {
         let (_directory, file, output) = job_file(&job);
         let text = fails(gaussian(&output).arg("--job").arg(&file).args(flags), 2);

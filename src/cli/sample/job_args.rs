@@ -26,10 +26,10 @@ pub(super) struct SamplingArguments {
     count: Option<u64>,
     /// The class, for a class-conditional model: its number from 0, or its name in denoised.toml
     #[arg(long, value_name = "CLASS", allow_negative_numbers = true)]
-    class: Option<String>,
-    /// A further condition of the model, by its name in denoised.toml; repeatable
-    #[arg(long, value_name = "NAME=NUMBER", value_parser = named_number)]
-    condition: Vec<(String, f64)>,
+    pub(super) class: Option<String>,
+    /// Further conditions of the model, by their names in denoised.toml
+    #[arg(long, value_name = "NAME=NUMBER,…", value_parser = named_number, value_delimiter = ',')]
+    conditions: Vec<(String, f64)>,
     /// The guidance scale, 0 to 100; 1 turns guidance off [default: the model's]
     #[arg(long, value_name = "SCALE", value_parser = number, allow_negative_numbers = true)]
     guidance: Option<f64>,
@@ -107,14 +107,7 @@ pub(super) struct ImageArguments {
     target_size: Option<[u64; 2]>,
 }
 
-impl SamplingArguments {
-    /// The class, if it is given by its name.
-    pub(super) fn class_name(&self) -> Option<&str> {
-        self.class.as_deref().filter(|class| class.parse::<i64>().is_err())
-    }
-}
-
-/// Returns the fields that have a flag, and reads the pictures.
+/// Returns the fields that have a flag, and reads the pictures. A class may be a name that only the model knows.
 pub(super) fn to_request(
     sampling: &SamplingArguments,
     prompts: &PromptArguments,
@@ -125,8 +118,7 @@ pub(super) fn to_request(
         steps: sampling.steps,
         seed: sampling.seed,
         count: sampling.count,
-        class: sampling.class.as_deref().and_then(|class| class.parse().ok()),
-        conditions: (!sampling.condition.is_empty()).then(|| sampling.condition.iter().cloned().collect()),
+        conditions: (!sampling.conditions.is_empty()).then(|| sampling.conditions.iter().cloned().collect()),
         guidance: sampling.guidance,
         guidance_rescale: sampling.guidance_rescale,
         eta: sampling.eta,

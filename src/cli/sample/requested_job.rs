@@ -6,7 +6,8 @@ use serde_json::{Map, Value};
 use super::SampleArguments;
 use super::job_args::to_request;
 use super::job_file::{JobFile, fields};
-use crate::bundle::Manifest;
+use crate::bundle::Bundle;
+use crate::cli::class_argument::class_label;
 use crate::image::Format;
 use crate::job::{JobError, Request};
 
@@ -18,8 +19,8 @@ const WITHOUT_FLAG: [&str; 4] = ["id", "model", "preview_every", "priority"];
 pub(super) struct RequestedJob {
     flags: Map<String, Value>,
     file: Option<JobFile>,
-    /// The value of `--class` if it is a name.
-    class_name: Option<String>,
+    /// The value of `--class`.
+    class: Option<String>,
     pub(super) request: Request,
 }
 
@@ -27,7 +28,11 @@ impl RequestedJob {
     /// Reads the flags, the file and the pictures. Flags override the file field by field.
     pub(super) fn read(arguments: &SampleArguments) -> anyhow::Result<Self> {
         let mut flags = fields(&to_request(&arguments.sampling, &arguments.prompts, &arguments.image)?)?;
-        let class_name = arguments.sampling.class_name().map(str::to_owned);
+        let class = arguments.sampling.class.clone();
+        if class.is_some() {
+            // The label is looked up in the model.
+            flags.insert("class".to_owned(), Value::Null);
+        }
         let file = arguments.job.as_deref().map(|path| JobFile::read(path, &flags)).transpose()?;
         let mut merged = file.as_ref().map(|file| file.fields.clone()).unwrap_or_default();
         for (field, value) in &flags {
@@ -36,26 +41,25 @@ impl RequestedJob {
                 _ => drop(merged.insert(field.clone(), value.clone())),
             }
         }
-        if class_name.is_some() {
-            flags.insert("class".to_owned(), Value::Null);
-            merged.remove("class");
-        }
         let request =
             serde_json::from_value(Value::Object(merged)).context("cannot read the flags as a job")?;
-        Ok(Self { flags, file, class_name, request })
+        Ok(Self { flags, file, class, request })
     }
 
     /// Returns where a field was set, as in `--steps` or `job.json: steps`; the flag if it was not set.
     pub(super) fn origin(&self, field: &str) -> String {
-        let name = field.split(['.', '[']).next().unwrap_or(field);
+        let name = name(field);
         match &self.file {
-            Some(file) if file.fields.contains_key(name) && !self.flags.contains_key(name) => {
-                format!("{}: {field}", file.name)
-            }
+            Some(file) if self.is_from_file(field) => format!("{}: {field}", file.name),
             _ if WITHOUT_FLAG.contains(&name) => field.to_owned(),
-            _ if name == "conditions" => "--condition".to_owned(),
             _ => format!("--{}", name.replace('_', "-")),
         }
+    }
+
+    fn is_from_file(&self, field: &str) -> bool {
+        let name = name(field);
+        !self.flags.contains_key(name)
+            && self.file.as_ref().is_some_and(|file| file.fields.contains_key(name))
     }
 
     /// Returns whether a flag or the file sets this field.
@@ -66,9 +70,14 @@ impl RequestedJob {
 
     /// Adds where the field of an error was set.
     pub(super) fn explain(&self, error: &JobError) -> anyhow::Error {
-        match &error.field {
-            Some(field) => anyhow!("{}: {}", self.origin(field), error.message),
-            None => anyhow!(error.message.clone()),
+        let Some(field) = &error.field else { return anyhow!(error.message.clone()) };
+        let message = error.message.strip_prefix(&format!("{field}: ")).unwrap_or(&error.message);
+        match &self.file {
+            // Most messages begin with the field.
+            Some(file) if self.is_from_file(field) && message.starts_with(field.as_str()) => {
+                anyhow!("{}: {message}", file.name)
+            }
+            _ => anyhow!("{}: {message}", self.origin(field)),
         }
     }
 
@@ -90,17 +99,11 @@ impl RequestedJob {
         }
     }
 
-    /// Looks up a class that is given by its name.
-    pub(super) fn resolve_class(&mut self, model: &str, manifest: &Manifest) -> anyhow::Result<()> {
-        let Some(name) = &self.class_name else { return Ok(()) };
-        let names = &manifest.classes.names;
-        let label = names.iter().position(|known| known == name).ok_or_else(|| match names.as_slice() {
-            [] => anyhow!(
-                "--class: {model} has no names of classes; use the number of a class instead of {name:?}"
-            ),
-            names => anyhow!("--class: {model} has no class {name:?}; its classes are: {}", names.join(", ")),
-        })?;
-        self.request.class = Some(label as i64);
+    /// Looks up the class of `--class`.
+    pub(super) fn resolve_class(&mut self, bundle: &Bundle) -> anyhow::Result<()> {
+        if let Some(class) = &self.class {
+            self.request.class = Some(class_label(class, bundle)?);
+        }
         Ok(())
     }
 
@@ -138,4 +141,9 @@ impl RequestedJob {
         self.request.preview_every = None;
         Ok(ignored)
     }
+}
+
+/// The name of a field in a path such as `conditions.mood`.
+fn name(path: &str) -> &str {
+    path.split(['.', '[']).next().unwrap_or(path)
 }
