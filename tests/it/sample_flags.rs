@@ -2,11 +2,16 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 
 use crate::common::bundles::{copy_bundle, model};
 use crate::common::commands::{denoised, fails, succeeds};
 use crate::common::pipelines::{bundle, rejection, sample, values};
 use crate::common::{golden, largest_difference};
+use denoised::bundle::Role;
+use denoised::inference::{EngineKind, EngineOptions};
+use denoised::job::{JobLimits, ModelCard, parse};
+use denoised::model::Model;
 
 fn gaussian(output: &Path) -> Command {
     sample("embedded", &golden("gaussian"), output)
@@ -193,24 +198,47 @@ fn fields_without_effect_are_refused() {
     succeeds(command.args(["--steps", "1"]));
 }
 
+fn card(name: &str) -> Arc<ModelCard> {
+    let options = EngineOptions { kind: EngineKind::Embedded, ..EngineOptions::default() };
+    ModelCard::new(&Model::load(&bundle(name), &options).unwrap())
+}
+
+/// The field and the message of the error for a request.
+fn refusal(card: &Arc<ModelCard>, request: &str) -> (String, String) {
+    let limits = JobLimits { steps: 1000, count: 64, pixels: 1 << 22, memory: None };
+    let request = parse(request.as_bytes()).unwrap();
+    let error = request.check(std::slice::from_ref(card), limits, || 1).unwrap_err();
+    (error.field.unwrap(), error.message)
+}
+
 #[test]
 fn previews_of_a_model_without_a_projection_are_refused() {
-    use denoised::inference::{EngineKind, EngineOptions};
-    use denoised::job::{JobLimits, ModelCard, parse};
-    let options = EngineOptions { kind: EngineKind::Embedded, ..EngineOptions::default() };
-    let limits = JobLimits { steps: 1000, count: 64, pixels: 1 << 22, memory: None };
-    let check = |name: &str| {
-        let card = ModelCard::new(&denoised::model::Model::load(&bundle(name), &options).unwrap());
-        let request = parse(br#"{"prompt": "", "preview_every": 1, "steps": 2}"#).unwrap();
-        request.check(&[card], limits, || 1).map(|_| ())
-    };
-    check("sd").unwrap();
-    let error = check("flux").unwrap_err();
-    assert_eq!(error.field.as_deref(), Some("preview_every"));
+    let (field, message) = refusal(&card("flux"), r#"{"prompt": "", "preview_every": 1}"#);
+    assert_eq!(field, "preview_every");
     assert_eq!(
-        error.message,
+        message,
         "flux has no projection for previews; add one with `denoised fit-preview`, or remove preview_every"
     );
+}
+
+#[test]
+fn guidance_for_a_distilled_network_without_an_input_for_it_is_refused() {
+    let mut schnell = card("flux");
+    Arc::make_mut(&mut schnell).signature.tensors.retain(|tensor| tensor.role != Role::Guidance);
+    let (field, message) = refusal(&schnell, r#"{"prompt": "", "guidance": 3.5}"#);
+    assert_eq!(field, "guidance");
+    assert_eq!(message, "guidance has no effect on flux, which is distilled for one scale; remove guidance");
+}
+
+#[test]
+fn a_second_prompt_for_one_text_encoder_is_refused() {
+    let mut refiner = card("sdxl");
+    Arc::make_mut(&mut refiner).latent.as_mut().unwrap().1.text_encoders.remove(0);
+    for field in ["prompt_2", "negative_prompt_2"] {
+        let request = format!(r#"{{"prompt": "", "{field}": "a"}}"#);
+        let expected = format!("{field} has no effect on sdxl, which has one text encoder; remove {field}");
+        assert_eq!(refusal(&refiner, &request), (field.to_owned(), expected));
+    }
 }
 
 #[test]
