@@ -151,6 +151,7 @@ fn check_outputs(arguments: &SampleArguments) -> anyhow::Result<OutputTarget> {
     if let Some(path) = &arguments.files.latents {
         let is_array = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case(Format::Npy.name()));
         ensure!(is_array, "--latents: {} must end with .npy", path.display());
+        ensure!(path != &arguments.output, "--latents and --output are the same file; name two");
         check_file("--latents", path)?;
     }
     Ok(output)

@@ -73,6 +73,8 @@ fn an_output_that_cannot_be_written_is_found_before_the_model_is_loaded() {
     assert!(text.contains("--latents: the directory /nonexistent does not exist"), "{text}");
     let text = fails(sample("embedded", missing, Path::new("x.png")).args(["--latents", "x.png"]), 2);
     assert!(text.contains("--latents: x.png must end with .npy"), "{text}");
+    let text = fails(sample("embedded", missing, Path::new("x.npy")).args(["--latents", "x.npy"]), 2);
+    assert!(text.contains("--latents and --output are the same file; name two"), "{text}");
     let mut command = denoised();
     let text = fails(command.arg("visualize").arg(missing).args(["--output", "/nonexistent/x.png"]), 2);
     assert!(text.contains("--output: the directory /nonexistent does not exist"), "{text}");

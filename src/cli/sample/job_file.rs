@@ -63,12 +63,17 @@ fn parse_fields(
             *picture = serde_json::to_value(Attachment::from_bytes(&bytes))?;
         }
     }
-    let request = if has_files { parse(&serde_json::to_vec(&job)?) } else { parse(text) };
-    let request = request.map_err(|(_, error)| {
-        // With the pictures in it, the text has other lines and columns than the file.
-        let message = error.message.split(" at line ").next().filter(|_| has_files);
-        anyhow!(message.unwrap_or(&error.message).to_owned())
-    })?;
+    let request = match parse(text) {
+        // With the pictures in it, the job lacks the file's repeated keys, lines and columns.
+        Err((_, error))
+            if has_files && error.field.as_deref().is_some_and(|field| PICTURES.contains(&field)) =>
+        {
+            parse(&serde_json::to_vec(&job)?)
+                .map_err(|(_, error)| error.message.split(" at line ").next().unwrap_or_default().to_owned())
+        }
+        parsed => parsed.map_err(|(_, error)| error.message),
+    };
+    let request = request.map_err(|message| anyhow!(message))?;
     let fields = fields(&request)?;
     let is_topic =
         |field: &str| fields.get(field).is_some_and(Value::is_object) && !flags.contains_key(field);
@@ -128,10 +133,12 @@ mod tests {
 
     #[test]
     fn a_wrong_job_is_an_error_that_names_the_field() {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cli/sample");
         for (text, expected) in [
             (r#"{"steps": "ten"}"#, "steps"),
             ("{\n\"steps\": 5,\n}", "line 3"),
             ("[]", "an object"),
+            (r#"{"seed": 1, "seed": 2, "image": {"file": "job_file.rs"}}"#, "seed"),
             (
                 r#"{"image": {"file": 3}}"#,
                 "image: expected a picture in base64 or {\"file\": \"…\"}, the path of one",
@@ -140,7 +147,7 @@ mod tests {
             ("\u{feff}{\"steps\": {}}", "steps"),
             (r#"{"prompt": {"file": "a.txt"}}"#, "prompt"),
         ] {
-            let error = parsed(text, Path::new("."), &[]).unwrap_err();
+            let error = parsed(text, &directory, &[]).unwrap_err();
             assert!(error.contains(expected), "{text}: {error}");
         }
     }
