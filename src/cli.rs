@@ -2,16 +2,20 @@
 
 mod build_engines;
 mod check_config;
+mod class_argument;
 mod completions;
 mod demo;
 mod doctor;
 mod engine_argument;
 mod error;
 mod fit_preview;
+mod flag_values;
 mod init;
 mod inspect;
+mod load_model;
 mod logging;
 mod man;
+mod output;
 mod progress;
 mod run;
 mod sample;
@@ -23,13 +27,23 @@ use std::path::{Path, PathBuf};
 use clap::{Parser, Subcommand};
 
 use crate::config::Config;
-use crate::inference::{EngineKind, EngineOptions};
 use error::CommandError;
 use logging::start_log;
 
 /// The denoising daemon: runs diffusion models exported to ONNX and publishes their images over MQTT
 #[derive(Debug, Parser)]
-#[command(name = "denoised", version)]
+#[command(
+    name = "denoised",
+    version,
+    after_help = "\
+Start here:
+  denoised demo                                       draw with the included models
+  denoised inspect MODEL                              see what a model is and what it needs
+  denoised sample MODEL --output image.png            draw one image
+  denoised doctor                                     check this machine and the configuration
+
+`denoised help COMMAND` describes the arguments of a command."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -117,11 +131,4 @@ struct ConfigFile {
 /// Loads the configuration from a file, or from the default one.
 fn configuration(file: Option<&Path>) -> Result<Config, CommandError> {
     crate::config::load(file, std::env::vars()).map_err(CommandError::usage)
-}
-
-/// Returns the engine options for a bundle outside of the daemon, and starts logging warnings.
-fn engine(bundle: &Path, kind: Option<EngineKind>) -> Result<EngineOptions, CommandError> {
-    let options = configuration(None)?.engine_options(bundle);
-    start_log(log::LevelFilter::Warn);
-    Ok(EngineOptions { kind: kind.unwrap_or(options.kind), ..options })
 }

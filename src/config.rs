@@ -175,8 +175,11 @@ impl Default for EngineConfig {
 impl Config {
     /// Returns the engine options for the bundle in this directory.
     pub fn engine_options(&self, bundle: &Path) -> EngineOptions {
-        let name = bundle.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-        let own = self.models.engine.get(&name).cloned().unwrap_or_default();
+        let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
+        // A path such as `.` has no name, and that of a link may be another one.
+        let names = [name(bundle), bundle.canonicalize().ok().as_deref().and_then(name)];
+        let own = names.iter().flatten().find_map(|name| self.models.engine.get(name));
+        let own = own.cloned().unwrap_or_default();
         let EngineConfig {
             kind,
             library,

@@ -11,8 +11,8 @@ mod png_chunks;
 use serde::{Deserialize, Serialize};
 
 pub use decode::{DecodeTarget, decode};
-pub use encode::{check_format, encode, png, to_image};
-pub use grid::{grid, rows};
+pub use encode::{check_format, check_size, encode, encode_image, png, to_image};
+pub use grid::{grid, grid_size, rows};
 pub use plot::arrows;
 
 /// The file format of an encoded sample.
@@ -22,16 +22,51 @@ pub enum Format {
     /// An 8-bit PNG image.
     #[default]
     Png,
+    /// A JPEG image of quality 95.
+    Jpeg,
+    /// A lossless WebP image.
+    Webp,
     /// A NumPy array of the float32 values.
     Npy,
 }
 
 impl Format {
+    /// Every format.
+    pub const ALL: [Self; 4] = [Self::Png, Self::Jpeg, Self::Webp, Self::Npy];
+
+    /// The name in requests, which is also the ending of a file's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Png => "png",
+            Self::Jpeg => "jpeg",
+            Self::Webp => "webp",
+            Self::Npy => "npy",
+        }
+    }
+
+    /// The format with this name or ending, in any case; a JPEG file may end with `.jpg`.
+    pub fn from_name(name: &str) -> Option<Self> {
+        let name = name.to_ascii_lowercase();
+        let name = if name == "jpg" { "jpeg" } else { &name };
+        Self::ALL.into_iter().find(|format| format.name() == name)
+    }
+
     /// The MIME type.
     pub fn content_type(self) -> &'static str {
         match self {
             Self::Png => "image/png",
+            Self::Jpeg => "image/jpeg",
+            Self::Webp => "image/webp",
             Self::Npy => "application/x-npy",
+        }
+    }
+
+    /// The longest side of an image in pixels, if the format limits it.
+    pub fn max_side(self) -> Option<u32> {
+        match self {
+            Self::Jpeg => Some(65_535),
+            Self::Webp => Some(16_383),
+            Self::Png | Self::Npy => None,
         }
     }
 }
@@ -41,10 +76,26 @@ impl Format {
 pub enum ImageError {
     /// No image can be made from a sample of this shape.
     #[error(
-        "a sample of shape {0:?} can't be encoded as png, which needs 1 or 3 channels; use the format npy, which \
+        "a sample of shape {0:?} can't be encoded as an image, which needs 1 or 3 channels; use the format npy, which \
          takes any shape"
     )]
     Shape(Vec<usize>),
+    /// The format does not hold an image of this size.
+    #[error(
+        "an image of {width}×{height} pixels can't be encoded as {}, which takes sides of up to {max} pixels; use the \
+         format png",
+        format.name()
+    )]
+    Side {
+        /// The format.
+        format: Format,
+        /// The image's width.
+        width: u32,
+        /// The image's height.
+        height: u32,
+        /// The longest side that the format holds.
+        max: u32,
+    },
     /// The file can't be decoded into the sample that is needed.
     #[error("{0}")]
     Decode(String),

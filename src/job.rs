@@ -13,6 +13,7 @@ mod seed;
 mod steps;
 mod taken_sizes;
 mod validate;
+mod without_effect;
 
 use std::sync::Arc;
 use std::time::Duration;

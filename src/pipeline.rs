@@ -7,6 +7,7 @@ mod event;
 mod guidance;
 mod image_events;
 mod latency;
+mod packing;
 mod prepared;
 mod queue;
 mod running_job;
@@ -28,6 +29,7 @@ use running_job::{JobState, RunningJob};
 
 pub use codec_worker::Wake;
 pub use event::{JobEvent, Sample};
+pub(crate) use packing::{pack, unpack};
 pub use queue::OnEvent;
 
 /// LimitsConfig the running images to this many full batches: more than one, so that a short job is not

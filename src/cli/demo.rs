@@ -16,9 +16,10 @@ use anyhow::{Context, bail};
 use image::DynamicImage;
 use tokio::sync::{mpsc, watch};
 
-use super::CommandError;
+use super::output::OutputTarget;
 use super::progress::ProgressDisplay;
 use super::stdout::Stdout;
+use super::{CommandError, ConfigFile};
 use crate::config::{BrokerUrl, Config};
 use crate::service::Signals;
 use subscriber::{Answer, Subscriber};
@@ -27,11 +28,13 @@ use subscriber::{Answer, Subscriber};
 #[derive(Debug, clap::Args)]
 pub(super) struct DemoArguments {
     /// The broker, as mqtt://host:port [default: one in this process, if the program contains one]
-    #[arg(long)]
+    #[arg(long, value_name = "URL")]
     broker: Option<BrokerUrl>,
     /// The directory of the images
-    #[arg(long, default_value = "demo")]
+    #[arg(long, value_name = "DIR", default_value = "demo")]
     output: PathBuf,
+    #[command(flatten)]
+    file: ConfigFile,
 }
 
 /// The longest time that the demo may take; the slowest known machine needs far less.
@@ -39,6 +42,8 @@ const DEMO_TIMEOUT: Duration = Duration::from_secs(300);
 
 pub(super) fn run(arguments: &DemoArguments) -> Result<(), CommandError> {
     super::start_log(log::LevelFilter::Warn);
+    OutputTarget::Directory(arguments.output.clone()).check().map_err(CommandError::usage)?;
+    let config = super::configuration(arguments.file.config.as_deref())?;
     let began = Instant::now();
     let url = broker(arguments.broker.as_ref())?;
     writeln!(Stdout, "broker       {url} {}", since(began))?;
@@ -47,12 +52,11 @@ pub(super) fn run(arguments: &DemoArguments) -> Result<(), CommandError> {
         .enable_all()
         .build()
         .context("starting the runtime")?;
-    Ok(runtime.block_on(show(url, arguments))?)
+    Ok(runtime.block_on(show(url, config, arguments))?)
 }
 
-async fn show(url: BrokerUrl, arguments: &DemoArguments) -> anyhow::Result<()> {
+async fn show(url: BrokerUrl, mut config: Config, arguments: &DemoArguments) -> anyhow::Result<()> {
     let began = Instant::now();
-    let mut config = super::configuration(None).map_err(|failure| failure.cause)?;
     config.mqtt.url = url;
     let scratch = tempfile::tempdir().context("creating a temporary directory")?;
     let models = models::directory(&scratch.path().join("models"))?;

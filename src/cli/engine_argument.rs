@@ -1,11 +1,34 @@
-//! The flag `--engine`.
+//! The flags `--config` and `--engine` of the commands that load a model.
+
+use std::path::Path;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
-use crate::inference::EngineKind;
+use super::{CommandError, ConfigFile};
+use crate::inference::{EngineKind, EngineOptions};
+
+/// Which configuration and which engine a model is loaded with.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Engine")]
+pub(super) struct EngineArguments {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// The inference engine [default: as configured]
+    #[arg(long, value_name = "KIND", value_parser = engine_kind())]
+    engine: Option<EngineKind>,
+}
+
+impl EngineArguments {
+    /// Returns the configured engine options for a bundle, and starts logging warnings.
+    pub(super) fn options(&self, bundle: &Path) -> Result<EngineOptions, CommandError> {
+        let options = super::configuration(self.file.config.as_deref())?.engine_options(bundle);
+        super::start_log(log::LevelFilter::Warn);
+        Ok(EngineOptions { kind: self.engine.unwrap_or(options.kind), ..options })
+    }
+}
 
 /// Parses an engine's name.
-pub(super) fn engine_kind() -> impl TypedValueParser<Value = EngineKind> {
+fn engine_kind() -> impl TypedValueParser<Value = EngineKind> {
     PossibleValuesParser::new(["auto", "onnxruntime", "embedded"]).map(|name| match name.as_str() {
         "onnxruntime" => EngineKind::OnnxRuntime,
         "embedded" => EngineKind::Embedded,

@@ -3,44 +3,53 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 
 use super::CommandError;
+use super::engine_argument::EngineArguments;
+use super::flag_values::whole_number;
+use super::load_model::load_model;
+use super::output::check_file;
+use super::progress::ProgressDisplay;
 use super::stdout::Stdout;
 use crate::bundle::Projection;
-use crate::inference::EngineKind;
-use crate::model::{LatentPipeline, Model};
+use crate::model::LatentPipeline;
 use crate::tensor::Tensor;
 use diffusion_samplers::rng::Generator;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct FitPreviewArguments {
-    /// The bundle's directory; the result is added to its denoised.toml
+    /// The model's directory; the result is added to its denoised.toml
     model: PathBuf,
     /// The number of latents to decode for the fit
-    #[arg(long, value_name = "LATENTS", default_value_t = 16)]
+    #[arg(long, value_name = "LATENTS", default_value_t = 16, value_parser = whole_number, allow_negative_numbers = true)]
     count: u64,
-    /// The inference engine [default: as configured]
-    #[arg(long, value_parser = super::engine_argument::engine_kind())]
-    engine: Option<EngineKind>,
+    #[command(flatten)]
+    engine: EngineArguments,
 }
 
 /// The height and width of the decoded latents.
 const SIDE: usize = 16;
 
 pub(super) fn run(arguments: &FitPreviewArguments) -> Result<(), CommandError> {
-    let engine = super::engine(&arguments.model, arguments.engine)?;
-    let model = Model::load(&arguments.model, &engine)?;
-    let latent = model.latent.as_ref().context("the bundle has no VAE, so its previews need no fit")?;
-    if model.bundle.manifest.preview.is_some() {
-        return Err(
-            anyhow::anyhow!("denoised.toml already has a [preview]; remove it to fit a new one").into()
-        );
+    let engine = arguments.engine.options(&arguments.model)?;
+    if arguments.count == 0 {
+        return Err(CommandError::usage(anyhow!(
+            "--count is 0, but must be at least 1; 16 is enough for most models"
+        )));
     }
-    let projection = fit(latent, arguments.count)?;
+    let path = arguments.model.join("denoised.toml");
+    if arguments.model.is_dir() {
+        check_file("fit-preview", &path).map_err(CommandError::usage)?;
+    }
+    let model = load_model(&arguments.model, &engine)?;
+    let latent = model.latent.as_ref().context("the model has no VAE, so its previews need no fit")?;
+    if model.bundle.manifest.preview.is_some() {
+        return Err(anyhow!("{} already has a [preview]; remove it to fit a new one", path.display()).into());
+    }
+    let projection = fit(&model.bundle.name, latent, arguments.count)?;
     let section = std::collections::BTreeMap::from([("preview", &projection)]);
     let text = format!("\n{}", toml::to_string(&section).context("cannot write the result as TOML")?);
-    let path = arguments.model.join("denoised.toml");
     let file = std::fs::OpenOptions::new().create(true).append(true).open(&path);
     file.and_then(|mut file| file.write_all(text.as_bytes()))
         .with_context(|| format!("cannot write {}", path.display()))?;
@@ -48,7 +57,8 @@ pub(super) fn run(arguments: &FitPreviewArguments) -> Result<(), CommandError> {
     Ok(writeln!(Stdout, "{path}: added [preview], fitted to {count} decoded latents")?)
 }
 
-fn fit(latent: &LatentPipeline, count: u64) -> anyhow::Result<Projection> {
+fn fit(title: &str, latent: &LatentPipeline, count: u64) -> anyhow::Result<Projection> {
+    let mut progress = ProgressDisplay::new(title);
     let shape = [latent.components.vae.channels, SIDE, SIDE];
     let mut pairs = Vec::new();
     for seed in 0..count {
@@ -62,7 +72,9 @@ fn fit(latent: &LatentPipeline, count: u64) -> anyhow::Result<Projection> {
         let sample = Tensor::new(shape, (0..shape.iter().product()).map(at).collect());
         let image = latent.decode(&sample.data, &shape)?;
         pairs.push((sample, downscale(&image)));
+        progress.count(pairs.len(), usize::try_from(count).unwrap_or(usize::MAX));
     }
+    progress.end();
     match Projection::fit(&pairs) {
         Some(projection) => Ok(projection),
         None => bail!("the decoded latents do not determine the fit; use a larger --count"),

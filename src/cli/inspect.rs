@@ -7,9 +7,9 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use super::CommandError;
+use super::engine_argument::EngineArguments;
 use super::stdout::Stdout;
 use crate::bundle::{Bundle, LatentComponents, TimestepShape};
-use crate::inference::EngineKind;
 use crate::model::{Model, batch_dependence};
 use diffusion_samplers::scheduler_settings::KeyStatus;
 
@@ -17,16 +17,15 @@ use diffusion_samplers::scheduler_settings::KeyStatus;
 pub(super) struct InspectArguments {
     /// The bundle's directory
     model: PathBuf,
-    /// The inference engine [default: as configured]
-    #[arg(long, value_parser = super::engine_argument::engine_kind())]
-    engine: Option<EngineKind>,
+    #[command(flatten)]
+    engine: EngineArguments,
     /// Also list every file and key, and the samplers that can't serve the bundle, with the reasons
     #[arg(long)]
     all: bool,
 }
 
 pub(super) fn run(arguments: &InspectArguments) -> Result<(), CommandError> {
-    let engine = super::engine(&arguments.model, arguments.engine)?;
+    let engine = arguments.engine.options(&arguments.model)?;
     let mut model = Model::load(&arguments.model, &engine)?;
     writeln!(Stdout, "Model")?;
     identity(&model)?;

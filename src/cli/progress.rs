@@ -12,6 +12,7 @@ const LINE_INTERVAL: Duration = Duration::from_secs(5);
 pub(super) struct ProgressDisplay {
     title: String,
     bar: Option<ProgressBar>,
+    start: Instant,
     last_line: Instant,
 }
 
@@ -22,7 +23,8 @@ impl ProgressDisplay {
             let bar = ProgressBar::new(0).with_message(title.to_owned());
             style.map_or(bar.clone(), |style| bar.with_style(style))
         });
-        Self { title: title.to_owned(), bar, last_line: Instant::now() }
+        let start = Instant::now();
+        Self { title: title.to_owned(), bar, start, last_line: start }
     }
 
     /// Shows that `step` of `of` evaluations are done.
@@ -39,6 +41,12 @@ impl ProgressDisplay {
             }
             None => {}
         }
+    }
+
+    /// Shows that `step` of `of` are done, with the remaining time if the others take as long.
+    pub(super) fn count(&mut self, step: usize, of: usize) {
+        let each = self.start.elapsed().as_millis() as u64 / step.max(1) as u64;
+        self.show(step, of, each * of.saturating_sub(step) as u64);
     }
 
     /// Removes the bar.

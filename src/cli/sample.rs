@@ -1,110 +1,139 @@
 //! `denoised sample`: one job without MQTT.
 
+mod job_args;
+mod job_file;
 mod noise_files;
-mod output;
-mod prompt_args;
+mod output_files;
+mod requested_job;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, ensure};
 
 use super::CommandError;
+use super::engine_argument::EngineArguments;
+use super::load_model::load_model;
+use super::output::{OutputTarget, check_file};
 use super::progress::ProgressDisplay;
 use crate::bundle::SchedulerConfig;
-use crate::inference::EngineKind;
-use crate::job::{Job, JobLimits, ModelCard, Request};
+use crate::image::Format;
+use crate::job::{Job, JobLimits, ModelCard};
 use crate::model::Model;
 use crate::pipeline::{JobEvent, Pipeline, Sample};
-use noise_files::NoiseFiles;
-use output::OutputTarget;
-use prompt_args::{ImageArguments, PromptArguments};
+use diffusion_samplers::scheduler_settings::KeyStatus;
+use job_args::{ImageArguments, PromptArguments, SamplingArguments};
+use noise_files::{NoiseArrays, NoiseFiles};
+use requested_job::RequestedJob;
 
 /// Wider limits than the daemon's, because no other requester waits.
 const LIMITS: JobLimits = JobLimits { steps: 100_000, count: 10_000, pixels: 1 << 28, memory: None };
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  denoised sample models/digits --output three.png --class 3
+  denoised sample sd15 --output fox.jpg --prompt \"a red fox in the snow\" --steps 20 --seed 7
+  denoised sample sd15 --output foxes/ --count 8 --job job.json
+  echo '{\"class\": 3, \"count\": 16}' | denoised sample models/digits --output grid.png --job -")]
 pub(super) struct SampleArguments {
-    /// The bundle's directory
+    /// The model's directory
     model: PathBuf,
-    /// .png: one image or a grid; .npy: raw float32 samples; a directory: one PNG per image
+    /// Where to write. .png, .jpg or .webp: one image, or a grid of several; .npy: the raw float32 values; a directory:
+    /// one file for each image
     #[arg(long, value_name = "PATH")]
     output: PathBuf,
-    /// The sampler's name; `inspect` lists them [default: the bundle's]
-    #[arg(long, value_name = "NAME")]
-    sampler: Option<String>,
-    /// The number of sampling steps, 1 to 100000 [default: the bundle's]
-    #[arg(long)]
-    steps: Option<u64>,
-    /// The seed of the first image; image i has seed + i [default: random]
-    #[arg(long)]
-    seed: Option<u64>,
-    /// The number of images, 1 to 10000 [default: 1]
-    #[arg(long)]
-    count: Option<u64>,
-    /// The class label, from 0, for a class-conditional model
-    #[arg(long, value_name = "LABEL")]
-    class: Option<i64>,
-    /// The guidance scale, 0 to 100; 1 turns guidance off
-    #[arg(long, value_name = "SCALE")]
-    guidance: Option<f64>,
-    /// The noise of a stochastic sampler, 0 (none) to 1 (all)
-    #[arg(long)]
-    eta: Option<f64>,
-    /// A scheduler_config.json to use instead of the bundle's
+    /// A file with a job in JSON, as a request has it, or - for standard input; flags override its fields. A picture
+    /// may also be {"file": "PATH"}, relative to the job's file
+    #[arg(long, value_name = "FILE")]
+    job: Option<PathBuf>,
+    #[command(flatten)]
+    sampling: SamplingArguments,
+    #[command(flatten)]
+    prompts: PromptArguments,
+    #[command(flatten)]
+    image: ImageArguments,
+    #[command(flatten)]
+    files: FileArguments,
+    #[command(flatten)]
+    engine: EngineArguments,
+}
+
+/// Flags for what a request does not have.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Comparison with other programs")]
+struct FileArguments {
+    /// A scheduler_config.json to use instead of the model's
     #[arg(long, value_name = "FILE")]
     scheduler: Option<PathBuf>,
-    /// A .npy file with standard normal initial noise, [images, …], instead of the seed's
+    /// A .npy file with standard normal initial noise, [images, …], instead of the seed's; it sets --count
     #[arg(long, value_name = "FILE")]
     init_noise: Option<PathBuf>,
     /// A .npy file with the sampler's noise, [draws, images, …], in the order of the draws
     #[arg(long, value_name = "FILE")]
     step_noise: Option<PathBuf>,
-    #[command(flatten)]
-    prompts: PromptArguments,
-    #[command(flatten)]
-    image: ImageArguments,
-    /// Also write the final latents, [images, channels, height, width], as .npy
+    /// Also write the final latents as .npy, as diffusers returns them for output_type="latent"
     #[arg(long, value_name = "FILE")]
     latents: Option<PathBuf>,
-    /// The noise generator: torch or philox
-    #[arg(long, value_name = "GENERATOR")]
-    noise: Option<String>,
-    /// The inference engine [default: as configured]
-    #[arg(long, value_parser = super::engine_argument::engine_kind())]
-    engine: Option<EngineKind>,
 }
 
 pub(super) fn run(arguments: &SampleArguments) -> Result<(), CommandError> {
-    let engine = super::engine(&arguments.model, arguments.engine)?;
-    let output = OutputTarget::from_path(&arguments.output).map_err(CommandError::usage)?;
-    let mut model = Model::load(&arguments.model, &engine)?;
-    if let Some(path) = &arguments.scheduler {
-        model.bundle.scheduler = SchedulerConfig::read(path)?;
+    let engine = arguments.engine.options(&arguments.model)?;
+    let files = &arguments.files;
+    let output = check_outputs(arguments).map_err(CommandError::usage)?;
+    let mut requested = RequestedJob::read(arguments).map_err(CommandError::usage)?;
+    let noise = NoiseArrays::read(files.init_noise.as_deref(), files.step_noise.as_deref())
+        .map_err(CommandError::usage)?;
+    for (flag, images) in noise.counts() {
+        requested.set_count(flag, images).map_err(CommandError::usage)?;
+    }
+    let scheduler = files.scheduler.as_deref().map(SchedulerConfig::read).transpose();
+    let scheduler = scheduler.context("--scheduler").map_err(CommandError::usage)?;
+
+    let mut model = load_model(&arguments.model, &engine)?;
+    let mut notices = Vec::new();
+    if let Some(scheduler) = scheduler {
+        notices.extend(unknown_keys(&scheduler)?);
+        model.bundle.scheduler = scheduler;
         // The file's class decides on the sampler, not the bundle's default.
         model.bundle.manifest.default.sampler = None;
     }
+    requested.resolve_class(&model.bundle).map_err(CommandError::usage)?;
+    let format = match &output {
+        OutputTarget::File(_, format) => Some(*format),
+        OutputTarget::Directory(_) => None,
+    };
+    notices.extend(requested.apply_command(&model.bundle.name, format).map_err(CommandError::usage)?);
     let limits = JobLimits { memory: engine.memory, ..LIMITS };
-    let job = job(arguments, &ModelCard::new(&model), limits).map_err(CommandError::usage)?;
-    let noise = NoiseFiles::read(arguments.init_noise.as_deref(), arguments.step_noise.as_deref(), &job)
-        .map_err(CommandError::usage)?;
+    let job = requested
+        .request
+        .check(&[ModelCard::new(&model)], limits, || fastrand::u64(..))
+        .map_err(|error| CommandError::usage(requested.explain(&error)))?;
+    let noise = noise.for_job(&job).map_err(CommandError::usage)?;
+    output_files::check_size(&output, &job).map_err(CommandError::usage)?;
+    notices.extend(noise.unused_draws(&job));
+    notices.extend(noise.ignored_seed(&job).filter(|_| requested.is_set("seed")));
+    for notice in notices {
+        eprintln!("{notice}");
+    }
+
     let Samples { samples, latents, truncated } = sample(model, &job, &noise)?;
     noise.check_draws()?;
-    output.write(&samples, &job)?;
-    if let Some(path) = &arguments.latents {
-        let shape = [&[job.count], &job.sizes.latent[..]].concat();
-        output::write_array(path, &shape, &latents.concat())?;
+    output_files::write_samples(&output, &samples, &job)?;
+    if let Some(path) = &files.latents {
+        output_files::write_latents(path, &latents, &job)?;
     }
     for text in truncated {
         eprintln!("the text encoder truncated the prompt; it ignores: {text}");
     }
     let backend = &job.model.backend;
     eprintln!(
-        "{} × {} by {} in {} steps (NFE {}), seed {}, on {} {} ({}) -> {}",
+        "{}{} × {} by {} in {} {} (NFE {}), seed {}, on {} {} ({}) -> {}",
+        requested.request.id.map_or_else(String::new, |id| format!("{id}: ")),
         job.count,
         job.model.bundle.name,
         job.sampler_name,
         job.options.steps,
+        if job.options.steps == 1 { "step" } else { "steps" },
         job.sampler.evaluations(),
         job.seed,
         backend.engine,
@@ -115,26 +144,25 @@ pub(super) fn run(arguments: &SampleArguments) -> Result<(), CommandError> {
     Ok(())
 }
 
-fn job(arguments: &SampleArguments, card: &Arc<ModelCard>, limits: JobLimits) -> anyhow::Result<Job> {
-    let request = Request {
-        sampler: arguments.sampler.clone(),
-        steps: arguments.steps,
-        seed: arguments.seed,
-        count: arguments.count,
-        class: arguments.class,
-        guidance: arguments.guidance,
-        eta: arguments.eta,
-        noise: arguments.noise.clone(),
-        format: Some(OutputTarget::from_path(&arguments.output)?.format()),
-        ..arguments.image.add_to(arguments.prompts.to_request())?
-    };
-    request.check(std::slice::from_ref(card), limits, || fastrand::u64(..)).map_err(|error| {
-        match error.field {
-            // The model is an argument without a flag.
-            Some(field) if field != "model" => anyhow!("--{}: {}", field.replace('_', "-"), error.message),
-            _ => anyhow!(error.message),
-        }
-    })
+/// Fails if the results could not be written, before anything is loaded.
+fn check_outputs(arguments: &SampleArguments) -> anyhow::Result<OutputTarget> {
+    let output = OutputTarget::from_path(&arguments.output)?;
+    output.check()?;
+    if let Some(path) = &arguments.files.latents {
+        let is_array = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case(Format::Npy.name()));
+        ensure!(is_array, "--latents: {} must end with .npy", path.display());
+        ensure!(path != &arguments.output, "--latents and --output are the same file; name two");
+        check_file("--latents", path)?;
+    }
+    Ok(output)
+}
+
+/// Returns a line about each key that the scheduler's class does not have.
+fn unknown_keys(scheduler: &SchedulerConfig) -> anyhow::Result<Vec<String>> {
+    let (path, class) = (scheduler.path.display(), &scheduler.class);
+    let keys = scheduler.report()?.into_iter().filter(|line| line.status == KeyStatus::Unknown);
+    let notice = |key: &str| format!("--scheduler: {path}: {key} is not a key of {class} and has no effect");
+    Ok(keys.map(|line| notice(&line.key)).collect())
 }
 
 /// The result of a job.

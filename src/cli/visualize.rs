@@ -1,7 +1,7 @@
 //! `denoised visualize`: draws the forward process at several time steps, and for points also the reverse process and
 //! its drift.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow, ensure};
@@ -13,45 +13,62 @@ use diffusion_samplers::sampler::{self, InitialState, Options, Sampler, TimeCond
 use image::DynamicImage;
 
 use super::CommandError;
+use super::class_argument::class_label;
+use super::engine_argument::EngineArguments;
+use super::flag_values::whole_number;
+use super::load_model::load_model;
+use super::output::{check_file, known_endings, save};
+use super::progress::ProgressDisplay;
 use crate::bundle::SampleKind;
-use crate::image::{self as pictures, DecodeTarget, ImageError};
-use crate::inference::EngineKind;
+use crate::image::{self as pictures, DecodeTarget, Format, ImageError};
 use crate::job::{Job, JobLimits, ModelCard, Request};
 use crate::model::{Batch, Model};
 
 /// The arguments of `visualize`.
 #[derive(Debug, clap::Args)]
 pub(super) struct VisualizeArguments {
-    /// The bundle's directory
+    /// The model's directory
     model: PathBuf,
-    /// The picture, as .png
-    #[arg(long)]
+    /// The picture, as .png, .jpg or .webp
+    #[arg(long, value_name = "FILE")]
     output: PathBuf,
-    /// The sample at t = 0, as .png or .npy [default: a sample of the model]
-    #[arg(long)]
+    /// The sample at t = 0: PNG, JPEG or .npy [default: a sample of the model]
+    #[arg(long, value_name = "FILE")]
     image: Option<PathBuf>,
     /// The time steps, separated by commas [default: seven time steps; three for points]
-    #[arg(long, value_delimiter = ',')]
-    at: Vec<usize>,
+    #[arg(long, value_name = "T,T,…", value_parser = time_steps, allow_negative_numbers = true)]
+    at: Option<TimeSteps>,
     /// The seed of the sample and of the noise
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, value_name = "SEED", default_value_t = 0, value_parser = whole_number, allow_negative_numbers = true)]
     seed: u64,
-    /// The class of the sample
-    #[arg(long)]
-    class: Option<i64>,
-    /// The engine
-    #[arg(long, value_parser = super::engine_argument::engine_kind())]
-    engine: Option<EngineKind>,
+    /// The class of the sample: its number from 0, or its name in denoised.toml [default: none]
+    #[arg(long, value_name = "CLASS", allow_negative_numbers = true)]
+    class: Option<String>,
+    #[command(flatten)]
+    engine: EngineArguments,
+}
+
+/// The value of `--at`. A type of its own: clap takes a list for several values of the flag.
+#[derive(Debug, Clone)]
+struct TimeSteps(Vec<usize>);
+
+fn time_steps(text: &str) -> Result<TimeSteps, String> {
+    let steps: Result<_, _> = text.split(',').map(|step| step.trim().parse()).collect();
+    steps
+        .map(TimeSteps)
+        .map_err(|_| "expected whole numbers with commas between them, such as 0,250,999".to_owned())
 }
 
 /// No limits, because the job is one image on this machine.
 const LIMITS: JobLimits = JobLimits { steps: 100_000, count: 1, pixels: u64::MAX, memory: None };
 
 pub(super) fn run(arguments: &VisualizeArguments) -> Result<(), CommandError> {
-    let engine = super::engine(&arguments.model, arguments.engine)?;
-    let model = Model::load(&arguments.model, &engine)?;
+    let engine = arguments.engine.options(&arguments.model)?;
+    let format = check_output(&arguments.output).map_err(CommandError::usage)?;
+    let model = load_model(&arguments.model, &engine)?;
     let mut figure = Figure::new(model, arguments).map_err(CommandError::usage)?;
-    let input_image = arguments.image.as_ref().map(|path| figure.read(path)).transpose()?;
+    let input_image = arguments.image.as_ref().map(|path| figure.read(path)).transpose();
+    let input_image = input_image.map_err(CommandError::usage)?;
     let sheet = match figure.model.bundle.manifest.sample.kind {
         SampleKind::Image => {
             let x0 = input_image.map_or_else(|| figure.generate(), Ok)?;
@@ -64,11 +81,21 @@ pub(super) fn run(arguments: &VisualizeArguments) -> Result<(), CommandError> {
             pictures::rows(&[figure.pictures(&forward)?, figure.pictures(&reverse)?, drift], 1)
         }
     };
-    std::fs::write(&arguments.output, pictures::png(&sheet?)?)
-        .with_context(|| arguments.output.display().to_string())?;
+    save(&arguments.output, &pictures::encode_image(format, &sheet?)?)?;
     let times: Vec<_> = figure.times.iter().map(ToString::to_string).collect();
     eprintln!("t = {} -> {}", times.join(", "), arguments.output.display());
     Ok(())
+}
+
+/// Returns the format of the picture. Fails if it could not be written.
+fn check_output(path: &Path) -> anyhow::Result<Format> {
+    let format = path.extension().and_then(|ending| Format::from_name(&ending.to_string_lossy()));
+    let format = format.filter(|format| *format != Format::Npy).with_context(|| {
+        let endings = known_endings(&[Format::Png, Format::Jpeg, Format::Webp]);
+        format!("--output: {} has no ending of a picture; {endings}", path.display())
+    })?;
+    check_file("--output", path)?;
+    Ok(format)
 }
 
 struct Figure {
@@ -87,6 +114,11 @@ impl Figure {
     /// Checks the arguments against the model.
     fn new(model: Model, arguments: &VisualizeArguments) -> anyhow::Result<Self> {
         let (bundle, scheduler) = (&model.bundle, &model.bundle.scheduler);
+        ensure!(
+            model.latent.is_none(),
+            "{} works on the latents of pictures; visualize draws models of pixels and of points",
+            bundle.name
+        );
         let time = sampler::by_class(&scheduler.class)?.time();
         ensure!(
             time == TimeConditioning::Step,
@@ -105,7 +137,7 @@ impl Figure {
             SampleKind::Image => &[0.0, 0.05, 0.15, 0.3, 0.5, 0.75, 1.0],
             SampleKind::Points => &[0.0, 0.15, 1.0],
         };
-        let mut times = arguments.at.clone();
+        let mut times = arguments.at.as_ref().map_or_else(Vec::new, |TimeSteps(steps)| steps.clone());
         if times.is_empty() {
             times.extend(fractions.iter().map(|fraction| (fraction * last as f64) as usize));
         }
@@ -113,11 +145,15 @@ impl Figure {
             return Err(anyhow!("--at: time step {t} is beyond the schedule's last, {last}"));
         }
         let shape = &model.predictor.signature().sample_shape;
-        pictures::check_format(pictures::Format::Png, bundle.manifest.sample.kind, shape)?;
+        pictures::check_format(Format::Png, bundle.manifest.sample.kind, shape)?;
 
-        let request = Request { class: arguments.class, seed: Some(arguments.seed), ..Request::default() };
+        let class = arguments.class.as_deref().map(|class| class_label(class, bundle)).transpose()?;
+        let request = Request { class, seed: Some(arguments.seed), ..Request::default() };
         let job = request.check(&[ModelCard::new(&model)], LIMITS, || arguments.seed);
-        let job = job.map_err(|error| anyhow!(error.message))?;
+        let job = job.map_err(|error| match error.field {
+            Some(field) => anyhow!("--{field}: {}", error.message),
+            None => anyhow!(error.message),
+        })?;
         let class = job.class.or(bundle.manifest.classes.null).unwrap_or(0);
         Ok(Self { schedule, prediction, times, job, class, model })
     }
@@ -136,8 +172,9 @@ impl Figure {
         let sample = &self.model.bundle.manifest.sample;
         let shape = &self.model.predictor.signature().sample_shape;
         let pixels = DecodeTarget { shape, kind: sample.kind, range: sample.range, max_pixels: u64::MAX };
-        let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
-        pictures::decode(&bytes, pixels).with_context(|| path.display().to_string())
+        let fault = || format!("--image: {}", path.display());
+        let bytes = std::fs::read(path).with_context(fault)?;
+        pictures::decode(&bytes, pixels).with_context(fault)
     }
 
     /// Generates a sample with the bundle's default sampler.
@@ -204,11 +241,17 @@ impl Figure {
         let mut noise = Generator::Torch.seeded(self.job.seed);
         let mut initial = vec![0.0; self.model.predictor.signature().sample_len()];
         noise.fill(&mut initial);
+        let mut progress = ProgressDisplay::new(&self.model.bundle.name);
+        let (mut done, evaluations) = (0, sampler.evaluations());
         let trajectory = sampler::start(sampler, InitialState::from_noise(initial), noise);
-        trajectory.try_run_to_end(|x, t| {
+        let sample = trajectory.try_run_to_end(|x, t| {
             on_input(t, x);
+            done += 1;
+            progress.count(done, evaluations);
             self.evaluate(x, t)
-        })
+        });
+        progress.end();
+        sample
     }
 
     /// Evaluates the model, with copies of the state if its batch size is fixed.

@@ -10,8 +10,23 @@ const GAP: u32 = 2;
 
 /// Arranges images of one size in a grid that is as square as possible, each enlarged by a whole factor.
 pub fn grid(images: &[DynamicImage], factor: u32) -> Result<DynamicImage, ImageError> {
-    let columns = (images.len() as f64).sqrt().ceil() as usize;
-    rows(&images.chunks(columns.max(1)).map(<[_]>::to_vec).collect::<Vec<_>>(), factor)
+    rows(&images.chunks(columns(images.len())).map(<[_]>::to_vec).collect::<Vec<_>>(), factor)
+}
+
+/// The width and height of a [`grid`] of this many images of one size.
+pub fn grid_size(count: usize, [width, height]: [u32; 2]) -> [u32; 2] {
+    let columns = columns(count);
+    [sheet_side(columns, width), sheet_side(count.div_ceil(columns), height)]
+}
+
+fn columns(count: usize) -> usize {
+    ((count as f64).sqrt().ceil() as usize).max(1)
+}
+
+/// The length of a sheet with this many images beside each other.
+fn sheet_side(count: usize, each: u32) -> u32 {
+    let side = count as u64 * (u64::from(each) + u64::from(GAP)) + u64::from(GAP);
+    u32::try_from(side).unwrap_or(u32::MAX)
 }
 
 /// Rows of images of the same size, each enlarged by `factor`.
@@ -19,10 +34,9 @@ pub fn rows(rows: &[Vec<DynamicImage>], factor: u32) -> Result<DynamicImage, Ima
     let Some(first) = rows.first().and_then(|row| row.first()) else {
         return Err(ImageError::Encode("there is no image".to_owned()));
     };
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0) as u32;
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let (w, h) = (first.width() * factor, first.height() * factor);
-    let size = |n: u32, each: u32| n * (each + GAP) + GAP;
-    let mut sheet = DynamicImage::new(size(columns, w), size(rows.len() as u32, h), first.color());
+    let mut sheet = DynamicImage::new(sheet_side(columns, w), sheet_side(rows.len(), h), first.color());
     for (y, row) in (0_u32..).zip(rows) {
         for (x, image) in (0_u32..).zip(row) {
             let large = image.resize_exact(w, h, FilterType::Nearest);
@@ -44,6 +58,8 @@ mod tests {
     fn a_grid_holds_every_image_in_order() {
         let tile = |value| GrayImage::from_pixel(2, 2, image::Luma([value])).into();
         let sheet = grid(&[tile(10), tile(20), tile(30)], 1).unwrap();
+        assert_eq!(grid_size(3, [2, 2]), [sheet.width(), sheet.height()]);
+        assert_eq!(grid_size(16, [28, 30]), [4 * 30 + 2, 4 * 32 + 2]);
         assert_eq!((sheet.width(), sheet.height()), (10, 10));
         let gray = sheet.to_luma8();
         let at = |x, y| gray.get_pixel(x, y).0[0];

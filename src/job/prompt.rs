@@ -2,7 +2,7 @@
 
 use super::init_image::Sizes;
 use super::{JobError, ModelCard, Request};
-use crate::bundle::{PipelineFacts, Role};
+use crate::bundle::PipelineFacts;
 use crate::model::TextConditioning;
 
 /// The longest prompt, in bytes; the text encoders take far less.
@@ -24,10 +24,7 @@ impl Request {
             let message = format!("{} needs a prompt; \"\" is allowed", model.name());
             return Err(JobError::out_of_range("prompt", message));
         };
-        // The network takes the guidance scale as an input, so there is no second evaluation without the prompt.
-        let is_embedded = facts.is_guidance_distilled
-            || model.signature.has(Role::GuidanceEmbedding)
-            || model.signature.has(Role::Guidance);
+        let is_embedded = model.has_embedded_guidance();
         let guidance = self.check_guidance_scale(model, facts.guidance)?;
         if (self.negative_prompt.is_some() || self.negative_prompt_2.is_some()) && is_embedded {
             let message = format!(

@@ -57,6 +57,13 @@ impl Request {
         let options = Options { eta: self.eta, known, ..Options::new(steps) };
         let (sampler, options) = build_sampler(model, &spec, options, &sizes, init_image.as_deref())?;
         let class = self.check_class(model)?;
+        let guidance = match &text {
+            Some(text) => text.guidance,
+            None => self.check_guidance(model, class)?,
+        };
+        let guidance_rescale = self.check_guidance_rescale()?;
+        let preview_every = self.check_preview_every()?;
+        self.refuse_without_effect(model, &spec, &sizes, text.as_ref(), guidance)?;
         let format = self.check_format(model, &sizes.image)?;
         Ok(Job {
             id,
@@ -68,16 +75,13 @@ impl Request {
             noise: self.check_noise()?,
             count: in_range("count", self.count, limits.count, || 1)?,
             class,
-            guidance: match &text {
-                Some(text) => text.guidance,
-                None => self.check_guidance(model, class)?,
-            },
-            guidance_rescale: self.check_guidance_rescale()?,
+            guidance,
+            guidance_rescale,
             text: text.map(Arc::new),
             init_image,
             sizes,
             format,
-            preview_every: self.check_preview_every()?,
+            preview_every,
             deadline: self.deadline_ms.map(Duration::from_millis),
             priority: self.priority.unwrap_or(0),
             exact: self.exact.unwrap_or(false),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::packing;
 use crate::bundle::{PipelineKind, Signature, VaeConfig};
 use crate::job::{DecodedInitImage, ErrorCode, InitImage, Job, JobError, Sizes};
 use crate::model::{Conditions, LatentDistribution, LatentError, LatentPipeline};
@@ -120,7 +121,7 @@ impl Prepared {
         if self.kind != Some(PipelineKind::Flux) {
             return latent;
         }
-        packed_indices(&sizes.latent).map(|index| latent[index]).collect()
+        packing::pack(&latent, &sizes.latent)
     }
 
     /// Converts a sample to the layout of the VAE.
@@ -128,9 +129,7 @@ impl Prepared {
         if self.kind != Some(PipelineKind::Flux) {
             return sample;
         }
-        let mut latent = vec![0.0; sample.len()];
-        packed_indices(&sizes.latent).zip(sample).for_each(|(index, x)| latent[index] = x);
-        latent
+        packing::unpack(sample, &sizes.latent)
     }
 }
 
@@ -198,18 +197,6 @@ pub(super) fn latent_error(error: &LatentError) -> JobError {
     JobError { field: field.map(str::to_owned), ..JobError::new(code, error) }
 }
 
-/// Returns for each packed value its index in a latent [C, H, W]. Patches are in row-major order; a patch
-/// holds all channels, and of each channel its 2×2 values.
-fn packed_indices(latent: &[usize]) -> impl Iterator<Item = usize> + use<> {
-    let [channels, height, width] = [latent[0], latent[1], latent[2]];
-    (0..channels * height * width).map(move |i| {
-        let (patch, within) = (i / (4 * channels), i % (4 * channels));
-        let (channel, corner) = (within / 4, within % 4);
-        let (row, column) = (patch / (width / 2), patch % (width / 2));
-        channel * height * width + (2 * row + corner / 2) * width + 2 * column + corner % 2
-    })
-}
-
 /// Sets the generated region of a picture to 0.
 fn masked(picture: &Tensor, mask: &[f32]) -> Tensor {
     let data = picture.data.iter().zip(mask.iter().cycle());
@@ -229,16 +216,6 @@ fn resize_mask(mask: &[f32], picture: &[usize], latent: &[usize]) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn packing_takes_every_value_once() {
-        let latent = [2, 4, 6];
-        let mut seen: Vec<_> = packed_indices(&latent).collect();
-        // The first patch: both rows of the first channel's corner, then the second channel's.
-        assert_eq!(seen[..8], [0, 1, 6, 7, 24, 25, 30, 31]);
-        seen.sort_unstable();
-        assert_eq!(seen, (0..48).collect::<Vec<_>>());
-    }
 
     #[test]
     fn a_mask_is_resized_by_its_nearest_pixels() {

@@ -23,6 +23,14 @@ pub fn values(path: &Path) -> (Vec<usize>, Vec<f32>) {
     (array.shape().to_vec(), array.iter().copied().collect())
 }
 
+/// Packs a latent of this shape as Flux does: one row for each patch of 2×2, with the patch of each channel.
+pub fn packed(planes: &[f32], [channels, height, width]: [usize; 3]) -> Vec<f32> {
+    let patches = (0..height / 2).flat_map(|y| (0..width / 2).map(move |x| (2 * y, 2 * x)));
+    let corners =
+        patches.flat_map(|(y, x)| (0..channels).map(move |channel| (channel * height + y) * width + x));
+    corners.flat_map(|i| [i, i + 1, i + width, i + width + 1]).map(|i| planes[i]).collect()
+}
+
 /// Returns a `denoised sample` command for an engine.
 pub fn sample(engine: &str, model: &Path, output: &Path) -> Command {
     let mut command = denoised();

@@ -47,16 +47,17 @@ fn an_image_is_noised_at_the_requested_time_steps() {
     assert!(mean(2, 2) > 250.0 && mean(2, 58) < 5.0, "t = 0 shows another picture");
     assert!((mean(116, 2) - mean(116, 58)).abs() < 30.0, "t = 999 is not pure noise");
 
+    let figure = directory.path().join("unused.png");
     let mut command = denoised();
-    command.arg("visualize").arg(model("digits")).args(["--at", "5,1000"]).arg("--output").arg(&picture);
+    command.arg("visualize").arg(model("digits")).args(["--at", "5,1000"]).arg("--output").arg(&figure);
     let stderr = fails(&mut command, 2);
     assert!(stderr.contains("--at: time step 1000 is beyond the schedule's last, 999"), "{stderr}");
     let mut command = denoised();
-    command.arg("visualize").arg(model("swissroll")).args(["--class", "3"]).arg("--output").arg(&picture);
+    command.arg("visualize").arg(model("swissroll")).args(["--class", "3"]).arg("--output").arg(&figure);
     let stderr = fails(&mut command, 2);
     assert!(stderr.contains("swissroll has no classes"), "{stderr}");
     let mut command = denoised();
-    command.arg("visualize").arg(model("digits-ncsn")).arg("--output").arg(&picture);
+    command.arg("visualize").arg(model("digits-ncsn")).arg("--output").arg(&figure);
     let stderr = fails(&mut command, 2);
     assert!(stderr.contains("AnnealedLangevinDynamics has no noise schedule"), "{stderr}");
 }

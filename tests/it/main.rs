@@ -37,6 +37,8 @@ mod reference;
 mod request_errors;
 #[cfg(feature = "system-tests")]
 mod retained;
+mod sample_flags;
+mod sample_job;
 #[cfg(feature = "system-tests")]
 mod retained_commands;
 mod seeds;

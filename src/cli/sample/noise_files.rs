@@ -9,9 +9,16 @@ use ndarray::{ArrayD, Axis};
 
 use crate::job::Job;
 use crate::npy;
+use crate::pipeline::unpack;
 use diffusion_samplers::rng::{Noise, Recorded};
 
-/// The noise of `--init-noise` and `--step-noise`.
+/// The arrays of `--init-noise` and `--step-noise`, as the files have them.
+pub(super) struct NoiseArrays {
+    initial: Option<ArrayD<f32>>,
+    steps: Option<ArrayD<f32>>,
+}
+
+/// The noise of `--init-noise` and `--step-noise` for a job.
 pub(super) struct NoiseFiles {
     initial: Option<Vec<Vec<f32>>>,
     /// The draws of each image, in order.
@@ -22,31 +29,69 @@ pub(super) struct NoiseFiles {
     missing: Rc<RefCell<Vec<Rc<Cell<usize>>>>>,
 }
 
-impl NoiseFiles {
-    /// Reads the files, and checks their shapes against the job's.
-    pub(super) fn read(initial: Option<&Path>, steps: Option<&Path>, job: &Job) -> anyhow::Result<Self> {
-        let shape = &job.sizes.latent;
-        let initial = initial.map(|path| {
-            let array = npy::read(path).context("--init-noise")?;
-            check_shape(&array, &[&[job.count], &shape[..]].concat(), "--init-noise")?;
+impl NoiseArrays {
+    /// Reads the files.
+    pub(super) fn read(initial: Option<&Path>, steps: Option<&Path>) -> anyhow::Result<Self> {
+        let array = |path: Option<&Path>, flag: &'static str| {
+            path.map(|path| {
+                let array = npy::read(path).context(flag)?;
+                ensure!(
+                    array.iter().all(|value| value.is_finite()),
+                    "{flag}: {} contains NaN or infinity; write standard normal noise",
+                    path.display()
+                );
+                Ok(array)
+            })
+            .transpose()
+        };
+        Ok(Self { initial: array(initial, "--init-noise")?, steps: array(steps, "--step-noise")? })
+    }
+
+    /// Returns the number of images that each array has noise for, with its flag.
+    pub(super) fn counts(&self) -> impl Iterator<Item = (&'static str, usize)> {
+        let count = |array: &Option<ArrayD<f32>>, axis: usize| array.as_ref()?.shape().get(axis).copied();
+        let initial = count(&self.initial, 0).map(|images| ("--init-noise", images));
+        let steps = count(&self.steps, 1).map(|images| ("--step-noise", images));
+        initial.into_iter().chain(steps)
+    }
+
+    /// Checks the shapes against the job's.
+    pub(super) fn for_job(self, job: &Job) -> anyhow::Result<NoiseFiles> {
+        let (sizes, images) = (&job.sizes, job.count);
+        let latent = [&[images], &sizes.latent[..]].concat();
+        let packed = [&[images], &sizes.sample[..]].concat();
+        let initial = self.initial.map(|array| {
+            // Flux: diffusers' `latents` are packed.
+            if array.shape() == packed && packed != latent {
+                let unpacked = split_first_axis(&array).into_iter().map(|x| unpack(x, &sizes.latent));
+                return Ok(unpacked.collect());
+            }
+            check_shape(&array, &latent, "--init-noise")?;
             Ok::<_, anyhow::Error>(split_first_axis(&array))
         });
-        let steps = steps.map(|path| {
-            let array = npy::read(path).context("--step-noise")?;
+        let needed = job.sampler.draws();
+        let steps = self.steps.map(|array| {
             let draws = array.shape().first().copied().unwrap_or(0);
-            check_shape(&array, &[&[draws, job.count], &shape[..]].concat(), "--step-noise")?;
+            check_shape(&array, &[&[draws, images], &sizes.latent[..]].concat(), "--step-noise")?;
+            ensure!(
+                needed > 0 || job.init_image.is_some(),
+                "--step-noise: {} draws no noise with these options; remove --step-noise",
+                job.sampler_name
+            );
+            ensure!(
+                draws >= needed,
+                "--step-noise: the file has too few draws, {draws}; this sampler draws {needed} times"
+            );
             let images = array.axis_iter(Axis(1));
             let per_image = images.map(|image| split_first_axis(&image.to_owned()));
             Ok::<_, anyhow::Error>(per_image.collect())
         });
-        Ok(Self {
-            initial: initial.transpose()?,
-            steps: steps.transpose()?,
-            needed: job.sampler.draws(),
-            missing: Rc::default(),
-        })
+        let missing = Rc::default();
+        Ok(NoiseFiles { initial: initial.transpose()?, steps: steps.transpose()?, needed, missing })
     }
+}
 
+impl NoiseFiles {
     /// Returns the noise of each image for the pipeline.
     pub(super) fn source(&self) -> crate::pipeline::GivenNoise {
         let (initial, steps) = (self.initial.clone(), self.steps.clone());
@@ -62,15 +107,32 @@ impl NoiseFiles {
         })
     }
 
-    /// Fails if the sampler drew more often than the file has draws.
+    /// Fails if more was drawn than the file has: the autoencoder draws too, if the job starts from an image.
     pub(super) fn check_draws(&self) -> anyhow::Result<()> {
         let missing = self.missing.borrow().iter().map(|n| n.get()).max().unwrap_or(0);
         ensure!(
             missing == 0,
-            "--step-noise: the file has too few draws; this sampler draws {} times",
+            "--step-noise: the file has too few draws; this sampler draws {} times, and the autoencoder draws before \
+             it",
             self.needed
         );
         Ok(())
+    }
+
+    /// Returns a line about the seed if every random number comes from files.
+    pub(super) fn ignored_seed(&self, job: &Job) -> Option<String> {
+        let has_all = self.initial.is_some() && (self.steps.is_some() || self.needed == 0);
+        (has_all && job.init_image.is_none())
+            .then(|| "seed has no effect: all noise comes from files".to_owned())
+    }
+
+    /// Returns a line about draws in the file that nothing uses.
+    pub(super) fn unused_draws(&self, job: &Job) -> Option<String> {
+        let draws = self.steps.as_ref()?.first()?.len();
+        (draws > self.needed && job.init_image.is_none()).then(|| {
+            let needed = self.needed;
+            format!("--step-noise has {draws} draws, but this sampler only takes the first {needed}")
+        })
     }
 }
 
