@@ -15,6 +15,9 @@ pub enum ServiceError {
         #[source]
         error: std::io::Error,
     },
+    /// A key is set without another one that it needs.
+    #[error("{0}")]
+    IncompletePair(&'static str),
     /// A certificate or key cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),

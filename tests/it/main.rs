@@ -10,6 +10,8 @@
 mod common;
 
 mod batching;
+#[cfg(feature = "system-tests")]
+mod broker_limits;
 mod cli;
 mod corpora;
 mod demo;
