@@ -29,6 +29,8 @@ mod mqtt_client;
 #[cfg(feature = "system-tests")]
 mod providers;
 #[cfg(feature = "system-tests")]
+mod reconnection;
+#[cfg(feature = "system-tests")]
 mod retained;
 #[cfg(feature = "system-tests")]
 mod service;
