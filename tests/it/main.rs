@@ -12,6 +12,8 @@ mod common;
 mod batching;
 #[cfg(feature = "system-tests")]
 mod broker_limits;
+#[cfg(feature = "system-tests")]
+mod broker_settings;
 mod cli;
 mod corpora;
 mod demo;
