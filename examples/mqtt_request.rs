@@ -3,18 +3,22 @@
 //!
 //! The request has a response topic, so that the daemon sends the image and the result to this client alone.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use denoised::config::BrokerUrl;
 use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{Packet, Publish, PublishProperties};
-use rumqttc::v5::{Client, Event, MqttOptions};
+use rumqttc::v5::mqttbytes::v5::{Filter, Packet, Publish, PublishProperties};
+use rumqttc::v5::{Client, Event, MqttOptions, RecvTimeoutError};
 
 const USAGE: &str = "usage: mqtt_request mqtt://HOST:PORT NODE [REQUEST [OUTPUT]]
-  NODE     the daemon's name, `[node]` of its configuration
+  NODE     the daemon's name, `node` in its configuration
   REQUEST  a JSON object [default: {}]
   OUTPUT   the image's file [default: image.png in the directory for temporary files]";
+
+/// How long the daemon may take to accept the request, and from then on between two messages.
+const TIMEOUT: Duration = Duration::from_secs(10);
+const STEP_TIMEOUT: Duration = Duration::from_secs(120);
 
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -33,10 +37,23 @@ fn main() -> anyhow::Result<()> {
     options.set_keep_alive(Duration::from_secs(30));
     options.set_max_packet_size(Some(64 << 20));
     let (client, mut connection) = Client::new(options, 8);
-    client.subscribe(&reply_topic, QoS::AtLeastOnce)?;
+    // The state says whether this daemon is there, and its progress whether it has the request.
+    let topics =
+        [reply_topic.clone(), format!("denoised/{node}/status"), format!("denoised/{node}/progress/+")];
+    client.subscribe_many(topics.map(|topic| Filter::new(topic, QoS::AtLeastOnce)))?;
 
-    for event in connection.iter() {
-        match event.with_context(|| url.to_string())? {
+    let mut deadline = Instant::now() + TIMEOUT;
+    loop {
+        let remaining = deadline.saturating_duration_since(Instant::now());
+        let event = match connection.recv_timeout(remaining) {
+            Ok(event) => event.with_context(|| url.to_string())?,
+            Err(RecvTimeoutError::Timeout) => bail!(
+                "no answer from {node}; compare NODE with `node` in the daemon's configuration, or with the topics of \
+                 `mosquitto_sub -V 5 -t 'denoised/+/status' -v`"
+            ),
+            Err(RecvTimeoutError::Disconnected) => bail!("the connection ended without a result"),
+        };
+        match event {
             Event::Incoming(Packet::SubAck(_)) => {
                 let properties = PublishProperties {
                     response_topic: Some(reply_topic.clone()),
@@ -50,6 +67,13 @@ fn main() -> anyhow::Result<()> {
                     request.clone(),
                     properties,
                 )?;
+            }
+            Event::Incoming(Packet::Publish(message)) if message.topic != reply_topic.as_bytes() => {
+                ensure!(
+                    &message.payload[..] != b"offline",
+                    "the daemon {node} is offline; the broker keeps the request for up to a day"
+                );
+                deadline = Instant::now() + STEP_TIMEOUT;
             }
             Event::Incoming(Packet::Publish(message)) => match message_type(&message) {
                 "image" => {
@@ -67,7 +91,6 @@ fn main() -> anyhow::Result<()> {
             _ => {}
         }
     }
-    bail!("the connection ended without a result")
 }
 
 /// The user property `type`, which distinguishes the replies.

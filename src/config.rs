@@ -17,7 +17,7 @@ use crate::platform::Platform;
 
 pub use crate::units::{Bounded, ByteSize};
 pub use layers::{ConfigErrors, ConfigFault, DEFAULT_FILE, load};
-pub use values::{BrokerUrl, LogLevel, NodeName, PublishQos, SharedQueue, TopicRoot};
+pub use values::{BrokerUrl, ClientId, LogLevel, NodeName, PublishQos, SharedQueue, TopicRoot};
 
 /// The configuration. `systemd/config.toml` documents every key.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -49,6 +49,8 @@ pub struct MqttConfig {
     pub url: BrokerUrl,
     /// The prefix of all topics; `{node}` is replaced by the node's name.
     pub root: TopicRoot,
+    /// The client id. Default: the node's name and an id of the machine.
+    pub client_id: ClientId,
     /// The user name; empty: none.
     pub username: String,
     /// A file with the password.
@@ -72,6 +74,7 @@ impl Default for MqttConfig {
         Self {
             url: BrokerUrl::default(),
             root: TopicRoot::default(),
+            client_id: ClientId::default(),
             username: String::new(),
             password_file: None,
             ca_file: None,
@@ -81,6 +84,19 @@ impl Default for MqttConfig {
             qos: PublishQos::default(),
             max_packet: ByteSize::mebibytes(16),
         }
+    }
+}
+
+impl MqttConfig {
+    /// Returns what is wrong with keys that need each other, with what to do.
+    pub fn incomplete_pair(&self) -> Option<&'static str> {
+        match (&self.cert_file, &self.key_file) {
+            (Some(_), None) => return Some("mqtt.cert_file requires mqtt.key_file; set both or neither"),
+            (None, Some(_)) => return Some("mqtt.key_file requires mqtt.cert_file; set both or neither"),
+            _ => {}
+        }
+        (self.username.is_empty() && self.password_file.is_some())
+            .then_some("mqtt.password_file requires mqtt.username; set both or neither")
     }
 }
 

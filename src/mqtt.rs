@@ -3,15 +3,26 @@
 //! This module knows neither jobs nor tensors. `delivery::Delivery` is a state machine without
 //! I/O that owns every message until the broker acknowledges it; [`client`] owns the connection.
 
+mod backoff;
 pub mod client;
+mod closure;
 mod connection;
 mod delivery;
+mod diagnosis;
+mod endpoint;
 mod events;
+mod limits;
 mod message;
+pub mod probe;
+mod reasons;
 mod subscriptions;
 mod tls;
+mod tls_faults;
 mod topics;
+mod transfer;
+mod wire;
 
+pub use limits::{BrokerLimits, Wishes};
 pub use message::{Message, QoS};
 pub use tls::TlsError;
 pub use topics::{MessageKind, Topics};

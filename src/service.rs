@@ -4,7 +4,8 @@
 //! the spool, which stores what must not be lost before it is sent, and the worker with its engine. The
 //! spool and the worker have threads of their own, so that no evaluation blocks the connection.
 
-mod broker;
+pub(crate) mod broker;
+mod client_id;
 mod committing_jobs;
 mod error;
 mod handled_commands;
@@ -58,7 +59,9 @@ pub struct Signals {
 /// Serves until shutdown is requested, then finishes the accepted jobs within `limits.drain_s`.
 pub async fn run(config: &Config, mut signals: Signals) -> Result<(), ServiceError> {
     let topics = Topics::new(config.root()).with_shared_queue(config.mqtt.shared_queue.parts());
-    let client = MqttClient::open(broker::settings(config)?, topics.clone())?;
+    let settings = broker::settings(config, client_id::client_id(config))?;
+    log::info!("the client id at the broker is {}", settings.client_id);
+    let client = MqttClient::open(settings, topics.clone())?;
     let settings = SpoolSettings {
         path: config.spool.path.clone(),
         max_bytes: config.spool.max_bytes.0,
@@ -167,9 +170,13 @@ impl Service {
     }
 
     fn on_client_event(&mut self, event: ClientEvent) {
-        if matches!(event, ClientEvent::Connected) {
-            let messages = self.supervisor.on_connected();
-            messages.into_iter().for_each(|message| self.router.publish_unspooled(message));
+        match &event {
+            ClientEvent::Connected => {
+                let messages = self.supervisor.on_connected();
+                messages.into_iter().for_each(|message| self.router.publish_unspooled(message));
+            }
+            ClientEvent::Deficits(deficits) => self.supervisor.set_broker_deficits(deficits.clone()),
+            _ => {}
         }
         self.router.on_client_event(event);
     }

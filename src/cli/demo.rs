@@ -21,7 +21,10 @@ use super::progress::ProgressDisplay;
 use super::stdout::Stdout;
 use super::{CommandError, ConfigFile};
 use crate::config::{BrokerUrl, Config};
+use crate::mqtt::probe;
+use crate::mqtt::{Message, Topics};
 use crate::service::Signals;
+use crate::service::broker::settings as broker_settings;
 use subscriber::{Answer, Subscriber};
 
 /// The arguments of `demo`.
@@ -58,6 +61,7 @@ pub(super) fn run(arguments: &DemoArguments) -> Result<(), CommandError> {
 async fn show(url: BrokerUrl, mut config: Config, arguments: &DemoArguments) -> anyhow::Result<()> {
     let began = Instant::now();
     config.mqtt.url = url;
+    check_broker(&config).await?;
     let scratch = tempfile::tempdir().context("creating a temporary directory")?;
     let models = models::directory(&scratch.path().join("models"))?;
     config.models.paths = vec![models.join("digits"), models.join("swissroll")];
@@ -77,6 +81,26 @@ async fn show(url: BrokerUrl, mut config: Config, arguments: &DemoArguments) -> 
     // If the daemon failed, its error explains the timeout.
     daemon_result.context("the daemon")?;
     result
+}
+
+/// Connects to the broker once, so that a fault is reported before the daemon and the subscriber try for themselves.
+async fn check_broker(config: &Config) -> anyhow::Result<()> {
+    let url = &config.mqtt.url;
+    if url.tls {
+        bail!("the demo supports mqtt:// only; use `denoised run` with mqtts://");
+    }
+    let settings = broker_settings(config, "denoised-demo-check".to_owned())?;
+    let topics = Topics::new(config.root());
+    let message = Message::new(topics.progress("demo"), r#"{"step":0,"of":0,"eta_ms":0}"#);
+    let report = probe::check(&settings, &topics, message).await.map_err(|reason| {
+        anyhow::anyhow!(
+            "no broker for the demo at {url}: {reason}; or leave out --broker, if this build has its own"
+        )
+    })?;
+    match report.refused.first() {
+        Some((topic, reason)) => bail!("the broker at {url} refuses {topic}: {reason}"),
+        None => Ok(()),
+    }
 }
 
 /// Requests all digits and a Swiss roll, and saves the images.

@@ -1,5 +1,6 @@
 //! `denoised doctor`: checks the machine and the configured files and services, and reports how to fix problems.
 
+mod broker;
 mod engines;
 mod environment;
 mod finding;

@@ -101,6 +101,29 @@ impl<'de> Deserialize<'de> for SharedQueue {
     }
 }
 
+/// The MQTT client id; unset: made of the node's name and an id of the machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ClientId(String);
+
+impl ClientId {
+    /// Returns the id, if it is set.
+    pub fn as_str(&self) -> Option<&str> {
+        (!self.0.is_empty()).then_some(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for ClientId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let id = String::deserialize(deserializer)?;
+        let is_valid =
+            id.len() <= 128 && id.bytes().all(|byte| byte.is_ascii_graphic() && !b"+#".contains(&byte));
+        if !is_valid {
+            return Err(invalid(&id, "at most 128 visible ASCII characters other than + and #"));
+        }
+        Ok(Self(id))
+    }
+}
+
 /// The broker's address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BrokerUrl {
@@ -135,6 +158,9 @@ impl std::str::FromStr for BrokerUrl {
         let tls = match url.scheme() {
             "mqtt" => false,
             "mqtts" => true,
+            "ws" | "wss" => {
+                return Err(fault("denoised does not speak MQTT over WebSockets; use the broker's TCP port"));
+            }
             other => return Err(fault(&format!("the scheme {other:?} is not supported"))),
         };
         if !url.username().is_empty() || url.password().is_some() {
@@ -214,6 +240,10 @@ mod tests {
         assert_eq!((url.host.as_str(), url.port, url.tls), ("::1", 1999, false));
         for text in ["broker", "http://x", "mqtt://u:p@host", "mqtt://host/path", "mqtt://"] {
             assert!(text.parse::<BrokerUrl>().is_err(), "{text}");
+        }
+        for text in ["ws://host:9001", "wss://host/mqtt"] {
+            let message = text.parse::<BrokerUrl>().unwrap_err();
+            assert!(message.contains("WebSockets; use the broker's TCP port"), "{message}");
         }
     }
 }

@@ -70,7 +70,9 @@ impl Request {
             let wrong = |why: String| JobError::out_of_range(field, format!("{field}: {topic}: {why}"));
             match fetched.get(topic) {
                 None if !crate::topic_name::is_topic_name(topic) => {
-                    return Err(wrong("is not a valid topic; wildcards can't be fetched".to_owned()));
+                    let message =
+                        format!("{field}: {topic:?} is not a valid topic; wildcards can't be fetched");
+                    return Err(JobError::out_of_range(field, message));
                 }
                 None if missing.contains(topic) => {}
                 None => missing.push(topic.clone()),

@@ -1,20 +1,27 @@
 //! The MQTT client: one task that owns the connection to the broker.
 //!
-//! rumqttc's event loop is polled by a task of its own, because a poll that is cancelled can lose a
-//! packet. The client task passes messages to it and handles its events. After an error it discards
-//! both rumqttc's client and its event loop, and reconnects after a delay.
+//! Each connection is read and written by a task of its own. The client task passes packets to it and handles its events.
+//! After an error it discards the connection, and makes another one after a delay.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::connection::{self, Connection, ConnectionEvent};
+use super::backoff::Backoff;
+use super::closure::{Cause, Closure};
+use super::connection::{self, Connection, ConnectionOptions};
 use super::delivery::{Action, Delivery};
-use super::subscriptions::RetainedFetches;
+use super::endpoint::Endpoint;
+use super::limits::{BrokerLimits, Wishes};
+use super::message::QoS;
+use super::probe;
+use super::subscriptions::Subscriptions;
 use super::tls::TlsError;
 use super::topics::Topics;
+
+mod handlers;
 
 pub use super::events::{
     AckToken, ClientCommand, ClientEvent, ClientSettings, Incoming, UndeliverableReason,
@@ -24,10 +31,12 @@ pub use super::events::{
 const MAX_IN_FLIGHT: usize = 8;
 /// About how many bytes of messages the client holds; the spool holds the others.
 const MAX_QUEUED_BYTES: usize = 64 << 20;
-const MIN_RECONNECT_DELAY: Duration = Duration::from_millis(250);
-const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(30);
-/// Requests at QoS 0 are dropped while this many events are pending.
-const MAX_PENDING_EVENTS: usize = 256;
+/// Why a broker gives no reason is found out at most this often, and a second daemon is reported at most this often.
+const REPORT_INTERVAL: Duration = Duration::from_secs(600);
+/// A connection that another client takes over lives shorter than this: the other client waits less to connect again.
+const MAX_SHORT_LIFETIME: Duration = Duration::from_secs(60);
+/// Longer than any wait; stands for no deadline.
+const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A handle to the client task.
 #[derive(Debug)]
@@ -42,21 +51,38 @@ pub struct MqttClient {
 impl MqttClient {
     /// Starts the client task, which connects to the broker and subscribes to the input topics.
     pub fn open(settings: ClientSettings, topics: Topics) -> Result<Self, TlsError> {
-        let options = connection::options(&settings, &topics)?;
+        let endpoint = Endpoint::new(&settings)?;
+        let wishes = Wishes {
+            qos: settings.qos,
+            shared_queue: topics.shared_filter().map(str::to_owned),
+            session_expiry_s: connection::SESSION_EXPIRY_S,
+        };
         let (command_sender, commands) = mpsc::channel(64);
         let (event_sender, events) = mpsc::channel(64);
         let task = ClientTask {
             delivery: Delivery::new(MAX_QUEUED_BYTES, MAX_IN_FLIGHT),
             broker_address: format!("{}:{}", settings.host, settings.port),
             max_packet: settings.max_packet as usize,
-            stall_timeout: settings.stall_timeout,
-            options,
+            options: ConnectionOptions::new(&settings, endpoint),
+            will_qos: QoS::AtLeastOnce,
+            will_retain: true,
+            wishes,
+            limits: BrokerLimits::default(),
+            subscriptions: Subscriptions::new(&topics),
+            rejected_topics: BTreeSet::new(),
+            deficits: Vec::new(),
             topics,
             commands,
             events: event_sender,
             pending_events: VecDeque::new(),
-            fetches: RetainedFetches::default(),
-            reconnect_delay: MIN_RECONNECT_DELAY,
+            backoff: Backoff::new(),
+            diagnosis: None,
+            peer_reported: None,
+            connected_at: None,
+            is_state_published: false,
+            instance: format!("{:016x}", fastrand::u64(..)),
+            silent_closures: 0,
+            taken_over_at: None,
             connection_id: 0,
             close_deadline: None,
             was_connected: false,
@@ -79,16 +105,38 @@ struct ClientTask {
     delivery: Delivery,
     broker_address: String,
     max_packet: usize,
-    stall_timeout: Duration,
-    options: rumqttc::v5::MqttOptions,
+    options: ConnectionOptions,
+    /// The last will's QoS and whether it is retained, which a broker may not accept.
+    will_qos: QoS,
+    will_retain: bool,
+    wishes: Wishes,
+    /// Those of the current or the last connection.
+    limits: BrokerLimits,
+    subscriptions: Subscriptions,
+    /// The daemon's own topics on which the broker rejects messages.
+    rejected_topics: BTreeSet<String>,
+    /// What the broker does not serve, as it was reported.
+    deficits: Vec<String>,
     topics: Topics,
     commands: mpsc::Receiver<ClientCommand>,
     events: mpsc::Sender<ClientEvent>,
     /// Events that the owner has not received. Bounded by the receive maximum, the messages in
-    /// flight and, for requests at QoS 0, by [`MAX_PENDING_EVENTS`].
+    /// flight and, for requests at QoS 0, by `handlers::MAX_PENDING_EVENTS`.
     pending_events: VecDeque<ClientEvent>,
-    fetches: RetainedFetches,
-    reconnect_delay: Duration,
+    backoff: Backoff,
+    /// When it was found out why the broker gives no reason, and the result.
+    diagnosis: Option<(Instant, String)>,
+    connected_at: Option<Instant>,
+    /// Whether the broker has this daemon's state of the current or the last connection.
+    is_state_published: bool,
+    /// The user property `instance` of this daemon's state, which differs from that of every other process.
+    instance: String,
+    /// How many connections in a row the broker closed soon and without a reason.
+    silent_closures: u32,
+    /// When it was found out that another client uses this client id.
+    taken_over_at: Option<Instant>,
+    /// When a second daemon under the same root was reported.
+    peer_reported: Option<Instant>,
     /// Counts connections; an [`AckToken`] is valid for one of them.
     connection_id: u64,
     close_deadline: Option<Instant>,
@@ -100,16 +148,46 @@ impl ClientTask {
     async fn run(mut self) {
         while !self.is_past_deadline() {
             self.connection_id += 1;
-            let mut connection = Connection::open(self.options.clone(), self.stall_timeout);
+            self.options.diagnoses =
+                self.diagnosis.as_ref().is_none_or(|(time, _)| time.elapsed() > REPORT_INTERVAL);
+            self.options.will = Some(connection::last_will(&self.topics, self.will_qos, self.will_retain));
+            let mut connection = Connection::open(self.options.clone());
             let closed = self.run_connection(&mut connection).await;
             connection.close().await;
             self.delivery.on_disconnected();
             self.pending_events.push_back(ClientEvent::Disconnected);
             match closed {
-                Some(reason) => self.wait_to_reconnect(&reason).await,
+                Some(closure) => {
+                    let closure = self.explain(closure).await;
+                    let delay = self.on_closed(&closure);
+                    self.wait_to_reconnect(delay).await;
+                }
                 None => return,
             }
         }
+    }
+
+    /// Finds out whether another client took over the connection, which mosquitto does not say: then another daemon has
+    /// published its state on this daemon's topic.
+    async fn explain(&mut self, closure: Closure) -> Closure {
+        let lifetime = self.connected_at.take().map(|time| time.elapsed());
+        if closure.cause != Cause::Silent || lifetime.is_none_or(|lifetime| lifetime > MAX_SHORT_LIFETIME) {
+            self.silent_closures = 0;
+            return closure;
+        }
+        self.silent_closures += 1;
+        // An older state may be that of an earlier run.
+        if self.silent_closures < 2 || !self.is_state_published {
+            return closure;
+        }
+        let was_taken_over = self.taken_over_at.is_some_and(|time| time.elapsed() < REPORT_INTERVAL);
+        if !was_taken_over {
+            if !probe::has_foreign_state(self.options.clone(), &self.topics, &self.instance).await {
+                return closure;
+            }
+            self.taken_over_at = Some(Instant::now());
+        }
+        Closure::taken_over(&self.options.facts)
     }
 
     fn is_past_deadline(&self) -> bool {
@@ -118,19 +196,24 @@ impl ClientTask {
 
     /// Runs until the connection fails, and returns the reason; returns `None` once the client is
     /// closed.
-    async fn run_connection(&mut self, connection: &mut Connection) -> Option<String> {
+    async fn run_connection(&mut self, connection: &mut Connection) -> Option<Closure> {
         let events = self.events.clone();
         loop {
+            while let Some(filters) = self.subscriptions.next_packet(Instant::now()) {
+                connection.subscribe(filters);
+            }
             self.publish_queued(connection);
             if self.close_deadline.is_some() && self.delivery.is_empty() {
                 connection.disconnect().await;
                 return None;
             }
-            let deadline = self.close_deadline.unwrap_or_else(|| Instant::now() + MAX_RECONNECT_DELAY);
+            let never = Instant::now() + NEVER;
+            let deadline = self.close_deadline.unwrap_or(never);
+            let subscription_due = self.subscriptions.next_due().unwrap_or(never);
             tokio::select! {
                 event = connection.next_event() => {
-                    if let Some(reason) = self.handle_event(event, connection) {
-                        return Some(reason);
+                    if let Some(closure) = self.handle_event(event, connection) {
+                        return Some(closure);
                     }
                 }
                 command = self.commands.recv(), if self.accepts_commands() => {
@@ -141,6 +224,7 @@ impl ClientTask {
                         permit.send(event);
                     }
                 }
+                () = tokio::time::sleep_until(subscription_due) => {}
                 () = tokio::time::sleep_until(deadline), if self.close_deadline.is_some() => return None,
             }
         }
@@ -151,10 +235,14 @@ impl ClientTask {
     }
 
     /// Publishes the queued messages that may be in flight now.
-    fn publish_queued(&mut self, connection: &Connection) {
-        loop {
+    fn publish_queued(&mut self, connection: &mut Connection) {
+        while connection.has_room() {
             match self.delivery.next_action() {
-                Action::Publish(message) => connection.publish(message),
+                Action::Publish(message) => {
+                    if let Some(packet_id) = connection.publish(message) {
+                        self.delivery.assign_packet_id(packet_id);
+                    }
+                }
                 Action::RejectTooLarge { message, number, limit } => {
                     let reason = UndeliverableReason::TooLarge(limit);
                     self.pending_events.push_back(ClientEvent::Undeliverable { message, number, reason });
@@ -164,145 +252,8 @@ impl ClientTask {
         }
     }
 
-    /// Handles an event of the connection. Returns a reason if the connection must be closed.
-    fn handle_event(&mut self, event: ConnectionEvent, connection: &Connection) -> Option<String> {
-        match event {
-            ConnectionEvent::Connected { max_packet_size } => self.on_connected(max_packet_size, connection),
-            ConnectionEvent::PacketIdAssigned(packet_id) => self.delivery.assign_packet_id(packet_id),
-            ConnectionEvent::Acknowledged(packet_id) => {
-                let number = self.delivery.complete(packet_id).and_then(|(_, number)| number);
-                self.pending_events.extend(number.map(ClientEvent::Delivered));
-            }
-            ConnectionEvent::Rejected { packet_id, reason, is_permanent } => {
-                return self.on_rejected(packet_id, reason, is_permanent);
-            }
-            ConnectionEvent::Received(publish) => self.on_received(*publish, connection),
-            ConnectionEvent::Subscribed(result) => return self.on_subscribed(result),
-            ConnectionEvent::Closed(reason) => return Some(reason),
-            ConnectionEvent::Other => {}
-        }
-        None
-    }
-
-    fn on_connected(&mut self, max_packet_size: Option<usize>, connection: &Connection) {
-        log::info!("connected to the broker at {}", self.broker_address);
-        self.reconnect_delay = MIN_RECONNECT_DELAY;
-        self.was_connected = true;
-        connection.subscribe(&self.topics);
-        self.fetches.on_connected().iter().for_each(|topic| self.subscribe_once(topic, connection));
-        let limit = max_packet_size.map_or(self.max_packet, |size| size.min(self.max_packet));
-        self.delivery.on_connected(limit);
-        self.pending_events.push_back(ClientEvent::Connected);
-    }
-
-    /// Handles a message that the broker rejected. Only a permanent rejection of a requester's own
-    /// topic makes the message undeliverable. The daemon's topics are retried on a new connection,
-    /// because the broker's administrator can correct the access list.
-    fn on_rejected(&mut self, packet_id: u16, reason: String, is_permanent: bool) -> Option<String> {
-        let topic = &self.delivery.in_flight(packet_id)?.topic;
-        if !is_permanent || self.topics.is_own_topic(topic) {
-            return Some(format!(
-                "the broker rejected a message on {topic} ({reason}); check its access list and quotas"
-            ));
-        }
-        let (message, number) = self.delivery.complete(packet_id)?;
-        let reason = UndeliverableReason::Rejected(reason);
-        self.pending_events.push_back(ClientEvent::Undeliverable { message, number, reason });
-        None
-    }
-
-    fn on_subscribed(&mut self, result: Result<(), String>) -> Option<String> {
-        match (self.fetches.on_suback(), result) {
-            (_, Ok(())) => None,
-            (Some(topic), Err(reason)) => {
-                self.fetches.remove(&topic);
-                let payload =
-                    Err(format!("the broker does not permit the daemon to read this topic ({reason})"));
-                self.pending_events.push_back(ClientEvent::Retained { topic, payload });
-                None
-            }
-            (None, Err(reason)) => Some(format!(
-                "the broker rejected the daemon's subscriptions ({reason}); check its access list"
-            )),
-        }
-    }
-
-    fn on_received(&mut self, publish: rumqttc::v5::mqttbytes::v5::Publish, connection: &Connection) {
-        let topic = String::from_utf8_lossy(&publish.topic).into_owned();
-        let Some(kind) = self.topics.kind(&topic) else {
-            connection.unsubscribe(&topic);
-            if self.fetches.contains(&topic) {
-                self.fetches.remove(&topic);
-                let payload = Ok(publish.payload);
-                self.pending_events.push_back(ClientEvent::Retained { topic, payload });
-            } else {
-                log::warn!("dropped a message on {topic}: the daemon is not subscribed to this topic");
-            }
-            return;
-        };
-        let is_best_effort = publish.qos == rumqttc::v5::mqttbytes::QoS::AtMostOnce;
-        if is_best_effort && self.pending_events.len() >= MAX_PENDING_EVENTS {
-            log::warn!("dropped a request at QoS 0: {MAX_PENDING_EVENTS} events are pending");
-            return;
-        }
-        let properties = publish.properties.clone().unwrap_or_default();
-        self.pending_events.push_back(ClientEvent::Incoming(Incoming {
-            kind,
-            payload: publish.payload.clone(),
-            is_retained: publish.retain,
-            response_topic: properties.response_topic,
-            correlation_data: properties.correlation_data,
-            ack: AckToken { connection_id: self.connection_id, publish },
-        }));
-    }
-
-    fn subscribe_once(&mut self, topic: &str, connection: &Connection) {
-        if connection.subscribe_once(topic) {
-            self.fetches.on_subscribe(topic);
-        }
-    }
-
-    /// Handles a command; `None` means that every sender was dropped.
-    fn handle_command(&mut self, command: Option<ClientCommand>, connection: Option<&Connection>) {
-        match command {
-            Some(ClientCommand::Send { message, number }) => self.delivery.enqueue(message, number),
-            Some(ClientCommand::Ack(ack)) => {
-                // The broker redelivers a message of an earlier connection.
-                if let Some(connection) = connection.filter(|_| ack.connection_id == self.connection_id) {
-                    connection.acknowledge(&ack.publish);
-                }
-            }
-            Some(ClientCommand::FetchRetained(topic)) if self.topics.kind(&topic).is_some() => {
-                let payload = Err("this topic carries requests, not images".to_owned());
-                self.pending_events.push_back(ClientEvent::Retained { topic, payload });
-            }
-            Some(ClientCommand::FetchRetained(topic)) => {
-                if let (true, Some(connection)) = (self.fetches.add(&topic), connection) {
-                    self.subscribe_once(&topic, connection);
-                }
-            }
-            Some(ClientCommand::CancelFetch(topic)) if self.fetches.contains(&topic) => {
-                self.fetches.remove(&topic);
-                connection.into_iter().for_each(|connection| connection.unsubscribe(&topic));
-            }
-            Some(ClientCommand::CancelFetch(_)) => {}
-            Some(ClientCommand::Close(timeout)) => {
-                let timeout = if self.was_connected { timeout } else { Duration::ZERO };
-                self.close_deadline = Some(Instant::now() + timeout);
-            }
-            None => self.close_deadline = Some(Instant::now()),
-        }
-    }
-
-    /// Waits before the next attempt to connect, and handles commands meanwhile. The delay doubles
-    /// with every attempt and has random jitter.
-    async fn wait_to_reconnect(&mut self, reason: &str) {
-        let delay = self.reconnect_delay.mul_f64(0.5 + fastrand::f64());
-        self.reconnect_delay = (self.reconnect_delay * 2).min(MAX_RECONNECT_DELAY);
-        log::warn!(
-            "no connection to the broker at {}: {reason}; next try in {delay:.1?}",
-            self.broker_address
-        );
+    /// Waits before the next attempt to connect, and handles commands meanwhile.
+    async fn wait_to_reconnect(&mut self, delay: Duration) {
         let retry_at = Instant::now() + delay;
         let retry_at = self.close_deadline.map_or(retry_at, |deadline| deadline.min(retry_at));
         let events = self.events.clone();

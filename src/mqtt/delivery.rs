@@ -22,8 +22,21 @@ struct QueuedMessage {
 #[derive(Debug)]
 struct InFlight {
     queued: QueuedMessage,
-    /// `None` until the connection reports it.
+    /// `None` until the connection reports it, and for a message that is sent at QoS 0.
     packet_id: Option<u16>,
+}
+
+/// What the broker of a connection accepts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct DeliveryLimits {
+    /// In bytes.
+    pub(super) max_packet_size: usize,
+    /// The most unacknowledged messages.
+    pub(super) receive_maximum: usize,
+    /// Messages are sent at this QoS at most.
+    pub(super) max_qos: QoS,
+    /// Whether messages may be retained.
+    pub(super) retain: bool,
 }
 
 /// The next action of the client.
@@ -55,8 +68,8 @@ pub(super) struct Delivery {
     best_effort: usize,
     max_bytes: usize,
     max_in_flight: usize,
-    /// The broker's maximum packet size; `None` while disconnected.
-    max_packet_size: Option<usize>,
+    /// `None` while disconnected.
+    limits: Option<DeliveryLimits>,
 }
 
 impl Delivery {
@@ -70,7 +83,7 @@ impl Delivery {
             best_effort: 0,
             max_bytes,
             max_in_flight,
-            max_packet_size: None,
+            limits: None,
         }
     }
 
@@ -87,7 +100,7 @@ impl Delivery {
     /// Queues a message. Drops a message at QoS 0 while disconnected, and once 64 of them are queued.
     pub(super) fn enqueue(&mut self, message: Message, number: Option<u64>) {
         if message.qos == QoS::AtMostOnce {
-            if self.max_packet_size.is_none() || self.best_effort >= MAX_BEST_EFFORT {
+            if self.limits.is_none() || self.best_effort >= MAX_BEST_EFFORT {
                 return;
             }
             self.best_effort += 1;
@@ -96,14 +109,14 @@ impl Delivery {
         self.queue.push_back(QueuedMessage { message, number });
     }
 
-    /// Starts a connection to a broker that accepts packets of up to `max_packet_size` bytes.
-    pub(super) fn on_connected(&mut self, max_packet_size: usize) {
-        self.max_packet_size = Some(max_packet_size);
+    /// Starts a connection to a broker with these limits.
+    pub(super) fn on_connected(&mut self, limits: DeliveryLimits) {
+        self.limits = Some(limits);
     }
 
     /// Ends the connection: messages in flight are queued again, messages at QoS 0 are dropped.
     pub(super) fn on_disconnected(&mut self) {
-        self.max_packet_size = None;
+        self.limits = None;
         for InFlight { queued, .. } in self.in_flight.drain(..).rev() {
             self.queue.push_front(queued);
         }
@@ -114,25 +127,39 @@ impl Delivery {
 
     /// Returns the next action, and moves its message out of the queue.
     pub(super) fn next_action(&mut self) -> Action {
-        let Some(limit) = self.max_packet_size.filter(|_| self.in_flight.len() < self.max_in_flight) else {
+        let Some(limits) = self.limits else { return Action::Wait };
+        if self.in_flight.len() >= self.max_in_flight.min(limits.receive_maximum) {
             return Action::Wait;
-        };
+        }
         let Some(queued) = self.queue.pop_front() else {
             return Action::Wait;
         };
         let QueuedMessage { message, number } = queued.clone();
         let size = message.packet_size();
         self.best_effort -= usize::from(message.qos == QoS::AtMostOnce);
-        if size > limit {
+        if size > limits.max_packet_size {
             self.bytes -= size;
-            return Action::RejectTooLarge { message, number, limit };
+            return Action::RejectTooLarge { message, number, limit: limits.max_packet_size };
         }
-        if message.qos == QoS::AtMostOnce {
+        if message.qos == QoS::AtMostOnce && limits.max_qos != QoS::AtMostOnce {
             self.bytes -= size;
         } else {
             self.in_flight.push_back(InFlight { queued, packet_id: None });
         }
-        Action::Publish(message)
+        Action::Publish(Message {
+            qos: message.qos.min(limits.max_qos),
+            retain: message.retain && limits.retain,
+            ..message
+        })
+    }
+
+    /// A message at QoS 0 was written to the connection. If the broker has no higher QoS, the oldest message in flight
+    /// is complete; returns its number.
+    pub(super) fn on_written(&mut self) -> Option<u64> {
+        self.limits.filter(|limits| limits.max_qos == QoS::AtMostOnce)?;
+        let InFlight { queued, .. } = self.in_flight.pop_front()?;
+        self.bytes -= queued.message.packet_size();
+        queued.number
     }
 
     /// Assigns a packet identifier to the oldest message in flight that has none.
@@ -145,6 +172,11 @@ impl Delivery {
     /// Returns the message in flight with this packet identifier.
     pub(super) fn in_flight(&self, packet_id: u16) -> Option<&Message> {
         self.in_flight.iter().find(|m| m.packet_id == Some(packet_id)).map(|m| &m.queued.message)
+    }
+
+    /// Returns the number of the message in flight with this packet identifier.
+    pub(super) fn number(&self, packet_id: u16) -> Option<u64> {
+        self.in_flight.iter().find(|m| m.packet_id == Some(packet_id))?.queued.number
     }
 
     /// Removes the message in flight with this packet identifier, after the broker acknowledged or

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rumqttc::v5::mqttbytes::v5::Publish;
 
-use super::message::Message;
+use super::message::{Message, QoS};
 use super::topics::MessageKind;
 
 /// How to connect to the broker.
@@ -25,10 +25,12 @@ pub struct ClientSettings {
     pub credentials: Option<(String, String)>,
     /// The largest packet to send or receive, in bytes.
     pub max_packet: u32,
+    /// The QoS of images, results and errors.
+    pub qos: QoS,
     /// The TLS client certificate and its key, as PEM files.
     pub client_certificate: Option<(PathBuf, PathBuf)>,
     /// A connection without any activity for this time is closed. Must exceed the keep-alive
-    /// interval of 10 s.
+    /// interval of 10 s; a longer interval of the broker extends it.
     pub stall_timeout: Duration,
 }
 
@@ -88,6 +90,8 @@ pub enum ClientEvent {
     Connected,
     /// The connection was lost, or could not be made.
     Disconnected,
+    /// What the broker does not serve, each in one sentence. Replaces what was reported before.
+    Deficits(Vec<String>),
     /// A request or a cancellation was received.
     Incoming(Incoming),
     /// The broker acknowledged the message with this number.

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 
 /// An MQTT quality of service.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum QoS {
     /// QoS 0; the client drops such a message while it is disconnected.
     AtMostOnce,

@@ -1,50 +1,369 @@
-//! Temporary subscriptions that fetch retained messages.
+//! The subscriptions of a connection: a state machine without I/O.
+//!
+//! The daemon's own topics are in a SUBSCRIBE packet of their own, and are answered before any other filter is sent:
+//! some brokers close the connection on a filter that they do not support.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
-/// The topics whose retained message is being fetched, and the order of unanswered SUBSCRIBE packets.
-#[derive(Debug, Default)]
-pub(super) struct RetainedFetches {
-    topics: Vec<String>,
-    /// SUBSCRIBE packets without a SUBACK, oldest first: the fetched topic, or `None` for the
-    /// daemon's own subscriptions.
-    unanswered: VecDeque<Option<String>>,
+use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::{Filter, RetainForwardRule};
+use tokio::time::Instant;
+
+use super::topics::Topics;
+
+/// When a filter that was refused, or that closed the connection, is tried again.
+const RETRY_INTERVAL: Duration = Duration::from_secs(600);
+/// When one of the daemon's own topics that was refused is tried again.
+const OWN_RETRY_INTERVAL: Duration = Duration::from_secs(30);
+/// After this many connections in a row that closed on a filter, it is left out for a while.
+const MAX_CLOSED: u8 = 3;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// Requests and cancellations.
+    Own,
+    /// The queue of a fleet.
+    SharedQueue,
+    /// The state of another daemon under the same root.
+    Peers,
 }
 
-impl RetainedFetches {
-    /// Resets for a new connection, whose first SUBSCRIBE packet is for the daemon's own topics.
-    /// Returns the topics to subscribe to after those.
-    pub(super) fn on_connected(&mut self) -> Vec<String> {
-        self.unanswered = [None].into();
-        self.topics.clone()
+#[derive(Debug)]
+struct DaemonFilter {
+    filter: String,
+    purpose: Purpose,
+    /// When to send it; `None` while it is sent or granted.
+    due: Option<Instant>,
+    /// Why the broker refused it, until it is granted.
+    refusal: Option<String>,
+    /// How many connections in a row closed before the broker answered this filter.
+    closed: u8,
+}
+
+/// A SUBSCRIBE packet without a SUBACK.
+#[derive(Debug)]
+enum Unanswered {
+    /// Indices of the daemon's filters.
+    Daemon(Vec<usize>),
+    /// A topic whose retained message is fetched.
+    Fetch(String),
+}
+
+/// What a SUBACK means for the client.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// The daemon's own topics were answered.
+    Subscribed,
+    /// The broker refused to let this topic be fetched, for this reason.
+    FetchRefused(String, String),
+}
+
+#[derive(Debug)]
+pub(super) struct Subscriptions {
+    filters: Vec<DaemonFilter>,
+    /// Topics whose retained message is being fetched.
+    fetches: Vec<String>,
+    /// Those of them that were not sent on this connection.
+    unsent: VecDeque<String>,
+    /// Oldest first; brokers answer in this order.
+    unanswered: VecDeque<Unanswered>,
+    is_connected: bool,
+    is_own_answered: bool,
+    has_shared_subscriptions: bool,
+}
+
+impl Subscriptions {
+    pub(super) fn new(topics: &Topics) -> Self {
+        let own = [topics.request(), topics.cancel()].map(|topic| (topic, Purpose::Own));
+        let shared = topics.shared_filter().map(|filter| (filter.to_owned(), Purpose::SharedQueue));
+        let filters = own.into_iter().chain(shared).chain([(topics.state(), Purpose::Peers)]);
+        let filters = filters.map(|(filter, purpose)| DaemonFilter {
+            filter,
+            purpose,
+            due: None,
+            refusal: None,
+            closed: 0,
+        });
+        Self {
+            filters: filters.collect(),
+            fetches: Vec::new(),
+            unsent: VecDeque::new(),
+            unanswered: VecDeque::new(),
+            is_connected: false,
+            is_own_answered: false,
+            has_shared_subscriptions: true,
+        }
     }
 
-    /// Adds a topic. Returns `false` if it was already being fetched.
-    pub(super) fn add(&mut self, topic: &str) -> bool {
-        let is_new = !self.contains(topic);
+    /// Starts a connection, on which every filter is sent again, whether the broker has the session or not.
+    pub(super) fn on_connected(&mut self, has_shared_subscriptions: bool, now: Instant) {
+        self.is_connected = true;
+        self.is_own_answered = false;
+        self.has_shared_subscriptions = has_shared_subscriptions;
+        self.unanswered.clear();
+        self.unsent = self.fetches.clone().into();
+        for filter in &mut self.filters {
+            let is_left_out = filter.closed >= MAX_CLOSED && filter.due.is_some_and(|due| due > now);
+            if !is_left_out {
+                filter.due = Some(now);
+            }
+        }
+    }
+
+    /// Ends the connection. `is_shared_refused` means that the broker gave the shared subscription as the reason.
+    pub(super) fn on_closed(&mut self, is_shared_refused: bool, now: Instant) {
+        let unanswered: Vec<usize> = self.unanswered.drain(..).flat_map(Unanswered::into_indices).collect();
+        for (_, filter) in self.filters.iter_mut().enumerate().filter(|(index, _)| unanswered.contains(index))
+        {
+            let is_refused = is_shared_refused && filter.purpose == Purpose::SharedQueue;
+            filter.closed = if is_refused { MAX_CLOSED } else { filter.closed.saturating_add(1) };
+            if filter.purpose == Purpose::Own || filter.closed < MAX_CLOSED {
+                continue;
+            }
+            filter.due = Some(now + RETRY_INTERVAL);
+            filter.refusal = Some("the broker closes the connection on this filter".to_owned());
+        }
+        self.is_connected = false;
+    }
+
+    /// Returns the next SUBSCRIBE packet that is due.
+    pub(super) fn next_packet(&mut self, now: Instant) -> Option<Vec<Filter>> {
+        if !self.is_connected {
+            return None;
+        }
+        let has_shared = self.has_shared_subscriptions;
+        let is_due = |purpose: Purpose, filter: &DaemonFilter| {
+            filter.purpose == purpose && filter.due.is_some_and(|due| due <= now)
+        };
+        // One at a time, so that it is clear which filter closed the connection.
+        let is_answered = !self.unanswered.iter().any(|packet| matches!(packet, Unanswered::Daemon(_)));
+        let later = [Purpose::SharedQueue, Purpose::Peers];
+        let later = later.into_iter().filter(|_| self.is_own_answered && is_answered);
+        let purposes = std::iter::once(Purpose::Own).chain(later);
+        for purpose in purposes.filter(|purpose| has_shared || *purpose != Purpose::SharedQueue) {
+            let indices: Vec<usize> =
+                (0..self.filters.len()).filter(|&index| is_due(purpose, &self.filters[index])).collect();
+            if indices.is_empty() {
+                continue;
+            }
+            let filters = indices.iter().map(|&index| {
+                let filter = &mut self.filters[index];
+                filter.due = None;
+                filter.to_wire()
+            });
+            let filters = filters.collect();
+            self.unanswered.push_back(Unanswered::Daemon(indices));
+            return Some(filters);
+        }
+        if !self.is_own_answered {
+            return None;
+        }
+        let topic = self.unsent.pop_front()?;
+        let filter = Filter::new(topic.clone(), QoS::AtMostOnce);
+        self.unanswered.push_back(Unanswered::Fetch(topic));
+        Some(vec![filter])
+    }
+
+    /// Returns when the next SUBSCRIBE packet is due, if it is not due now.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        let has_shared = self.has_shared_subscriptions;
+        let filters =
+            self.filters.iter().filter(|filter| has_shared || filter.purpose != Purpose::SharedQueue);
+        filters.filter_map(|filter| filter.due).min().filter(|_| self.is_own_answered)
+    }
+
+    /// Handles the SUBACK of the oldest unanswered packet: for each filter `None`, or why it was refused.
+    pub(super) fn on_suback(&mut self, refusals: Vec<Option<String>>, now: Instant) -> Vec<Outcome> {
+        match self.unanswered.pop_front() {
+            None => Vec::new(),
+            Some(Unanswered::Fetch(topic)) => match refusals.into_iter().flatten().next() {
+                Some(reason) => {
+                    self.remove_fetch(&topic);
+                    vec![Outcome::FetchRefused(topic, reason)]
+                }
+                None => Vec::new(),
+            },
+            Some(Unanswered::Daemon(indices)) => {
+                let mut outcomes = Vec::new();
+                for (index, refusal) in indices.into_iter().zip(refusals) {
+                    let Some(filter) = self.filters.get_mut(index) else { continue };
+                    filter.closed = 0;
+                    if filter.purpose == Purpose::Own && !self.is_own_answered {
+                        self.is_own_answered = true;
+                        outcomes.push(Outcome::Subscribed);
+                    }
+                    let interval = match filter.purpose {
+                        Purpose::Own => OWN_RETRY_INTERVAL,
+                        _ => RETRY_INTERVAL,
+                    };
+                    filter.due = refusal.as_ref().map(|_| now + interval);
+                    filter.refusal = refusal;
+                }
+                outcomes
+            }
+        }
+    }
+
+    /// Adds a topic whose retained message is fetched. Returns `false` if it already was.
+    pub(super) fn add_fetch(&mut self, topic: &str) -> bool {
+        let is_new = !self.is_fetched(topic);
         if is_new {
-            self.topics.push(topic.to_owned());
+            self.fetches.push(topic.to_owned());
+            if self.is_connected {
+                self.unsent.push_back(topic.to_owned());
+            }
         }
         is_new
     }
 
-    /// Records that a SUBSCRIBE packet for `topic` was queued.
-    pub(super) fn on_subscribe(&mut self, topic: &str) {
-        self.unanswered.push_back(Some(topic.to_owned()));
-    }
-
-    /// Returns whether the topic is being fetched.
-    pub(super) fn contains(&self, topic: &str) -> bool {
-        self.topics.iter().any(|fetched| fetched == topic)
+    /// Returns whether the topic's retained message is being fetched.
+    pub(super) fn is_fetched(&self, topic: &str) -> bool {
+        self.fetches.iter().any(|fetched| fetched == topic)
     }
 
     /// Removes a topic that was fetched or is no longer needed.
-    pub(super) fn remove(&mut self, topic: &str) {
-        self.topics.retain(|fetched| fetched != topic);
+    pub(super) fn remove_fetch(&mut self, topic: &str) {
+        self.fetches.retain(|fetched| fetched != topic);
+        self.unsent.retain(|fetched| fetched != topic);
     }
 
-    /// Returns the topic that the next SUBACK belongs to, or `None` for the daemon's own topics.
-    pub(super) fn on_suback(&mut self) -> Option<String> {
-        self.unanswered.pop_front().flatten()
+    /// Describes the filters that the broker refuses. Without [`Purpose::Peers`], which only serves a warning.
+    pub(super) fn refusals(&self) -> impl Iterator<Item = String> {
+        self.filters.iter().filter(|filter| filter.purpose != Purpose::Peers).filter_map(|filter| {
+            let reason = filter.refusal.as_ref()?;
+            Some(format!("not subscribed to {}: {reason}", filter.filter))
+        })
+    }
+}
+
+impl Unanswered {
+    fn into_indices(self) -> Vec<usize> {
+        match self {
+            Self::Daemon(indices) => indices,
+            Self::Fetch(_) => Vec::new(),
+        }
+    }
+}
+
+impl DaemonFilter {
+    fn to_wire(&self) -> Filter {
+        let mut filter = Filter::new(self.filter.clone(), QoS::AtLeastOnce);
+        if self.purpose == Purpose::Peers {
+            filter.qos = QoS::AtMostOnce;
+            filter.nolocal = true;
+            filter.retain_forward_rule = RetainForwardRule::Never;
+        }
+        filter
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn subscriptions() -> Subscriptions {
+        Subscriptions::new(&Topics::new("d").with_shared_queue(Some(("$share/g/jobs", "jobs"))))
+    }
+
+    /// Sends the packets that are due, and returns their filters.
+    fn send(subscriptions: &mut Subscriptions, now: Instant) -> Vec<Vec<String>> {
+        std::iter::from_fn(|| subscriptions.next_packet(now))
+            .map(|filters| filters.into_iter().map(|filter| filter.path).collect())
+            .collect()
+    }
+
+    #[test]
+    fn the_own_topics_are_answered_before_any_other_filter_is_sent() {
+        let (mut subscriptions, now) = (subscriptions(), Instant::now());
+        assert_eq!(send(&mut subscriptions, now), [[""; 0]; 0]);
+        subscriptions.on_connected(true, now);
+        subscriptions.add_fetch("camera");
+        assert_eq!(send(&mut subscriptions, now), [["d/request", "d/cancel"]]);
+        assert_eq!(subscriptions.on_suback(vec![None, None], now), [Outcome::Subscribed]);
+        assert_eq!(send(&mut subscriptions, now), [["$share/g/jobs"], ["camera"]]);
+        assert_eq!(subscriptions.on_suback(vec![None], now), []);
+        assert_eq!(send(&mut subscriptions, now), [["d/state"]]);
+        let denied = Some("denied".to_owned());
+        assert_eq!(
+            subscriptions.on_suback(vec![denied], now),
+            [Outcome::FetchRefused("camera".to_owned(), "denied".to_owned())]
+        );
+        assert!(!subscriptions.is_fetched("camera"));
+        assert_eq!(subscriptions.on_suback(vec![None], now), []);
+        assert_eq!(subscriptions.next_due(), None);
+    }
+
+    #[test]
+    fn a_refused_topic_is_reported_once_and_tried_again_until_it_is_granted() {
+        let (mut subscriptions, mut now) = (subscriptions(), Instant::now());
+        subscriptions.on_connected(true, now);
+        send(&mut subscriptions, now);
+        let denied = || Some("denied".to_owned());
+        let outcomes = subscriptions.on_suback(vec![denied(), None], now);
+        assert_eq!(outcomes, [Outcome::Subscribed]);
+        for filter in ["$share/g/jobs", "d/state"] {
+            assert_eq!(send(&mut subscriptions, now), [[filter]]);
+            subscriptions.on_suback(vec![None], now);
+        }
+        for _ in 0..2 {
+            now += OWN_RETRY_INTERVAL;
+            assert_eq!(subscriptions.next_due(), Some(now));
+            assert_eq!(send(&mut subscriptions, now), [["d/request"]]);
+            assert_eq!(subscriptions.on_suback(vec![denied()], now), []);
+        }
+        assert_eq!(subscriptions.refusals().collect::<Vec<_>>(), ["not subscribed to d/request: denied"]);
+        now += OWN_RETRY_INTERVAL;
+        send(&mut subscriptions, now);
+        assert_eq!(subscriptions.on_suback(vec![None], now), []);
+        assert_eq!(subscriptions.refusals().count(), 0);
+    }
+
+    #[test]
+    fn a_shared_queue_on_which_the_broker_hangs_up_is_left_out_for_a_while() {
+        let (mut subscriptions, mut now) = (subscriptions(), Instant::now());
+        let connect = |subscriptions: &mut Subscriptions, now| {
+            subscriptions.on_connected(true, now);
+            assert_eq!(send(subscriptions, now), [["d/request", "d/cancel"]]);
+            subscriptions.on_suback(vec![None, None], now);
+            subscriptions.next_packet(now).unwrap()[0].path.clone()
+        };
+        for _ in 1..MAX_CLOSED {
+            assert_eq!(connect(&mut subscriptions, now), "$share/g/jobs");
+            subscriptions.on_closed(false, now);
+            assert_eq!(subscriptions.refusals().count(), 0);
+        }
+        assert_eq!(connect(&mut subscriptions, now), "$share/g/jobs");
+        subscriptions.on_closed(false, now);
+        let refusals: Vec<_> = subscriptions.refusals().collect();
+        assert_eq!(
+            refusals,
+            ["not subscribed to $share/g/jobs: the broker closes the connection on this filter"]
+        );
+        assert_eq!(connect(&mut subscriptions, now), "d/state");
+        subscriptions.on_suback(vec![None], now);
+        // It is tried again on the same connection.
+        now += RETRY_INTERVAL;
+        assert_eq!(send(&mut subscriptions, now), [["$share/g/jobs"]]);
+        subscriptions.on_closed(false, now);
+        assert_eq!(connect(&mut subscriptions, now), "d/state");
+    }
+
+    #[test]
+    fn a_shared_queue_is_not_sent_to_a_broker_without_shared_subscriptions() {
+        let (mut subscriptions, now) = (subscriptions(), Instant::now());
+        subscriptions.on_connected(false, now);
+        send(&mut subscriptions, now);
+        subscriptions.on_suback(vec![None, None], now);
+        assert_eq!(send(&mut subscriptions, now), [["d/state"]]);
+        subscriptions.on_suback(vec![None], now);
+        assert_eq!(subscriptions.next_due(), None);
+        // A broker that states the reason is not tried twice.
+        subscriptions.on_connected(true, now);
+        send(&mut subscriptions, now);
+        subscriptions.on_suback(vec![None, None], now);
+        subscriptions.next_packet(now);
+        subscriptions.on_closed(true, now);
+        assert_eq!(subscriptions.refusals().count(), 1);
     }
 }

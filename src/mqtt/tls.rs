@@ -28,14 +28,6 @@ pub enum TlsError {
         /// The reason.
         reason: String,
     },
-    /// Only one of the client certificate and its key is set.
-    #[error("mqtt.{given} requires mqtt.{missing}; set both or neither")]
-    IncompletePair {
-        /// The configuration key that is set.
-        given: &'static str,
-        /// The configuration key that is not set.
-        missing: &'static str,
-    },
     /// The system has no trusted certificates.
     #[error("the system has no trusted certificates; install ca-certificates or set mqtt.ca_file")]
     NoSystemRoots,

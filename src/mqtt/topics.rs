@@ -33,10 +33,14 @@ impl Topics {
         Self { shared_queue, ..self }
     }
 
-    /// Returns the filters to subscribe to.
-    pub fn subscriptions(&self) -> Vec<String> {
-        let shared = self.shared_queue.iter().map(|(filter, _)| filter.clone());
-        [self.request(), self.cancel()].into_iter().chain(shared).collect()
+    /// The filter of the shared queue, if there is one.
+    pub fn shared_filter(&self) -> Option<&str> {
+        self.shared_queue.as_ref().map(|(filter, _)| filter.as_str())
+    }
+
+    /// The topic of the shared queue, if there is one.
+    pub fn shared_topic(&self) -> Option<&str> {
+        self.shared_queue.as_ref().map(|(_, topic)| topic.as_str())
     }
 
     /// Returns whether the daemon publishes or receives on a topic, which no requester may choose for its answers.

@@ -4,21 +4,32 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::ServiceError;
-use crate::config::{BrokerUrl, Config};
-use crate::mqtt::TlsError;
+use crate::config::{BrokerUrl, Config, PublishQos};
+use crate::mqtt::QoS;
 use crate::mqtt::client::ClientSettings;
 
 /// The client closes a connection without activity after this time, 2.5 keep-alive intervals.
 const STALL_TIMEOUT: Duration = Duration::from_secs(25);
 
+/// The password that `denoised.service` passes to the daemon as a credential.
+pub(crate) const SERVICE_PASSWORD: &str = "/etc/denoised/mqtt-password";
+
 /// Returns the password file that systemd passes as a credential, if there is one.
-fn password_credential() -> Option<PathBuf> {
+pub(crate) fn password_credential() -> Option<PathBuf> {
     let directory = std::env::var_os("CREDENTIALS_DIRECTORY")?;
     Some(Path::new(&directory).join("mqtt-password")).filter(|path| path.is_file())
 }
 
-/// Reads the settings from the configuration and the files that it names.
-pub(super) fn settings(config: &Config) -> Result<ClientSettings, ServiceError> {
+/// Returns whether a user name is configured, and no password that this process can know of.
+pub(crate) fn lacks_password(config: &Config) -> bool {
+    let has_service_password = || std::fs::metadata(SERVICE_PASSWORD).is_ok_and(|file| file.len() > 0);
+    let has_password =
+        config.mqtt.password_file.is_some() || password_credential().is_some() || has_service_password();
+    !config.mqtt.username.is_empty() && !has_password
+}
+
+/// Reads the settings of a client with this id from the configuration and the files that it names.
+pub(crate) fn settings(config: &Config, client_id: String) -> Result<ClientSettings, ServiceError> {
     let mqtt = &config.mqtt;
     let BrokerUrl { host, port, tls } = mqtt.url.clone();
     let password =
@@ -27,26 +38,35 @@ pub(super) fn settings(config: &Config) -> Result<ClientSettings, ServiceError> 
         std::fs::read_to_string(&path)
             .map_err(|error| ServiceError::Password { path: path.display().to_string(), error })
     });
-    let client_certificate = match (&mqtt.cert_file, &mqtt.key_file) {
-        (None, None) => None,
-        (Some(certificate), Some(key)) => Some((certificate.clone(), key.clone())),
-        (Some(_), None) => {
-            return Err(TlsError::IncompletePair { given: "cert_file", missing: "key_file" }.into());
-        }
-        (None, Some(_)) => {
-            return Err(TlsError::IncompletePair { given: "key_file", missing: "cert_file" }.into());
-        }
-    };
+    if let Some(fault) = mqtt.incomplete_pair() {
+        return Err(ServiceError::IncompletePair(fault));
+    }
+    let client_certificate = mqtt.cert_file.clone().zip(mqtt.key_file.clone());
     let password = password.transpose()?.unwrap_or_default();
+    if !mqtt.username.is_empty() && password.trim().is_empty() {
+        log::warn!(
+            "mqtt.username is set and there is no password; set mqtt.password_file, or write it to the systemd \
+                    credential mqtt-password"
+        );
+    }
     let password = password.trim_end_matches(['\r', '\n']).to_owned();
     Ok(ClientSettings {
         host,
         port,
         tls: tls.then(|| mqtt.ca_file.clone()),
-        client_id: format!("denoised-{}", config.node.as_str()),
+        client_id,
         credentials: (!mqtt.username.is_empty()).then(|| (mqtt.username.clone(), password)),
         max_packet: u32::try_from(mqtt.max_packet.0).unwrap_or(u32::MAX),
+        qos: publish_qos(mqtt.qos),
         client_certificate,
         stall_timeout: STALL_TIMEOUT,
     })
+}
+
+/// Converts the QoS of the configuration.
+pub(super) fn publish_qos(qos: PublishQos) -> QoS {
+    match qos {
+        PublishQos::AtLeastOnce => QoS::AtLeastOnce,
+        PublishQos::ExactlyOnce => QoS::ExactlyOnce,
+    }
 }

@@ -14,6 +14,9 @@ pub enum ServiceError {
         /// The cause.
         error: std::io::Error,
     },
+    /// A key is set without another one that it needs.
+    #[error("{0}")]
+    IncompletePair(&'static str),
     /// A certificate or key cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),

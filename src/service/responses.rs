@@ -75,11 +75,7 @@ struct Progress {
 
 impl Responses {
     pub(super) fn new(topics: Topics, qos: PublishQos) -> Self {
-        let qos = match qos {
-            PublishQos::AtLeastOnce => QoS::AtLeastOnce,
-            PublishQos::ExactlyOnce => QoS::ExactlyOnce,
-        };
-        Self { topics, qos }
+        Self { topics, qos: super::broker::publish_qos(qos) }
     }
 
     /// An image on the image topic, where it is retained, and on the response topic.

@@ -116,6 +116,7 @@ impl Router {
     pub(super) fn on_client_event(&mut self, event: ClientEvent) {
         match event {
             ClientEvent::Connected => self.is_connected = true,
+            ClientEvent::Deficits(_) => {}
             ClientEvent::Disconnected => {
                 self.is_connected = false;
                 self.pending_fetches.on_disconnected();

@@ -80,6 +80,13 @@ struct State {
     /// `None` without a thermal sensor.
     thermal: Option<ThermalState>,
     models: Vec<ModelState>,
+    broker: BrokerState,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+struct BrokerState {
+    /// What the broker does not serve, each in one sentence.
+    deficits: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -114,6 +121,7 @@ impl StatusPublisher {
             queue: 0,
             thermal: None,
             models: Vec::new(),
+            broker: BrokerState::default(),
         };
         Self { phase_start: Instant::now(), state, published: None }
     }
@@ -148,6 +156,10 @@ impl StatusPublisher {
     pub(super) fn update_elapsed(&mut self) {
         let elapsed = self.phase_start.elapsed().as_secs() / ELAPSED_RESOLUTION_S * ELAPSED_RESOLUTION_S;
         self.state.elapsed_s = (self.state.phase != Phase::Ready).then_some(elapsed);
+    }
+
+    pub(super) fn set_broker_deficits(&mut self, deficits: Vec<String>) {
+        self.state.broker.deficits = deficits;
     }
 
     pub(super) fn set_queue(&mut self, jobs: usize) {

@@ -49,6 +49,11 @@ impl Supervisor {
         [self.status.online_message(&self.topics), self.status.state_message(&self.topics)]
     }
 
+    /// Sets what the broker does not serve; the next tick publishes it.
+    pub(super) fn set_broker_deficits(&mut self, deficits: Vec<String>) {
+        self.status.set_broker_deficits(deficits);
+    }
+
     /// Returns the state if it must be published at once.
     pub(super) fn on_model_event(&mut self, event: &ModelEvent) -> Option<Message> {
         match event {

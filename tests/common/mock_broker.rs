@@ -1,11 +1,11 @@
 //! A scripted MQTT broker: the test reads and writes each packet.
 
 use bytes::BytesMut;
-use denoised::mqtt::Topics;
 use denoised::mqtt::client::{ClientCommand, ClientEvent, ClientSettings, MqttClient};
+use denoised::mqtt::{QoS, Topics};
 use rumqttc::v5::mqttbytes::Error;
 use rumqttc::v5::mqttbytes::v5::{
-    ConnAck, ConnAckProperties, ConnectReturnCode, Packet, PubAck, PubAckReason, Publish, SubAck,
+    ConnAck, ConnAckProperties, ConnectReturnCode, LastWill, Packet, PubAck, PubAckReason, Publish, SubAck,
     SubscribeReasonCode,
 };
 use std::time::Duration;
@@ -35,6 +35,11 @@ impl MockBroker {
 
     /// Opens a client of this broker whose topics are under `d`.
     pub fn client(&self) -> MqttClient {
+        self.client_of(Topics::new("d"))
+    }
+
+    /// Opens a client of this broker with these topics.
+    pub fn client_of(&self, topics: Topics) -> MqttClient {
         let settings = ClientSettings {
             host: "127.0.0.1".to_owned(),
             port: self.port,
@@ -42,10 +47,11 @@ impl MockBroker {
             client_id: "test".to_owned(),
             credentials: None,
             max_packet: 64 << 20,
+            qos: QoS::AtLeastOnce,
             client_certificate: None,
             stall_timeout: Duration::from_secs(1),
         };
-        MqttClient::open(settings, Topics::new("d")).unwrap()
+        MqttClient::open(settings, topics).unwrap()
     }
 
     /// Accepts the next TCP connection, before its first packet.
@@ -55,26 +61,30 @@ impl MockBroker {
         MockConnection { stream, buffer: BytesMut::new() }
     }
 
+    /// Accepts the next MQTT connection with these properties. Also returns its last will.
+    pub async fn accept_mqtt(
+        &self,
+        session_present: bool,
+        properties: ConnAckProperties,
+    ) -> (MockConnection, LastWill) {
+        let mut connection = self.accept_tcp().await;
+        let will = connection.read_connect().await;
+        let (code, properties) = (ConnectReturnCode::Success, Some(properties));
+        connection.write(Packet::ConnAck(ConnAck { session_present, code, properties })).await;
+        (connection, will)
+    }
+
     /// Accepts the next MQTT connection with these properties, and acknowledges its subscriptions.
     pub async fn accept(&self, session_present: bool, properties: ConnAckProperties) -> MockConnection {
-        let mut connection = self.accept_tcp().await;
-        assert!(matches!(connection.read().await, Packet::Connect(..)));
-        connection
-            .write(Packet::ConnAck(ConnAck {
-                session_present,
-                code: ConnectReturnCode::Success,
-                properties: Some(properties),
-            }))
-            .await;
-        let Packet::Subscribe(subscribe) = connection.read().await else { panic!("no SUBSCRIBE packet") };
-        let topics: Vec<_> = subscribe.filters.iter().map(|filter| filter.path.as_str()).collect();
-        assert_eq!(topics, ["d/request", "d/cancel"]);
-        let return_codes = vec![SubscribeReasonCode::Success(rumqttc::v5::mqttbytes::QoS::AtLeastOnce); 2];
-        let suback = SubAck { pkid: subscribe.pkid, return_codes, properties: None };
-        connection.write(Packet::SubAck(suback)).await;
+        let (mut connection, _) = self.accept_mqtt(session_present, properties).await;
+        connection.answer_subscribe(&["d/request", "d/cancel"], GRANTED).await;
         connection
     }
 }
+
+/// A granted subscription.
+pub const GRANTED: SubscribeReasonCode =
+    SubscribeReasonCode::Success(rumqttc::v5::mqttbytes::QoS::AtLeastOnce);
 
 /// Returns CONNACK properties of which none is set.
 pub fn no_properties() -> ConnAckProperties {
@@ -100,8 +110,45 @@ pub fn no_properties() -> ConnAckProperties {
 }
 
 impl MockConnection {
-    /// Reads the next packet, and answers pings.
+    /// Reads CONNECT, and returns its last will.
+    pub async fn read_connect(&mut self) -> LastWill {
+        let Packet::Connect(_, Some(will), _) = self.read().await else {
+            panic!("no CONNECT packet with a will")
+        };
+        will
+    }
+
+    /// Refuses the connection.
+    pub async fn refuse(&mut self, code: ConnectReturnCode) {
+        self.write(Packet::ConnAck(ConnAck { session_present: false, code, properties: None })).await;
+    }
+
+    /// Reads a SUBSCRIBE packet, which must have these filters, and answers each with this reason code.
+    pub async fn answer_subscribe(&mut self, filters: &[&str], code: SubscribeReasonCode) {
+        let Packet::Subscribe(subscribe) = self.read_any().await else { panic!("no SUBSCRIBE packet") };
+        let paths: Vec<_> = subscribe.filters.iter().map(|filter| filter.path.as_str()).collect();
+        assert_eq!(paths, filters);
+        self.suback(subscribe.pkid, vec![code; filters.len()]).await;
+    }
+
+    pub async fn suback(&mut self, packet_id: u16, return_codes: Vec<SubscribeReasonCode>) {
+        self.write(Packet::SubAck(SubAck { pkid: packet_id, return_codes, properties: None })).await;
+    }
+
+    /// Reads the next packet. Answers pings, and the subscription by which the client looks for other daemons.
     pub async fn read(&mut self) -> Packet {
+        loop {
+            match self.read_any().await {
+                Packet::Subscribe(subscribe) if subscribe.filters[0].path == "d/state" => {
+                    self.suback(subscribe.pkid, vec![GRANTED]).await;
+                }
+                packet => return packet,
+            }
+        }
+    }
+
+    /// Reads the next packet, and answers pings.
+    async fn read_any(&mut self) -> Packet {
         loop {
             match Packet::read(&mut self.buffer, None) {
                 Ok(Packet::PingReq(_)) => {
@@ -147,12 +194,22 @@ impl MockConnection {
     }
 }
 
-/// Returns the client's next event other than `Connected` and `Disconnected`.
+/// Returns the client's next report of what the broker does not serve.
+pub async fn next_deficits(client: &mut MqttClient) -> Vec<String> {
+    loop {
+        let event = tokio::time::timeout(TIMEOUT, client.events.recv()).await;
+        if let ClientEvent::Deficits(deficits) = event.expect("no event in time").unwrap() {
+            return deficits;
+        }
+    }
+}
+
+/// Returns the client's next event other than those of the connection itself.
 pub async fn next_event(client: &mut MqttClient) -> ClientEvent {
     loop {
         let event = tokio::time::timeout(TIMEOUT, client.events.recv()).await;
         let event = event.expect("no event in time").unwrap();
-        if !matches!(event, ClientEvent::Connected | ClientEvent::Disconnected) {
+        if !matches!(event, ClientEvent::Connected | ClientEvent::Disconnected | ClientEvent::Deficits(_)) {
             return event;
         }
     }
@@ -170,4 +227,20 @@ pub async fn next_delivered(client: &mut MqttClient) -> u64 {
 pub async fn send(client: &MqttClient, number: u64) {
     let message = denoised::mqtt::Message::new("d/image".to_owned(), number.to_string());
     client.commands.send(ClientCommand::Send { message, number: Some(number) }).await.unwrap();
+}
+
+/// Starts a server that answers the first bytes of each connection with those that `answer` returns, and closes it.
+/// Returns its port.
+pub fn serve(answer: impl Fn(&[u8]) -> Vec<u8> + Send + 'static) -> u16 {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let mut received = [0; 1024];
+            let count = stream.read(&mut received).unwrap_or(0);
+            let _ = stream.write_all(&answer(&received[..count]));
+        }
+    });
+    port
 }

@@ -62,5 +62,8 @@ fn the_demo_uses_the_given_broker_or_reports_that_there_is_none() {
     let mut command = denoised();
     command.current_dir(repository()).args(["demo", "--broker", &unused, "--output"]);
     let stderr = fails(command.arg(directory.path()), 1);
-    assert!(stderr.contains(&format!("no broker answers at {unused}")), "{stderr}");
+    assert!(stderr.contains(&format!("no broker for the demo at {unused}")), "{stderr}");
+    // The cause is printed once, with what to do.
+    assert_eq!(stderr.matches("refused").count(), 1, "{stderr}");
+    assert!(stderr.contains("start the broker, or correct mqtt.url"), "{stderr}");
 }

@@ -6,7 +6,7 @@ use std::process::Command;
 #[cfg(feature = "system-tests")]
 use crate::common::broker::Broker;
 use crate::common::bundles::model;
-use crate::common::commands::succeeds;
+use crate::common::commands::{fails, succeeds};
 #[cfg(feature = "system-tests")]
 use crate::common::daemon::{Daemon, configuration};
 use crate::common::repository;
@@ -82,4 +82,8 @@ fn mqtt_request_saves_the_image_that_it_requested() {
     let text = output(&mut command);
     assert!(text.contains("\"receipt\""), "{text}");
     assert_eq!(image::open(&path).unwrap().to_luma8().dimensions(), (28, 28));
+
+    // It waited forever for a daemon that is not there.
+    let message = fails(example("mqtt_request").args([&broker.url(), "other"]), 1);
+    assert!(message.contains("no answer from other; compare NODE with `node`"), "{message}");
 }

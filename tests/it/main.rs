@@ -10,6 +10,10 @@
 mod common;
 
 mod batching;
+#[cfg(feature = "system-tests")]
+mod broker_limits;
+#[cfg(feature = "system-tests")]
+mod broker_settings;
 mod cli;
 mod corpora;
 mod demo;
@@ -32,15 +36,17 @@ mod mqtt_client;
 #[cfg(feature = "system-tests")]
 mod providers;
 #[cfg(feature = "system-tests")]
+mod reconnection;
+#[cfg(feature = "system-tests")]
 mod reference;
 #[cfg(feature = "system-tests")]
 mod request_errors;
 #[cfg(feature = "system-tests")]
 mod retained;
-mod sample_flags;
-mod sample_job;
 #[cfg(feature = "system-tests")]
 mod retained_commands;
+mod sample_flags;
+mod sample_job;
 mod seeds;
 #[cfg(feature = "system-tests")]
 mod service;

@@ -92,7 +92,7 @@ async fn a_topic_that_the_broker_denies_is_reported_and_the_connection_stays_ope
         panic!("expected the result of the fetch")
     };
     assert_eq!(topic, "secret");
-    assert!(payload.unwrap_err().contains("NotAuthorized"));
+    assert!(payload.unwrap_err().contains("not authorized"));
     send(&client, 1).await;
     let (_, packet) = connection.read_messages(1).await.remove(0);
     connection.acknowledge(packet, PubAckReason::Success).await;

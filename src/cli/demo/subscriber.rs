@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use bytes::Bytes;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Packet, Publish};
@@ -11,9 +11,6 @@ use serde_json::Value;
 
 use crate::config::BrokerUrl;
 use crate::mqtt::Topics;
-
-/// The number of attempts to connect to the broker.
-const MAX_CONNECT_ATTEMPTS: usize = 50;
 
 /// A message about a job.
 #[derive(Debug)]
@@ -34,37 +31,14 @@ pub(super) struct Subscriber {
 impl Subscriber {
     /// Connects and subscribes.
     pub(super) async fn connect(url: &BrokerUrl, root: &str) -> anyhow::Result<Self> {
-        if url.tls {
-            bail!("the demo supports mqtt:// only; use `denoised run` with mqtts://");
-        }
         let mut options = MqttOptions::new("denoised-demo-subscriber", &url.host, url.port);
         options.set_keep_alive(Duration::from_secs(10));
         options.set_max_packet_size(Some(16 << 20));
         let (client, events) = AsyncClient::new(options, 16);
         let mut this = Self { client, events, topics: Topics::new(root) };
-        this.wait_for_connack(url).await?;
         this.client.subscribe(format!("{root}/#"), QoS::AtLeastOnce).await.context("subscribing")?;
         while !matches!(this.events.poll().await?, Event::Incoming(Packet::SubAck(_))) {}
         Ok(this)
-    }
-
-    /// Waits until the broker accepts the connection.
-    async fn wait_for_connack(&mut self, url: &BrokerUrl) -> anyhow::Result<()> {
-        let mut last = None;
-        for _ in 0..MAX_CONNECT_ATTEMPTS {
-            match self.events.poll().await {
-                Ok(Event::Incoming(Packet::ConnAck(_))) => return Ok(()),
-                Ok(_) => {}
-                Err(error) => {
-                    last = Some(error);
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-            }
-        }
-        match last {
-            Some(error) => Err(error).with_context(|| format!("no broker answers at {url}")),
-            None => bail!("the broker at {url} does not accept the connection"),
-        }
     }
 
     /// Waits until the daemon is ready, and returns its state.

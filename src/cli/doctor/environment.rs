@@ -1,18 +1,14 @@
 //! The broker, the models, the directories and the groups that the daemon needs.
 
-use std::net::{TcpStream, ToSocketAddrs};
 use std::path::Path;
-use std::time::Duration;
 
 use super::finding::Finding;
 use crate::bundle::Bundle;
-use crate::config::{BrokerUrl, Config};
+use crate::config::Config;
 use crate::platform::Platform;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-
 pub(super) fn findings(config: &Config, platform: &Platform) -> Vec<Finding> {
-    let mut findings = vec![broker(&config.mqtt.url)];
+    let mut findings = super::broker::findings(config);
     findings.extend(config.models.paths.iter().map(|path| model(path)));
     findings.push(directory("spool.path", &config.spool.path));
     if config.engine.providers.iter().any(|provider| provider.builds_engines()) {
@@ -20,28 +16,6 @@ pub(super) fn findings(config: &Config, platform: &Platform) -> Vec<Finding> {
     }
     findings.extend(["video", "render"].into_iter().filter_map(|group| group_membership(platform, group)));
     findings
-}
-
-fn broker(url: &BrokerUrl) -> Finding {
-    let address = (url.host.as_str(), url.port);
-    let reached = address.to_socket_addrs().and_then(|addresses| {
-        let mut last = std::io::Error::other("the host name has no address");
-        for address in addresses {
-            match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
-                Ok(_) => return Ok(address),
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
-    });
-    match reached {
-        Ok(address) => Finding::good("broker", format!("{url} accepts connections at {address}")),
-        Err(error) => Finding::missing(
-            "broker",
-            format!("cannot connect to {url}: {error}"),
-            "sudo apt install mosquitto && sudo systemctl enable --now mosquitto, or set [mqtt] url to your broker",
-        ),
-    }
 }
 
 fn model(path: &Path) -> Finding {

@@ -7,6 +7,13 @@ use proptest::prelude::*;
 use super::*;
 
 const MAX_IN_FLIGHT: usize = 4;
+/// The limits of a broker with every feature.
+const LIMITS: DeliveryLimits = DeliveryLimits {
+    max_packet_size: 1000,
+    receive_maximum: 65_535,
+    max_qos: QoS::ExactlyOnce,
+    retain: true,
+};
 
 fn message(n: u64, qos: QoS) -> Message {
     Message { qos, ..Message::new("t".to_owned(), n.to_string()) }
@@ -30,14 +37,14 @@ fn unacknowledged_messages_are_sent_again_in_order() {
     let mut delivery = Delivery::new(1 << 20, 3);
     (0..5).for_each(|n| delivery.enqueue(message(n, QoS::AtLeastOnce), Some(n)));
     assert_eq!(delivery.next_action(), Action::Wait);
-    delivery.on_connected(1000);
+    delivery.on_connected(LIMITS);
     assert_eq!(publish_all(&mut delivery), [0, 1, 2]);
     (1..=3).for_each(|packet_id| delivery.assign_packet_id(packet_id));
     assert_eq!(delivery.complete(2), Some((message(1, QoS::AtLeastOnce), Some(1))));
     assert_eq!(delivery.complete(2), None);
     assert_eq!(publish_all(&mut delivery), [3]);
     delivery.on_disconnected();
-    delivery.on_connected(1000);
+    delivery.on_connected(LIMITS);
     assert_eq!(publish_all(&mut delivery), [0, 2, 3]);
 }
 
@@ -46,7 +53,7 @@ fn messages_at_qos_0_are_dropped_while_disconnected() {
     let mut delivery = Delivery::new(1 << 20, 3);
     delivery.enqueue(message(0, QoS::AtMostOnce), None);
     assert!(delivery.is_empty());
-    delivery.on_connected(1000);
+    delivery.on_connected(LIMITS);
     delivery.enqueue(message(1, QoS::AtMostOnce), None);
     delivery.on_disconnected();
     assert!(delivery.is_empty() && delivery.bytes == 0);
@@ -55,7 +62,7 @@ fn messages_at_qos_0_are_dropped_while_disconnected() {
 #[test]
 fn queued_messages_at_qos_0_are_bounded_if_the_broker_is_slow() {
     let mut delivery = Delivery::new(1 << 20, 1);
-    delivery.on_connected(1000);
+    delivery.on_connected(LIMITS);
     delivery.enqueue(message(0, QoS::AtLeastOnce), None);
     assert_eq!(publish_all(&mut delivery), [0]);
     (1..1000).for_each(|n| delivery.enqueue(message(n, QoS::AtMostOnce), None));
@@ -69,7 +76,7 @@ fn queued_messages_at_qos_0_are_bounded_if_the_broker_is_slow() {
 #[test]
 fn a_message_over_the_maximum_packet_size_is_returned() {
     let mut delivery = Delivery::new(1 << 20, 3);
-    delivery.on_connected(20);
+    delivery.on_connected(DeliveryLimits { max_packet_size: 20, ..LIMITS });
     let large = Message::new("t".to_owned(), vec![0; 30]);
     delivery.enqueue(message(0, QoS::AtLeastOnce), None);
     delivery.enqueue(large.clone(), Some(1));
@@ -78,6 +85,37 @@ fn a_message_over_the_maximum_packet_size_is_returned() {
     let rejected = Action::RejectTooLarge { message: large, number: Some(1), limit: 20 };
     assert_eq!(delivery.next_action(), rejected);
     assert_eq!(publish_all(&mut delivery), [2]);
+}
+
+#[test]
+fn a_broker_with_qos_0_only_gets_every_message_once_it_is_written() {
+    let mut delivery = Delivery::new(1 << 20, 3);
+    delivery.on_connected(DeliveryLimits { max_qos: QoS::AtMostOnce, ..LIMITS });
+    delivery.enqueue(message(0, QoS::ExactlyOnce), Some(0));
+    delivery.enqueue(message(1, QoS::AtMostOnce), None);
+    delivery.enqueue(message(2, QoS::AtLeastOnce), Some(2));
+    let qos = |delivery: &mut Delivery| match delivery.next_action() {
+        Action::Publish(message) => message.qos,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!([(); 3].map(|()| qos(&mut delivery)), [QoS::AtMostOnce; 3]);
+    assert_eq!(delivery.next_action(), Action::Wait);
+    assert_eq!((delivery.on_written(), delivery.on_written()), (Some(0), None));
+    // The third was not written, so it is sent again, now to a broker with every QoS.
+    delivery.on_disconnected();
+    delivery.on_connected(LIMITS);
+    assert_eq!(delivery.next_action(), Action::Publish(message(2, QoS::AtLeastOnce)));
+    assert_eq!(delivery.on_written(), None);
+}
+
+#[test]
+fn a_broker_without_retained_messages_and_with_a_small_window_gets_what_it_accepts() {
+    let mut delivery = Delivery::new(1 << 20, 3);
+    delivery.on_connected(DeliveryLimits { receive_maximum: 1, retain: false, ..LIMITS });
+    let retained = |n| Message { retain: true, ..message(n, QoS::AtLeastOnce) };
+    (0..2).for_each(|n| delivery.enqueue(retained(n), None));
+    assert_eq!(delivery.next_action(), Action::Publish(message(0, QoS::AtLeastOnce)));
+    assert_eq!(delivery.next_action(), Action::Wait);
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -200,7 +238,7 @@ impl DeliveryModel {
     /// Whether the session exists or not, every unacknowledged message is sent again.
     fn connect(&mut self, session: bool) {
         self.disconnect();
-        self.delivery.on_connected(1000);
+        self.delivery.on_connected(LIMITS);
         if !session {
             self.packet_id = 0;
         }

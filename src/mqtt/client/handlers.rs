@@ -1,0 +1,266 @@
+//! How the client reacts to events of the connection and to commands.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{
+    AckToken, ClientCommand, ClientEvent, ClientTask, Incoming, REPORT_INTERVAL, UndeliverableReason,
+};
+use crate::mqtt::backoff;
+use crate::mqtt::closure::{Cause, Closure};
+use crate::mqtt::connection::{Connection, ConnectionEvent};
+use crate::mqtt::delivery::DeliveryLimits;
+use crate::mqtt::limits::BrokerLimits;
+use crate::mqtt::message::QoS;
+use crate::mqtt::probe;
+use crate::mqtt::reasons::Rejection;
+use crate::mqtt::subscriptions::Outcome;
+
+/// Requests at QoS 0 are dropped while this many events are pending.
+const MAX_PENDING_EVENTS: usize = 256;
+
+impl ClientTask {
+    /// Handles an event of the connection. Returns a reason if the connection must be closed.
+    pub(super) fn handle_event(
+        &mut self,
+        event: ConnectionEvent,
+        connection: &mut Connection,
+    ) -> Option<Closure> {
+        match event {
+            ConnectionEvent::Connected(limits) => self.on_connected(*limits),
+            ConnectionEvent::Written => {
+                if self.limits.max_qos == QoS::AtMostOnce {
+                    self.backoff.on_acknowledged();
+                }
+                self.pending_events.extend(self.delivery.on_written().map(ClientEvent::Delivered));
+            }
+            ConnectionEvent::Acknowledged(packet_id) => {
+                self.backoff.on_acknowledged();
+                if let Some((message, number)) = self.delivery.complete(packet_id) {
+                    self.pending_events.extend(number.map(ClientEvent::Delivered));
+                    self.is_state_published |= message.topic == self.topics.state();
+                    if self.rejected_topics.remove(&message.topic) {
+                        self.report_deficits();
+                    }
+                }
+            }
+            ConnectionEvent::Rejected { packet_id, rejection } => {
+                return self.on_rejected(packet_id, &rejection).map(Closure::other);
+            }
+            ConnectionEvent::Received(publish) => self.on_received(*publish, connection),
+            ConnectionEvent::SubAck { refusals, .. } => self.on_suback(refusals),
+            ConnectionEvent::Closed(closure) => return Some(closure),
+            ConnectionEvent::UnsubAck(_) => {}
+        }
+        None
+    }
+
+    fn on_connected(&mut self, limits: BrokerLimits) {
+        log::info!("connected to the broker at {}", self.broker_address);
+        if let Some(client_id) = &limits.client_id {
+            log::info!("the broker assigned the client id {client_id}");
+        }
+        let now = Instant::now();
+        self.backoff.on_connected(now);
+        self.connected_at = Some(now);
+        self.is_state_published = false;
+        self.was_connected = true;
+        self.diagnosis = None;
+        self.subscriptions.on_connected(limits.shared_subscriptions, now);
+        let max_packet =
+            limits.max_packet_size.map_or(self.max_packet, |size| self.max_packet.min(size as usize));
+        self.delivery.on_connected(DeliveryLimits {
+            max_packet_size: max_packet,
+            receive_maximum: limits.receive_maximum.into(),
+            max_qos: limits.max_qos,
+            retain: limits.retain,
+        });
+        self.limits = limits;
+        self.report_deficits();
+        self.pending_events.push_back(ClientEvent::Connected);
+    }
+
+    /// Handles the end of a connection. Returns how long to wait before the next one.
+    pub(super) fn on_closed(&mut self, closure: &Closure) -> Duration {
+        let now = Instant::now();
+        self.subscriptions.on_closed(closure.cause == Cause::SharedSubscription, now);
+        self.report_deficits();
+        let is_taken_over = closure.cause == Cause::TakenOver;
+        let mut reason = closure.reason.clone();
+        match closure.cause {
+            Cause::WillQos if self.will_qos != QoS::AtMostOnce => self.will_qos = QoS::AtMostOnce,
+            Cause::WillRetain if self.will_retain => self.will_retain = false,
+            Cause::Unclear if self.options.diagnoses => self.diagnosis = Some((now, reason.clone())),
+            Cause::Unclear => {
+                reason = self.diagnosis.as_ref().map_or(reason, |(_, diagnosis)| diagnosis.clone())
+            }
+            _ => {}
+        }
+        let delay = backoff::with_jitter(self.backoff.on_closed(now, is_taken_over), fastrand::f64());
+        log::warn!(
+            "no connection to the broker at {}: {reason}; next try in {delay:.1?}",
+            self.broker_address
+        );
+        delay
+    }
+
+    /// Logs what the broker does not serve, each fact once, and reports it to the owner if it has changed.
+    fn report_deficits(&mut self) {
+        let rejected = self.rejected_topics.iter().map(|topic| {
+            format!(
+                "the broker rejects messages on {topic} (not authorized); allow this user to write to it in the \
+                 broker's access list"
+            )
+        });
+        let deficits: Vec<_> = self
+            .limits
+            .deficits(&self.wishes)
+            .into_iter()
+            .chain(self.subscriptions.refusals())
+            .chain(rejected)
+            .collect();
+        if deficits == self.deficits {
+            return;
+        }
+        for deficit in deficits.iter().filter(|deficit| !self.deficits.contains(deficit)) {
+            log::warn!("{deficit}");
+        }
+        for deficit in self.deficits.iter().filter(|deficit| !deficits.contains(deficit)) {
+            log::info!("no longer: {deficit}");
+        }
+        self.deficits.clone_from(&deficits);
+        self.pending_events.push_back(ClientEvent::Deficits(deficits));
+    }
+
+    /// Handles a message that the broker rejected. A message for a requester is undeliverable if the rejection is
+    /// permanent. Messages of the daemon's own topics that must not be lost are sent again on a new connection, because
+    /// the broker's administrator can correct the access list; the others are dropped.
+    fn on_rejected(&mut self, packet_id: u16, rejection: &Rejection) -> Option<String> {
+        let Rejection { reason, is_permanent } = rejection;
+        let in_flight = self.delivery.in_flight(packet_id)?;
+        let (topic, is_own) = (in_flight.topic.clone(), self.topics.is_own_topic(&in_flight.topic));
+        let is_spooled = self.delivery.number(packet_id).is_some();
+        if !is_permanent || (is_own && is_spooled) {
+            return Some(format!(
+                "the broker rejected a message on {topic} ({reason}); check its access list and quotas"
+            ));
+        }
+        let (message, number) = self.delivery.complete(packet_id)?;
+        if is_own {
+            self.rejected_topics.insert(topic);
+            self.report_deficits();
+        } else {
+            let reason = UndeliverableReason::Rejected((*reason).to_owned());
+            self.pending_events.push_back(ClientEvent::Undeliverable { message, number, reason });
+        }
+        None
+    }
+
+    fn on_suback(&mut self, refusals: Vec<Option<String>>) {
+        for outcome in self.subscriptions.on_suback(refusals, Instant::now()) {
+            match outcome {
+                Outcome::Subscribed => self.backoff.on_subscribed(),
+                Outcome::FetchRefused(topic, reason) => {
+                    let payload =
+                        Err(format!("the broker does not let the daemon read this topic ({reason})"));
+                    self.pending_events.push_back(ClientEvent::Retained { topic, payload });
+                }
+            }
+        }
+        self.report_deficits();
+    }
+
+    /// Reports a second daemon under the same root, which also draws every request.
+    fn on_foreign_state(&mut self) {
+        if self.peer_reported.is_some_and(|time| time.elapsed() < REPORT_INTERVAL) {
+            return;
+        }
+        self.peer_reported = Some(Instant::now());
+        log::warn!(
+            "another client publishes on {}: a second daemon with this name draws every request too; set `node` to \
+             another name in one of them",
+            self.topics.state()
+        );
+    }
+
+    fn on_received(&mut self, publish: rumqttc::v5::mqttbytes::v5::Publish, connection: &mut Connection) {
+        let topic = String::from_utf8_lossy(&publish.topic).into_owned();
+        let Some(kind) = self.topics.kind(&topic) else {
+            if self.subscriptions.is_fetched(&topic) {
+                connection.unsubscribe(&topic);
+                self.subscriptions.remove_fetch(&topic);
+                let payload = Ok(publish.payload);
+                self.pending_events.push_back(ClientEvent::Retained { topic, payload });
+            } else if topic == self.topics.state() {
+                // A broker may send this daemon's own state, and an old one, although they were not asked for.
+                if !publish.retain && probe::instance(&publish) != Some(&self.instance) {
+                    self.on_foreign_state();
+                }
+            } else {
+                connection.unsubscribe(&topic);
+                connection.acknowledge(&publish);
+                log::warn!("dropped a message on {topic}: the daemon is not subscribed to this topic");
+            }
+            return;
+        };
+        let is_best_effort = publish.qos == rumqttc::v5::mqttbytes::QoS::AtMostOnce;
+        if is_best_effort && self.pending_events.len() >= MAX_PENDING_EVENTS {
+            log::warn!("dropped a request at QoS 0: {MAX_PENDING_EVENTS} events are pending");
+            return;
+        }
+        let properties = publish.properties.clone().unwrap_or_default();
+        self.pending_events.push_back(ClientEvent::Incoming(Incoming {
+            kind,
+            payload: publish.payload.clone(),
+            is_retained: publish.retain,
+            response_topic: properties.response_topic,
+            correlation_data: properties.correlation_data,
+            ack: AckToken { connection_id: self.connection_id, publish },
+        }));
+    }
+
+    /// Handles a command; `None` means that every sender was dropped.
+    pub(super) fn handle_command(
+        &mut self,
+        command: Option<ClientCommand>,
+        connection: Option<&mut Connection>,
+    ) {
+        match command {
+            Some(ClientCommand::Send { mut message, number }) => {
+                if message.topic == self.topics.state() {
+                    message.user_properties.push((probe::INSTANCE.into(), self.instance.clone()));
+                }
+                self.delivery.enqueue(message, number);
+            }
+            Some(ClientCommand::Ack(ack)) => {
+                // The broker redelivers a message of an earlier connection.
+                if let Some(connection) = connection.filter(|_| ack.connection_id == self.connection_id) {
+                    connection.acknowledge(&ack.publish);
+                }
+            }
+            Some(ClientCommand::FetchRetained(topic)) if self.topics.kind(&topic).is_some() => {
+                let payload = Err("this topic carries requests, not images".to_owned());
+                self.pending_events.push_back(ClientEvent::Retained { topic, payload });
+            }
+            Some(ClientCommand::FetchRetained(topic)) if connection.is_some() && !self.limits.retain => {
+                let payload =
+                    Err("the broker keeps no retained messages; send the image in the request".to_owned());
+                self.pending_events.push_back(ClientEvent::Retained { topic, payload });
+            }
+            Some(ClientCommand::FetchRetained(topic)) => {
+                self.subscriptions.add_fetch(&topic);
+            }
+            Some(ClientCommand::CancelFetch(topic)) if self.subscriptions.is_fetched(&topic) => {
+                self.subscriptions.remove_fetch(&topic);
+                connection.into_iter().for_each(|connection| connection.unsubscribe(&topic));
+            }
+            Some(ClientCommand::CancelFetch(_)) => {}
+            Some(ClientCommand::Close(timeout)) => {
+                let timeout = if self.was_connected { timeout } else { Duration::ZERO };
+                self.close_deadline = Some(Instant::now() + timeout);
+            }
+            None => self.close_deadline = Some(Instant::now()),
+        }
+    }
+}

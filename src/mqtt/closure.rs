@@ -1,0 +1,117 @@
+//! Why a connection ended.
+
+use std::io;
+
+use rumqttc::v5::mqttbytes::v5::{ConnAck, ConnectReturnCode, Disconnect, DisconnectReasonCode};
+
+use super::endpoint::Endpoint;
+use super::reasons::{self, ClientFacts};
+use super::tls_faults;
+use super::wire::WireError;
+
+/// The causes to which the client reacts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// Another client connected with the same client id.
+    TakenOver,
+    /// The broker does not accept the last will's QoS.
+    WillQos,
+    /// The broker does not accept a retained last will.
+    WillRetain,
+    /// The broker has no shared subscriptions.
+    SharedSubscription,
+    /// The broker did not accept the connection, and gave no reason.
+    Unclear,
+    /// The broker closed a connection that it had accepted, and gave no reason.
+    Silent,
+    Other,
+}
+
+/// The end of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Closure {
+    pub(super) cause: Cause,
+    /// The reason in plain words.
+    pub(super) reason: String,
+}
+
+impl Closure {
+    pub(super) fn other(reason: impl Into<String>) -> Self {
+        Self { cause: Cause::Other, reason: reason.into() }
+    }
+
+    pub(super) fn unclear(reason: impl Into<String>) -> Self {
+        Self { cause: Cause::Unclear, reason: reason.into() }
+    }
+
+    pub(super) fn silent() -> Self {
+        let reason = "the broker closed the connection without a reason; its log may have one".to_owned();
+        Self { cause: Cause::Silent, reason }
+    }
+
+    /// Another client connected with the same client id.
+    pub(super) fn taken_over(facts: &ClientFacts) -> Self {
+        Self::disconnected(&Disconnect::new(DisconnectReasonCode::SessionTakenOver), facts)
+    }
+
+    /// The broker refused the connection with this CONNACK.
+    pub(super) fn refused(refusal: &ConnAck, facts: &ClientFacts) -> Self {
+        let cause = match refusal.code {
+            ConnectReturnCode::QoSNotSupported => Cause::WillQos,
+            ConnectReturnCode::RetainNotSupported => Cause::WillRetain,
+            _ => Cause::Other,
+        };
+        let mut reason = reasons::refused_connection(refusal.code, facts);
+        let properties = refusal.properties.iter();
+        let texts =
+            properties.flat_map(|properties| [&properties.reason_string, &properties.server_reference]);
+        for text in texts.flatten().filter(|text| !text.is_empty()) {
+            reason.push_str(&format!(" ({text})"));
+        }
+        Self { cause, reason }
+    }
+
+    /// The broker closed the connection with this DISCONNECT.
+    pub(super) fn disconnected(disconnect: &Disconnect, facts: &ClientFacts) -> Self {
+        let cause = match disconnect.reason_code {
+            DisconnectReasonCode::SessionTakenOver => Cause::TakenOver,
+            DisconnectReasonCode::SharedSubscriptionNotSupported => Cause::SharedSubscription,
+            _ => Cause::Other,
+        };
+        let text = disconnect.properties.as_ref().and_then(|properties| properties.reason_string.as_deref());
+        Self { cause, reason: reasons::disconnected(disconnect.reason_code, text, facts) }
+    }
+
+    pub(super) fn from_io(error: &io::Error, is_connected: bool, endpoint: &Endpoint) -> Self {
+        if let Some(error) = tls_faults::inside(error) {
+            let cause = if tls_faults::may_be_plain(error) { Cause::Unclear } else { Cause::Other };
+            return Self { cause, reason: tls_faults::explain(error, &endpoint.host, &endpoint.tls_facts) };
+        }
+        let reason = match error.kind() {
+            io::ErrorKind::ConnectionRefused => {
+                format!("{error}: nothing listens on this port; start the broker, or correct mqtt.url")
+            }
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+                if is_connected {
+                    return Self::silent();
+                }
+                return Self::unclear("the broker closed the connection without an answer");
+            }
+            _ if error.to_string().contains("failed to lookup address") => {
+                format!("{error}; check the host name in mqtt.url")
+            }
+            _ => error.to_string(),
+        };
+        Self::other(reason)
+    }
+}
+
+impl From<WireError> for Closure {
+    fn from(error: WireError) -> Self {
+        match error {
+            WireError::ConnAck3 => Self::other(reasons::ONLY_MQTT_3),
+            WireError::Malformed(_) => Self::unclear(error.to_string()),
+            WireError::TooLarge(_) => Self::other(error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Checks a broker as the daemon would use it, with a session of its own that ends with the check.
+
+use std::time::Duration;
+
+use rumqttc::v5::mqttbytes::QoS as WireQoS;
+use rumqttc::v5::mqttbytes::v5::{Filter, Publish};
+
+use super::client::ClientSettings;
+use super::connection::{Connection, ConnectionEvent, ConnectionOptions};
+use super::endpoint::Endpoint;
+use super::limits::{BrokerLimits, Wishes};
+use super::message::{Message, QoS};
+use super::reasons::ClientFacts;
+use super::topics::Topics;
+
+/// The longest time for one step of the check.
+const STEP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long to wait for the state of another daemon, which publishes it when it connects.
+const STATE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What a check found.
+#[derive(Debug)]
+pub struct Report {
+    /// The broker's limits.
+    pub limits: BrokerLimits,
+    /// What the broker does not serve, each in one sentence.
+    pub deficits: Vec<String>,
+    /// The daemon's topics that the broker refuses, each with the reason.
+    pub refused: Vec<(String, String)>,
+}
+
+/// Connects with these settings, subscribes to the daemon's topics and publishes `message`.
+///
+/// The client id must not be the daemon's, whose connection would be closed. Requests that arrive meanwhile are not
+/// acknowledged, and a shared queue is subscribed in a group of its own, so that the check takes no request away.
+///
+/// # Errors
+///
+/// Why no connection can be made, in plain words.
+pub async fn check(settings: &ClientSettings, topics: &Topics, message: Message) -> Result<Report, String> {
+    let endpoint = Endpoint::new(settings).map_err(|error| error.to_string())?;
+    let options = ConnectionOptions { is_temporary: true, ..ConnectionOptions::new(settings, endpoint) };
+    let mut connection = Connection::open(options);
+    let limits = loop {
+        match connection.next_event().await {
+            ConnectionEvent::Connected(limits) => break *limits,
+            ConnectionEvent::Closed(closure) => return Err(closure.reason),
+            _ => {}
+        }
+    };
+    let wishes = Wishes {
+        qos: settings.qos,
+        shared_queue: topics.shared_filter().map(str::to_owned),
+        session_expiry_s: 0,
+    };
+    let deficits = limits.deficits(&wishes);
+    let refused = refused_topics(&mut connection, topics, &limits, message).await;
+    connection.disconnect().await;
+    connection.close().await;
+    Ok(Report { limits, deficits, refused })
+}
+
+/// Subscribes to each of the daemon's topics, and publishes. Returns what the broker refuses, with the reasons.
+async fn refused_topics(
+    connection: &mut Connection,
+    topics: &Topics,
+    limits: &BrokerLimits,
+    message: Message,
+) -> Vec<(String, String)> {
+    let mut refused = Vec::new();
+    let group = format!("denoised-doctor-{:08x}", fastrand::u32(..));
+    let own = [topics.request(), topics.cancel()].map(|topic| (topic.clone(), topic));
+    let shared = topics.shared_topic().filter(|_| limits.shared_subscriptions);
+    let shared = shared.map(|topic| (format!("$share/{group}/{topic}"), topic.to_owned()));
+    for (filter, topic) in own.into_iter().chain(shared) {
+        connection.subscribe(vec![Filter::new(filter, WireQoS::AtLeastOnce)]);
+        match answer(connection).await {
+            Ok(None) => {}
+            Ok(Some(reason)) => refused.push((topic, reason)),
+            Err(reason) => {
+                refused.push((topic, reason));
+                return refused;
+            }
+        }
+    }
+    let topic = message.topic.clone();
+    connection.publish(Message { qos: QoS::AtLeastOnce.min(limits.max_qos), ..message });
+    if let Ok(Some(reason)) | Err(reason) = answer(connection).await {
+        refused.push((topic, reason));
+    }
+    refused
+}
+
+/// Waits for the answer to the last packet: `None`, or why it was refused. An error means that the connection ended.
+async fn answer(connection: &mut Connection) -> Result<Option<String>, String> {
+    let wait = async {
+        loop {
+            match connection.next_event().await {
+                ConnectionEvent::SubAck { refusals, .. } => return Ok(refusals.into_iter().flatten().next()),
+                ConnectionEvent::Written | ConnectionEvent::Acknowledged(_) => return Ok(None),
+                ConnectionEvent::Rejected { rejection, .. } => {
+                    let advice = "allow this user to write to the topic in the broker's access list";
+                    return Ok(Some(format!("{}; {advice}", rejection.reason)));
+                }
+                ConnectionEvent::Closed(closure) => return Err(closure.reason),
+                _ => {}
+            }
+        }
+    };
+    tokio::time::timeout(STEP_TIMEOUT, wait)
+        .await
+        .unwrap_or_else(|_| Err("the broker did not answer in time".to_owned()))
+}
+
+/// The user property of a daemon's state that tells processes apart.
+pub(super) const INSTANCE: &str = "instance";
+
+/// The instance that published a state.
+pub(super) fn instance(state: &Publish) -> Option<&str> {
+    let mut properties = state.properties.iter().flat_map(|properties| &properties.user_properties);
+    properties.find(|(name, _)| name == INSTANCE).map(|(_, value)| value.as_str())
+}
+
+/// Returns whether another instance has published a state on the daemon's topic, or does so within two seconds.
+pub(super) async fn has_foreign_state(options: ConnectionOptions, topics: &Topics, own: &str) -> bool {
+    let client_id = format!("denoisedprobe{:08x}", fastrand::u32(..));
+    let facts = ClientFacts { client_id, ..options.facts };
+    let options = ConnectionOptions { facts, is_temporary: true, will: None, diagnoses: false, ..options };
+    let mut connection = Connection::open(options);
+    let state = async {
+        loop {
+            match connection.next_event().await {
+                ConnectionEvent::Connected(_) => {
+                    connection.subscribe(vec![Filter::new(topics.state(), WireQoS::AtMostOnce)]);
+                }
+                ConnectionEvent::Received(publish)
+                    if instance(&publish).is_some_and(|other| other != own) =>
+                {
+                    return true;
+                }
+                ConnectionEvent::Closed(_) => return false,
+                _ => {}
+            }
+        }
+    };
+    let has_foreign_state = tokio::time::timeout(STATE_TIMEOUT, state).await.unwrap_or(false);
+    connection.disconnect().await;
+    connection.close().await;
+    has_foreign_state
+}

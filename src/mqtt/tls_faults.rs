@@ -1,0 +1,177 @@
+//! Failures of a TLS connection in plain words, with advice.
+
+use std::io;
+use std::time::Duration;
+
+use rustls::pki_types::UnixTime;
+use rustls::{AlertDescription, CertificateError, Error};
+
+use super::endpoint::TlsFacts;
+
+const DAY_S: u64 = 24 * 60 * 60;
+
+/// Returns the TLS error inside an I/O error.
+pub(super) fn inside(error: &io::Error) -> Option<&Error> {
+    error.get_ref()?.downcast_ref()
+}
+
+/// Returns whether the error may mean that the port does not speak TLS.
+pub(super) fn may_be_plain(error: &Error) -> bool {
+    matches!(error, Error::InvalidMessage(_))
+}
+
+/// Explains an error of a connection to this host.
+pub(super) fn explain(error: &Error, host: &str, facts: &TlsFacts) -> String {
+    match error {
+        Error::InvalidCertificate(fault) => format!("TLS: {}", certificate(fault, host, facts)),
+        Error::AlertReceived(alert) => format!("TLS: {}", alert_received(*alert, facts)),
+        Error::InvalidMessage(_) => {
+            "TLS: the answer is not TLS; if the port is without TLS, use mqtt:// in mqtt.url".to_owned()
+        }
+        Error::PeerIncompatible(_) => {
+            format!(
+                "TLS: the broker supports neither TLS 1.2 nor 1.3 with this client ({error}); update the broker"
+            )
+        }
+        other => format!("TLS: {other}"),
+    }
+}
+
+fn certificate(fault: &CertificateError, host: &str, facts: &TlsFacts) -> String {
+    match fault {
+        CertificateError::UnknownIssuer => match &facts.ca_file {
+            Some(path) => format!(
+                "the broker's certificate is not signed by an authority in mqtt.ca_file {path}; set mqtt.ca_file to \
+                 the certificate of the authority that signed it"
+            ),
+            None => "the broker's certificate is signed by an authority that this system does not know; set \
+                     mqtt.ca_file to the certificate of that authority"
+                .to_owned(),
+        },
+        CertificateError::ExpiredContext { time, not_after } => format!(
+            "the broker's certificate expired {} ago by this machine's clock; renew the certificate, or set the clock \
+             if it is wrong (`timedatectl`)",
+            days(*not_after, *time)
+        ),
+        CertificateError::Expired => {
+            "the broker's certificate has expired; renew the certificate, or set the clock if it is wrong (`timedatectl`)"
+                .to_owned()
+        }
+        CertificateError::NotValidYetContext { time, not_before } => format!(
+            "the broker's certificate becomes valid in {} by this machine's clock; set the clock (`timedatectl`): \
+             boards without a battery start in the past",
+            days(*time, *not_before)
+        ),
+        CertificateError::NotValidYet => {
+            "the broker's certificate is not valid yet; set this machine's clock".to_owned()
+        }
+        CertificateError::NotValidForNameContext { presented, .. } if presented.is_empty() => format!(
+            "the broker's certificate has no subjectAltName, so it is not valid for {host}; create it again with the \
+             broker's name (docs/security.md)"
+        ),
+        CertificateError::NotValidForNameContext { presented, .. } => format!(
+            "the broker's certificate is for {}, not for {host}; use one of its names in mqtt.url, or add {host} to \
+             its subjectAltName",
+            presented.iter().map(|name| plain_name(name)).collect::<Vec<_>>().join(", ")
+        ),
+        CertificateError::NotValidForName => {
+            format!("the broker's certificate is not valid for {host}; add it to its subjectAltName")
+        }
+        CertificateError::BadSignature => {
+            "the signature of the broker's certificate is wrong: mqtt.ca_file holds \
+                                           another authority with the same name; use the one that signed the \
+                                           certificate"
+                .to_owned()
+        }
+        CertificateError::InvalidPurposeContext { .. } | CertificateError::InvalidPurpose => {
+            "the broker's certificate is not for servers; create it with extendedKeyUsage serverAuth"
+                .to_owned()
+        }
+        CertificateError::Revoked => "the broker's certificate is revoked; renew it".to_owned(),
+        CertificateError::Other(other) => {
+            let text = other.to_string();
+            if text.contains("CaUsedAsEndEntity") {
+                "the broker uses the certificate of an authority as its own; create an authority and a server \
+                 certificate that it signs (docs/security.md)"
+                    .to_owned()
+            } else if text.contains("UnsupportedCertVersion") {
+                "a certificate has the X.509 version 1; create it again with extensions (docs/security.md)"
+                    .to_owned()
+            } else {
+                format!("the broker's certificate is not valid ({text})")
+            }
+        }
+        other => format!("the broker's certificate is not valid ({other})"),
+    }
+}
+
+fn alert_received(alert: AlertDescription, facts: &TlsFacts) -> String {
+    use AlertDescription::*;
+    match alert {
+        CertificateRequired | HandshakeFailure | NoCertificate if !facts.has_client_certificate => {
+            "the broker requires a client certificate; set mqtt.cert_file and mqtt.key_file".to_owned()
+        }
+        UnknownCA
+        | BadCertificate
+        | UnsupportedCertificate
+        | CertificateUnknown
+        | CertificateExpired
+        | CertificateRevoked
+        | AccessDenied
+        | DecryptError
+            if facts.has_client_certificate =>
+        {
+            let reason = match alert {
+                UnknownCA => "it does not know the authority that signed it",
+                CertificateExpired => "it has expired, by the broker's clock",
+                CertificateRevoked => "it is revoked",
+                _ => "check that it is for clients and signed by the broker's authority",
+            };
+            format!("the broker rejects the client certificate in mqtt.cert_file: {reason}")
+        }
+        UnrecognisedName => "the broker does not know the host name in mqtt.url".to_owned(),
+        ProtocolVersion => "the broker supports neither TLS 1.2 nor TLS 1.3; update the broker".to_owned(),
+        other => format!("the broker ended the connection with the alert {other:?}; its log has the reason"),
+    }
+}
+
+/// The time between two moments, rounded up to days.
+fn days(from: UnixTime, to: UnixTime) -> String {
+    let elapsed = Duration::from_secs(to.as_secs().saturating_sub(from.as_secs()));
+    match elapsed.as_secs().div_ceil(DAY_S) {
+        0 | 1 => "less than a day".to_owned(),
+        days => format!("{days} days"),
+    }
+}
+
+/// `DnsName("board")` and `IpAddress(127.0.0.1)` without the type.
+fn plain_name(name: &str) -> &str {
+    let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')')).unwrap_or(name);
+    inner.trim_matches('"')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_a_certificate_are_printed_without_their_type() {
+        assert_eq!(plain_name("DnsName(\"board\")"), "board");
+        assert_eq!(plain_name("IpAddress(127.0.0.1)"), "127.0.0.1");
+        assert_eq!(plain_name("board"), "board");
+    }
+
+    #[test]
+    fn a_certificate_from_the_future_is_blamed_on_the_clock() {
+        let at = |days: u64| UnixTime::since_unix_epoch(Duration::from_secs(days * DAY_S));
+        let fault = CertificateError::NotValidYetContext { time: at(0), not_before: at(20_000) };
+        let message = certificate(&fault, "broker", &TlsFacts::default());
+        assert!(
+            message.contains("becomes valid in 20000 days") && message.contains("timedatectl"),
+            "{message}"
+        );
+        let fault = CertificateError::ExpiredContext { time: at(10), not_after: at(7) };
+        let message = certificate(&fault, "broker", &TlsFacts::default());
+        assert!(message.contains("expired 3 days ago"), "{message}");
+    }
+}
