@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use super::preview_projection::Projection;
+use crate::serde_message::{DocumentFormat, without_rust_types};
 
 /// The contents of the file. Every section is optional.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -119,7 +120,8 @@ fn unbounded_above() -> f64 {
 impl Manifest {
     /// Parses the contents of a file. An error names the line or the key.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let manifest: Self = toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
+        let manifest: Self = toml::from_str(text)
+            .map_err(|error| without_rust_types(error.to_string().trim_end(), DocumentFormat::Toml))?;
         match manifest.fault() {
             Some((key, fault)) => Err(format!("{key} {fault}")),
             None => Ok(manifest),

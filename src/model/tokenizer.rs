@@ -16,6 +16,7 @@ use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{AddedToken, SplitDelimiterBehavior};
 
 use crate::bundle::tokenizer_source::TokenizerSource;
+use crate::serde_message::{DocumentFormat, without_rust_types};
 use added_tokens::{AddedTokens, Piece, expand_vectors};
 use config::{SpecialToken, TokenizerConfig};
 
@@ -336,7 +337,9 @@ fn clip(directory: &Path, config: &TokenizerConfig) -> Result<tokenizers::Tokeni
 fn json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, TokenizerError> {
     let fault = |reason: String| TokenizerError { path: path.to_owned(), reason };
     match std::fs::read_to_string(path) {
-        Ok(text) => serde_json::from_str(&text).map(Some).map_err(|error| fault(error.to_string())),
+        Ok(text) => serde_json::from_str(&text)
+            .map(Some)
+            .map_err(|error| fault(without_rust_types(&error.to_string(), DocumentFormat::Json))),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(fault(error.to_string())),
     }
