@@ -20,7 +20,7 @@ const LAYERS: [(&str, &[&str]); 19] = [
     ("image", &["bundle", "npy"]),
     ("inference", &["onnx", "tensor", "units"]),
     ("platform", &["inference"]),
-    ("model", &["bundle", "inference", "tensor", "units"]),
+    ("model", &["bundle", "inference", "serde_message", "tensor", "units"]),
     ("job", &["bundle", "image", "inference", "json_input", "model", "tensor", "topic_name"]),
     ("pipeline", &["bundle", "inference", "job", "model", "tensor"]),
     ("config", &["inference", "job", "platform", "serde_message", "topic_name", "units"]),

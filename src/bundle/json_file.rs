@@ -6,6 +6,7 @@ use serde::de::DeserializeOwned;
 
 use super::BundleError;
 use crate::file_kind::{Expected, unexpected_content};
+use crate::serde_message::{DocumentFormat, without_rust_types};
 
 /// Returns `None` if the file does not exist.
 pub(crate) fn read_text(path: &Path) -> Result<Option<String>, BundleError> {
@@ -24,7 +25,8 @@ pub(crate) fn read_or_default<T: DeserializeOwned + Default>(path: &Path) -> Res
         // "." is the whole file.
         let key = Some(error.path().to_string()).filter(|key| key != ".");
         let key = key.map_or_else(String::new, |key| format!("{key}: "));
-        BundleError::Content { path: path.to_owned(), fault: format!("{key}{}", error.into_inner()) }
+        let reason = without_rust_types(&error.into_inner().to_string(), DocumentFormat::Json);
+        BundleError::Content { path: path.to_owned(), fault: format!("{key}{reason}") }
     })
 }
 

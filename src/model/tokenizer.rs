@@ -17,6 +17,7 @@ use tokenizers::{AddedToken, SplitDelimiterBehavior};
 
 use super::prompt_text::{PromptTokenizer, with_clip_cleaning, with_own_normalizer};
 use crate::bundle::tokenizer_source::TokenizerSource;
+use crate::serde_message::{DocumentFormat, without_rust_types};
 use added_tokens::{AddedTokens, Piece, expand_vectors};
 use config::{SpecialToken, TokenizerConfig};
 
@@ -335,7 +336,9 @@ fn clip(directory: &Path, config: &TokenizerConfig) -> Result<tokenizers::Tokeni
 fn json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, TokenizerError> {
     let fault = |reason: String| TokenizerError { path: path.to_owned(), reason };
     match std::fs::read_to_string(path) {
-        Ok(text) => serde_json::from_str(&text).map(Some).map_err(|error| fault(error.to_string())),
+        Ok(text) => serde_json::from_str(&text)
+            .map(Some)
+            .map_err(|error| fault(without_rust_types(&error.to_string(), DocumentFormat::Json))),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(fault(error.to_string())),
     }

@@ -256,6 +256,28 @@ fn files_that_contradict_the_pipeline_are_refused_by_their_key() {
 }
 
 #[test]
+fn a_value_of_the_wrong_type_is_reported_in_the_words_of_json() {
+    for (file, change, expected) in [
+        (
+            "unet/config.json",
+            json!({"in_channels": "four"}),
+            "in_channels: invalid type: string \"four\", expected a whole",
+        ),
+        (
+            "vae_decoder/config.json",
+            json!({"latents_mean": 3, "latents_std": 3}),
+            "latents_mean: invalid type: integer `3`, expected a list",
+        ),
+        ("model_index.json", json!([1]), "invalid type: sequence, expected an object"),
+    ] {
+        let (_directory, other) = folder("sd");
+        std::fs::write(other.join(file), change.to_string()).unwrap();
+        let error = refusal(&other);
+        assert!(error.contains(&format!("{file}: {expected}")), "{expected}: {error}");
+    }
+}
+
+#[test]
 fn a_folder_with_two_networks_is_refused_unless_one_is_named() {
     let (_directory, two) = folder("sd");
     std::fs::create_dir(two.join("transformer")).unwrap();
