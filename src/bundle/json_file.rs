@@ -30,8 +30,8 @@ pub(crate) fn read_or_default<T: DeserializeOwned + Default>(path: &Path) -> Res
     })
 }
 
-/// Checks the files in a bundle's directory and in the folders in it: no link may lead nowhere, and no file of text may be
-/// a pointer of Git LFS or a web page. Other files than those of graphs and configurations are ignored.
+/// Checks the files in a bundle's directory and in the folders in it: no link may lead nowhere, and no file of text may
+/// be a pointer of Git LFS or a web page. Other files than those of graphs and configurations are ignored.
 pub(super) fn check_files(directory: &Path) -> Result<(), BundleError> {
     let visible = |directory: &Path| -> Vec<PathBuf> {
         let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();

@@ -9,7 +9,8 @@ use super::provider::{InputShapes, ShapeProfile};
 use super::session::{Input, Session, Values};
 
 /// What to do if a file cannot be written to the directory for temporary files.
-pub(super) const TEMPORARY_HINT: &str = "Files are written there while a graph is loaded: make room, or set TMPDIR to a directory that can be written";
+pub(super) const TEMPORARY_HINT: &str = "Files are written there while a graph is loaded: make room, or set TMPDIR to a \
+     directory that can be written";
 
 /// A graph to open.
 pub(crate) struct GraphSource<'a> {

@@ -25,8 +25,8 @@ const USE_ONNX_RUNTIME: &str =
 const DAMAGED: &str = "The file is damaged: copy or download it again";
 const MEMORY: &str =
     "Memory is short: close other programs, or set [engine] batch, vae_tile or memory to smaller values";
-const LINKS: &str = "This version does not follow links out of the folder: copy the folder without links (cp -rL), or use \
-     another version of ONNX Runtime";
+const LINKS: &str = "This version does not follow links out of the folder: copy the folder without links (cp -rL), or \
+     use another version of ONNX Runtime";
 const CONTRADICTION: &str =
     "The shapes, types or names in the graph contradict each other: export the model again";
 const SHAPES: &str = "The shapes in the graph do not fit its inputs: use a size that the network can take, or export the \
@@ -72,8 +72,8 @@ pub(super) fn onnx_runtime(version: &str, header: &Header, reason: &str) -> Advi
         return Advice::graph(CONTRADICTION);
     }
     Advice::provider(format!(
-        "If another version of ONNX Runtime loads this graph, use that one instead of {version}; if none does, export the \
-         model again"
+        "If another version of ONNX Runtime loads this graph, use that one instead of {version}; if none does, export \
+         the model again"
     ))
 }
 
@@ -97,15 +97,16 @@ fn operator(version: &str, header: &Header, reason: &str) -> Advice {
     }
     Advice::provider(match (operator.domain.as_str(), exists) {
         ("", true) => format!(
-            "ONNX Runtime {version} has no implementation of {operator} for these types: use a newer ONNX Runtime, or export \
-             the model in float32"
+            "ONNX Runtime {version} has no implementation of {operator} for these types: use a newer ONNX Runtime, or \
+             export the model in float32"
         ),
         (_, true) => format!(
             "{operator} is made for a GPU, and this processor has no implementation of it: set [engine] providers to the \
              provider that the graph was optimized for, or export the model without optimizations for a GPU"
         ),
         ("", false) => format!(
-            "ONNX Runtime {version} has no operator {operator} in opset {}: use a newer ONNX Runtime, or export the model again",
+            "ONNX Runtime {version} has no operator {operator} in opset {}: use a newer ONNX Runtime, or export the \
+             model again",
             header.opset().unwrap_or_default()
         ),
         (_, false) => format!(

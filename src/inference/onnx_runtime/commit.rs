@@ -14,8 +14,8 @@ const FOLDER: &str = "session.model_external_initializers_file_folder_path";
 
 /// Opens a session.
 ///
-/// Versions from 1.24 on refuse external data whose real file is outside the folder of the graph's path, and 1.24.1 even if
-/// it is beside the real file of the graph, as in a hub's cache.
+/// Versions from 1.24 on refuse external data whose real file is outside the folder of the graph's path, and 1.24.1 even
+/// if it is beside the real file of the graph, as in a hub's cache.
 pub(super) fn commit(mut builder: SessionBuilder, files: &ModelFiles) -> Result<Session, AttemptError> {
     // A builder can be committed once, and the folder takes precedence over that of the file.
     let second = files.has_linked_data().then(|| builder.clone());
