@@ -6,6 +6,7 @@
 
 mod broker;
 mod committing_jobs;
+mod effects;
 mod error;
 mod handled_commands;
 mod heartbeat;
