@@ -7,6 +7,7 @@
 pub(crate) mod broker;
 mod client_id;
 mod committing_jobs;
+mod effects;
 mod error;
 mod handled_commands;
 mod heartbeat;

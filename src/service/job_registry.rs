@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::committing_jobs::CommittingJobs;
+use super::effects::{Admission, Effects};
 use super::parsed_request::{ParsedRequest, RejectedRequest, reply};
 use super::pending_fetches::FetchedTopics;
 use super::responses::{ImageEntry, Reply, Responses};
@@ -14,9 +15,9 @@ use super::worker::{EncodedImage, WorkerCommand};
 use crate::config::{Config, LimitsConfig};
 use crate::job::{ErrorCode, Job, JobError, ModelCard, Request, parse_cancellation, to_id};
 use crate::mqtt::client::{Incoming, UndeliverableReason};
-use crate::mqtt::{Message, QoS, Topics};
+use crate::mqtt::{Message, Topics};
 use crate::pipeline::JobEvent;
-use crate::spool::{AcceptedJob, Change, CompletedJobs, SpoolCommand};
+use crate::spool::{AcceptedJob, Change, CompletedJobs};
 use crate::units::counted;
 
 /// An accepted job: where its responses go, and which images were sent.
@@ -24,9 +25,14 @@ use crate::units::counted;
 struct PendingJob {
     digest: String,
     reply: Option<Reply>,
+    /// Where repeats of the request want the answers, once the job is finished.
+    repeats: Vec<Reply>,
     images: Vec<ImageEntry>,
     is_cancelled: bool,
 }
+
+/// The most response topics of repeats that a job remembers.
+const MAX_REPEATS: usize = 16;
 
 #[derive(Debug)]
 pub(super) struct JobRegistry {
@@ -42,42 +48,6 @@ pub(super) struct JobRegistry {
     /// Whether the spool keeps the results of finished jobs.
     retains_results: bool,
     is_closed: bool,
-}
-
-/// Effects of handling an event: spool commands and at most one worker command.
-#[derive(Debug, Default)]
-pub(super) struct Effects {
-    pub(super) spool_commands: Vec<SpoolCommand>,
-    pub(super) worker_command: Option<WorkerCommand>,
-    /// The job that is completed once the spool has written `spool_commands`.
-    pub(super) completes: Option<String>,
-    /// Whether the sender can expect another answer if it sends the same message later.
-    pub(super) is_temporary: bool,
-}
-
-impl Effects {
-    /// Sends messages. The spool keeps all but those at QoS 0 until the broker has them.
-    fn send(messages: Vec<Message>) -> Self {
-        let command = |message: Message| match message.qos {
-            QoS::AtMostOnce => SpoolCommand::Forward(message),
-            _ => SpoolCommand::Write(Change::Send(message)),
-        };
-        Self { spool_commands: messages.into_iter().map(command).collect(), ..Self::default() }
-    }
-
-    fn and(mut self, change: Change) -> Self {
-        self.spool_commands.push(SpoolCommand::Write(change));
-        self
-    }
-}
-
-/// The result of checking a request.
-#[derive(Debug)]
-pub(super) enum Admission {
-    /// The request was accepted, rejected or repeated.
-    Decided(Effects),
-    /// The retained messages on these topics are needed first.
-    NeedsTopics(Box<ParsedRequest>, Vec<String>),
 }
 
 impl JobRegistry {
@@ -168,7 +138,7 @@ impl JobRegistry {
     }
 
     /// Returns the effects if a request with the same id was accepted before.
-    fn repeated(&self, request: &ParsedRequest) -> Option<Effects> {
+    fn repeated(&mut self, request: &ParsedRequest) -> Option<Effects> {
         let id = request.request.id.as_ref()?;
         let (is_same, is_finished) = if let Some(job) = self.jobs.get(id) {
             (job.digest == request.digest, false)
@@ -188,12 +158,25 @@ impl JobRegistry {
             }));
         }
         if !is_finished {
-            log::info!("job {id} is not finished yet; ignoring its repeated request");
+            self.add_repeat(id, request.reply.as_ref());
             return Some(Effects::default());
         }
         log::info!("job {id} is finished already; sending its stored results again");
         let reply = request.reply.as_ref().map(Reply::to_record);
         Some(Effects::default().and(Change::Redeliver { id: id.clone(), reply }))
+    }
+
+    /// Remembers where a repeat of an unfinished job's request wants the answers.
+    fn add_repeat(&mut self, id: &str, reply: Option<&Reply>) {
+        let Some(job) = self.jobs.get_mut(id) else { return };
+        let is_new = |reply: &&Reply| job.reply.as_ref() != Some(*reply) && !job.repeats.contains(*reply);
+        match reply.filter(is_new) {
+            Some(reply) if self.retains_results && job.repeats.len() < MAX_REPEATS => {
+                log::info!("job {id} is not finished yet; its repeated request is answered afterwards");
+                job.repeats.push(reply.clone());
+            }
+            _ => log::info!("job {id} is not finished yet; ignoring its repeated request"),
+        }
     }
 
     #[expect(clippy::expect_used, reason = "a request holds only values that JSON can represent")]
@@ -221,7 +204,8 @@ impl JobRegistry {
             job.options.steps,
             job.seed
         );
-        let pending = PendingJob { digest, reply, images: Vec::new(), is_cancelled: false };
+        let pending =
+            PendingJob { digest, reply, repeats: Vec::new(), images: Vec::new(), is_cancelled: false };
         self.jobs.insert(job.id.clone(), pending);
         WorkerCommand::Run(Arc::new(job))
     }
@@ -316,13 +300,23 @@ impl JobRegistry {
             self.committing.insert(id.to_owned(), job.digest);
         }
         let messages = self.responses.result(id, job.images, elapsed_ms, job.reply.as_ref());
-        Effects { completes, ..Effects::send(messages).and(Change::Finish { id: id.to_owned() }) }
+        let finished = Effects::send(messages).and(Change::Finish { id: id.to_owned() });
+        let redeliver =
+            |reply: &Reply| Change::Redeliver { id: id.to_owned(), reply: Some(reply.to_record()) };
+        let effects = job.repeats.iter().map(redeliver).fold(finished, Effects::and);
+        Effects { completes, ..effects }
     }
 
     fn fail(&mut self, id: &str, error: &JobError) -> Effects {
         log::warn!("job {id} failed: {error}");
-        let reply = self.jobs.remove(id).and_then(|job| job.reply);
-        Effects::send(self.responses.error(id, error, reply.as_ref())).and(Change::Forget(id.to_owned()))
+        let (reply, repeats) =
+            self.jobs.remove(id).map_or((None, Vec::new()), |job| (job.reply, job.repeats));
+        let mut messages = self.responses.error(id, error, reply.as_ref());
+        for reply in &repeats {
+            // The first message is for the daemon's own topic, where the error is already.
+            messages.extend(self.responses.error(id, error, Some(reply)).into_iter().skip(1));
+        }
+        Effects::send(messages).and(Change::Forget(id.to_owned()))
     }
 
     /// Sets the number of the spool command whose commit completes the finished job.

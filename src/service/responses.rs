@@ -13,7 +13,7 @@ use crate::spool::ReplyTo;
 use crate::topic_name::is_topic_name;
 
 /// The requester's response topic, which gets a copy of the responses, and its correlation data.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Reply {
     pub(super) topic: String,
     pub(super) correlation: Option<Bytes>,

@@ -5,8 +5,9 @@ use std::collections::VecDeque;
 use tokio::time::Instant;
 
 use super::ServiceError;
+use super::effects::{Admission, Effects};
 use super::handled_commands::{self, HandledCommands};
-use super::job_registry::{Admission, Effects, JobRegistry};
+use super::job_registry::JobRegistry;
 use super::pending_fetches::{PendingFetches, PendingRequest};
 use super::worker::{EncodedImage, ModelEvent, Worker};
 use crate::config::LimitsConfig;

@@ -174,6 +174,45 @@ fn previews_that_the_broker_does_not_take_are_reported_once() {
 }
 
 #[test]
+fn a_repeat_of_an_unfinished_job_got_no_answer_on_its_response_topic() {
+    let (broker, mut subscriber, mut daemon) = start("", "");
+    let job = |id: &str, count: u64| {
+        json!({"id": id, "steps": 1000, "sampler": "ddpm", "count": count, "seed": 1}).to_string()
+    };
+    let send = |job: &str, topic: &str| {
+        let properties =
+            ["-D", "publish", "response-topic", topic, "-D", "publish", "correlation-data", topic];
+        publish(&broker, "denoised/test/request", job, &properties);
+    };
+    send(&job("long", 32), "first");
+    subscriber.on("denoised/test/progress/long");
+    send(&job("long", 32), "second");
+    daemon.wait_for("its repeated request is answered afterwards");
+    send(&job("long", 32), "second");
+    daemon.wait_for("ignoring its repeated request");
+    subscriber.next(|m| m.topic == "second" && m.user["type"] == "result");
+    assert!(subscriber.seen.iter().filter(|m| m.topic == "second").all(|m| m.correlation == "second"));
+    let payloads = |topic: &str| {
+        let mut payloads: Vec<_> =
+            subscriber.seen.iter().filter(|m| m.topic == topic).map(|m| m.payload.clone()).collect();
+        payloads.sort();
+        payloads
+    };
+    assert_eq!(payloads("second").len(), 33);
+    assert_eq!(payloads("second"), payloads("first"));
+    // An error is answered in the same way.
+    send(&job("cancelled", 64), "first");
+    subscriber.on("denoised/test/progress/cancelled");
+    send(&job("cancelled", 64), "third");
+    daemon.wait_for("its repeated request is answered afterwards");
+    publish(&broker, "denoised/test/cancel", r#"{"id": "cancelled"}"#, &[]);
+    assert_eq!(
+        subscriber.next(|m| m.topic == "third" && m.user["type"] == "error").json()["code"],
+        "cancelled"
+    );
+}
+
+#[test]
 fn messages_speak_of_json() {
     let (broker, mut subscriber, _daemon) = start("", "");
     for (json, field, expected) in [

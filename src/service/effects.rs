@@ -1,0 +1,43 @@
+//! What follows from handling a message or an event.
+
+use super::parsed_request::ParsedRequest;
+use super::worker::WorkerCommand;
+use crate::mqtt::{Message, QoS};
+use crate::spool::{Change, SpoolCommand};
+
+/// Effects of handling an event: spool commands and at most one worker command.
+#[derive(Debug, Default)]
+pub(super) struct Effects {
+    pub(super) spool_commands: Vec<SpoolCommand>,
+    pub(super) worker_command: Option<WorkerCommand>,
+    /// The job that is completed once the spool has written `spool_commands`.
+    pub(super) completes: Option<String>,
+    /// Whether the sender can expect another answer if it sends the same message later.
+    pub(super) is_temporary: bool,
+}
+
+impl Effects {
+    /// Sends messages. The spool keeps all but those at QoS 0 until the broker has them.
+    pub(super) fn send(messages: Vec<Message>) -> Self {
+        let command = |message: Message| match message.qos {
+            QoS::AtMostOnce => SpoolCommand::Forward(message),
+            _ => SpoolCommand::Write(Change::Send(message)),
+        };
+        Self { spool_commands: messages.into_iter().map(command).collect(), ..Self::default() }
+    }
+
+    /// Adds a change to the spool.
+    pub(super) fn and(mut self, change: Change) -> Self {
+        self.spool_commands.push(SpoolCommand::Write(change));
+        self
+    }
+}
+
+/// The result of checking a request.
+#[derive(Debug)]
+pub(super) enum Admission {
+    /// The request was accepted, rejected or repeated.
+    Decided(Effects),
+    /// The retained messages on these topics are needed first.
+    NeedsTopics(Box<ParsedRequest>, Vec<String>),
+}
