@@ -123,7 +123,14 @@ fn suitable_output<'a>(
 mod tests {
     use super::*;
 
-    const VAE: VaeConfig = VaeConfig { channels: 4, factor: 8, scaling: 1.0, shift: 0.0 };
+    const VAE: VaeConfig = VaeConfig {
+        channels: 4,
+        factor: 8,
+        scaling: 1.0,
+        shift: 0.0,
+        statistics: None,
+        is_deterministic: false,
+    };
 
     fn value(name: &str, shape: &[Option<usize>]) -> ValueInfo {
         let shape = shape.iter().map(|n| n.map_or(Dim::Dynamic, Dim::Fixed)).collect();

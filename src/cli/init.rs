@@ -206,7 +206,7 @@ mod tests {
         let rows = vec![Dim::Dynamic, Dim::Dynamic, Dim::Fixed(16)];
         let mut with_text = graph.clone();
         with_text.inputs.push(port("context", DataType::F32, rows));
-        let manifest = Manifest::parse(&draft(&with_text, "net.onnx", false).unwrap()).unwrap();
+        let manifest = Manifest::parse(&draft(&with_text, "net.onnx", false, None).unwrap()).unwrap();
         assert_eq!(manifest.graph.text.as_deref(), Some("context"));
         let without_time =
             GraphIo { inputs: vec![port("x", DataType::F32, image())], outputs: graph.outputs };
