@@ -38,7 +38,7 @@ PASTED = [
     "naïve façade über", "Việt Nam phở bò", "Łódź żółw gęś", "Příliš žluťoučký kůň", "Ελληνικά γράμματα", "Русский текст, ёлка", "עברית", "العربية", "हिन्दी", "ไทย",
     "中文字符 beside Latin", "a 猫 cat", "日本語のテキスト", "한국어 한", "カタカナ ｶﾀｶﾅ", "👍 🇩🇪 👨‍👩‍👧‍👦 🏴󠁧󠁢󠁷󠁬󠁳󠁿 ❤️ 🏳️‍🌈", "emoji😀in😀words", "☃ ★ ♥ → ∞ ½ ² № ™ © ®",
     "1234 ١٢٣ ①② Ⅳ ½ x²", "a_b-c.d,e;f:g!h?i", "(masterpiece:1.2), [detailed], {x|y}", "50% off @ $5 #tag ~ ^ ` | \\ /", "'s 't 're 've 'm 'll 'd 'S 'T", "rock'n'roll isn't",
-    "", " ", "   leading and trailing   ", "many    spaces\t\ttabs\n\nlines", "<|startoftext|>a cat<|endoftext|>", "a <|endoftext|> &amp; b",
+    "", " ", "   leading and trailing   ", "many    spaces\t\ttabs\n\nlines", "<|startoftext|>a cat<|endoftext|>", "a <|endoftext|> &amp; b", "x<|ENDOFTEXT|>y", "x &lt;|endoftext|&gt; y",
     "wow! great!! ！", "&#33; &excl;", "ſt ſ K Å", "a\u0301 e\u0301\u0323 q\u0323\u0307", "\u0344 \u0958 \u2126 \u212a \uf900", "“quoted — dashed – text…”",
     "it‘s a ‚test‘", "price: €5 £3 ¥200 ¢9", "30° north, Å = 10⁻¹⁰ m", "«guillemets» ‹single› „Gänsefüßchen“", "ÀÉÎÕÜ", "ÂÃ", "Ø is a letter, Ù too", "à la carte", "¿Qué? ¡Sí!",
     "Ａ＆Ｂ ＜ｔａｇ＞ ＆ａｍｐ； ＆＃３９；", "&amp;#39; &amp;lt; &#38;amp;", "a&nbsp;b&NBSP;c&shy;d&zwj;e",
