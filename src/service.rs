@@ -16,6 +16,7 @@ mod router;
 mod status;
 mod supervisor;
 mod systemd;
+mod topic_root;
 mod worker;
 
 use std::time::Duration;
@@ -35,6 +36,7 @@ use systemd::SystemdNotifier;
 use worker::{EncodedImage, Worker, WorkerEvent};
 
 pub use error::ServiceError;
+pub(crate) use topic_root::root_change;
 
 /// How long flushing pending messages may take on shutdown, and then closing the connection.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -66,6 +68,7 @@ pub async fn run(config: &Config, mut signals: Signals) -> Result<(), ServiceErr
     else {
         return Ok(());
     };
+    topic_root::check(config);
     let worker = Worker::start(config, unfinished.len());
     let watchdog = Watchdog::new(worker.heartbeat.clone());
     let supervisor = Supervisor::new(config, topics.clone(), notifier, watchdog);

@@ -10,6 +10,7 @@ mod completed_jobs;
 mod error;
 mod record;
 mod store;
+pub(crate) mod topic_root;
 mod writer;
 
 use std::path::PathBuf;
