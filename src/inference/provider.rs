@@ -3,7 +3,7 @@
 mod options;
 mod shape_profile;
 
-pub use options::{Arena, Cuda, OpenVino, ProviderOptions, TensorRt};
+pub use options::{Arena, Cuda, OpenVino, OpenVinoPrecision, ProviderOptions, TensorRt};
 pub(crate) use shape_profile::{InputShapes, ShapeProfile};
 
 /// An execution provider.

@@ -11,6 +11,7 @@ mod common;
 
 mod batching;
 mod cli;
+mod configuration;
 mod corpora;
 mod demo;
 mod doctor;
