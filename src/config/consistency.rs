@@ -72,6 +72,11 @@ impl Config {
         for path in &self.models.paths {
             let options = self.engine_options(path);
             warnings.extend(provider_warnings(&options));
+            if runs_tensorrt(&options) {
+                let tensorrt = self.board.platform().tensorrt(self.onnxruntime_library());
+                let found = tensorrt.warnings(&options.provider.tensorrt);
+                warnings.extend(found.iter().map(|text| format!("{}.{text}", tensorrt_key(self, path))));
+            }
         }
         let mut seen = std::collections::BTreeSet::new();
         warnings.retain(|warning| seen.insert(warning.clone()));

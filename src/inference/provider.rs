@@ -2,6 +2,7 @@
 
 mod options;
 mod shape_profile;
+mod tensorrt_version;
 
 pub use options::{Arena, Cuda, OpenVino, OpenVinoPrecision, ProviderOptions, TensorRt};
 pub(crate) use shape_profile::{InputShapes, ShapeProfile};

@@ -15,6 +15,9 @@ mod configuration;
 mod corpora;
 mod demo;
 mod doctor;
+mod doctor_boards;
+#[cfg(feature = "system-tests")]
+mod doctor_user;
 mod examples;
 #[cfg(feature = "system-tests")]
 mod exports;
