@@ -12,6 +12,7 @@ mod pipeline_kind;
 mod preview_projection;
 mod scheduler_config;
 mod signature;
+pub(crate) mod weight_types;
 
 use std::path::{Path, PathBuf};
 

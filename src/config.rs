@@ -218,6 +218,7 @@ impl Config {
                 openvino: own.openvino.unwrap_or_else(|| self.engine.openvino.clone()),
             },
             cache,
+            requires_cache: false,
             build_memory: build_memory.0,
             memory: memory.map(|bytes| bytes.0),
             vae_tile: vae_tile.map(|side| side.0 as usize),

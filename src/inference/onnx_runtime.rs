@@ -6,6 +6,7 @@ mod dylib;
 mod execution_provider;
 mod graph_nodes;
 mod io_binding;
+mod loaded_library;
 mod profile;
 mod provider_selection;
 mod session_builder;

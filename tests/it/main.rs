@@ -10,6 +10,8 @@
 mod common;
 
 mod batching;
+#[cfg(feature = "system-tests")]
+mod build_engines;
 mod cli;
 mod configuration;
 mod corpora;

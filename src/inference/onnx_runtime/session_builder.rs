@@ -9,6 +9,7 @@ use super::build_progress::BuildProgress;
 use super::dylib::Runtime;
 use super::execution_provider::{dispatch, is_compiled_in};
 use super::graph_nodes::node_names;
+use super::loaded_library::loaded_version;
 use super::profile::provider_shares;
 use super::provider_selection::{AttemptError, first_working};
 use super::{ENGINE, OnnxRuntimeSession, cuda_graph};
@@ -21,6 +22,8 @@ use crate::inference::provider::{Provider, ProviderOptions, ShapeProfile, Tensor
 
 const TEMPORARY_HINT: &str =
     "ONNX Runtime writes its profile there: make room, or set TMPDIR to a directory that can be written";
+const CACHE_HINT: &str = "Give this user the directory (sudo install -d -o \"$USER\" DIRECTORY), or set [engine] cache to \
+    one that this user can write to";
 const GRAPH_HINT: &str = "Export the model again";
 
 /// Opens a session on the first provider that works.
@@ -50,10 +53,11 @@ fn attempt(
         (None, Provider::TensorRt) => source.profile.clone(),
         (None, _) => None,
     };
-    let mut cache = provider
-        .builds_engines()
-        .then(|| open_cache(runtime, source, options, provider, profile.as_ref()))
-        .flatten();
+    let mut cache = if provider.builds_engines() {
+        open_cache(runtime, source, options, provider, profile.as_ref())?
+    } else {
+        None
+    };
     let temporary = std::env::temp_dir();
     let profiles =
         tempfile::tempdir().map_err(AttemptError::io("create a directory in", &temporary, TEMPORARY_HINT))?;
@@ -94,10 +98,19 @@ fn attempt(
         warm_up(session, runtime, source, provider, extent)
     });
     drop(progress);
-    if let (Ok(_), Some(cache)) = (&loaded, cache) {
-        cache.commit();
+    let mut loaded = loaded?;
+    if let Some(cache) = cache {
+        let directory = cache.path().to_owned();
+        cache.commit().or_else(|error| not_kept(options, source, provider, &directory, error))?;
     }
-    loaded
+    if provider == Provider::TensorRt {
+        loaded.backend.tensorrt = loaded_version("libnvinfer.so");
+        let version = loaded.backend.tensorrt.as_deref().unwrap_or_default();
+        for ignored in options.provider.tensorrt.ignored_by(version) {
+            log::warn!("{}: engine.tensorrt.{ignored}", source.name);
+        }
+    }
+    Ok(loaded)
 }
 
 /// How evaluations are captured as a CUDA graph.
@@ -176,14 +189,34 @@ fn warm_up(
     Err(AttemptError::Provider(ProviderFailure::Failed(reason)))
 }
 
-/// Opens the cache for the provider's engine. If that fails, the engine is built at every start.
+/// Reports an engine that is built at every start, because it cannot be kept.
+fn not_kept(
+    options: &EngineOptions,
+    source: &GraphSource<'_>,
+    provider: Provider,
+    directory: &Path,
+    error: std::io::Error,
+) -> Result<(), AttemptError> {
+    if options.requires_cache {
+        return Err(AttemptError::io("keep the engine in", directory, CACHE_HINT)(error));
+    }
+    log::warn!(
+        "{}: cannot keep the engine that {provider} builds for {} ({error}), so every start builds it again; \
+         {CACHE_HINT}",
+        directory.display(),
+        source.name
+    );
+    Ok(())
+}
+
+/// Opens the cache for the provider's engine.
 fn open_cache(
     runtime: &Runtime,
     source: &GraphSource<'_>,
     options: &EngineOptions,
     provider: Provider,
     profile: Option<&ShapeProfile>,
-) -> Option<EngineCache> {
+) -> Result<Option<EngineCache>, AttemptError> {
     let ProviderOptions { tensorrt, openvino, .. } = &options.provider;
     let (option, library) = match provider {
         Provider::TensorRt => (format!("{tensorrt:?}"), "libnvinfer.so"),
@@ -198,16 +231,8 @@ fn open_cache(
         ("device", options.host.device()),
     ]);
     match EngineCache::open(&options.cache, &source.name, provider, key) {
-        Ok(cache) => Some(cache),
-        Err(error) => {
-            log::warn!(
-                "{}: cannot keep the engine that {provider} builds for {} ({error}), so every start builds it again; \
-                 set [engine] cache to a directory that can be written",
-                options.cache.display(),
-                source.name
-            );
-            None
-        }
+        Ok(cache) => Ok(Some(cache)),
+        Err(error) => not_kept(options, source, provider, &options.cache, error).map(|()| None),
     }
 }
 
