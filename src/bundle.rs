@@ -23,6 +23,7 @@ mod scheduler_config;
 mod signature;
 mod text_encoder_io;
 pub(crate) mod tokenizer_source;
+pub(crate) mod weight_types;
 
 use std::path::{Path, PathBuf};
 

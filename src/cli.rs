@@ -130,5 +130,13 @@ struct ConfigFile {
 
 /// Loads the configuration from a file, or from the default one.
 fn configuration(file: Option<&Path>) -> Result<Config, CommandError> {
-    crate::config::load(file, std::env::vars()).map_err(CommandError::usage)
+    crate::config::load(file, crate::config::process_environment()).map_err(CommandError::usage)
+}
+
+/// Says which environment variables are not part of the configuration, although they begin with its prefix.
+fn ignored_variables(config: &Config) -> String {
+    format!(
+        "ignoring the environment variables {}: a service manager or a test set them",
+        config.ignored_variables.join(", ")
+    )
 }

@@ -1,6 +1,10 @@
 //! The configuration: defaults, overridden by a file, overridden by environment variables.
 
+mod checked;
+mod consistency;
+mod environment;
 mod layers;
+mod toml_message;
 mod values;
 
 use std::collections::BTreeMap;
@@ -16,6 +20,7 @@ use crate::job::JobLimits;
 use crate::platform::Platform;
 
 pub use crate::units::{Bounded, ByteSize};
+pub use environment::process_environment;
 pub use layers::{ConfigErrors, ConfigFault, DEFAULT_FILE, load};
 pub use values::{BrokerUrl, ClientId, LogLevel, NodeName, PublishQos, SharedQueue, TopicRoot};
 
@@ -39,6 +44,9 @@ pub struct Config {
     pub log: LogConfig,
     /// `[board]`
     pub board: BoardConfig,
+    /// Environment variables that begin with `DENOISED_` and that others set for their own purposes.
+    #[serde(skip)]
+    pub ignored_variables: Vec<String>,
 }
 
 /// The broker and the connection to it.
@@ -54,14 +62,18 @@ pub struct MqttConfig {
     /// The user name; empty: none.
     pub username: String,
     /// A file with the password.
+    #[serde(deserialize_with = "checked::optional_file")]
     pub password_file: Option<PathBuf>,
     /// A PEM file with the CA of the broker's certificate. Default: the system's CAs.
+    #[serde(deserialize_with = "checked::optional_file")]
     pub ca_file: Option<PathBuf>,
     /// A shared subscription for requests, such as `$share/denoised/denoised/request`; empty: none.
     pub shared_queue: SharedQueue,
     /// A PEM file with the client certificate.
+    #[serde(deserialize_with = "checked::optional_file")]
     pub cert_file: Option<PathBuf>,
     /// A PEM file with the client certificate's private key.
+    #[serde(deserialize_with = "checked::optional_file")]
     pub key_file: Option<PathBuf>,
     /// The QoS of images, results and errors.
     pub qos: PublishQos,
@@ -105,6 +117,7 @@ impl MqttConfig {
 #[serde(default, deny_unknown_fields)]
 pub struct ModelsConfig {
     /// The bundles' directories; the first is the default model.
+    #[serde(deserialize_with = "checked::model_paths")]
     pub paths: Vec<PathBuf>,
     /// Overrides of `[engine]`, by the model's name.
     pub engine: BTreeMap<String, ModelEngineConfig>,
@@ -126,12 +139,14 @@ pub struct EngineConfig {
     /// The path of ONNX Runtime's library; empty: search for it.
     pub library: PathBuf,
     /// Execution providers, in order of preference.
+    #[serde(deserialize_with = "checked::providers")]
     pub providers: Vec<Provider>,
     /// Whether the first provider must work.
     pub policy: Policy,
     /// The maximum batch size.
     pub batch: Bounded<1, 1024>,
     /// The directory for the engines that providers build.
+    #[serde(deserialize_with = "checked::directory")]
     pub cache: PathBuf,
     /// The free memory that building an engine needs.
     pub build_memory: ByteSize,
@@ -140,6 +155,7 @@ pub struct EngineConfig {
     /// The side of the VAE's tiles, in pixels; unset: no tiling.
     pub vae_tile: Option<Bounded<64, 65536>>,
     /// The provider that runs jobs while the first provider builds its engine.
+    #[serde(deserialize_with = "checked::interim_provider")]
     pub interim_provider: Option<Provider>,
     /// TensorRT's options.
     pub tensorrt: TensorRt,
@@ -154,6 +170,7 @@ pub struct EngineConfig {
 #[serde(default, deny_unknown_fields)]
 pub struct ModelEngineConfig {
     /// Execution providers, in order of preference.
+    #[serde(deserialize_with = "checked::optional_providers")]
     pub providers: Option<Vec<Provider>>,
     /// Whether the first provider must work.
     pub policy: Option<Policy>,
@@ -192,8 +209,8 @@ impl Config {
     /// Returns the engine options for the bundle in this directory.
     pub fn engine_options(&self, bundle: &Path) -> EngineOptions {
         let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
-        // A path such as `.` has no name, and that of a link may be another one.
-        let names = [name(bundle), bundle.canonicalize().ok().as_deref().and_then(name)];
+        // The name of a link may be another one than that of its directory.
+        let names = [name(bundle), Some(checked::model_name(bundle))];
         let own = names.iter().flatten().find_map(|name| self.models.engine.get(name));
         let own = own.cloned().unwrap_or_default();
         let EngineConfig {
@@ -221,6 +238,7 @@ impl Config {
                 openvino: own.openvino.unwrap_or_else(|| self.engine.openvino.clone()),
             },
             cache,
+            requires_cache: false,
             build_memory: build_memory.0,
             memory: memory.map(|bytes| bytes.0),
             vae_tile: vae_tile.map(|side| side.0 as usize),
@@ -235,10 +253,11 @@ impl Config {
 #[serde(default, deny_unknown_fields)]
 pub struct SpoolConfig {
     /// The directory.
+    #[serde(deserialize_with = "checked::directory")]
     pub path: PathBuf,
     /// The maximum size of undelivered messages and of the responses of finished jobs.
     pub max_bytes: ByteSize,
-    /// How long the responses of a finished job are kept for a repeated request, in seconds.
+    /// How long the responses of a finished job are kept for a repeated request, in seconds that the daemon runs.
     pub keep_s: Bounded<0, 31_536_000>,
 }
 
@@ -303,6 +322,7 @@ pub struct LogConfig {
 #[serde(default, deny_unknown_fields)]
 pub struct BoardConfig {
     /// The root directory of the files that describe the machine.
+    #[serde(deserialize_with = "checked::file_tree")]
     pub root: PathBuf,
     /// The temperature of the hottest zone at which new jobs wait, in °C.
     pub pause_above_c: Option<Bounded<30, 150>>,

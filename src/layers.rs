@@ -104,6 +104,14 @@ fn the_broker_and_the_spool_know_no_diffusion() {
     }
 }
 
+/// A board boots in the past, and its clock jumps by decades once it is set.
+#[test]
+fn no_module_depends_on_the_wall_clock() {
+    for module in LAYERS.iter().map(|(name, _)| *name).chain([TOP]) {
+        assert_eq!(followers(module, "SystemTime"), BTreeSet::new(), "{module}");
+    }
+}
+
 #[test]
 fn only_one_module_uses_ort() {
     let modules = LAYERS.iter().map(|(name, _)| *name).filter(|name| *name != "inference");

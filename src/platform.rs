@@ -2,15 +2,22 @@
 //!
 //! All files are read under one root directory, which tests replace by a directory tree of their own.
 
+mod access;
 mod host;
 mod jetson;
 mod libraries;
+mod service_unit;
+mod tensorrt;
 mod thermal;
+mod user;
 
 use std::path::{Path, PathBuf};
 
+pub(crate) use access::{Access, AccessError, check_access};
 pub(crate) use jetson::{JetPack, L4tRelease};
+pub(crate) use service_unit::ServiceUnit;
 pub(crate) use thermal::ThermalThrottle;
+pub(crate) use user::User;
 
 /// The host, as its files describe it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,23 +71,6 @@ impl Platform {
         let memory = self.text("/proc/meminfo")?;
         let kibibytes: u64 = field(&memory, "MemAvailable")?.trim_end_matches(" kB").trim().parse().ok()?;
         Some(kibibytes << 10)
-    }
-
-    /// Returns the id of a group.
-    pub(crate) fn group(&self, name: &str) -> Option<u32> {
-        let groups = self.text("/etc/group")?;
-        let line = groups.lines().find(|line| line.split(':').next() == Some(name))?;
-        line.split(':').nth(2)?.parse().ok()
-    }
-
-    /// Returns the ids of this process's groups.
-    pub(crate) fn groups_of_this_process(&self) -> Vec<u32> {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let ids = |name: &str| {
-            let found = field(&status, name).unwrap_or("").split_whitespace();
-            found.filter_map(|id| id.parse().ok()).collect::<Vec<_>>()
-        };
-        [ids("Gid"), ids("Groups")].concat()
     }
 
     /// Returns a directory's entries, sorted by name; none if it does not exist.

@@ -19,6 +19,7 @@ mod router;
 mod status;
 mod supervisor;
 mod systemd;
+mod topic_root;
 mod undeliverable;
 mod worker;
 
@@ -40,6 +41,7 @@ use systemd::SystemdNotifier;
 use worker::{EncodedImage, Worker, WorkerEvent};
 
 pub use error::ServiceError;
+pub(crate) use topic_root::root_change;
 
 /// How long flushing pending messages may take on shutdown, and then closing the connection.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -73,6 +75,7 @@ pub async fn run(config: &Config, mut signals: Signals) -> Result<(), ServiceErr
     else {
         return Ok(());
     };
+    topic_root::check(config);
     let worker = Worker::start(config, unfinished.len());
     let watchdog = Watchdog::new(worker.heartbeat.clone());
     let supervisor = Supervisor::new(config, topics.clone(), notifier, watchdog);

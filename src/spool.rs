@@ -5,10 +5,12 @@
 //! knows messages and the bytes of requests; it does not know models.
 
 mod changes;
+mod clock;
 mod completed_jobs;
 mod error;
 mod record;
 mod store;
+pub(crate) mod topic_root;
 mod writer;
 
 use std::path::PathBuf;
@@ -40,7 +42,7 @@ pub struct SpoolSettings {
     pub path: PathBuf,
     /// The size limit in bytes. Messages that the broker has not acknowledged may exceed it.
     pub max_bytes: u64,
-    /// How long the answers of a completed job are kept, in seconds; 0 keeps none.
+    /// How long the answers of a completed job are kept, in seconds that the daemon runs; 0 keeps none.
     pub keep_s: u64,
 }
 

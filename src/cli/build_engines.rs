@@ -1,34 +1,74 @@
 //! `denoised build-engines`: builds the engines of all models before the daemon's first start.
 
 use std::io::Write;
-use std::time::Instant;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{anyhow, bail};
 
 use super::stdout::Stdout;
 use super::{CommandError, ConfigFile};
-use crate::inference::{LoadStage, SessionPool};
+use crate::config::Config;
+use crate::inference::{Backend, EngineKind, EngineOptions, LoadStage, SessionPool};
 use crate::model::Model;
+use crate::platform::User;
 
 pub(super) fn run(file: &ConfigFile) -> Result<(), CommandError> {
     let config = super::configuration(file.config.as_deref())?;
     super::start_log(log::LevelFilter::Warn);
+    check_cache_owner(&config)?;
     for path in &config.models.paths {
         let start = Instant::now();
         let mut has_built = false;
-        let model =
-            Model::load_into(&SessionPool::default(), path, &config.engine_options(path), &mut |stage| {
-                has_built |= stage == LoadStage::BuildingEngine;
-            })?;
+        let options = EngineOptions { requires_cache: true, ..config.engine_options(path) };
+        let model = Model::load_into(&SessionPool::default(), path, &options, &mut |stage| {
+            has_built |= stage == LoadStage::BuildingEngine;
+        })
+        .map_err(|error| anyhow!("{}: {error}", path.display()))?;
         let backend = model.predictor.backend();
-        let result = if has_built { "the engine was built" } else { "nothing had to be built" };
-        writeln!(
-            Stdout,
-            "{}: {result}, {:.1?}; it runs on {} {} with {}",
-            model.bundle.name,
-            start.elapsed(),
-            backend.engine,
-            backend.version,
-            backend.provider
-        )?;
+        writeln!(Stdout, "{}", report(&model.bundle.name, has_built, &options, backend, start.elapsed()))?;
     }
     Ok(())
+}
+
+/// Returns the line about one model.
+fn report(
+    name: &str,
+    has_built: bool,
+    options: &EngineOptions,
+    backend: &Backend,
+    elapsed: Duration,
+) -> String {
+    let builders: Vec<_> = options.providers.iter().filter(|provider| provider.builds_engines()).collect();
+    let rejected = backend
+        .rejected_providers
+        .iter()
+        .find(|rejected| builders.iter().any(|builder| builder.to_string() == rejected.provider));
+    let result = match rejected {
+        Some(rejected) => format!("no engine is kept, because {} does not work here", rejected.provider),
+        None if has_built => format!("the engine was built and is kept in {}", options.cache.display()),
+        None => "nothing had to be built".to_owned(),
+    };
+    let Backend { engine, version, provider, .. } = backend;
+    format!("{name}: {result}, {elapsed:.1?}; it runs on {engine} {version} with {provider}")
+}
+
+/// Checks that the daemon will be able to replace the engines: root must not build them in another user's directory.
+fn check_cache_owner(config: &Config) -> anyhow::Result<()> {
+    let builds =
+        |path: &Path| config.engine_options(path).providers.iter().any(|provider| provider.builds_engines());
+    let is_needed =
+        config.engine.kind != EngineKind::Embedded && config.models.paths.iter().any(|path| builds(path));
+    if !is_needed || User::of_this_process().uid != 0 {
+        return Ok(());
+    }
+    match config.board.platform().owner(&config.engine.cache) {
+        Some(owner) => bail!(
+            "engine.cache {} belongs to the user {1}, who could not replace engines that root builds; run sudo -u {1} \
+             denoised build-engines",
+            config.engine.cache.display(),
+            owner.name
+        ),
+        None => Ok(()),
+    }
 }

@@ -3,16 +3,19 @@
 mod broker;
 mod engines;
 mod environment;
+mod files;
 mod finding;
 mod jetson;
+mod judged_user;
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::stdout::Stdout;
 use super::{CommandError, ConfigFile};
-use crate::platform::Platform;
-use finding::FindingState;
+use crate::config::Config;
+use finding::{Finding, FindingState};
+use judged_user::JudgedUser;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct DoctorArguments {
@@ -27,12 +30,16 @@ pub(super) struct DoctorArguments {
 }
 
 pub(super) fn run(arguments: &DoctorArguments) -> Result<(), CommandError> {
-    let config = super::configuration(arguments.file.config.as_deref())?;
+    let mut config = super::configuration(arguments.file.config.as_deref())?;
     super::start_log(log::LevelFilter::Off);
-    let platform = arguments.root.as_ref().map_or_else(|| config.board.platform(), Platform::new);
-    let mut findings = jetson::findings(&platform);
-    findings.extend(engines::findings(&config, &platform));
-    findings.extend(environment::findings(&config, &platform));
+    if let Some(root) = &arguments.root {
+        if !root.is_dir() {
+            let error = anyhow::anyhow!("--root {}: there is no such directory", root.display());
+            return Err(CommandError::usage(error));
+        }
+        config.board.root = root.clone();
+    }
+    let findings = all_findings(&config, arguments.file.config.as_deref());
     super::exit_on_closed_stdout();
     if arguments.json {
         writeln!(Stdout, "{}", serde_json::to_string_pretty(&findings)?)?;
@@ -45,4 +52,16 @@ pub(super) fn run(arguments: &DoctorArguments) -> Result<(), CommandError> {
         1 => Err(anyhow::anyhow!("1 thing is missing; the line after -> says what to do").into()),
         n => Err(anyhow::anyhow!("{n} things are missing; the lines after -> say what to do").into()),
     }
+}
+
+fn all_findings(config: &Config, file: Option<&Path>) -> Vec<Finding> {
+    let platform = config.board.platform();
+    let user = JudgedUser::find(file, config, &platform);
+    let mut findings = jetson::findings(config, &platform);
+    findings.extend(engines::findings(config, &platform));
+    findings.extend(environment::findings(config));
+    findings.push(user.finding());
+    findings.extend(files::findings(config, &user));
+    findings.extend(environment::groups(&platform, &user));
+    findings
 }

@@ -9,9 +9,14 @@ use std::path::PathBuf;
 use super::CommandError;
 use super::engine_argument::EngineArguments;
 use super::stdout::Stdout;
-use crate::bundle::{Bundle, LatentComponents, TimestepShape};
+use crate::bundle::weight_types::weight_types;
+use crate::bundle::{Bundle, BundleError, LatentComponents, TimestepShape};
+use crate::inference::{EngineOptions, Provider};
 use crate::model::{Model, batch_dependence};
 use diffusion_samplers::scheduler_settings::KeyStatus;
+
+/// The name of ONNX Runtime in a backend.
+const ONNX_RUNTIME: &str = "onnxruntime";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct InspectArguments {
@@ -28,7 +33,7 @@ pub(super) fn run(arguments: &InspectArguments) -> Result<(), CommandError> {
     let engine = arguments.engine.options(&arguments.model)?;
     let mut model = Model::load(&arguments.model, &engine)?;
     writeln!(Stdout, "Model")?;
-    identity(&model)?;
+    identity(&model, &engine)?;
     section("Inputs and outputs")?;
     inputs(&mut model)?;
     section("Missing")?;
@@ -61,11 +66,15 @@ fn row(label: &str, value: impl std::fmt::Display) -> std::io::Result<()> {
 }
 
 /// Prints the model's properties, its engine and its provider.
-fn identity(model: &Model) -> std::io::Result<()> {
+fn identity(model: &Model, options: &EngineOptions) -> anyhow::Result<()> {
     let (bundle, backend) = (&model.bundle, model.predictor.backend());
     row("name", format_args!("{} ({})", bundle.name, bundle.graph.display()))?;
     row("sha256", &bundle.sha256)?;
     row("engine", format_args!("{} {}, provider {}", backend.engine, backend.version, backend.provider))?;
+    row("precision", precision(model, options)?)?;
+    for ignored in ignored_options(model, options) {
+        row("ignored option", format_args!("engine.tensorrt.{ignored}"))?;
+    }
     for share in &backend.provider_shares {
         row("provider share", share)?;
     }
@@ -87,6 +96,34 @@ fn identity(model: &Model) -> std::io::Result<()> {
         )?;
     }
     Ok(())
+}
+
+/// The options of TensorRT that its version on this machine ignores.
+fn ignored_options(model: &Model, options: &EngineOptions) -> Vec<String> {
+    let backend = model.predictor.backend();
+    if backend.engine != ONNX_RUNTIME || !options.providers.contains(&Provider::TensorRt) {
+        return Vec::new();
+    }
+    let version = backend.tensorrt.clone().or_else(|| options.host.library_version("libnvinfer.so"));
+    options.provider.tensorrt.ignored_by(&version.unwrap_or_default())
+}
+
+/// The types in which the provider computes, as far as they are not its own choice.
+fn precision(model: &Model, options: &EngineOptions) -> Result<String, BundleError> {
+    let weights = weight_types(&model.bundle.graph)?;
+    let backend = model.predictor.backend();
+    Ok(match &backend.tensorrt {
+        Some(version) => options.provider.tensorrt.precision(version, &weights),
+        None if backend.provider == Provider::OpenVino.to_string() => {
+            match options.provider.openvino.precision {
+                Some(precision) => {
+                    format!("{precision} ([engine.openvino] precision), {weights} as exported")
+                }
+                None => format!("chosen by OpenVINO, {weights} as exported"),
+            }
+        }
+        None => format!("{weights}, as exported"),
+    })
 }
 
 /// How the network is fed.

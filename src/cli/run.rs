@@ -12,6 +12,10 @@ use crate::service::Signals;
 pub(super) fn run(file: &ConfigFile) -> Result<(), CommandError> {
     let config = super::configuration(file.config.as_deref())?;
     super::start_log(config.log.level.0);
+    if !config.ignored_variables.is_empty() {
+        log::info!("{}", super::ignored_variables(&config));
+    }
+    config.warnings().iter().for_each(|warning| log::warn!("{warning}"));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -1,18 +1,19 @@
 //! Reads the layers of the configuration. Each one is validated alone, so that every error has its file and line.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_path_to_error::{Path as KeyPath, Segment};
 use toml::{Table, Value};
 
-use super::Config;
-use crate::serde_message::{DocumentFormat, without_rust_types};
+use super::environment::{Variables, check_variable};
+use super::toml_message::toml_message;
+use super::{Config, consistency};
 
 /// The file that is read by default, if it exists.
 pub const DEFAULT_FILE: &str = "/etc/denoised/config.toml";
 
-const PREFIX: &str = "DENOISED_";
+/// The location of an error that no single layer has.
+pub(super) const MERGED: &str = "configuration";
 
 /// One error in a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,19 +53,24 @@ pub fn load(
         let table = check_file(&path, &text, &mut faults);
         layers = layers.add_source(source(&table));
     }
-    for (name, raw) in relevant(environment) {
-        match check_variable(&name, &raw) {
+    let variables = Variables::new(environment);
+    for (name, raw) in &variables.configuring {
+        match check_variable(name, raw) {
             Ok(table) => layers = layers.add_source(source(&table)),
             Err(fault) => faults.push(fault),
         }
     }
     let merged = layers.build().and_then(config::Config::try_deserialize::<Config>);
     match merged {
-        Ok(config) if faults.is_empty() => Ok(config),
+        Ok(config) if faults.is_empty() => {
+            let faults = consistency::faults(&config);
+            let config = Config { ignored_variables: variables.foreign, ..config };
+            if faults.is_empty() { Ok(config) } else { Err(ConfigErrors(faults)) }
+        }
         Err(error) if faults.is_empty() => Err(ConfigErrors(vec![ConfigFault {
-            location: "configuration".to_owned(),
+            location: MERGED.to_owned(),
             key: String::new(),
-            message: without_rust_types(&error.to_string(), DocumentFormat::Toml),
+            message: toml_message(&error.to_string()),
         }])),
         _ => Err(ConfigErrors(faults)),
     }
@@ -105,12 +111,13 @@ fn check_file(path: &Path, text: &str, faults: &mut Vec<ConfigFault>) -> Table {
             return Table::new();
         }
     };
+    whole_floats_to_integers(&mut table);
     while let Err(error) = deserialize(&table) {
         let keys = keys(error.path());
         faults.push(ConfigFault {
             location: location(find_line(text, &keys)),
             key: error.path().to_string(),
-            message: without_rust_types(error.inner().message(), DocumentFormat::Toml),
+            message: toml_message(error.inner().message()),
         });
         if !remove(&mut table, &keys) {
             break;
@@ -119,7 +126,25 @@ fn check_file(path: &Path, text: &str, faults: &mut Vec<ConfigFault>) -> Table {
     table
 }
 
-fn deserialize(table: &Table) -> Result<Config, serde_path_to_error::Error<toml::de::Error>> {
+/// The floats up to this number have all whole numbers.
+const MAX_WHOLE_FLOAT: f64 = (1_u64 << 53) as f64;
+
+/// Replaces floats such as 3.0, which some writers of TOML make of every number, by integers. No key takes only floats.
+pub(super) fn whole_floats_to_integers(table: &mut Table) {
+    fn replace(value: &mut Value) {
+        match value {
+            Value::Float(float) if float.fract() == 0.0 && float.abs() <= MAX_WHOLE_FLOAT => {
+                *value = Value::Integer(*float as i64);
+            }
+            Value::Array(values) => values.iter_mut().for_each(replace),
+            Value::Table(table) => whole_floats_to_integers(table),
+            _ => {}
+        }
+    }
+    table.iter_mut().for_each(|(_, value)| replace(value));
+}
+
+pub(super) fn deserialize(table: &Table) -> Result<Config, serde_path_to_error::Error<toml::de::Error>> {
     serde_path_to_error::deserialize(table.clone())
 }
 
@@ -168,48 +193,6 @@ fn line_of(text: &str, offset: usize) -> usize {
     text.as_bytes()[..offset.min(text.len())].iter().filter(|&&byte| byte == b'\n').count() + 1
 }
 
-/// Keeps the variables with the prefix, sorted by name.
-fn relevant(environment: impl IntoIterator<Item = (String, String)>) -> BTreeMap<String, String> {
-    environment.into_iter().filter(|(name, _)| name.starts_with(PREFIX)).collect()
-}
-
-/// Parses a variable into a table with one key: as a string if the key takes one, else as a TOML value, else as a
-/// comma-separated list of strings.
-fn check_variable(name: &str, raw: &str) -> Result<Table, ConfigFault> {
-    let keys: Vec<String> =
-        name[PREFIX.len()..].to_ascii_lowercase().split("__").map(str::to_owned).collect();
-    let literal = format!("value = {raw}").parse::<Table>().ok();
-    let list = raw.split(',').map(|part| Value::String(part.trim().to_owned()));
-    let candidates = [
-        Some(Value::String(raw.to_owned())),
-        literal.and_then(|mut table| table.remove("value")),
-        Some(Value::Array(list.collect())),
-    ];
-    let mut complaints = Vec::new();
-    for value in candidates.into_iter().flatten() {
-        let table = nest(&keys, value);
-        match deserialize(&table) {
-            Ok(_) => return Ok(table),
-            Err(error) => complaints.push(error.inner().message().to_owned()),
-        }
-    }
-    // A wrong type only means that the value should be parsed differently.
-    let fitting = complaints.iter().find(|complaint| !complaint.starts_with("invalid type"));
-    let message = fitting
-        .or(complaints.first())
-        .map_or_else(String::new, |message| without_rust_types(message, DocumentFormat::Toml));
-    Err(ConfigFault { location: name.to_owned(), key: keys.join("."), message })
-}
-
-fn nest(keys: &[String], value: Value) -> Table {
-    let (first, rest) = match keys {
-        [] => return Table::new(),
-        [first, rest @ ..] => (first, rest),
-    };
-    let inner = if rest.is_empty() { value } else { Value::Table(nest(rest, value)) };
-    Table::from_iter([(first.clone(), inner)])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -224,11 +207,6 @@ mod tests {
             }
             ConfigErrors(faults)
         })
-    }
-
-    fn variable(name: &str, value: &str) -> Result<Config, ConfigErrors> {
-        let empty = tempfile::NamedTempFile::new().unwrap();
-        load(Some(empty.path()), [(name.to_owned(), value.to_owned())])
     }
 
     #[test]
@@ -280,6 +258,16 @@ mod tests {
     }
 
     #[test]
+    fn whole_floats_are_integers() {
+        let text = "[limits]\nsteps = 50.0\nqueue = 1e3\n[mqtt]\nqos = 2.0\nmax_packet = 1048576.0\n\
+                    [engine]\nbatch = 4.0\ntensorrt = { min_batch = 2.0 }\n";
+        let config = with_file(text).unwrap();
+        assert_eq!((config.limits.steps.0, config.limits.queue.0), (50, 1000));
+        assert_eq!((config.mqtt.max_packet.0, config.engine.batch.0), (1 << 20, 4));
+        assert_eq!(config.engine.tensorrt.min_batch.map(|batch| batch.0), Some(2));
+    }
+
+    #[test]
     fn a_syntax_error_is_reported_with_its_line() {
         let ConfigErrors(faults) = with_file("a = 1\nb = = 2\n").unwrap_err();
         assert_eq!((faults[0].location.as_str(), faults.len()), ("c.toml:2", 1));
@@ -295,33 +283,6 @@ mod tests {
         assert_eq!(config.node.as_str(), "007");
         assert_eq!(config.limits.queue.0, 5);
         assert_eq!(config.models.paths, [PathBuf::from("a"), PathBuf::from("b")]);
-    }
-
-    #[test]
-    fn variables_have_the_types_of_their_keys() {
-        assert_eq!(variable("DENOISED_LIMITS__STEPS", "7").unwrap().limits.steps.0, 7);
-        let config = variable("DENOISED_MQTT__MAX_PACKET", "1 MiB").unwrap();
-        assert_eq!(config.mqtt.max_packet.0, 1 << 20);
-        let ConfigErrors(faults) = variable("DENOISED_MQTT__QOS", "3").unwrap_err();
-        assert_eq!(
-            faults[0].to_string(),
-            "DENOISED_MQTT__QOS: mqtt.qos: invalid value: integer `3`, expected 1 or 2"
-        );
-        let ConfigErrors(faults) = variable("DENOISED_ENGINE__CUDA__CUDA_GRAPH", "yes").unwrap_err();
-        assert_eq!(
-            faults[0].to_string(),
-            "DENOISED_ENGINE__CUDA__CUDA_GRAPH: engine.cuda.cuda_graph: invalid type: string \"yes\", expected a \
-             boolean"
-        );
-        let ConfigErrors(faults) = variable("DENOISED_LIMITS__STEPS", "many").unwrap_err();
-        assert_eq!(
-            faults[0].to_string(),
-            "DENOISED_LIMITS__STEPS: limits.steps: invalid type: string \"many\", expected a whole number"
-        );
-        let ConfigErrors(faults) = variable("DENOISED_ENGINE__PROVIDERS", "cpu, tpu").unwrap_err();
-        assert!(faults[0].message.contains("`tpu`"), "{}", faults[0]);
-        let ConfigErrors(faults) = variable("DENOISED_LIMIT__STEPS", "7").unwrap_err();
-        assert!(faults[0].message.contains("unknown field `limit`"), "{}", faults[0]);
     }
 
     #[test]

@@ -4,12 +4,20 @@ use serde::de::{Deserialize, Deserializer, Error, Unexpected};
 
 /// The daemon's name: `[A-Za-z0-9._-]{1,64}`. Default: the host name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NodeName(String);
+pub struct NodeName {
+    name: String,
+    is_host_name: bool,
+}
 
 impl NodeName {
     /// Returns the name.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.name
+    }
+
+    /// Returns whether the host name is used because no name is configured.
+    pub(crate) fn is_host_name(&self) -> bool {
+        self.is_host_name
     }
 }
 
@@ -21,7 +29,8 @@ impl Default for NodeName {
             .map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' })
             .take(64)
             .collect();
-        Self(if name.is_empty() { "denoised".to_owned() } else { name })
+        let name = if name.is_empty() { "denoised".to_owned() } else { name };
+        Self { name, is_host_name: true }
     }
 }
 
@@ -30,11 +39,14 @@ impl<'de> Deserialize<'de> for NodeName {
         let name = String::deserialize(deserializer)?;
         match name.as_str() {
             "" => Ok(Self::default()),
-            name if crate::job::is_id(name) => Ok(Self(name.to_owned())),
+            name if crate::job::is_id(name) => Ok(Self { name: name.to_owned(), is_host_name: false }),
             _ => Err(invalid(&name, "1 to 64 of the characters A-Z a-z 0-9 . _ -")),
         }
     }
 }
+
+/// What stands for the node's name in the prefix of all topics.
+const NODE: &str = "{node}";
 
 /// The prefix of all topics.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +55,14 @@ pub struct TopicRoot(String);
 impl TopicRoot {
     /// Returns the prefix with the node's name filled in.
     pub fn for_node(&self, node: &NodeName) -> String {
-        self.0.replace("{node}", node.as_str())
+        self.0.replace(NODE, node.as_str())
+    }
+
+    /// Returns the node's name with which the prefix is `root`, if there is one.
+    pub(crate) fn node_in<'a>(&self, root: &'a str) -> Option<&'a str> {
+        let (before, after) = self.0.split_once(NODE)?;
+        let node = root.strip_prefix(before)?.strip_suffix(after)?;
+        (self.0.replace(NODE, node) == root && crate::job::is_id(node)).then_some(node)
     }
 }
 
@@ -61,6 +80,9 @@ impl<'de> Deserialize<'de> for TopicRoot {
             || root.contains(['+', '#', '\0'])
             || root.starts_with(['/', '$'])
             || root.ends_with('/');
+        if root.replace(NODE, "").contains(['{', '}']) {
+            return Err(invalid(&root, "no other placeholder than {node}"));
+        }
         if is_invalid {
             let expected =
                 "a topic of 1 to 1024 bytes without + and #, which does not start with / or $ or end with /";
@@ -92,6 +114,9 @@ impl<'de> Deserialize<'de> for SharedQueue {
         }
         let parts = filter.strip_prefix("$share/").and_then(|rest| rest.split_once('/'));
         match parts {
+            _ if filter.contains(['{', '}']) => {
+                Err(invalid(&filter, "a filter without {node}, which only mqtt.root has"))
+            }
             Some((group, topic)) if !group.is_empty() && crate::topic_name::is_topic_name(topic) => {
                 let topic = topic.to_owned();
                 Ok(Self { filter, topic })
@@ -169,6 +194,9 @@ impl std::str::FromStr for BrokerUrl {
         if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
             return Err(fault("the URL must end with the port"));
         }
+        if url.port() == Some(0) {
+            return Err(fault("the port must be 1 to 65535"));
+        }
         match url.host_str() {
             Some(host) if !host.is_empty() => Ok(Self {
                 // A URL has an IPv6 address in brackets.
@@ -238,7 +266,8 @@ mod tests {
         assert_eq!((url.port, url.tls), (8883, true));
         let url: BrokerUrl = "mqtt://[::1]:1999".parse().unwrap();
         assert_eq!((url.host.as_str(), url.port, url.tls), ("::1", 1999, false));
-        for text in ["broker", "http://x", "mqtt://u:p@host", "mqtt://host/path", "mqtt://"] {
+        for text in ["broker", "http://x", "mqtt://u:p@host", "mqtt://host/path", "mqtt://", "mqtt://host:0"]
+        {
             assert!(text.parse::<BrokerUrl>().is_err(), "{text}");
         }
         for text in ["ws://host:9001", "wss://host/mqtt"] {

@@ -12,6 +12,9 @@ pub struct Backend {
     pub provider: String,
     /// The share of each provider in a profiled evaluation at startup. Empty for an engine without providers.
     pub provider_shares: Vec<ProviderShare>,
+    /// The version of TensorRT, if it runs the network.
+    #[serde(skip)]
+    pub tensorrt: Option<String>,
     /// The providers that were preferred to this one and do not work.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub rejected_providers: Vec<RejectedProvider>,
@@ -41,7 +44,14 @@ pub struct RejectedProvider {
 impl Backend {
     /// A backend of which no profile exists yet.
     pub fn new(engine: &'static str, version: String, provider: String) -> Self {
-        Self { engine, version, provider, provider_shares: Vec::new(), rejected_providers: Vec::new() }
+        Self {
+            engine,
+            version,
+            provider,
+            provider_shares: Vec::new(),
+            tensorrt: None,
+            rejected_providers: Vec::new(),
+        }
     }
 }
 

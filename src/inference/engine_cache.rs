@@ -66,19 +66,13 @@ impl EngineCache {
         self.committed = false;
     }
 
-    /// Keeps the engine, which works, and removes those with another key.
-    pub(super) fn commit(mut self) {
-        let written = serde_json::to_vec_pretty(&self.key)
-            .map_err(std::io::Error::from)
-            .and_then(|json| std::fs::write(self.directory.join(KEY_FILE), json));
-        match written {
-            Ok(()) => self.committed = true,
-            Err(error) => log::warn!(
-                "{}: cannot keep the engine, so the next start builds it again: {error}",
-                self.directory.display()
-            ),
-        }
+    /// Keeps the engine, which works, and removes those with another key. After an error the engine is not kept.
+    pub(super) fn commit(mut self) -> std::io::Result<()> {
+        let json = serde_json::to_vec_pretty(&self.key)?;
+        std::fs::write(self.directory.join(KEY_FILE), json)?;
+        self.committed = true;
         self.outdated.iter().for_each(|directory| remove(directory));
+        Ok(())
     }
 }
 
@@ -138,7 +132,7 @@ mod tests {
             assert!(!cache.is_built && !cache.path().join("x.engine").exists());
             std::fs::write(cache.path().join("x.engine"), b"whole").unwrap();
             let path = cache.path().to_owned();
-            cache.commit();
+            cache.commit().unwrap();
             path
         };
         // A failed build, or a provider that cannot be registered, leaves nothing.

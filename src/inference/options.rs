@@ -65,6 +65,8 @@ pub struct EngineOptions {
     pub provider: ProviderOptions,
     /// The directory for the engines that providers build.
     pub cache: PathBuf,
+    /// Whether an engine that cannot be kept in the cache is an error instead of a warning.
+    pub requires_cache: bool,
     /// An engine is built only if this many bytes of memory are available.
     pub build_memory: u64,
     /// The memory budget of all sessions, in bytes.
@@ -95,6 +97,7 @@ impl Default for EngineOptions {
             batch: 8,
             provider: ProviderOptions::default(),
             cache: PathBuf::from("/var/cache/denoised"),
+            requires_cache: false,
             build_memory: 1 << 30,
             memory: None,
             vae_tile: None,

@@ -2,8 +2,9 @@
 
 mod options;
 mod shape_profile;
+mod tensorrt_version;
 
-pub use options::{Arena, Cuda, OpenVino, ProviderOptions, TensorRt};
+pub use options::{Arena, Cuda, OpenVino, OpenVinoPrecision, ProviderOptions, TensorRt};
 pub(crate) use shape_profile::{InputShapes, ShapeProfile};
 
 /// An execution provider.

@@ -1,6 +1,6 @@
 //! The platform as the machine on which engines are built.
 
-use super::Platform;
+use super::{Platform, tensorrt};
 use crate::inference::Host;
 
 impl Host for Platform {
@@ -13,6 +13,9 @@ impl Host for Platform {
     }
 
     fn library_version(&self, file: &str) -> Option<String> {
-        self.library(file).map(|library| library.version)
+        match file {
+            tensorrt::LIBRARY => self.tensorrt(None).version,
+            _ => self.library(file).map(|library| library.version),
+        }
     }
 }

@@ -30,16 +30,22 @@ impl Platform {
     /// Finds a library, such as `libnvinfer.so`, in the first directory that has it. Of several files, the one with
     /// the longest version wins.
     pub(crate) fn library(&self, name: &str) -> Option<Library> {
-        DIRECTORIES.iter().find_map(|directory| self.library_in(directory, name))
+        DIRECTORIES.iter().find_map(|directory| self.library_in(directory, name, |_| true))
     }
 
-    fn library_in(&self, directory: &str, name: &str) -> Option<Library> {
+    /// Finds a library of this major version.
+    pub(crate) fn library_with_major(&self, name: &str, major: u32) -> Option<Library> {
+        let is_wanted = |version: &str| version.split('.').next().and_then(|n| n.parse().ok()) == Some(major);
+        DIRECTORIES.iter().find_map(|directory| self.library_in(directory, name, is_wanted))
+    }
+
+    fn library_in(&self, directory: &str, name: &str, is_wanted: impl Fn(&str) -> bool) -> Option<Library> {
         let versions = self.entries(directory).into_iter().filter_map(|path| {
             let real = path.canonicalize().ok()?;
             let version = file_name(&path).strip_prefix(name)?.to_owned();
             let version = version.strip_prefix('.').map_or(version.clone(), str::to_owned);
             let is_version = version.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-            is_version.then_some(Library { path: real, version })
+            (is_version && is_wanted(&version)).then_some(Library { path: real, version })
         });
         versions.max_by_key(|library| library.version.len())
     }

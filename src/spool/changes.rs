@@ -8,8 +8,8 @@ use super::record::{
     AcceptedJob, CompletedRecord, ReplyTo, read_json, read_message, write_json, write_message,
 };
 use super::store::{
-    COMPLETED, Change, CommandDigest, DbResult, FINISHED_AT, HANDLED, JOBS, MAX_HANDLED_COMMANDS, MESSAGES,
-    PENDING, Store, answer_part, now,
+    CLOCK, COMPLETED, Change, CommandDigest, DbResult, FINISHED_AT, HANDLED, JOBS, MAX_HANDLED_COMMANDS, MESSAGES,
+    PENDING, Store, answer_part,
 };
 use crate::mqtt::Message;
 
@@ -59,7 +59,9 @@ impl Store {
                     }
                 }
             }
-            self.evict(&mut tables)?;
+            let now = self.clock.now();
+            self.evict(&mut tables, now)?;
+            write.open_table(CLOCK)?.insert((), now)?;
             tables.completions
         };
         write.commit()?;
@@ -131,7 +133,7 @@ impl Store {
         let Some(job) = self.take_job(tables, id)? else { return Ok(()) };
         let answers = self.answers.remove(id).unwrap_or_default().into_values().collect();
         if self.keeps_answers() {
-            let record = CompletedRecord { digest: job.digest, at: now(), answers };
+            let record = CompletedRecord { digest: job.digest, at: self.clock.now(), answers };
             tables.completed.insert(id, write_json(&record).as_slice())?;
             tables.finished_at.insert((record.at, id), ())?;
             tables.completions.push(Completion::Added { id: id.to_owned(), digest: record.digest });
@@ -198,14 +200,14 @@ impl Store {
     }
 
     /// Evicts the oldest completed jobs that are past the retention period or over the size limit.
-    fn evict(&mut self, tables: &mut Tables<'_>) -> DbResult<()> {
+    fn evict(&mut self, tables: &mut Tables<'_>, now: u64) -> DbResult<()> {
         loop {
             let oldest =
                 tables.finished_at.first()?.map(|(key, _)| (key.value().0, key.value().1.to_owned()));
             let Some((at, id)) = oldest else { break };
             let is_over_limit =
                 self.pending_bytes + self.delivered_bytes > self.max_bytes && self.delivered_bytes > 0;
-            if !is_over_limit && at + self.keep_s >= now() {
+            if !is_over_limit && at.saturating_add(self.keep_s) >= now {
                 break;
             }
             tables.finished_at.remove((at, id.as_str()))?;

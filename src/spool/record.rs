@@ -38,7 +38,7 @@ pub struct ReplyTo {
 pub(super) struct CompletedRecord {
     /// The request's digest.
     pub digest: String,
-    /// When the job finished, in seconds since 1970.
+    /// The spool's time at which the job finished, in seconds.
     pub at: u64,
     /// The numbers of the job's answers on the daemon's own topics.
     pub answers: Vec<u64>,

@@ -5,11 +5,11 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
 use super::SpoolSettings;
+use super::clock::SpoolClock;
 use super::completed_jobs::CompletedJobs;
 use super::error::{OpenError, SpoolError};
 use super::record::{AcceptedJob, CompletedRecord, ReplyTo, read_json, read_message};
@@ -23,12 +23,14 @@ pub(super) const MESSAGES: TableDefinition<'_, u64, &[u8]> = TableDefinition::ne
 pub(super) const PENDING: TableDefinition<'_, u64, ()> = TableDefinition::new("pending");
 /// Completed jobs by id.
 pub(super) const COMPLETED: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("done");
-/// The ids of completed jobs by the time at which they finished, in seconds since 1970.
+/// The ids of completed jobs by the spool's time at which they finished, in seconds.
 pub(super) const FINISHED_AT: TableDefinition<'_, (u64, &str), ()> = TableDefinition::new("ages");
 /// The digests of the latest commands that were handled, by number.
 pub(super) const HANDLED: TableDefinition<'_, u64, u64> = TableDefinition::new("commands");
 /// How many handled commands are remembered.
 pub const MAX_HANDLED_COMMANDS: usize = 16_384;
+/// The spool's time at the last commit, in seconds.
+pub(super) const CLOCK: TableDefinition<'_, (), u64> = TableDefinition::new("clock");
 /// The size of redb's page cache. Its default is 1 GiB; the operating system caches the file anyway.
 const PAGE_CACHE_BYTES: usize = 256 << 10;
 const FILE_NAME: &str = "spool.redb";
@@ -79,6 +81,7 @@ pub struct Store {
     pub(super) pending_bytes: u64,
     /// The size of the delivered messages that are kept as answers of completed jobs.
     pub(super) delivered_bytes: u64,
+    pub(super) clock: SpoolClock,
     pub(super) keep_s: u64,
     pub(super) max_bytes: u64,
 }
@@ -97,7 +100,7 @@ impl Store {
         let path = directory.join(FILE_NAME);
         match Self::open_or_create(&path, settings, completed_jobs) {
             Err(OpenError::Invalid(reason)) => {
-                let renamed = directory.join(format!("{FILE_NAME}.set-aside-{}", now()));
+                let renamed = unused_name(directory);
                 log::error!(
                     "{} is not a valid spool ({reason}); renaming it to {} and creating a new one",
                     path.display(),
@@ -151,6 +154,7 @@ impl Store {
             completed_jobs: completed_jobs.clone(),
             pending_bytes: 0,
             delivered_bytes: 0,
+            clock: SpoolClock::resume(0),
             keep_s: settings.keep_s,
             max_bytes: settings.max_bytes,
         };
@@ -166,6 +170,7 @@ impl Store {
             let (jobs, messages) = (write.open_table(JOBS)?, write.open_table(MESSAGES)?);
             let (pending, completed) = (write.open_table(PENDING)?, write.open_table(COMPLETED)?);
             let mut finished_at = write.open_table(FINISHED_AT)?;
+            let clock = write.open_table(CLOCK)?;
             for entry in messages.iter()? {
                 let (number, record) = entry?;
                 let message = read_message(record.value())?;
@@ -197,6 +202,9 @@ impl Store {
             let handled = write.open_table(HANDLED)?;
             let last = handled.last()?.map_or(0, |(number, _)| number.value());
             self.next_number = self.next_number.max(last + 1);
+            let last_commit = clock.get(())?.map_or(0, |time| time.value());
+            let newest = finished_at.last()?.map_or(0, |(key, _)| key.value().0);
+            self.clock = SpoolClock::resume(last_commit.max(newest));
         }
         write.commit()?;
         self.completed_jobs.replace(&completed_jobs);
@@ -279,7 +287,14 @@ pub(super) fn answer_part(message: &Message) -> Option<(&str, String)> {
     property("id").filter(|_| property("copy").is_none()).map(|id| (id, part))
 }
 
-/// Returns the time in seconds since 1970.
-pub(super) fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+/// Returns a path for an invalid spool that no earlier one has.
+fn unused_name(directory: &Path) -> PathBuf {
+    let mut number = 1_u64;
+    loop {
+        let path = directory.join(format!("{FILE_NAME}.set-aside-{number}"));
+        if !path.exists() {
+            return path;
+        }
+        number += 1;
+    }
 }

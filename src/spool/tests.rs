@@ -1,6 +1,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use super::clock::SpoolClock;
 use super::*;
 
 pub(super) fn settings(directory: &Path, keep_s: u64) -> SpoolSettings {
@@ -72,4 +73,54 @@ fn a_job_is_completed_when_its_change_is_committed_and_after_the_file_is_opened_
     Store::open(&settings, &reopened).unwrap();
     assert_eq!(reopened.get("a"), Some(completed));
     assert_eq!(reopened.get("evicted before a crash"), None);
+}
+
+/// Completes a job, and returns whether the jobs with these ids are still known.
+fn complete(store: &mut Store, completed_jobs: &CompletedJobs, id: &str, known: &[&str]) -> Vec<bool> {
+    let job = AcceptedJob {
+        id: id.to_owned(),
+        digest: "d".to_owned(),
+        request: serde_json::Value::Null,
+        reply: None,
+    };
+    store.write(&[Change::Accept(job), Change::Finish { id: id.to_owned() }]).unwrap();
+    known.iter().map(|id| completed_jobs.get(id).is_some()).collect()
+}
+
+/// A board boots in 1970 and sets its clock later. A jump forward evicted all answers, and after a jump back the newest
+/// were evicted first. The spool's own clock continues where the last commit left it.
+#[test]
+fn answers_aged_by_a_wall_clock_that_jumps() {
+    let directory = tempfile::tempdir().unwrap();
+    let (settings, completed_jobs) = (settings(directory.path(), 60), CompletedJobs::default());
+    let mut store = Store::open(&settings, &completed_jobs).unwrap();
+    assert!(store.clock.now() < 60, "the clock of a new spool starts at 0");
+    assert_eq!(complete(&mut store, &completed_jobs, "a", &["a"]), [true]);
+    store.clock = SpoolClock::resume(50);
+    assert_eq!(complete(&mut store, &completed_jobs, "b", &["a", "b"]), [true, true]);
+    drop(store);
+    // The time continues after a restart, and `a` is past its retention period before `b`.
+    let mut store = Store::open(&settings, &completed_jobs).unwrap();
+    assert!((50..60).contains(&store.clock.now()));
+    store.clock = SpoolClock::resume(100);
+    assert_eq!(complete(&mut store, &completed_jobs, "c", &["a", "b", "c"]), [false, true, true]);
+    store.clock = SpoolClock::resume(1000);
+    store.write(&[]).unwrap();
+    assert!(["a", "b", "c"].iter().all(|id| completed_jobs.get(id).is_none()));
+    drop(store);
+    // Also without a job whose time it could continue from.
+    assert!(Store::open(&settings, &completed_jobs).unwrap().clock.now() >= 1000);
+}
+
+#[test]
+fn an_invalid_spool_never_replaces_an_earlier_one() {
+    let directory = tempfile::tempdir().unwrap();
+    for number in 1..=3 {
+        std::fs::write(directory.path().join("spool.redb"), format!("invalid {number}")).unwrap();
+        drop(Store::open(&settings(directory.path(), 60), &CompletedJobs::default()).unwrap());
+    }
+    for number in 1..=3 {
+        let renamed = directory.path().join(format!("spool.redb.set-aside-{number}"));
+        assert_eq!(std::fs::read_to_string(renamed).unwrap(), format!("invalid {number}"));
+    }
 }

@@ -92,6 +92,10 @@ impl SpoolWriter {
             }
             self.shared.processed.fetch_add(count, Ordering::Release);
         }
+        // Stores the spool's time, so that the answers age even if nothing else was written since the last start.
+        if let Some(Err(error)) = self.store.as_mut().map(|store| store.write(&[])) {
+            log::warn!("cannot store the spool's time: {error}");
+        }
     }
 
     /// Writes the changes, and retries until it succeeds. Returns `false` if the thread must end.

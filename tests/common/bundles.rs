@@ -24,7 +24,8 @@ pub fn copy_bundle(bundle: &Path, name: &str) -> (TempDir, PathBuf) {
     (directory, copy)
 }
 
-fn copy_tree(from: &Path, to: &Path) {
+/// Copies a directory with all its files.
+pub fn copy_tree(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();

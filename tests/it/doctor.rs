@@ -6,25 +6,25 @@ use std::process::Command;
 use crate::common::board::Tree;
 use crate::common::broker::Broker;
 use crate::common::bundles::model;
-use crate::common::commands::{denoised, free_port, onnxruntime};
+use crate::common::commands::{denoised, fails, free_port, onnxruntime};
 use serde_json::Value;
 
-/// Runs `doctor --json`; returns its findings and its exit code.
-fn findings(command: &mut Command) -> (Vec<Value>, Option<i32>) {
+/// Runs `doctor --json`, and returns its findings and its exit code.
+pub fn findings(command: &mut Command) -> (Vec<Value>, Option<i32>) {
     let output = command.args(["doctor", "--json"]).output().unwrap();
     let found = serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)));
     (found, output.status.code())
 }
 
-fn about<'a>(findings: &'a [Value], name: &str) -> &'a Value {
+pub fn about<'a>(findings: &'a [Value], name: &str) -> &'a Value {
     findings
         .iter()
         .find(|finding| finding["about"] == name)
         .unwrap_or_else(|| panic!("there is no finding about {name}"))
 }
 
-fn doctor(board: &Tree) -> Vec<Value> {
+pub fn doctor(board: &Tree) -> Vec<Value> {
     let mut command = denoised();
     command.env("DENOISED_ENGINE__KIND", "embedded").env("DENOISED_BOARD__ROOT", board.path());
     findings(&mut command).0
@@ -50,7 +50,7 @@ fn missing_libraries_are_reported_with_the_package_of_each_jetpack() {
         (
             "NVIDIA Jetson Orin Nano",
             "R36 (release), REVISION: 4.3",
-            "JetPack 6 (Linux for Tegra 36.4.3)",
+            "JetPack 6.2 (Linux for Tegra 36.4.3)",
             [
                 "cuda-libraries-12-6",
                 "libcublas-12-6",
@@ -62,7 +62,7 @@ fn missing_libraries_are_reported_with_the_package_of_each_jetpack() {
         (
             "NVIDIA Jetson AGX Thor",
             "R38 (release), REVISION: 2.0",
-            "JetPack 7 (Linux for Tegra 38.2.0)",
+            "JetPack 7.0 (Linux for Tegra 38.2.0)",
             [
                 "cuda-libraries-13-0",
                 "libcublas-13-0",
@@ -72,7 +72,27 @@ fn missing_libraries_are_reported_with_the_package_of_each_jetpack() {
             ],
         ),
     ];
-    for (name, release, jetpack, packages) in boards {
+    let newer = [
+        (
+            "NVIDIA Jetson Orin Nano",
+            "R36 (release), REVISION: 3.0",
+            "JetPack 6.0 (Linux for Tegra 36.3.0)",
+            ["cuda-libraries-12-2", "libcublas-12-2", "libcudnn8", "libnvinfer8", "libnvonnxparsers8"],
+        ),
+        (
+            "NVIDIA Jetson AGX Orin",
+            "R39 (release), REVISION: 2.0",
+            "JetPack 7.2 (Linux for Tegra 39.2.0)",
+            [
+                "cuda-libraries-13-2",
+                "libcublas-13-2",
+                "libcudnn9-cuda-13",
+                "libnvinfer10",
+                "libnvonnxparsers10",
+            ],
+        ),
+    ];
+    for (name, release, jetpack, packages) in boards.into_iter().chain(newer) {
         let tree = Tree::jetson(name, release);
         let found = doctor(&tree);
         assert_eq!(about(&found, "board")["found"], format!("{name}, {jetpack}"));
@@ -207,4 +227,44 @@ fn the_text_output_has_the_same_findings() {
     assert!(text.contains("MISSING  broker               cannot connect to mqtt://127.0.0.1:1"), "{text}");
     assert!(text.contains("-> sudo apt install mosquitto"), "{text}");
     assert!(text.contains("good     embedded engine      embedded rten 0.27 works on cpu"), "{text}");
+}
+
+#[test]
+fn a_root_that_does_not_exist_described_an_empty_machine() {
+    let stderr = fails(denoised().args(["doctor", "--root", "/nope"]), 2);
+    assert_eq!(stderr, "denoised: --root /nope: there is no such directory\n");
+    let stderr = fails(denoised().arg("doctor").env("DENOISED_BOARD__ROOT", "/nope"), 2);
+    assert_eq!(stderr, "denoised: DENOISED_BOARD__ROOT: board.root: there is no directory /nope\n");
+}
+
+/// `doctor` named documents that the package did not have.
+#[test]
+fn every_document_that_the_program_names_is_packaged() {
+    let repository = crate::common::repository();
+    let manifest = std::fs::read_to_string(repository.join("Cargo.toml")).unwrap();
+    assert!(manifest.contains(r#"["docs/*.md", "usr/share/doc/denoised/docs/", "644"]"#));
+    let mut directories = vec![repository.join("src")];
+    let mut named = std::collections::BTreeSet::new();
+    while let Some(directory) = directories.pop() {
+        for path in std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                directories.push(path);
+                continue;
+            }
+            let Ok(text) = std::fs::read_to_string(&path) else { continue };
+            for (start, _) in text.match_indices("docs/") {
+                let is_name = |c: &char| c.is_ascii_alphanumeric() || "-_./".contains(*c);
+                let name: String = text[start..].chars().take_while(is_name).collect();
+                named.extend(name.split_once(".md").map(|(stem, _)| format!("{stem}.md")));
+            }
+            for (start, _) in text.match_indices("document(\"") {
+                let rest = &text[start + "document(\"".len()..];
+                named.extend(rest.split_once('"').map(|(name, _)| format!("docs/{name}")));
+            }
+        }
+    }
+    assert!(named.contains("docs/jetson.md"), "{named:?}");
+    for name in named {
+        assert!(repository.join(&name).is_file(), "{name} does not exist");
+    }
 }

@@ -14,10 +14,16 @@ mod batching;
 mod broker_limits;
 #[cfg(feature = "system-tests")]
 mod broker_settings;
+#[cfg(feature = "system-tests")]
+mod build_engines;
 mod cli;
+mod configuration;
 mod corpora;
 mod demo;
 mod doctor;
+mod doctor_boards;
+#[cfg(feature = "system-tests")]
+mod doctor_user;
 mod examples;
 #[cfg(feature = "system-tests")]
 mod exports;

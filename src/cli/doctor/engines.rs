@@ -112,6 +112,13 @@ fn next_step(error: &TrialError, provider: Provider, platform: &Platform) -> Str
         })) => other_build_step(provider, jetpack),
         TrialError::Model(ModelError::Engine(EngineError::Provider { failure, .. })) => {
             match (missing_library(&failure.to_string()), jetpack) {
+                (Some(library), Some(jetpack)) if library.contains("nvdla") && !jetpack.has_dla_compiler => {
+                    format!(
+                        "{jetpack} has no {library}: use its own TensorRT ({}) and an ONNX Runtime that was built for it \
+                     ({}), and nothing from a container",
+                        jetpack.packages.tensorrt, jetpack.onnxruntime
+                    )
+                }
                 (Some(library), Some(_)) => {
                     format!("sudo apt install nvidia-jetpack, which contains {library}")
                 }
@@ -126,16 +133,17 @@ fn next_step(error: &TrialError, provider: Provider, platform: &Platform) -> Str
 }
 
 /// Which build of ONNX Runtime has a provider.
-fn other_build_step(provider: Provider, jetpack: Option<JetPack>) -> String {
+fn other_build_step(provider: Provider, jetpack: Option<&JetPack>) -> String {
     match (provider, jetpack) {
         (Provider::OpenVino, _) => "python3 -m pip download --no-deps onnxruntime-openvino, unpack the wheel, \
              and set [engine] library to its onnxruntime/capi/libonnxruntime.so.X.Y.Z; or remove openvino from \
              [engine] providers"
             .to_owned(),
         (_, Some(jetpack)) => format!(
-            "install NVIDIA's or Jetson Zoo's onnxruntime-gpu for {jetpack} (up to {}; docs/jetson.md), and set \
-             [engine] library to its libonnxruntime.so.X.Y.Z",
-            jetpack.newest_onnxruntime()
+            "install NVIDIA's or Jetson Zoo's onnxruntime-gpu for {jetpack} ({}; {}), and set [engine] library to \
+             its libonnxruntime.so.X.Y.Z",
+            jetpack.onnxruntime,
+            document("jetson.md")
         ),
         (_, None) => format!(
             "without an NVIDIA GPU, nothing to do; else set [engine] library to the library of \
@@ -145,16 +153,22 @@ fn other_build_step(provider: Provider, jetpack: Option<JetPack>) -> String {
 }
 
 /// Where to get the library.
-fn library_step(jetpack: Option<JetPack>) -> String {
-    let version = jetpack.map_or("1.23.2", |jetpack| match jetpack {
-        JetPack::Five => "1.18.0",
-        _ => "1.23.2",
-    });
+fn library_step(jetpack: Option<&JetPack>) -> String {
+    // JetPack 5 has Python 3.8, for which newer wheels do not exist.
+    let version =
+        if jetpack.is_some_and(|jetpack| jetpack.name == "JetPack 5") { "1.18.0" } else { "1.23.2" };
     format!(
         "python3 -m pip download --no-deps onnxruntime=={version}, unpack the wheel, and put \
          onnxruntime/capi/libonnxruntime.so.{version} into /usr/lib/denoised or set [engine] library to it; \
-         docs/jetson.md lists builds with CUDA and TensorRT"
+         {} lists builds with CUDA and TensorRT",
+        document("jetson.md")
     )
+}
+
+/// Returns where a document is: where the package installs it, or in the repository.
+fn document(name: &str) -> String {
+    let installed = std::path::Path::new("/usr/share/doc/denoised/docs").join(name);
+    if installed.is_file() { installed.display().to_string() } else { format!("docs/{name}") }
 }
 
 /// Returns the library that a message of the dynamic loader names as missing.

@@ -1,64 +1,70 @@
-//! The broker, the models, the directories and the groups that the daemon needs.
-
-use std::path::Path;
+//! The broker, the configuration, the topics and the groups.
 
 use super::finding::Finding;
-use crate::bundle::Bundle;
+use super::judged_user::JudgedUser;
 use crate::config::Config;
 use crate::platform::Platform;
 
-pub(super) fn findings(config: &Config, platform: &Platform) -> Vec<Finding> {
+/// Checks the broker and what the configuration sets without effect.
+pub(super) fn findings(config: &Config) -> Vec<Finding> {
     let mut findings = super::broker::findings(config);
-    findings.extend(config.models.paths.iter().map(|path| model(path)));
-    findings.push(directory("spool.path", &config.spool.path));
-    if config.engine.providers.iter().any(|provider| provider.builds_engines()) {
-        findings.push(directory("engine.cache", &config.engine.cache));
+    findings.extend(topics(config));
+    findings.extend(
+        config
+            .warnings()
+            .into_iter()
+            .map(|warning| Finding::note("configuration", warning, "change or remove the key")),
+    );
+    if !config.ignored_variables.is_empty() {
+        let found = format!("{} are ignored", config.ignored_variables.join(", "));
+        findings.push(Finding::note(
+            "variables",
+            found,
+            "nothing to do: they are not keys of the configuration",
+        ));
     }
-    findings.extend(["video", "render"].into_iter().filter_map(|group| group_membership(platform, group)));
     findings
 }
 
-fn model(path: &Path) -> Finding {
-    match Bundle::open(path) {
-        Ok(bundle) => Finding::good("model", format!("{} ({})", bundle.name, path.display())),
-        Err(error) => Finding::missing(
-            "model",
-            error.to_string(),
-            "set [models] paths to the directories of exported models; `denoised inspect DIRECTORY` shows what a directory has",
-        ),
+/// Checks that the root of the topics is the one that the daemon served before.
+fn topics(config: &Config) -> Option<Finding> {
+    match crate::service::root_change(config) {
+        Ok(change) => change.map(|change| Finding::note("topics", change.found, change.next)),
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Some(Finding::note(
+            "topics",
+            "the root of the daemon's last start is hidden from the user of this command",
+            "sudo denoised doctor compares it with the present one",
+        )),
+        Err(_) => None,
     }
 }
 
-fn directory(key: &str, path: &Path) -> Finding {
-    let next = || {
-        format!("sudo install -d -m 700 -o \"$USER\" {0}, or set {key} to another directory", path.display())
-    };
-    if !path.is_dir() {
-        return Finding::missing(key, format!("there is no directory {}", path.display()), next());
+/// On a Jetson, checks that the user is in the groups that own the GPU's device nodes.
+pub(super) fn groups(platform: &Platform, user: &JudgedUser) -> Vec<Finding> {
+    if platform.l4t_release().is_none() {
+        return Vec::new();
     }
-    match tempfile::tempfile_in(path) {
-        Ok(_) => Finding::good(key, format!("{} is writable", path.display())),
-        Err(error) => Finding::missing(key, format!("{} is not writable: {error}", path.display()), next()),
-    }
+    ["video", "render"].into_iter().map(|group| group_membership(platform, group, user)).collect()
 }
 
-/// On a Jetson, checks that this user is in a group that owns the GPU's device nodes.
-fn group_membership(platform: &Platform, group: &str) -> Option<Finding> {
-    platform.l4t_release()?;
+fn group_membership(platform: &Platform, group: &str, user: &JudgedUser) -> Finding {
     let about = format!("group {group}");
     let Some(number) = platform.group(group) else {
-        return Some(Finding::note(
+        return Finding::note(
             &about,
             "there is no such group",
             "nothing to do: this JetPack does not have it",
-        ));
+        );
     };
-    let ours = platform.groups_of_this_process();
-    if ours.contains(&number) || ours.contains(&0) {
-        return Some(Finding::good(&about, "this user is a member"));
+    if user.is_member(number) {
+        return Finding::good(&about, format!("{} is a member", user.name()));
     }
-    let next = format!(
-        "sudo usermod -aG {group} \"$USER\", then log in again; the service's own user already is a member"
-    );
-    Some(Finding::note(&about, "this user is not a member, so CUDA may find no GPU", next))
+    let next = if user.is_caller() {
+        format!(
+            "sudo usermod -aG {group} \"$USER\", then log in again; the service's own user already is a member"
+        )
+    } else {
+        format!("sudo usermod -aG {group} {}, then sudo systemctl restart denoised", user.argument())
+    };
+    Finding::note(&about, format!("{} is not a member, so CUDA may find no GPU", user.name()), next)
 }

@@ -1,17 +1,53 @@
 //! The board: its model, power mode, temperature and NVIDIA's libraries.
 
 use super::finding::Finding;
+use crate::config::Config;
 use crate::platform::{JetPack, L4tRelease, Platform};
 
-pub(super) fn findings(platform: &Platform) -> Vec<Finding> {
+pub(super) fn findings(config: &Config, platform: &Platform) -> Vec<Finding> {
     let release = platform.l4t_release();
     let mut findings = vec![model(platform, release.as_ref())];
     if platform.l4t_release().is_some() {
         findings.push(power_mode(platform));
     }
     findings.push(temperature(platform));
-    findings.extend(libraries(platform, release.and_then(|release| release.jetpack)));
+    if let Some(jetpack) = release.and_then(|release| release.jetpack) {
+        findings.push(pairing(jetpack));
+        findings.extend(libraries(platform, jetpack));
+        findings.extend(dla_compiler(config, platform, jetpack));
+    }
     findings
+}
+
+/// The versions that belong to a JetPack.
+fn pairing(jetpack: &JetPack) -> Finding {
+    let JetPack { cuda, tensorrt, onnxruntime, .. } = jetpack;
+    let found = format!(
+        "CUDA {cuda}, TensorRT {tensorrt} and ONNX Runtime {onnxruntime} are reported to work together"
+    );
+    Finding::good("JetPack", format!("{jetpack}: {found}"))
+}
+
+/// On a JetPack without the DLA's compiler, a TensorRT that is linked to it does not load.
+fn dla_compiler(config: &Config, platform: &Platform, jetpack: &JetPack) -> Option<Finding> {
+    const FILE: &str = "libnvdla_compiler.so";
+    if jetpack.has_dla_compiler || platform.library(FILE).is_some() {
+        return None;
+    }
+    if platform.tensorrt(config.onnxruntime_library()).needs_dla_compiler {
+        return Some(Finding::missing(
+            "DLA compiler",
+            format!("{jetpack} has no {FILE}, but this ONNX Runtime's TensorRT provider is linked to it"),
+            format!("use an ONNX Runtime that was built on {jetpack} ({})", jetpack.onnxruntime),
+        ));
+    }
+    Some(Finding::note(
+        "DLA compiler",
+        format!(
+            "{jetpack} has no {FILE}: a TensorRT from a container, or a provider linked to it, does not load"
+        ),
+        format!("nothing to do with this system's own TensorRT ({})", jetpack.packages.tensorrt),
+    ))
 }
 
 fn model(platform: &Platform, release: Option<&L4tRelease>) -> Finding {
@@ -66,36 +102,33 @@ fn temperature(platform: &Platform) -> Finding {
     )
 }
 
-/// Checks NVIDIA's libraries, which ONNX Runtime's providers load, on a Jetson.
-fn libraries(platform: &Platform, jetpack: Option<JetPack>) -> Vec<Finding> {
-    let Some(jetpack) = jetpack else {
-        return Vec::new();
-    };
-    // The library's package in the repository of JetPack 5, 6 and 7.
+/// Checks NVIDIA's libraries, which ONNX Runtime's providers load.
+fn libraries(platform: &Platform, jetpack: &JetPack) -> Vec<Finding> {
+    let packages = &jetpack.packages;
     let required = [
-        ("CUDA", "libcudart.so", ["cuda-libraries-11-4", "cuda-libraries-12-6", "cuda-libraries-13-0"]),
-        ("cuBLAS", "libcublas.so", ["libcublas-11-4", "libcublas-12-6", "libcublas-13-0"]),
-        ("cuDNN", "libcudnn.so", ["libcudnn8", "libcudnn9-cuda-12", "libcudnn9-cuda-13"]),
-        ("TensorRT", "libnvinfer.so", ["libnvinfer8", "libnvinfer10", "libnvinfer10"]),
-        (
-            "TensorRT parser",
-            "libnvonnxparser.so",
-            ["libnvonnxparsers8", "libnvonnxparsers10", "libnvonnxparsers10"],
-        ),
+        ("CUDA", "libcudart.so", packages.cuda),
+        ("cuBLAS", "libcublas.so", packages.cublas),
+        ("cuDNN", "libcudnn.so", packages.cudnn),
+        ("TensorRT", "libnvinfer.so", packages.tensorrt),
+        ("TensorRT parser", "libnvonnxparser.so", packages.parser),
     ];
-    let package = |packages: [&'static str; 3]| match jetpack {
-        JetPack::Five => packages[0],
-        JetPack::Six => packages[1],
-        JetPack::Seven => packages[2],
-    };
-    required
-        .into_iter()
-        .map(|(name, file, packages)| match platform.library(file) {
-            Some(library) => Finding::good(name, format!("{} ({})", library.version, library.path.display())),
-            None => {
-                let next = format!("sudo apt install {} (or everything: nvidia-jetpack)", package(packages));
-                Finding::missing(name, format!("{file} is not installed"), next)
+    let check = |(name, file, package)| match platform.library(file) {
+        Some(library) => {
+            let found = format!("{} ({})", library.version, library.path.display());
+            let major = library.version.split('.').next().and_then(|number| number.parse::<u32>().ok());
+            if name == "TensorRT" && major > Some(10) {
+                let next = format!(
+                    "use the TensorRT of {jetpack}, {}: TensorRT 11 does not support boards, and ignores fp16 and int8",
+                    jetpack.tensorrt
+                );
+                return Finding::note(name, found, next);
             }
-        })
-        .collect()
+            Finding::good(name, found)
+        }
+        None => {
+            let next = format!("sudo apt install {package} (or everything: nvidia-jetpack)");
+            Finding::missing(name, format!("{file} is not installed"), next)
+        }
+    };
+    required.into_iter().map(check).collect()
 }

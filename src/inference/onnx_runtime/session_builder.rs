@@ -11,6 +11,7 @@ use super::build_progress::BuildProgress;
 use super::commit::commit;
 use super::dylib::Runtime;
 use super::execution_provider::{dispatch, is_compiled_in};
+use super::loaded_library::loaded_version;
 use super::profile::provider_shares;
 use super::provider_selection::{AttemptError, first_working};
 use super::{ENGINE, OnnxRuntimeSession, cuda_graph};
@@ -22,6 +23,9 @@ use crate::inference::load_advice;
 use crate::inference::options::{EngineOptions, LoadStage};
 use crate::inference::provider::{Provider, ProviderOptions, ShapeProfile, TensorRt};
 use crate::onnx::ModelFiles;
+
+const CACHE_HINT: &str = "Give this user the directory (sudo install -d -o \"$USER\" DIRECTORY), or set [engine] cache to \
+     one that this user can write to";
 
 /// Opens a session on the first provider that works.
 pub(in crate::inference) fn open(
@@ -55,10 +59,11 @@ fn attempt(
         (None, Provider::TensorRt) => source.profile.clone(),
         (None, _) => None,
     };
-    let mut cache = provider
-        .builds_engines()
-        .then(|| open_cache(runtime, source, options, provider, profile.as_ref()))
-        .flatten();
+    let mut cache = if provider.builds_engines() {
+        open_cache(runtime, source, options, provider, profile.as_ref())?
+    } else {
+        None
+    };
     let temporary = std::env::temp_dir();
     let profiles =
         tempfile::tempdir().map_err(AttemptError::io("create a directory in", &temporary, TEMPORARY_HINT))?;
@@ -100,10 +105,19 @@ fn attempt(
         warm_up(session, runtime, source, files, provider, extent)
     });
     drop(progress);
-    if let (Ok(_), Some(cache)) = (&loaded, cache) {
-        cache.commit();
+    let mut loaded = loaded?;
+    if let Some(cache) = cache {
+        let directory = cache.path().to_owned();
+        cache.commit().or_else(|error| not_kept(options, source, provider, &directory, error))?;
     }
-    loaded
+    if provider == Provider::TensorRt {
+        loaded.backend.tensorrt = loaded_version("libnvinfer.so");
+        let version = loaded.backend.tensorrt.as_deref().unwrap_or_default();
+        for ignored in options.provider.tensorrt.ignored_by(version) {
+            log::warn!("{}: engine.tensorrt.{ignored}", source.name);
+        }
+    }
+    Ok(loaded)
 }
 
 /// Logs a message of ONNX Runtime. Errors are reported by the function that failed, so that they are not logged again.
@@ -188,14 +202,34 @@ fn warm_up(
     Err(AttemptError::Provider(ProviderFailure::Failed(reason)))
 }
 
-/// Opens the cache for the provider's engine. If that fails, the engine is built at every start.
+/// Reports an engine that is built at every start, because it cannot be kept.
+fn not_kept(
+    options: &EngineOptions,
+    source: &GraphSource<'_>,
+    provider: Provider,
+    directory: &Path,
+    error: std::io::Error,
+) -> Result<(), AttemptError> {
+    if options.requires_cache {
+        return Err(AttemptError::io("keep the engine in", directory, CACHE_HINT)(error));
+    }
+    log::warn!(
+        "{}: cannot keep the engine that {provider} builds for {} ({error}), so every start builds it again; \
+         {CACHE_HINT}",
+        directory.display(),
+        source.name
+    );
+    Ok(())
+}
+
+/// Opens the cache for the provider's engine.
 fn open_cache(
     runtime: &Runtime,
     source: &GraphSource<'_>,
     options: &EngineOptions,
     provider: Provider,
     profile: Option<&ShapeProfile>,
-) -> Option<EngineCache> {
+) -> Result<Option<EngineCache>, AttemptError> {
     let ProviderOptions { tensorrt, openvino, .. } = &options.provider;
     let (option, library) = match provider {
         Provider::TensorRt => (format!("{tensorrt:?}"), "libnvinfer.so"),
@@ -210,16 +244,8 @@ fn open_cache(
         ("device", options.host.device()),
     ]);
     match EngineCache::open(&options.cache, &source.name, provider, key) {
-        Ok(cache) => Some(cache),
-        Err(error) => {
-            log::warn!(
-                "{}: cannot keep the engine that {provider} builds for {} ({error}), so every start builds it again; \
-                 set [engine] cache to a directory that can be written",
-                options.cache.display(),
-                source.name
-            );
-            None
-        }
+        Ok(cache) => Ok(Some(cache)),
+        Err(error) => not_kept(options, source, provider, &options.cache, error).map(|()| None),
     }
 }
 

@@ -79,11 +79,55 @@ pub enum Arena {
 #[serde(default, deny_unknown_fields)]
 pub struct OpenVino {
     /// `CPU`, `GPU`, `NPU` or a combination. Defaults to `CPU`.
+    #[serde(deserialize_with = "openvino_device")]
     pub device: Option<String>,
     /// The number of threads.
     pub threads: Option<Bounded<1, 1024>>,
-    /// `FP32`, `FP16` or `ACCURACY`.
-    pub precision: Option<String>,
+    /// The type in which it computes.
+    pub precision: Option<OpenVinoPrecision>,
+}
+
+/// The type in which OpenVINO computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+pub enum OpenVinoPrecision {
+    /// float32.
+    #[serde(rename = "FP32")]
+    Float32,
+    /// float16.
+    #[serde(rename = "FP16")]
+    Float16,
+    /// The types of the graph.
+    #[serde(rename = "ACCURACY")]
+    Accuracy,
+}
+
+impl std::fmt::Display for OpenVinoPrecision {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Float32 => "FP32",
+            Self::Float16 => "FP16",
+            Self::Accuracy => "ACCURACY",
+        })
+    }
+}
+
+/// Reads a device such as `GPU`, `GPU.1` or `HETERO:GPU,CPU`.
+fn openvino_device<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let device = String::deserialize(deserializer)?;
+    let is_single = |name: &str| {
+        let (kind, number) = name.split_once('.').unwrap_or((name, "0"));
+        matches!(kind, "CPU" | "GPU" | "NPU") && number.parse::<u8>().is_ok()
+    };
+    let is_valid = match device.split_once(':') {
+        Some(("AUTO" | "HETERO" | "MULTI", devices)) => devices.split(',').all(is_single),
+        Some(_) => false,
+        None => device == "AUTO" || is_single(&device),
+    };
+    if !is_valid {
+        let expected = "CPU, GPU, NPU, or a combination such as HETERO:GPU,CPU";
+        return Err(serde::de::Error::invalid_value(serde::de::Unexpected::Str(&device), &expected));
+    }
+    Ok(Some(device))
 }
 
 type Pairs = Vec<(&'static str, String)>;

@@ -1,0 +1,199 @@
+//! The files and directories that the daemon needs, judged for its user.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use super::finding::Finding;
+use super::judged_user::JudgedUser;
+use crate::bundle::Bundle;
+use crate::config::Config;
+use crate::inference::EngineKind;
+use crate::platform::{Access, AccessError};
+
+const CREDENTIAL: &str = "mqtt-password";
+
+pub(super) fn findings(config: &Config, user: &JudgedUser) -> Vec<Finding> {
+    let mut findings: Vec<_> = config.models.paths.iter().map(|path| model(path, user)).collect();
+    findings.push(directory("spool.path", &config.spool.path, user));
+    if config.engine.providers.iter().any(|provider| provider.builds_engines()) {
+        findings.push(directory("engine.cache", &config.engine.cache, user));
+    }
+    let mqtt = &config.mqtt;
+    // The caller has tried to load it.
+    let is_tried = user.is_caller() || config.engine.kind == EngineKind::Embedded;
+    let library = config.onnxruntime_library().filter(|_| !is_tried);
+    let files = [
+        ("mqtt.password_file", mqtt.password_file.as_deref()),
+        ("mqtt.ca_file", mqtt.ca_file.as_deref()),
+        ("mqtt.cert_file", mqtt.cert_file.as_deref()),
+        ("mqtt.key_file", mqtt.key_file.as_deref()),
+        ("engine.library", library),
+    ];
+    findings.extend(files.into_iter().filter_map(|(key, path)| Some(file(key, path?, user))));
+    findings.extend(password_credential(config, user));
+    findings.extend(variables_of_the_caller(config, user));
+    findings
+}
+
+/// A model, all of whose files the daemon must be able to read.
+fn model(path: &Path, user: &JudgedUser) -> Finding {
+    if let Some(hidden) = hidden("model", path, user) {
+        return hidden;
+    }
+    let next = || format!("sudo chmod -R a+rX {}", path.display());
+    let unreadable = if user.is_caller() { None } else { first_unreadable(path, user) };
+    match unreadable {
+        Some((_, AccessError::Missing(_))) | None => {}
+        Some((file, error)) => return user.denied("model", &file, "read", &error, next()),
+    }
+    match Bundle::open(path) {
+        Ok(bundle) => Finding::good("model", format!("{} ({})", bundle.name, path.display())),
+        Err(error) => Finding::missing(
+            "model",
+            error.to_string(),
+            "set [models] paths to the directories of exported models; `denoised inspect DIRECTORY` shows what a directory has",
+        ),
+    }
+}
+
+/// Returns the first file of a directory tree that the user may not read, with the reason.
+fn first_unreadable(path: &Path, user: &JudgedUser) -> Option<(PathBuf, AccessError)> {
+    if let Err(error) = user.check(path, Access::Read) {
+        return Some((path.to_owned(), error));
+    }
+    if !path.is_dir() {
+        return None;
+    }
+    match std::fs::read_dir(path) {
+        Ok(entries) => entries.flatten().find_map(|entry| first_unreadable(&entry.path(), user)),
+        Err(_) => Some((path.to_owned(), AccessError::Hidden(path.to_owned()))),
+    }
+}
+
+/// A directory that the daemon writes to.
+fn directory(key: &str, path: &Path, user: &JudgedUser) -> Finding {
+    if let Some(hidden) = hidden(key, path, user) {
+        return hidden;
+    }
+    let install = format!("sudo install -d -m 700 -o {} {}", user.argument(), path.display());
+    let next = || format!("{install}, or set {key} to another directory");
+    if let Some(unit) = &user.unit {
+        if !unit.allows_writing(path) {
+            return Finding::missing(
+                key,
+                format!("denoised.service may not write to {}", path.display()),
+                format!(
+                    "sudo systemctl edit denoised, and add to [Service]: ReadWritePaths={}; or set {key} to another \
+                     directory",
+                    path.display()
+                ),
+            );
+        }
+        if unit.makes(path) && !path.exists() {
+            return Finding::note(
+                key,
+                format!(
+                    "there is no directory {}; denoised.service makes it at its first start",
+                    path.display()
+                ),
+                format!("nothing to do; {install} makes it now, for `denoised build-engines`"),
+            );
+        }
+    }
+    if !path.is_dir() {
+        return match path.metadata() {
+            Err(error) if error.kind() == ErrorKind::PermissionDenied && !user.is_caller() => {
+                user.denied(key, path, "write to", &AccessError::Hidden(path.to_owned()), next())
+            }
+            _ => Finding::missing(key, format!("there is no directory {}", path.display()), next()),
+        };
+    }
+    if user.is_caller() {
+        return match tempfile::tempfile_in(path) {
+            Ok(_) => Finding::good(key, format!("{} is writable", path.display())),
+            Err(error) => {
+                Finding::missing(key, format!("{} is not writable: {error}", path.display()), next())
+            }
+        };
+    }
+    match user.check(path, Access::Write) {
+        Ok(()) => Finding::good(key, format!("{} is writable for {}", path.display(), user.name())),
+        Err(error) => user.denied(key, path, "write to", &error, next()),
+    }
+}
+
+/// A file that the daemon reads.
+fn file(key: &str, path: &Path, user: &JudgedUser) -> Finding {
+    if let Some(hidden) = hidden(key, path, user) {
+        return hidden;
+    }
+    let next = || match user.check(path, Access::Read) {
+        Err(AccessError::Missing(_)) => format!("create it, or correct {key}"),
+        _ => format!("sudo chown {0} {1} && sudo chmod u+r {1}", user.argument(), path.display()),
+    };
+    if user.is_caller() {
+        return match std::fs::File::open(path) {
+            Ok(_) => Finding::good(key, format!("{} is readable", path.display())),
+            Err(error) => {
+                Finding::missing(key, format!("{} is not readable: {error}", path.display()), next())
+            }
+        };
+    }
+    match user.check(path, Access::Read) {
+        Ok(()) => Finding::good(key, format!("{} is readable for {}", path.display(), user.name())),
+        Err(error) => user.denied(key, path, "read", &error, next()),
+    }
+}
+
+/// A path that the unit hides from the daemon.
+fn hidden(about: &str, path: &Path, user: &JudgedUser) -> Option<Finding> {
+    let setting = user.unit.as_ref()?.hides(path)?;
+    Some(Finding::missing(
+        about,
+        format!("denoised.service does not see {}, because of its setting {setting}", path.display()),
+        "move it, for example to /srv, and change the configuration".to_owned(),
+    ))
+}
+
+/// The password that systemd passes to the daemon, if the configuration has a user name and no password file.
+fn password_credential(config: &Config, user: &JudgedUser) -> Option<Finding> {
+    if config.mqtt.username.is_empty() || config.mqtt.password_file.is_some() {
+        return None;
+    }
+    let about = "mqtt password";
+    let path = Path::new(user.unit.as_ref().and_then(|unit| unit.credential(CREDENTIAL))?);
+    Some(match path.metadata() {
+        Ok(metadata) if metadata.len() > 0 => {
+            Finding::good(about, format!("{}, which systemd passes to the daemon", path.display()))
+        }
+        Ok(_) => Finding::note(
+            about,
+            format!("{} is empty, so that the user {} has no password", path.display(), config.mqtt.username),
+            format!("write the password to {}", path.display()),
+        ),
+        Err(error) => Finding::missing(
+            about,
+            format!("denoised.service does not start without {}: {error}", path.display()),
+            format!("sudo install -m 600 /dev/null {0}, and write the password to it", path.display()),
+        ),
+    })
+}
+
+/// Variables that change what `doctor` sees, and that the service does not have.
+fn variables_of_the_caller(config: &Config, user: &JudgedUser) -> Option<Finding> {
+    user.unit.as_ref()?;
+    let is_ours = |name: &String| {
+        (name.starts_with("DENOISED_") && !config.ignored_variables.contains(name))
+            || name == "ORT_DYLIB_PATH"
+    };
+    let mut names: Vec<_> =
+        crate::config::process_environment().map(|(name, _)| name).filter(is_ours).collect();
+    names.sort();
+    (!names.is_empty()).then(|| {
+        Finding::note(
+            "variables",
+            format!("{} are set here, but not for denoised.service", names.join(", ")),
+            format!("set the keys in {} instead", crate::config::DEFAULT_FILE),
+        )
+    })
+}

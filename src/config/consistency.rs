@@ -1,0 +1,169 @@
+//! Checks of the whole configuration: keys that contradict each other, and keys that have no effect.
+
+use std::path::Path;
+
+use super::checked::model_name;
+use super::layers::{ConfigFault, MERGED};
+use super::{Config, MqttConfig};
+use crate::inference::{Cuda, EngineKind, EngineOptions, OpenVino, Policy, Provider, TensorRt};
+
+/// The largest and smallest useful sizes of an MQTT packet, in bytes. The largest is the protocol's.
+const PACKET_BYTES: std::ops::RangeInclusive<u64> = 1024..=(256 << 20);
+/// The smallest useful size of the spool, in bytes.
+const MIN_SPOOL_BYTES: u64 = 64 << 10;
+
+/// Returns the errors of a configuration whose values are all valid.
+pub(super) fn faults(config: &Config) -> Vec<ConfigFault> {
+    let MqttConfig { cert_file, key_file, max_packet, .. } = &config.mqtt;
+    let mut faults = Vec::new();
+    let mut add = |key: &str, message: String| {
+        faults.push(ConfigFault { location: MERGED.to_owned(), key: key.to_owned(), message });
+    };
+    match (cert_file, key_file) {
+        (Some(_), None) => add("mqtt.cert_file", "it requires mqtt.key_file; set both or neither".to_owned()),
+        (None, Some(_)) => add("mqtt.key_file", "it requires mqtt.cert_file; set both or neither".to_owned()),
+        _ => {}
+    }
+    if !PACKET_BYTES.contains(&max_packet.0) {
+        add("mqtt.max_packet", format!("{} bytes must lie between 1 KiB and 256 MiB", max_packet.0));
+    }
+    if config.spool.max_bytes.0 < MIN_SPOOL_BYTES {
+        add("spool.max_bytes", format!("{} bytes must be at least 64 KiB", config.spool.max_bytes.0));
+    }
+    for path in &config.models.paths {
+        let options = config.engine_options(path);
+        if !runs_tensorrt(&options) {
+            continue;
+        }
+        let TensorRt { min_batch, opt_batch, .. } = options.provider.tensorrt;
+        if let Some(table) =
+            options.provider.tensorrt.calibration_table.as_ref().filter(|table| !table.is_file())
+        {
+            let key = format!("{}.calibration_table", tensorrt_key(config, path));
+            add(&key, format!("there is no file {}", table.display()));
+        }
+        let (batch, key) = (options.batch as u64, tensorrt_key(config, path));
+        let (min, opt) = (min_batch.map_or(1, |n| n.0), opt_batch.map_or(batch, |n| n.0));
+        if opt > batch {
+            add(&format!("{key}.opt_batch"), format!("{opt} is more than the batch, {batch}"));
+        } else if min > opt {
+            let largest = if opt_batch.is_some() { "opt_batch" } else { "the batch" };
+            add(&format!("{key}.min_batch"), format!("{min} is more than {largest}, {opt}"));
+        }
+    }
+    faults.dedup();
+    faults
+}
+
+/// Returns the section that has the TensorRT options of a model.
+fn tensorrt_key(config: &Config, path: &Path) -> String {
+    let name = model_name(path);
+    match config.models.engine.get(&name) {
+        Some(own) if own.tensorrt.is_some() => format!("models.engine.{name}.tensorrt"),
+        _ => "engine.tensorrt".to_owned(),
+    }
+}
+
+impl Config {
+    /// Returns what the configuration sets without effect on this machine, one line each.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = self.mqtt_warnings();
+        warnings.extend(self.engine_warnings());
+        for path in &self.models.paths {
+            let options = self.engine_options(path);
+            warnings.extend(provider_warnings(&options));
+            if runs_tensorrt(&options) {
+                let tensorrt = self.board.platform().tensorrt(self.onnxruntime_library());
+                let found = tensorrt.warnings(&options.provider.tensorrt);
+                warnings.extend(found.iter().map(|text| format!("{}.{text}", tensorrt_key(self, path))));
+            }
+        }
+        let mut seen = std::collections::BTreeSet::new();
+        warnings.retain(|warning| seen.insert(warning.clone()));
+        warnings
+    }
+
+    /// Returns the configured ONNX Runtime library.
+    pub(crate) fn onnxruntime_library(&self) -> Option<&Path> {
+        Some(self.engine.library.as_path()).filter(|path| !path.as_os_str().is_empty())
+    }
+
+    fn mqtt_warnings(&self) -> Vec<String> {
+        let MqttConfig { url, username, password_file, ca_file, cert_file, max_packet, .. } = &self.mqtt;
+        let without_tls = |is_set: bool, key: &str| {
+            (is_set && !url.tls)
+                .then(|| format!("mqtt.{key} has no effect, because mqtt.url is not mqtts://"))
+        };
+        let warnings = [
+            without_tls(ca_file.is_some(), "ca_file"),
+            without_tls(cert_file.is_some(), "cert_file"),
+            (password_file.is_some() && username.is_empty())
+                .then(|| "mqtt.password_file has no effect without mqtt.username".to_owned()),
+            (self.limits.payload.0 > max_packet.0).then(|| {
+                "limits.payload is more than mqtt.max_packet, so that the largest requests never arrive"
+                    .to_owned()
+            }),
+        ];
+        warnings.into_iter().flatten().collect()
+    }
+
+    fn engine_warnings(&self) -> Vec<String> {
+        let engine = &self.engine;
+        let names: Vec<_> = self.models.paths.iter().map(|path| model_name(path)).collect();
+        let unknown = self.models.engine.keys().filter(|name| !names.contains(name));
+        let mut warnings: Vec<_> = unknown
+            .map(|name| {
+                format!("models.engine.{name} has no effect: models.paths has only {}", names.join(", "))
+            })
+            .collect();
+        if engine.kind == EngineKind::Embedded && engine.policy == Policy::Required {
+            warnings.push("engine.policy has no effect with kind = \"embedded\"".to_owned());
+        }
+        let options: Vec<_> = self.models.paths.iter().map(|path| self.engine_options(path)).collect();
+        let is_used = |provider: Provider| {
+            engine.interim_provider == Some(provider)
+                || options.iter().any(|options| options.providers.contains(&provider))
+        };
+        let sections = [
+            (Provider::TensorRt, engine.tensorrt != TensorRt::default()),
+            (Provider::Cuda, engine.cuda != Cuda::default()),
+            (Provider::OpenVino, engine.openvino != OpenVino::default()),
+        ];
+        let unused = sections.into_iter().filter(|(provider, is_set)| *is_set && !is_used(*provider));
+        warnings.extend(unused.map(|(provider, _)| {
+            format!("engine.{provider} has no effect, because engine.providers has no {provider}")
+        }));
+        let builds = |options: &EngineOptions| options.providers.first().is_some_and(|p| p.builds_engines());
+        if engine.interim_provider.is_some() && !options.iter().any(builds) {
+            warnings.push(
+                "engine.interim_provider has no effect, because the first provider builds no engine"
+                    .to_owned(),
+            );
+        }
+        warnings
+    }
+}
+
+fn runs_tensorrt(options: &EngineOptions) -> bool {
+    options.kind != EngineKind::Embedded && options.providers.contains(&Provider::TensorRt)
+}
+
+/// What has no effect among the options of one model.
+fn provider_warnings(options: &EngineOptions) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let after_cpu = options.providers.iter().skip_while(|provider| **provider != Provider::Cpu).skip(1);
+    for provider in after_cpu {
+        warnings.push(format!("engine.providers: {provider} after cpu is never used; move cpu to the end"));
+    }
+    let tensorrt = &options.provider.tensorrt;
+    if tensorrt.calibration_table.is_some() && !tensorrt.int8 {
+        warnings.push("engine.tensorrt.calibration_table has no effect without int8 = true".to_owned());
+    }
+    if tensorrt.dla_core.is_some() && !tensorrt.fp16 && !tensorrt.int8 {
+        warnings.push(
+            "engine.tensorrt.dla_core has no effect without fp16 or int8, the only types that a DLA has"
+                .to_owned(),
+        );
+    }
+    warnings
+}

@@ -1,0 +1,276 @@
+//! The environment variables of the configuration, `DENOISED_SECTION__KEY`, apart from those that others set.
+
+use std::collections::BTreeMap;
+
+use toml::{Table, Value};
+
+use super::layers::{ConfigFault, deserialize, whole_floats_to_integers};
+use super::toml_message::toml_message;
+
+const PREFIX: &str = "DENOISED_";
+
+/// Variables of this project's tests and scripts, without the prefix; a trailing `_` stands for any ending.
+const OWN: [&str; 4] = ["PROGRAM", "SAMPLER_CASES", "TEST_", "BENCH_"];
+
+/// What stands for text that is not UTF-8.
+const NOT_UTF8: char = char::REPLACEMENT_CHARACTER;
+
+/// The variables that begin with `DENOISED_`.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Variables {
+    /// The configuration: names and values, sorted by name.
+    pub(super) configuring: BTreeMap<String, String>,
+    /// The names of variables that a service manager or this project's tests set for another purpose.
+    pub(super) foreign: Vec<String>,
+}
+
+impl Variables {
+    pub(super) fn new(environment: impl IntoIterator<Item = (String, String)>) -> Self {
+        let mut variables = Self::default();
+        for (name, value) in environment {
+            let Some(rest) = name.strip_prefix(PREFIX) else { continue };
+            if is_foreign(rest, &value) {
+                variables.foreign.push(name);
+            } else {
+                variables.configuring.insert(name, value);
+            }
+        }
+        variables.foreign.sort();
+        variables
+    }
+}
+
+/// Returns the environment variables of this process. What is not UTF-8 is replaced, and an error if it is a value of
+/// the configuration.
+pub fn process_environment() -> impl Iterator<Item = (String, String)> {
+    let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
+    std::env::vars_os().map(move |(name, value)| (text(name), text(value)))
+}
+
+/// Whether a variable, without its prefix, has a shape that Kubernetes or Docker gives to the addresses of a service
+/// whose name begins with `denoised`, or belongs to this project's tests.
+fn is_foreign(name: &str, value: &str) -> bool {
+    let is_own = |own: &&str| name == *own || (own.ends_with('_') && name.starts_with(*own));
+    let words: Vec<&str> = name.split('_').collect();
+    // A key has two underscores between its section and its name, and so an empty word.
+    let last_start = words.iter().position(|word| word.is_empty()).unwrap_or(words.len() - 1);
+    OWN.iter().any(is_own) || (0..=last_start).any(|start| is_service_link(&words[start..], value))
+}
+
+/// Whether the words after the service's name are those of a link to the service.
+fn is_service_link(words: &[&str], value: &str) -> bool {
+    let is_number = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit());
+    match words {
+        // tcp://10.0.0.1:1883; a plain number would be somebody's attempt to set the broker's port.
+        ["PORT"] => ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme)),
+        ["PORT", number, "TCP" | "UDP" | "SCTP", ..] => is_number(number),
+        ["SERVICE", "HOST"] | ["SERVICE", "PORT", ..] => true,
+        // /container/alias
+        ["NAME"] => value.starts_with('/'),
+        ["ENV", name, ..] => !name.is_empty(),
+        _ => false,
+    }
+}
+
+/// Parses a variable into a table with one key: as a string if the key takes one, else as a TOML value, else as a
+/// comma-separated list of strings.
+pub(super) fn check_variable(name: &str, raw: &str) -> Result<Table, ConfigFault> {
+    let keys: Vec<String> =
+        name[PREFIX.len()..].to_ascii_lowercase().split("__").map(str::to_owned).collect();
+    let fault = |message: String| ConfigFault { location: name.to_owned(), key: keys.join("."), message };
+    if raw.contains(NOT_UTF8) {
+        return Err(fault("the value is not valid UTF-8".to_owned()));
+    }
+    if let Some(nearest) = nearest_key(&keys) {
+        let nearest = format!("{PREFIX}{}", nearest.join("__").to_ascii_uppercase());
+        return Err(fault(format!("there is no such key; the nearest one is {nearest}")));
+    }
+    let literal = format!("value = {raw}").parse::<Table>().ok().and_then(|mut table| {
+        whole_floats_to_integers(&mut table);
+        table.remove("value")
+    });
+    let parts = raw.split(',').filter(|_| !raw.trim().is_empty());
+    let list = parts.map(|part| Value::String(part.trim().to_owned())).collect();
+    let candidates = [Some(Value::String(raw.to_owned())), literal, Some(Value::Array(list))];
+    let mut complaints = Vec::new();
+    for value in candidates.into_iter().flatten() {
+        let table = nest(&keys, value);
+        match deserialize(&table) {
+            Ok(_) => return Ok(table),
+            Err(error) => complaints.push(error.inner().message().to_owned()),
+        }
+    }
+    // A wrong type only means that the value should be parsed differently.
+    let fitting = complaints.iter().find(|complaint| !complaint.starts_with("invalid type"));
+    let message = fitting.or(complaints.first()).map_or_else(String::new, |message| toml_message(message));
+    Err(fault(message))
+}
+
+fn nest(keys: &[String], value: Value) -> Table {
+    let (first, rest) = match keys {
+        [] => return Table::new(),
+        [first, rest @ ..] => (first, rest),
+    };
+    let inner = if rest.is_empty() { value } else { Value::Table(nest(rest, value)) };
+    Table::from_iter([(first.clone(), inner)])
+}
+
+/// Returns the most similar key of the configuration if these keys are none.
+fn nearest_key(keys: &[String]) -> Option<Vec<String>> {
+    let known = known_keys();
+    let is_model_override = keys.len() > 2 && keys[..2] == ["models", "engine"];
+    if is_model_override || known.iter().any(|key| key.starts_with(keys)) {
+        return None;
+    }
+    let name = keys.join("_");
+    known.into_iter().min_by_key(|key| {
+        let (full, last) = (key.join("_"), key.last().map_or("", String::as_str));
+        // A key with something appended is nearer than one that merely has similar letters.
+        let appended = if name.starts_with(&full) { 1 } else { usize::MAX };
+        let distance = |candidate: &str| strsim::damerau_levenshtein(candidate, &name);
+        distance(&full).min(distance(last)).min(appended)
+    })
+}
+
+/// Returns all keys of the configuration with their sections.
+pub(super) fn known_keys() -> Vec<Vec<String>> {
+    let (mut sections, mut keys) = (vec![Vec::new()], Vec::new());
+    while let Some(section) = sections.pop() {
+        // The error for an unknown key of a section lists the section's keys.
+        let unknown = nest(&[section.clone(), vec!["?".to_owned()]].concat(), Value::Integer(1));
+        let error = deserialize(&unknown).err();
+        let expected =
+            error.as_ref().and_then(|error| error.inner().message().strip_prefix("unknown field `?`"));
+        match expected {
+            Some(expected) => {
+                let names = expected.split('`').skip(1).step_by(2);
+                sections.extend(names.map(|name| [section.clone(), vec![name.to_owned()]].concat()));
+            }
+            None => keys.push(section),
+        }
+    }
+    keys
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::layers::ConfigErrors;
+    use super::super::{Config, load};
+    use super::*;
+
+    fn variable(name: &str, value: &str) -> Result<Config, ConfigErrors> {
+        let empty = tempfile::NamedTempFile::new().unwrap();
+        load(Some(empty.path()), [(name.to_owned(), value.to_owned())])
+    }
+
+    fn message(name: &str, value: &str) -> String {
+        variable(name, value).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn variables_have_the_types_of_their_keys() {
+        assert_eq!(variable("DENOISED_LIMITS__STEPS", "7").unwrap().limits.steps.0, 7);
+        assert_eq!(variable("DENOISED_LIMITS__STEPS", "7.0").unwrap().limits.steps.0, 7);
+        let config = variable("DENOISED_MQTT__MAX_PACKET", "1 MiB").unwrap();
+        assert_eq!(config.mqtt.max_packet.0, 1 << 20);
+        assert_eq!(
+            message("DENOISED_MQTT__QOS", "3"),
+            "DENOISED_MQTT__QOS: mqtt.qos: invalid value: integer `3`, expected 1 or 2"
+        );
+        assert_eq!(
+            message("DENOISED_ENGINE__CUDA__CUDA_GRAPH", "yes"),
+            "DENOISED_ENGINE__CUDA__CUDA_GRAPH: engine.cuda.cuda_graph: invalid type: string \"yes\", expected a \
+             boolean"
+        );
+        assert_eq!(
+            message("DENOISED_LIMITS__STEPS", "many"),
+            "DENOISED_LIMITS__STEPS: limits.steps: invalid type: string \"many\", expected a whole number"
+        );
+        assert!(message("DENOISED_ENGINE__PROVIDERS", "cpu, tpu").contains("`tpu`"));
+        assert_eq!(
+            message("DENOISED_MODELS__PATHS", ""),
+            "DENOISED_MODELS__PATHS: models.paths: the list is empty; name at least one model's directory"
+        );
+        assert_eq!(
+            message("DENOISED_NODE", "k\u{fffd}che"),
+            "DENOISED_NODE: node: the value is not valid UTF-8"
+        );
+        let config = variable("DENOISED_MODELS__ENGINE__DIGITS__BATCH", "4").unwrap();
+        assert_eq!(config.models.engine["digits"].batch.map(|batch| batch.0), Some(4));
+    }
+
+    #[test]
+    fn an_unknown_variable_names_the_nearest_key() {
+        for (name, nearest) in [
+            ("LIMIT__STEPS", "LIMITS__STEPS"),
+            ("MQTT_URL", "MQTT__URL"),
+            ("URL", "MQTT__URL"),
+            ("MODEL_PATHS", "MODELS__PATHS"),
+            ("SPOOL_DIR", "SPOOL__PATH"),
+            ("NODE__NAME", "NODE"),
+            ("PROVIDERS", "ENGINE__PROVIDERS"),
+            ("ENGINE__TENSORRT__FP8", "ENGINE__TENSORRT__FP16"),
+            ("NAME", "NODE"),
+        ] {
+            let name = format!("DENOISED_{name}");
+            let message = message(&name, "1883");
+            let expected = format!("there is no such key; the nearest one is DENOISED_{nearest}");
+            assert!(message.starts_with(&format!("{name}: ")) && message.ends_with(&expected), "{message}");
+        }
+    }
+
+    #[test]
+    fn every_documented_key_is_known() {
+        let known = known_keys();
+        let joined: Vec<_> = known.iter().map(|key| key.join(".")).collect();
+        for key in ["node", "mqtt.url", "models.paths", "models.engine", "engine.tensorrt.fp16", "board.root"]
+        {
+            assert!(joined.iter().any(|known| known == key), "{key} is not in {joined:?}");
+        }
+    }
+
+    /// Kubernetes and Docker put the addresses of a service named `denoised` into every container beside it, and the
+    /// daemon did not start.
+    #[test]
+    fn the_variables_that_service_managers_set_stopped_the_daemon() {
+        let foreign = [
+            ("DENOISED_PORT", "tcp://10.0.0.1:1883"),
+            ("DENOISED_SERVICE_HOST", "10.0.0.1"),
+            ("DENOISED_SERVICE_PORT", "1883"),
+            ("DENOISED_SERVICE_PORT_MQTT_TLS", "8883"),
+            ("DENOISED_PORT_1883_TCP", "tcp://10.0.0.1:1883"),
+            ("DENOISED_PORT_1883_TCP_ADDR", "10.0.0.1"),
+            ("DENOISED_PORT_1883_TCP_PORT", "1883"),
+            ("DENOISED_PORT_1883_TCP_PROTO", "tcp"),
+            ("DENOISED_PORT_5353_UDP_ADDR", "10.0.0.1"),
+            // A service named denoised-broker.
+            ("DENOISED_BROKER_SERVICE_HOST", "10.0.0.2"),
+            ("DENOISED_BROKER_PORT", "tcp://10.0.0.2:1883"),
+            ("DENOISED_BROKER_PORT_1883_TCP_ADDR", "10.0.0.2"),
+            ("DENOISED_NAME", "/web/denoised"),
+            ("DENOISED_ENV_PATH", "/usr/bin"),
+            ("DENOISED_ENV_LD__PRELOAD", ""),
+            ("DENOISED_PROGRAM", "target/debug/denoised"),
+            ("DENOISED_TEST_OPENVINO", "/lib/libonnxruntime.so"),
+            ("DENOISED_BENCH_PYTHON", "python3"),
+        ];
+        for (name, value) in foreign {
+            let config = variable(name, value).unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!(config.ignored_variables, [name]);
+            assert_eq!(Config { ignored_variables: Vec::new(), ..config }, Config::default());
+        }
+        // Those of a configuration with a wrong value or a wrong key are errors.
+        for (name, value) in [
+            ("DENOISED_PORT", "1883"),
+            ("DENOISED_MQTT_PORT", "1883"),
+            ("DENOISED_MQTT__PORT", "tcp://10.0.0.1:1883"),
+            ("DENOISED_NAME", "kitchen"),
+            ("DENOISED_MQTT__NAME", "/kitchen"),
+            ("DENOISED_PORT_MQTT_TCP", "1883"),
+            ("DENOISED_TESTS", "1"),
+            ("DENOISED_ENV_", "1"),
+        ] {
+            assert!(variable(name, value).is_err(), "{name}");
+        }
+    }
+}

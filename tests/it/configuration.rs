@@ -1,0 +1,244 @@
+//! Configurations that are refused, reported or ignored: by `check-config`, and by the daemon.
+
+use std::process::Command;
+
+use crate::common::bundles::model;
+use crate::common::commands::{denoised, fails, succeeds};
+
+fn check_config(text: &str) -> (tempfile::NamedTempFile, Command) {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), text).unwrap();
+    let mut command = denoised();
+    command.args(["check-config", "--config"]).arg(file.path());
+    (file, command)
+}
+
+fn refused(text: &str) -> String {
+    let (file, mut command) = check_config(text);
+    fails(&mut command, 2).replace(&file.path().display().to_string(), "c.toml")
+}
+
+fn warned(text: &str) -> String {
+    let (_file, mut command) = check_config(text);
+    String::from_utf8(succeeds(&mut command).stderr).unwrap()
+}
+
+/// `check-config` called each of these valid; `run` failed later, or ignored the key.
+#[test]
+fn values_that_no_daemon_can_use_were_valid() {
+    let cases = [
+        (
+            "[models]\npaths = []",
+            "c.toml:2: models.paths: the list is empty; name at least one model's directory",
+        ),
+        ("[models]\npaths = [\"\"]", "c.toml:2: models.paths: a path is empty; name a model's directory"),
+        (
+            "[models]\npaths = [\"/a/digits\", \"/b/digits/\"]",
+            "c.toml:2: models.paths: two models are named \"digits\", by which jobs select them; rename or remove a \
+             directory",
+        ),
+        (
+            "[engine]\nproviders = []",
+            "c.toml:2: engine.providers: the list is empty; name at least one of tensorrt, cuda, openvino and cpu",
+        ),
+        ("[engine]\nproviders = [\"cpu\", \"cpu\"]", "c.toml:2: engine.providers: cpu is listed twice"),
+        (
+            "[models.engine.digits]\nproviders = []",
+            "c.toml:2: models.engine.digits.providers: the list is empty; name at least one of tensorrt, cuda, \
+             openvino and cpu",
+        ),
+        (
+            "[engine]\ninterim_provider = \"tensorrt\"",
+            "c.toml:2: engine.interim_provider: tensorrt builds an engine itself; use cuda or cpu",
+        ),
+        ("[engine]\ncache = \"\"", "c.toml:2: engine.cache: the path is empty; name a directory"),
+        (
+            "[engine.openvino]\nprecision = \"FP8\"",
+            "c.toml:2: engine.openvino.precision: unknown value `FP8`, expected one of `FP32`, `FP16`, `ACCURACY`",
+        ),
+        (
+            "[engine.openvino]\ndevice = \"cpu\"",
+            "c.toml:2: engine.openvino.device: invalid value: string \"cpu\", expected CPU, GPU, NPU, or a combination \
+             such as HETERO:GPU,CPU",
+        ),
+        (
+            "[engine]\nbatch = 4\n[engine.tensorrt]\nopt_batch = 8",
+            "configuration: engine.tensorrt.opt_batch: 8 is more than the batch, 4",
+        ),
+        (
+            "[engine.tensorrt]\nmin_batch = 4\nopt_batch = 2",
+            "configuration: engine.tensorrt.min_batch: 4 is more than opt_batch, 2",
+        ),
+        (
+            "[engine.tensorrt]\nint8 = true\ncalibration_table = \"/nope\"",
+            "configuration: engine.tensorrt.calibration_table: there is no file /nope",
+        ),
+        ("[spool]\npath = \"\"", "c.toml:2: spool.path: the path is empty; name a directory"),
+        ("[spool]\nmax_bytes = 1", "configuration: spool.max_bytes: 1 bytes must be at least 64 KiB"),
+        (
+            "[mqtt]\nmax_packet = \"1 GiB\"",
+            "configuration: mqtt.max_packet: 1073741824 bytes must lie between 1 KiB and 256 MiB",
+        ),
+        (
+            "[mqtt]\npassword_file = \"\"",
+            "c.toml:2: mqtt.password_file: the path is empty; name a file, or remove the key",
+        ),
+        (
+            "[mqtt]\nurl = \"mqtts://b\"\ncert_file = \"/c\"",
+            "configuration: mqtt.cert_file: it requires mqtt.key_file; set both or neither",
+        ),
+        (
+            "[mqtt]\nroot = \"d/{host}\"",
+            "c.toml:2: mqtt.root: invalid value: string \"d/{host}\", expected no other placeholder than {node}",
+        ),
+        (
+            "[mqtt]\nshared_queue = \"$share/g/{node}/request\"",
+            "c.toml:2: mqtt.shared_queue: invalid value: string \"$share/g/{node}/request\", expected a filter without \
+             {node}, which only mqtt.root has",
+        ),
+        ("[board]\nroot = \"board\"", "c.toml:2: board.root: board is not an absolute path"),
+        ("[board]\nroot = \"/nope\"", "c.toml:2: board.root: there is no directory /nope"),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(refused(text), format!("denoised: {expected}\n"), "{text}");
+    }
+}
+
+#[test]
+fn keys_without_effect_were_not_reported() {
+    let models = format!("[models]\npaths = [{:?}]\n", model("digits").display().to_string());
+    let cases = [
+        ("[models.engine.nope]\nbatch = 1", "models.engine.nope has no effect: models.paths has only digits"),
+        (
+            "[engine]\nproviders = [\"cpu\", \"cuda\"]",
+            "engine.providers: cuda after cpu is never used; move cpu to the end",
+        ),
+        (
+            "[engine]\nproviders = [\"cuda\", \"cpu\"]\ninterim_provider = \"cpu\"",
+            "engine.interim_provider has no effect, because the first provider builds no engine",
+        ),
+        (
+            "[engine]\nproviders = [\"cpu\"]\n[engine.cuda]\ntf32 = true",
+            "engine.cuda has no effect, because engine.providers has no cuda",
+        ),
+        (
+            "[mqtt]\nca_file = \"/ca.pem\"",
+            "mqtt.ca_file has no effect, because mqtt.url is not mqtts://\ndenoised: warning: mqtt.ca_file: there is no \
+             file /ca.pem",
+        ),
+        ("[engine]\nlibrary = \"/lib.so\"", "engine.library: there is no file /lib.so"),
+        ("[mqtt]\npassword_file = \"/etc/passwd\"", "mqtt.password_file has no effect without mqtt.username"),
+        (
+            "[limits]\npayload = \"32 MiB\"",
+            "limits.payload is more than mqtt.max_packet, so that the largest requests never arrive",
+        ),
+        (
+            "[engine.tensorrt]\ndla_core = 0",
+            "engine.tensorrt.dla_core has no effect without fp16 or int8, the only types that a DLA has",
+        ),
+    ];
+    for (text, expected) in cases {
+        let stderr = warned(&format!("{models}{text}\n"));
+        assert_eq!(stderr, format!("denoised: warning: {expected}\n"), "{text}");
+    }
+    assert_eq!(warned(&models), "");
+    assert_eq!(
+        warned("[models]\npaths = [\"/nope\"]"),
+        "denoised: warning: models.paths: there is no directory /nope\n"
+    );
+}
+
+#[test]
+fn foreign_variables_are_ignored_with_one_line() {
+    let (_file, mut command) = check_config("");
+    command
+        .env("DENOISED_PORT", "tcp://10.0.0.1:1883")
+        .env("DENOISED_SERVICE_HOST", "10.0.0.1")
+        .env("DENOISED_SERVICE_PORT", "1883")
+        .env("DENOISED_PROGRAM", "denoised")
+        .env("DENOISED_MODELS__PATHS", model("digits"));
+    let stderr = String::from_utf8(succeeds(&mut command).stderr).unwrap();
+    assert_eq!(
+        stderr,
+        "denoised: ignoring the environment variables DENOISED_PORT, DENOISED_PROGRAM, DENOISED_SERVICE_HOST, \
+         DENOISED_SERVICE_PORT: a service manager or a test set them\n"
+    );
+    let (_file, mut command) = check_config("");
+    let stderr = fails(command.env("DENOISED_MQTT_URL", "mqtt://b"), 2);
+    assert_eq!(
+        stderr,
+        "denoised: DENOISED_MQTT_URL: mqtt_url: there is no such key; the nearest one is DENOISED_MQTT__URL\n"
+    );
+}
+
+#[test]
+fn a_variable_that_is_not_utf8_ended_the_program() {
+    let not_utf8: &std::ffi::OsStr = std::os::unix::ffi::OsStrExt::from_bytes(b"\xff");
+    let (_file, mut command) = check_config("");
+    succeeds(command.env("ANYTHING", not_utf8));
+    let stderr = fails(command.env("DENOISED_SPOOL__PATH", not_utf8), 2);
+    assert_eq!(stderr, "denoised: DENOISED_SPOOL__PATH: spool.path: the value is not valid UTF-8\n");
+}
+
+#[cfg(feature = "system-tests")]
+mod daemon {
+    use crate::common::broker::Broker;
+    use crate::common::daemon::{Daemon, configuration};
+    use crate::common::golden;
+
+    #[test]
+    fn the_daemon_starts_beside_a_service_of_its_name() {
+        let broker = Broker::start();
+        let text =
+            configuration(&broker, "test", &[&golden("gaussian")], "[models.engine.nope]\nbatch = 1\n");
+        let variables =
+            [("DENOISED_PORT", "tcp://10.0.0.1:1883"), ("DENOISED_PORT_1883_TCP_ADDR", "10.0.0.1")];
+        let mut daemon =
+            Daemon::with_variables(&text, &variables.map(|(name, value)| (name, value.to_owned())));
+        daemon.wait_for("ignoring the environment variables DENOISED_PORT, DENOISED_PORT_1883_TCP_ADDR: ");
+        daemon.wait_for("models.engine.nope has no effect: models.paths has only gaussian");
+        daemon.wait_for("ready: requests are accepted");
+        assert_eq!(daemon.terminate(), Some(0));
+    }
+
+    /// The topics change with the host name, for example because a board got one by DHCP. Nobody noticed why the
+    /// requests had no answers.
+    #[test]
+    fn a_changed_host_name_was_silent() {
+        let broker = Broker::start();
+        let text = configuration(&broker, "", &[&golden("gaussian")], "");
+        let spool = std::sync::Arc::new(tempfile::tempdir().unwrap());
+        let mut daemon = Daemon::with_spool(&text, &spool);
+        daemon.wait_for("ready: requests are accepted on denoised/");
+        assert_eq!(daemon.terminate(), Some(0));
+        assert_eq!(daemon.count("the host name changed"), 0);
+        let file = spool.path().join("topic-root");
+        let present = std::fs::read_to_string(&file).unwrap();
+        let host = present.trim_end().strip_prefix("denoised/").unwrap().to_owned();
+        std::fs::write(&file, "denoised/kitchen\n").unwrap();
+        let expected = format!(
+            "the host name changed from kitchen to {host}, so that the root of all topics is denoised/{host} and no \
+             longer denoised/kitchen; clients of the old topics reach nobody; to keep the old topics, set node = \
+             \"kitchen\"; to use the new ones, set node = \"{host}\""
+        );
+        // Every start reports it, until the node has a name.
+        for _ in 0..2 {
+            let mut daemon = Daemon::with_spool(&text, &spool);
+            daemon.wait_for(&expected);
+            daemon.wait_for("ready");
+            assert_eq!(daemon.terminate(), Some(0));
+        }
+        let mut command = crate::common::commands::denoised();
+        let output = command.arg("doctor").env("DENOISED_SPOOL__PATH", spool.path()).output().unwrap();
+        let text = text.replace("node = \"\"", "node = \"kitchen\"");
+        let mut daemon = Daemon::with_spool(&text, &spool);
+        daemon.wait_for("ready");
+        assert_eq!(daemon.terminate(), Some(0));
+        assert_eq!(daemon.count("topics is"), 0);
+        let stdout = String::from_utf8(output.stdout).unwrap();
+        assert!(
+            stdout.contains("note     topics               the host name changed from kitchen to "),
+            "{stdout}"
+        );
+    }
+}
