@@ -6,9 +6,11 @@ mod external_data;
 mod header;
 mod model_files;
 mod rewrite;
+mod topology;
 
 pub(crate) use element_type::ElementType;
 pub use error::OnnxError;
 pub(crate) use header::{Header, Operator};
 pub(crate) use model_files::ModelFiles;
 pub(crate) use rewrite::{InlineData, Rewrite};
+pub(crate) use topology::{Node, Topology, Weight};

@@ -8,8 +8,8 @@ use super::pipeline_graphs::{PipelineGraphs, SizeLimits, TextEncoderGraph};
 use super::text_encoder::{Embedding, Layer, TextEncoder, concat_features, concat_tokens};
 use super::vae::{self, Autoencoder, LatentDistribution};
 use crate::bundle::{
-    AutoencoderIo, Bundle, LatentComponents, Manifest, PipelineKind, Projection, Role, Signature, TensorInput,
-    onnx_file,
+    AutoencoderIo, Bundle, LatentComponents, Manifest, PipelineKind, Projection, Role, Signature,
+    TensorInput, onnx_file,
 };
 use crate::inference::{EngineOptions, GraphSource, InputShapes, PooledSession, SessionPool, Warmup, load};
 use crate::tensor::{Dim, Tensor};

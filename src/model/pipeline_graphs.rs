@@ -80,14 +80,12 @@ impl PipelineGraphs {
         if !allowed.contains(&found) {
             return Err(missing(*allowed.start()));
         }
-        let text_encoders = components
-            .text_encoders
-            .iter()
-            .enumerate()
-            .zip(&components.tokenizer_classes)
-            .map(|((i, (path, tokenizer)), class)| {
-                TextEncoderGraph::read(path, (tokenizer, class.as_deref()), kind, (i, found))
-            });
+        let text_encoders =
+            components.text_encoders.iter().enumerate().zip(&components.tokenizer_classes).map(
+                |((i, (path, tokenizer)), class)| {
+                    TextEncoderGraph::read(path, (tokenizer, class.as_deref()), kind, (i, found))
+                },
+            );
         let text_encoders = text_encoders.collect::<Result<Vec<_>, _>>()?;
         let decoder = autoencoder(components.decoder.as_deref(), components, AutoencoderIo::decoder)?;
         let encoder = autoencoder(components.encoder.as_deref(), components, AutoencoderIo::encoder)?;

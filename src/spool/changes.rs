@@ -8,8 +8,8 @@ use super::record::{
     AcceptedJob, CompletedRecord, ReplyTo, read_json, read_message, write_json, write_message,
 };
 use super::store::{
-    CLOCK, COMPLETED, Change, CommandDigest, DbResult, FINISHED_AT, HANDLED, JOBS, MAX_HANDLED_COMMANDS, MESSAGES,
-    PENDING, Store, answer_part,
+    CLOCK, COMPLETED, Change, CommandDigest, DbResult, FINISHED_AT, HANDLED, JOBS, MAX_HANDLED_COMMANDS,
+    MESSAGES, PENDING, Store, answer_part,
 };
 use crate::mqtt::Message;
 
