@@ -60,6 +60,8 @@ pub struct Job {
     pub guidance: f64,
     /// The guidance rescale φ.
     pub guidance_rescale: f32,
+    /// A sentence for each field of the request that has no effect.
+    pub ignored: Vec<String>,
     /// The prompts, for a model that takes text.
     pub text: Option<Arc<TextConditioning>>,
     /// The shapes of samples and images.

@@ -110,6 +110,7 @@ pub(super) fn run(arguments: &SampleArguments) -> Result<(), CommandError> {
         .map_err(|error| CommandError::usage(requested.explain(&error)))?;
     let noise = noise.for_job(&job).map_err(CommandError::usage)?;
     output_files::check_size(&output, &job).map_err(CommandError::usage)?;
+    notices.extend(job.ignored.iter().cloned());
     notices.extend(noise.unused_draws(&job));
     notices.extend(noise.ignored_seed(&job).filter(|_| requested.is_set("seed")));
     for notice in notices {

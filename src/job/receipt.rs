@@ -56,6 +56,9 @@ pub struct Receipt {
     /// The parts of the prompts that the text encoder truncated.
     #[serde(rename = "cut", skip_serializing_if = "Vec::is_empty")]
     pub truncated: Vec<String>,
+    /// A sentence for each field of the request that had no effect.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ignored: Vec<String>,
     /// The width and height of the image, if the job can choose them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub size: Option<[usize; 2]>,
@@ -140,6 +143,7 @@ impl Receipt {
             guidance_rescale: job.guidance_rescale,
             prompts: job.text.as_deref().map(Prompts::from_text),
             truncated: Vec::new(),
+            ignored: job.ignored.clone(),
             size: job.text.as_ref().map(|_| [job.sizes.image[2], job.sizes.image[1]]),
             strength: job.init_image.as_ref().map(|init_image| init_image.strength),
             conditions: names.zip(job.conditions.iter().copied()).collect(),

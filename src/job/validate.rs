@@ -63,7 +63,7 @@ impl Request {
         };
         let guidance_rescale = self.check_guidance_rescale()?;
         let preview_every = self.check_preview_every()?;
-        self.refuse_without_effect(model, &spec, &sizes, text.as_ref(), guidance)?;
+        let ignored = self.ignored_fields(model, &spec, &sizes, text.as_ref(), guidance);
         let format = self.check_format(model, &sizes.image)?;
         Ok(Job {
             id,
@@ -77,6 +77,7 @@ impl Request {
             class,
             guidance,
             guidance_rescale,
+            ignored,
             text: text.map(Arc::new),
             init_image,
             sizes,

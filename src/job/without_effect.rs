@@ -1,71 +1,66 @@
-//! Refuses fields that would have no effect on the job.
+//! Finds fields that have no effect on the job.
 
 use super::init_image::Sizes;
-use super::{JobError, ModelCard, Request};
+use super::{ModelCard, Request};
 use crate::bundle::{Projection, Role};
 use crate::image::{Format, check_format};
 use crate::model::TextConditioning;
 use diffusion_samplers::sampler::SamplerSpec;
 
 impl Request {
-    /// Refuses fields that the model or the sampler would ignore. `guidance` is the job's guidance scale.
-    pub(super) fn refuse_without_effect(
+    /// Returns a sentence for each field that the model or the sampler ignores. `guidance` is the job's guidance scale.
+    pub(super) fn ignored_fields(
         &self,
         model: &ModelCard,
         spec: &SamplerSpec,
         sizes: &Sizes,
         text: Option<&TextConditioning>,
         guidance: f64,
-    ) -> Result<(), JobError> {
+    ) -> Vec<String> {
         let is_guided = text.map_or(guidance != 1.0, |text| text.guided);
-        let has_text = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
+        let is_set = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
         let name = model.name();
-        if spec.inpaints() && self.strength.is_some() {
-            let reason = format!("{}, which starts from noise", spec.name);
-            return Err(without_effect("strength", &reason));
-        }
-        if text.is_some() && self.guidance.is_some() && !model.takes_guidance() {
-            return Err(without_effect("guidance", &format!("{name}, which is distilled for one scale")));
-        }
-        if text.is_some() && model.has_one_text_encoder() {
-            let reason = format!("{name}, which has one text encoder");
-            for (field, is_set) in [
-                ("prompt_2", self.prompt_2.is_some()),
-                ("negative_prompt_2", self.negative_prompt_2.is_some()),
-            ] {
-                if is_set {
-                    return Err(without_effect(field, &reason));
-                }
-            }
-        }
-        for (field, is_set) in [
-            ("negative_prompt", has_text(&self.negative_prompt)),
-            ("negative_prompt_2", has_text(&self.negative_prompt_2)),
-            ("guidance_rescale", self.guidance_rescale.is_some_and(|rescale| rescale > 0.0)),
-        ] {
-            if is_set && !is_guided {
-                return Err(if model.has_embedded_guidance() {
-                    without_effect(field, &format!("{name}, which takes the guidance scale as an input"))
-                } else {
-                    let message = format!(
-                        "{field} has no effect at guidance {guidance}; set a larger guidance, or remove {field}"
-                    );
-                    JobError::out_of_range(field, message)
-                });
-            }
-        }
-        if self.preview_every.is_some() && !model.has_preview(sizes) {
-            let message = format!(
-                "{name} has no projection for previews; add one with `denoised fit-preview`, or remove preview_every"
-            );
-            return Err(JobError::out_of_range("preview_every", message));
-        }
-        Ok(())
+        let takes_guidance = text.is_none() || model.takes_guidance();
+        let has_one_text_encoder = text.is_some() && model.has_one_text_encoder();
+        let unguided = if model.has_embedded_guidance() {
+            format!("{name}, which takes the guidance scale as an input")
+        } else {
+            format!("this job, whose guidance is {guidance}")
+        };
+        let one_encoder = format!("{name}, which has one text encoder");
+        let no_projection =
+            format!("{name}, which has no projection for previews (see `denoised fit-preview`)");
+        [
+            (
+                "strength",
+                self.strength.is_some() && spec.inpaints(),
+                &format!("{}, which starts from noise", spec.name),
+            ),
+            (
+                "guidance",
+                self.guidance.is_some() && !takes_guidance,
+                &format!("{name}, which is distilled for one scale"),
+            ),
+            ("prompt_2", is_set(&self.prompt_2) && has_one_text_encoder, &one_encoder),
+            ("negative_prompt_2", is_set(&self.negative_prompt_2) && has_one_text_encoder, &one_encoder),
+            ("negative_prompt", is_set(&self.negative_prompt) && !is_guided, &unguided),
+            (
+                "negative_prompt_2",
+                is_set(&self.negative_prompt_2) && !is_guided && !has_one_text_encoder,
+                &unguided,
+            ),
+            (
+                "guidance_rescale",
+                self.guidance_rescale.is_some_and(|rescale| rescale > 0.0) && !is_guided,
+                &unguided,
+            ),
+            ("preview_every", self.preview_every.is_some() && !model.has_preview(sizes), &no_projection),
+        ]
+        .into_iter()
+        .filter(|(_, is_ignored, _)| *is_ignored)
+        .map(|(field, _, reason)| format!("{field} has no effect on {reason}"))
+        .collect()
     }
-}
-
-fn without_effect(field: &str, reason: &str) -> JobError {
-    JobError::out_of_range(field, format!("{field} has no effect on {reason}; remove {field}"))
 }
 
 impl ModelCard {
