@@ -26,10 +26,10 @@ pub(super) fn refused_connection(code: ConnectReturnCode, facts: &ClientFacts) -
         UnsupportedProtocolVersion | RefusedProtocolVersion => return ONLY_MQTT_3.to_owned(),
         BadUserNamePassword | NotAuthorized if *has_credentials => {
             "the user name or the password is wrong, or this user is not allowed to connect; check mqtt.username and \
-             its password"
+             mqtt.password_file"
         }
         BadUserNamePassword | NotAuthorized => {
-            "it does not accept clients without a login; set mqtt.username and its password"
+            "it does not accept clients without a login; set mqtt.username and mqtt.password_file"
         }
         ClientIdentifierNotValid | BadClientId => {
             return format!(
