@@ -9,6 +9,8 @@ use tokio::time::Instant;
 
 const MIN_DELAY: Duration = Duration::from_millis(250);
 const MAX_DELAY: Duration = Duration::from_secs(30);
+/// The smallest delay after a takeover: each new connection disconnects the other client.
+const MIN_TAKEOVER_DELAY: Duration = Duration::from_secs(5);
 /// A connection must live this long to prove itself.
 const PROBATION: Duration = Duration::from_secs(5);
 
@@ -60,7 +62,7 @@ impl Backoff {
         if is_proved && !is_taken_over {
             self.delay = MIN_DELAY;
         }
-        let delay = self.delay;
+        let delay = if is_taken_over { self.delay.max(MIN_TAKEOVER_DELAY) } else { self.delay };
         self.delay = (delay * 2).min(MAX_DELAY);
         delay
     }
@@ -125,6 +127,7 @@ mod tests {
 
     proptest! {
         /// The delay is the smallest one exactly after a connection that proved itself, and else twice the last one.
+        /// After a takeover it is at least five seconds.
         #[test]
         fn the_delay_doubles_until_a_connection_proves_itself(attempts in prop::collection::vec(attempt(), 1..60)) {
             let (mut backoff, mut now) = (Backoff::new(), Instant::now());
@@ -132,6 +135,9 @@ mod tests {
             for attempt in attempts {
                 if attempt.proves_itself() {
                     expected = MIN_DELAY;
+                }
+                if attempt.is_taken_over {
+                    expected = expected.max(MIN_TAKEOVER_DELAY);
                 }
                 let delay = attempt.run(&mut backoff, &mut now);
                 prop_assert_eq!(delay, expected);

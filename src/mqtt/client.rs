@@ -3,7 +3,7 @@
 //! Each connection is read and written by a task of its own. The client task passes packets to it and handles its events.
 //! After an error it discards the connection, and makes another one after a delay.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -69,7 +69,7 @@ impl MqttClient {
             wishes,
             limits: BrokerLimits::default(),
             subscriptions: Subscriptions::new(&topics),
-            rejected_topics: BTreeSet::new(),
+            rejected_topics: BTreeMap::new(),
             deficits: Vec::new(),
             topics,
             commands,
@@ -113,8 +113,8 @@ struct ClientTask {
     /// Those of the current or the last connection.
     limits: BrokerLimits,
     subscriptions: Subscriptions,
-    /// The daemon's own topics on which the broker rejects messages.
-    rejected_topics: BTreeSet<String>,
+    /// The daemon's own topics on which the broker accepts no messages, and why.
+    rejected_topics: BTreeMap<String, String>,
     /// What the broker does not serve, as it was reported.
     deficits: Vec<String>,
     topics: Topics,
@@ -183,7 +183,10 @@ impl ClientTask {
         let was_taken_over = self.taken_over_at.is_some_and(|time| time.elapsed() < REPORT_INTERVAL);
         if !was_taken_over {
             if !probe::has_foreign_state(self.options.clone(), &self.topics, &self.instance).await {
-                return closure;
+                let id = &self.options.facts.client_id;
+                let reason =
+                    format!("{}, for example that another client uses the client id {id}", closure.reason);
+                return Closure { reason, ..closure };
             }
             self.taken_over_at = Some(Instant::now());
         }
@@ -242,6 +245,15 @@ impl ClientTask {
                     if let Some(packet_id) = connection.publish(message) {
                         self.delivery.assign_packet_id(packet_id);
                     }
+                }
+                Action::RejectTooLarge { message, number: None, limit }
+                    if [self.topics.status(), self.topics.state()].contains(&message.topic) =>
+                {
+                    let reason = format!(
+                        "larger than the {limit} bytes that the broker and mqtt.max_packet allow; raise that limit"
+                    );
+                    self.rejected_topics.insert(message.topic, reason);
+                    self.report_deficits();
                 }
                 Action::RejectTooLarge { message, number, limit } => {
                     let reason = UndeliverableReason::TooLarge(limit);

@@ -50,12 +50,12 @@ pub(super) enum ConnectionEvent {
         /// The reason.
         rejection: Rejection,
     },
-    /// The SUBACK of the oldest unanswered SUBSCRIBE packet: for each filter `None`, or why it was refused.
+    /// The SUBACK of the oldest unanswered SUBSCRIBE packet.
     SubAck {
         /// The packet identifier.
         packet_id: u16,
-        /// For each filter.
-        refusals: Vec<Option<String>>,
+        /// For each filter the QoS, or why it was refused.
+        results: Vec<Result<QoS, String>>,
     },
     /// The answer to an UNSUBSCRIBE packet.
     UnsubAck(u16),

@@ -97,7 +97,9 @@ async fn answer(connection: &mut Connection) -> Result<Option<String>, String> {
     let wait = async {
         loop {
             match connection.next_event().await {
-                ConnectionEvent::SubAck { refusals, .. } => return Ok(refusals.into_iter().flatten().next()),
+                ConnectionEvent::SubAck { results, .. } => {
+                    return Ok(results.into_iter().find_map(Result::err));
+                }
                 ConnectionEvent::Written | ConnectionEvent::Acknowledged(_) => return Ok(None),
                 ConnectionEvent::Rejected { rejection, .. } => {
                     let advice = "allow this user to write to the topic in the broker's access list";

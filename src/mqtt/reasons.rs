@@ -1,8 +1,11 @@
 //! Reason codes of MQTT 5 in plain words, with advice.
 
+use rumqttc::v5::mqttbytes::QoS as WireQoS;
 use rumqttc::v5::mqttbytes::v5::{
     ConnectReturnCode, DisconnectReasonCode, PubAckReason, PubRecReason, SubscribeReasonCode,
 };
+
+use super::message::QoS;
 
 /// What the advice depends on.
 #[derive(Debug, Clone)]
@@ -23,10 +26,10 @@ pub(super) fn refused_connection(code: ConnectReturnCode, facts: &ClientFacts) -
         UnsupportedProtocolVersion | RefusedProtocolVersion => return ONLY_MQTT_3.to_owned(),
         BadUserNamePassword | NotAuthorized if *has_credentials => {
             "the user name or the password is wrong, or this user is not allowed to connect; check mqtt.username and \
-             its password"
+             mqtt.password_file"
         }
         BadUserNamePassword | NotAuthorized => {
-            "it does not accept clients without a login; set mqtt.username and its password"
+            "it does not accept clients without a login; set mqtt.username and mqtt.password_file"
         }
         ClientIdentifierNotValid | BadClientId => {
             return format!(
@@ -96,11 +99,13 @@ pub(super) fn disconnected(code: DisconnectReasonCode, text: Option<&str>, facts
     format!("the broker closed the connection: {reason}{text}")
 }
 
-/// Why the broker refused a subscription; `None` if it granted it.
-pub(super) fn refused_subscription(code: SubscribeReasonCode) -> Option<String> {
+/// The QoS at which the broker granted a subscription, or why it refused it.
+pub(super) fn subscription(code: SubscribeReasonCode) -> Result<QoS, String> {
     use SubscribeReasonCode::*;
     let reason = match code {
-        Success(_) => return None,
+        Success(WireQoS::AtMostOnce) => return Ok(QoS::AtMostOnce),
+        Success(WireQoS::AtLeastOnce) => return Ok(QoS::AtLeastOnce),
+        Success(WireQoS::ExactlyOnce) => return Ok(QoS::ExactlyOnce),
         NotAuthorized => "not authorized; allow this user to read the topic in the broker's access list",
         SharedSubscriptionsNotSupported => {
             "the broker has no shared subscriptions; use the daemon's own request topic, or another broker"
@@ -114,7 +119,7 @@ pub(super) fn refused_subscription(code: SubscribeReasonCode) -> Option<String> 
             "the broker gives no reason; check its access list and its log"
         }
     };
-    Some(reason.to_owned())
+    Err(reason.to_owned())
 }
 
 /// Why the broker rejected a message.

@@ -6,10 +6,11 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::QoS as WireQoS;
 use rumqttc::v5::mqttbytes::v5::{Filter, RetainForwardRule};
 use tokio::time::Instant;
 
+use super::message::QoS;
 use super::topics::Topics;
 
 /// When a filter that was refused, or that closed the connection, is tried again.
@@ -37,6 +38,8 @@ struct DaemonFilter {
     due: Option<Instant>,
     /// Why the broker refused it, until it is granted.
     refusal: Option<String>,
+    /// Whether the broker granted QoS 0 only.
+    is_best_effort: bool,
     /// How many connections in a row closed before the broker answered this filter.
     closed: u8,
 }
@@ -83,6 +86,7 @@ impl Subscriptions {
             purpose,
             due: None,
             refusal: None,
+            is_best_effort: false,
             closed: 0,
         });
         Self {
@@ -160,7 +164,7 @@ impl Subscriptions {
             return None;
         }
         let topic = self.unsent.pop_front()?;
-        let filter = Filter::new(topic.clone(), QoS::AtMostOnce);
+        let filter = Filter::new(topic.clone(), WireQoS::AtMostOnce);
         self.unanswered.push_back(Unanswered::Fetch(topic));
         Some(vec![filter])
     }
@@ -173,11 +177,11 @@ impl Subscriptions {
         filters.filter_map(|filter| filter.due).min().filter(|_| self.is_own_answered)
     }
 
-    /// Handles the SUBACK of the oldest unanswered packet: for each filter `None`, or why it was refused.
-    pub(super) fn on_suback(&mut self, refusals: Vec<Option<String>>, now: Instant) -> Vec<Outcome> {
+    /// Handles the SUBACK of the oldest unanswered packet: for each filter the QoS, or why it was refused.
+    pub(super) fn on_suback(&mut self, results: Vec<Result<QoS, String>>, now: Instant) -> Vec<Outcome> {
         match self.unanswered.pop_front() {
             None => Vec::new(),
-            Some(Unanswered::Fetch(topic)) => match refusals.into_iter().flatten().next() {
+            Some(Unanswered::Fetch(topic)) => match results.into_iter().find_map(Result::err) {
                 Some(reason) => {
                     self.remove_fetch(&topic);
                     vec![Outcome::FetchRefused(topic, reason)]
@@ -186,7 +190,7 @@ impl Subscriptions {
             },
             Some(Unanswered::Daemon(indices)) => {
                 let mut outcomes = Vec::new();
-                for (index, refusal) in indices.into_iter().zip(refusals) {
+                for (index, result) in indices.into_iter().zip(results) {
                     let Some(filter) = self.filters.get_mut(index) else { continue };
                     filter.closed = 0;
                     if filter.purpose == Purpose::Own && !self.is_own_answered {
@@ -197,8 +201,9 @@ impl Subscriptions {
                         Purpose::Own => OWN_RETRY_INTERVAL,
                         _ => RETRY_INTERVAL,
                     };
-                    filter.due = refusal.as_ref().map(|_| now + interval);
-                    filter.refusal = refusal;
+                    filter.due = result.is_err().then(|| now + interval);
+                    filter.is_best_effort = result == Ok(QoS::AtMostOnce);
+                    filter.refusal = result.err();
                 }
                 outcomes
             }
@@ -228,11 +233,18 @@ impl Subscriptions {
         self.unsent.retain(|fetched| fetched != topic);
     }
 
-    /// Describes the filters that the broker refuses. Without [`Purpose::Peers`], which only serves a warning.
+    /// Describes the filters that the broker refuses, or grants at QoS 0 only. Without [`Purpose::Peers`], which only serves a warning.
     pub(super) fn refusals(&self) -> impl Iterator<Item = String> {
         self.filters.iter().filter(|filter| filter.purpose != Purpose::Peers).filter_map(|filter| {
-            let reason = filter.refusal.as_ref()?;
-            Some(format!("not subscribed to {}: {reason}", filter.filter))
+            let name = &filter.filter;
+            let refused = filter.refusal.as_ref().map(|reason| format!("not subscribed to {name}: {reason}"));
+            refused.or_else(|| {
+                filter.is_best_effort.then(|| {
+                    format!(
+                        "the broker grants QoS 0 only for {name}: it does not repeat a message that is lost"
+                    )
+                })
+            })
         })
     }
 }
@@ -248,9 +260,9 @@ impl Unanswered {
 
 impl DaemonFilter {
     fn to_wire(&self) -> Filter {
-        let mut filter = Filter::new(self.filter.clone(), QoS::AtLeastOnce);
+        let mut filter = Filter::new(self.filter.clone(), WireQoS::AtLeastOnce);
         if self.purpose == Purpose::Peers {
-            filter.qos = QoS::AtMostOnce;
+            filter.qos = WireQoS::AtMostOnce;
             filter.nolocal = true;
             filter.retain_forward_rule = RetainForwardRule::Never;
         }
@@ -259,111 +271,4 @@ impl DaemonFilter {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn subscriptions() -> Subscriptions {
-        Subscriptions::new(&Topics::new("d").with_shared_queue(Some(("$share/g/jobs", "jobs"))))
-    }
-
-    /// Sends the packets that are due, and returns their filters.
-    fn send(subscriptions: &mut Subscriptions, now: Instant) -> Vec<Vec<String>> {
-        std::iter::from_fn(|| subscriptions.next_packet(now))
-            .map(|filters| filters.into_iter().map(|filter| filter.path).collect())
-            .collect()
-    }
-
-    #[test]
-    fn the_own_topics_are_answered_before_any_other_filter_is_sent() {
-        let (mut subscriptions, now) = (subscriptions(), Instant::now());
-        assert_eq!(send(&mut subscriptions, now), [[""; 0]; 0]);
-        subscriptions.on_connected(true, now);
-        subscriptions.add_fetch("camera");
-        assert_eq!(send(&mut subscriptions, now), [["d/request", "d/cancel"]]);
-        assert_eq!(subscriptions.on_suback(vec![None, None], now), [Outcome::Subscribed]);
-        assert_eq!(send(&mut subscriptions, now), [["$share/g/jobs"], ["camera"]]);
-        assert_eq!(subscriptions.on_suback(vec![None], now), []);
-        assert_eq!(send(&mut subscriptions, now), [["d/state"]]);
-        let denied = Some("denied".to_owned());
-        assert_eq!(
-            subscriptions.on_suback(vec![denied], now),
-            [Outcome::FetchRefused("camera".to_owned(), "denied".to_owned())]
-        );
-        assert!(!subscriptions.is_fetched("camera"));
-        assert_eq!(subscriptions.on_suback(vec![None], now), []);
-        assert_eq!(subscriptions.next_due(), None);
-    }
-
-    #[test]
-    fn a_refused_topic_is_reported_once_and_tried_again_until_it_is_granted() {
-        let (mut subscriptions, mut now) = (subscriptions(), Instant::now());
-        subscriptions.on_connected(true, now);
-        send(&mut subscriptions, now);
-        let denied = || Some("denied".to_owned());
-        let outcomes = subscriptions.on_suback(vec![denied(), None], now);
-        assert_eq!(outcomes, [Outcome::Subscribed]);
-        for filter in ["$share/g/jobs", "d/state"] {
-            assert_eq!(send(&mut subscriptions, now), [[filter]]);
-            subscriptions.on_suback(vec![None], now);
-        }
-        for _ in 0..2 {
-            now += OWN_RETRY_INTERVAL;
-            assert_eq!(subscriptions.next_due(), Some(now));
-            assert_eq!(send(&mut subscriptions, now), [["d/request"]]);
-            assert_eq!(subscriptions.on_suback(vec![denied()], now), []);
-        }
-        assert_eq!(subscriptions.refusals().collect::<Vec<_>>(), ["not subscribed to d/request: denied"]);
-        now += OWN_RETRY_INTERVAL;
-        send(&mut subscriptions, now);
-        assert_eq!(subscriptions.on_suback(vec![None], now), []);
-        assert_eq!(subscriptions.refusals().count(), 0);
-    }
-
-    #[test]
-    fn a_shared_queue_on_which_the_broker_hangs_up_is_left_out_for_a_while() {
-        let (mut subscriptions, mut now) = (subscriptions(), Instant::now());
-        let connect = |subscriptions: &mut Subscriptions, now| {
-            subscriptions.on_connected(true, now);
-            assert_eq!(send(subscriptions, now), [["d/request", "d/cancel"]]);
-            subscriptions.on_suback(vec![None, None], now);
-            subscriptions.next_packet(now).unwrap()[0].path.clone()
-        };
-        for _ in 1..MAX_CLOSED {
-            assert_eq!(connect(&mut subscriptions, now), "$share/g/jobs");
-            subscriptions.on_closed(false, now);
-            assert_eq!(subscriptions.refusals().count(), 0);
-        }
-        assert_eq!(connect(&mut subscriptions, now), "$share/g/jobs");
-        subscriptions.on_closed(false, now);
-        let refusals: Vec<_> = subscriptions.refusals().collect();
-        assert_eq!(
-            refusals,
-            ["not subscribed to $share/g/jobs: the broker closes the connection on this filter"]
-        );
-        assert_eq!(connect(&mut subscriptions, now), "d/state");
-        subscriptions.on_suback(vec![None], now);
-        // It is tried again on the same connection.
-        now += RETRY_INTERVAL;
-        assert_eq!(send(&mut subscriptions, now), [["$share/g/jobs"]]);
-        subscriptions.on_closed(false, now);
-        assert_eq!(connect(&mut subscriptions, now), "d/state");
-    }
-
-    #[test]
-    fn a_shared_queue_is_not_sent_to_a_broker_without_shared_subscriptions() {
-        let (mut subscriptions, now) = (subscriptions(), Instant::now());
-        subscriptions.on_connected(false, now);
-        send(&mut subscriptions, now);
-        subscriptions.on_suback(vec![None, None], now);
-        assert_eq!(send(&mut subscriptions, now), [["d/state"]]);
-        subscriptions.on_suback(vec![None], now);
-        assert_eq!(subscriptions.next_due(), None);
-        // A broker that states the reason is not tried twice.
-        subscriptions.on_connected(true, now);
-        send(&mut subscriptions, now);
-        subscriptions.on_suback(vec![None, None], now);
-        subscriptions.next_packet(now);
-        subscriptions.on_closed(true, now);
-        assert_eq!(subscriptions.refusals().count(), 1);
-    }
-}
+mod tests;

@@ -146,7 +146,7 @@ fn classify(packet: Packet, packets: &mpsc::Sender<Packet>) -> Option<Connection
         Packet::Publish(publish) => ConnectionEvent::Received(Box::new(publish)),
         Packet::SubAck(ack) => ConnectionEvent::SubAck {
             packet_id: ack.pkid,
-            refusals: ack.return_codes.into_iter().map(reasons::refused_subscription).collect(),
+            results: ack.return_codes.into_iter().map(reasons::subscription).collect(),
         },
         Packet::UnsubAck(ack) => ConnectionEvent::UnsubAck(ack.pkid),
         _ => return None,

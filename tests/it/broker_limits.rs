@@ -149,6 +149,25 @@ async fn the_brokers_keep_alive_neither_stalls_the_connection_nor_floods_it_with
     }
 }
 
+/// A state that did not fit was dropped without a word.
+#[tokio::test]
+async fn a_state_that_the_broker_does_not_accept_is_reported_once() {
+    let broker = MockBroker::start().await;
+    let mut client = broker.client();
+    let properties = ConnAckProperties { max_packet_size: Some(100), ..no_properties() };
+    let mut connection = broker.accept(false, properties).await;
+    for _ in 0..2 {
+        let message = Message::new("d/state".to_owned(), vec![b'x'; 100]);
+        client.commands.send(ClientCommand::Send { message, number: None }).await.unwrap();
+    }
+    let [deficit] = &next_deficits(&mut client).await[..] else { panic!() };
+    assert!(
+        deficit.starts_with("the broker accepts no messages on d/state: larger than the 100 bytes"),
+        "{deficit}"
+    );
+    is_served(&mut connection, &mut client).await;
+}
+
 #[tokio::test]
 async fn a_small_receive_maximum_is_kept() {
     let broker = MockBroker::start().await;

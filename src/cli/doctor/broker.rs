@@ -68,6 +68,13 @@ fn finding_from(reason: String, config: &Config) -> Finding {
             "sudo apt install mosquitto && sudo systemctl enable --now mosquitto, or set [mqtt] url to your broker",
         );
     }
+    if reason.starts_with("mqtt.") {
+        return Finding::missing(
+            "broker",
+            reason,
+            "correct this key in the configuration, or the file that it names",
+        );
+    }
     let (found, next) = reason
         .split_once("; ")
         .unwrap_or((&reason, "read the broker's log, and check [mqtt] in the configuration"));

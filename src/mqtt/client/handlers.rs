@@ -40,7 +40,7 @@ impl ClientTask {
                 if let Some((message, number)) = self.delivery.complete(packet_id) {
                     self.pending_events.extend(number.map(ClientEvent::Delivered));
                     self.is_state_published |= message.topic == self.topics.state();
-                    if self.rejected_topics.remove(&message.topic) {
+                    if self.rejected_topics.remove(&message.topic).is_some() {
                         self.report_deficits();
                     }
                 }
@@ -49,7 +49,7 @@ impl ClientTask {
                 return self.on_rejected(packet_id, &rejection).map(Closure::other);
             }
             ConnectionEvent::Received(publish) => self.on_received(*publish, connection),
-            ConnectionEvent::SubAck { refusals, .. } => self.on_suback(refusals),
+            ConnectionEvent::SubAck { results, .. } => self.on_suback(results),
             ConnectionEvent::Closed(closure) => return Some(closure),
             ConnectionEvent::UnsubAck(_) => {}
         }
@@ -106,13 +106,11 @@ impl ClientTask {
     }
 
     /// Logs what the broker does not serve, each fact once, and reports it to the owner if it has changed.
-    fn report_deficits(&mut self) {
-        let rejected = self.rejected_topics.iter().map(|topic| {
-            format!(
-                "the broker rejects messages on {topic} (not authorized); allow this user to write to it in the \
-                 broker's access list"
-            )
-        });
+    pub(super) fn report_deficits(&mut self) {
+        let rejected = self
+            .rejected_topics
+            .iter()
+            .map(|(topic, reason)| format!("the broker accepts no messages on {topic}: {reason}"));
         let deficits: Vec<_> = self
             .limits
             .deficits(&self.wishes)
@@ -148,7 +146,8 @@ impl ClientTask {
         }
         let (message, number) = self.delivery.complete(packet_id)?;
         if is_own {
-            self.rejected_topics.insert(topic);
+            let reason = format!("{reason}; allow this user to write to it in the broker's access list");
+            self.rejected_topics.insert(topic, reason);
             self.report_deficits();
         } else {
             let reason = UndeliverableReason::Rejected((*reason).to_owned());
@@ -157,8 +156,8 @@ impl ClientTask {
         None
     }
 
-    fn on_suback(&mut self, refusals: Vec<Option<String>>) {
-        for outcome in self.subscriptions.on_suback(refusals, Instant::now()) {
+    fn on_suback(&mut self, results: Vec<Result<QoS, String>>) {
+        for outcome in self.subscriptions.on_suback(results, Instant::now()) {
             match outcome {
                 Outcome::Subscribed => self.backoff.on_subscribed(),
                 Outcome::FetchRefused(topic, reason) => {

@@ -8,7 +8,8 @@ use crate::common::commands::succeeds;
 use crate::common::repository;
 
 /// Patterns and their replacements.
-const FILTERS: [(&str, &str); 4] = [
+const FILTERS: [(&str, &str); 5] = [
+    (r"\binstance=[0-9a-f]{16}", "instance=[process]"),
     (r"\brten \d+(\.\d+)*", "rten [version]"),
     (r#""(version|engine_version)": "\d+(\.\d+)*""#, r#""$1": "[version]""#),
     (r#""(elapsed_ms|elapsed_s|eta_ms|ms_per_nfe)": [\d.]+"#, r#""$1": "[time]""#),

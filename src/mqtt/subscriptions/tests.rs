@@ -1,0 +1,123 @@
+//! Table tests of the subscriptions.
+
+use super::*;
+
+const GRANTED: Result<QoS, String> = Ok(QoS::AtLeastOnce);
+
+fn subscriptions() -> Subscriptions {
+    Subscriptions::new(&Topics::new("d").with_shared_queue(Some(("$share/g/jobs", "jobs"))))
+}
+
+/// Sends the packets that are due, and returns their filters.
+fn send(subscriptions: &mut Subscriptions, now: Instant) -> Vec<Vec<String>> {
+    std::iter::from_fn(|| subscriptions.next_packet(now))
+        .map(|filters| filters.into_iter().map(|filter| filter.path).collect())
+        .collect()
+}
+
+#[test]
+fn the_own_topics_are_answered_before_any_other_filter_is_sent() {
+    let (mut subscriptions, now) = (subscriptions(), Instant::now());
+    assert_eq!(send(&mut subscriptions, now), [[""; 0]; 0]);
+    subscriptions.on_connected(true, now);
+    subscriptions.add_fetch("camera");
+    assert_eq!(send(&mut subscriptions, now), [["d/request", "d/cancel"]]);
+    assert_eq!(subscriptions.on_suback(vec![GRANTED, GRANTED], now), [Outcome::Subscribed]);
+    assert_eq!(send(&mut subscriptions, now), [["$share/g/jobs"], ["camera"]]);
+    assert_eq!(subscriptions.on_suback(vec![GRANTED], now), []);
+    assert_eq!(send(&mut subscriptions, now), [["d/state"]]);
+    let denied = Err("denied".to_owned());
+    assert_eq!(
+        subscriptions.on_suback(vec![denied], now),
+        [Outcome::FetchRefused("camera".to_owned(), "denied".to_owned())]
+    );
+    assert!(!subscriptions.is_fetched("camera"));
+    assert_eq!(subscriptions.on_suback(vec![GRANTED], now), []);
+    assert_eq!(subscriptions.next_due(), None);
+}
+
+#[test]
+fn a_refused_topic_is_reported_once_and_tried_again_until_it_is_granted() {
+    let (mut subscriptions, mut now) = (subscriptions(), Instant::now());
+    subscriptions.on_connected(true, now);
+    send(&mut subscriptions, now);
+    let denied = || Err("denied".to_owned());
+    let outcomes = subscriptions.on_suback(vec![denied(), GRANTED], now);
+    assert_eq!(outcomes, [Outcome::Subscribed]);
+    for filter in ["$share/g/jobs", "d/state"] {
+        assert_eq!(send(&mut subscriptions, now), [[filter]]);
+        subscriptions.on_suback(vec![GRANTED], now);
+    }
+    for _ in 0..2 {
+        now += OWN_RETRY_INTERVAL;
+        assert_eq!(subscriptions.next_due(), Some(now));
+        assert_eq!(send(&mut subscriptions, now), [["d/request"]]);
+        assert_eq!(subscriptions.on_suback(vec![denied()], now), []);
+    }
+    assert_eq!(subscriptions.refusals().collect::<Vec<_>>(), ["not subscribed to d/request: denied"]);
+    now += OWN_RETRY_INTERVAL;
+    send(&mut subscriptions, now);
+    assert_eq!(subscriptions.on_suback(vec![GRANTED], now), []);
+    assert_eq!(subscriptions.refusals().count(), 0);
+}
+
+#[test]
+fn a_shared_queue_on_which_the_broker_hangs_up_is_left_out_for_a_while() {
+    let (mut subscriptions, mut now) = (subscriptions(), Instant::now());
+    let connect = |subscriptions: &mut Subscriptions, now| {
+        subscriptions.on_connected(true, now);
+        assert_eq!(send(subscriptions, now), [["d/request", "d/cancel"]]);
+        subscriptions.on_suback(vec![GRANTED, GRANTED], now);
+        subscriptions.next_packet(now).unwrap()[0].path.clone()
+    };
+    for _ in 1..MAX_CLOSED {
+        assert_eq!(connect(&mut subscriptions, now), "$share/g/jobs");
+        subscriptions.on_closed(false, now);
+        assert_eq!(subscriptions.refusals().count(), 0);
+    }
+    assert_eq!(connect(&mut subscriptions, now), "$share/g/jobs");
+    subscriptions.on_closed(false, now);
+    let refusals: Vec<_> = subscriptions.refusals().collect();
+    assert_eq!(
+        refusals,
+        ["not subscribed to $share/g/jobs: the broker closes the connection on this filter"]
+    );
+    assert_eq!(connect(&mut subscriptions, now), "d/state");
+    subscriptions.on_suback(vec![GRANTED], now);
+    // It is tried again on the same connection.
+    now += RETRY_INTERVAL;
+    assert_eq!(send(&mut subscriptions, now), [["$share/g/jobs"]]);
+    subscriptions.on_closed(false, now);
+    assert_eq!(connect(&mut subscriptions, now), "d/state");
+}
+
+#[test]
+fn a_shared_queue_is_not_sent_to_a_broker_without_shared_subscriptions() {
+    let (mut subscriptions, now) = (subscriptions(), Instant::now());
+    subscriptions.on_connected(false, now);
+    send(&mut subscriptions, now);
+    subscriptions.on_suback(vec![GRANTED, GRANTED], now);
+    assert_eq!(send(&mut subscriptions, now), [["d/state"]]);
+    subscriptions.on_suback(vec![GRANTED], now);
+    assert_eq!(subscriptions.next_due(), None);
+    // A broker that states the reason is not tried twice.
+    subscriptions.on_connected(true, now);
+    send(&mut subscriptions, now);
+    subscriptions.on_suback(vec![GRANTED, GRANTED], now);
+    subscriptions.next_packet(now);
+    subscriptions.on_closed(true, now);
+    assert_eq!(subscriptions.refusals().count(), 1);
+}
+
+#[test]
+fn a_topic_at_qos_0_is_served_and_reported() {
+    let (mut subscriptions, now) = (subscriptions(), Instant::now());
+    subscriptions.on_connected(true, now);
+    send(&mut subscriptions, now);
+    subscriptions.on_suback(vec![Ok(QoS::AtMostOnce), GRANTED], now);
+    let reported: Vec<_> = subscriptions.refusals().collect();
+    assert_eq!(
+        reported,
+        ["the broker grants QoS 0 only for d/request: it does not repeat a message that is lost"]
+    );
+}
