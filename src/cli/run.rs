@@ -7,6 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use super::{CommandError, ConfigFile};
+use crate::config::Config;
 use crate::service::Signals;
 
 pub(super) fn run(file: &ConfigFile) -> Result<(), CommandError> {
@@ -15,7 +16,7 @@ pub(super) fn run(file: &ConfigFile) -> Result<(), CommandError> {
     if !config.ignored_variables.is_empty() {
         log::info!("{}", super::ignored_variables(&config));
     }
-    config.warnings().iter().for_each(|warning| log::warn!("{warning}"));
+    log_warnings(&config);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -26,6 +27,10 @@ pub(super) fn run(file: &ConfigFile) -> Result<(), CommandError> {
         crate::service::run(&config, signals).await?;
         Ok(())
     })
+}
+
+fn log_warnings(config: &Config) {
+    config.warnings().iter().for_each(|warning| log::warn!("{warning}"));
 }
 
 /// SIGTERM and SIGINT stop the daemon; SIGHUP reloads the configuration.
@@ -41,8 +46,11 @@ fn signals(file: Option<PathBuf>) -> anyhow::Result<Signals> {
                 _ = terminate.recv() => { stop_sender.send_replace(true); }
                 _ = interrupt.recv() => { stop_sender.send_replace(true); }
                 _ = hangup.recv() => match super::configuration(file.as_deref()) {
-                    // The service may have stopped and closed the channel.
-                    Ok(config) => drop(config_sender.send(config).await),
+                    Ok(config) => {
+                        log_warnings(&config);
+                        // The service may have stopped and closed the channel.
+                        drop(config_sender.send(config).await);
+                    }
                     Err(error) => log::error!("keeping the present configuration: {error}"),
                 },
             }

@@ -20,8 +20,8 @@ pub(super) fn faults(config: &Config) -> Vec<ConfigFault> {
         faults.push(ConfigFault { location: MERGED.to_owned(), key: key.to_owned(), message });
     };
     match (cert_file, key_file) {
-        (Some(_), None) => add("mqtt.cert_file", "it requires mqtt.key_file; set both or neither".to_owned()),
-        (None, Some(_)) => add("mqtt.key_file", "it requires mqtt.cert_file; set both or neither".to_owned()),
+        (Some(_), None) => add("", "mqtt.cert_file requires mqtt.key_file; set both or neither".to_owned()),
+        (None, Some(_)) => add("", "mqtt.key_file requires mqtt.cert_file; set both or neither".to_owned()),
         _ => {}
     }
     if !PACKET_BYTES.contains(&max_packet.0) {

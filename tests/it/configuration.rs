@@ -85,7 +85,7 @@ fn values_that_no_daemon_can_use_were_valid() {
         ),
         (
             "[mqtt]\nurl = \"mqtts://b\"\ncert_file = \"/c\"",
-            "configuration: mqtt.cert_file: it requires mqtt.key_file; set both or neither",
+            "configuration: mqtt.cert_file requires mqtt.key_file; set both or neither",
         ),
         (
             "[mqtt]\nroot = \"d/{host}\"",

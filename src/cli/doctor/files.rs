@@ -30,9 +30,24 @@ pub(super) fn findings(config: &Config, user: &JudgedUser) -> Vec<Finding> {
         ("engine.library", library),
     ];
     findings.extend(files.into_iter().filter_map(|(key, path)| Some(file(key, path?, user))));
+    if !is_tried && config.onnxruntime_library().is_none() {
+        findings.extend(installed_libraries().iter().map(|path| file("ONNX Runtime file", path, user)));
+    }
     findings.extend(password_credential(config, user));
     findings.extend(variables_of_the_caller(config, user));
     findings
+}
+
+/// The libraries of ONNX Runtime and its providers where the daemon looks for them by default.
+fn installed_libraries() -> Vec<PathBuf> {
+    let entries = std::fs::read_dir("/usr/lib/denoised").into_iter().flatten().flatten();
+    let paths = entries.map(|entry| entry.path());
+    let is_library = |path: &PathBuf| {
+        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("libonnxruntime"))
+    };
+    let mut libraries: Vec<_> = paths.filter(is_library).collect();
+    libraries.sort();
+    libraries
 }
 
 /// A model, all of whose files the daemon must be able to read.
