@@ -248,10 +248,8 @@ pub fn class_count(graph: &Path, input: &str) -> Result<Option<usize>, BundleErr
 
 /// The channels of the network's sample where no configuration gives them.
 fn input_channels(graph: &Path, io: &GraphIo, manifest: &Manifest) -> Result<Option<usize>, BundleError> {
-    // Any lengths will do to find the input.
-    let any = NetworkSize { channels: Some(1), size: Some((1, 1)), packed: true, own_channels: None };
-    let Ok(signature) = Signature::resolve(io, manifest, any, 1) else { return Ok(None) };
-    let Some(sample) = io.inputs.iter().find(|input| input.name == signature.sample) else { return Ok(None) };
+    // A graph without such an input is reported when it is loaded.
+    let Ok(sample) = Signature::sample_input(io, manifest) else { return Ok(None) };
     let axis = if sample.shape.len() == 3 { 2 } else { 1 };
     match sample.shape.get(axis).and_then(|axis| axis.length()) {
         Some(channels) => Ok(Some(channels)),

@@ -10,9 +10,6 @@ use crate::service::broker::{SERVICE_PASSWORD, lacks_password};
 
 pub(super) fn run(file: &ConfigFile) -> Result<(), CommandError> {
     let config = super::configuration(file.config.as_deref())?;
-    if let Some(fault) = config.mqtt.incomplete_pair() {
-        return Err(CommandError::usage(anyhow::anyhow!(fault)));
-    }
     if !config.ignored_variables.is_empty() {
         eprintln!("denoised: {}", super::ignored_variables(&config));
     }

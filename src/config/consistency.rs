@@ -14,15 +14,13 @@ const MIN_SPOOL_BYTES: u64 = 64 << 10;
 
 /// Returns the errors of a configuration whose values are all valid.
 pub(super) fn faults(config: &Config) -> Vec<ConfigFault> {
-    let MqttConfig { cert_file, key_file, max_packet, .. } = &config.mqtt;
+    let max_packet = config.mqtt.max_packet;
     let mut faults = Vec::new();
     let mut add = |key: &str, message: String| {
         faults.push(ConfigFault { location: MERGED.to_owned(), key: key.to_owned(), message });
     };
-    match (cert_file, key_file) {
-        (Some(_), None) => add("", "mqtt.cert_file requires mqtt.key_file; set both or neither".to_owned()),
-        (None, Some(_)) => add("", "mqtt.key_file requires mqtt.cert_file; set both or neither".to_owned()),
-        _ => {}
+    if let Some(fault) = config.mqtt.incomplete_pair() {
+        add("", fault.to_owned());
     }
     if !PACKET_BYTES.contains(&max_packet.0) {
         add("mqtt.max_packet", format!("{} bytes must lie between 1 KiB and 256 MiB", max_packet.0));
@@ -89,7 +87,7 @@ impl Config {
     }
 
     fn mqtt_warnings(&self) -> Vec<String> {
-        let MqttConfig { url, username, password_file, ca_file, cert_file, max_packet, .. } = &self.mqtt;
+        let MqttConfig { url, ca_file, cert_file, max_packet, .. } = &self.mqtt;
         let without_tls = |is_set: bool, key: &str| {
             (is_set && !url.tls)
                 .then(|| format!("mqtt.{key} has no effect, because mqtt.url is not mqtts://"))
@@ -97,8 +95,6 @@ impl Config {
         let warnings = [
             without_tls(ca_file.is_some(), "ca_file"),
             without_tls(cert_file.is_some(), "cert_file"),
-            (password_file.is_some() && username.is_empty())
-                .then(|| "mqtt.password_file has no effect without mqtt.username".to_owned()),
             (self.limits.payload.0 > max_packet.0).then(|| {
                 "limits.payload is more than mqtt.max_packet, so that the largest requests never arrive"
                     .to_owned()

@@ -97,6 +97,10 @@ fn values_that_no_daemon_can_use_were_valid() {
              {node}, which only mqtt.root has",
         ),
         ("[board]\nroot = \"board\"", "c.toml:2: board.root: board is not an absolute path"),
+        (
+            "[mqtt]\npassword_file = \"/etc/passwd\"",
+            "configuration: mqtt.password_file requires mqtt.username; set both or neither",
+        ),
         ("[board]\nroot = \"/nope\"", "c.toml:2: board.root: there is no directory /nope"),
     ];
     for (text, expected) in cases {
@@ -127,7 +131,6 @@ fn keys_without_effect_were_not_reported() {
              file /ca.pem",
         ),
         ("[engine]\nlibrary = \"/lib.so\"", "engine.library: there is no file /lib.so"),
-        ("[mqtt]\npassword_file = \"/etc/passwd\"", "mqtt.password_file has no effect without mqtt.username"),
         (
             "[limits]\npayload = \"32 MiB\"",
             "limits.payload is more than mqtt.max_packet, so that the largest requests never arrive",

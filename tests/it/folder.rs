@@ -261,12 +261,12 @@ fn a_value_of_the_wrong_type_is_reported_in_the_words_of_json() {
         (
             "unet/config.json",
             json!({"in_channels": "four"}),
-            "in_channels: invalid type: string \"four\", expected a whole",
+            "in_channels: invalid type: string \"four\", expected an integer, 0 or more",
         ),
         (
             "vae_decoder/config.json",
             json!({"latents_mean": 3, "latents_std": 3}),
-            "latents_mean: invalid type: integer `3`, expected a list",
+            "latents_mean: invalid type: integer `3`, expected an array",
         ),
         ("model_index.json", json!([1]), "invalid type: sequence, expected an object"),
     ] {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::common::bundles::{copy_bundle, model};
 use crate::common::commands::{denoised, fails, succeeds};
-use crate::common::pipelines::{bundle, rejection, sample, values};
+use crate::common::pipelines::{bundle, sample, values};
 use crate::common::{golden, largest_difference};
 use denoised::bundle::Role;
 use denoised::inference::{EngineKind, EngineOptions};

@@ -157,7 +157,7 @@ fn invalid_requests_get_an_error_that_names_the_field_and_the_daemon_continues()
             r#"{"id": "f", "format": "gif"}"#,
             "bad_request",
             "format".into(),
-            "format is the string \"gif\", but must be one of: png, npy",
+            "format is the string \"gif\", but must be one of: png, jpeg, webp, npy",
         ),
         (
             "w",

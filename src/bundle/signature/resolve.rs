@@ -14,6 +14,14 @@ const TIME_NAMES: [&str; 5] = ["timestep", "timesteps", "t", "noise_level", "sig
 const CLASS_NAMES: [&str; 2] = ["class_labels", "class_label"];
 
 impl Signature {
+    /// The input for the samples.
+    pub(in crate::bundle) fn sample_input<'a>(
+        graph: &'a GraphIo,
+        manifest: &Manifest,
+    ) -> Result<&'a ValueInfo, SignatureError> {
+        required(graph, manifest.graph.sample.as_deref(), &SAMPLE_NAMES, "sample")
+    }
+
     /// Finds the role of each input. Names in the manifest take precedence over the usual names.
     pub fn resolve(
         graph: &GraphIo,
@@ -22,7 +30,7 @@ impl Signature {
         largest_batch: usize,
     ) -> Result<Self, SignatureError> {
         let names = &manifest.graph;
-        let sample = required(graph, names.sample.as_deref(), &SAMPLE_NAMES, "sample")?;
+        let sample = Self::sample_input(graph, manifest)?;
         let time = required(graph, names.timestep.as_deref(), &TIME_NAMES, "timestep")?;
         let class = find(graph, names.class_labels.as_deref(), &CLASS_NAMES, "[graph] class_labels")?;
         floating(sample)?;
