@@ -59,11 +59,11 @@ enum Command {
     Sample(Box<sample::SampleArguments>),
     /// Draw a picture of the forward process, and of the reverse process for points
     Visualize(visualize::VisualizeArguments),
-    /// Show what a model is, what it needs, and what each key of its scheduler does
+    /// Show what a model is, which files and keys are used, and what it needs
     Inspect(inspect::InspectArguments),
     /// Build the engines of all configured models, so that the daemon starts without building
     BuildEngines(ConfigFile),
-    /// Write a draft of denoised.toml for an ONNX graph
+    /// Write a draft of denoised.toml for an ONNX graph or its folder
     Init(init::InitArguments),
     /// Fit the preview of a latent-diffusion model and add it to denoised.toml
     FitPreview(fit_preview::FitPreviewArguments),
