@@ -7,6 +7,7 @@ mod jpeg_markers;
 mod orientation;
 mod plot;
 mod png_chunks;
+mod webp_chunks;
 
 use serde::{Deserialize, Serialize};
 

@@ -7,7 +7,7 @@ use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Rgb, RgbImage};
 
 use super::orientation::orientation;
-use super::{ImageError, jpeg_markers, png_chunks};
+use super::{ImageError, jpeg_markers, png_chunks, webp_chunks};
 use crate::bundle::SampleKind;
 
 /// The sample that a file is decoded into.
@@ -23,7 +23,7 @@ pub struct DecodeTarget<'a> {
     pub max_pixels: u64,
 }
 
-/// Decodes a PNG or JPEG image, or a NumPy array of float32 values.
+/// Decodes a PNG, JPEG or WebP image, or a NumPy array of float32 values.
 ///
 /// An image is turned as its EXIF data says, and loses its transparency, as `load_image` of diffusers does it.
 pub fn decode(bytes: &[u8], target: DecodeTarget<'_>) -> Result<Vec<f32>, ImageError> {
@@ -70,7 +70,7 @@ fn decode_image(bytes: &[u8], target: DecodeTarget<'_>) -> Result<Vec<f32>, Imag
     // Checked before decompression: a small file may declare any size.
     let decoder = reader
         .into_decoder()
-        .map_err(|error| fault(format!("the file is neither PNG nor JPEG ({error})")))?;
+        .map_err(|error| fault(format!("the file is not PNG, JPEG or WebP ({error})")))?;
     let (w, h) = decoder.dimensions();
     if u64::from(w) * u64::from(h) > max_pixels {
         return Err(fault(format!("the file declares {w}×{h} pixels, more than the limit of {max_pixels}")));
@@ -85,8 +85,13 @@ fn decode_image(bytes: &[u8], target: DecodeTarget<'_>) -> Result<Vec<f32>, Imag
         };
         return Err(fault(format!("the image has {w}×{h} pixels{note}, but {width}×{height} are needed")));
     }
-    // The decoder fills the missing part of a JPEG file with grey.
-    if format == Some(ImageFormat::Jpeg) && !jpeg_markers::has_end(bytes) {
+    let is_whole = match format {
+        // The decoder fills the missing part with grey.
+        Some(ImageFormat::Jpeg) => jpeg_markers::has_end(bytes),
+        Some(ImageFormat::WebP) => webp_chunks::is_whole(bytes),
+        _ => true,
+    };
+    if !is_whole {
         return Err(truncated());
     }
     let mut image = DynamicImage::from_decoder(decoder).map_err(|error| fault(error.to_string()))?;
@@ -223,6 +228,20 @@ mod tests {
             }
         }
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    }
+
+    #[test]
+    fn a_webp_file_is_turned_as_its_exif_data_says_and_refused_if_it_is_cut() {
+        // The orientation 6, a quarter turn clockwise.
+        let exif = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0".to_vec();
+        let mut file = Vec::new();
+        let mut encoder = image::codecs::webp::WebPEncoder::new_lossless(&mut file);
+        image::ImageEncoder::set_exif_metadata(&mut encoder, exif).unwrap();
+        encoder.encode(&[10, 20, 30, 40, 50, 60], 3, 2, image::ExtendedColorType::L8).unwrap();
+        assert_eq!(bytes_of(&file, 1, [2, 3]).unwrap(), [40, 10, 50, 20, 60, 30]);
+        for length in 0..file.len() {
+            assert!(bytes_of(&file[..length], 1, [2, 3]).is_err(), "{length} bytes");
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use image::metadata::Orientation;
 
 use super::jpeg_markers::segments;
 use super::png_chunks::chunks;
+use super::webp_chunks;
 
 /// The most text that is read from a compressed chunk. Pillow refuses more.
 const MAX_TEXT: u64 = 1 << 20;
@@ -23,9 +24,13 @@ struct Metadata {
     xmp: Option<Vec<u8>>,
 }
 
-/// The orientation of a PNG or JPEG file.
+/// The orientation of a PNG, JPEG or WebP file.
 pub(super) fn orientation(file: &[u8]) -> Orientation {
-    let metadata = if file.starts_with(b"\x89PNG") { of_png(file) } else { of_jpeg(file) };
+    let metadata = match file {
+        [0x89, b'P', b'N', b'G', ..] => of_png(file),
+        [b'R', b'I', b'F', b'F', ..] => of_webp(file),
+        _ => of_jpeg(file),
+    };
     let tag = match metadata.exif.as_deref().and_then(exif_orientation) {
         Some(tag) => Some(tag),
         None => metadata.xmp.as_deref().and_then(xmp_orientation),
@@ -44,6 +49,20 @@ fn of_jpeg(file: &[u8]) -> Metadata {
             metadata.exif.get_or_insert_default().extend_from_slice(exif);
         } else if let Some(xmp) = segment.payload.strip_prefix(b"http://ns.adobe.com/xap/1.0/\0") {
             metadata.xmp = Some(xmp.to_owned());
+        }
+    }
+    metadata
+}
+
+fn of_webp(file: &[u8]) -> Metadata {
+    let mut metadata = Metadata::default();
+    for (kind, data) in webp_chunks::chunks(file) {
+        match &kind {
+            b"EXIF" => {
+                metadata.exif = Some(data.strip_prefix(b"Exif\0\0").unwrap_or(data).to_owned());
+            }
+            b"XMP " => metadata.xmp = Some(data.to_owned()),
+            _ => {}
         }
     }
     metadata

@@ -13,10 +13,10 @@ use super::{JobError, Request};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(
     untagged,
-    expecting = "an image is a string, a PNG or JPEG file in base64, or {\"topic\": \"…\"}, the topic of a retained message with such a file"
+    expecting = "an image is a string, a PNG, JPEG or WebP file in base64, or {\"topic\": \"…\"}, the topic of a retained message with such a file"
 )]
 pub enum Attachment {
-    /// A PNG or JPEG file, in base64.
+    /// A PNG, JPEG or WebP file, in base64.
     Base64(String),
     /// The payload of a retained message.
     Retained(RetainedTopic),

@@ -26,7 +26,8 @@ impl Request {
         };
         let is_embedded = model.has_embedded_guidance();
         let guidance = self.check_guidance_scale(model, facts.guidance)?;
-        if (self.negative_prompt.is_some() || self.negative_prompt_2.is_some()) && is_embedded {
+        let is_set = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
+        if (is_set(&self.negative_prompt) || is_set(&self.negative_prompt_2)) && is_embedded {
             let message = format!(
                 "a negative prompt has no effect on {}, which takes the guidance scale as an input; remove \
                  negative_prompt",

@@ -124,7 +124,7 @@ mod tests {
                 r#"{"image": 3}"#,
                 None,
                 Some("image"),
-                "image: an image is a string, a PNG or JPEG file in base64, or {\"topic\": \"…\"}, the topic of a \
+                "image: an image is a string, a PNG, JPEG or WebP file in base64, or {\"topic\": \"…\"}, the topic of a \
                  retained message with such a file",
             ),
         ] {

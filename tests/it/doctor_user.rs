@@ -40,6 +40,7 @@ fn the_service_was_judged_by_the_rights_of_the_caller() {
             .env("DENOISED_MODELS__PATHS", inside("swissroll"))
             .env("DENOISED_SPOOL__PATH", inside("spool"))
             .env("DENOISED_ENGINE__CACHE", inside("cache"))
+            .env("DENOISED_MQTT__USERNAME", "board")
             .env("DENOISED_MQTT__PASSWORD_FILE", inside("password"));
         findings(&mut command).0
     };

@@ -127,7 +127,7 @@ fn invalid_prompts_and_images_are_rejected_with_the_name_of_their_flag() {
         (&["--prompt", "", "--image", &init, "--strength", "0.1"], "leaves none of 4 steps"),
         (&["--prompt", "", "--strength", "0.5"], "--strength: strength needs an image"),
         (&["--prompt", "", "--guidance-rescale", "2"], "--guidance-rescale"),
-        (&["--prompt", "", "--image", &path("cases.json")], "--image: the file is neither PNG nor JPEG"),
+        (&["--prompt", "", "--image", &path("cases.json")], "--image: the file is not PNG, JPEG or WebP"),
     ] {
         let stderr = rejection(&bundle("sd"), more);
         assert!(stderr.contains(expected), "{expected}: {stderr}");
