@@ -289,7 +289,7 @@ fn requests_that_a_latent_model_cannot_serve_are_rejected() {
     text += &answers(&fixed, LIMITS, &[r#"{"prompt": "", "width": 64}"#]);
     for name in ["lcm", "flux"] {
         writeln!(text, "--- {name}").unwrap();
-        text += &answers(&card(&bundle(name)), LIMITS, &[r#"{"prompt": "", "negative_prompt": ""}"#]);
+        text += &answers(&card(&bundle(name)), LIMITS, &[r#"{"prompt": "", "negative_prompt": "blurry"}"#]);
     }
     text += &answers(&card(&bundle("flux")), LIMITS, &[r#"{"prompt": "", "clip_skip": 1}"#]);
     text += "--- sd3\n";
