@@ -16,6 +16,10 @@ pub(crate) use value::{Json, shortened};
 /// JSON clients, which are 64-bit floats.
 pub(crate) const MAX_EXACT_INTEGER: u64 = (1 << 53) - 1;
 
+/// How many places are searched for the value of a field in a text that is not valid JSON. Each of them may read the
+/// rest of the text.
+const MAX_SEARCHED_PLACES: usize = 16;
+
 /// A valid JSON document.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Document(Json);
@@ -60,7 +64,7 @@ impl Document {
 pub(crate) fn find_field(bytes: &[u8], name: &str) -> Option<Json> {
     let text = String::from_utf8_lossy(bytes);
     let key = format!("\"{name}\"");
-    text.match_indices(&key).find_map(|(start, _)| {
+    text.match_indices(&key).take(MAX_SEARCHED_PLACES).find_map(|(start, _)| {
         let value = text[start + key.len()..].trim_start().strip_prefix(':')?;
         serde_json::Deserializer::from_str(value).into_iter::<Json>().next()?.ok()
     })
