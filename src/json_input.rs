@@ -51,6 +51,14 @@ impl Document {
         })
     }
 
+    /// Returns the value of a field of the outermost object, to be replaced.
+    pub(crate) fn field_mut(&mut self, name: &str) -> Option<&mut Json> {
+        match &mut self.0 {
+            Json::Object(fields) => fields.iter_mut().find(|(key, _)| key == name).map(|(_, value)| value),
+            _ => None,
+        }
+    }
+
     /// Returns the value of a field of the outermost object.
     pub(crate) fn field(&self, name: &str) -> Option<&Json> {
         match &self.0 {
