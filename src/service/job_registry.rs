@@ -17,7 +17,7 @@ use crate::job::{ErrorCode, Job, JobError, ModelCard, Request, parse_cancellatio
 use crate::mqtt::client::{Incoming, UndeliverableReason};
 use crate::mqtt::{Message, Topics};
 use crate::pipeline::JobEvent;
-use crate::spool::{AcceptedJob, Change, CompletedJobs};
+use crate::spool::{AcceptedJob, Change, CommandDigest, CompletedJobs};
 use crate::units::counted;
 
 /// An accepted job: where its responses go, and which images were sent.
@@ -101,9 +101,14 @@ impl JobRegistry {
         self.jobs.is_empty()
     }
 
-    /// Handles a request.
-    pub(super) fn on_request(&mut self, incoming: &Incoming, spool_has_room: bool) -> Admission {
-        match ParsedRequest::parse(incoming, self.limits.payload.0, &self.responses) {
+    /// Handles a request. `command` identifies its message.
+    pub(super) fn on_request(
+        &mut self,
+        incoming: &Incoming,
+        command: CommandDigest,
+        spool_has_room: bool,
+    ) -> Admission {
+        match ParsedRequest::parse(incoming, command, self.limits.payload.0, &self.responses) {
             Ok(request) => self.admit(Box::new(request), &FetchedTopics::new(), spool_has_room),
             Err(rejected) => Admission::Decided(self.reject(*rejected)),
         }
