@@ -4,7 +4,8 @@ mod checked;
 mod consistency;
 mod environment;
 mod layers;
-mod toml_message;
+#[cfg(test)]
+mod message_tests;
 mod values;
 
 use std::collections::BTreeMap;
