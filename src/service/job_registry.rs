@@ -201,12 +201,12 @@ impl JobRegistry {
 
     fn start(&mut self, job: Job, digest: String, reply: Option<Reply>) -> WorkerCommand {
         log::info!(
-            "job {}: {} × {} by {} in {} steps, seed {}",
+            "job {}: {} × {} by {} in {}, seed {}",
             job.id,
             job.count,
             job.model.bundle.name,
             job.sampler_name,
-            job.options.steps,
+            counted(job.options.steps as u64, "step"),
             job.seed
         );
         let pending =
