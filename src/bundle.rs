@@ -102,10 +102,6 @@ impl Bundle {
         if !directory.is_dir() {
             return Err(BundleError::NoDirectory(directory.to_owned()));
         }
-        let canonical = directory.canonicalize().map_err(BundleError::reading(directory))?;
-        let name = canonical
-            .file_name()
-            .map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned());
         json_file::check_files(directory)?;
         let index = ModelIndex::read(directory)?;
         let description = directory.join("denoised.toml");
@@ -129,7 +125,7 @@ impl Bundle {
         let graphs = latent.iter().flat_map(LatentComponents::graphs).chain([graph.as_path()]);
         let graph_digests = GraphDigests::read(directory, graphs)?;
         Ok(Self {
-            name,
+            name: model_name(directory),
             sha256: graph_digests.total(),
             graph_digests,
             graph,
@@ -156,6 +152,12 @@ impl Bundle {
             (named, _) => named,
         }
     }
+}
+
+/// Returns the name of the model in a directory, by which jobs select it. Links are followed.
+pub(crate) fn model_name(directory: &Path) -> String {
+    let canonical = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
+    canonical.file_name().map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
 /// The graph of the network: of the component that model_index.json names, if there are two.

@@ -16,6 +16,10 @@ pub(crate) use value::{Json, shortened};
 /// JSON clients, which are 64-bit floats.
 pub(crate) const MAX_EXACT_INTEGER: u64 = (1 << 53) - 1;
 
+/// How many places are searched for the value of a field in a text that is not valid JSON. Each of them may read the
+/// rest of the text.
+const MAX_SEARCHED_PLACES: usize = 16;
+
 /// A valid JSON document.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Document(Json);
@@ -47,6 +51,14 @@ impl Document {
         })
     }
 
+    /// Returns the value of a field of the outermost object, to be replaced.
+    pub(crate) fn field_mut(&mut self, name: &str) -> Option<&mut Json> {
+        match &mut self.0 {
+            Json::Object(fields) => fields.iter_mut().find(|(key, _)| key == name).map(|(_, value)| value),
+            _ => None,
+        }
+    }
+
     /// Returns the value of a field of the outermost object.
     pub(crate) fn field(&self, name: &str) -> Option<&Json> {
         match &self.0 {
@@ -60,7 +72,7 @@ impl Document {
 pub(crate) fn find_field(bytes: &[u8], name: &str) -> Option<Json> {
     let text = String::from_utf8_lossy(bytes);
     let key = format!("\"{name}\"");
-    text.match_indices(&key).find_map(|(start, _)| {
+    text.match_indices(&key).take(MAX_SEARCHED_PLACES).find_map(|(start, _)| {
         let value = text[start + key.len()..].trim_start().strip_prefix(':')?;
         serde_json::Deserializer::from_str(value).into_iter::<Json>().next()?.ok()
     })

@@ -18,12 +18,21 @@ const TYPES: [(&str, &str, &str); 15] = [
     ("f64", "a number", "a number"),
     ("f32", "a number", "a number"),
     ("a boolean", "true or false", "a boolean"),
-    ("a sequence", "an array", "a list"),
+    ("a sequence", "an array", "an array"),
     ("a map", "an object", "a table of keys and values"),
     ("map", "an object", "a table of keys and values"),
     ("path string", "a path", "a path"),
     ("a newtype struct", "a value", "a value"),
     ("unit", "null", "nothing"),
+];
+
+/// Words of serde's data model in its messages, and TOML's words.
+const TOML_WORDS: [(&str, &str); 5] = [
+    ("invalid type: unit variant, expected string only", "invalid type, expected a string"),
+    ("unknown variant ", "unknown value "),
+    (": map,", ": table,"),
+    (": sequence,", ": array,"),
+    (": floating point ", ": float "),
 ];
 
 /// Returns what serde expected, in the words of the format.
@@ -36,8 +45,23 @@ pub(crate) fn plain_type(expected: &str, format: DocumentFormat) -> &str {
     }
 }
 
-/// Replaces the name of a Rust type after the last `expected `, if there is one.
+/// Replaces the names of Rust's types and of serde's data model. The message may follow an excerpt of the document,
+/// which stays as it is.
 pub(crate) fn without_rust_types(message: &str, format: DocumentFormat) -> String {
+    let start = message.rfind('\n').map_or(0, |end| end + 1);
+    let (excerpt, message) = message.split_at(start);
+    let plain = plain_expected(message, format);
+    let plain = match format {
+        DocumentFormat::Json => plain,
+        DocumentFormat::Toml => {
+            TOML_WORDS.iter().fold(plain, |text, (serde, toml)| text.replacen(serde, toml, 1))
+        }
+    };
+    format!("{excerpt}{plain}")
+}
+
+/// Replaces the name of a Rust type after the last `expected `, if there is one.
+fn plain_expected(message: &str, format: DocumentFormat) -> String {
     let Some((before, expected)) = message.rsplit_once("expected ") else { return message.to_owned() };
     let end = expected.find(" at line ").unwrap_or(expected.len());
     let (expected, place) = expected.split_at(end);
@@ -54,6 +78,10 @@ mod tests {
             toml::from_str::<std::collections::BTreeMap<String, usize>>("steps = \"ten\"").unwrap_err();
         let plain = without_rust_types(error.to_string().trim_end(), DocumentFormat::Toml);
         assert!(plain.ends_with("string \"ten\", expected a whole number, 0 or more"), "{plain}");
+        // The words of the excerpt are the user's.
+        let text = "1 | kind = \"unknown variant : map,\"\n  |\nunknown variant `a`, expected `b`";
+        let expected = "1 | kind = \"unknown variant : map,\"\n  |\nunknown value `a`, expected `b`";
+        assert_eq!(without_rust_types(text, DocumentFormat::Toml), expected);
     }
 
     #[test]
@@ -73,6 +101,17 @@ mod tests {
                 "invalid length 3, expected an array of length 2",
             ),
             ("EOF while parsing", "EOF while parsing"),
+        ] {
+            assert_eq!(without_rust_types(message, DocumentFormat::Toml), plain);
+        }
+        for (message, plain) in [
+            ("unknown variant `x`, expected `a` or `b`", "unknown value `x`, expected `a` or `b`"),
+            ("invalid type: map, expected a sequence", "invalid type: table, expected an array"),
+            ("invalid type: sequence, expected f64", "invalid type: array, expected a number"),
+            (
+                "invalid type: floating point `1.5`, expected i64",
+                "invalid type: float `1.5`, expected a whole number",
+            ),
         ] {
             assert_eq!(without_rust_types(message, DocumentFormat::Toml), plain);
         }

@@ -104,7 +104,8 @@ fn ignored_options(model: &Model, options: &EngineOptions) -> Vec<String> {
     if backend.engine != ONNX_RUNTIME || !options.providers.contains(&Provider::TensorRt) {
         return Vec::new();
     }
-    let version = backend.tensorrt.clone().or_else(|| options.host.library_version("libnvinfer.so"));
+    let installed = || options.host.library_version("libnvinfer.so", options.library.as_deref());
+    let version = backend.tensorrt.clone().or_else(installed);
     options.provider.tensorrt.ignored_by(&version.unwrap_or_default())
 }
 

@@ -20,6 +20,7 @@ use crate::image::Format;
 use crate::job::{Job, JobLimits, ModelCard};
 use crate::model::Model;
 use crate::pipeline::{JobEvent, Pipeline, Sample};
+use crate::units::counted;
 use diffusion_samplers::scheduler_settings::KeyStatus;
 use job_args::{ImageArguments, PromptArguments, SamplingArguments};
 use noise_files::{NoiseArrays, NoiseFiles};
@@ -128,13 +129,12 @@ pub(super) fn run(arguments: &SampleArguments) -> Result<(), CommandError> {
     }
     let backend = &job.model.backend;
     eprintln!(
-        "{}{} × {} by {} in {} {} (NFE {}), seed {}, on {} {} ({}) -> {}",
+        "{}{} × {} by {} in {} (NFE {}), seed {}, on {} {} ({}) -> {}",
         requested.request.id.map_or_else(String::new, |id| format!("{id}: ")),
         job.count,
         job.model.bundle.name,
         job.sampler_name,
-        job.options.steps,
-        if job.options.steps == 1 { "step" } else { "steps" },
+        counted(job.options.steps as u64, "step"),
         job.sampler.evaluations(),
         job.seed,
         backend.engine,

@@ -32,7 +32,7 @@ pub(super) struct VisualizeArguments {
     /// The picture, as .png, .jpg or .webp
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
-    /// The sample at t = 0: PNG, JPEG or .npy [default: a sample of the model]
+    /// The sample at t = 0: PNG, JPEG, WebP or .npy [default: a sample of the model]
     #[arg(long, value_name = "FILE")]
     image: Option<PathBuf>,
     /// The time steps, separated by commas [default: seven time steps; three for points]
@@ -150,9 +150,10 @@ impl Figure {
         let class = arguments.class.as_deref().map(|class| class_label(class, bundle)).transpose()?;
         let request = Request { class, seed: Some(arguments.seed), ..Request::default() };
         let job = request.check(&[ModelCard::new(&model)], LIMITS, || arguments.seed);
-        let job = job.map_err(|error| match error.field {
-            Some(field) => anyhow!("--{field}: {}", error.message),
-            None => anyhow!(error.message),
+        // Every other field has the value of the model.
+        let job = job.map_err(|error| match error.field.as_deref() {
+            Some(flag @ "class") => anyhow!("--{flag}: {}", error.message),
+            _ => anyhow!("{}: {}", bundle.name, error.message),
         })?;
         let class = job.class.or(bundle.manifest.classes.null).unwrap_or(0);
         Ok(Self { schedule, prediction, times, job, class, model })

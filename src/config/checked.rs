@@ -1,10 +1,11 @@
 //! Checks of single values, each as the `deserialize_with` of its key.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::de::{Deserialize, Deserializer, Error};
 
+use crate::bundle::model_name;
 use crate::inference::Provider;
 
 fn path<'de, D: Deserializer<'de>>(deserializer: D, what: &str) -> Result<PathBuf, D::Error> {
@@ -53,12 +54,6 @@ pub(super) fn model_paths<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
         ))),
         None => Ok(paths),
     }
-}
-
-/// Returns the name of the model in a directory.
-pub(super) fn model_name(path: &Path) -> String {
-    let canonical = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    canonical.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
 }
 
 /// The execution providers in order of preference.

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use super::checked::model_name;
 use super::layers::{ConfigFault, MERGED};
-use super::{Config, MqttConfig};
+use super::{Config, ModelEngineConfig, MqttConfig};
+use crate::bundle::model_name;
 use crate::inference::{Cuda, EngineKind, EngineOptions, OpenVino, Policy, Provider, TensorRt};
 
 /// The largest and smallest useful sizes of an MQTT packet, in bytes. The largest is the protocol's.
@@ -53,13 +53,22 @@ pub(super) fn faults(config: &Config) -> Vec<ConfigFault> {
     faults
 }
 
+/// Returns the key of an engine option of a model: that of its override if `is_own`, or else that of `[engine]`.
+fn engine_key(
+    config: &Config,
+    path: &Path,
+    option: &str,
+    is_own: impl Fn(&ModelEngineConfig) -> bool,
+) -> String {
+    match config.engine_override(path) {
+        Some((name, own)) if is_own(own) => format!("models.engine.{name}.{option}"),
+        _ => format!("engine.{option}"),
+    }
+}
+
 /// Returns the section that has the TensorRT options of a model.
 fn tensorrt_key(config: &Config, path: &Path) -> String {
-    let name = model_name(path);
-    match config.models.engine.get(&name) {
-        Some(own) if own.tensorrt.is_some() => format!("models.engine.{name}.tensorrt"),
-        _ => "engine.tensorrt".to_owned(),
-    }
+    engine_key(config, path, "tensorrt", |own| own.tensorrt.is_some())
 }
 
 impl Config {
@@ -69,7 +78,7 @@ impl Config {
         warnings.extend(self.engine_warnings());
         for path in &self.models.paths {
             let options = self.engine_options(path);
-            warnings.extend(provider_warnings(&options));
+            warnings.extend(self.provider_warnings(path, &options));
             if runs_tensorrt(&options) {
                 let tensorrt = self.board.platform().tensorrt(self.onnxruntime_library());
                 let found = tensorrt.warnings(&options.provider.tensorrt);
@@ -103,15 +112,28 @@ impl Config {
         warnings.into_iter().flatten().collect()
     }
 
+    /// Returns which overrides apply to no model.
+    fn override_warnings(&self) -> Vec<String> {
+        let models: Vec<_> = self.models.paths.iter().map(|path| (model_name(path), path)).collect();
+        let applied = |path: &Path| self.engine_override(path).map(|(key, _)| key);
+        let unused =
+            self.models.engine.keys().filter(|key| models.iter().all(|(_, path)| applied(path) != Some(key)));
+        let reason = |key: &String| match models.iter().find(|(name, _)| name == key) {
+            // A link's name comes before that of its directory.
+            Some((_, path)) => {
+                format!("models.engine.{} applies to the same model", applied(path).unwrap_or(key))
+            }
+            None => {
+                let names: Vec<_> = models.iter().map(|(name, _)| name.as_str()).collect();
+                format!("models.paths has only {}", names.join(", "))
+            }
+        };
+        unused.map(|key| format!("models.engine.{key} has no effect: {}", reason(key))).collect()
+    }
+
     fn engine_warnings(&self) -> Vec<String> {
         let engine = &self.engine;
-        let names: Vec<_> = self.models.paths.iter().map(|path| model_name(path)).collect();
-        let unknown = self.models.engine.keys().filter(|name| !names.contains(name));
-        let mut warnings: Vec<_> = unknown
-            .map(|name| {
-                format!("models.engine.{name} has no effect: models.paths has only {}", names.join(", "))
-            })
-            .collect();
+        let mut warnings = self.override_warnings();
         if engine.kind == EngineKind::Embedded && engine.policy == Policy::Required {
             warnings.push("engine.policy has no effect with kind = \"embedded\"".to_owned());
         }
@@ -138,28 +160,28 @@ impl Config {
         }
         warnings
     }
+
+    /// What has no effect among the options of the model in a directory.
+    fn provider_warnings(&self, path: &Path, options: &EngineOptions) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let after_cpu = options.providers.iter().skip_while(|provider| **provider != Provider::Cpu).skip(1);
+        for provider in after_cpu {
+            let key = engine_key(self, path, "providers", |own| own.providers.is_some());
+            warnings.push(format!("{key}: {provider} after cpu is never used; move cpu to the end"));
+        }
+        let (tensorrt, key) = (&options.provider.tensorrt, tensorrt_key(self, path));
+        if tensorrt.calibration_table.is_some() && !tensorrt.int8 {
+            warnings.push(format!("{key}.calibration_table has no effect without int8 = true"));
+        }
+        if tensorrt.dla_core.is_some() && !tensorrt.fp16 && !tensorrt.int8 {
+            warnings.push(format!(
+                "{key}.dla_core has no effect without fp16 or int8, the only types that a DLA has"
+            ));
+        }
+        warnings
+    }
 }
 
 fn runs_tensorrt(options: &EngineOptions) -> bool {
     options.kind != EngineKind::Embedded && options.providers.contains(&Provider::TensorRt)
-}
-
-/// What has no effect among the options of one model.
-fn provider_warnings(options: &EngineOptions) -> Vec<String> {
-    let mut warnings = Vec::new();
-    let after_cpu = options.providers.iter().skip_while(|provider| **provider != Provider::Cpu).skip(1);
-    for provider in after_cpu {
-        warnings.push(format!("engine.providers: {provider} after cpu is never used; move cpu to the end"));
-    }
-    let tensorrt = &options.provider.tensorrt;
-    if tensorrt.calibration_table.is_some() && !tensorrt.int8 {
-        warnings.push("engine.tensorrt.calibration_table has no effect without int8 = true".to_owned());
-    }
-    if tensorrt.dla_core.is_some() && !tensorrt.fp16 && !tensorrt.int8 {
-        warnings.push(
-            "engine.tensorrt.dla_core has no effect without fp16 or int8, the only types that a DLA has"
-                .to_owned(),
-        );
-    }
-    warnings
 }

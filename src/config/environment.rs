@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use toml::{Table, Value};
 
 use super::layers::{ConfigFault, deserialize, whole_floats_to_integers};
-use super::toml_message::toml_message;
+use crate::serde_message::{DocumentFormat, without_rust_types};
 
 const PREFIX: &str = "DENOISED_";
 
@@ -102,7 +102,9 @@ pub(super) fn check_variable(name: &str, raw: &str) -> Result<Table, ConfigFault
     }
     // A wrong type only means that the value should be parsed differently.
     let fitting = complaints.iter().find(|complaint| !complaint.starts_with("invalid type"));
-    let message = fitting.or(complaints.first()).map_or_else(String::new, |message| toml_message(message));
+    let message = fitting
+        .or(complaints.first())
+        .map_or_else(String::new, |message| without_rust_types(message, DocumentFormat::Toml));
     Err(fault(message))
 }
 

@@ -6,8 +6,8 @@ use serde_path_to_error::{Path as KeyPath, Segment};
 use toml::{Table, Value};
 
 use super::environment::{Variables, check_variable};
-use super::toml_message::toml_message;
 use super::{Config, consistency};
+use crate::serde_message::{DocumentFormat, without_rust_types};
 
 /// The file that is read by default, if it exists.
 pub const DEFAULT_FILE: &str = "/etc/denoised/config.toml";
@@ -70,7 +70,7 @@ pub fn load(
         Err(error) if faults.is_empty() => Err(ConfigErrors(vec![ConfigFault {
             location: MERGED.to_owned(),
             key: String::new(),
-            message: toml_message(&error.to_string()),
+            message: without_rust_types(&error.to_string(), DocumentFormat::Toml),
         }])),
         _ => Err(ConfigErrors(faults)),
     }
@@ -117,7 +117,7 @@ fn check_file(path: &Path, text: &str, faults: &mut Vec<ConfigFault>) -> Table {
         faults.push(ConfigFault {
             location: location(find_line(text, &keys)),
             key: error.path().to_string(),
-            message: toml_message(error.inner().message()),
+            message: without_rust_types(error.inner().message(), DocumentFormat::Toml),
         });
         if !remove(&mut table, &keys) {
             break;

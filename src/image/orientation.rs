@@ -12,7 +12,7 @@ use super::jpeg_markers::segments;
 use super::png_chunks::chunks;
 use super::webp_chunks;
 
-/// The most text that is read from a compressed chunk. Pillow refuses more.
+/// The most text that is read from a compressed chunk, in bytes. Pillow refuses more.
 const MAX_TEXT: u64 = 1 << 20;
 /// The tag of the orientation in EXIF data.
 const ORIENTATION: u32 = 0x0112;
@@ -70,48 +70,60 @@ fn of_webp(file: &[u8]) -> Metadata {
 
 fn of_png(file: &[u8]) -> Metadata {
     let mut metadata = Metadata::default();
-    let mut raw_profile = None;
+    // Of several chunks with a keyword the last one counts, so that no other one has to be inflated.
+    let (mut raw_profile, mut xmp) = (None, None);
     for (kind, data) in chunks(file) {
         if kind == *b"eXIf" {
             metadata.exif = Some(data.to_owned());
         }
-        let Some((keyword, text)) = text_chunk(kind, data) else { continue };
-        match keyword {
-            b"exif" if kind == *b"tEXt" => metadata.exif = Some(text),
-            b"Raw profile type exif" => raw_profile = Some(text),
-            b"XML:com.adobe.xmp" => metadata.xmp = Some(text),
+        let Some(chunk) = TextChunk::parse(kind, data) else { continue };
+        match chunk.keyword {
+            b"exif" if kind == *b"tEXt" => metadata.exif = chunk.text(),
+            b"Raw profile type exif" => raw_profile = Some(chunk),
+            b"XML:com.adobe.xmp" => xmp = Some(chunk),
             _ => {}
         }
     }
-    metadata.exif = metadata.exif.or_else(|| raw_profile.as_deref().and_then(decode_raw_profile));
+    let raw_profile = || decode_raw_profile(&raw_profile?.text()?);
+    metadata.exif = metadata.exif.or_else(raw_profile);
+    metadata.xmp = xmp.and_then(TextChunk::text);
     metadata
 }
 
-/// The keyword and the text of a text chunk.
-fn text_chunk(kind: [u8; 4], data: &[u8]) -> Option<(&[u8], Vec<u8>)> {
-    let split = |bytes: &'_ [u8]| {
-        let end = bytes.iter().position(|byte| *byte == 0)?;
-        Some((end, end + 1))
-    };
-    let (end, start) = split(data)?;
-    let (keyword, rest) = (&data[..end], &data[start..]);
-    let text = match &kind {
-        b"tEXt" => rest.to_owned(),
-        b"zTXt" => inflate(rest.strip_prefix(&[0])?)?,
-        b"iTXt" => {
-            let (is_compressed, method, rest) = (*rest.first()?, *rest.get(1)?, &rest[2..]);
-            // The language and the translated keyword.
-            let rest = &rest[split(rest)?.1..];
-            let text = &rest[split(rest)?.1..];
-            match (is_compressed, method) {
-                (0, _) => text.to_owned(),
-                (_, 0) => inflate(text)?,
-                _ => return None,
+/// A text chunk of a PNG file.
+#[derive(Debug, Clone, Copy)]
+struct TextChunk<'a> {
+    keyword: &'a [u8],
+    data: &'a [u8],
+    is_compressed: bool,
+}
+
+impl<'a> TextChunk<'a> {
+    /// Returns `None` for other chunks, and for a text that can't be read.
+    fn parse(kind: [u8; 4], data: &'a [u8]) -> Option<Self> {
+        let is_text = matches!(&kind, b"tEXt" | b"zTXt" | b"iTXt");
+        let (keyword, rest) = split_at_zero(data).filter(|_| is_text)?;
+        let (data, is_compressed) = match &kind {
+            b"tEXt" => (rest, false),
+            b"zTXt" => (rest.strip_prefix(&[0])?, true),
+            _ => {
+                let (is_compressed, method) = (*rest.first()? != 0, *rest.get(1)?);
+                let (_language, rest) = split_at_zero(&rest[2..])?;
+                let (_translated_keyword, text) = split_at_zero(rest)?;
+                (!is_compressed || method == 0).then_some((text, is_compressed))?
             }
-        }
-        _ => return None,
-    };
-    Some((keyword, text))
+        };
+        Some(Self { keyword, data, is_compressed })
+    }
+
+    fn text(self) -> Option<Vec<u8>> {
+        if self.is_compressed { inflate(self.data) } else { Some(self.data.to_owned()) }
+    }
+}
+
+fn split_at_zero(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let end = bytes.iter().position(|byte| *byte == 0)?;
+    Some((&bytes[..end], &bytes[end + 1..]))
 }
 
 fn inflate(compressed: &[u8]) -> Option<Vec<u8>> {
@@ -174,4 +186,70 @@ fn xmp_orientation(xmp: &[u8]) -> Option<u32> {
         char::from(*rest.first()?).to_digit(10)
     };
     starts.filter_map(value).next()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use flate2::{Compression, write::ZlibEncoder};
+
+    use super::*;
+
+    fn chunk(kind: &[u8; 4], parts: &[&[u8]]) -> Vec<u8> {
+        let data = parts.concat();
+        [&(data.len() as u32).to_be_bytes()[..], kind, &data, &[0; 4]].concat()
+    }
+
+    fn compressed(text: &[u8]) -> Vec<u8> {
+        let mut encoder = ZlibEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(text).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn png(chunks: &[Vec<u8>]) -> Vec<u8> {
+        [b"\x89PNG\r\n\x1a\n".to_vec(), chunks.concat()].concat()
+    }
+
+    fn xmp(orientation: u8) -> String {
+        format!("<x tiff:Orientation=\"{orientation}\"/>")
+    }
+
+    /// Together, these chunks inflate to gigabytes.
+    #[test]
+    fn only_the_last_chunk_of_a_used_keyword_is_inflated() {
+        let bomb = compressed(&vec![b' '; MAX_TEXT as usize]);
+        let bombs = |keyword: &[u8]| {
+            [chunk(b"zTXt", &[keyword, b"\0\0", &bomb]), chunk(b"iTXt", &[keyword, b"\0\x01\0\0\0", &bomb])]
+        };
+        let keywords: [&[u8]; 3] = [b"Comment", b"XML:com.adobe.xmp", b"Raw profile type exif"];
+        let mut chunks = vec![keywords.map(bombs).concat().concat(); 700];
+        let text = compressed(xmp(6).as_bytes());
+        chunks.push(chunk(b"iTXt", &[b"XML:com.adobe.xmp\0\x01\0\0\0", &text]));
+        let start = std::time::Instant::now();
+        assert_eq!(orientation(&png(&chunks)), Orientation::Rotate90);
+        assert!(start.elapsed() < std::time::Duration::from_secs(10), "{:?}", start.elapsed());
+    }
+
+    #[test]
+    fn a_text_is_read_from_every_kind_of_chunk() {
+        let (plain, zlib) = (xmp(8), compressed(xmp(8).as_bytes()));
+        let keyword = b"XML:com.adobe.xmp";
+        for (name, chunk) in [
+            ("tEXt", chunk(b"tEXt", &[keyword, b"\0", plain.as_bytes()])),
+            ("zTXt", chunk(b"zTXt", &[keyword, b"\0\0", &zlib])),
+            ("iTXt", chunk(b"iTXt", &[keyword, b"\0\0\0en\0t\0", plain.as_bytes()])),
+            ("compressed iTXt", chunk(b"iTXt", &[keyword, b"\0\x01\0\0\0", &zlib])),
+        ] {
+            assert_eq!(orientation(&png(&[chunk])), Orientation::Rotate270, "{name}");
+        }
+        for (name, chunk) in [
+            ("unknown compression", chunk(b"iTXt", &[keyword, b"\0\x01\x01\0\0", &zlib])),
+            ("unknown compression", chunk(b"zTXt", &[keyword, b"\0\x01", &zlib])),
+            ("another kind", chunk(b"aTXt", &[keyword, b"\0", plain.as_bytes()])),
+            ("no keyword", chunk(b"tEXt", &[plain.as_bytes()])),
+        ] {
+            assert_eq!(orientation(&png(&[chunk])), Orientation::NoTransforms, "{name}");
+        }
+    }
 }

@@ -1,5 +1,7 @@
 //! The engine and the execution providers that run a graph.
 
+use crate::units::counted;
+
 /// The engine and execution provider of a session.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Backend {
@@ -57,7 +59,7 @@ impl Backend {
 
 impl std::fmt::Display for ProviderShare {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let nodes = if self.nodes == 1 { "node" } else { "nodes" };
-        write!(f, "{} ran {} {nodes} in {} % of the time", self.provider, self.nodes, self.percent)
+        let nodes = counted(self.nodes as u64, "node");
+        write!(f, "{} ran {nodes} in {} % of the time", self.provider, self.percent)
     }
 }

@@ -1,6 +1,6 @@
 //! Options for loading graphs, and the stages of loading.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::provider::{Policy, Provider, ProviderOptions};
@@ -26,8 +26,9 @@ pub trait Host: std::fmt::Debug + Send + Sync {
     /// The bytes of memory that a new allocation could get, if known.
     fn available_memory(&self) -> Option<u64>;
 
-    /// The version of an installed library, by its file name without a version.
-    fn library_version(&self, file: &str) -> Option<String>;
+    /// The version of an installed library, by its file name without a version. It is the one that providers beside
+    /// this library of ONNX Runtime load; `None` is the library that is found without a configuration.
+    fn library_version(&self, file: &str, onnxruntime: Option<&Path>) -> Option<String>;
 }
 
 /// A machine of which nothing is known.
@@ -43,7 +44,7 @@ impl Host for UnknownHost {
         None
     }
 
-    fn library_version(&self, _: &str) -> Option<String> {
+    fn library_version(&self, _: &str, _: Option<&Path>) -> Option<String> {
         None
     }
 }

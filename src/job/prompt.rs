@@ -26,15 +26,6 @@ impl Request {
         };
         let is_embedded = model.has_embedded_guidance();
         let guidance = self.check_guidance_scale(model, facts.guidance)?;
-        let is_set = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
-        if (is_set(&self.negative_prompt) || is_set(&self.negative_prompt_2)) && is_embedded {
-            let message = format!(
-                "a negative prompt has no effect on {}, which takes the guidance scale as an input; remove \
-                 negative_prompt",
-                model.name()
-            );
-            return Err(JobError::out_of_range("negative_prompt", message));
-        }
         self.refuse_unsupported_fields(model, facts)?;
         if let Some(n) = self.max_sequence_length.filter(|n| !(1..=512).contains(n)) {
             let message = format!("max_sequence_length is {n}, but must lie between 1 and 512");

@@ -34,7 +34,7 @@ pub struct Receipt {
     pub steps: usize,
     /// The number of network evaluations (NFE), without those that guidance adds.
     pub evaluations: usize,
-    /// η, if the job set it.
+    /// η, if the job sets it or the model's pipeline passes one. Otherwise the sampler's own default applies.
     pub eta: Option<f64>,
     /// This image's seed.
     pub seed: u64,

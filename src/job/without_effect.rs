@@ -22,7 +22,10 @@ impl Request {
         let name = model.name();
         let takes_guidance = text.is_none() || model.takes_guidance();
         let has_one_text_encoder = text.is_some() && model.has_one_text_encoder();
-        let unguided = if model.has_embedded_guidance() {
+        let distilled = format!("{name}, which is distilled for one scale");
+        let unguided = if !takes_guidance {
+            distilled.clone()
+        } else if model.has_embedded_guidance() {
             format!("{name}, which takes the guidance scale as an input")
         } else {
             format!("this job, whose guidance is {guidance}")
@@ -36,11 +39,7 @@ impl Request {
                 self.strength.is_some() && spec.inpaints(),
                 &format!("{}, which starts from noise", spec.name),
             ),
-            (
-                "guidance",
-                self.guidance.is_some() && !takes_guidance,
-                &format!("{name}, which is distilled for one scale"),
-            ),
+            ("guidance", self.guidance.is_some() && !takes_guidance, &distilled),
             ("prompt_2", is_set(&self.prompt_2) && has_one_text_encoder, &one_encoder),
             ("negative_prompt_2", is_set(&self.negative_prompt_2) && has_one_text_encoder, &one_encoder),
             ("negative_prompt", is_set(&self.negative_prompt) && !is_guided, &unguided),

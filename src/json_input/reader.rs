@@ -1,5 +1,6 @@
 //! Deserializes a [`Json`] value. Errors describe it in the words of JSON.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use serde::de::value::StrDeserializer;
@@ -69,7 +70,8 @@ impl Error for Fault {
     }
 
     fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
-        let lower = field.to_lowercase();
+        // A longer name resembles no field, and the comparison takes time for each of its characters.
+        let lower = shortened(field, MAX_SHOWN).to_lowercase();
         let similarity = |known: &&&str| (strsim::jaro_winkler(&lower, known) * 1000.0) as u32;
         let nearest = expected.iter().max_by_key(similarity).filter(|known| similarity(known) >= 800);
         let hint = nearest.map_or_else(String::new, |known| format!("; did you mean `{known}`?"));
@@ -158,7 +160,7 @@ impl<'de> Deserializer<'de> for Reader<'de> {
             Json::Float(value) => visitor.visit_f64(*value),
             Json::String(text) => visitor.visit_borrowed_str(text),
             Json::Array(array) => visitor.visit_seq(Elements(array.iter())),
-            Json::Object(object) => visitor.visit_map(Members { object, next: 0 }),
+            Json::Object(object) => visitor.visit_map(Members { object, next: 0, seen: HashSet::new() }),
         }
     }
 
@@ -286,6 +288,8 @@ impl<'de> SeqAccess<'de> for Elements<'de> {
 struct Members<'a> {
     object: &'a [(String, Json)],
     next: usize,
+    /// The keys so far. A request can have more of them than can be compared with each other.
+    seen: HashSet<&'a str>,
 }
 
 impl<'de> MapAccess<'de> for Members<'de> {
@@ -295,7 +299,7 @@ impl<'de> MapAccess<'de> for Members<'de> {
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Fault> {
         let Some((key, _)) = self.object.get(self.next) else { return Ok(None) };
         let value = seed.deserialize(IntoDeserializer::<Fault>::into_deserializer(key.as_str()))?;
-        if self.object[..self.next].iter().any(|(earlier, _)| earlier == key) {
+        if !self.seen.insert(key) {
             return Err(Fault::duplicate_field(""));
         }
         Ok(Some(value))

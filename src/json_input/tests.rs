@@ -177,6 +177,36 @@ fn a_field_is_found_in_a_text_that_is_not_json() {
     }
 }
 
+/// Compared with each other, these keys would take minutes.
+#[test]
+fn many_keys_are_read_in_time_that_grows_with_their_number() {
+    let keys: Vec<_> = (0..300_000).map(|key| format!("\"{key}\":1")).collect();
+    let start = std::time::Instant::now();
+    let order = read(&format!("{{\"moods\": {{{}}}}}", keys.join(","))).unwrap();
+    assert_eq!(order.moods.unwrap().len(), 300_000);
+    let error = read(&format!("{{\"moods\": {{{},\"7\":1}}}}", keys.join(","))).unwrap_err();
+    assert_eq!(error.message, "moods.7 occurs twice; remove one of them");
+    assert!(start.elapsed() < std::time::Duration::from_secs(60), "{:?}", start.elapsed());
+}
+
+/// Compared with every field, this key would take minutes.
+#[test]
+fn a_long_unknown_key_is_compared_by_its_start_only() {
+    let start = std::time::Instant::now();
+    let error = read(&format!("{{\"{}\": 1}}", "steps".repeat(4 << 20))).unwrap_err();
+    assert!(error.message.starts_with("unknown field `stepssteps"), "{:.100}", error.message);
+    assert!(error.message.len() < 200, "{:.200}", error.message);
+    assert!(start.elapsed() < std::time::Duration::from_secs(60), "{:?}", start.elapsed());
+}
+
+#[test]
+fn only_the_first_places_of_a_damaged_text_are_searched_for_a_field() {
+    let unreadable = "\"id\": ?, ".repeat(MAX_SEARCHED_PLACES - 1);
+    let found = |text: &str| find_field(text.as_bytes(), "id").map(|id| id.to_text());
+    assert_eq!(found(&format!("{{{unreadable}\"id\": \"a\"")).as_deref(), Some("a"));
+    assert_eq!(found(&format!("{{{unreadable}\"id\": ?, \"id\": \"a\"")), None);
+}
+
 #[test]
 fn a_long_string_is_shortened_in_a_message() {
     let error = read(&format!(r#"{{"steps": "{}"}}"#, "é".repeat(100))).unwrap_err();

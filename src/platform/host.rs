@@ -1,5 +1,7 @@
 //! The platform as the machine on which engines are built.
 
+use std::path::Path;
+
 use super::{Platform, tensorrt};
 use crate::inference::Host;
 
@@ -12,9 +14,9 @@ impl Host for Platform {
         self.available_memory()
     }
 
-    fn library_version(&self, file: &str) -> Option<String> {
+    fn library_version(&self, file: &str, onnxruntime: Option<&Path>) -> Option<String> {
         match file {
-            tensorrt::LIBRARY => self.tensorrt(None).version,
+            tensorrt::LIBRARY => self.tensorrt(onnxruntime).version,
             _ => self.library(file).map(|library| library.version),
         }
     }

@@ -82,6 +82,7 @@ fn number_after(bytes: &[u8], text: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::inference::Host;
 
     fn tree(files: &[(&str, &str)]) -> (tempfile::TempDir, Platform) {
         let root = tempfile::tempdir().unwrap();
@@ -114,8 +115,11 @@ mod tests {
             ("libonnxruntime.so.1.31.1", ""),
             ("libonnxruntime_providers_tensorrt.so", "\0libnvinfer.so.11\0libnvdla_compiler.so\0"),
         ]);
-        let found = platform.tensorrt(Some(&other.path().join("libonnxruntime.so.1.31.1")));
+        let library = other.path().join("libonnxruntime.so.1.31.1");
+        let found = platform.tensorrt(Some(&library));
         assert_eq!((found.version.as_deref(), found.needs_dla_compiler), (Some("11.1.0"), true));
+        // The key of the engine cache has the same version.
+        assert_eq!(platform.library_version(LIBRARY, Some(&library)).as_deref(), Some("11.1.0"));
         let (_root, platform) = tree(&[]);
         assert_eq!(platform.tensorrt(None).version, None);
     }

@@ -17,7 +17,7 @@ use crate::job::{ErrorCode, Job, JobError, ModelCard, Request, parse_cancellatio
 use crate::mqtt::client::{Incoming, UndeliverableReason};
 use crate::mqtt::{Message, Topics};
 use crate::pipeline::JobEvent;
-use crate::spool::{AcceptedJob, Change, CompletedJobs};
+use crate::spool::{AcceptedJob, Change, CommandDigest, CompletedJobs};
 use crate::units::counted;
 
 /// An accepted job: where its responses go, and which images were sent.
@@ -101,9 +101,14 @@ impl JobRegistry {
         self.jobs.is_empty()
     }
 
-    /// Handles a request.
-    pub(super) fn on_request(&mut self, incoming: &Incoming, spool_has_room: bool) -> Admission {
-        match ParsedRequest::parse(incoming, self.limits.payload.0, &self.responses) {
+    /// Handles a request. `command` identifies its message.
+    pub(super) fn on_request(
+        &mut self,
+        incoming: &Incoming,
+        command: CommandDigest,
+        spool_has_room: bool,
+    ) -> Admission {
+        match ParsedRequest::parse(incoming, command, self.limits.payload.0, &self.responses) {
             Ok(request) => self.admit(Box::new(request), &FetchedTopics::new(), spool_has_room),
             Err(rejected) => Admission::Decided(self.reject(*rejected)),
         }
@@ -196,12 +201,12 @@ impl JobRegistry {
 
     fn start(&mut self, job: Job, digest: String, reply: Option<Reply>) -> WorkerCommand {
         log::info!(
-            "job {}: {} × {} by {} in {} steps, seed {}",
+            "job {}: {} × {} by {} in {}, seed {}",
             job.id,
             job.count,
             job.model.bundle.name,
             job.sampler_name,
-            job.options.steps,
+            counted(job.options.steps as u64, "step"),
             job.seed
         );
         let pending =

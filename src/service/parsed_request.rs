@@ -2,7 +2,6 @@
 
 use sha2::{Digest, Sha256};
 
-use super::handled_commands;
 use super::responses::{Reply, Responses};
 use crate::job::{ErrorCode, JobError, Request, id_near_start, parse, shortened_id};
 use crate::mqtt::client::Incoming;
@@ -29,9 +28,10 @@ pub(super) struct RejectedRequest {
 }
 
 impl ParsedRequest {
-    /// Parses a message of at most `max_bytes`.
+    /// Parses a message of at most `max_bytes`, which `command` identifies.
     pub(super) fn parse(
         incoming: &Incoming,
+        command: CommandDigest,
         max_bytes: u64,
         responses: &Responses,
     ) -> Result<Self, Box<RejectedRequest>> {
@@ -50,7 +50,6 @@ impl ParsedRequest {
             (Ok(request), Err(error)) => return Err(rejected(written_id(&request), None, error)),
             (Err((id, error)), reply) => return Err(rejected(id, reply.unwrap_or_default(), error)),
         };
-        let command = handled_commands::digest(incoming);
         Ok(Self { digest: digest(&request), request, reply, command })
     }
 

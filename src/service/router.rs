@@ -198,7 +198,7 @@ impl Router {
         let admission = match incoming.kind {
             MessageKind::Request => {
                 self.registry.on_spool_written(self.spool.processed());
-                self.registry.on_request(&incoming, self.spool.has_capacity())
+                self.registry.on_request(&incoming, command, self.spool.has_capacity())
             }
             MessageKind::Cancel => Admission::Decided(self.registry.on_cancel(&incoming)),
         };

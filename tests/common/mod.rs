@@ -14,6 +14,7 @@ pub mod mock_broker;
 pub mod onnx_files;
 pub mod onnx_graphs;
 pub mod pipelines;
+pub mod recorded_jobs;
 pub mod small_disk;
 pub mod subscriber;
 pub mod systemd_notify;

@@ -1,24 +1,14 @@
 //! Continuous batching: jobs in one batch give the same images as alone.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::Duration;
-
-use crate::common::gaussian_model::{Delayed, Exact};
+use crate::common::gaussian_model::Exact;
+use crate::common::recorded_jobs::{Images, Recorded, job};
 use crate::common::{bundles, commands, largest_difference};
 use denoised::bundle::{Signature, TimestepShape};
 use denoised::inference::{Backend, EngineKind, EngineOptions, EvaluationError};
-use denoised::job::{ErrorCode, Job, JobLimits, ModelCard, Request};
+use denoised::job::{ErrorCode, ModelCard};
 use denoised::model::{Batch, Model, Predictor};
-use denoised::pipeline::{JobEvent, Pipeline, Sample};
+use denoised::pipeline::Pipeline;
 use serde_json::json;
-
-const LIMITS: JobLimits = JobLimits { steps: 1000, count: 64, pixels: 1 << 22, memory: None };
-
-fn job(card: &Arc<ModelCard>, request: serde_json::Value) -> Job {
-    let request: Request = serde_json::from_value(request).unwrap();
-    request.check(std::slice::from_ref(card), LIMITS, || panic!("every request has a seed")).unwrap()
-}
 
 /// Returns requests that differ in every setting.
 fn requests() -> Vec<serde_json::Value> {
@@ -30,40 +20,6 @@ fn requests() -> Vec<serde_json::Value> {
         json!({"id": "philox", "sampler": "ddpm", "steps": 5, "seed": 5, "noise": "philox", "class": 9, "guidance": 4.0}),
         json!({"id": "exact", "sampler": "heun", "steps": 4, "seed": 6, "class": 1, "guidance": 3.0, "exact": true}),
     ]
-}
-
-type Images = BTreeMap<(String, usize), Vec<f32>>;
-
-#[derive(Default)]
-struct Recorded {
-    images: Images,
-    finished: Vec<String>,
-    failed: Vec<(String, ErrorCode, String)>,
-    previews: usize,
-    /// The steps of the latest image.
-    steps: usize,
-}
-
-impl Recorded {
-    fn record(&mut self, job: &Job, event: JobEvent<Sample>) {
-        match event {
-            JobEvent::Image { receipt, image } => {
-                self.steps = receipt.steps;
-                let key = (job.id.clone(), receipt.index);
-                assert!(self.images.insert(key, image.picture.data).is_none());
-            }
-            JobEvent::Finished { .. } => self.finished.push(job.id.clone()),
-            JobEvent::Failed(error) => self.failed.push((job.id.clone(), error.code, error.message)),
-            JobEvent::Preview { .. } => self.previews += 1,
-            JobEvent::Progress { step, of, .. } => assert!(step <= of),
-        }
-    }
-
-    fn drain(&mut self, pipeline: &mut Pipeline) {
-        while !pipeline.is_idle() {
-            pipeline.step(&mut |job, event| self.record(job, event));
-        }
-    }
 }
 
 /// Runs each job without the others.
@@ -300,57 +256,4 @@ fn previews_are_as_frequent_as_requested() {
     let mut recorded = Recorded::default();
     recorded.drain(&mut pipeline);
     assert_eq!(recorded.previews, 2 * 3);
-}
-
-#[test]
-fn a_deadline_reduces_the_steps_and_the_image_is_that_of_the_reduced_steps() {
-    let delay = Duration::from_millis(10);
-    let mut pipeline = Pipeline::new(Delayed::model(&[1, 4, 5], 8, delay));
-    let card = ModelCard::new(pipeline.model());
-    let request = |steps: usize, deadline: Option<u64>| json!({"id": "a", "sampler": "heun", "steps": steps, "seed": 1, "class": 3, "guidance": 2.0, "deadline_ms": deadline});
-    let mut recorded = Recorded::default();
-    pipeline.accept(job(&card, request(1000, Some(1500))));
-    recorded.drain(&mut pipeline);
-    assert_eq!(recorded.failed, []);
-    // Heun evaluates twice in every step except the last one.
-    assert!(recorded.steps > 10 && recorded.steps <= 75, "{} steps of 20 ms in 1.5 s", recorded.steps);
-
-    let mut same = Recorded::default();
-    pipeline.accept(job(&card, request(recorded.steps, None)));
-    same.drain(&mut pipeline);
-    assert_eq!(same.images, recorded.images);
-    // A job that fits keeps its steps.
-    let mut few = Recorded::default();
-    pipeline.accept(job(&card, request(2, Some(60_000))));
-    few.drain(&mut pipeline);
-    assert_eq!(few.steps, 2);
-}
-
-#[test]
-fn a_job_with_a_deadline_runs_before_one_without() {
-    let (model, _) = Exact::model(&[1, 4, 5], 1, TimestepShape::PerSample);
-    let mut pipeline = Pipeline::new(model);
-    let card = ModelCard::new(pipeline.model());
-    let request = |id: &str, deadline: Option<u64>| json!({"id": id, "sampler": "ddim", "steps": 10, "seed": 1, "class": 1, "guidance": 1, "deadline_ms": deadline});
-    let mut recorded = Recorded::default();
-    pipeline.accept(job(&card, request("patient", None)));
-    pipeline.step(&mut |job, event| recorded.record(job, event));
-    pipeline.accept(job(&card, request("hurried", Some(60_000))));
-    recorded.drain(&mut pipeline);
-    assert_eq!(recorded.finished, ["hurried", "patient"]);
-}
-
-#[test]
-fn a_passed_deadline_fails_the_job() {
-    let (model, _) = Exact::model(&[1, 4, 5], 8, TimestepShape::PerSample);
-    let mut pipeline = Pipeline::new(model);
-    let card = ModelCard::new(pipeline.model());
-    pipeline.accept(job(
-        &card,
-        json!({"id": "late", "sampler": "ddpm", "steps": 1000, "seed": 1, "count": 64, "deadline_ms": 0}),
-    ));
-    let mut recorded = Recorded::default();
-    recorded.drain(&mut pipeline);
-    assert_eq!(recorded.failed[0].1, ErrorCode::Deadline);
-    assert!(recorded.images.is_empty());
 }

@@ -151,6 +151,46 @@ fn keys_without_effect_were_not_reported() {
     );
 }
 
+/// A link may have another name than its directory.
+#[test]
+fn overrides_by_the_name_of_a_link_were_reported_as_without_effect() {
+    let directory = tempfile::tempdir().unwrap();
+    let link = directory.path().join("sd");
+    std::os::unix::fs::symlink(model("digits"), &link).unwrap();
+    let models = format!("[models]\npaths = [{:?}]\n", link.display().to_string());
+    let section = "models.engine.sd";
+    for name in ["sd", "digits"] {
+        assert_eq!(warned(&format!("{models}[models.engine.{name}]\nbatch = 1\n")), "");
+    }
+    for (text, expected) in [
+        (
+            "[models.engine.sd]\nbatch = 1\n[models.engine.digits]\nbatch = 2\n",
+            "models.engine.digits has no effect: models.engine.sd applies to the same model",
+        ),
+        (
+            "[models.engine.nope]\nbatch = 1\n",
+            "models.engine.nope has no effect: models.paths has only digits",
+        ),
+        (
+            "[models.engine.sd]\nproviders = [\"cpu\", \"cuda\"]\n",
+            &format!("{section}.providers: cuda after cpu is never used; move cpu to the end"),
+        ),
+        (
+            "[models.engine.sd.tensorrt]\ndla_core = 0\n",
+            &format!(
+                "{section}.tensorrt.dla_core has no effect without fp16 or int8, the only types that a DLA has"
+            ),
+        ),
+    ] {
+        let stderr = warned(&format!("{models}{text}"));
+        assert_eq!(stderr, format!("denoised: warning: {expected}\n"), "{text}");
+    }
+    assert_eq!(
+        refused(&format!("{models}[models.engine.sd]\nbatch = 4\ntensorrt = {{ opt_batch = 5 }}\n")),
+        format!("denoised: configuration: {section}.tensorrt.opt_batch: 5 is more than the batch, 4\n")
+    );
+}
+
 #[test]
 fn foreign_variables_are_ignored_with_one_line() {
     let (_file, mut command) = check_config("");
@@ -243,5 +283,20 @@ mod daemon {
             stdout.contains("note     topics               the host name changed from kitchen to "),
             "{stdout}"
         );
+    }
+}
+
+/// A model's denoised.toml has the same words as the configuration.
+#[test]
+fn errors_of_a_manifest_had_words_of_serde() {
+    for (text, expected) in [
+        ("[sample]\nkind = \"cube\"", "unknown value `cube`, expected `image` or `points`"),
+        ("[classes]\nnames = 3", "invalid type: integer `3`, expected an array"),
+        ("[default]\nsteps = []", "invalid type: array, expected a whole number, 0 or more"),
+        ("[default]\nsampler = {}", "invalid type: table, expected a string"),
+        ("[default]\nsteps = 1.5", "invalid type: float `1.5`, expected a whole number, 0 or more"),
+    ] {
+        let error = denoised::bundle::Manifest::parse(text).unwrap_err();
+        assert_eq!(error.lines().last(), Some(expected), "{error}");
     }
 }

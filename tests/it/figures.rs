@@ -1,6 +1,6 @@
 //! `denoised visualize`, and inpainting.
 
-use crate::common::bundles::model;
+use crate::common::bundles::{copy_bundle, model};
 use crate::common::commands::{denoised, fails, succeeds};
 use crate::common::{golden, largest_difference};
 use denoised::npy;
@@ -60,6 +60,18 @@ fn an_image_is_noised_at_the_requested_time_steps() {
     command.arg("visualize").arg(model("digits-ncsn")).arg("--output").arg(&figure);
     let stderr = fails(&mut command, 2);
     assert!(stderr.contains("AnnealedLangevinDynamics has no noise schedule"), "{stderr}");
+}
+
+#[test]
+fn a_wrong_default_of_the_model_was_reported_as_a_flag_that_visualize_lacks() {
+    let (_directory, bundle) = copy_bundle(&model("digits"), "digits");
+    let manifest = bundle.join("denoised.toml");
+    let text = std::fs::read_to_string(&manifest).unwrap();
+    std::fs::write(&manifest, text.replace("\"dpmpp_2m_sde\"", "\"magic\"")).unwrap();
+    let mut command = denoised();
+    let stderr = fails(command.arg("visualize").arg(&bundle).args(["--output", "unused.png"]), 2);
+    assert!(stderr.contains("magic") && !stderr.contains("--sampler"), "{stderr}");
+    assert!(stderr.starts_with("denoised: digits: "), "{stderr}");
 }
 
 #[test]

@@ -19,6 +19,7 @@ mod build_engines;
 mod cli;
 mod configuration;
 mod corpora;
+mod deadlines;
 mod demo;
 mod doctor;
 mod doctor_boards;

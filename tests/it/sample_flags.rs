@@ -179,6 +179,16 @@ fn fields_without_effect_are_reported() {
             "guidance_rescale has no effect on flux, which takes the guidance scale as an input\n",
         ),
         (
+            bundle("flux"),
+            &["--prompt", "", "--negative-prompt", "blurry"],
+            "negative_prompt has no effect on flux, which takes the guidance scale as an input\n",
+        ),
+        (
+            bundle("lcm"),
+            &["--prompt", "", "--negative-prompt", "blurry"],
+            "negative_prompt has no effect on lcm, which takes the guidance scale as an input\n",
+        ),
+        (
             golden("gaussian"),
             &["--guidance-rescale", "0.5"],
             "guidance_rescale has no effect on this job, whose guidance is 1\n",
@@ -234,6 +244,10 @@ fn guidance_for_a_distilled_network_without_an_input_for_it_is_reported() {
     assert_eq!(
         ignored(&schnell, r#"{"prompt": "", "guidance": 3.5}"#),
         ["guidance has no effect on flux, which is distilled for one scale"]
+    );
+    assert_eq!(
+        ignored(&schnell, r#"{"prompt": "", "negative_prompt": "blurry"}"#),
+        ["negative_prompt has no effect on flux, which is distilled for one scale"]
     );
 }
 

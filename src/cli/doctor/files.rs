@@ -1,5 +1,6 @@
 //! The files and directories that the daemon needs, judged for its user.
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -56,7 +57,9 @@ fn model(path: &Path, user: &JudgedUser) -> Finding {
         return hidden;
     }
     let next = || format!("sudo chmod -R a+rX {}", path.display());
-    let unreadable = if user.is_caller() { None } else { first_unreadable(path, user) };
+    let check = |file: &Path| user.check(file, Access::Read);
+    let unreadable =
+        if user.is_caller() { None } else { first_unreadable(path, &check, &mut BTreeSet::new()) };
     match unreadable {
         Some((_, AccessError::Missing(_))) | None => {}
         Some((file, error)) => return user.denied("model", &file, "read", &error, next()),
@@ -71,16 +74,21 @@ fn model(path: &Path, user: &JudgedUser) -> Finding {
     }
 }
 
-/// Returns the first file of a directory tree that the user may not read, with the reason.
-fn first_unreadable(path: &Path, user: &JudgedUser) -> Option<(PathBuf, AccessError)> {
-    if let Err(error) = user.check(path, Access::Read) {
+/// Returns the first file of a directory tree that may not be read, with the reason. Each directory is visited once:
+/// links can lead back to it.
+fn first_unreadable(
+    path: &Path,
+    check: &impl Fn(&Path) -> Result<(), AccessError>,
+    visited: &mut BTreeSet<PathBuf>,
+) -> Option<(PathBuf, AccessError)> {
+    if let Err(error) = check(path) {
         return Some((path.to_owned(), error));
     }
-    if !path.is_dir() {
+    if !path.is_dir() || path.canonicalize().is_ok_and(|real| !visited.insert(real)) {
         return None;
     }
     match std::fs::read_dir(path) {
-        Ok(entries) => entries.flatten().find_map(|entry| first_unreadable(&entry.path(), user)),
+        Ok(entries) => entries.flatten().find_map(|entry| first_unreadable(&entry.path(), check, visited)),
         Err(_) => Some((path.to_owned(), AccessError::Hidden(path.to_owned()))),
     }
 }
@@ -211,4 +219,37 @@ fn variables_of_the_caller(config: &Config, user: &JudgedUser) -> Option<Finding
             format!("set the keys in {} instead", crate::config::DEFAULT_FILE),
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn a_directory_with_links_to_its_parents_is_checked_once() {
+        let root = tempfile::tempdir().unwrap();
+        let inner = root.path().join("unet");
+        std::fs::create_dir(&inner).unwrap();
+        std::fs::write(inner.join("model.onnx"), "").unwrap();
+        for link in ["a", "b", "c"] {
+            std::os::unix::fs::symlink("..", inner.join(link)).unwrap();
+        }
+        let (checks, denied) = (Cell::new(0), Cell::new(false));
+        let check = |file: &Path| {
+            checks.set(checks.get() + 1);
+            match denied.get() && file.ends_with("model.onnx") {
+                true => Err(AccessError::Hidden(file.to_owned())),
+                false => Ok(()),
+            }
+        };
+        assert_eq!(first_unreadable(root.path(), &check, &mut BTreeSet::new()), None);
+        // Two directories, three links and a file.
+        assert_eq!(checks.get(), 6);
+        denied.set(true);
+        let file = inner.join("model.onnx");
+        let expected = Some((file.clone(), AccessError::Hidden(file)));
+        assert_eq!(first_unreadable(root.path(), &check, &mut BTreeSet::new()), expected);
+    }
 }

@@ -1,18 +1,18 @@
 //! The file of `--job`: a job as a request has it, with pictures as base64 or as `{"file": "…"}`.
 
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, anyhow, bail, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Value};
 
-use crate::job::{Attachment, Request, parse};
+use crate::job::Request;
+use crate::json_input::{Document, Json};
 
 /// The fields of a request that hold a picture.
 const PICTURES: [&str; 2] = ["image", "mask"];
-
-/// Some editors begin a file with it.
-const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// A job that was read from a file.
 #[derive(Debug, Clone)]
@@ -47,33 +47,18 @@ fn parse_fields(
     directory: &Path,
     flags: &Map<String, Value>,
 ) -> anyhow::Result<Map<String, Value>> {
-    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
-    let mut has_files = false;
-    // For text that is not an object, the parser of requests says what is wrong.
-    let mut job = serde_json::from_slice::<Map<String, Value>>(text).unwrap_or_default();
+    let mut document =
+        Document::parse(text).map_err(|message| anyhow!("the job is not valid JSON: {message}"))?;
     for field in PICTURES {
-        let Some(picture) = job.get_mut(field).filter(|picture| picture.get("file").is_some()) else {
-            continue;
+        let Some(picture) = document.field_mut(field) else { continue };
+        let Some(members) = members_with_file(picture) else { continue };
+        let replacement = match flags.contains_key(field) {
+            true => Json::Null,
+            false => Json::String(read_picture(members, directory).context(field)?),
         };
-        has_files = true;
-        if flags.contains_key(field) {
-            job.remove(field);
-        } else {
-            let bytes = read_picture(picture, directory).context(field)?;
-            *picture = serde_json::to_value(Attachment::from_bytes(&bytes))?;
-        }
+        *picture = replacement;
     }
-    let request = match parse(text) {
-        // With the pictures in it, the job lacks the file's repeated keys, lines and columns.
-        Err((_, error))
-            if has_files && error.field.as_deref().is_some_and(|field| PICTURES.contains(&field)) =>
-        {
-            parse(&serde_json::to_vec(&job)?)
-                .map_err(|(_, error)| error.message.split(" at line ").next().unwrap_or_default().to_owned())
-        }
-        parsed => parsed.map_err(|(_, error)| error.message),
-    };
-    let request = request.map_err(|message| anyhow!(message))?;
+    let request: Request = document.read("the job").map_err(|error| anyhow!(error.message))?;
     let fields = fields(&request)?;
     let is_topic =
         |field: &str| fields.get(field).is_some_and(Value::is_object) && !flags.contains_key(field);
@@ -85,15 +70,23 @@ fn parse_fields(
     Ok(fields)
 }
 
-/// Reads the picture of `{"file": "…"}`.
-fn read_picture(value: &Value, directory: &Path) -> anyhow::Result<Vec<u8>> {
-    let file =
-        value.as_object().filter(|object| object.len() == 1).and_then(|object| object["file"].as_str());
-    let path: PathBuf = file
-        .map(|file| directory.join(file))
-        .ok_or_else(|| anyhow!("expected a picture in base64 or {{\"file\": \"…\"}}, the path of one"))?;
+/// The members of a picture that is an object with a `file`.
+fn members_with_file(picture: &Json) -> Option<&[(String, Json)]> {
+    match picture {
+        Json::Object(members) if members.iter().any(|(key, _)| key == "file") => Some(members),
+        _ => None,
+    }
+}
+
+/// Reads the picture of `{"file": "…"}`, and returns it in base64.
+fn read_picture(members: &[(String, Json)], directory: &Path) -> anyhow::Result<String> {
+    let [(_, Json::String(file))] = members else {
+        bail!("expected a picture in base64 or {{\"file\": \"…\"}}, the path of one");
+    };
+    let path = directory.join(file);
     ensure!(!path.is_dir(), "{} is a directory", path.display());
-    std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
+    let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(BASE64.encode(bytes))
 }
 
 /// The fields that a request sets.
@@ -138,7 +131,19 @@ mod tests {
             (r#"{"steps": "ten"}"#, "steps"),
             ("{\n\"steps\": 5,\n}", "line 3"),
             ("[]", "an object"),
-            (r#"{"seed": 1, "seed": 2, "image": {"file": "job_file.rs"}}"#, "seed"),
+            (
+                r#"{"seed": 1, "seed": 2, "image": {"file": "job_file.rs"}}"#,
+                "seed occurs twice; remove one of them",
+            ),
+            (
+                r#"{"image": {"file": "job_file.rs"}, "seed": 1, "seed": 2}"#,
+                "seed occurs twice; remove one of them",
+            ),
+            (
+                r#"{"image": {"file": "job_file.rs"}, "image": {"file": "job_file.rs"}}"#,
+                "image occurs twice; remove one of them",
+            ),
+            ("{", "the job is not valid JSON: it ends before an object is closed by `}`"),
             (
                 r#"{"image": {"file": 3}}"#,
                 "image: expected a picture in base64 or {\"file\": \"…\"}, the path of one",

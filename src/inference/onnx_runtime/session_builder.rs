@@ -240,7 +240,7 @@ fn open_cache(
         ("shapes", format!("{profile:?}, batches of up to {}", options.batch)),
         ("option", option),
         ("ONNX Runtime", runtime.version.clone()),
-        ("library", options.host.library_version(library).unwrap_or_default()),
+        ("library", options.host.library_version(library, options.library.as_deref()).unwrap_or_default()),
         ("device", options.host.device()),
     ]);
     match EngineCache::open(&options.cache, &source.name, provider, key) {

@@ -10,27 +10,20 @@ use crate::inference::{EngineOptions, LoadStage, Policy, SessionPool};
 use crate::model::Model;
 use crate::pipeline::{Pipeline, Wake};
 
-/// Loads all models into one session pool. A model with an interim provider is loaded on that one.
+/// Loads all models into one session pool. The configuration has at least one, and no two of the same name. A model with an interim provider is loaded on that one.
 pub(super) fn load_pipelines(
     models: &[(PathBuf, EngineOptions)],
     wake: &Wake,
     on_stage: &mut dyn FnMut(LoadStage),
 ) -> Result<Vec<Pipeline>, String> {
     let sessions = SessionPool::with_budget(models.first().and_then(|(_, engine)| engine.memory));
-    let mut pipelines: Vec<Pipeline> = Vec::new();
+    let mut pipelines = Vec::new();
     for (path, engine) in models {
         log::info!("loading {}", path.display());
         let engine = engine.interim().unwrap_or_else(|| engine.clone());
         let model =
             Model::load_into(&sessions, path, &engine, on_stage).map_err(|error| error.to_string())?;
-        let name = &model.bundle.name;
-        if pipelines.iter().any(|other| &other.model().bundle.name == name) {
-            return Err(format!("models.paths: two models are named {name}; rename a directory"));
-        }
         pipelines.push(Pipeline::with_wake(model, Arc::clone(wake)));
-    }
-    if pipelines.is_empty() {
-        return Err("models.paths is empty; name at least one bundle".to_owned());
     }
     Ok(pipelines)
 }

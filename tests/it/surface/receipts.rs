@@ -92,6 +92,17 @@ fn a_receipt_with_every_field_matches_its_snapshot() {
     check_json("receipt-all", &receipt_with_every_field());
 }
 
+#[test]
+fn a_receipt_has_the_eta_that_the_sampler_got() {
+    let eta = |sampler: &str, eta: Option<f64>| {
+        let request = json!({"id": "a", "prompt": "", "seed": 1, "steps": 2, "sampler": sampler, "eta": eta});
+        receipts(&bundle("sd"), request)[0].eta
+    };
+    // The pipeline passes 0 to TCD; DDIM keeps its default.
+    assert_eq!((eta("tcd", None), eta("tcd", Some(0.5))), (Some(0.0), Some(0.5)));
+    assert_eq!((eta("ddim", None), eta("ddim", Some(0.5))), (None, Some(0.5)));
+}
+
 /// Receipts had two keys `version`: the program's, and the engine's.
 #[test]
 fn a_receipt_has_each_key_once() {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use ndarray::ArrayD;
 
+pub mod exact_networks;
 pub mod gaussian;
 
 /// A file or folder of the workspace's `tests/golden`.
