@@ -9,13 +9,14 @@ mod config_keys;
 mod convolutions;
 mod error;
 mod graph_digests;
+mod graphs;
 mod inventory;
 mod json_file;
-pub(crate) mod latent_components;
+mod latent_components;
 mod latent_sizes;
 mod manifest;
 mod model_index;
-pub(crate) mod onnx_file;
+mod onnx_file;
 mod pipeline_class;
 mod pipeline_kind;
 mod preview_projection;
@@ -26,12 +27,15 @@ pub(crate) mod tokenizer_source;
 pub(crate) mod weight_types;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use diffusion_samplers::sampler;
 use serde::Deserialize;
 
+use crate::onnx::ModelFiles;
 use crate::tensor::GraphIo;
 use convolutions::Convolutions;
+use graphs::Graphs;
 use json_file::{read_or_default, read_text};
 use latent_components::TEXT_ENCODERS;
 use model_index::{Component, ModelIndex};
@@ -46,7 +50,7 @@ pub use inventory::{FileUse, Inventory, KeyUse};
 pub use latent_components::LatentComponents;
 pub(crate) use latent_sizes::LatentSizes;
 pub use manifest::{Classes, Condition, Defaults, GraphNames, Manifest, SampleDescription, SampleKind};
-pub use onnx_file::graph_io;
+pub use onnx_file::{class_count, graph_io};
 pub use pipeline_kind::{LatentScaling, PipelineFacts, PipelineKind, StrengthRule};
 pub use preview_projection::Projection;
 pub use scheduler_config::{ConfigError, SchedulerConfig};
@@ -54,17 +58,16 @@ pub(crate) use signature::graph_key;
 pub use signature::{NetworkSize, Signature, SignatureError, TimeInput, TimestepShape};
 pub use text_encoder_io::{TextEncoderConfig, TextEncoderIo};
 
-/// The contents of a bundle's directory. The graph itself is only located and hashed.
+/// Where the ONNX file of the network is usually, relative to the bundle, the first choice first.
+pub(crate) const NETWORK_GRAPHS: [&str; 3] = ["unet/model.onnx", "transformer/model.onnx", "model.onnx"];
+
+/// The contents of a bundle's directory. Graphs are read without their weights. Copies share what was read.
 #[derive(Debug, Clone)]
 pub struct Bundle {
     /// The name of the directory, by which jobs select the model.
     pub name: String,
     /// The ONNX file of the network.
     pub graph: PathBuf,
-    /// The SHA-256 of all graphs with their external data, in hexadecimal.
-    pub sha256: String,
-    /// The SHA-256 of each graph.
-    pub graph_digests: GraphDigests,
     /// The scheduler configuration.
     pub scheduler: SchedulerConfig,
     /// The contents of denoised.toml.
@@ -77,6 +80,7 @@ pub struct Bundle {
     class_embeddings: Option<usize>,
     index: ModelIndex,
     directory: PathBuf,
+    graphs: Arc<Graphs>,
     /// How the network is fed, if all its inputs are known.
     signature: Option<Signature>,
 }
@@ -113,8 +117,10 @@ impl Bundle {
         let scheduler = scheduler(directory, &index, &description, &manifest)?;
         config_keys::check_all(directory, &graph)?;
         let config: NetworkConfig = read_or_default(&graph.with_file_name("config.json"))?;
-        let latent = LatentComponents::read(directory, &index)?;
-        let (network, signature) = network_size(&graph, &manifest, &config, latent.as_ref())?;
+        let mut graphs = Graphs::default();
+        let latent = LatentComponents::read(directory, &index, &mut graphs)?;
+        let io = &graphs.open(&graph)?.header.io;
+        let (network, signature) = network_size(&graph, io, &manifest, &config, latent.as_ref())?;
         if let Some(signature) = &signature {
             let kind = PipelineKind::from_signature(signature);
             index.check_kind(kind)?;
@@ -122,12 +128,11 @@ impl Bundle {
                 latent.check_text_encoders(kind)?;
             }
         }
-        let graphs = latent.iter().flat_map(LatentComponents::graphs).chain([graph.as_path()]);
-        let graph_digests = GraphDigests::read(directory, graphs)?;
+        for component in latent.iter().flat_map(LatentComponents::graphs) {
+            graphs.open(component)?;
+        }
         Ok(Self {
             name: model_name(directory),
-            sha256: graph_digests.total(),
-            graph_digests,
             graph,
             scheduler,
             manifest,
@@ -136,8 +141,19 @@ impl Bundle {
             class_embeddings: config.num_class_embeds,
             index,
             directory: directory.to_owned(),
+            graphs: Arc::new(graphs),
             signature,
         })
+    }
+
+    /// The files of a graph, as they were when the bundle was opened.
+    pub(crate) fn files(&self, graph: &Path) -> Result<Arc<ModelFiles>, BundleError> {
+        self.graphs.get(graph)
+    }
+
+    /// The SHA-256 of the graphs. The first call reads all weights.
+    pub fn digests(&self) -> Result<Arc<GraphDigests>, BundleError> {
+        self.graphs.digests(&self.directory)
     }
 
     /// Every file of the directory and every key of its configurations, with how each is used.
@@ -174,7 +190,7 @@ fn network_graph(directory: &Path, index: &ModelIndex) -> Result<PathBuf, Bundle
                     file = \"unet/model.onnx\""
                 .to_owned(),
         }),
-        _ => first_file(directory, &["unet/model.onnx", "transformer/model.onnx", "model.onnx"]),
+        _ => first_file(directory, &NETWORK_GRAPHS),
     }
 }
 
@@ -210,13 +226,13 @@ fn scheduler(
 /// configuration lacks is taken from the graph.
 fn network_size(
     graph: &Path,
+    io: &GraphIo,
     manifest: &Manifest,
     config: &NetworkConfig,
     latent: Option<&LatentComponents>,
 ) -> Result<(NetworkSize, Option<Signature>), BundleError> {
-    let io = graph_io(graph)?;
     let channels = match (config.in_channels, latent) {
-        (None, Some(_)) => input_channels(graph, &io, manifest)?,
+        (None, Some(_)) => input_channels(graph, io, manifest)?,
         (configured, _) => configured,
     };
     // A network of packed latents takes 2×2 patches, so it has four channels for each latent channel.
@@ -234,18 +250,13 @@ fn network_size(
         own_channels,
     };
     // A graph with other inputs is reported when it is loaded.
-    let signature = Signature::resolve(&io, manifest, network, 1).ok();
+    let signature = Signature::resolve(io, manifest, network, 1).ok();
     let kind = signature.as_ref().and_then(PipelineKind::from_signature);
     if let (None, Some(_), Some(kind)) = (size, latent, kind) {
         let default_size = kind.facts().default_sample_size;
         network.size = Some((default_size, default_size));
     }
     Ok((network, signature))
-}
-
-/// The number of class labels that a graph knows, if its input of labels selects from an embedding.
-pub fn class_count(graph: &Path, input: &str) -> Result<Option<usize>, BundleError> {
-    Ok(Convolutions::read(graph)?.embedding_rows(input))
 }
 
 /// The channels of the network's sample where no configuration gives them.

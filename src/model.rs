@@ -20,7 +20,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::bundle::Bundle;
+use crate::bundle::{Bundle, GraphDigests};
 use crate::inference::{
     EngineError, EngineOptions, EvaluationError, LoadStage, Provider, SessionPool, SessionSize,
 };
@@ -40,6 +40,8 @@ pub use vae::LatentDistribution;
 pub struct Model {
     /// The contents of its directory.
     pub bundle: Bundle,
+    /// The SHA-256 of its graphs.
+    pub digests: Arc<GraphDigests>,
     /// The denoising network.
     pub predictor: Box<dyn Predictor>,
     /// The duration of the first evaluation after the warm-up.
@@ -74,11 +76,21 @@ impl Model {
         options: &EngineOptions,
         on_stage: &mut dyn FnMut(LoadStage),
     ) -> Result<Self, ModelError> {
-        let start = Instant::now();
         on_stage(LoadStage::Warming);
-        let bundle = Bundle::open(directory)?;
-        // Before the network is opened, which takes long.
+        Self::load_bundle(pool, Bundle::open(directory)?, options, on_stage)
+    }
+
+    /// Loads a bundle that is open already. What is known of its graphs is not read again.
+    pub fn load_bundle(
+        pool: &SessionPool,
+        bundle: Bundle,
+        options: &EngineOptions,
+        on_stage: &mut dyn FnMut(LoadStage),
+    ) -> Result<Self, ModelError> {
+        let start = Instant::now();
+        // Before the digests are made and the network is opened, which takes long.
         let graphs = PipelineGraphs::read(&bundle, &denoiser::signature(&bundle, options)?)?;
+        let digests = bundle.digests()?;
         let mut predictor: Box<dyn Predictor> = Box::new(Denoiser::open(&bundle, options, pool, on_stage)?);
         let opened = Instant::now();
         let outputs_per_value = outputs_per_value(&bundle, predictor.as_mut())
@@ -100,11 +112,13 @@ impl Model {
         let is_rejected = |provider: &&Provider| provider.to_string() != backend.provider;
         let providers = options.providers.iter().skip_while(is_rejected).copied().collect();
         let options = EngineOptions { providers, ..options.clone() };
-        let latent = graphs.map(|graphs| LatentPipeline::open(&bundle, graphs, &options, pool));
+        let latent =
+            graphs.map(|graphs| LatentPipeline::open(&bundle, graphs, &options, pool)).transpose()?;
         Ok(Self {
             session_sizes: pool.sizes(&bundle.name),
             latent: latent.map(Arc::new),
             bundle,
+            digests,
             predictor,
             first_evaluation,
             outputs_per_value,

@@ -13,4 +13,4 @@ pub use error::OnnxError;
 pub(crate) use header::{Header, Operator};
 pub(crate) use model_files::ModelFiles;
 pub(crate) use rewrite::{InlineData, Rewrite};
-pub(crate) use topology::{Node, Topology, Weight};
+pub(crate) use topology::{Node, Topology};

@@ -40,6 +40,18 @@ pub enum DataType {
     Other,
 }
 
+impl DataType {
+    /// Whether these are floating-point numbers that a graph is fed with.
+    pub fn is_float(self) -> bool {
+        matches!(self, Self::F32 | Self::F16)
+    }
+
+    /// Whether these are integers that a graph is fed with.
+    pub fn is_integer(self) -> bool {
+        matches!(self, Self::I64 | Self::I32)
+    }
+}
+
 impl std::fmt::Display for DataType {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
@@ -80,6 +92,15 @@ pub struct ValueInfo {
     pub element: DataType,
     /// The axes.
     pub shape: Vec<Dim>,
+}
+
+#[cfg(test)]
+impl ValueInfo {
+    /// An input or output with these axes, `None` for a dynamic one.
+    pub(crate) fn with_axes(name: &str, element: DataType, axes: &[Option<usize>]) -> Self {
+        let shape = axes.iter().map(|length| length.map_or(Dim::Dynamic, Dim::Fixed)).collect();
+        Self { name: name.to_owned(), element, shape }
+    }
 }
 
 impl std::fmt::Display for ValueInfo {

@@ -8,9 +8,10 @@ use serde_json::Value as Json;
 use super::BundleError;
 use super::config_keys::{AUTOENCODER_USED, read_keys};
 use super::convolutions::Convolutions;
+use super::graphs::Graphs;
 use super::json_file::read_or_default;
+use super::latent_sizes::MAX_LEVELS;
 use super::model_index::ModelIndex;
-use super::onnx_file::graph_io;
 use super::pipeline_kind::LatentScaling;
 
 /// The configuration of an autoencoder.
@@ -48,7 +49,7 @@ const TINY: &str = "AutoencoderTiny";
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct VaeFile {
+pub(super) struct VaeFile {
     _class_name: Option<String>,
     latent_channels: Option<usize>,
     block_out_channels: Option<Vec<usize>>,
@@ -86,6 +87,7 @@ impl VaeConfig {
         decoder: Option<&Path>,
         encoder: Option<&Path>,
         index: &ModelIndex,
+        graphs: &mut Graphs,
     ) -> Result<Self, BundleError> {
         let path = configuration_file(directory);
         let file: VaeFile = path.as_deref().map(read_or_default).transpose()?.unwrap_or_default();
@@ -102,11 +104,21 @@ impl VaeConfig {
         let is_tiny = named.or(file._class_name.as_deref()) == Some(TINY);
         let channels = match file.latent_channels {
             Some(channels) => channels,
-            None => decoder.map(latent_channels).transpose()?.flatten().unwrap_or(CHANNELS),
+            None => {
+                let own = decoder.map(|decoder| latent_channels(decoder, graphs)).transpose()?;
+                own.flatten().unwrap_or(CHANNELS)
+            }
         };
-        let blocks = file.block_out_channels.or(file.encoder_block_out_channels);
+        let blocks = file.block_out_channels.map(|blocks| ("block_out_channels", blocks.len()));
+        let of_encoder = file.encoder_block_out_channels;
+        let blocks = blocks.or_else(|| of_encoder.map(|blocks| ("encoder_block_out_channels", blocks.len())));
         let factor = match blocks {
-            Some(blocks) => 1 << blocks.len().saturating_sub(1),
+            Some((key, levels)) if levels > MAX_LEVELS => {
+                return Err(fault(format!(
+                    "{key} has {levels} values, but an autoencoder has at most {MAX_LEVELS} levels; correct it"
+                )));
+            }
+            Some((_, levels)) => 1 << levels.saturating_sub(1),
             None => scale([decoder, encoder])?,
         };
         let scaling = file.scaling_factor.unwrap_or(if is_tiny { 1.0 } else { DEFAULT_SCALING });
@@ -198,9 +210,9 @@ impl LatentStatistics {
 }
 
 /// The channels that a decoder takes.
-fn latent_channels(decoder: &Path) -> Result<Option<usize>, BundleError> {
-    let graph = graph_io(decoder)?;
-    let Some(input) = graph.inputs.first() else { return Ok(None) };
+fn latent_channels(decoder: &Path, graphs: &mut Graphs) -> Result<Option<usize>, BundleError> {
+    let files = graphs.open(decoder)?;
+    let Some(input) = files.header.io.inputs.first() else { return Ok(None) };
     match input.shape.get(1).and_then(|axis| axis.length()) {
         Some(channels) => Ok(Some(channels)),
         None => Ok(Convolutions::read(decoder)?.input_channels(&input.name)),
@@ -258,7 +270,8 @@ mod tests {
         }
         std::fs::write(directory.path().join("model_index.json"), index).unwrap();
         let index = ModelIndex::read(directory.path()).unwrap();
-        VaeConfig::read(directory.path(), None, None, &index).map_err(|error| error.to_string())
+        VaeConfig::read(directory.path(), None, None, &index, &mut Graphs::default())
+            .map_err(|error| error.to_string())
     }
 
     #[test]
@@ -280,6 +293,8 @@ mod tests {
     fn the_decoder_s_configuration_counts_where_the_encoder_has_another() {
         let config = read(r#"{"scaling_factor": 0.5}"#, Some(r#"{"scaling_factor": 2.0}"#), "{}").unwrap();
         assert_eq!(config.scaling, 0.5);
+        let levels = format!(r#"{{"block_out_channels": {:?}}}"#, [1; 65]);
+        assert!(read(&levels, None, "{}").unwrap_err().contains("block_out_channels has 65 values"));
         let one = read(r#"{"latents_mean": [1, 2, 3, 4]}"#, None, "{}").unwrap();
         assert_eq!(one.statistics, None);
         let zero = r#"{"latents_mean": [1, 2, 3, 4], "latents_std": [1, 0, 1, 1]}"#;

@@ -2,7 +2,7 @@
 
 use super::VaeConfig;
 use super::signature::{SignatureError, floating, list, unsupported};
-use crate::tensor::{DataType, Dim, GraphIo, ValueInfo};
+use crate::tensor::{Dim, GraphIo, ValueInfo};
 
 /// The channels of a picture.
 const PICTURE_CHANNELS: usize = 3;
@@ -23,7 +23,7 @@ pub struct AutoencoderIo {
 impl AutoencoderIo {
     /// The input and the output of a decoder.
     pub fn decoder(graph: &GraphIo, vae: VaeConfig) -> Result<Self, SignatureError> {
-        let scale = |length: usize| Some(length * vae.factor);
+        let scale = |length: usize| length.checked_mul(vae.factor);
         Self::resolve(graph, vae.channels, &["sample", "image"], &[PICTURE_CHANNELS], &scale)
     }
 
@@ -88,7 +88,6 @@ fn suitable_output<'a>(
         _ => true,
     };
     let fits = |output: &&ValueInfo| {
-        let is_float = !matches!(output.element, DataType::I64 | DataType::I32);
         let has_axes = match output.shape.as_slice() {
             // Not declared, so that the first evaluation is checked instead.
             [] => true,
@@ -99,7 +98,7 @@ fn suitable_output<'a>(
             }
             _ => false,
         };
-        is_float && has_axes
+        !output.element.is_integer() && has_axes
     };
     let named = names.iter().filter_map(|name| graph.outputs.iter().find(|output| output.name == *name));
     named.into_iter().find(fits).or_else(|| graph.outputs.iter().find(fits)).ok_or_else(|| {
@@ -122,6 +121,7 @@ fn suitable_output<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tensor::DataType;
 
     const VAE: VaeConfig = VaeConfig {
         channels: 4,
@@ -133,8 +133,7 @@ mod tests {
     };
 
     fn value(name: &str, shape: &[Option<usize>]) -> ValueInfo {
-        let shape = shape.iter().map(|n| n.map_or(Dim::Dynamic, Dim::Fixed)).collect();
-        ValueInfo { name: name.to_owned(), element: DataType::F32, shape }
+        ValueInfo::with_axes(name, DataType::F32, shape)
     }
 
     fn graph(inputs: &[ValueInfo], outputs: &[ValueInfo]) -> GraphIo {

@@ -1,7 +1,7 @@
 //! Inputs of a denoiser that a pipeline computes from the prompt, the sizes and the guidance weight.
 
-use super::signature::{SignatureError, unsupported};
-use crate::tensor::{DataType, Dim, ValueInfo};
+use super::signature::{SignatureError, floating, number, unsupported};
+use crate::tensor::{Dim, ValueInfo};
 
 /// An input that the pipeline fills.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,12 +35,12 @@ impl TensorInput {
 
     /// Checks the axes and the type of an input with this role.
     pub(super) fn new(value: &ValueInfo, role: Role) -> Result<Self, SignatureError> {
-        let is_number = |element: DataType| element != DataType::Other;
-        let is_float = |element: DataType| matches!(element, DataType::F32 | DataType::F16);
+        if role.is_position() {
+            number(value)?
+        } else {
+            floating(value)?
+        };
         let rank = value.shape.len();
-        if !(if role.is_position() { is_number(value.element) } else { is_float(value.element) }) {
-            return Err(unsupported(value, "its type must be float32 or float16"));
-        }
         if !role.ranks().contains(&rank) {
             return Err(unsupported(value, role.expected_axes()));
         }
@@ -177,16 +177,14 @@ impl Role {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn value(name: &str, element: DataType, shape: &[Option<usize>]) -> ValueInfo {
-        let shape = shape.iter().map(|n| n.map_or(Dim::Dynamic, Dim::Fixed)).collect();
-        ValueInfo { name: name.to_owned(), element, shape }
-    }
+    use crate::tensor::DataType;
 
     #[test]
     fn positions_may_have_a_batch_axis() {
         let shared = |shape| {
-            let input = TensorInput::new(&value("img_ids", DataType::I64, shape), Role::ImageIds).unwrap();
+            let input =
+                TensorInput::new(&ValueInfo::with_axes("img_ids", DataType::I64, shape), Role::ImageIds)
+                    .unwrap();
             (input.is_shared, input.usual_shape(&[16, 64]))
         };
         assert_eq!(shared(&[None, Some(3)]), (true, vec![16, 3]));
@@ -196,10 +194,10 @@ mod tests {
 
     #[test]
     fn the_numbers_of_the_refiner_are_refused_by_name() {
-        let refiner = value("time_ids", DataType::F32, &[None, Some(5)]);
+        let refiner = ValueInfo::with_axes("time_ids", DataType::F32, &[None, Some(5)]);
         let error = TensorInput::new(&refiner, Role::TimeIds).unwrap_err().to_string();
         assert!(error.contains("time_ids float32[?, 5]") && error.contains("SDXL's refiner"), "{error}");
-        let flux2 = value("img_ids", DataType::I64, &[None, Some(4)]);
+        let flux2 = ValueInfo::with_axes("img_ids", DataType::I64, &[None, Some(4)]);
         assert!(TensorInput::new(&flux2, Role::ImageIds).unwrap_err().to_string().contains("FLUX.2"));
     }
 
@@ -212,7 +210,22 @@ mod tests {
             (Role::Guidance, DataType::F32, &[]),
             (Role::TextIds, DataType::Other, &[None, Some(3)]),
         ] {
-            assert!(TensorInput::new(&value("x", element, shape), role).is_err(), "{role:?} {shape:?}");
+            assert!(
+                TensorInput::new(&ValueInfo::with_axes("x", element, shape), role).is_err(),
+                "{role:?} {shape:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_types_that_an_input_may_have_are_those_of_its_role() {
+        for (role, shape, expected) in [
+            (Role::ImageIds, &[None, Some(3)][..], "its type must be float32, float16, int64 or int32"),
+            (Role::TimeIds, &[None, Some(6)], "its type must be float32 or float16"),
+        ] {
+            let input = ValueInfo::with_axes("x", DataType::Other, shape);
+            let error = TensorInput::new(&input, role).unwrap_err().to_string();
+            assert!(error.ends_with(expected), "{error}");
         }
     }
 }

@@ -11,7 +11,7 @@ use super::{BundleError, TEXT_ENCODERS};
 
 /// What a configuration describes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum FileKind {
+pub(super) enum ConfigKind {
     /// The denoiser.
     Network,
     /// An autoencoder.
@@ -41,27 +41,29 @@ const BOOKKEEPING: &str = "\
     torch_dtype dtype architectures model_type export_model_type quantization_config";
 
 const NETWORK_USED: &str = "\
-    in_channels sample_size num_class_embeds joint_attention_dim";
+    in_channels sample_size num_class_embeds joint_attention_dim down_block_types block_out_channels \
+    patch_size pos_embed_max_size";
 
 /// The keys of UNet2DModel, UNet2DConditionModel, UNet1DModel, SD3Transformer2DModel and FluxTransformer2DModel.
 const NETWORK_WITHOUT_EFFECT: &str = "\
     act_fn add_attention addition_embed_type addition_embed_type_num_heads addition_time_embed_dim \
-    attention_head_dim attention_type attn_norm_num_groups axes_dims_rope block_out_channels \
+    attention_head_dim attention_type attn_norm_num_groups axes_dims_rope \
     caption_projection_dim center_input_sample class_embed_type class_embeddings_concat conv_in_kernel \
-    conv_out_kernel cross_attention_dim cross_attention_norm down_block_types downsample_each_block \
+    conv_out_kernel cross_attention_dim cross_attention_norm downsample_each_block \
     downsample_padding downsample_type dropout dual_attention_layers dual_cross_attention \
     encoder_hid_dim encoder_hid_dim_type extra_in_channels flip_sin_to_cos freq_shift guidance_embeds \
     layers_per_block mid_block_only_cross_attention mid_block_scale_factor mid_block_type norm_eps \
     norm_num_groups num_attention_heads num_layers num_single_layers num_train_timesteps \
-    only_cross_attention out_block_type out_channels patch_size pooled_projection_dim pos_embed_max_size \
+    only_cross_attention out_block_type out_channels pooled_projection_dim \
     projection_class_embeddings_input_dim qk_norm resnet_out_scale_factor resnet_skip_time_act \
     resnet_time_scale_shift reverse_transformer_layers_per_block sample_rate time_cond_proj_dim \
     time_embedding_act_fn time_embedding_dim time_embedding_type timestep_post_act \
     transformer_layers_per_block up_block_types upcast_attention upsample_type use_linear_projection \
     use_timestep_embedding";
 
-/// The keys by which latents are converted and sized.
-pub(super) const AUTOENCODER_USED: [&str; 7] = [
+/// The keys by which latents are converted and sized. The class says whether an encoder gives a distribution.
+pub(super) const AUTOENCODER_USED: [&str; 8] = [
+    "_class_name",
     "latent_channels",
     "block_out_channels",
     "encoder_block_out_channels",
@@ -80,20 +82,20 @@ const AUTOENCODER_WITHOUT_EFFECT: &str = "\
     use_post_quant_conv use_quant_conv";
 
 const TEXT_ENCODER_USED: &str = "\
-    vocab_size max_position_embeddings use_attention_mask eos_token_id";
+    vocab_size max_position_embeddings use_attention_mask eos_token_id hidden_size d_model projection_dim";
 
 /// The keys of CLIPTextConfig and T5Config.
 const TEXT_ENCODER_WITHOUT_EFFECT: &str = "\
     add_cross_attention attention_dropout bad_words_ids begin_suppress_tokens bos_token_id \
-    chunk_size_feed_forward classifier_dropout cross_attention_hidden_size d_ff d_kv d_model \
+    chunk_size_feed_forward classifier_dropout cross_attention_hidden_size d_ff d_kv \
     decoder_start_token_id dense_act_fn diversity_penalty do_sample dropout dropout_rate early_stopping \
     encoder_no_repeat_ngram_size exponential_decay_length_penalty feed_forward_proj finetuning_task \
-    forced_bos_token_id forced_eos_token_id gradient_checkpointing hidden_act hidden_size id2label \
+    forced_bos_token_id forced_eos_token_id gradient_checkpointing hidden_act id2label \
     initializer_factor initializer_range intermediate_size is_decoder is_encoder_decoder is_gated_act \
     label2id layer_norm_eps layer_norm_epsilon length_penalty max_length min_length n_positions \
     no_repeat_ngram_size num_attention_heads num_beam_groups num_beams num_decoder_layers num_heads \
     num_hidden_layers num_layers num_return_sequences output_attentions output_hidden_states output_past \
-    output_scores pad_token_id prefix problem_type projection_dim pruned_heads \
+    output_scores pad_token_id prefix problem_type pruned_heads \
     relative_attention_max_distance relative_attention_num_buckets remove_invalid_values \
     repetition_penalty return_dict return_dict_in_generate scale_decoder_outputs sep_token_id \
     suppress_tokens task_specific_params temperature tf_legacy_loss tie_encoder_decoder \
@@ -115,7 +117,7 @@ const TOKENIZER_WITHOUT_EFFECT: &str = "\
 /// The models whose text encoders are supported, by the start of `model_type`.
 const TEXT_MODELS: [&str; 4] = ["clip", "t5", "mt5", "umt5"];
 
-impl FileKind {
+impl ConfigKind {
     /// What is known of a key.
     pub(super) fn known(self, key: &str) -> Known {
         let (used, without_effect) = match self {
@@ -183,16 +185,16 @@ pub(super) fn read_keys(path: &Path) -> Result<Map<String, Json>, BundleError> {
 }
 
 /// The configurations beside the graphs and tokenizers of a bundle, relative to it, and what they describe.
-pub(super) fn configurations(directory: &Path, graph: &Path) -> Vec<(String, FileKind)> {
+pub(super) fn configurations(directory: &Path, graph: &Path) -> Vec<(String, ConfigKind)> {
     let relative = graph.strip_prefix(directory).unwrap_or(graph).with_file_name("config.json");
-    let mut files = vec![(relative.to_string_lossy().into_owned(), FileKind::Network)];
+    let mut files = vec![(relative.to_string_lossy().into_owned(), ConfigKind::Network)];
     files.extend(
         ["vae_decoder", "vae_encoder", "vae"]
-            .map(|folder| (format!("{folder}/config.json"), FileKind::Autoencoder)),
+            .map(|folder| (format!("{folder}/config.json"), ConfigKind::Autoencoder)),
     );
     for (encoder, tokenizer) in TEXT_ENCODERS {
-        files.push((format!("{encoder}/config.json"), FileKind::TextEncoder));
-        files.push((format!("{tokenizer}/tokenizer_config.json"), FileKind::Tokenizer));
+        files.push((format!("{encoder}/config.json"), ConfigKind::TextEncoder));
+        files.push((format!("{tokenizer}/tokenizer_config.json"), ConfigKind::Tokenizer));
     }
     files.retain(|(file, _)| directory.join(file).is_file());
     files
@@ -215,29 +217,95 @@ pub(super) fn check_all(directory: &Path, graph: &Path) -> Result<(), BundleErro
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use serde::de::{Deserialize, Deserializer, Error, Visitor};
+
     use super::*;
+    use crate::bundle::NetworkConfig;
+    use crate::bundle::autoencoder_config::VaeFile;
+    use crate::bundle::latent_components::TransformerFile;
+    use crate::bundle::latent_sizes::NetworkBlocks;
+    use crate::bundle::text_encoder_io::TextEncoderFile;
+
+    /// Records the fields of a structure that is deserialized.
+    struct Fields<'a>(&'a mut Vec<&'static str>);
+
+    impl<'de> Deserializer<'de> for Fields<'_> {
+        type Error = serde::de::value::Error;
+
+        fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Self::Error> {
+            Err(Error::custom("no structure"))
+        }
+
+        fn deserialize_struct<V: Visitor<'de>>(
+            self,
+            _: &'static str,
+            fields: &'static [&'static str],
+            _: V,
+        ) -> Result<V::Value, Self::Error> {
+            self.0.extend(fields);
+            Err(Error::custom("only the fields are needed"))
+        }
+
+        serde::forward_to_deserialize_any! {
+            bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf option unit unit_struct
+            newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+        }
+    }
+
+    fn fields<T: for<'de> Deserialize<'de>>() -> Vec<&'static str> {
+        let mut fields = Vec::new();
+        assert!(T::deserialize(Fields(&mut fields)).is_err());
+        fields
+    }
+
+    #[test]
+    fn a_key_is_called_used_if_and_only_if_the_program_reads_it() {
+        let network = [fields::<NetworkConfig>(), fields::<NetworkBlocks>(), fields::<TransformerFile>()];
+        for (read, listed) in [
+            (network.concat(), NETWORK_USED.split_whitespace().collect::<Vec<_>>()),
+            (fields::<VaeFile>(), AUTOENCODER_USED.to_vec()),
+            (fields::<TextEncoderFile>(), TEXT_ENCODER_USED.split_whitespace().collect()),
+        ] {
+            assert_eq!(BTreeSet::from_iter(read), BTreeSet::from_iter(listed));
+        }
+    }
+
+    #[test]
+    fn a_key_is_in_one_list() {
+        for (used, without_effect) in [
+            (NETWORK_USED, NETWORK_WITHOUT_EFFECT),
+            (TEXT_ENCODER_USED, TEXT_ENCODER_WITHOUT_EFFECT),
+            (TOKENIZER_USED, TOKENIZER_WITHOUT_EFFECT),
+        ] {
+            let mut keys: Vec<_> = used.split_whitespace().chain(without_effect.split_whitespace()).collect();
+            keys.sort_unstable();
+            assert_eq!(keys.windows(2).find(|pair| pair[0] == pair[1]), None);
+        }
+    }
 
     #[test]
     fn keys_that_change_numbers_and_are_not_served_are_refused() {
         for (kind, key, value, refused) in [
-            (FileKind::Autoencoder, "scaling_factor", "0.5", false),
-            (FileKind::Autoencoder, "latents_mean", "[1, 2, 3, 4]", false),
-            (FileKind::Autoencoder, "latents_scale", "2.0", true),
-            (FileKind::Autoencoder, "latents_scale", "null", false),
-            (FileKind::Autoencoder, "batch_norm_eps", "0.0001", true),
-            (FileKind::Autoencoder, "patch_size", "[2, 2]", false),
-            (FileKind::Network, "class_embed_type", "\"timestep\"", true),
-            (FileKind::Network, "class_embed_type", "null", false),
-            (FileKind::Network, "addition_embed_type", "\"text_time\"", false),
-            (FileKind::Network, "addition_embed_type", "\"text_image\"", true),
-            (FileKind::Network, "_class_name", "\"UNet2DConditionModel\"", false),
-            (FileKind::Network, "_class_name", "\"UNetOfMyOwn\"", false),
-            (FileKind::Network, "_class_name", "\"UNet3DConditionModel\"", true),
-            (FileKind::Network, "_class_name", "\"SanaTransformer2DModel\"", true),
-            (FileKind::TextEncoder, "model_type", "\"clip_text_model\"", false),
-            (FileKind::TextEncoder, "model_type", "\"gemma2\"", true),
-            (FileKind::Tokenizer, "tokenizer_class", "\"CLIPTokenizer\"", false),
-            (FileKind::Tokenizer, "tokenizer_class", "\"GemmaTokenizer\"", true),
+            (ConfigKind::Autoencoder, "scaling_factor", "0.5", false),
+            (ConfigKind::Autoencoder, "latents_mean", "[1, 2, 3, 4]", false),
+            (ConfigKind::Autoencoder, "latents_scale", "2.0", true),
+            (ConfigKind::Autoencoder, "latents_scale", "null", false),
+            (ConfigKind::Autoencoder, "batch_norm_eps", "0.0001", true),
+            (ConfigKind::Autoencoder, "patch_size", "[2, 2]", false),
+            (ConfigKind::Network, "class_embed_type", "\"timestep\"", true),
+            (ConfigKind::Network, "class_embed_type", "null", false),
+            (ConfigKind::Network, "addition_embed_type", "\"text_time\"", false),
+            (ConfigKind::Network, "addition_embed_type", "\"text_image\"", true),
+            (ConfigKind::Network, "_class_name", "\"UNet2DConditionModel\"", false),
+            (ConfigKind::Network, "_class_name", "\"UNetOfMyOwn\"", false),
+            (ConfigKind::Network, "_class_name", "\"UNet3DConditionModel\"", true),
+            (ConfigKind::Network, "_class_name", "\"SanaTransformer2DModel\"", true),
+            (ConfigKind::TextEncoder, "model_type", "\"clip_text_model\"", false),
+            (ConfigKind::TextEncoder, "model_type", "\"gemma2\"", true),
+            (ConfigKind::Tokenizer, "tokenizer_class", "\"CLIPTokenizer\"", false),
+            (ConfigKind::Tokenizer, "tokenizer_class", "\"GemmaTokenizer\"", true),
         ] {
             let value: Json = serde_json::from_str(value).unwrap();
             assert_eq!(kind.refusal("unet", key, &value).is_some(), refused, "{key} {value}");

@@ -27,7 +27,7 @@ impl Convolutions {
                 "Cast" | "Identity" => same.extend(node.outputs.iter().map(String::as_str)),
                 "Conv" => {
                     let weight = &self.0.weights.get(node.inputs.get(1)?)?.shape;
-                    return usize::try_from(weight.get(1)? * node.group.unwrap_or(1)).ok();
+                    return usize::try_from(weight.get(1)?.checked_mul(node.group.unwrap_or(1))?).ok();
                 }
                 _ => {}
             }
@@ -53,7 +53,7 @@ impl Convolutions {
     }
 
     /// By how much the graph of an autoencoder's encoder or decoder changes the height of its input. `None` if nothing in
-    /// it does.
+    /// it does, or if it has more such nodes than any autoencoder.
     pub(super) fn scale(&self) -> Option<usize> {
         let factor = |node: &Node| match node.operator.as_str() {
             "Conv" | "ConvTranspose" | "AveragePool" | "MaxPool" => {
@@ -64,7 +64,7 @@ impl Convolutions {
             "DepthToSpace" | "SpaceToDepth" => node.block_size.unwrap_or(1),
             _ => 1,
         };
-        let scale = self.0.nodes.iter().map(factor).product();
+        let scale = self.0.nodes.iter().map(factor).try_fold(1, usize::checked_mul)?;
         (scale > 1).then_some(scale)
     }
 }
@@ -88,5 +88,21 @@ mod tests {
             assert_eq!(golden(graph).scale(), Some(2), "{graph}");
         }
         assert_eq!(golden("sd/text_encoder").scale(), None);
+    }
+
+    #[test]
+    fn numbers_of_a_broken_graph_that_are_too_large_are_none() {
+        let resize = || Node { operator: "Resize".to_owned(), ..Node::default() };
+        let graph = |nodes| Convolutions(Topology { nodes, ..Topology::default() });
+        assert_eq!(graph((0..3).map(|_| resize()).collect()).scale(), Some(8));
+        assert_eq!(graph((0..64).map(|_| resize()).collect()).scale(), None);
+        let names = ["sample", "weight"].map(str::to_owned).into();
+        let operator = "Conv".to_owned();
+        let convolution = Node { operator, inputs: names, group: Some(i64::MAX), ..Node::default() };
+        let mut grouped = graph(vec![convolution]);
+        let weights = golden("sd/unet").0.weights.into_values();
+        let weight = weights.into_iter().find(|weight| weight.shape.len() == 4).unwrap();
+        grouped.0.weights.insert("weight".to_owned(), weight);
+        assert_eq!(grouped.input_channels("sample"), None);
     }
 }

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use sha2::{Digest, Sha256};
@@ -15,48 +16,43 @@ use crate::onnx::ModelFiles;
 /// The digests of a bundle's graphs, in hexadecimal.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GraphDigests {
+    /// The digest of all graphs. For a single graph, its own.
+    pub total: String,
     /// By the name of the graph's folder, or of its file if it is in no folder of the bundle.
     pub by_name: BTreeMap<String, String>,
     by_path: BTreeMap<PathBuf, String>,
 }
 
 impl GraphDigests {
-    /// Reads the graphs of a bundle, and checks that their external data is whole.
-    pub(super) fn read<'a>(
+    /// Reads all files of the graphs of a bundle, which may have gigabytes.
+    pub(super) fn read(
         bundle: &Path,
-        graphs: impl IntoIterator<Item = &'a Path>,
+        graphs: &BTreeMap<PathBuf, Arc<ModelFiles>>,
     ) -> Result<Self, BundleError> {
-        let graphs = graphs.into_iter().map(ModelFiles::open).collect::<Result<Vec<_>, _>>()?;
-        let mut files: Vec<&Path> = graphs
-            .iter()
-            .flat_map(|graph| {
-                [graph.graph.as_path()].into_iter().chain(graph.data.iter().map(|d| d.path.as_path()))
-            })
-            .collect();
+        let mut files: Vec<&Path> = graphs.values().flat_map(|graph| graph.paths()).collect();
         files.sort_unstable();
         files.dedup();
         let digests = digests(&files)?;
         let digest = |file: &Path| digests.get(file).map_or("", String::as_str);
         let (mut by_name, mut by_path) = (BTreeMap::new(), BTreeMap::new());
-        for graph in &graphs {
+        for (path, graph) in graphs {
             let own = graph_digest(graph, digest);
-            by_name.insert(name(bundle, &graph.graph), own.clone());
-            by_path.insert(graph.graph.clone(), own);
+            by_name.insert(name(bundle, path), own.clone());
+            by_path.insert(path.clone(), own);
         }
-        Ok(Self { by_name, by_path })
-    }
-
-    /// The digest of all graphs. For a single graph, its own.
-    pub(super) fn total(&self) -> String {
-        match self.by_name.values().next() {
-            Some(only) if self.by_name.len() == 1 => only.clone(),
-            _ => list_digest(self.by_name.iter().map(|(name, digest)| (digest.as_str(), name.as_str()))),
-        }
+        Ok(Self { total: total(&by_name), by_name, by_path })
     }
 
     /// The digest of the graph in this file. Empty for a file that is not a graph of the bundle.
     pub(crate) fn of(&self, graph: &Path) -> &str {
         self.by_path.get(graph).map_or("", String::as_str)
+    }
+}
+
+fn total(by_name: &BTreeMap<String, String>) -> String {
+    match by_name.values().next() {
+        Some(only) if by_name.len() == 1 => only.clone(),
+        _ => list_digest(by_name.iter().map(|(name, digest)| (digest.as_str(), name.as_str()))),
     }
 }
 

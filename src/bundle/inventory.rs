@@ -8,7 +8,7 @@ use std::path::Path;
 use serde_json::{Map, Value as Json};
 
 use super::autoencoder_config::{configuration_file, differing_keys};
-use super::config_keys::{FileKind, Known, configurations, read_keys};
+use super::config_keys::{ConfigKind, Known, configurations, read_keys};
 use super::json_file::read_text;
 use super::model_index::{Component, ModelIndex, is_runtime_class};
 use super::pipeline_kind::LatentScaling;
@@ -100,7 +100,7 @@ impl Inventory {
         for (file, kind) in configurations(directory, &bundle.graph) {
             let path = directory.join(&file);
             let keys = read_keys(&path)?;
-            let is_other = kind == FileKind::Autoencoder && Some(&path) != applied.as_ref();
+            let is_other = kind == ConfigKind::Autoencoder && Some(&path) != applied.as_ref();
             let component = file.split('/').next().unwrap_or_default();
             let by_kind = |key: &str| match (kind.known(key), kind) {
                 (Known::Unknown, _) => KeyUse::Unknown,
@@ -108,7 +108,10 @@ impl Inventory {
                 (Known::Used, _) if is_other && differing.iter().any(|other| other == key) => {
                     KeyUse::NotUsed("vae_decoder has another value, which is used".to_owned())
                 }
-                (Known::Used, FileKind::Autoencoder) => autoencoder_key(key, &keys, pipeline),
+                (Known::Used, ConfigKind::Autoencoder) => autoencoder_key(key, &keys, pipeline),
+                (Known::Used, ConfigKind::Network) if is_of_latents(key) && pipeline.is_none() => {
+                    KeyUse::WithoutEffect
+                }
                 (Known::Used, _) => KeyUse::Used,
             };
             self.add(&file, &keys, |key, value| {
@@ -184,11 +187,17 @@ fn is_component(name: &str) -> bool {
     is_text || ["unet", "transformer", "vae", "vae_decoder", "vae_encoder", "scheduler"].contains(&name)
 }
 
+/// Whether a network's key counts only in a pipeline with a prompt.
+fn is_of_latents(key: &str) -> bool {
+    ["down_block_types", "block_out_channels", "patch_size", "pos_embed_max_size", "joint_attention_dim"]
+        .contains(&key)
+}
+
 /// How a key of special_tokens_map.json is used beside a tokenizer_config.json, whose `added_tokens_decoder` takes
 /// precedence.
 fn special_token_key(config: &Map<String, Json>, key: &str, value: &Json) -> KeyUse {
     let same = || config.get(key).is_some_and(|own| content(own) == content(value));
-    match FileKind::Tokenizer.known(key) {
+    match ConfigKind::Tokenizer.known(key) {
         Known::Used if config.contains_key("added_tokens_decoder") && !same() => {
             KeyUse::NotUsed("tokenizer_config.json takes precedence, and has another token".to_owned())
         }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::autoencoder_config::VaeConfig;
+use super::graphs::Graphs;
 use super::json_file::read_or_default;
 use super::model_index::{Component, ModelIndex};
 use super::{BundleError, PipelineKind};
@@ -32,19 +33,13 @@ pub struct LatentComponents {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct TextEncoderFile {
-    vocab_size: Option<usize>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
 struct TokenizerFile {
     tokenizer_class: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct TransformerFile {
+pub(super) struct TransformerFile {
     joint_attention_dim: Option<usize>,
 }
 
@@ -54,7 +49,11 @@ pub(super) const TEXT_ENCODERS: [(&str, &str); 3] =
 
 impl LatentComponents {
     /// Reads the latent-diffusion components of a bundle. Returns `None` if it has no autoencoder.
-    pub(super) fn read(directory: &Path, index: &ModelIndex) -> Result<Option<Self>, BundleError> {
+    pub(super) fn read(
+        directory: &Path,
+        index: &ModelIndex,
+        graphs: &mut Graphs,
+    ) -> Result<Option<Self>, BundleError> {
         let graph =
             |folder: &str| Some(directory.join(folder).join("model.onnx")).filter(|file| file.is_file());
         // A component that model_index.json sets to null is none, even if its folder was left.
@@ -75,7 +74,7 @@ impl LatentComponents {
                 .into_iter()
                 .map(|(encoder, tokenizer)| (encoder, directory.join(tokenizer)))
                 .collect(),
-            vae: VaeConfig::read(directory, decoder.as_deref(), encoder.as_deref(), index)?,
+            vae: VaeConfig::read(directory, decoder.as_deref(), encoder.as_deref(), index, graphs)?,
             decoder,
             encoder,
             has_safety_checker: graph("safety_checker").is_some(),
@@ -124,10 +123,4 @@ impl LatentComponents {
         let text_encoders = self.text_encoders.iter().map(|(graph, _)| graph);
         text_encoders.chain(&self.decoder).chain(&self.encoder).map(PathBuf::as_path)
     }
-}
-
-/// `vocab_size` of the configuration beside a text encoder's graph.
-pub(crate) fn vocabulary_size(graph: &Path) -> Result<Option<usize>, BundleError> {
-    let file: TextEncoderFile = read_or_default(&graph.with_file_name("config.json"))?;
-    Ok(file.vocab_size)
 }

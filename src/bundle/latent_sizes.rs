@@ -1,13 +1,12 @@
 //! Which sizes of latents a network takes.
 
-use std::fs::File;
 use std::path::Path;
 
-use rten_onnx::protobuf::{DecodeMessage, Fields, OwnedValues, ProtobufError, ReadValue, ValueReader};
 use serde::Deserialize;
 
 use super::BundleError;
 use super::json_file::read_or_default;
+use crate::onnx::{Node, Topology};
 
 /// The sizes of latents that a network takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +19,7 @@ pub(crate) struct LatentSizes {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct NetworkBlocks {
+pub(super) struct NetworkBlocks {
     down_block_types: Option<Vec<serde_json::Value>>,
     block_out_channels: Option<Vec<serde_json::Value>>,
     /// A list in the configurations of video networks.
@@ -42,7 +41,7 @@ impl LatentSizes {
             let multiple = patch.max(1);
             return Ok(Self {
                 multiple,
-                largest: blocks.pos_embed_max_size.map(|patches| patches * multiple),
+                largest: blocks.pos_embed_max_size.map(|patches| patches.saturating_mul(multiple)),
             });
         }
         let doublings = doublings(graph)?;
@@ -52,101 +51,23 @@ impl LatentSizes {
     }
 }
 
-/// More levels than any network has; bounds the multiple of a broken configuration.
-const MAX_LEVELS: usize = 10;
+/// More levels than any network or autoencoder has; bounds the multiple of a broken configuration.
+pub(super) const MAX_LEVELS: usize = 10;
 
 /// The number of nodes that double a size by a constant factor.
 fn doublings(graph: &Path) -> Result<usize, BundleError> {
-    let file = File::open(graph).map_err(BundleError::reading(graph))?;
-    let model = ModelNodes::decode(ValueReader::from_file(file)).map_err(|error| BundleError::Content {
-        path: graph.to_owned(),
-        fault: format!("this is not a whole ONNX file ({error}); export it again"),
-    })?;
-    Ok(model.graph.nodes.iter().filter(|node| node.doubles()).count())
+    Ok(Topology::read(graph)?.nodes.iter().filter(|node| doubles(node)).count())
 }
 
-/// The graph of a `ModelProto`.
-#[derive(Default)]
-struct ModelNodes {
-    graph: GraphNodes,
-}
-
-/// The nodes of a `GraphProto`.
-#[derive(Default)]
-struct GraphNodes {
-    nodes: Vec<Node>,
-}
-
-/// The operator and the inputs of a `NodeProto`.
-#[derive(Default)]
-struct Node {
-    operator: String,
-    inputs: Vec<String>,
-}
-
-impl Node {
-    fn doubles(&self) -> bool {
-        match self.operator.as_str() {
-            "Upsample" | "ConvTranspose" => true,
-            // The inputs are X, roi, scales and sizes, or X and scales in opset 10.
-            "Resize" => {
-                let has = |index: usize| self.inputs.get(index).is_some_and(|name| !name.is_empty());
-                !has(3) && (has(2) || self.inputs.len() == 2)
-            }
-            _ => false,
+fn doubles(node: &Node) -> bool {
+    match node.operator.as_str() {
+        "Upsample" | "ConvTranspose" => true,
+        // The inputs are X, roi, scales and sizes, or X and scales in opset 10.
+        "Resize" => {
+            let has = |index: usize| node.inputs.get(index).is_some_and(|name| !name.is_empty());
+            !has(3) && (has(2) || node.inputs.len() == 2)
         }
-    }
-}
-
-impl DecodeMessage for ModelNodes {
-    type Types = OwnedValues;
-
-    fn decode_fields<R: ReadValue<Types = OwnedValues>>(
-        mut fields: Fields<R>,
-    ) -> Result<Self, ProtobufError> {
-        let mut model = Self::default();
-        while let Some(mut field) = fields.next()? {
-            match field.number() {
-                7 => model.graph = GraphNodes::decode_field(&mut field)?,
-                _ => field.skip()?,
-            }
-        }
-        Ok(model)
-    }
-}
-
-impl DecodeMessage for GraphNodes {
-    type Types = OwnedValues;
-
-    fn decode_fields<R: ReadValue<Types = OwnedValues>>(
-        mut fields: Fields<R>,
-    ) -> Result<Self, ProtobufError> {
-        let mut graph = Self::default();
-        while let Some(mut field) = fields.next()? {
-            match field.number() {
-                1 => graph.nodes.push(Node::decode_field(&mut field)?),
-                _ => field.skip()?,
-            }
-        }
-        Ok(graph)
-    }
-}
-
-impl DecodeMessage for Node {
-    type Types = OwnedValues;
-
-    fn decode_fields<R: ReadValue<Types = OwnedValues>>(
-        mut fields: Fields<R>,
-    ) -> Result<Self, ProtobufError> {
-        let mut node = Self::default();
-        while let Some(mut field) = fields.next()? {
-            match field.number() {
-                1 => node.inputs.push(field.read_string()?),
-                4 => node.operator = field.read_string()?,
-                _ => field.skip()?,
-            }
-        }
-        Ok(node)
+        _ => false,
     }
 }
 

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::Role;
 use super::preview_projection::Projection;
+use super::{PipelineKind, Role};
 use crate::serde_message::{DocumentFormat, without_rust_types};
 
 /// The contents of the file. Every section is optional.
@@ -27,6 +27,15 @@ pub struct Manifest {
     pub preview: Option<Projection>,
     /// Further conditions, by the names that jobs use.
     pub conditions: BTreeMap<String, Condition>,
+}
+
+impl Manifest {
+    /// The projection from latents of this many channels to previews: the manifest's, or else the published one of the
+    /// kind of pipeline.
+    pub fn projection(&self, kind: PipelineKind, channels: usize) -> Option<Projection> {
+        let projection = self.preview.clone().or_else(|| Projection::published(kind));
+        projection.filter(|projection| projection.factors.len() == channels)
+    }
 }
 
 /// Names of the file, its inputs and its output. An input without a name here is found by the usual names.

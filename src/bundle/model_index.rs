@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value as Json};
 
 use super::json_file::read_or_default;
-use super::pipeline_class::{PipelineClass, other_family, served_names};
+use super::pipeline_class::{PipelineClass, RUNTIMES, other_family, served_names};
 use super::{BundleError, PipelineKind};
 
 /// The contents of model_index.json. Without the file it is empty.
@@ -52,7 +52,7 @@ fn served_classes(component: &str) -> Option<&'static [&'static str]> {
 
 /// Whether a class is one of a runtime, which says nothing about the graph.
 pub(super) fn is_runtime_class(class: &str) -> bool {
-    ["Onnx", "ORT", "OV", "Flax", "TF"].iter().any(|runtime| class.starts_with(runtime))
+    RUNTIMES.iter().any(|runtime| class.starts_with(runtime))
 }
 
 /// Whether a class has the name of one of diffusers' networks. Networks of others are often called UNet.
@@ -215,6 +215,8 @@ mod tests {
             (r#""vae": ["diffusers", "AutoencoderKL"]"#, None),
             (r#""vae_decoder": ["diffusers", "OnnxRuntimeModel"]"#, None),
             (r#""unet": ["my_module", "MyNetwork"]"#, None),
+            (r#""text_encoder": ["transformers", "TFCLIPTextModel"]"#, None),
+            (r#""unet": ["diffusers", "NeuronModelForUnet"]"#, None),
             (r#""image_encoder": ["transformers", "CLIPVisionModelWithProjection"]"#, None),
             (r#""tokenizer_2": ["transformers", "T5TokenizerFast"]"#, None),
             (r#""text_encoder_2": [null, null]"#, None),

@@ -1,9 +1,10 @@
-//! The graphs of a bundle: their inputs and outputs, and their memory.
+//! What a graph alone says, without the rest of its bundle.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::BundleError;
-use crate::onnx::{Header, ModelFiles};
+use super::convolutions::Convolutions;
+use crate::onnx::Header;
 use crate::tensor::GraphIo;
 
 /// The inputs and outputs of a graph. Inputs that an initializer fills are left out.
@@ -13,14 +14,7 @@ pub fn graph_io(path: &Path) -> Result<GraphIo, BundleError> {
     Ok(Header::read(path)?.io)
 }
 
-/// The files of a graph: the ONNX file and those of its external data.
-pub(super) fn files(graph: &Path) -> Result<Vec<PathBuf>, BundleError> {
-    let files = ModelFiles::open(graph)?;
-    Ok([files.graph].into_iter().chain(files.data.into_iter().map(|data| data.path)).collect())
-}
-
-/// An estimate of the memory in bytes that a graph takes at most while it is opened: twice its file, which the
-/// engine parses and then holds, and once each file of its external data.
-pub(crate) fn peak_memory(graph: &Path) -> u64 {
-    ModelFiles::open(graph).map_or(0, |files| 2 * files.graph_len + files.data_len())
+/// The number of class labels that a graph knows, if its input of labels selects from an embedding.
+pub fn class_count(graph: &Path, input: &str) -> Result<Option<usize>, BundleError> {
+    Ok(Convolutions::read(graph)?.embedding_rows(input))
 }

@@ -55,8 +55,8 @@ const SERVED: [(&str, PipelineClass); 31] = [
     ("Pipeline", PipelineClass::Generic),
 ];
 
-/// The prefixes that runtimes put before the names of diffusers' classes.
-const RUNTIMES: [&str; 5] = ["Onnx", "ORT", "OV", "Flax", "Neuron"];
+/// The prefixes that runtimes put before the names of the classes of diffusers and transformers.
+pub(super) const RUNTIMES: [&str; 6] = ["Onnx", "ORT", "OV", "Flax", "TF", "Neuron"];
 
 /// What pipelines whose class has this in its name do that is not served. The first match counts.
 const NOT_SERVED: [(&str, &str); 34] = [

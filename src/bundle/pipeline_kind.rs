@@ -220,16 +220,13 @@ impl StrengthRule {
 mod tests {
     use super::*;
     use crate::bundle::{Manifest, NetworkSize};
-    use crate::tensor::{DataType, Dim, GraphIo, ValueInfo};
+    use crate::tensor::{DataType, GraphIo, ValueInfo};
 
     #[test]
     fn the_inputs_of_the_denoiser_determine_the_kind() {
-        let value = |name: &str| ValueInfo {
-            name: name.to_owned(),
-            element: DataType::F32,
-            shape: vec![Dim::Dynamic, Dim::Fixed(4), Dim::Fixed(8), Dim::Fixed(8)],
-        };
-        let time = ValueInfo { shape: vec![Dim::Dynamic], ..value("timestep") };
+        let value = |name: &str, axes: &[Option<usize>]| ValueInfo::with_axes(name, DataType::F32, axes);
+        let image = |name: &str| value(name, &[None, Some(4), Some(8), Some(8)]);
+        let time = value("timestep", &[None]);
         for (names, kind) in [
             (&[][..], None),
             (&["encoder_hidden_states"], Some(PipelineKind::StableDiffusion)),
@@ -241,18 +238,14 @@ mod tests {
                 Some(PipelineKind::Flux),
             ),
         ] {
-            let conditioning = |name: &str| {
-                let (tokens, width) = (Dim::Dynamic, Dim::Fixed(8));
-                let shape = match name {
-                    "encoder_hidden_states" => vec![Dim::Dynamic, tokens, width],
-                    "time_ids" => vec![Dim::Dynamic, Dim::Fixed(6)],
-                    "img_ids" | "txt_ids" => vec![tokens, Dim::Fixed(3)],
-                    _ => vec![Dim::Dynamic, width],
-                };
-                ValueInfo { shape, ..value(name) }
+            let conditioning = |name: &str| match name {
+                "encoder_hidden_states" => value(name, &[None, None, Some(8)]),
+                "time_ids" => value(name, &[None, Some(6)]),
+                "img_ids" | "txt_ids" => value(name, &[None, Some(3)]),
+                _ => value(name, &[None, Some(8)]),
             };
-            let inputs = names.iter().map(|name| conditioning(name)).chain([value("sample"), time.clone()]);
-            let graph = GraphIo { inputs: inputs.collect(), outputs: vec![value("out_sample")] };
+            let inputs = names.iter().map(|name| conditioning(name)).chain([image("sample"), time.clone()]);
+            let graph = GraphIo { inputs: inputs.collect(), outputs: vec![image("out_sample")] };
             let signature =
                 Signature::resolve(&graph, &Manifest::default(), NetworkSize::default(), 8).unwrap();
             assert_eq!(PipelineKind::from_signature(&signature), kind, "{names:?}");

@@ -44,7 +44,7 @@ pub(super) const STABLE_DIFFUSION_XL: Factors = Factors {
 
 impl Projection {
     /// The published projection of a kind of pipeline, if there is one.
-    pub fn published(kind: PipelineKind) -> Option<Self> {
+    pub(super) fn published(kind: PipelineKind) -> Option<Self> {
         let Factors { factors, bias } = kind.facts().preview?;
         Some(Self { factors: factors.to_vec(), bias: *bias })
     }

@@ -11,7 +11,7 @@ use super::{Role, TensorInput};
 use crate::tensor::{DataType, GraphIo};
 
 pub(crate) use advice::graph_key;
-pub(super) use axes::{floating, integer};
+pub(super) use axes::{floating, integer, number};
 pub use error::SignatureError;
 pub(super) use error::{list, unsupported};
 

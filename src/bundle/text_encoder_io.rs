@@ -6,8 +6,8 @@ use serde::Deserialize;
 
 use super::BundleError;
 use super::json_file::read_or_default;
-use super::signature::{SignatureError, integer, list, unsupported};
-use crate::tensor::{DataType, Dim, GraphIo, ValueInfo};
+use super::signature::{SignatureError, integer, list, number, unsupported};
+use crate::tensor::{Dim, GraphIo, ValueInfo};
 
 /// How a text encoder is fed and read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,11 +49,13 @@ pub struct TextEncoderConfig {
     pub hidden_size: Option<usize>,
     /// The width of CLIP's projected embedding.
     pub projection_dim: Option<usize>,
+    /// The number of tokens in the vocabulary.
+    pub vocab_size: Option<usize>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct ConfigFile {
+pub(super) struct TextEncoderFile {
     use_attention_mask: Option<bool>,
     /// A list in the configurations of some other models.
     eos_token_id: serde_json::Value,
@@ -62,12 +64,13 @@ struct ConfigFile {
     /// T5's name of `hidden_size`.
     d_model: serde_json::Value,
     projection_dim: serde_json::Value,
+    vocab_size: Option<usize>,
 }
 
 impl TextEncoderConfig {
     /// Reads the config.json beside a text encoder's graph.
     pub fn read(graph: &Path) -> Result<Self, BundleError> {
-        let file: ConfigFile = read_or_default(&graph.with_file_name("config.json"))?;
+        let file: TextEncoderFile = read_or_default(&graph.with_file_name("config.json"))?;
         let number = |value: &serde_json::Value| usize::try_from(value.as_u64()?).ok();
         Ok(Self {
             use_attention_mask: file.use_attention_mask.unwrap_or(false),
@@ -75,6 +78,7 @@ impl TextEncoderConfig {
             max_position_embeddings: number(&file.max_position_embeddings),
             hidden_size: number(&file.hidden_size).or(number(&file.d_model)),
             projection_dim: number(&file.projection_dim),
+            vocab_size: file.vocab_size,
         })
     }
 }
@@ -105,9 +109,7 @@ impl TextEncoderIo {
             let [rows, tokens] = input.shape.as_slice() else {
                 return Err(unsupported(input, "it has other axes than the batch and the tokens"));
             };
-            if input.element == DataType::Other {
-                return Err(unsupported(input, "its type must be int64, int32, float32 or float16"));
-            }
+            number(input)?;
             agree(input, "batch", rows, &mut batch)?;
             agree(input, "token", tokens, &mut length)?;
         }
@@ -178,8 +180,7 @@ fn output<'a>(
         return Ok(Some(output));
     }
     let is_candidate = |output: &&ValueInfo| {
-        let is_float = !matches!(output.element, DataType::I64 | DataType::I32);
-        output.shape.len() == rank && is_float && layer_index(&output.name).is_none()
+        output.shape.len() == rank && !output.element.is_integer() && layer_index(&output.name).is_none()
     };
     let mut candidates = outputs.iter().filter(is_candidate);
     Ok(candidates.next().filter(|_| candidates.next().is_none()))
@@ -200,16 +201,12 @@ fn hidden_layers(outputs: &[ValueInfo]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn value(name: &str, element: DataType, shape: &[Option<usize>]) -> ValueInfo {
-        let shape = shape.iter().map(|n| n.map_or(Dim::Dynamic, Dim::Fixed)).collect();
-        ValueInfo { name: name.to_owned(), element, shape }
-    }
+    use crate::tensor::DataType;
 
     fn graph(inputs: Vec<ValueInfo>) -> GraphIo {
-        let rows = |name: &str| value(name, DataType::F32, &[None, None, Some(8)]);
+        let rows = |name: &str| ValueInfo::with_axes(name, DataType::F32, &[None, None, Some(8)]);
         let outputs = [
-            value("text_embeds", DataType::F32, &[None, None]),
+            ValueInfo::with_axes("text_embeds", DataType::F32, &[None, None]),
             rows("last_hidden_state"),
             rows("hidden_states.10"),
             rows("hidden_states.9"),
@@ -219,23 +216,23 @@ mod tests {
 
     #[test]
     fn every_input_of_a_text_encoder_is_known() {
-        let ids = value("input_ids", DataType::I32, &[Some(2), Some(77)]);
-        let mask = value("attention_mask", DataType::I64, &[None, None]);
+        let ids = ValueInfo::with_axes("input_ids", DataType::I32, &[Some(2), Some(77)]);
+        let mask = ValueInfo::with_axes("attention_mask", DataType::I64, &[None, None]);
         let io = TextEncoderIo::resolve(&graph(vec![mask, ids.clone()])).unwrap();
         assert_eq!((io.ids.as_str(), io.mask.as_deref()), ("input_ids", Some("attention_mask")));
         assert_eq!((io.batch, io.length, io.width, io.pooled_width), (2, Some(77), Some(8), None));
         assert_eq!(io.hidden, ["hidden_states.9", "hidden_states.10"]);
-        let positions = value("position_ids", DataType::I64, &[Some(2), Some(16)]);
+        let positions = ValueInfo::with_axes("position_ids", DataType::I64, &[Some(2), Some(16)]);
         let error = TextEncoderIo::resolve(&graph(vec![ids, positions])).unwrap_err().to_string();
         assert!(error.contains("position_ids") && error.contains("token axis has length 16"), "{error}");
     }
 
     #[test]
     fn outputs_are_found_by_their_axes() {
-        let inputs = vec![value("x", DataType::I64, &[None, None])];
+        let inputs = vec![ValueInfo::with_axes("x", DataType::I64, &[None, None])];
         let outputs = vec![
-            value("pool", DataType::F32, &[None, Some(4)]),
-            value("rows", DataType::F16, &[None, None, Some(8)]),
+            ValueInfo::with_axes("pool", DataType::F32, &[None, Some(4)]),
+            ValueInfo::with_axes("rows", DataType::F16, &[None, None, Some(8)]),
         ];
         let io = TextEncoderIo::resolve(&GraphIo { inputs, outputs }).unwrap();
         assert_eq!((io.last.as_deref(), io.pooled.as_deref()), (Some("rows"), Some("pool")));
@@ -244,19 +241,31 @@ mod tests {
 
     #[test]
     fn inputs_that_nothing_fills_are_refused() {
-        let ids = || value("input_ids", DataType::I64, &[None, None]);
+        let ids = || ValueInfo::with_axes("input_ids", DataType::I64, &[None, None]);
         for (input, expected) in [
-            (value("decoder_input_ids", DataType::I64, &[None, None]), "export the encoder alone"),
-            (value("pixel_values", DataType::F32, &[None, Some(3), None, None]), "text model alone"),
-            (value("attention_mask", DataType::Other, &[None, None]), "its type must be int64"),
-            (value("attention_mask", DataType::F32, &[None, Some(1), None, None]), "other axes"),
-            (value("mystery", DataType::F32, &[None]), "without further inputs"),
+            (
+                ValueInfo::with_axes("decoder_input_ids", DataType::I64, &[None, None]),
+                "export the encoder alone",
+            ),
+            (
+                ValueInfo::with_axes("pixel_values", DataType::F32, &[None, Some(3), None, None]),
+                "text model alone",
+            ),
+            (
+                ValueInfo::with_axes("attention_mask", DataType::Other, &[None, None]),
+                "its type must be float32, float16, int64 or int32",
+            ),
+            (
+                ValueInfo::with_axes("attention_mask", DataType::F32, &[None, Some(1), None, None]),
+                "other axes",
+            ),
+            (ValueInfo::with_axes("mystery", DataType::F32, &[None]), "without further inputs"),
         ] {
             let name = input.name.clone();
             let error = TextEncoderIo::resolve(&graph(vec![ids(), input])).unwrap_err().to_string();
             assert!(error.contains(&name) && error.contains(expected), "{error}");
         }
-        let float = value("input_ids", DataType::F32, &[None, None]);
+        let float = ValueInfo::with_axes("input_ids", DataType::F32, &[None, None]);
         assert!(TextEncoderIo::resolve(&graph(vec![float])).is_err());
         assert!(TextEncoderIo::resolve(&graph(Vec::new())).is_err());
     }

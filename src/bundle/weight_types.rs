@@ -4,41 +4,25 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::BundleError;
-use crate::onnx::{Topology, Weight};
+use crate::onnx::{ElementType, Topology};
 
 /// A type with a smaller share of the weights, in percent, is not named.
 const MIN_PERCENT: u64 = 5;
 
 /// Returns the types of the weights, such as `float16`, the most frequent first.
 pub(crate) fn weight_types(graph: &Path) -> Result<String, BundleError> {
-    let mut counts = BTreeMap::<&str, u64>::new();
-    for weight in Topology::read(graph)?.weights.values() {
-        let Some(name) = type_name(weight) else { continue };
+    let mut counts = BTreeMap::<ElementType, u64>::new();
+    let graph = Topology::read(graph)?;
+    for weight in graph.weights.values().filter(|weight| weight.element.is_of_weights()) {
         let lengths = weight.shape.iter().map(|length| u64::try_from(*length).unwrap_or(0));
-        *counts.entry(name).or_default() += lengths.fold(1, u64::saturating_mul);
+        *counts.entry(weight.element).or_default() += lengths.fold(1, u64::saturating_mul);
     }
     let all: u64 = counts.values().sum();
     let mut counts: Vec<_> =
         counts.into_iter().filter(|(_, count)| count * 100 >= all * MIN_PERCENT).collect();
     counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-    let names: Vec<_> = counts.iter().map(|(name, _)| *name).collect();
+    let names: Vec<_> = counts.iter().map(|(kind, _)| kind.to_string()).collect();
     Ok(if names.is_empty() { "no weights".to_owned() } else { names.join(" and ") })
-}
-
-/// The name of a type of weights; indices and flags are none. The numbers are those of ONNX's `TensorProto.DataType`.
-fn type_name(weight: &Weight) -> Option<&'static str> {
-    Some(match weight.element.0 {
-        1 => "float32",
-        2 => "uint8",
-        3 => "int8",
-        10 => "float16",
-        11 => "float64",
-        16 => "bfloat16",
-        17..=20 => "float8",
-        21 | 22 => "int4",
-        23 => "float4",
-        _ => return None,
-    })
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! `denoised init`: drafts a denoised.toml from the inputs and outputs of an ONNX graph.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -8,8 +9,8 @@ use anyhow::{Context, anyhow, bail};
 
 use super::CommandError;
 use super::stdout::Stdout;
-use crate::bundle::{class_count, graph_io, graph_key};
-use crate::tensor::{DataType, Dim, GraphIo, ValueInfo};
+use crate::bundle::{NETWORK_GRAPHS, class_count, graph_io, graph_key};
+use crate::tensor::{Dim, GraphIo, ValueInfo};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct InitArguments {
@@ -33,7 +34,7 @@ pub(super) fn run(arguments: &InitArguments) -> Result<(), CommandError> {
     let has_scheduler = has_scheduler.iter().any(|file| directory.join(file).is_file());
     let class = graph.inputs.iter().find(|input| input.name.contains("class"));
     let classes = match class {
-        Some(input) => class_count(&graph_path, &input.name).map_err(|error| anyhow!("{error}"))?,
+        Some(input) => class_count(&graph_path, &input.name)?,
         None => None,
     };
     let text = draft(&graph, &file, has_scheduler, classes)?;
@@ -56,8 +57,7 @@ fn location(argument: &Path) -> anyhow::Result<(PathBuf, String)> {
         let directory = argument.parent().filter(|parent| !parent.as_os_str().is_empty());
         return Ok((directory.unwrap_or(Path::new(".")).to_owned(), name(argument)));
     }
-    let usual = ["unet/model.onnx", "transformer/model.onnx", "model.onnx"];
-    if let Some(file) = usual.iter().find(|file| argument.join(file).is_file()) {
+    if let Some(file) = NETWORK_GRAPHS.iter().find(|file| argument.join(file).is_file()) {
         return Ok((argument.to_owned(), (*file).to_owned()));
     }
     let entries =
@@ -79,7 +79,7 @@ fn location(argument: &Path) -> anyhow::Result<(PathBuf, String)> {
 const NOISE_LEVELS: [&str; 3] = ["sigma", "sigmas", "noise_level"];
 
 fn draft(graph: &GraphIo, file: &str, has_scheduler: bool, classes: Option<usize>) -> anyhow::Result<String> {
-    let is_float = |port: &&ValueInfo| matches!(port.element, DataType::F32 | DataType::F16);
+    let is_float = |port: &&ValueInfo| port.element.is_float();
     let Some(sample) = graph.inputs.iter().filter(is_float).max_by_key(|port| port.shape.len()) else {
         bail!("the graph has no floating-point input for the sample");
     };
@@ -111,15 +111,24 @@ fn draft(graph: &GraphIo, file: &str, has_scheduler: bool, classes: Option<usize
         "[graph]\nfile = {file:?}\nsample = {:?}\ntimestep = {:?}\noutput = {:?}",
         sample.name, time.name, output.name
     )?;
-    let class = others.iter().find(|port| port.name.contains("class"));
+    let mut labels = others.iter().filter(|port| port.name.contains("class"));
+    let class = labels.next();
     if let Some(class) = class {
         writeln!(text, "class_labels = {:?}", class.name)?;
+        if let Some(other) = labels.next() {
+            return Err(same_key("class_labels", class, other));
+        }
     }
     let is_condition = |port: &&&ValueInfo| port.name != time.name && !port.name.contains("class");
     let (filled, conditions): (Vec<&ValueInfo>, Vec<&ValueInfo>) =
         others.iter().filter(is_condition).partition(|port| graph_key(port).is_some());
+    let mut keys: BTreeMap<&str, &ValueInfo> = BTreeMap::new();
     for port in filled {
-        writeln!(text, "{} = {:?}", graph_key(port).unwrap_or_default(), port.name)?;
+        let key = graph_key(port).unwrap_or_default();
+        if let Some(other) = keys.insert(key, port) {
+            return Err(same_key(key, other, port));
+        }
+        writeln!(text, "{key} = {:?}", port.name)?;
     }
     if !has_scheduler {
         text.push_str(if takes_sigma { SIGMA_SCHEDULER } else { TIMESTEP_SCHEDULER });
@@ -134,8 +143,7 @@ fn draft(graph: &GraphIo, file: &str, has_scheduler: bool, classes: Option<usize
         )?;
     }
     for condition in conditions {
-        let is_one_number =
-            condition.shape.len() <= 1 && matches!(condition.element, DataType::F32 | DataType::F16);
+        let is_one_number = condition.shape.len() <= 1 && condition.element.is_float();
         if !is_one_number {
             bail!(
                 "the graph's input {condition} is neither one number per sample, which a condition is, nor anything else \
@@ -152,6 +160,14 @@ fn draft(graph: &GraphIo, file: &str, has_scheduler: bool, classes: Option<usize
         text.push_str("\n[sample]\nkind = \"points\"\n");
     }
     Ok(text)
+}
+
+/// Two inputs that one key would have to name.
+fn same_key(key: &str, first: &ValueInfo, second: &ValueInfo) -> anyhow::Error {
+    anyhow!(
+        "the graph's inputs {first} and {second} would both be [graph] {key}, which names one input; export the network \
+         without one of them"
+    )
 }
 
 /// For a network that takes σ and returns the sample.
@@ -182,39 +198,48 @@ steps = 20
 mod tests {
     use super::*;
     use crate::bundle::Manifest;
+    use crate::tensor::DataType;
 
-    fn port(name: &str, element: DataType, shape: Vec<Dim>) -> ValueInfo {
-        ValueInfo { name: name.to_owned(), element, shape }
+    const IMAGE: [Option<usize>; 4] = [None, Some(1), Some(8), Some(8)];
+
+    fn port(name: &str, axes: &[Option<usize>]) -> ValueInfo {
+        ValueInfo::with_axes(name, DataType::F32, axes)
+    }
+
+    /// A graph that takes a sample, a noise level and other inputs.
+    fn graph(others: &[ValueInfo]) -> GraphIo {
+        let inputs =
+            [port("noisy", &IMAGE), port("sigma", &[None])].into_iter().chain(others.iter().cloned());
+        GraphIo { inputs: inputs.collect(), outputs: vec![port("denoised", &IMAGE)] }
     }
 
     #[test]
     fn a_draft_is_a_valid_manifest() {
-        let dynamic = || vec![Dim::Dynamic];
-        let image = || vec![Dim::Dynamic, Dim::Fixed(1), Dim::Fixed(8), Dim::Fixed(8)];
-        let graph = GraphIo {
-            inputs: vec![
-                port("noisy", DataType::F32, image()),
-                port("sigma", DataType::F32, dynamic()),
-                port("difficulty", DataType::F32, dynamic()),
-            ],
-            outputs: vec![port("denoised", DataType::F32, image())],
-        };
-        let manifest = Manifest::parse(&draft(&graph, "net.onnx", false, None).unwrap()).unwrap();
+        let draft = |graph: &GraphIo| draft(graph, "net.onnx", false, None);
+        let difficulty = port("difficulty", &[None]);
+        let manifest = Manifest::parse(&draft(&graph(std::slice::from_ref(&difficulty))).unwrap()).unwrap();
         assert_eq!(manifest.graph.sample.as_deref(), Some("noisy"));
         assert_eq!(manifest.graph.timestep.as_deref(), Some("sigma"));
         assert!(manifest.scheduler.is_some() && manifest.conditions.contains_key("difficulty"));
-        let rows = vec![Dim::Dynamic, Dim::Dynamic, Dim::Fixed(16)];
-        let mut with_text = graph.clone();
-        with_text.inputs.push(port("context", DataType::F32, rows));
-        let manifest = Manifest::parse(&draft(&with_text, "net.onnx", false, None).unwrap()).unwrap();
+        let context = port("context", &[None, None, Some(16)]);
+        let manifest = Manifest::parse(&draft(&graph(&[difficulty, context])).unwrap()).unwrap();
         assert_eq!(manifest.graph.text.as_deref(), Some("context"));
-        let without_time =
-            GraphIo { inputs: vec![port("x", DataType::F32, image())], outputs: graph.outputs };
-        assert!(
-            draft(&without_time, "net.onnx", false, None)
-                .unwrap_err()
-                .to_string()
-                .contains("no input for a timestep")
+        let without_time = GraphIo { inputs: vec![port("x", &IMAGE)], ..graph(&[]) };
+        let error = draft(&without_time).unwrap_err().to_string();
+        assert!(error.contains("no input for a timestep"), "{error}");
+    }
+
+    #[test]
+    fn two_inputs_for_one_key_are_refused() {
+        let rows = [None, None, Some(16)];
+        let error =
+            |others: [ValueInfo; 2]| draft(&graph(&others), "net.onnx", false, None).unwrap_err().to_string();
+        assert_eq!(
+            error([port("context", &rows), port("context_2", &rows)]),
+            "the graph's inputs context float32[?, ?, 16] and context_2 float32[?, ?, 16] would both be [graph] text, which \
+             names one input; export the network without one of them"
         );
+        let error = error([port("class", &[None]), port("superclass", &[None])]);
+        assert!(error.contains("would both be [graph] class_labels"), "{error}");
     }
 }

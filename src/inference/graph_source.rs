@@ -1,12 +1,12 @@
 //! A graph to open, the warm-up that its session must pass, and the session that passed it.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use super::backend::Backend;
 use super::error::EvaluationError;
 use super::provider::{InputShapes, ShapeProfile};
 use super::session::{Input, Session, Values};
+use crate::onnx::ModelFiles;
 
 /// What to do if a file cannot be written to the directory for temporary files.
 pub(super) const TEMPORARY_HINT: &str = "Files are written there while a graph is loaded: make room, or set TMPDIR to a \
@@ -16,8 +16,8 @@ pub(super) const TEMPORARY_HINT: &str = "Files are written there while a graph i
 pub(crate) struct GraphSource<'a> {
     /// The name in log messages and in the engine cache.
     pub(crate) name: String,
-    /// The ONNX file.
-    pub(crate) path: &'a Path,
+    /// The ONNX file with the files of its external data.
+    pub(crate) files: &'a ModelFiles,
     /// The SHA-256 of the graph, in hexadecimal.
     pub(crate) sha256: &'a str,
     /// The shapes in which the graph is evaluated again and again. `None` for a graph that is evaluated once per job:

@@ -24,11 +24,11 @@ const ENGINE: &str = "embedded";
 
 /// Opens a graph and runs its warm-up.
 pub(super) fn open(source: &GraphSource<'_>) -> Result<LoadedSession, EngineError> {
-    let mut session = RtenSession::open(&ModelFiles::open(source.path)?)?;
+    let mut session = RtenSession::open(source.files)?;
     source
         .warmup
         .run(&mut session, WarmupExtent::Smallest)
-        .map_err(|error| EngineError::Warmup { graph: source.path.to_owned(), error })?;
+        .map_err(|error| EngineError::Warmup { graph: source.files.graph.clone(), error })?;
     let backend = Backend::new(ENGINE, "rten 0.27".to_owned(), "cpu".to_owned());
     Ok(LoadedSession { session: Box::new(session), backend })
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::bundle::{Bundle, LatentComponents, PipelineFacts, PipelineKind, Signature};
+use crate::bundle::{Bundle, GraphDigests, LatentComponents, PipelineFacts, PipelineKind, Signature};
 use crate::inference::Backend;
 use crate::model::{Model, SizeLimits};
 
@@ -11,6 +11,8 @@ use crate::model::{Model, SizeLimits};
 pub struct ModelCard {
     /// The bundle.
     pub bundle: Arc<Bundle>,
+    /// The SHA-256 of its graphs.
+    pub digests: Arc<GraphDigests>,
     /// The inputs and outputs of the denoising network.
     pub signature: Signature,
     /// The engine and the provider that run it.
@@ -32,6 +34,7 @@ impl ModelCard {
     pub fn new(model: &Model) -> Arc<Self> {
         Arc::new(Self {
             bundle: Arc::new(model.bundle.clone()),
+            digests: Arc::clone(&model.digests),
             signature: model.predictor.signature().clone(),
             backend: model.predictor.backend().clone(),
             outputs_per_value: model.outputs_per_value,

@@ -125,8 +125,8 @@ impl Receipt {
             id: job.id.clone(),
             index,
             model: bundle.name.clone(),
-            model_sha256: bundle.sha256.clone(),
-            graph_sha256: match &bundle.graph_digests.by_name {
+            model_sha256: job.model.digests.total.clone(),
+            graph_sha256: match &job.model.digests.by_name {
                 graphs if graphs.len() > 1 => graphs.clone(),
                 _ => BTreeMap::new(),
             },

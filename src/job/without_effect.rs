@@ -2,7 +2,7 @@
 
 use super::init_image::Sizes;
 use super::{ModelCard, Request};
-use crate::bundle::{Projection, Role};
+use crate::bundle::Role;
 use crate::image::{Format, check_format};
 use crate::model::TextConditioning;
 use diffusion_samplers::sampler::SamplerSpec;
@@ -86,10 +86,7 @@ impl ModelCard {
         let manifest = &self.bundle.manifest;
         match &self.latent {
             None => check_format(Format::Png, manifest.sample.kind, &sizes.image).is_ok(),
-            Some((kind, _)) => {
-                let projection = manifest.preview.clone().or_else(|| Projection::published(*kind));
-                projection.is_some_and(|projection| projection.factors.len() == sizes.latent[0])
-            }
+            Some((kind, _)) => manifest.projection(*kind, sizes.latent[0]).is_some(),
         }
     }
 }

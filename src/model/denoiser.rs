@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Batch, ModelError};
-use crate::bundle::{Bundle, Manifest, Signature, TimestepShape, onnx_file};
+use crate::bundle::{Bundle, Manifest, Signature, TimestepShape};
 use crate::inference::{
     Backend, EngineOptions, EvaluationError, GraphSource, Input, InputShapes, LoadStage, LoadedSession,
     PooledSession, Session, SessionPool, ShapeProfile, TensorRt, Values, Warmup, load,
@@ -38,7 +38,7 @@ impl Denoiser {
         pool: &SessionPool,
         on_stage: &mut dyn FnMut(LoadStage),
     ) -> Result<Self, ModelError> {
-        let bytes = onnx_file::peak_memory(&bundle.graph);
+        let bytes = bundle.files(&bundle.graph)?.peak_memory();
         pool.evict_for(bytes);
         let (LoadedSession { session, backend }, signature) = load_session(bundle, options, on_stage)?;
         let reopen = {
@@ -66,7 +66,7 @@ impl Predictor for Denoiser {
 
 /// The signature of a bundle's network by its ONNX file.
 pub(super) fn signature(bundle: &Bundle, options: &EngineOptions) -> Result<Signature, ModelError> {
-    resolve(bundle, &onnx_file::graph_io(&bundle.graph)?, options.batch)
+    resolve(bundle, &bundle.files(&bundle.graph)?.header.io, options.batch)
 }
 
 fn resolve(bundle: &Bundle, graph: &GraphIo, largest_batch: usize) -> Result<Signature, ModelError> {
@@ -84,10 +84,11 @@ fn load_session(
 ) -> Result<(LoadedSession, Signature), ModelError> {
     let resolve = |graph: &GraphIo| resolve(bundle, graph, options.batch);
     let signature = signature(bundle, options)?;
+    let (files, digests) = (bundle.files(&bundle.graph)?, bundle.digests()?);
     let source = GraphSource {
         name: bundle.name.clone(),
-        path: &bundle.graph,
-        sha256: bundle.graph_digests.of(&bundle.graph),
+        files: &files,
+        sha256: digests.of(&bundle.graph),
         profile: Some(shape_profile(&signature, &options.provider.tensorrt)),
         warmup: warmup(&signature, &bundle.manifest),
     };

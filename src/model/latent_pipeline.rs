@@ -8,8 +8,8 @@ use super::pipeline_graphs::{PipelineGraphs, SizeLimits, TextEncoderGraph};
 use super::text_encoder::{Embedding, Layer, TextEncoder, concat_features, concat_tokens};
 use super::vae::{self, Autoencoder, LatentDistribution};
 use crate::bundle::{
-    AutoencoderIo, Bundle, LatentComponents, Manifest, PipelineKind, Projection, Role, Signature,
-    TensorInput, onnx_file,
+    AutoencoderIo, Bundle, BundleError, LatentComponents, Manifest, PipelineKind, Role, Signature,
+    TensorInput,
 };
 use crate::inference::{EngineOptions, GraphSource, InputShapes, PooledSession, SessionPool, Warmup, load};
 use crate::tensor::{Dim, Tensor};
@@ -83,27 +83,30 @@ impl LatentPipeline {
         graphs: PipelineGraphs,
         options: &EngineOptions,
         pool: &SessionPool,
-    ) -> Self {
+    ) -> Result<Self, BundleError> {
         let PipelineGraphs { components, kind, text_encoders, decoder, encoder, limits } = graphs;
         let session = |component: &str, graph: &Path, warmup: Warmup| {
             pooled_session(bundle, component, graph, warmup, options, pool)
         };
         let open_text_encoder = |(i, graph): (usize, TextEncoderGraph)| {
             let TextEncoderGraph { path, tokenizer, io, config } = graph;
-            let session = session(&format!("text_encoder_{}", i + 1), &path, io.warmup(tokenizer.length));
+            let session = session(&format!("text_encoder_{}", i + 1), &path, io.warmup(tokenizer.length))?;
             let component = Component::new(directory_name(&path), session, io.batch);
-            TextEncoder::new(tokenizer, io, config, component)
+            Ok::<_, BundleError>(TextEncoder::new(tokenizer, io, config, component))
         };
         let autoencoder = |role: &str, channels: usize, (path, io): (PathBuf, AutoencoderIo)| {
-            let session = session(role, &path, autoencoder_warmup(&io, channels));
-            Autoencoder { component: Component::new(directory_name(&path), session, io.batch), io }
+            let session = session(role, &path, autoencoder_warmup(&io, channels))?;
+            let component = Component::new(directory_name(&path), session, io.batch);
+            Ok::<_, BundleError>(Autoencoder { component, io })
         };
         let channels = components.vae.channels;
-        let text_encoders = text_encoders.into_iter().enumerate().map(open_text_encoder).collect();
-        let decoder = decoder.map(|graph| autoencoder("vae_decoder", channels, graph));
-        let encoder = encoder.map(|graph| autoencoder("vae_encoder", 3, graph));
+        let text_encoders =
+            text_encoders.into_iter().enumerate().map(open_text_encoder).collect::<Result<_, _>>()?;
+        let decoder = decoder.map(|graph| autoencoder("vae_decoder", channels, graph)).transpose()?;
+        let encoder = encoder.map(|graph| autoencoder("vae_encoder", 3, graph)).transpose()?;
         let overlaps = pool.fits_denoiser_and_another(&bundle.name);
-        Self { components, kind, overlaps, limits, text_encoders, decoder, encoder, tile: options.vae_tile }
+        let tile = options.vae_tile;
+        Ok(Self { components, kind, overlaps, limits, text_encoders, decoder, encoder, tile })
     }
 
     /// Encodes the prompts for samples of this shape.
@@ -203,8 +206,7 @@ impl LatentPipeline {
 
     /// A preview of a latent, if there is a projection for its channels.
     pub fn preview(&self, latent: &[f32], shape: &[usize], manifest: &Manifest) -> Option<Tensor> {
-        let projection = manifest.preview.clone().or_else(|| Projection::published(self.kind))?;
-        (projection.factors.len() == shape[0]).then(|| projection.apply(latent, shape))
+        Some(manifest.projection(self.kind, shape[0])?.apply(latent, shape))
     }
 
     /// Whether images can be encoded to latents.
@@ -227,16 +229,17 @@ fn pooled_session(
     warmup: Warmup,
     options: &EngineOptions,
     pool: &SessionPool,
-) -> PooledSession {
+) -> Result<PooledSession, BundleError> {
     let (name, options) = (format!("{}-{component}", bundle.name), options.clone());
-    let (path, sha256) = (graph.to_owned(), bundle.graph_digests.of(graph).to_owned());
+    let (files, sha256) = (bundle.files(graph)?, bundle.digests()?.of(graph).to_owned());
+    let bytes = files.peak_memory();
     let open = move || {
-        let (name, path, sha256) = (name.clone(), path.as_path(), sha256.as_str());
-        let source = GraphSource { name, path, sha256, profile: None, warmup: warmup.clone() };
+        let (name, files, sha256) = (name.clone(), &files, sha256.as_str());
+        let source = GraphSource { name, files, sha256, profile: None, warmup: warmup.clone() };
         Ok(load(&source, &options, &mut |_| {})?.session)
     };
     let label = format!("{}/{component}", bundle.name);
-    pool.insert(label, onnx_file::peak_memory(graph), None, Box::new(open))
+    Ok(pool.insert(label, bytes, None, Box::new(open)))
 }
 
 /// The height and width in the warm-up of an autoencoder.

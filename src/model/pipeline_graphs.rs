@@ -4,10 +4,9 @@ use std::path::{Path, PathBuf};
 
 use super::ModelError;
 use super::tokenizer::Tokenizer;
-use crate::bundle::latent_components::vocabulary_size;
 use crate::bundle::{
     AutoencoderIo, Bundle, LatentComponents, LatentSizes, PipelineKind, Role, Signature, SignatureError,
-    TextEncoderConfig, TextEncoderIo, graph_io,
+    TextEncoderConfig, TextEncoderIo,
 };
 use crate::inference::{InputShapes, Warmup};
 use crate::tensor::{Dim, GraphIo};
@@ -83,12 +82,12 @@ impl PipelineGraphs {
         let text_encoders =
             components.text_encoders.iter().enumerate().zip(&components.tokenizer_classes).map(
                 |((i, (path, tokenizer)), class)| {
-                    TextEncoderGraph::read(path, (tokenizer, class.as_deref()), kind, (i, found))
+                    TextEncoderGraph::read(bundle, path, (tokenizer, class.as_deref()), kind, (i, found))
                 },
             );
         let text_encoders = text_encoders.collect::<Result<Vec<_>, _>>()?;
-        let decoder = autoencoder(components.decoder.as_deref(), components, AutoencoderIo::decoder)?;
-        let encoder = autoencoder(components.encoder.as_deref(), components, AutoencoderIo::encoder)?;
+        let decoder = autoencoder(bundle, components.decoder.as_deref(), components, AutoencoderIo::decoder)?;
+        let encoder = autoencoder(bundle, components.encoder.as_deref(), components, AutoencoderIo::encoder)?;
         let (sequence_length, fixes_sequence_length) =
             sequence_length(bundle, kind, &text_encoders, signature)?;
         check_widths(bundle, kind, &text_encoders, signature, components)?;
@@ -112,15 +111,16 @@ impl PipelineGraphs {
 
 impl TextEncoderGraph {
     fn read(
+        bundle: &Bundle,
         path: &Path,
         (tokenizer_path, tokenizer_class): (&Path, Option<&str>),
         kind: PipelineKind,
         (index, count): (usize, usize),
     ) -> Result<Self, ModelError> {
-        let mut io = resolve(path, TextEncoderIo::resolve)?;
+        let mut io = resolve(bundle, path, TextEncoderIo::resolve)?;
         let mut config = TextEncoderConfig::read(path)?;
         let tokenizer = Tokenizer::open(tokenizer_path, tokenizer_class, config.max_position_embeddings)?;
-        tokenizer.check_vocabulary(tokenizer_path, vocabulary_size(path)?, path)?;
+        tokenizer.check_vocabulary(tokenizer_path, config.vocab_size, path)?;
         // The other pipelines of diffusers never mask.
         config.use_attention_mask &=
             matches!(kind, PipelineKind::StableDiffusion | PipelineKind::LatentConsistency);
@@ -154,20 +154,24 @@ impl TextEncoderGraph {
     }
 }
 
-/// Reads a graph's inputs and outputs, and finds their meaning.
+/// Finds the meaning of a graph's inputs and outputs.
 fn resolve<T>(
+    bundle: &Bundle,
     path: &Path,
     meaning: impl FnOnce(&GraphIo) -> Result<T, SignatureError>,
 ) -> Result<T, ModelError> {
-    meaning(&graph_io(path)?).map_err(|error| ModelError::Signature { graph: path.to_owned(), error })
+    meaning(&bundle.files(path)?.header.io)
+        .map_err(|error| ModelError::Signature { graph: path.to_owned(), error })
 }
 
 fn autoencoder(
+    bundle: &Bundle,
     path: Option<&Path>,
     components: &LatentComponents,
     meaning: impl FnOnce(&GraphIo, crate::bundle::VaeConfig) -> Result<AutoencoderIo, SignatureError>,
 ) -> Result<Option<(PathBuf, AutoencoderIo)>, ModelError> {
-    let read = |path: &Path| Ok((path.to_owned(), resolve(path, |graph| meaning(graph, components.vae))?));
+    let read =
+        |path: &Path| Ok((path.to_owned(), resolve(bundle, path, |graph| meaning(graph, components.vae))?));
     path.map(read).transpose()
 }
 

@@ -43,8 +43,52 @@ impl ElementType {
     }
 }
 
+impl ElementType {
+    /// Whether weights have this type; indices and flags are none.
+    pub(crate) fn is_of_weights(self) -> bool {
+        let of_others = [
+            DataType::BOOL,
+            DataType::STRING,
+            DataType::INT16,
+            DataType::UINT16,
+            DataType::INT32,
+            DataType::UINT32,
+            DataType::INT64,
+            DataType::UINT64,
+        ];
+        self.0 != 0 && !of_others.contains(&DataType(self.0))
+    }
+}
+
+/// The name that the type has in numpy, where it has one, else ONNX's.
 impl std::fmt::Display for ElementType {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&DataType(self.0).to_string().to_lowercase())
+        match DataType(self.0) {
+            DataType::FLOAT => f.write_str("float32"),
+            DataType::DOUBLE => f.write_str("float64"),
+            other => f.write_str(&other.to_string().to_lowercase()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_numpy() {
+        for (kind, name, is_of_weights) in [
+            (DataType::FLOAT, "float32", true),
+            (DataType::FLOAT16, "float16", true),
+            (DataType::DOUBLE, "float64", true),
+            (DataType::BFLOAT16, "bfloat16", true),
+            (DataType::FLOAT8E4M3FN, "float8e4m3fn", true),
+            (DataType::UINT4, "uint4", true),
+            (DataType::INT64, "int64", false),
+            (DataType::BOOL, "bool", false),
+        ] {
+            let kind = ElementType(kind.0);
+            assert_eq!((kind.to_string().as_str(), kind.is_of_weights()), (name, is_of_weights));
+        }
     }
 }

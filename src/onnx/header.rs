@@ -17,8 +17,6 @@ use decode::Model;
 /// The contents of an ONNX file without the weights.
 #[derive(Debug, Default)]
 pub(crate) struct Header {
-    /// The version of the file format.
-    pub(crate) ir_version: Option<i64>,
     /// The domain and version of each operator set. The domain of ONNX's own operators is empty.
     pub(crate) opsets: Vec<(String, i64)>,
     /// The inputs and outputs of the graph. Inputs that an initializer fills are left out.

@@ -34,9 +34,15 @@ impl ModelFiles {
         self.data.iter().position(|file| file.location == location)
     }
 
-    /// The total size of the external data in bytes.
-    pub(crate) fn data_len(&self) -> u64 {
-        self.data.iter().map(|file| file.len).sum()
+    /// The ONNX file and the files of external data.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &Path> {
+        std::iter::once(self.graph.as_path()).chain(self.data.iter().map(|file| file.path.as_path()))
+    }
+
+    /// An estimate of the memory in bytes that the graph takes at most while it is opened: twice its file, which the
+    /// engine parses and then holds, and once each file of its external data.
+    pub(crate) fn peak_memory(&self) -> u64 {
+        2 * self.graph_len + self.data.iter().map(|file| file.len).sum::<u64>()
     }
 
     /// Whether the graph has external data, and the graph or the data is a link to a file in another folder.

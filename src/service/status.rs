@@ -54,7 +54,7 @@ impl ModelState {
         let backend = card.backend.clone();
         Self {
             name: card.bundle.name.clone(),
-            sha256: card.bundle.sha256.clone(),
+            sha256: card.digests.total.clone(),
             engine: backend.engine,
             engine_version: backend.version,
             provider: backend.provider,

@@ -76,6 +76,7 @@ impl Exact {
             nan_from,
         };
         let model = Model {
+            digests: bundle.digests().unwrap(),
             bundle,
             predictor: Box::new(exact),
             first_evaluation: Duration::from_millis(1),

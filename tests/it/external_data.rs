@@ -1,6 +1,7 @@
 //! Weights outside the ONNX file, under any name, in any folder of the bundle and behind links.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use denoised::bundle::Bundle;
 use tempfile::TempDir;
@@ -41,13 +42,13 @@ fn weights_in_several_files_of_any_name_give_the_same_image_on_both_engines() {
 fn the_digest_covers_the_files_that_the_graph_names_and_no_others() {
     let (_directory, path) = sd();
     externalize(&path.join("unet/model.onnx"), |index| format!("{}.bin", index % 2));
-    let of = |path: &Path| Bundle::open(path).unwrap();
-    let unet = |path: &Path| of(path).graph_digests.by_name["unet"].clone();
-    let (whole, first) = (of(&path).sha256, unet(&path));
+    let of = |path: &Path| Bundle::open(path).unwrap().digests().unwrap();
+    let unet = |path: &Path| of(path).by_name["unet"].clone();
+    let (whole, first) = (of(&path).total.clone(), unet(&path));
     // Neither another file beside the graph nor another place of the bundle changes it.
     std::fs::write(path.join("unet/model_fp16.onnx_data"), [1; 100]).unwrap();
     let (_other, moved) = copy_bundle(&path, "moved");
-    assert_eq!((of(&path).sha256, of(&moved).sha256), (whole.clone(), whole.clone()));
+    assert_eq!((&of(&path).total, &of(&moved).total), (&whole, &whole));
     // Exchanged files and changed values do.
     let data = |index: usize| moved.join(format!("unet/{index}.bin"));
     let contents = [0, 1].map(|index| std::fs::read(data(index)).unwrap());
@@ -74,18 +75,18 @@ fn the_digest_covers_the_files_that_the_graph_names_and_no_others() {
 #[test]
 fn every_graph_of_a_pipeline_has_a_digest_and_changes_that_of_the_pipeline() {
     let (_directory, path) = sd();
-    let before = Bundle::open(&path).unwrap();
-    let names: Vec<_> = before.graph_digests.by_name.keys().map(String::as_str).collect();
+    let before = Bundle::open(&path).unwrap().digests().unwrap();
+    let names: Vec<_> = before.by_name.keys().map(String::as_str).collect();
     assert_eq!(names, ["text_encoder", "unet", "vae_decoder", "vae_encoder"]);
     for component in names {
         let (_directory, other) = copy_bundle(&path, "other");
         edit_graph(&other.join(component).join("model.onnx"), |graph| {
             graph.initializer[0].name.as_mut().unwrap().push('x');
         });
-        let after = Bundle::open(&other).unwrap();
-        assert_ne!(after.sha256, before.sha256, "{component}");
-        for (name, digest) in &before.graph_digests.by_name {
-            assert_eq!(after.graph_digests.by_name[name] == *digest, name != component, "{name}");
+        let after = Bundle::open(&other).unwrap().digests().unwrap();
+        assert_ne!(after.total, before.total, "{component}");
+        for (name, digest) in &before.by_name {
+            assert_eq!(after.by_name[name] == *digest, name != component, "{name}");
         }
     }
 }
@@ -95,8 +96,24 @@ fn a_graph_without_external_data_is_digested_as_sha256sum_does() {
     let gaussian = crate::common::golden("gaussian");
     let file = gaussian.join("unet/model.onnx");
     let sum = succeeds(std::process::Command::new("sha256sum").arg(&file)).stdout;
-    let sha256 = Bundle::open(&gaussian).unwrap().sha256;
-    assert!(String::from_utf8(sum).unwrap().starts_with(&sha256), "{sha256}");
+    let sha256 = &Bundle::open(&gaussian).unwrap().digests().unwrap().total;
+    assert!(String::from_utf8(sum).unwrap().starts_with(sha256), "{sha256}");
+}
+
+#[test]
+fn copies_of_an_open_folder_read_their_weights_once() {
+    let (_directory, path) = sd();
+    let first = Bundle::open(&path).unwrap();
+    let second = first.clone();
+    std::fs::remove_dir_all(path.join("vae_encoder")).unwrap();
+    // Whatever is missing is named as soon as it is needed.
+    let missing = first.digests().unwrap_err().to_string();
+    assert!(missing.starts_with(&path.join("vae_encoder/model.onnx").display().to_string()), "{missing}");
+    let (_other, other) = sd();
+    std::fs::rename(other.join("vae_encoder"), path.join("vae_encoder")).unwrap();
+    let digests = first.digests().unwrap();
+    std::fs::remove_dir_all(&path).unwrap();
+    assert!(Arc::ptr_eq(&digests, &second.digests().unwrap()));
 }
 
 #[test]

@@ -1,14 +1,15 @@
 //! Folders whose files contradict each other, or hold what the program does not serve: everything is used as diffusers uses
 //! it, refused by name, or reported by `inspect`.
 
+mod report;
+mod statistics;
+
 use std::path::{Path, PathBuf};
 
-use crate::common::bundles::{copy_bundle, model};
+use crate::common::bundles::copy_bundle;
 use crate::common::commands::{denoised, fails, succeeds};
 use crate::common::pipelines::{PROMPT, bundle, sample, sample_image_on, values};
-use crate::common::{golden, largest_difference, read_json};
-use denoised::inference::{EngineKind, EngineOptions};
-use denoised::model::Model;
+use crate::common::{largest_difference, read_json};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -47,74 +48,6 @@ fn sampled(folder: &Path, more: &[&str]) -> (Vec<f32>, Vec<f32>, String) {
         .arg(&latents);
     let output = succeeds(&mut command);
     (values(&latents).1, values(&image).1, String::from_utf8(output.stderr).unwrap())
-}
-
-const MEAN: [f32; 4] = [-1.5, 2.0, -1.25, 2.5];
-const DEVIATION: [f32; 4] = [8.0, 6.0, 6.5, 5.0];
-
-fn set_statistics(folder: &Path) {
-    for part in ["vae_decoder", "vae_encoder"] {
-        edit(folder, &format!("{part}/config.json"), |config| {
-            config["latents_mean"] = json!(MEAN);
-            config["latents_std"] = json!(DEVIATION);
-        });
-    }
-}
-
-#[test]
-fn latents_mean_and_latents_std_of_an_sdxl_folder_are_used() {
-    let (_directory, with) = folder("sdxl");
-    set_statistics(&with);
-    let (latents, image, _) = sampled(&with, &[]);
-    let (same_latents, other_image, _) = sampled(&bundle("sdxl"), &[]);
-    assert_eq!(latents, same_latents);
-    assert!(largest_difference(&image, &other_image) > 0.1);
-    // The decoder gets z·std / scaling + mean; without the keys it gets z / scaling.
-    let options = EngineOptions { kind: EngineKind::Embedded, ..EngineOptions::default() };
-    let plain = Model::load(&bundle("sdxl"), &options).unwrap().latent.unwrap();
-    let scaling = plain.components.vae.scaling;
-    let plane = latents.len() / 4;
-    let converted = |i: usize| latents[i] * DEVIATION[i / plane] + MEAN[i / plane] * scaling;
-    let converted: Vec<f32> = (0..latents.len()).map(converted).collect();
-    let expected = plain.decode(&converted, &[4, 16, 16]).unwrap();
-    let difference = largest_difference(&image, &expected.data);
-    assert!(difference < 1e-5, "{difference}");
-    assert!(inspect(&with, &[]).contains("with the mean and the deviation of each channel"));
-}
-
-#[test]
-fn an_init_image_is_encoded_by_the_statistics_except_for_inpainting() {
-    let (_directory, with) = folder("sdxl");
-    set_statistics(&with);
-    let init = bundle("init.png").display().to_string();
-    let picture = ["--image", init.as_str(), "--strength", "0.5"];
-    let (latents, ..) = sampled(&with, &picture);
-    let (other, ..) = sampled(&bundle("sdxl"), &picture);
-    assert!(largest_difference(&latents, &other) > 0.1);
-    // diffusers' SDXL inpainting pipeline encodes by the scaling factor alone.
-    let mask = bundle("mask.png").display().to_string();
-    let inpainting = [&picture[..], &["--mask", &mask]].concat();
-    let (latents, ..) = sampled(&with, &inpainting);
-    let (other, ..) = sampled(&bundle("sdxl"), &inpainting);
-    assert_eq!(latents, other);
-}
-
-#[test]
-fn keys_that_a_pipeline_of_diffusers_does_not_use_have_no_effect_and_are_reported() {
-    let (_directory, with) = folder("sd");
-    set_statistics(&with);
-    for part in ["vae_decoder", "vae_encoder"] {
-        edit(&with, &format!("{part}/config.json"), |config| config["shift_factor"] = json!(0.5));
-    }
-    assert_eq!(sampled(&with, &[]).1, sampled(&bundle("sd"), &[]).1);
-    let report = inspect(&with, &[]);
-    for expected in [
-        "    not used           latents_mean: only SDXL's pipelines use it\n",
-        "    not used           latents_std: only SDXL's pipelines use it\n",
-        "    not used           shift_factor: only the pipelines of SD3 and Flux use it\n",
-    ] {
-        assert!(report.contains(expected), "{expected}: {report}");
-    }
 }
 
 #[test]
@@ -339,78 +272,4 @@ fn a_word_of_textual_inversion_is_its_own_token() {
     };
     assert_eq!(drawn(&with, "a red <toy>"), drawn(&bundle("sd"), "a red fox"));
     assert!(largest_difference(&drawn(&with, "a red <toy>"), &drawn(&bundle("sd"), "a red <toy>")) > 1e-3);
-}
-
-#[test]
-fn inspect_accounts_for_every_file_and_every_key() {
-    let (_directory, full) = folder("sd");
-    let add = |file: &str, text: &str| {
-        let path = full.join(file);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, text).unwrap();
-    };
-    add("vae/diffusion_pytorch_model.safetensors", "");
-    add("safety_checker/model.onnx", "");
-    add("safety_checker/config.json", "{}");
-    add("safety_checker/extra.json", "{}");
-    add("feature_extractor/preprocessor_config.json", "{}");
-    add("movq/config.json", "{}");
-    add("README.md", "");
-    add("notes.xyz", "");
-    add("tokenizer/tokenizer.json", "{}");
-    add("denoised.toml", "[scheduler]\nclass = \"DDPMScheduler\"\n[default]\nsteps = 4\n");
-    edit(&full, "unet/config.json", |config| config["surprise"] = json!(1));
-    edit(&full, "model_index.json", |index| {
-        index["prior"] = json!(["diffusers", "PriorTransformer"]);
-        index["mystery"] = json!(3);
-    });
-    let report = inspect(&full, &[]);
-    for expected in [
-        "  not used             README.md: documentation\n",
-        "  not used             notes.xyz: unknown\n",
-        "  not used             movq/config.json: no supported pipeline has a component of this name\n",
-        "  not used             3 files in safety_checker: the safety checker is not run\n",
-        "  not used             feature_extractor/preprocessor_config.json: it belongs to the safety checker\n",
-        "  not used             vae/diffusion_pytorch_model.safetensors: weights of another framework",
-        "  not used             tokenizer/tokenizer.json: the class of the tokenizer reads vocab.json and merges.txt\n",
-        "    unknown            surprise\n",
-        "    unknown            mystery\n",
-        "    not used           prior: no supported pipeline has this component\n",
-        "    not used           scheduler.class: scheduler_config.json is in the folder, and takes precedence\n",
-    ] {
-        assert!(report.contains(expected), "{expected}: {report}");
-    }
-    let all = inspect(&full, &["--all"]);
-    let mut files = Vec::new();
-    let mut pending = vec![full.clone()];
-    while let Some(path) = pending.pop() {
-        match std::fs::read_dir(&path) {
-            Ok(entries) => pending.extend(entries.map(|entry| entry.unwrap().path())),
-            Err(_) => files.push(path.strip_prefix(&full).unwrap().display().to_string()),
-        }
-    }
-    let section = all.split_once("\nFiles\n").unwrap().1.split_once("\n\n").unwrap().0;
-    for file in &files {
-        let lines = section
-            .lines()
-            .filter(|line| line.split_whitespace().any(|word| word.trim_end_matches(':') == file));
-        assert_eq!(lines.count(), 1, "{file}: {section}");
-    }
-    assert!(section.contains(&format!("of {} files", files.len())), "{section}");
-    let keys = all.split_once("\nKeys\n").unwrap().1.split_once("\n\n").unwrap().0;
-    for key in read_json(&full.join("unet/config.json")).as_object().unwrap().keys() {
-        assert!(keys.lines().any(|line| line.split_whitespace().last() == Some(key)), "{key}: {keys}");
-    }
-}
-
-#[test]
-fn suffixes_are_listed_only_where_a_sampler_has_them() {
-    assert!(!inspect(&model("digits-ncsn"), &[]).contains("with a suffix"));
-    assert!(inspect(&golden("gaussian"), &[]).contains("karras, exponential, polyexponential, beta"));
-    let report = inspect(&model("digits"), &["--all"]);
-    // Samplers that one reason excludes share a line.
-    let (_, excluded) = report.split_once(" samplers that can't serve this bundle\n").unwrap();
-    let reasons: std::collections::BTreeSet<_> =
-        excluded.lines().map(|line| line.split_once(": ").unwrap().1).collect();
-    assert_eq!(reasons.len(), excluded.lines().count(), "{excluded}");
 }

@@ -9,7 +9,7 @@ use super::{KeyUse, is_component, special_token_key};
 use crate::bundle::autoencoder_config::{configuration_file, differing_keys};
 use crate::bundle::config_keys::read_keys;
 use crate::bundle::tokenizer_source::TokenizerSource;
-use crate::bundle::{Bundle, BundleError, LatentComponents, TEXT_ENCODERS, onnx_file};
+use crate::bundle::{Bundle, BundleError, LatentComponents, TEXT_ENCODERS};
 
 /// The files that are read for a bundle.
 pub(super) fn used_files(bundle: &Bundle) -> Result<Vec<PathBuf>, BundleError> {
@@ -44,7 +44,7 @@ pub(super) fn used_files(bundle: &Bundle) -> Result<Vec<PathBuf>, BundleError> {
         if !is_autoencoder(&graph) {
             used.push(graph.with_file_name("config.json"));
         }
-        used.extend(onnx_file::files(&graph)?);
+        used.extend(bundle.files(&graph)?.paths().map(Path::to_owned));
     }
     Ok(used)
 }
@@ -95,7 +95,9 @@ pub(super) fn unused_reason(directory: &Path, path: &Path, latent: Option<&Laten
     match (folder.as_str(), name.as_str(), extension.as_str()) {
         _ if !path.exists() => "it is a link to a file that does not exist",
         _ if path.is_dir() => "the folder cannot be read",
-        (_, name, _) if name.starts_with('.') => "it belongs to the tool that fetched the folder",
+        _ if relative.iter().any(|part| part.as_encoded_bytes().starts_with(b".")) => {
+            "it belongs to the tool that fetched the folder"
+        }
         ("safety_checker", ..) => "the safety checker is not run",
         ("feature_extractor", ..) => "it belongs to the safety checker",
         ("image_encoder", ..) => "image prompts are not supported",

@@ -2,7 +2,7 @@
 
 use super::error::unsupported;
 use super::{Role, SignatureError};
-use crate::tensor::{DataType, Dim, ValueInfo};
+use crate::tensor::{Dim, ValueInfo};
 
 /// What the other inputs of a graph are.
 pub(super) struct KnownInputs<'a> {
@@ -19,8 +19,8 @@ pub(super) fn unknown_input(input: &ValueInfo, known: &KnownInputs<'_>) -> Signa
         );
     }
     let name = &input.name;
-    let is_float = matches!(input.element, DataType::F32 | DataType::F16);
-    let is_class = input.shape.len() == 1 && matches!(input.element, DataType::I64 | DataType::I32);
+    let is_float = input.element.is_float();
+    let is_class = input.shape.len() == 1 && input.element.is_integer();
     let advice = match suggested_role(input).filter(|role| !known.roles.contains(role)) {
         Some(role) => {
             format!(
@@ -44,7 +44,7 @@ pub(super) fn unknown_input(input: &ValueInfo, known: &KnownInputs<'_>) -> Signa
 
 /// The role that the type and the axes of an input suggest, whatever its name.
 fn suggested_role(input: &ValueInfo) -> Option<Role> {
-    let is_float = matches!(input.element, DataType::F32 | DataType::F16);
+    let is_float = input.element.is_float();
     match (input.shape.len(), input.shape.last()?) {
         (2, Dim::Fixed(6)) if is_float => Some(Role::TimeIds),
         (2 | 3, Dim::Fixed(3)) => Some(Role::ImageIds),
@@ -94,10 +94,10 @@ fn unserved_meaning(name: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tensor::DataType;
 
     fn advice(name: &str, element: DataType, shape: &[Option<usize>], roles: &[Role]) -> String {
-        let shape = shape.iter().map(|n| n.map_or(Dim::Dynamic, Dim::Fixed)).collect();
-        let input = ValueInfo { name: name.to_owned(), element, shape };
+        let input = ValueInfo::with_axes(name, element, shape);
         unknown_input(&input, &KnownInputs { roles, has_class: false }).to_string()
     }
 
@@ -122,15 +122,11 @@ mod tests {
 
     #[test]
     fn a_draft_has_the_key_of_an_input() {
-        let value = |name: &str, shape: &[Dim]| ValueInfo {
-            name: name.to_owned(),
-            element: DataType::F32,
-            shape: shape.to_vec(),
-        };
-        let rows = [Dim::Dynamic, Dim::Dynamic, Dim::Fixed(8)];
+        let value = |name: &str, axes: &[Option<usize>]| ValueInfo::with_axes(name, DataType::F32, axes);
+        let rows = [None, None, Some(8)];
         assert_eq!(graph_key(&value("context", &rows)), Some("text"));
-        assert_eq!(graph_key(&value("guidance", &[Dim::Dynamic])), Some("guidance"));
-        assert_eq!(graph_key(&value("strength", &[Dim::Dynamic])), None);
+        assert_eq!(graph_key(&value("guidance", &[None])), Some("guidance"));
+        assert_eq!(graph_key(&value("strength", &[None])), None);
         assert_eq!(graph_key(&value("encoder_attention_mask", &rows[1..])), None);
     }
 

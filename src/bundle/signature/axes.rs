@@ -58,23 +58,19 @@ pub(super) fn timestep_shape(
     }
 }
 
-pub(super) fn number(input: &ValueInfo) -> Result<DataType, SignatureError> {
-    match input.element {
-        DataType::Other => Err(unsupported(input, "its type must be float32, float16, int64 or int32")),
-        element => Ok(element),
-    }
+pub(in crate::bundle) fn number(input: &ValueInfo) -> Result<DataType, SignatureError> {
+    let is_number = input.element.is_float() || input.element.is_integer();
+    checked(input, is_number, "its type must be float32, float16, int64 or int32")
 }
 
 pub(in crate::bundle) fn integer(input: &ValueInfo) -> Result<DataType, SignatureError> {
-    match input.element {
-        DataType::I64 | DataType::I32 => Ok(input.element),
-        _ => Err(unsupported(input, "its type must be int64 or int32")),
-    }
+    checked(input, input.element.is_integer(), "its type must be int64 or int32")
 }
 
 pub(in crate::bundle) fn floating(input: &ValueInfo) -> Result<DataType, SignatureError> {
-    match input.element {
-        DataType::F32 | DataType::F16 => Ok(input.element),
-        _ => Err(unsupported(input, "its type must be float32 or float16")),
-    }
+    checked(input, input.element.is_float(), "its type must be float32 or float16")
+}
+
+fn checked(input: &ValueInfo, is_suitable: bool, reason: &'static str) -> Result<DataType, SignatureError> {
+    if is_suitable { Ok(input.element) } else { Err(unsupported(input, reason)) }
 }

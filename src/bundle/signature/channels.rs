@@ -65,15 +65,12 @@ fn unserved(sample: &ValueInfo, found: usize, own: usize) -> SignatureError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tensor::{DataType, Dim};
+    use crate::tensor::DataType;
 
     fn split(channels: usize, packed: bool, own: usize) -> Result<(usize, Vec<usize>), String> {
         let axes = if packed { vec![64, channels] } else { vec![channels, 8, 8] };
-        let sample = ValueInfo {
-            name: "sample".to_owned(),
-            element: DataType::F32,
-            shape: std::iter::once(Dim::Dynamic).chain(axes.iter().map(|n| Dim::Fixed(*n))).collect(),
-        };
+        let lengths: Vec<_> = std::iter::once(None).chain(axes.iter().copied().map(Some)).collect();
+        let sample = ValueInfo::with_axes("sample", DataType::F32, &lengths);
         let mut shape = axes;
         let network = NetworkSize {
             packed,

@@ -2,7 +2,7 @@
 
 use super::SignatureError;
 use super::error::list;
-use crate::tensor::{DataType, Dim, GraphIo, ValueInfo};
+use crate::tensor::{Dim, GraphIo, ValueInfo};
 
 /// The names that exporters give the prediction.
 const OUTPUT_NAMES: [&str; 7] =
@@ -38,7 +38,7 @@ pub(super) fn prediction<'a>(
 
 /// Whether an output may have one or two values for each value of a sample. An output without declared axes may.
 fn is_prediction(output: &ValueInfo, own: &[usize]) -> bool {
-    if matches!(output.element, DataType::I64 | DataType::I32) {
+    if output.element.is_integer() {
         return false;
     }
     if output.shape.is_empty() {
@@ -70,10 +70,10 @@ fn expected(own: &[usize]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tensor::DataType;
 
     fn output(name: &str, shape: &[Option<usize>]) -> ValueInfo {
-        let shape = shape.iter().map(|n| n.map_or(Dim::Dynamic, Dim::Fixed)).collect();
-        ValueInfo { name: name.to_owned(), element: DataType::F32, shape }
+        ValueInfo::with_axes(name, DataType::F32, shape)
     }
 
     fn found(outputs: Vec<ValueInfo>, named: Option<&str>, own: &[usize]) -> Result<String, String> {

@@ -119,11 +119,10 @@ fn condition_input(input: &ValueInfo) -> Result<(String, DataType), SignatureErr
 
 fn class_input(input: &ValueInfo) -> Result<(String, DataType), SignatureError> {
     if input.shape.len() != 1 {
-        let reason = match input.element {
-            DataType::F32 | DataType::F16 => {
-                "two axes of floating-point numbers are the embedding of an image (unCLIP), which is not served"
-            }
-            _ => "a class label is one number per sample and has one axis",
+        let reason = if input.element.is_float() {
+            "two axes of floating-point numbers are the embedding of an image (unCLIP), which is not served"
+        } else {
+            "a class label is one number per sample and has one axis"
         };
         return Err(unsupported(input, reason));
     }
@@ -205,23 +204,18 @@ mod tests {
     use super::*;
     use crate::bundle::TimestepShape;
 
-    fn value(name: &str, element: DataType, shape: &[Option<usize>]) -> ValueInfo {
-        ValueInfo {
-            name: name.to_owned(),
-            element,
-            shape: shape.iter().map(|n| n.map_or(Dim::Dynamic, Dim::Fixed)).collect(),
-        }
-    }
-
     fn graph(time: ValueInfo) -> GraphIo {
         GraphIo {
-            inputs: vec![value("sample", DataType::F32, &[None, Some(1), Some(28), Some(28)]), time],
-            outputs: vec![value("out_sample", DataType::F32, &[None, None, None, None])],
+            inputs: vec![
+                ValueInfo::with_axes("sample", DataType::F32, &[None, Some(1), Some(28), Some(28)]),
+                time,
+            ],
+            outputs: vec![ValueInfo::with_axes("out_sample", DataType::F32, &[None, None, None, None])],
         }
     }
 
     fn timestep() -> ValueInfo {
-        value("timestep", DataType::I64, &[None])
+        ValueInfo::with_axes("timestep", DataType::I64, &[None])
     }
 
     fn resolve(graph: &GraphIo) -> Result<Signature, SignatureError> {
@@ -235,7 +229,7 @@ mod tests {
             (DataType::I64, &[Some(1)], TimestepShape::Single),
             (DataType::F16, &[None], TimestepShape::PerSample),
         ] {
-            let signature = resolve(&graph(value("timestep", element, shape))).unwrap();
+            let signature = resolve(&graph(ValueInfo::with_axes("timestep", element, shape))).unwrap();
             assert_eq!(signature.time.element, element);
             assert_eq!(signature.time.shape, expected);
             assert_eq!(signature.sample_shape, [1, 28, 28]);
@@ -245,13 +239,17 @@ mod tests {
 
     #[test]
     fn a_fixed_batch_bounds_the_batch() {
-        let mut graph = graph(value("timestep", DataType::I64, &[Some(2)]));
+        let mut graph = graph(ValueInfo::with_axes("timestep", DataType::I64, &[Some(2)]));
         graph.inputs[0].shape[0] = Dim::Fixed(2);
         let signature = resolve(&graph).unwrap();
         assert_eq!((signature.smallest_batch(), signature.largest_batch), (2, 2));
         assert_eq!(signature.time.shape, TimestepShape::PerSample);
         // Any other input may fix it too, but not to another length.
-        graph.inputs.push(value("encoder_hidden_states", DataType::F32, &[Some(2), None, Some(8)]));
+        graph.inputs.push(ValueInfo::with_axes(
+            "encoder_hidden_states",
+            DataType::F32,
+            &[Some(2), None, Some(8)],
+        ));
         assert_eq!(resolve(&graph).unwrap().fixed_batch, Some(2));
         graph.inputs[0].shape[0] = Dim::Dynamic;
         assert_eq!(resolve(&graph).unwrap().largest_batch, 2);
@@ -274,13 +272,13 @@ mod tests {
 
     #[test]
     fn a_missing_or_unknown_input_is_named_with_a_hint() {
-        let error = resolve(&graph(value("clock", DataType::I64, &[None]))).unwrap_err();
+        let error = resolve(&graph(ValueInfo::with_axes("clock", DataType::I64, &[None]))).unwrap_err();
         let text = error.to_string();
         assert!(text.contains("no input for the timestep"), "{text}");
         assert!(text.contains("clock int64[?]") && text.contains("denoised.toml"), "{text}");
 
         let mut graph = graph(timestep());
-        graph.inputs.push(value("difficulty", DataType::F32, &[None]));
+        graph.inputs.push(ValueInfo::with_axes("difficulty", DataType::F32, &[None]));
         let text = resolve(&graph).unwrap_err().to_string();
         assert!(text.contains("difficulty float32[?]") && text.contains("[conditions."), "{text}");
     }
@@ -288,7 +286,7 @@ mod tests {
     #[test]
     fn inputs_are_named_in_the_manifest() {
         let mut graph = graph(timestep());
-        graph.inputs.push(value("context", DataType::F32, &[None, None, Some(8)]));
+        graph.inputs.push(ValueInfo::with_axes("context", DataType::F32, &[None, None, Some(8)]));
         let resolve = |manifest: &str| {
             let manifest = Manifest::parse(manifest).unwrap();
             Signature::resolve(&graph, &manifest, NetworkSize::default(), 8)

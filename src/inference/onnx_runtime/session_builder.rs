@@ -22,7 +22,6 @@ use crate::inference::graph_source::{GraphSource, LoadedSession, TEMPORARY_HINT,
 use crate::inference::load_advice;
 use crate::inference::options::{EngineOptions, LoadStage};
 use crate::inference::provider::{Provider, ProviderOptions, ShapeProfile, TensorRt};
-use crate::onnx::ModelFiles;
 
 const CACHE_HINT: &str = "Give this user the directory (sudo install -d -o \"$USER\" DIRECTORY), or set [engine] cache to \
      one that this user can write to";
@@ -34,17 +33,16 @@ pub(in crate::inference) fn open(
     options: &EngineOptions,
     on_stage: &mut dyn FnMut(LoadStage),
 ) -> Result<LoadedSession, EngineError> {
-    let files = ModelFiles::open(source.path)?;
+    let files = source.files;
     let advice = |reason: &str| load_advice::onnx_runtime(&runtime.version, &files.header, reason);
-    first_working(options, source.path, advice, |provider| {
-        attempt(runtime, source, &files, options, provider, on_stage)
+    first_working(options, &files.graph, advice, |provider| {
+        attempt(runtime, source, options, provider, on_stage)
     })
 }
 
 fn attempt(
     runtime: &Runtime,
     source: &GraphSource<'_>,
-    files: &ModelFiles,
     options: &EngineOptions,
     provider: Provider,
     on_stage: &mut dyn FnMut(LoadStage),
@@ -53,7 +51,7 @@ fn attempt(
         let version = runtime.version.clone();
         return Err(AttemptError::Provider(ProviderFailure::NotCompiledIn { version }));
     }
-    let capture = capture(runtime, source, files, options, provider)?;
+    let capture = capture(runtime, source, options, provider)?;
     let profile = match (&capture, provider) {
         (Some(capture), _) => Some(capture.profile.clone()),
         (None, Provider::TensorRt) => source.profile.clone(),
@@ -90,7 +88,7 @@ fn attempt(
         // A failure from here on may be the fault of the cached engine.
         cache.mark_unverified();
     }
-    let loaded = commit(builder, files).and_then(|session| {
+    let loaded = commit(builder, source.files).and_then(|session| {
         on_stage(LoadStage::Warming);
         let session = match &capture {
             Some(capture) => OnnxRuntimeSession::with_cuda_graph(session, capture.device)
@@ -102,7 +100,7 @@ fn attempt(
             (None, Provider::Cpu) => WarmupExtent::Smallest,
             (None, _) => WarmupExtent::All,
         };
-        warm_up(session, runtime, source, files, provider, extent)
+        warm_up(session, runtime, source, provider, extent)
     });
     drop(progress);
     let mut loaded = loaded?;
@@ -140,7 +138,6 @@ struct Capture {
 fn capture(
     runtime: &Runtime,
     source: &GraphSource<'_>,
-    files: &ModelFiles,
     options: &EngineOptions,
     provider: Provider,
 ) -> Result<Option<Capture>, AttemptError> {
@@ -150,7 +147,7 @@ fn capture(
     let Some(profile) = &source.profile else { return Ok(None) };
     let description =
         Session::builder(&runtime.environment)?.with_optimization_level(GraphOptimizationLevel::Disable)?;
-    let description = commit(description, files)?;
+    let description = commit(description, source.files)?;
     let fixed_axes = cuda_graph::dynamic_axes(&description, &profile.max);
     Ok(Some(Capture { device, fixed_axes, profile: profile.fixed_to_max() }))
 }
@@ -181,13 +178,12 @@ fn warm_up(
     mut session: OnnxRuntimeSession,
     runtime: &Runtime,
     source: &GraphSource<'_>,
-    files: &ModelFiles,
     provider: Provider,
     extent: WarmupExtent,
 ) -> Result<LoadedSession, AttemptError> {
     source.warmup.run(&mut session, extent)?;
     let profile = session.session.end_profiling()?;
-    let nodes = if provider.builds_engines() { &files.header.node_names[..] } else { &[] };
+    let nodes = if provider.builds_engines() { &source.files.header.node_names[..] } else { &[] };
     let profile = Path::new(&profile);
     let mut backend = Backend::new(ENGINE, runtime.version.clone(), provider.to_string());
     backend.provider_shares = provider_shares(profile, nodes).map_err(AttemptError::io(

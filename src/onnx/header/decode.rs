@@ -90,7 +90,6 @@ impl DecodeMessage for Model {
         let mut contents = Contents::default();
         while let Some(mut field) = fields.next()? {
             match field.number() {
-                1 => header.ir_version = Some(field.get_int64()?),
                 7 => {
                     if let FieldValue::Len(len) = field.value() {
                         model.graph_len = len;

@@ -55,8 +55,10 @@ impl Evaluator {
         let latency_sent = vec![None; pipelines.len()];
         let mut evaluator =
             Self { pipelines, latency_sent, commands, events, throttle, last_thermal_check: None };
-        for (path, engine) in models.iter().filter(|(_, engine)| engine.interim().is_some()) {
-            build_replacement(path, engine, own_commands.clone());
+        for ((_, engine), pipeline) in models.iter().zip(&evaluator.pipelines) {
+            if engine.interim().is_some() {
+                build_replacement(pipeline.model(), engine, own_commands.clone());
+            }
         }
         while evaluator.events.is_connected() && evaluator.handle_commands() {
             evaluator.events.heartbeat().beat();

@@ -1,6 +1,6 @@
 //! Loads the models at the start, and builds engines that take minutes on threads of their own.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
@@ -28,17 +28,17 @@ pub(super) fn load_pipelines(
     Ok(pipelines)
 }
 
-/// Loads a model on its preferred providers in the background, and sends it as replacement of the one on the
+/// Loads a model again on its preferred providers in the background, and sends it as replacement of the one on the
 /// interim provider.
 pub(super) fn build_replacement(
-    path: &Path,
+    model: &Model,
     engine: &EngineOptions,
     commands: mpsc::WeakSender<WorkerCommand>,
 ) {
-    let (path, engine) = (path.to_owned(), engine.clone());
+    let (bundle, engine) = (model.bundle.clone(), engine.clone());
     let spawned = std::thread::Builder::new().name("build".to_owned()).spawn(move || {
         let interim = engine.interim_provider.map(|provider| provider.to_string()).unwrap_or_default();
-        let command = match Model::load(&path, &engine) {
+        let command = match Model::load_bundle(&SessionPool::default(), bundle, &engine, &mut |_| {}) {
             Ok(model) if model.predictor.backend().provider == interim => return,
             Ok(model) => WorkerCommand::ReplaceModel(Box::new(model)),
             Err(error) if engine.policy == Policy::Required => WorkerCommand::Abort(error.to_string()),
