@@ -22,7 +22,9 @@ mod topics;
 mod transfer;
 mod wire;
 
-pub use limits::{BrokerLimits, Wishes};
+pub use closure::{Cause, Closure};
+pub use limits::{BrokerLimits, Requirements};
 pub use message::{Message, QoS};
+pub use reasons::Reason;
 pub use tls::TlsError;
 pub use topics::{MessageKind, Topics};

@@ -4,6 +4,7 @@
 //! depends on them to the MQTT client: the acknowledgement of a request, or a message. The spool
 //! knows messages and the bytes of requests; it does not know models.
 
+pub(crate) mod atomic_file;
 mod changes;
 mod clock;
 mod completed_jobs;

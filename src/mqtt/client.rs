@@ -12,11 +12,12 @@ use tokio::time::Instant;
 use super::backoff::Backoff;
 use super::closure::{Cause, Closure};
 use super::connection::{self, Connection, ConnectionOptions};
-use super::delivery::{Action, Delivery};
+use super::delivery::{Action, Delivery, MAX_IN_FLIGHT};
 use super::endpoint::Endpoint;
-use super::limits::{BrokerLimits, Wishes};
+use super::limits::{BrokerLimits, Requirements};
 use super::message::QoS;
 use super::probe;
+use super::reasons::Reason;
 use super::subscriptions::Subscriptions;
 use super::tls::TlsError;
 use super::topics::Topics;
@@ -27,8 +28,6 @@ pub use super::events::{
     AckToken, ClientCommand, ClientEvent, ClientSettings, Incoming, UndeliverableReason,
 };
 
-/// Maximum number of unacknowledged messages on a connection.
-const MAX_IN_FLIGHT: usize = 8;
 /// About how many bytes of messages the client holds; the spool holds the others.
 const MAX_QUEUED_BYTES: usize = 64 << 20;
 /// Why a broker gives no reason is found out at most this often, and a second daemon is reported at most this often.
@@ -52,21 +51,26 @@ impl MqttClient {
     /// Starts the client task, which connects to the broker and subscribes to the input topics.
     pub fn open(settings: ClientSettings, topics: Topics) -> Result<Self, TlsError> {
         let endpoint = Endpoint::new(&settings)?;
-        let wishes = Wishes {
+        let requirements = Requirements {
             qos: settings.qos,
             shared_queue: topics.shared_filter().map(str::to_owned),
             session_expiry_s: connection::SESSION_EXPIRY_S,
         };
+        let delivery = Delivery::new(MAX_QUEUED_BYTES, MAX_IN_FLIGHT);
+        let delivery = match settings.qos {
+            QoS::ExactlyOnce => delivery.with_leftover_ids(),
+            QoS::AtLeastOnce | QoS::AtMostOnce => delivery,
+        };
         let (command_sender, commands) = mpsc::channel(64);
         let (event_sender, events) = mpsc::channel(64);
         let task = ClientTask {
-            delivery: Delivery::new(MAX_QUEUED_BYTES, MAX_IN_FLIGHT),
+            delivery,
             broker_address: format!("{}:{}", settings.host, settings.port),
             max_packet: settings.max_packet as usize,
             options: ConnectionOptions::new(&settings, endpoint),
             will_qos: QoS::AtLeastOnce,
             will_retain: true,
-            wishes,
+            requirements,
             limits: BrokerLimits::default(),
             subscriptions: Subscriptions::new(&topics),
             rejected_topics: BTreeMap::new(),
@@ -109,12 +113,12 @@ struct ClientTask {
     /// The last will's QoS and whether it is retained, which a broker may not accept.
     will_qos: QoS,
     will_retain: bool,
-    wishes: Wishes,
+    requirements: Requirements,
     /// Those of the current or the last connection.
     limits: BrokerLimits,
     subscriptions: Subscriptions,
     /// The daemon's own topics on which the broker accepts no messages, and why.
-    rejected_topics: BTreeMap<String, String>,
+    rejected_topics: BTreeMap<String, Reason>,
     /// What the broker does not serve, as it was reported.
     deficits: Vec<String>,
     topics: Topics,
@@ -125,7 +129,7 @@ struct ClientTask {
     pending_events: VecDeque<ClientEvent>,
     backoff: Backoff,
     /// When it was found out why the broker gives no reason, and the result.
-    diagnosis: Option<(Instant, String)>,
+    diagnosis: Option<(Instant, Reason)>,
     connected_at: Option<Instant>,
     /// Whether the broker has this daemon's state of the current or the last connection.
     is_state_published: bool,
@@ -184,9 +188,11 @@ impl ClientTask {
         if !was_taken_over {
             if !probe::has_foreign_state(self.options.clone(), &self.topics, &self.instance).await {
                 let id = &self.options.facts.client_id;
-                let reason =
-                    format!("{}, for example that another client uses the client id {id}", closure.reason);
-                return Closure { reason, ..closure };
+                let cause = format!(
+                    "{}, for example that another client uses the client id {id}",
+                    closure.reason.cause
+                );
+                return Closure { reason: Reason { cause, ..closure.reason }, ..closure };
             }
             self.taken_over_at = Some(Instant::now());
         }
@@ -241,17 +247,16 @@ impl ClientTask {
     fn publish_queued(&mut self, connection: &mut Connection) {
         while connection.has_room() {
             match self.delivery.next_action() {
-                Action::Publish(message) => {
-                    if let Some(packet_id) = connection.publish(message) {
-                        self.delivery.assign_packet_id(packet_id);
-                    }
+                Action::Publish { message, packet_id, is_repeated } => {
+                    connection.publish(message, packet_id, is_repeated);
                 }
+                Action::Release(packet_id) => connection.release(packet_id),
                 Action::RejectTooLarge { message, number: None, limit }
                     if [self.topics.status(), self.topics.state()].contains(&message.topic) =>
                 {
-                    let reason = format!(
-                        "larger than the {limit} bytes that the broker and mqtt.max_packet allow; raise that limit"
-                    );
+                    let cause =
+                        format!("larger than the {limit} bytes that the broker and mqtt.max_packet allow");
+                    let reason = Reason::new(cause, "raise that limit");
                     self.rejected_topics.insert(message.topic, reason);
                     self.report_deficits();
                 }

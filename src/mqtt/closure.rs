@@ -5,13 +5,17 @@ use std::io;
 use rumqttc::v5::mqttbytes::v5::{ConnAck, ConnectReturnCode, Disconnect, DisconnectReasonCode};
 
 use super::endpoint::Endpoint;
-use super::reasons::{self, ClientFacts};
+use super::reasons::{self, ClientFacts, Reason};
 use super::tls_faults;
 use super::wire::WireError;
 
-/// The causes to which the client reacts.
+/// The causes to which the client or `doctor` reacts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Cause {
+pub enum Cause {
+    /// Nothing listens on the broker's port.
+    NothingListens,
+    /// The broker does not accept clients without a login.
+    LoginRequired,
     /// Another client connected with the same client id.
     TakenOver,
     /// The broker does not accept the last will's QoS.
@@ -24,28 +28,38 @@ pub(super) enum Cause {
     Unclear,
     /// The broker closed a connection that it had accepted, and gave no reason.
     Silent,
+    /// Any other cause.
     Other,
 }
 
 /// The end of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Closure {
-    pub(super) cause: Cause,
-    /// The reason in plain words.
-    pub(super) reason: String,
+pub struct Closure {
+    /// What the client reacts to.
+    pub cause: Cause,
+    /// The cause in plain words, with advice.
+    pub reason: Reason,
 }
 
 impl Closure {
-    pub(super) fn other(reason: impl Into<String>) -> Self {
-        Self { cause: Cause::Other, reason: reason.into() }
+    pub(super) fn other(reason: Reason) -> Self {
+        Self { cause: Cause::Other, reason }
     }
 
-    pub(super) fn unclear(reason: impl Into<String>) -> Self {
-        Self { cause: Cause::Unclear, reason: reason.into() }
+    /// Ends with a cause about which nothing can be done in the configuration.
+    pub(super) fn without_advice(cause: impl Into<String>) -> Self {
+        Self::other(Reason::without_advice(cause))
+    }
+
+    pub(super) fn unclear(cause: impl Into<String>) -> Self {
+        Self { cause: Cause::Unclear, reason: Reason::without_advice(cause) }
     }
 
     pub(super) fn silent() -> Self {
-        let reason = "the broker closed the connection without a reason; its log may have one".to_owned();
+        let reason = Reason::new(
+            "the broker closed the connection without a reason",
+            "read the broker's log, which may have one",
+        );
         Self { cause: Cause::Silent, reason }
     }
 
@@ -59,16 +73,18 @@ impl Closure {
         let cause = match refusal.code {
             ConnectReturnCode::QoSNotSupported => Cause::WillQos,
             ConnectReturnCode::RetainNotSupported => Cause::WillRetain,
+            ConnectReturnCode::BadUserNamePassword | ConnectReturnCode::NotAuthorized
+                if !facts.has_credentials =>
+            {
+                Cause::LoginRequired
+            }
             _ => Cause::Other,
         };
-        let mut reason = reasons::refused_connection(refusal.code, facts);
         let properties = refusal.properties.iter();
         let texts =
             properties.flat_map(|properties| [&properties.reason_string, &properties.server_reference]);
-        for text in texts.flatten().filter(|text| !text.is_empty()) {
-            reason.push_str(&format!(" ({text})"));
-        }
-        Self { cause, reason }
+        let texts = texts.flatten().map(String::as_str).filter(|text| !text.is_empty());
+        Self { cause, reason: reasons::refused_connection(refusal.code, texts, facts) }
     }
 
     /// The broker closed the connection with this DISCONNECT.
@@ -87,31 +103,34 @@ impl Closure {
             let cause = if tls_faults::may_be_plain(error) { Cause::Unclear } else { Cause::Other };
             return Self { cause, reason: tls_faults::explain(error, &endpoint.host, &endpoint.tls_facts) };
         }
-        let reason = match error.kind() {
-            io::ErrorKind::ConnectionRefused => {
-                format!("{error}: nothing listens on this port; start the broker, or correct mqtt.url")
-            }
+        match error.kind() {
+            io::ErrorKind::ConnectionRefused => Self {
+                cause: Cause::NothingListens,
+                reason: Reason::new(
+                    format!("{error}: nothing listens on this port"),
+                    "start the broker, or correct mqtt.url",
+                ),
+            },
             io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
                 if is_connected {
                     return Self::silent();
                 }
-                return Self::unclear("the broker closed the connection without an answer");
+                Self::unclear("the broker closed the connection without an answer")
             }
             _ if error.to_string().contains("failed to lookup address") => {
-                format!("{error}; check the host name in mqtt.url")
+                Self::other(Reason::new(error.to_string(), "check the host name in mqtt.url"))
             }
-            _ => error.to_string(),
-        };
-        Self::other(reason)
+            _ => Self::without_advice(error.to_string()),
+        }
     }
 }
 
 impl From<WireError> for Closure {
     fn from(error: WireError) -> Self {
         match error {
-            WireError::ConnAck3 => Self::other(reasons::ONLY_MQTT_3),
+            WireError::ConnAck3 => Self::other(Reason::only_mqtt_3()),
             WireError::Malformed(_) => Self::unclear(error.to_string()),
-            WireError::TooLarge(_) => Self::other(error.to_string()),
+            WireError::TooLarge(_) => Self::other(Reason::new(error.to_string(), "raise mqtt.max_packet")),
         }
     }
 }

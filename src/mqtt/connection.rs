@@ -6,17 +6,18 @@ use std::time::Duration;
 use rumqttc::v5::mqttbytes::QoS as WireQoS;
 use rumqttc::v5::mqttbytes::v5::{
     Connect, ConnectProperties, Disconnect, DisconnectReasonCode, Filter, LastWill, Login, Packet, PubAck,
-    Publish, PublishProperties, Subscribe, Unsubscribe,
+    PubRel, Publish, PublishProperties, Subscribe, Unsubscribe,
 };
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::task::JoinHandle;
 
 use super::closure::Closure;
+use super::delivery::MAX_IN_FLIGHT;
 use super::endpoint::Endpoint;
 use super::events::ClientSettings;
 use super::limits::BrokerLimits;
 use super::message::{Message, QoS};
-use super::reasons::{ClientFacts, Rejection};
+use super::reasons::{ClientFacts, Reason, Rejection};
 use super::topics::Topics;
 use super::transfer;
 
@@ -38,9 +39,16 @@ const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) enum ConnectionEvent {
     /// The broker accepted the connection.
-    Connected(Box<BrokerLimits>),
+    Connected {
+        /// What the broker accepts.
+        limits: Box<BrokerLimits>,
+        /// Whether the broker has kept the session of an earlier connection.
+        has_session: bool,
+    },
     /// The oldest published message at QoS 0 was written to the connection.
     Written,
+    /// The broker has the message at QoS 2 with this packet identifier, and PUBREL was sent.
+    Stored(u16),
     /// The broker acknowledged the message with this packet identifier.
     Acknowledged(u16),
     /// The broker rejected the message with this packet identifier.
@@ -55,7 +63,7 @@ pub(super) enum ConnectionEvent {
         /// The packet identifier.
         packet_id: u16,
         /// For each filter the QoS, or why it was refused.
-        results: Vec<Result<QoS, String>>,
+        results: Vec<Result<QoS, Reason>>,
     },
     /// The answer to an UNSUBSCRIBE packet.
     UnsubAck(u16),
@@ -130,17 +138,24 @@ fn wire_qos(qos: QoS) -> WireQoS {
     }
 }
 
-/// Packet identifiers that are not in use.
-#[derive(Debug, Default)]
+/// Packet identifiers of SUBSCRIBE and UNSUBSCRIBE packets, which end with the connection. Those of messages, below these,
+/// are part of the session, as [`Delivery`](super::delivery::Delivery) is.
+#[derive(Debug)]
 struct PacketIds {
     last: u16,
     in_use: BTreeSet<u16>,
 }
 
+impl Default for PacketIds {
+    fn default() -> Self {
+        Self { last: MAX_IN_FLIGHT, in_use: BTreeSet::new() }
+    }
+}
+
 impl PacketIds {
     fn next(&mut self) -> u16 {
         loop {
-            self.last = self.last.checked_add(1).unwrap_or(1);
+            self.last = self.last.checked_add(1).unwrap_or(MAX_IN_FLIGHT + 1);
             if self.in_use.insert(self.last) {
                 return self.last;
             }
@@ -173,16 +188,13 @@ impl Connection {
     pub(super) async fn next_event(&mut self) -> ConnectionEvent {
         if self.has_overflowed {
             let reason = format!("{MAX_WAITING_PACKETS} packets wait for the broker");
-            return ConnectionEvent::Closed(Closure::other(reason));
+            return ConnectionEvent::Closed(Closure::without_advice(reason));
         }
-        let ended = || ConnectionEvent::Closed(Closure::other("the connection ended"));
+        let ended = || ConnectionEvent::Closed(Closure::without_advice("the connection ended"));
         let event = self.events.recv().await.unwrap_or_else(ended);
         match event {
             ConnectionEvent::Written => self.unwritten = self.unwritten.saturating_sub(1),
-            ConnectionEvent::Acknowledged(packet_id)
-            | ConnectionEvent::Rejected { packet_id, .. }
-            | ConnectionEvent::SubAck { packet_id, .. }
-            | ConnectionEvent::UnsubAck(packet_id) => {
+            ConnectionEvent::SubAck { packet_id, .. } | ConnectionEvent::UnsubAck(packet_id) => {
                 self.packet_ids.in_use.remove(&packet_id);
             }
             _ => {}
@@ -214,9 +226,9 @@ impl Connection {
         }));
     }
 
-    /// Publishes a message. Returns its packet identifier, unless it is at QoS 0.
-    pub(super) fn publish(&mut self, message: Message) -> Option<u16> {
-        let packet_id = (message.qos != QoS::AtMostOnce).then(|| self.packet_ids.next());
+    /// Publishes a message with this packet identifier, or without one at QoS 0. `is_repeated` means that it was sent before
+    /// with this identifier.
+    pub(super) fn publish(&mut self, message: Message, packet_id: Option<u16>, is_repeated: bool) {
         if packet_id.is_none() {
             self.unwritten += 1;
         }
@@ -231,11 +243,16 @@ impl Connection {
             ..PublishProperties::default()
         };
         self.send(Packet::Publish(Publish {
+            dup: is_repeated,
             retain: message.retain,
             pkid: packet_id.unwrap_or(0),
             ..Publish::new(message.topic, wire_qos(message.qos), message.payload, Some(properties))
         }));
-        packet_id
+    }
+
+    /// Sends PUBREL for a message at QoS 2 that the broker has.
+    pub(super) fn release(&mut self, packet_id: u16) {
+        self.send(Packet::PubRel(PubRel::new(packet_id, None)));
     }
 
     /// Acknowledges a received message at QoS 1. The daemon's subscriptions allow no higher one.
@@ -266,7 +283,28 @@ mod tests {
     #[test]
     fn a_packet_identifier_in_use_is_not_used_again() {
         let mut ids = PacketIds { last: u16::MAX - 1, ..PacketIds::default() };
-        ids.in_use.extend([1, 2, 4]);
-        assert_eq!([(); 4].map(|()| ids.next()), [u16::MAX, 3, 5, 6]);
+        ids.in_use.extend([9, 10, 12]);
+        // Those of messages are left out.
+        assert_eq!([(); 4].map(|()| ids.next()), [u16::MAX, 11, 13, 14]);
+        assert_eq!(PacketIds::default().next(), 9);
+    }
+
+    #[test]
+    fn what_a_connection_is_made_with_is_printed_without_the_password() {
+        let settings = ClientSettings {
+            host: "broker".to_owned(),
+            port: 1883,
+            tls: None,
+            client_id: "denoised-a".to_owned(),
+            credentials: Some(("board".to_owned(), "hunter2".to_owned())),
+            max_packet: 1000,
+            qos: QoS::AtLeastOnce,
+            client_certificate: None,
+            stall_timeout: Duration::from_secs(1),
+        };
+        let options = ConnectionOptions::new(&settings, Endpoint::new(&settings).unwrap());
+        for text in [format!("{settings:?}"), format!("{options:?}"), format!("{:?}", options.endpoint)] {
+            assert!(text.contains("\"broker\"") && !text.contains("hunter2"), "{text}");
+        }
     }
 }

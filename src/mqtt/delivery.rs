@@ -1,29 +1,43 @@
 //! The outgoing messages that the broker has not acknowledged: a state machine without I/O.
 //!
-//! A message stays here until the broker acknowledges it. When a connection is lost, all messages
-//! in flight are queued again in their original order. Packet identifiers are valid for one
-//! connection only.
+//! A message stays here until the broker acknowledges it. When a connection is lost, all messages in flight are queued
+//! again in their original order. They keep their packet identifiers, which belong to the session: if the broker has kept
+//! it, each one is repeated with its identifier, or released if the broker already has the message (MQTT 5, section 4.4).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use super::message::{Message, QoS};
 
+/// Maximum number of unacknowledged messages. They have the packet identifiers from 1 to this number, so that the daemon
+/// knows which ones an earlier process can have left in the session.
+pub(super) const MAX_IN_FLIGHT: u16 = 8;
 /// Maximum number of queued messages at QoS 0; further ones are dropped.
 const MAX_BEST_EFFORT: usize = 64;
+/// Identifiers of an earlier process are released on this many connections at most, because some brokers close a
+/// connection that releases an identifier that they do not know.
+const MAX_RELEASE_ATTEMPTS: u8 = 3;
 
 /// A message, and the number with which its delivery is reported.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct QueuedMessage {
     message: Message,
     number: Option<u64>,
+    /// `None` until the message is sent, and for a message that is sent at QoS 0.
+    sent: Option<SentPacket>,
 }
 
-/// A message that was passed to the connection and is not yet acknowledged.
-#[derive(Debug)]
-struct InFlight {
-    queued: QueuedMessage,
-    /// `None` until the connection reports it, and for a message that is sent at QoS 0.
-    packet_id: Option<u16>,
+/// What the session knows of a message that was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct SentPacket {
+    id: u16,
+    /// Whether a PUBREC packet was received, after which only PUBREL may be sent.
+    is_received: bool,
+}
+
+impl QueuedMessage {
+    fn has_packet_id(&self, packet_id: u16) -> bool {
+        self.sent.is_some_and(|sent| sent.id == packet_id)
+    }
 }
 
 /// What the broker of a connection accepts.
@@ -43,7 +57,16 @@ pub(super) struct DeliveryLimits {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Action {
     /// Publish this message on the connection.
-    Publish(Message),
+    Publish {
+        /// The message.
+        message: Message,
+        /// `None` at QoS 0.
+        packet_id: Option<u16>,
+        /// Whether the message was sent before with this packet identifier.
+        is_repeated: bool,
+    },
+    /// Send PUBREL for a message that the broker has.
+    Release(u16),
     /// Report this message as undeliverable; it was removed from the queue.
     RejectTooLarge {
         /// The message.
@@ -61,13 +84,20 @@ pub(super) enum Action {
 #[derive(Debug)]
 pub(super) struct Delivery {
     queue: VecDeque<QueuedMessage>,
-    in_flight: VecDeque<InFlight>,
+    in_flight: VecDeque<QueuedMessage>,
     /// The size of all messages, queued and in flight.
     bytes: usize,
     /// The number of queued messages at QoS 0.
     best_effort: usize,
     max_bytes: usize,
-    max_in_flight: usize,
+    max_in_flight: u16,
+    last_packet_id: u16,
+    /// Packet identifiers of no message here, for which the broker may wait for PUBREL.
+    leftover_ids: BTreeSet<u16>,
+    /// Those of them for which PUBREL was not sent on this connection.
+    unreleased_ids: VecDeque<u16>,
+    /// On how many connections leftover identifiers were released.
+    release_attempts: u8,
     /// `None` while disconnected.
     limits: Option<DeliveryLimits>,
 }
@@ -75,7 +105,7 @@ pub(super) struct Delivery {
 impl Delivery {
     /// Creates an empty queue with a size limit of about `max_bytes`. At most `max_in_flight` messages are sent and
     /// unacknowledged on a connection.
-    pub(super) fn new(max_bytes: usize, max_in_flight: usize) -> Self {
+    pub(super) fn new(max_bytes: usize, max_in_flight: u16) -> Self {
         Self {
             queue: VecDeque::new(),
             in_flight: VecDeque::new(),
@@ -83,8 +113,19 @@ impl Delivery {
             best_effort: 0,
             max_bytes,
             max_in_flight,
+            last_packet_id: 0,
+            leftover_ids: BTreeSet::new(),
+            unreleased_ids: VecDeque::new(),
+            release_attempts: 0,
             limits: None,
         }
+    }
+
+    /// Releases every packet identifier that an earlier process of this session may have left at QoS 2, before it is used.
+    /// The spool sends the message of such an identifier again as a new one.
+    pub(super) fn with_leftover_ids(mut self) -> Self {
+        self.leftover_ids = (1..=self.max_in_flight).collect();
+        self
     }
 
     /// Returns whether the queue can take another message.
@@ -106,18 +147,27 @@ impl Delivery {
             self.best_effort += 1;
         }
         self.bytes += message.packet_size();
-        self.queue.push_back(QueuedMessage { message, number });
+        self.queue.push_back(QueuedMessage { message, number, sent: None });
     }
 
-    /// Starts a connection to a broker with these limits.
-    pub(super) fn on_connected(&mut self, limits: DeliveryLimits) {
+    /// Starts a connection to a broker with these limits. Without the session, packet identifiers have no meaning.
+    pub(super) fn on_connected(&mut self, limits: DeliveryLimits, has_session: bool) {
         self.limits = Some(limits);
+        if !has_session || limits.max_qos == QoS::AtMostOnce {
+            self.queue.iter_mut().for_each(|queued| queued.sent = None);
+        }
+        if !has_session || limits.max_qos < QoS::ExactlyOnce || self.release_attempts >= MAX_RELEASE_ATTEMPTS
+        {
+            self.leftover_ids.clear();
+        }
+        self.release_attempts += u8::from(!self.leftover_ids.is_empty());
+        self.unreleased_ids = self.leftover_ids.iter().copied().collect();
     }
 
     /// Ends the connection: messages in flight are queued again, messages at QoS 0 are dropped.
     pub(super) fn on_disconnected(&mut self) {
         self.limits = None;
-        for InFlight { queued, .. } in self.in_flight.drain(..).rev() {
+        for queued in self.in_flight.drain(..).rev() {
             self.queue.push_front(queued);
         }
         self.queue.retain(|queued| queued.message.qos != QoS::AtMostOnce);
@@ -128,64 +178,112 @@ impl Delivery {
     /// Returns the next action, and moves its message out of the queue.
     pub(super) fn next_action(&mut self) -> Action {
         let Some(limits) = self.limits else { return Action::Wait };
-        if self.in_flight.len() >= self.max_in_flight.min(limits.receive_maximum) {
+        if let Some(packet_id) = self.unreleased_ids.pop_front() {
+            return Action::Release(packet_id);
+        }
+        let window = self.max_in_flight.min(u16::try_from(limits.receive_maximum).unwrap_or(u16::MAX));
+        if self.in_flight.len() >= usize::from(window) {
             return Action::Wait;
         }
-        let Some(queued) = self.queue.pop_front() else {
+        let Some(next) = self.queue.front() else { return Action::Wait };
+        let qos = next.message.qos.min(limits.max_qos);
+        let repeated = next.sent;
+        let new_id = || self.free_packet_id().map(|id| SentPacket { id, is_received: false });
+        let sent = repeated.or_else(|| if qos == QoS::AtMostOnce { None } else { new_id() });
+        if sent.is_none() && qos != QoS::AtMostOnce {
             return Action::Wait;
-        };
-        let QueuedMessage { message, number } = queued.clone();
+        }
+        let Some(mut queued) = self.queue.pop_front() else { return Action::Wait };
+        queued.sent = sent;
+        if let Some(SentPacket { id, is_received: true }) = sent {
+            self.in_flight.push_back(queued);
+            return Action::Release(id);
+        }
+        let message = queued.message.clone();
         let size = message.packet_size();
         self.best_effort -= usize::from(message.qos == QoS::AtMostOnce);
         if size > limits.max_packet_size {
             self.bytes -= size;
-            return Action::RejectTooLarge { message, number, limit: limits.max_packet_size };
+            // The broker may have received the message on an earlier connection.
+            self.leftover_ids.extend(repeated.map(|sent| sent.id).filter(|_| qos == QoS::ExactlyOnce));
+            return Action::RejectTooLarge { message, number: queued.number, limit: limits.max_packet_size };
         }
+        self.last_packet_id = sent.map_or(self.last_packet_id, |sent| sent.id);
         if message.qos == QoS::AtMostOnce && limits.max_qos != QoS::AtMostOnce {
             self.bytes -= size;
         } else {
-            self.in_flight.push_back(InFlight { queued, packet_id: None });
+            self.in_flight.push_back(queued);
         }
-        Action::Publish(Message {
-            qos: message.qos.min(limits.max_qos),
-            retain: message.retain && limits.retain,
-            ..message
-        })
+        Action::Publish {
+            message: Message { qos, retain: message.retain && limits.retain, ..message },
+            packet_id: sent.map(|sent| sent.id),
+            is_repeated: repeated.is_some(),
+        }
+    }
+
+    /// Returns the packet identifier after the last one that is not in use.
+    fn free_packet_id(&self) -> Option<u16> {
+        let is_free = |id: u16| {
+            let mut messages = self.in_flight.iter().chain(&self.queue);
+            !self.leftover_ids.contains(&id) && !messages.any(|queued| queued.has_packet_id(id))
+        };
+        let (max, last) = (self.max_in_flight, self.last_packet_id);
+        (last..last + max).map(|previous| previous % max + 1).find(|&id| is_free(id))
     }
 
     /// A message at QoS 0 was written to the connection. If the broker has no higher QoS, the oldest message in flight
     /// is complete; returns its number.
     pub(super) fn on_written(&mut self) -> Option<u64> {
         self.limits.filter(|limits| limits.max_qos == QoS::AtMostOnce)?;
-        let InFlight { queued, .. } = self.in_flight.pop_front()?;
+        let queued = self.in_flight.pop_front()?;
         self.bytes -= queued.message.packet_size();
         queued.number
     }
 
-    /// Assigns a packet identifier to the oldest message in flight that has none.
-    pub(super) fn assign_packet_id(&mut self, packet_id: u16) {
-        if let Some(first) = self.in_flight.iter_mut().find(|m| m.packet_id.is_none()) {
-            first.packet_id = Some(packet_id);
+    /// The broker has the message with this packet identifier, and waits for PUBREL.
+    pub(super) fn on_received(&mut self, packet_id: u16) {
+        if let Some(index) = self.index(packet_id)
+            && let Some(sent) = &mut self.in_flight[index].sent
+        {
+            sent.is_received = true;
+        }
+    }
+
+    /// The broker rejected the message with this packet identifier, which is sent again on the next connection. It must
+    /// not be repeated with this identifier, and if the broker reports that the identifier is in use, it is released.
+    pub(super) fn on_rejected(&mut self, packet_id: u16) {
+        if let Some(index) = self.index(packet_id) {
+            let queued = &mut self.in_flight[index];
+            queued.sent = None;
+            if queued.message.qos == QoS::ExactlyOnce {
+                self.leftover_ids.insert(packet_id);
+            }
         }
     }
 
     /// Returns the message in flight with this packet identifier.
     pub(super) fn in_flight(&self, packet_id: u16) -> Option<&Message> {
-        self.in_flight.iter().find(|m| m.packet_id == Some(packet_id)).map(|m| &m.queued.message)
+        self.index(packet_id).map(|index| &self.in_flight[index].message)
     }
 
     /// Returns the number of the message in flight with this packet identifier.
     pub(super) fn number(&self, packet_id: u16) -> Option<u64> {
-        self.in_flight.iter().find(|m| m.packet_id == Some(packet_id))?.queued.number
+        self.in_flight[self.index(packet_id)?].number
     }
 
     /// Removes the message in flight with this packet identifier, after the broker acknowledged or
     /// rejected it. Returns the message and its number.
     pub(super) fn complete(&mut self, packet_id: u16) -> Option<(Message, Option<u64>)> {
-        let index = self.in_flight.iter().position(|m| m.packet_id == Some(packet_id))?;
-        let InFlight { queued, .. } = self.in_flight.remove(index)?;
+        if self.leftover_ids.remove(&packet_id) && self.leftover_ids.is_empty() {
+            self.release_attempts = 0;
+        }
+        let queued = self.in_flight.remove(self.index(packet_id)?)?;
         self.bytes -= queued.message.packet_size();
         Some((queued.message, queued.number))
+    }
+
+    fn index(&self, packet_id: u16) -> Option<usize> {
+        self.in_flight.iter().position(|queued| queued.has_packet_id(packet_id))
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::endpoint::{Endpoint, Stream};
-use super::reasons::ONLY_MQTT_3;
+use super::reasons::Reason;
 
 /// How long to wait for one answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -50,7 +50,7 @@ impl Answer {
 }
 
 /// Explains why no connection to this broker succeeds; `None` if nothing is found.
-pub(super) async fn diagnose(endpoint: &Endpoint) -> Option<String> {
+pub(super) async fn diagnose(endpoint: &Endpoint) -> Option<Reason> {
     let result = match &endpoint.tls {
         Some(_) => tokio::time::timeout(TIMEOUT, diagnose_tls(endpoint)).await,
         None => tokio::time::timeout(TIMEOUT, diagnose_plain(endpoint)).await,
@@ -58,11 +58,11 @@ pub(super) async fn diagnose(endpoint: &Endpoint) -> Option<String> {
     result.ok().flatten()
 }
 
-async fn diagnose_plain(endpoint: &Endpoint) -> Option<String> {
+async fn diagnose_plain(endpoint: &Endpoint) -> Option<Reason> {
     match ask_plain(endpoint, MQTT_5, true).await? {
         Answer::Tls => Some(tls_expected()),
         Answer::Nothing => match ask_plain(endpoint, MQTT_3_1_1, true).await? {
-            Answer::ConnAck3 => Some(ONLY_MQTT_3.to_owned()),
+            Answer::ConnAck3 => Some(Reason::only_mqtt_3()),
             Answer::Tls => Some(tls_expected()),
             _ if endpoint.speaks_tls().await => Some(tls_expected()),
             _ => None,
@@ -71,15 +71,15 @@ async fn diagnose_plain(endpoint: &Endpoint) -> Option<String> {
     }
 }
 
-async fn diagnose_tls(endpoint: &Endpoint) -> Option<String> {
+async fn diagnose_tls(endpoint: &Endpoint) -> Option<Reason> {
     let config = endpoint.tls.clone()?;
     let Ok(mut stream) = endpoint.connect_tls(config.clone()).await else {
         // The credentials must not leave this machine unencrypted.
         let answer = ask_plain(endpoint, MQTT_5, false).await?;
         return matches!(answer, Answer::ConnAck3 | Answer::ConnAck5 { .. }).then(|| {
-            format!(
-                "port {} is without TLS; use mqtt:// in mqtt.url, or the broker's port with TLS",
-                endpoint.port
+            Reason::new(
+                format!("port {} is without TLS", endpoint.port),
+                "use mqtt:// in mqtt.url, or the broker's port with TLS",
             )
         });
     };
@@ -87,29 +87,29 @@ async fn diagnose_tls(endpoint: &Endpoint) -> Option<String> {
         Answer::Nothing => {
             let mut stream = endpoint.connect_tls(config).await.ok()?;
             let answer = ask(&mut stream, MQTT_3_1_1, endpoint.credentials.as_ref()).await;
-            (answer == Answer::ConnAck3).then(|| ONLY_MQTT_3.to_owned())
+            (answer == Answer::ConnAck3).then(Reason::only_mqtt_3)
         }
         answer => explain(&answer),
     }
 }
 
-fn tls_expected() -> String {
-    "the port speaks TLS; use mqtts:// in mqtt.url".to_owned()
+fn tls_expected() -> Reason {
+    Reason::new("the port speaks TLS", "use mqtts:// in mqtt.url")
 }
 
 /// Explains an answer to CONNECT of MQTT 5.
-fn explain(answer: &Answer) -> Option<String> {
+fn explain(answer: &Answer) -> Option<Reason> {
     match answer {
-        Answer::ConnAck3 => Some(ONLY_MQTT_3.to_owned()),
-        Answer::ConnAck5 { code } if UNSUPPORTED_VERSIONS.contains(code) => Some(ONLY_MQTT_3.to_owned()),
-        Answer::Http => Some(
-            "a web server answers on this port; use the broker's TCP port in mqtt.url: denoised does not speak MQTT \
-             over WebSockets"
-                .to_owned(),
-        ),
-        Answer::Other(bytes) => {
-            Some(format!("the answer is not MQTT, it begins with {:?}", String::from_utf8_lossy(bytes)))
-        }
+        Answer::ConnAck3 => Some(Reason::only_mqtt_3()),
+        Answer::ConnAck5 { code } if UNSUPPORTED_VERSIONS.contains(code) => Some(Reason::only_mqtt_3()),
+        Answer::Http => Some(Reason::new(
+            "a web server answers on this port",
+            "use the broker's TCP port in mqtt.url: denoised does not speak MQTT over WebSockets",
+        )),
+        Answer::Other(bytes) => Some(Reason::new(
+            format!("the answer is not MQTT, it begins with {:?}", String::from_utf8_lossy(bytes)),
+            "correct mqtt.url: another service has this port",
+        )),
         Answer::ConnAck5 { .. } | Answer::Tls | Answer::Nothing => None,
     }
 }

@@ -24,7 +24,7 @@ pub(super) struct TlsFacts {
     pub(super) has_client_certificate: bool,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Endpoint {
     pub(super) host: String,
     pub(super) port: u16,
@@ -32,6 +32,13 @@ pub(super) struct Endpoint {
     pub(super) tls: Option<Arc<ClientConfig>>,
     pub(super) tls_facts: TlsFacts,
     pub(super) credentials: Option<(String, String)>,
+}
+
+impl std::fmt::Debug for Endpoint {
+    /// Omits the credentials.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Endpoint").field("host", &self.host).field("port", &self.port).finish_non_exhaustive()
+    }
 }
 
 pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}

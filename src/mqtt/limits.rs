@@ -5,10 +5,11 @@
 use rumqttc::v5::mqttbytes::v5::ConnAckProperties;
 
 use super::message::QoS;
+use super::reasons::Reason;
 
-/// What a client asks the broker for.
+/// What the daemon needs from the broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wishes {
+pub struct Requirements {
     /// The QoS of images, results and errors.
     pub qos: QoS,
     /// The filter of the shared subscription, if there is one.
@@ -76,37 +77,43 @@ impl From<Option<ConnAckProperties>> for BrokerLimits {
 }
 
 impl BrokerLimits {
-    /// Describes each wish that the broker does not fulfil, with its consequence.
-    pub fn deficits(&self, wishes: &Wishes) -> Vec<String> {
-        let qos = match (self.max_qos, wishes.qos) {
-            (QoS::AtMostOnce, _) => Some(
+    /// Describes each requirement that the broker does not fulfil, with its consequence.
+    pub fn deficits(&self, requirements: &Requirements) -> Vec<Reason> {
+        let qos = match (self.max_qos, requirements.qos) {
+            (QoS::AtMostOnce, _) => Some(Reason::new(
                 "the broker accepts messages at QoS 0 only: images, results and errors are sent once, and are lost if \
-                 the connection breaks before the broker has read them; use a broker with QoS 1"
-                    .to_owned(),
-            ),
-            (QoS::AtLeastOnce, QoS::ExactlyOnce) => Some(
+                 the connection breaks before the broker has read them",
+                "use a broker with QoS 1",
+            )),
+            (QoS::AtLeastOnce, QoS::ExactlyOnce) => Some(Reason::new(
                 "the broker accepts messages up to QoS 1: mqtt.qos = 2 has no effect, and a message can arrive twice \
-                 after a reconnection"
-                    .to_owned(),
-            ),
+                 after a reconnection",
+                "set mqtt.qos = 1, or use a broker with QoS 2",
+            )),
             _ => None,
         };
         let retain = (!self.retain).then(|| {
-            "the broker keeps no retained messages: a subscriber sees status, state and the last image only while it is \
-             connected, and a request cannot name the topic of a picture"
-                .to_owned()
-        });
-        let shared = wishes.shared_queue.as_ref().filter(|_| !self.shared_subscriptions).map(|filter| {
-            format!(
-                "the broker has no shared subscriptions: requests on {filter} are not received; publish to the \
-                 daemon's own request topic, or use a broker with shared subscriptions"
+            Reason::new(
+                "the broker keeps no retained messages: a subscriber sees status, state and the last image only while \
+                 it is connected, and a request cannot name the topic of a picture",
+                "turn retained messages on in the broker, and send pictures in the request",
             )
         });
-        let session = self.session_expiry_s.filter(|&seconds| seconds < wishes.session_expiry_s).map(|seconds| {
-            format!(
-                "the broker keeps the session for {seconds} s, not for {}: requests that it receives while the daemon \
-                 is disconnected for longer are lost",
-                wishes.session_expiry_s
+        let shared =
+            requirements.shared_queue.as_ref().filter(|_| !self.shared_subscriptions).map(|filter| {
+                Reason::new(
+                    format!("the broker has no shared subscriptions: requests on {filter} are not received"),
+                    "publish to the daemon's own request topic, or use a broker with shared subscriptions",
+                )
+            });
+        let required_s = requirements.session_expiry_s;
+        let session = self.session_expiry_s.filter(|&seconds| seconds < required_s).map(|seconds| {
+            Reason::new(
+                format!(
+                    "the broker keeps the session for {seconds} s, not for {required_s}: requests that it receives \
+                     while the daemon is disconnected for longer are lost"
+                ),
+                "raise the broker's limit of the session expiry interval",
             )
         });
         [qos, retain, shared, session].into_iter().flatten().collect()
@@ -117,8 +124,8 @@ impl BrokerLimits {
 mod tests {
     use super::*;
 
-    fn wishes() -> Wishes {
-        Wishes {
+    fn requirements() -> Requirements {
+        Requirements {
             qos: QoS::ExactlyOnce,
             shared_queue: Some("$share/g/jobs".to_owned()),
             session_expiry_s: 86_400,
@@ -127,11 +134,11 @@ mod tests {
 
     #[test]
     fn a_broker_without_limits_has_no_deficits() {
-        assert_eq!(BrokerLimits::from(None).deficits(&wishes()), [""; 0]);
+        assert_eq!(BrokerLimits::from(None).deficits(&requirements()), []);
     }
 
     #[test]
-    fn each_missing_feature_is_one_deficit_with_its_consequence() {
+    fn each_missing_feature_is_one_deficit_with_its_consequence_and_advice() {
         let limits = BrokerLimits {
             max_qos: QoS::AtLeastOnce,
             retain: false,
@@ -139,14 +146,16 @@ mod tests {
             session_expiry_s: Some(60),
             ..BrokerLimits::default()
         };
-        let deficits = limits.deficits(&wishes());
+        let deficits = limits.deficits(&requirements());
         let expected =
             ["up to QoS 1", "keeps no retained messages", "no shared subscriptions", "session for 60 s"];
         assert_eq!(deficits.len(), expected.len(), "{deficits:#?}");
         for (deficit, expected) in deficits.iter().zip(expected) {
-            assert!(deficit.contains(expected), "{deficit}");
+            assert!(deficit.cause.contains(expected) && deficit.cause.contains(": "), "{deficit}");
+            // `doctor` printed the consequence as the advice.
+            assert!(deficit.advice.is_some(), "{deficit}");
         }
-        let modest = Wishes { qos: QoS::AtLeastOnce, shared_queue: None, session_expiry_s: 60 };
+        let modest = Requirements { qos: QoS::AtLeastOnce, shared_queue: None, session_expiry_s: 60 };
         assert_eq!(limits.deficits(&modest).len(), 1);
     }
 }

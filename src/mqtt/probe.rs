@@ -6,11 +6,13 @@ use rumqttc::v5::mqttbytes::QoS as WireQoS;
 use rumqttc::v5::mqttbytes::v5::{Filter, Publish};
 
 use super::client::ClientSettings;
+use super::closure::Closure;
 use super::connection::{Connection, ConnectionEvent, ConnectionOptions};
 use super::endpoint::Endpoint;
-use super::limits::{BrokerLimits, Wishes};
+use super::limits::{BrokerLimits, Requirements};
 use super::message::{Message, QoS};
-use super::reasons::ClientFacts;
+use super::reasons::{ClientFacts, Reason};
+use super::tls::TlsError;
 use super::topics::Topics;
 
 /// The longest time for one step of the check.
@@ -24,11 +26,25 @@ const STATE_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct Report {
     /// The broker's limits.
     pub limits: BrokerLimits,
-    /// What the broker does not serve, each in one sentence.
-    pub deficits: Vec<String>,
+    /// What the broker does not serve.
+    pub deficits: Vec<Reason>,
     /// The daemon's topics that the broker refuses, each with the reason.
-    pub refused: Vec<(String, String)>,
+    pub refused: Vec<(String, Reason)>,
 }
+
+/// Why a check did not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// A certificate or a key cannot be used.
+    #[error(transparent)]
+    Tls(TlsError),
+    /// No connection can be made.
+    #[error("{}", .0.reason)]
+    Closed(Closure),
+}
+
+/// What to do if the broker does not accept a message on a topic.
+pub(super) const ALLOW_WRITING: &str = "allow this user to write to it in the broker's access list";
 
 /// Connects with these settings, subscribes to the daemon's topics and publishes `message`.
 ///
@@ -37,24 +53,28 @@ pub struct Report {
 ///
 /// # Errors
 ///
-/// Why no connection can be made, in plain words.
-pub async fn check(settings: &ClientSettings, topics: &Topics, message: Message) -> Result<Report, String> {
-    let endpoint = Endpoint::new(settings).map_err(|error| error.to_string())?;
+/// If the settings name a file that cannot be used, or if no connection can be made.
+pub async fn check(
+    settings: &ClientSettings,
+    topics: &Topics,
+    message: Message,
+) -> Result<Report, CheckError> {
+    let endpoint = Endpoint::new(settings).map_err(CheckError::Tls)?;
     let options = ConnectionOptions { is_temporary: true, ..ConnectionOptions::new(settings, endpoint) };
     let mut connection = Connection::open(options);
     let limits = loop {
         match connection.next_event().await {
-            ConnectionEvent::Connected(limits) => break *limits,
-            ConnectionEvent::Closed(closure) => return Err(closure.reason),
+            ConnectionEvent::Connected { limits, .. } => break *limits,
+            ConnectionEvent::Closed(closure) => return Err(CheckError::Closed(closure)),
             _ => {}
         }
     };
-    let wishes = Wishes {
+    let requirements = Requirements {
         qos: settings.qos,
         shared_queue: topics.shared_filter().map(str::to_owned),
         session_expiry_s: 0,
     };
-    let deficits = limits.deficits(&wishes);
+    let deficits = limits.deficits(&requirements);
     let refused = refused_topics(&mut connection, topics, &limits, message).await;
     connection.disconnect().await;
     connection.close().await;
@@ -67,7 +87,7 @@ async fn refused_topics(
     topics: &Topics,
     limits: &BrokerLimits,
     message: Message,
-) -> Vec<(String, String)> {
+) -> Vec<(String, Reason)> {
     let mut refused = Vec::new();
     let group = format!("denoised-doctor-{:08x}", fastrand::u32(..));
     let own = [topics.request(), topics.cancel()].map(|topic| (topic.clone(), topic));
@@ -85,7 +105,9 @@ async fn refused_topics(
         }
     }
     let topic = message.topic.clone();
-    connection.publish(Message { qos: QoS::AtLeastOnce.min(limits.max_qos), ..message });
+    let qos = QoS::AtLeastOnce.min(limits.max_qos);
+    let packet_id = (qos != QoS::AtMostOnce).then_some(1);
+    connection.publish(Message { qos, ..message }, packet_id, false);
     if let Ok(Some(reason)) | Err(reason) = answer(connection).await {
         refused.push((topic, reason));
     }
@@ -93,7 +115,7 @@ async fn refused_topics(
 }
 
 /// Waits for the answer to the last packet: `None`, or why it was refused. An error means that the connection ended.
-async fn answer(connection: &mut Connection) -> Result<Option<String>, String> {
+async fn answer(connection: &mut Connection) -> Result<Option<Reason>, Reason> {
     let wait = async {
         loop {
             match connection.next_event().await {
@@ -102,8 +124,7 @@ async fn answer(connection: &mut Connection) -> Result<Option<String>, String> {
                 }
                 ConnectionEvent::Written | ConnectionEvent::Acknowledged(_) => return Ok(None),
                 ConnectionEvent::Rejected { rejection, .. } => {
-                    let advice = "allow this user to write to the topic in the broker's access list";
-                    return Ok(Some(format!("{}; {advice}", rejection.reason)));
+                    return Ok(Some(Reason::new(rejection.reason, ALLOW_WRITING)));
                 }
                 ConnectionEvent::Closed(closure) => return Err(closure.reason),
                 _ => {}
@@ -112,7 +133,7 @@ async fn answer(connection: &mut Connection) -> Result<Option<String>, String> {
     };
     tokio::time::timeout(STEP_TIMEOUT, wait)
         .await
-        .unwrap_or_else(|_| Err("the broker did not answer in time".to_owned()))
+        .unwrap_or_else(|_| Err(Reason::without_advice("the broker did not answer in time")))
 }
 
 /// The user property of a daemon's state that tells processes apart.
@@ -133,7 +154,7 @@ pub(super) async fn has_foreign_state(options: ConnectionOptions, topics: &Topic
     let state = async {
         loop {
             match connection.next_event().await {
-                ConnectionEvent::Connected(_) => {
+                ConnectionEvent::Connected { .. } => {
                     connection.subscribe(vec![Filter::new(topics.state(), WireQoS::AtMostOnce)]);
                 }
                 ConnectionEvent::Received(publish)

@@ -14,112 +14,168 @@ pub(super) struct ClientFacts {
     pub(super) has_credentials: bool,
 }
 
-/// The sentence that names a broker without MQTT 5.
-pub(super) const ONLY_MQTT_3: &str =
-    "the broker speaks only MQTT 3.1.1; denoised needs MQTT 5: update the broker, or use another one";
+/// Why something does not work, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reason {
+    /// What is wrong.
+    pub cause: String,
+    /// What to do, if that is known.
+    pub advice: Option<String>,
+}
 
-/// Why the broker refused the connection.
-pub(super) fn refused_connection(code: ConnectReturnCode, facts: &ClientFacts) -> String {
+impl Reason {
+    pub(super) fn new(cause: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { cause: cause.into(), advice: Some(advice.into()) }
+    }
+
+    pub(super) fn without_advice(cause: impl Into<String>) -> Self {
+        Self { cause: cause.into(), advice: None }
+    }
+
+    /// The broker has no MQTT 5.
+    pub(super) fn only_mqtt_3() -> Self {
+        Self::new(
+            "the broker speaks only MQTT 3.1.1",
+            "denoised needs MQTT 5: update the broker, or use another one",
+        )
+    }
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.cause)?;
+        self.advice.iter().try_for_each(|advice| write!(f, "; {advice}"))
+    }
+}
+
+const READ_THE_LOG: &str = "read the broker's log, which may have a reason";
+const CHECK_LIMITS: &str = "check the broker's limits";
+const ANOTHER_SERVER: &str = "set mqtt.url to that one";
+
+/// Why the broker refused the connection, with the broker's own texts if it sent any.
+pub(super) fn refused_connection<'a>(
+    code: ConnectReturnCode,
+    texts: impl Iterator<Item = &'a str>,
+    facts: &ClientFacts,
+) -> Reason {
     use ConnectReturnCode::*;
     let ClientFacts { client_id, has_credentials } = facts;
-    let reason = match code {
-        UnsupportedProtocolVersion | RefusedProtocolVersion => return ONLY_MQTT_3.to_owned(),
-        BadUserNamePassword | NotAuthorized if *has_credentials => {
-            "the user name or the password is wrong, or this user is not allowed to connect; check mqtt.username and \
-             mqtt.password_file"
-        }
+    let (cause, advice) = match code {
+        UnsupportedProtocolVersion | RefusedProtocolVersion => return Reason::only_mqtt_3(),
+        BadUserNamePassword | NotAuthorized if *has_credentials => (
+            "the user name or the password is wrong, or this user is not allowed to connect",
+            Some("check mqtt.username and mqtt.password_file"),
+        ),
         BadUserNamePassword | NotAuthorized => {
-            "it does not accept clients without a login; set mqtt.username and mqtt.password_file"
+            ("it does not accept clients without a login", Some("set mqtt.username and mqtt.password_file"))
         }
-        ClientIdentifierNotValid | BadClientId => {
-            return format!(
-                "the broker refused the connection: it does not accept the client id {client_id}; set \
-                 mqtt.client_id to one that it accepts"
-            );
-        }
-        Banned => "this client is banned; ask the broker's administrator",
-        BadAuthenticationMethod => {
-            "it requires an authentication method other than user name and password, which denoised does not have"
-        }
-        ServerUnavailable | ServiceUnavailable => "it is not available; it may be starting",
-        ServerBusy => "it is busy",
-        ConnectionRateExceeded => "too many clients connect at once",
-        QuotaExceeded => "a limit is reached, such as the number of clients; check the broker's limits",
-        UseAnotherServer | ServerMoved => "it refers clients to another server; set mqtt.url to that one",
-        TopicNameInvalid => "it does not accept the topic of the last will; check mqtt.root",
-        PacketTooLarge => "it does not accept a CONNECT packet of this size",
-        PayloadFormatInvalid => "it does not accept the payload of the last will",
-        RetainNotSupported => "it does not keep retained messages",
-        QoSNotSupported => "it does not accept a last will at this quality of service",
-        MalformedPacket | ProtocolError => "it did not understand the CONNECT packet",
+        ClientIdentifierNotValid | BadClientId => (
+            &*format!("it does not accept the client id {client_id}"),
+            Some("set mqtt.client_id to one that it accepts"),
+        ),
+        Banned => ("this client is banned", Some("ask the broker's administrator")),
+        BadAuthenticationMethod => (
+            "it requires an authentication method other than user name and password, which denoised does not have",
+            None,
+        ),
+        ServerUnavailable | ServiceUnavailable => ("it is not available, and may be starting", None),
+        ServerBusy => ("it is busy", None),
+        ConnectionRateExceeded => ("too many clients connect at once", None),
+        QuotaExceeded => ("a limit is reached, such as the number of clients", Some(CHECK_LIMITS)),
+        UseAnotherServer | ServerMoved => ("it refers clients to another server", Some(ANOTHER_SERVER)),
+        TopicNameInvalid => ("it does not accept the topic of the last will", Some("check mqtt.root")),
+        PacketTooLarge => ("it does not accept a CONNECT packet of this size", None),
+        PayloadFormatInvalid => ("it does not accept the payload of the last will", None),
+        RetainNotSupported => ("it does not keep retained messages", None),
+        QoSNotSupported => ("it does not accept a last will at this quality of service", None),
+        MalformedPacket | ProtocolError => ("it did not understand the CONNECT packet", None),
         UnspecifiedError | ImplementationSpecificError | Success => {
-            "it gives no reason; the broker's log may have one"
+            ("it gives no reason", Some(READ_THE_LOG))
         }
     };
-    format!("the broker refused the connection: {reason}")
+    let texts: String = texts.map(|text| format!(" ({text})")).collect();
+    Reason {
+        cause: format!("the broker refused the connection: {cause}{texts}"),
+        advice: advice.map(str::to_owned),
+    }
 }
 
 /// Why the broker closed the connection, with the broker's own text if it sent one.
-pub(super) fn disconnected(code: DisconnectReasonCode, text: Option<&str>, facts: &ClientFacts) -> String {
+pub(super) fn disconnected(code: DisconnectReasonCode, text: Option<&str>, facts: &ClientFacts) -> Reason {
     use DisconnectReasonCode::*;
-    let reason = match code {
+    let (cause, advice) = match code {
         SessionTakenOver => {
-            return format!(
-                "another client uses the client id {}: two daemons have the same name, or mqtt.client_id is set to \
-                 the same value twice; set `node` or mqtt.client_id to another value in one of them",
-                facts.client_id
+            return Reason::new(
+                format!(
+                    "another client uses the client id {}: two daemons have the same name, or mqtt.client_id is set \
+                     to the same value twice",
+                    facts.client_id
+                ),
+                "set `node` or mqtt.client_id to another value in one of them",
             );
         }
-        ServerShuttingDown => "it shuts down",
-        ServerBusy => "it is busy",
-        KeepAliveTimeout => "it heard nothing for longer than the keep-alive interval",
-        NotAuthorized => "this user is not allowed to do that; check the broker's access list",
-        AdministrativeAction => "its administrator closed the connection",
-        QuotaExceeded => "a quota is exceeded; check the broker's limits",
-        MessageRateTooHigh => "messages arrive too fast; check the broker's limits",
-        ConnectionRateExceeded => "too many clients connect at once",
-        MaximumConnectTime => "the connection has lasted as long as it allows",
-        PacketTooLarge => "a packet was too large; lower mqtt.max_packet, or raise the broker's limit",
-        ReceiveMaximumExceeded => "too many messages were unacknowledged",
-        RetainNotSupported => "it does not keep retained messages",
-        QoSNotSupported => "it does not accept this quality of service",
-        SharedSubscriptionNotSupported => "it does not have shared subscriptions",
-        SubscriptionIdentifiersNotSupported => "it does not have subscription identifiers",
-        WildcardSubscriptionsNotSupported => "it does not have wildcard subscriptions",
-        TopicFilterInvalid => "it does not accept a topic filter",
-        TopicNameInvalid => "it does not accept a topic name; check mqtt.root and the response topics",
-        TopicAliasInvalid => "it does not accept a topic alias",
-        PayloadFormatInvalid => "it does not accept the format of a payload",
-        UseAnotherServer | ServerMoved => "it refers clients to another server; set mqtt.url to that one",
-        MalformedPacket | ProtocolError => "it did not understand a packet",
-        NormalDisconnection | DisconnectWithWillMessage => "it gives no reason",
-        UnspecifiedError | ImplementationSpecificError => "it gives no reason; the broker's log may have one",
+        ServerShuttingDown => ("it shuts down", None),
+        ServerBusy => ("it is busy", None),
+        KeepAliveTimeout => ("it heard nothing for longer than the keep-alive interval", None),
+        NotAuthorized => ("this user is not allowed to do that", Some("check the broker's access list")),
+        AdministrativeAction => ("its administrator closed the connection", None),
+        QuotaExceeded => ("a quota is exceeded", Some(CHECK_LIMITS)),
+        MessageRateTooHigh => ("messages arrive too fast", Some(CHECK_LIMITS)),
+        ConnectionRateExceeded => ("too many clients connect at once", None),
+        MaximumConnectTime => ("the connection has lasted as long as it allows", None),
+        PacketTooLarge => {
+            ("a packet was too large", Some("lower mqtt.max_packet, or raise the broker's limit"))
+        }
+        ReceiveMaximumExceeded => ("too many messages were unacknowledged", None),
+        RetainNotSupported => ("it does not keep retained messages", None),
+        QoSNotSupported => ("it does not accept this quality of service", None),
+        SharedSubscriptionNotSupported => ("it does not have shared subscriptions", None),
+        SubscriptionIdentifiersNotSupported => ("it does not have subscription identifiers", None),
+        WildcardSubscriptionsNotSupported => ("it does not have wildcard subscriptions", None),
+        TopicFilterInvalid => ("it does not accept a topic filter", None),
+        TopicNameInvalid => {
+            ("it does not accept a topic name", Some("check mqtt.root and the response topics"))
+        }
+        TopicAliasInvalid => ("it does not accept a topic alias", None),
+        PayloadFormatInvalid => ("it does not accept the format of a payload", None),
+        UseAnotherServer | ServerMoved => ("it refers clients to another server", Some(ANOTHER_SERVER)),
+        MalformedPacket | ProtocolError => ("it did not understand a packet", None),
+        NormalDisconnection | DisconnectWithWillMessage => ("it gives no reason", None),
+        UnspecifiedError | ImplementationSpecificError => ("it gives no reason", Some(READ_THE_LOG)),
     };
     let text = text.filter(|text| !text.is_empty()).map(|text| format!(" ({text})")).unwrap_or_default();
-    format!("the broker closed the connection: {reason}{text}")
+    Reason {
+        cause: format!("the broker closed the connection: {cause}{text}"),
+        advice: advice.map(str::to_owned),
+    }
 }
 
 /// The QoS at which the broker granted a subscription, or why it refused it.
-pub(super) fn subscription(code: SubscribeReasonCode) -> Result<QoS, String> {
+pub(super) fn subscription(code: SubscribeReasonCode) -> Result<QoS, Reason> {
     use SubscribeReasonCode::*;
-    let reason = match code {
+    let (cause, advice) = match code {
         Success(WireQoS::AtMostOnce) => return Ok(QoS::AtMostOnce),
         Success(WireQoS::AtLeastOnce) => return Ok(QoS::AtLeastOnce),
         Success(WireQoS::ExactlyOnce) => return Ok(QoS::ExactlyOnce),
-        NotAuthorized => "not authorized; allow this user to read the topic in the broker's access list",
-        SharedSubscriptionsNotSupported => {
-            "the broker has no shared subscriptions; use the daemon's own request topic, or another broker"
+        NotAuthorized => {
+            ("not authorized", Some("allow this user to read the topic in the broker's access list"))
         }
-        QuotaExceeded => "a quota is exceeded; raise the broker's limit of subscriptions",
-        TopicFilterInvalid => "the broker does not accept this filter; check mqtt.root and mqtt.shared_queue",
-        WildcardSubscriptionsNotSupported => "the broker has no wildcard subscriptions",
-        SubscriptionIdNotSupported => "the broker has no subscription identifiers",
-        PkidInUse => "the packet identifier is in use",
+        SharedSubscriptionsNotSupported => (
+            "the broker has no shared subscriptions",
+            Some("use the daemon's own request topic, or another broker"),
+        ),
+        QuotaExceeded => ("a quota is exceeded", Some("raise the broker's limit of subscriptions")),
+        TopicFilterInvalid => {
+            ("the broker does not accept this filter", Some("check mqtt.root and mqtt.shared_queue"))
+        }
+        WildcardSubscriptionsNotSupported => ("the broker has no wildcard subscriptions", None),
+        SubscriptionIdNotSupported => ("the broker has no subscription identifiers", None),
+        PkidInUse => ("the packet identifier is in use", None),
         Failure | Unspecified | ImplementationSpecific => {
-            "the broker gives no reason; check its access list and its log"
+            ("the broker gives no reason", Some("check its access list and its log"))
         }
     };
-    Err(reason.to_owned())
+    Err(Reason { cause: cause.to_owned(), advice: advice.map(str::to_owned) })
 }
 
 /// Why the broker rejected a message.
@@ -178,16 +234,29 @@ mod tests {
     #[test]
     fn a_takeover_names_the_client_id_and_how_to_set_it() {
         let facts = ClientFacts { client_id: "denoised-a".to_owned(), has_credentials: false };
-        let message = disconnected(DisconnectReasonCode::SessionTakenOver, None, &facts);
-        assert!(message.contains("another client uses the client id denoised-a"), "{message}");
-        assert!(message.contains("mqtt.client_id"), "{message}");
+        let Reason { cause, advice } = disconnected(DisconnectReasonCode::SessionTakenOver, None, &facts);
+        assert!(cause.starts_with("another client uses the client id denoised-a:"), "{cause}");
+        assert_eq!(advice.as_deref(), Some("set `node` or mqtt.client_id to another value in one of them"));
     }
 
     #[test]
     fn a_missing_login_and_a_wrong_one_have_different_advice() {
         let facts = |has_credentials| ClientFacts { client_id: "a".to_owned(), has_credentials };
         let code = ConnectReturnCode::NotAuthorized;
-        assert!(refused_connection(code, &facts(false)).contains("without a login"));
-        assert!(refused_connection(code, &facts(true)).contains("password is wrong"));
+        let refused = |facts| refused_connection(code, std::iter::empty(), &facts);
+        let (without, wrong) = (refused(facts(false)), refused(facts(true)));
+        assert!(without.cause.ends_with("without a login"), "{without}");
+        assert_eq!(without.advice.as_deref(), Some("set mqtt.username and mqtt.password_file"));
+        assert!(wrong.cause.contains("password is wrong"), "{wrong}");
+        assert_eq!(wrong.advice.as_deref(), Some("check mqtt.username and mqtt.password_file"));
+    }
+
+    #[test]
+    fn the_brokers_own_text_belongs_to_the_cause_and_not_to_the_advice() {
+        let facts = ClientFacts { client_id: "a".to_owned(), has_credentials: true };
+        let reason =
+            refused_connection(ConnectReturnCode::QuotaExceeded, ["full; go away"].into_iter(), &facts);
+        assert!(reason.cause.ends_with("number of clients (full; go away)"), "{reason}");
+        assert_eq!(reason.advice.as_deref(), Some(CHECK_LIMITS));
     }
 }

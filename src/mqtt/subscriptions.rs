@@ -11,6 +11,7 @@ use rumqttc::v5::mqttbytes::v5::{Filter, RetainForwardRule};
 use tokio::time::Instant;
 
 use super::message::QoS;
+use super::reasons::Reason;
 use super::topics::Topics;
 
 /// When a filter that was refused, or that closed the connection, is tried again.
@@ -37,7 +38,7 @@ struct DaemonFilter {
     /// When to send it; `None` while it is sent or granted.
     due: Option<Instant>,
     /// Why the broker refused it, until it is granted.
-    refusal: Option<String>,
+    refusal: Option<Reason>,
     /// Whether the broker granted QoS 0 only.
     is_best_effort: bool,
     /// How many connections in a row closed before the broker answered this filter.
@@ -59,7 +60,7 @@ pub(super) enum Outcome {
     /// The daemon's own topics were answered.
     Subscribed,
     /// The broker refused to let this topic be fetched, for this reason.
-    FetchRefused(String, String),
+    FetchRefused(String, Reason),
 }
 
 #[derive(Debug)]
@@ -126,7 +127,7 @@ impl Subscriptions {
                 continue;
             }
             filter.due = Some(now + RETRY_INTERVAL);
-            filter.refusal = Some("the broker closes the connection on this filter".to_owned());
+            filter.refusal = Some(Reason::without_advice("the broker closes the connection on this filter"));
         }
         self.is_connected = false;
     }
@@ -136,16 +137,13 @@ impl Subscriptions {
         if !self.is_connected {
             return None;
         }
-        let has_shared = self.has_shared_subscriptions;
         let is_due = |purpose: Purpose, filter: &DaemonFilter| {
             filter.purpose == purpose && filter.due.is_some_and(|due| due <= now)
         };
-        // One at a time, so that it is clear which filter closed the connection.
-        let is_answered = !self.unanswered.iter().any(|packet| matches!(packet, Unanswered::Daemon(_)));
-        let later = [Purpose::SharedQueue, Purpose::Peers];
-        let later = later.into_iter().filter(|_| self.is_own_answered && is_answered);
-        let purposes = std::iter::once(Purpose::Own).chain(later);
-        for purpose in purposes.filter(|purpose| has_shared || *purpose != Purpose::SharedQueue) {
+        for purpose in [Purpose::Own, Purpose::SharedQueue, Purpose::Peers] {
+            if !self.is_sendable(purpose) {
+                continue;
+            }
             let indices: Vec<usize> =
                 (0..self.filters.len()).filter(|&index| is_due(purpose, &self.filters[index])).collect();
             if indices.is_empty() {
@@ -169,16 +167,26 @@ impl Subscriptions {
         Some(vec![filter])
     }
 
-    /// Returns when the next SUBSCRIBE packet is due, if it is not due now.
+    /// Returns whether filters of this purpose may be sent now, if they are due.
+    fn is_sendable(&self, purpose: Purpose) -> bool {
+        // One at a time, so that it is clear which filter closed the connection.
+        let is_answered = !self.unanswered.iter().any(|packet| matches!(packet, Unanswered::Daemon(_)));
+        match purpose {
+            Purpose::Own => self.is_connected,
+            Purpose::SharedQueue if !self.has_shared_subscriptions => false,
+            Purpose::SharedQueue | Purpose::Peers => self.is_connected && self.is_own_answered && is_answered,
+        }
+    }
+
+    /// Returns when the next SUBSCRIBE packet is due, if it is not due now. `None` if an answer or a connection must come
+    /// first.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        let has_shared = self.has_shared_subscriptions;
-        let filters =
-            self.filters.iter().filter(|filter| has_shared || filter.purpose != Purpose::SharedQueue);
-        filters.filter_map(|filter| filter.due).min().filter(|_| self.is_own_answered)
+        let filters = self.filters.iter().filter(|filter| self.is_sendable(filter.purpose));
+        filters.filter_map(|filter| filter.due).min()
     }
 
     /// Handles the SUBACK of the oldest unanswered packet: for each filter the QoS, or why it was refused.
-    pub(super) fn on_suback(&mut self, results: Vec<Result<QoS, String>>, now: Instant) -> Vec<Outcome> {
+    pub(super) fn on_suback(&mut self, results: Vec<Result<QoS, Reason>>, now: Instant) -> Vec<Outcome> {
         match self.unanswered.pop_front() {
             None => Vec::new(),
             Some(Unanswered::Fetch(topic)) => match results.into_iter().find_map(Result::err) {

@@ -7,6 +7,7 @@ use rustls::pki_types::UnixTime;
 use rustls::{AlertDescription, CertificateError, Error};
 
 use super::endpoint::TlsFacts;
+use super::reasons::Reason;
 
 const DAY_S: u64 = 24 * 60 * 60;
 
@@ -21,117 +22,131 @@ pub(super) fn may_be_plain(error: &Error) -> bool {
 }
 
 /// Explains an error of a connection to this host.
-pub(super) fn explain(error: &Error, host: &str, facts: &TlsFacts) -> String {
-    match error {
-        Error::InvalidCertificate(fault) => format!("TLS: {}", certificate(fault, host, facts)),
-        Error::AlertReceived(alert) => format!("TLS: {}", alert_received(*alert, facts)),
+pub(super) fn explain(error: &Error, host: &str, facts: &TlsFacts) -> Reason {
+    let reason = match error {
+        Error::InvalidCertificate(fault) => certificate(fault, host, facts),
+        Error::AlertReceived(alert) => alert_received(*alert, facts),
         Error::InvalidMessage(_) => {
-            "TLS: the answer is not TLS; if the port is without TLS, use mqtt:// in mqtt.url".to_owned()
+            Reason::new("the answer is not TLS", "if the port is without TLS, use mqtt:// in mqtt.url")
         }
-        Error::PeerIncompatible(_) => {
-            format!(
-                "TLS: the broker supports neither TLS 1.2 nor 1.3 with this client ({error}); update the broker"
-            )
-        }
-        other => format!("TLS: {other}"),
-    }
+        Error::PeerIncompatible(_) => Reason::new(
+            format!("the broker supports neither TLS 1.2 nor 1.3 with this client ({error})"),
+            "update the broker",
+        ),
+        other => Reason::without_advice(other.to_string()),
+    };
+    Reason { cause: format!("TLS: {}", reason.cause), ..reason }
 }
 
-fn certificate(fault: &CertificateError, host: &str, facts: &TlsFacts) -> String {
+fn certificate(fault: &CertificateError, host: &str, facts: &TlsFacts) -> Reason {
     match fault {
         CertificateError::UnknownIssuer => match &facts.ca_file {
-            Some(path) => format!(
-                "the broker's certificate is not signed by an authority in mqtt.ca_file {path}; set mqtt.ca_file to \
-                 the certificate of the authority that signed it"
+            Some(path) => Reason::new(
+                format!("the broker's certificate is not signed by an authority in mqtt.ca_file {path}"),
+                "set mqtt.ca_file to the certificate of the authority that signed it",
             ),
-            None => "the broker's certificate is signed by an authority that this system does not know; set \
-                     mqtt.ca_file to the certificate of that authority"
-                .to_owned(),
+            None => Reason::new(
+                "the broker's certificate is signed by an authority that this system does not know",
+                "set mqtt.ca_file to the certificate of that authority",
+            ),
         },
-        CertificateError::ExpiredContext { time, not_after } => format!(
-            "the broker's certificate expired {} ago by this machine's clock; renew the certificate, or set the clock \
-             if it is wrong (`timedatectl`)",
-            days(*not_after, *time)
+        CertificateError::ExpiredContext { time, not_after } => Reason::new(
+            format!(
+                "the broker's certificate expired {} ago by this machine's clock",
+                days(*not_after, *time)
+            ),
+            "renew the certificate, or set the clock if it is wrong (`timedatectl`)",
         ),
-        CertificateError::Expired => {
-            "the broker's certificate has expired; renew the certificate, or set the clock if it is wrong (`timedatectl`)"
-                .to_owned()
-        }
-        CertificateError::NotValidYetContext { time, not_before } => format!(
-            "the broker's certificate becomes valid in {} by this machine's clock; set the clock (`timedatectl`): \
-             boards without a battery start in the past",
-            days(*time, *not_before)
+        CertificateError::Expired => Reason::new(
+            "the broker's certificate has expired",
+            "renew the certificate, or set the clock if it is wrong (`timedatectl`)",
+        ),
+        CertificateError::NotValidYetContext { time, not_before } => Reason::new(
+            format!(
+                "the broker's certificate becomes valid in {} by this machine's clock",
+                days(*time, *not_before)
+            ),
+            "set the clock (`timedatectl`): boards without a battery start in the past",
         ),
         CertificateError::NotValidYet => {
-            "the broker's certificate is not valid yet; set this machine's clock".to_owned()
+            Reason::new("the broker's certificate is not valid yet", "set this machine's clock")
         }
-        CertificateError::NotValidForNameContext { presented, .. } if presented.is_empty() => format!(
-            "the broker's certificate has no subjectAltName, so it is not valid for {host}; create it again with the \
-             broker's name (docs/security.md)"
+        CertificateError::NotValidForNameContext { presented, .. } if presented.is_empty() => Reason::new(
+            format!("the broker's certificate has no subjectAltName, so it is not valid for {host}"),
+            "create it again with the broker's name (docs/security.md)",
         ),
-        CertificateError::NotValidForNameContext { presented, .. } => format!(
-            "the broker's certificate is for {}, not for {host}; use one of its names in mqtt.url, or add {host} to \
-             its subjectAltName",
-            presented.iter().map(|name| plain_name(name)).collect::<Vec<_>>().join(", ")
+        CertificateError::NotValidForNameContext { presented, .. } => Reason::new(
+            format!(
+                "the broker's certificate is for {}, not for {host}",
+                presented.iter().map(|name| plain_name(name)).collect::<Vec<_>>().join(", ")
+            ),
+            format!("use one of its names in mqtt.url, or add {host} to its subjectAltName"),
         ),
-        CertificateError::NotValidForName => {
-            format!("the broker's certificate is not valid for {host}; add it to its subjectAltName")
-        }
-        CertificateError::BadSignature => {
-            "the signature of the broker's certificate is wrong: mqtt.ca_file holds \
-                                           another authority with the same name; use the one that signed the \
-                                           certificate"
-                .to_owned()
-        }
-        CertificateError::InvalidPurposeContext { .. } | CertificateError::InvalidPurpose => {
-            "the broker's certificate is not for servers; create it with extendedKeyUsage serverAuth"
-                .to_owned()
-        }
-        CertificateError::Revoked => "the broker's certificate is revoked; renew it".to_owned(),
+        CertificateError::NotValidForName => Reason::new(
+            format!("the broker's certificate is not valid for {host}"),
+            "add it to its subjectAltName",
+        ),
+        CertificateError::BadSignature => Reason::new(
+            "the signature of the broker's certificate is wrong: mqtt.ca_file holds another authority with the same \
+             name",
+            "use the one that signed the certificate",
+        ),
+        CertificateError::InvalidPurposeContext { .. } | CertificateError::InvalidPurpose => Reason::new(
+            "the broker's certificate is not for servers",
+            "create it with extendedKeyUsage serverAuth",
+        ),
+        CertificateError::Revoked => Reason::new("the broker's certificate is revoked", "renew it"),
         CertificateError::Other(other) => {
             let text = other.to_string();
             if text.contains("CaUsedAsEndEntity") {
-                "the broker uses the certificate of an authority as its own; create an authority and a server \
-                 certificate that it signs (docs/security.md)"
-                    .to_owned()
+                Reason::new(
+                    "the broker uses the certificate of an authority as its own",
+                    "create an authority and a server certificate that it signs (docs/security.md)",
+                )
             } else if text.contains("UnsupportedCertVersion") {
-                "a certificate has the X.509 version 1; create it again with extensions (docs/security.md)"
-                    .to_owned()
+                Reason::new(
+                    "a certificate has the X.509 version 1",
+                    "create it again with extensions (docs/security.md)",
+                )
             } else {
-                format!("the broker's certificate is not valid ({text})")
+                Reason::without_advice(format!("the broker's certificate is not valid ({text})"))
             }
         }
-        other => format!("the broker's certificate is not valid ({other})"),
+        other => Reason::without_advice(format!("the broker's certificate is not valid ({other})")),
     }
 }
 
-fn alert_received(alert: AlertDescription, facts: &TlsFacts) -> String {
+fn alert_received(alert: AlertDescription, facts: &TlsFacts) -> Reason {
     use AlertDescription::*;
+    let rejects = "the broker rejects the client certificate in mqtt.cert_file";
     match alert {
         CertificateRequired | HandshakeFailure | NoCertificate if !facts.has_client_certificate => {
-            "the broker requires a client certificate; set mqtt.cert_file and mqtt.key_file".to_owned()
+            Reason::new("the broker requires a client certificate", "set mqtt.cert_file and mqtt.key_file")
         }
-        UnknownCA
-        | BadCertificate
-        | UnsupportedCertificate
-        | CertificateUnknown
-        | CertificateExpired
-        | CertificateRevoked
-        | AccessDenied
-        | DecryptError
+        UnknownCA if facts.has_client_certificate => Reason::new(
+            format!("{rejects}: it does not know the authority that signed it"),
+            "use one that the broker's authority signed",
+        ),
+        CertificateExpired if facts.has_client_certificate => Reason::new(
+            format!("{rejects}: it has expired, by the broker's clock"),
+            "renew it, or set the broker's clock if it is wrong",
+        ),
+        CertificateRevoked if facts.has_client_certificate => {
+            Reason::new(format!("{rejects}: it is revoked"), "renew it")
+        }
+        BadCertificate | UnsupportedCertificate | CertificateUnknown | AccessDenied | DecryptError
             if facts.has_client_certificate =>
         {
-            let reason = match alert {
-                UnknownCA => "it does not know the authority that signed it",
-                CertificateExpired => "it has expired, by the broker's clock",
-                CertificateRevoked => "it is revoked",
-                _ => "check that it is for clients and signed by the broker's authority",
-            };
-            format!("the broker rejects the client certificate in mqtt.cert_file: {reason}")
+            Reason::new(rejects, "check that it is for clients and signed by the broker's authority")
         }
-        UnrecognisedName => "the broker does not know the host name in mqtt.url".to_owned(),
-        ProtocolVersion => "the broker supports neither TLS 1.2 nor TLS 1.3; update the broker".to_owned(),
-        other => format!("the broker ended the connection with the alert {other:?}; its log has the reason"),
+        UnrecognisedName => Reason::new("the broker does not know the host name", "correct mqtt.url"),
+        ProtocolVersion => {
+            Reason::new("the broker supports neither TLS 1.2 nor TLS 1.3", "update the broker")
+        }
+        other => Reason::new(
+            format!("the broker ended the connection with the alert {other:?}"),
+            "read the broker's log, which has the reason",
+        ),
     }
 }
 
@@ -165,13 +180,13 @@ mod tests {
     fn a_certificate_from_the_future_is_blamed_on_the_clock() {
         let at = |days: u64| UnixTime::since_unix_epoch(Duration::from_secs(days * DAY_S));
         let fault = CertificateError::NotValidYetContext { time: at(0), not_before: at(20_000) };
-        let message = certificate(&fault, "broker", &TlsFacts::default());
+        let message = certificate(&fault, "broker", &TlsFacts::default()).to_string();
         assert!(
             message.contains("becomes valid in 20000 days") && message.contains("timedatectl"),
             "{message}"
         );
         let fault = CertificateError::ExpiredContext { time: at(10), not_after: at(7) };
-        let message = certificate(&fault, "broker", &TlsFacts::default());
+        let message = certificate(&fault, "broker", &TlsFacts::default()).to_string();
         assert!(message.contains("expired 3 days ago"), "{message}");
     }
 }

@@ -31,9 +31,10 @@ pub(super) async fn run(
     events: mpsc::Sender<ConnectionEvent>,
 ) {
     let mut closure = match connect(&options).await {
-        Ok((stream, limits, received)) => {
+        Ok(Accepted { stream, limits, has_session, received }) => {
             let keep_alive = keep_alive(limits.keep_alive_s);
-            if events.send(ConnectionEvent::Connected(Box::new(limits))).await.is_err() {
+            let connected = ConnectionEvent::Connected { limits: Box::new(limits), has_session };
+            if events.send(connected).await.is_err() {
                 return;
             }
             let (reader, writer) = tokio::io::split(stream);
@@ -63,9 +64,18 @@ fn keep_alive(broker_s: Option<u16>) -> Duration {
     broker.map_or(KEEP_ALIVE, |broker| broker.min(KEEP_ALIVE))
 }
 
-/// Connects, and waits for the broker to accept the connection. Returns the stream, the broker's limits and the bytes that
-/// follow CONNACK.
-async fn connect(options: &ConnectionOptions) -> Result<(Box<dyn Stream>, BrokerLimits, BytesMut), Closure> {
+/// A connection that the broker accepted.
+struct Accepted {
+    stream: Box<dyn Stream>,
+    limits: BrokerLimits,
+    /// Whether the broker has kept the session of an earlier connection.
+    has_session: bool,
+    /// The bytes that follow CONNACK.
+    received: BytesMut,
+}
+
+/// Connects, and waits for the broker to accept the connection.
+async fn connect(options: &ConnectionOptions) -> Result<Accepted, Closure> {
     let failed = |error: &io::Error| Closure::from_io(error, false, &options.endpoint);
     let mut stream = options.endpoint.connect().await.map_err(|error| failed(&error))?;
     let mut received = BytesMut::new();
@@ -84,8 +94,8 @@ async fn connect(options: &ConnectionOptions) -> Result<(Box<dyn Stream>, Broker
     };
     let answer = timeout(CONNACK_TIMEOUT, exchange).await;
     match answer.unwrap_or_else(|_| Err(Closure::unclear("the broker did not answer in time")))? {
-        Packet::ConnAck(ConnAck { code: ConnectReturnCode::Success, properties, .. }) => {
-            Ok((stream, properties.into(), received))
+        Packet::ConnAck(ConnAck { code: ConnectReturnCode::Success, properties, session_present }) => {
+            Ok(Accepted { stream, limits: properties.into(), has_session: session_present, received })
         }
         Packet::ConnAck(refusal) => Err(Closure::refused(&refusal, &options.facts)),
         _ => Err(Closure::unclear("the broker's answer is not a CONNACK packet")),
@@ -113,7 +123,7 @@ async fn read_packets(
             if let Some(event) = event
                 && events.send(event).await.is_err()
             {
-                return Closure::other("the client ended");
+                return Closure::without_advice("the client ended");
             }
         }
         received.reserve(READ_BUFFER);
@@ -139,7 +149,7 @@ fn classify(packet: Packet, packets: &mpsc::Sender<Packet>) -> Option<Connection
             None => {
                 // PUBCOMP completes the message. Sending fails only after the connection has ended.
                 let _ = packets.try_send(Packet::PubRel(PubRel::new(pkid, None)));
-                return None;
+                ConnectionEvent::Stored(pkid)
             }
         },
         Packet::PubComp(ack) => ConnectionEvent::Acknowledged(ack.pkid),
@@ -168,12 +178,12 @@ async fn write_packets(
             packet = outgoing.recv() => packet,
             _ = pings.tick() => {
                 if is_ping_unanswered.swap(true, Ordering::Relaxed) {
-                    return Closure::other(format!("the broker has not answered for {keep_alive:?}"));
+                    return Closure::without_advice(format!("the broker has not answered for {keep_alive:?}"));
                 }
                 Some(Packet::PingReq(PingReq))
             }
         };
-        let Some(packet) = packet else { return Closure::other("the client ended") };
+        let Some(packet) = packet else { return Closure::without_advice("the client ended") };
         let bytes = match wire::encode(&packet) {
             Ok(bytes) => bytes,
             Err(error) => return error.into(),
@@ -181,7 +191,7 @@ async fn write_packets(
         match write_all(&mut writer, &bytes, options.stall_timeout).await {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                return Closure::other(format!(
+                return Closure::without_advice(format!(
                     "the broker has read nothing for {:?}",
                     options.stall_timeout
                 ));
@@ -194,12 +204,12 @@ async fn write_packets(
         }
         let is_best_effort = matches!(&packet, Packet::Publish(publish) if publish.qos == QoS::AtMostOnce);
         if is_best_effort && events.send(ConnectionEvent::Written).await.is_err() {
-            return Closure::other("the client ended");
+            return Closure::without_advice("the client ended");
         }
         if matches!(packet, Packet::Disconnect(_)) {
             // The connection ends with it in any case.
             let _ = writer.shutdown().await;
-            return Closure::other("the daemon disconnected");
+            return Closure::without_advice("the daemon disconnected");
         }
     }
 }
@@ -233,7 +243,8 @@ mod tests {
     #[test]
     fn a_pubrec_without_an_error_is_answered_and_does_not_acknowledge_the_message() {
         let (packets, mut sent) = mpsc::channel(1);
-        assert!(classify(Packet::PubRec(PubRec::new(7, None)), &packets).is_none());
+        let event = classify(Packet::PubRec(PubRec::new(7, None)), &packets);
+        assert!(matches!(event, Some(ConnectionEvent::Stored(7))), "{event:?}");
         assert_eq!(sent.try_recv(), Ok(Packet::PubRel(PubRel::new(7, None))));
     }
 }

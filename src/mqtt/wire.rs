@@ -17,7 +17,7 @@ pub(super) enum WireError {
     /// A CONNACK without properties.
     #[error("a CONNACK packet of MQTT 3")]
     ConnAck3,
-    #[error("the broker sent a packet of {0} bytes, more than mqtt.max_packet allows; raise mqtt.max_packet")]
+    #[error("the broker sent a packet of {0} bytes, more than mqtt.max_packet allows")]
     TooLarge(usize),
     #[error("the broker sent a packet that is not valid ({0})")]
     Malformed(String),

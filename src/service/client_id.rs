@@ -6,6 +6,7 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use crate::config::Config;
+use crate::spool::atomic_file;
 
 /// Where the id of the machine is, under the root directory.
 const MACHINE_ID: &str = "etc/machine-id";
@@ -50,11 +51,7 @@ fn stored_id(spool: &Path) -> io::Result<String> {
     }
     std::fs::create_dir_all(spool)?;
     let id = format!("{:032x}", fastrand::u128(..));
-    // Complete or absent, even if the power fails.
-    let mut file = tempfile::NamedTempFile::new_in(spool)?;
-    io::Write::write_all(&mut file, id.as_bytes())?;
-    file.as_file().sync_all()?;
-    file.persist(&path)?;
+    atomic_file::write(spool, STORED_ID, id.as_bytes())?;
     Ok(id)
 }
 

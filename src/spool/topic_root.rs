@@ -2,8 +2,10 @@
 //!
 //! It is a file of its own, so that `denoised doctor` can read it while the daemon has locked the spool.
 
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::path::Path;
+
+use super::atomic_file;
 
 const FILE_NAME: &str = "topic-root";
 
@@ -18,11 +20,7 @@ pub(crate) fn read(directory: &Path) -> std::io::Result<Option<String>> {
 
 /// Stores the root that the daemon serves.
 pub(crate) fn write(directory: &Path, root: &str) -> std::io::Result<()> {
-    let mut file = tempfile::NamedTempFile::new_in(directory)?;
-    writeln!(file, "{root}")?;
-    file.as_file().sync_all()?;
-    file.persist(directory.join(FILE_NAME))?;
-    Ok(())
+    atomic_file::write(directory, FILE_NAME, format!("{root}\n").as_bytes())
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@ use denoised::mqtt::client::{ClientCommand, ClientEvent, ClientSettings, MqttCli
 use denoised::mqtt::{QoS, Topics};
 use rumqttc::v5::mqttbytes::Error;
 use rumqttc::v5::mqttbytes::v5::{
-    ConnAck, ConnAckProperties, ConnectReturnCode, LastWill, Packet, PubAck, PubAckReason, Publish, SubAck,
-    SubscribeReasonCode,
+    ConnAck, ConnAckProperties, ConnectReturnCode, LastWill, Packet, PingReq, PingResp, PubAck, PubAckReason,
+    Publish, SubAck, SubscribeReasonCode,
 };
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -40,7 +40,12 @@ impl MockBroker {
 
     /// Opens a client of this broker with these topics.
     pub fn client_of(&self, topics: Topics) -> MqttClient {
-        let settings = ClientSettings {
+        MqttClient::open(self.settings(), topics).unwrap()
+    }
+
+    /// The settings of a client of this broker.
+    pub fn settings(&self) -> ClientSettings {
+        ClientSettings {
             host: "127.0.0.1".to_owned(),
             port: self.port,
             tls: None,
@@ -50,8 +55,7 @@ impl MockBroker {
             qos: QoS::AtLeastOnce,
             client_certificate: None,
             stall_timeout: Duration::from_secs(1),
-        };
-        MqttClient::open(settings, topics).unwrap()
+        }
     }
 
     /// Accepts the next TCP connection, before its first packet.
@@ -150,10 +154,17 @@ impl MockConnection {
     /// Reads the next packet, and answers pings.
     async fn read_any(&mut self) -> Packet {
         loop {
+            match self.next_packet().await {
+                Packet::PingReq(_) => self.write(Packet::PingResp(PingResp)).await,
+                packet => return packet,
+            }
+        }
+    }
+
+    /// Reads the next packet.
+    async fn next_packet(&mut self) -> Packet {
+        loop {
             match Packet::read(&mut self.buffer, None) {
-                Ok(Packet::PingReq(_)) => {
-                    self.write(Packet::PingResp(rumqttc::v5::mqttbytes::v5::PingResp)).await;
-                }
                 Ok(packet) => return packet,
                 Err(Error::InsufficientBytes(_)) => {
                     let read = tokio::time::timeout(TIMEOUT, self.stream.read_buf(&mut self.buffer)).await;
@@ -163,6 +174,22 @@ impl MockConnection {
                 Err(error) => panic!("{error}"),
             }
         }
+    }
+
+    /// Answers pings for this time, in which the client must send nothing else and keep the connection. Returns the number
+    /// of pings.
+    pub async fn answer_pings(&mut self, time: Duration) -> usize {
+        let mut count = 0;
+        let pings = async {
+            loop {
+                assert_eq!(self.next_packet().await, Packet::PingReq(PingReq));
+                self.write(Packet::PingResp(PingResp)).await;
+                count += 1;
+            }
+        };
+        let elapsed: Result<(), _> = tokio::time::timeout(time, pings).await;
+        assert!(elapsed.is_err());
+        count
     }
 
     pub async fn write(&mut self, packet: Packet) {

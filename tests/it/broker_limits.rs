@@ -5,11 +5,12 @@ use std::time::Duration;
 use crate::common::mock_broker::{
     GRANTED, MockBroker, MockConnection, next_deficits, next_delivered, next_event, no_properties, send,
 };
-use denoised::mqtt::client::{ClientCommand, ClientEvent, MqttClient};
+use denoised::mqtt::client::{ClientCommand, ClientEvent, ClientSettings, MqttClient};
 use denoised::mqtt::{Message, Topics};
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{
-    ConnAckProperties, ConnectReturnCode, Packet, PubAckReason, Publish, SubscribeReasonCode,
+    ConnAckProperties, ConnectReturnCode, Packet, PubAckReason, PubComp, PubCompReason, PubRec, PubRel,
+    Publish, SubscribeReasonCode,
 };
 
 const OWN_TOPICS: [&str; 2] = ["d/request", "d/cancel"];
@@ -136,16 +137,15 @@ async fn a_last_will_that_the_broker_does_not_accept_is_adapted() {
 async fn the_brokers_keep_alive_neither_stalls_the_connection_nor_floods_it_with_pings() {
     let broker = MockBroker::start().await;
     for server_keep_alive in [0, 60] {
-        let mut client = broker.client();
+        let stall_timeout = Duration::from_millis(100);
+        let settings = ClientSettings { stall_timeout, ..broker.settings() };
+        let mut client = MqttClient::open(settings, Topics::new("d")).unwrap();
         let properties = ConnAckProperties { server_keep_alive: Some(server_keep_alive), ..no_properties() };
         let (mut connection, _) = broker.accept_mqtt(false, properties).await;
         connection.answer_subscribe(&OWN_TOPICS, GRANTED).await;
         is_served(&mut connection, &mut client).await;
-        if server_keep_alive > 0 {
-            // Longer than the client's own limit for a silent connection.
-            tokio::time::sleep(Duration::from_millis(1500)).await;
-            is_served(&mut connection, &mut client).await;
-        }
+        assert_eq!(connection.answer_pings(2 * stall_timeout).await, 0);
+        is_served(&mut connection, &mut client).await;
     }
 }
 
@@ -183,4 +183,43 @@ async fn a_small_receive_maximum_is_kept() {
         connection.acknowledge(packet, PubAckReason::Success).await;
         assert_eq!(next_delivered(&mut client).await, number);
     }
+}
+
+/// Packet identifiers began at 1 on every connection, although the session of a broker keeps those at QoS 2.
+#[tokio::test]
+async fn packet_identifiers_of_an_earlier_process_and_connection_are_finished_before_new_messages() {
+    let broker = MockBroker::start().await;
+    let settings = ClientSettings { qos: denoised::mqtt::QoS::ExactlyOnce, ..broker.settings() };
+    let mut client = MqttClient::open(settings, Topics::new("d")).unwrap();
+    // The session is that of an earlier process, which may have used each of these identifiers.
+    let mut connection = broker.accept(true, no_properties()).await;
+    for packet_id in 1..=8 {
+        assert_eq!(connection.read().await, Packet::PubRel(PubRel::new(packet_id, None)));
+    }
+    let exactly_once = async |number: u64| {
+        let message = Message::new("d/image".to_owned(), number.to_string());
+        let message = Message { qos: denoised::mqtt::QoS::ExactlyOnce, ..message };
+        client.commands.send(ClientCommand::Send { message, number: Some(number) }).await.unwrap();
+    };
+    exactly_once(1).await;
+    exactly_once(2).await;
+    // Only these two are free now.
+    for packet_id in [7, 8] {
+        let reason = PubCompReason::PacketIdentifierNotFound;
+        connection.write(Packet::PubComp(PubComp { pkid: packet_id, reason, properties: None })).await;
+        let publish = connection.read_publish().await;
+        assert_eq!((publish.pkid, publish.qos, publish.dup), (packet_id, QoS::ExactlyOnce, false));
+    }
+    connection.write(Packet::PubRec(PubRec::new(7, None))).await;
+    assert_eq!(connection.read().await, Packet::PubRel(PubRel::new(7, None)));
+    drop(connection);
+
+    let mut connection = broker.accept(true, no_properties()).await;
+    for packet_id in (1..=6).chain([7]) {
+        assert_eq!(connection.read().await, Packet::PubRel(PubRel::new(packet_id, None)));
+    }
+    let repeated = connection.read_publish().await;
+    assert_eq!((repeated.pkid, &repeated.payload[..], repeated.dup), (8, &b"2"[..], true));
+    connection.write(Packet::PubComp(PubComp::new(7, None))).await;
+    assert_eq!(next_delivered(&mut client).await, 1);
 }

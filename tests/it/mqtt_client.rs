@@ -88,15 +88,16 @@ async fn a_message_is_delivered_once_the_broker_acknowledges_it_and_not_before()
         }
         drop(connection);
         let mut connection = broker.accept(true, no_properties()).await;
-        let redelivered = connection.read_publish().await;
-        assert_eq!((&redelivered.payload, redelivered.qos), (&publish.payload, publish.qos));
         if qos == QoS::ExactlyOnce {
-            let received = rumqttc::v5::mqttbytes::v5::PubRec::new(redelivered.pkid, None);
-            connection.write(Packet::PubRec(received)).await;
-            assert!(matches!(connection.read().await, Packet::PubRel(_)));
-            let complete = rumqttc::v5::mqttbytes::v5::PubComp::new(redelivered.pkid, None);
+            // The broker has the message, and the session has its packet identifier.
+            let Packet::PubRel(released) = connection.read().await else { panic!() };
+            assert_eq!(released.pkid, publish.pkid);
+            let complete = rumqttc::v5::mqttbytes::v5::PubComp::new(released.pkid, None);
             connection.write(Packet::PubComp(complete)).await;
         } else {
+            let redelivered = connection.read_publish().await;
+            assert_eq!((&redelivered.payload, redelivered.qos), (&publish.payload, publish.qos));
+            assert_eq!((redelivered.pkid, redelivered.dup), (publish.pkid, true));
             connection.acknowledge(redelivered.pkid, PubAckReason::Success).await;
         }
         // This is the first event, so the delivery was not reported before.

@@ -1,43 +1,44 @@
 //! The broker, checked with MQTT as the daemon uses it.
 
+use std::fmt::Display;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::finding::Finding;
-use crate::config::Config;
-use crate::mqtt::probe::{self, Report};
-use crate::mqtt::{BrokerLimits, Message, QoS, Topics};
+use crate::config::{BrokerUrl, Config};
+use crate::mqtt::probe::{self, CheckError, Report};
+use crate::mqtt::{BrokerLimits, Cause, Closure, Message, QoS, Reason, Topics};
 use crate::service::broker;
 
 /// What one pixel of a PNG takes at most: three bytes, and the overhead of its rows.
 const BYTES_PER_PIXEL: f64 = 3.1;
+
+/// What to do if the broker gives no reason.
+const READ_THE_LOG: &str = "read the broker's log, and check [mqtt] in the configuration";
 
 pub(super) fn findings(config: &Config) -> Vec<Finding> {
     let (config, unreadable_password) = with_service_password(config, Path::new(broker::SERVICE_PASSWORD));
     let client_id = format!("denoised-doctor-{:08x}", fastrand::u32(..));
     let settings = match broker::settings(&config, client_id) {
         Ok(settings) => settings,
-        Err(error) => return vec![finding_from(error.to_string(), &config)],
+        Err(error) => return vec![settings_finding(&error)],
     };
     let topics = Topics::new(config.root()).with_shared_queue(config.mqtt.shared_queue.parts());
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return vec![finding_from(format!("cannot start the async runtime: {error}"), &config)],
+        Err(error) => {
+            let found = format!("not checked: cannot start the async runtime: {error}");
+            return vec![Finding::missing("broker", found, "check the limits of processes and open files")];
+        }
     };
     // A progress message of a job that no requester knows.
     let message = Message::new(topics.progress("doctor"), r#"{"step":0,"of":0,"eta_ms":0}"#);
-    match (runtime.block_on(probe::check(&settings, &topics, message)), unreadable_password) {
-        (Ok(report), _) => report_findings(report, &config),
-        (Err(reason), Some(path)) if reason.contains("without a login") => vec![Finding::note(
-            "broker",
-            format!(
-                "{} answers, but the login is not checked: {} is not readable",
-                config.mqtt.url,
-                path.display()
-            ),
-            "run `sudo denoised doctor`",
-        )],
-        (Err(reason), _) => vec![finding_from(reason, &config)],
+    match runtime.block_on(probe::check(&settings, &topics, message)) {
+        Ok(report) => report_findings(report, &config),
+        Err(CheckError::Tls(error)) => vec![settings_finding(&error)],
+        Err(CheckError::Closed(closure)) => {
+            vec![closure_finding(closure, unreadable_password.as_deref(), &config.mqtt.url)]
+        }
     }
 }
 
@@ -59,26 +60,31 @@ fn with_service_password(config: &Config, service_password: &Path) -> (Config, O
     (config, None)
 }
 
-/// A failure, whose reason may end with what to do.
-fn finding_from(reason: String, config: &Config) -> Finding {
-    if reason.contains("nothing listens") {
-        return Finding::missing(
+/// A setting that cannot be used. The error names the key.
+fn settings_finding(error: &impl Display) -> Finding {
+    let next = "correct this key in the configuration, or the file that it names";
+    Finding::missing("broker", error.to_string(), next)
+}
+
+/// Why no connection can be made. `unreadable_password` is the service's password that this user must not read.
+fn closure_finding(closure: Closure, unreadable_password: Option<&Path>, url: &BrokerUrl) -> Finding {
+    match (closure.cause, unreadable_password) {
+        (Cause::LoginRequired, Some(path)) => Finding::note(
             "broker",
-            format!("cannot connect to {}: nothing listens on this port", config.mqtt.url),
+            format!("{url} answers, but the login is not checked: {} is not readable", path.display()),
+            "run `sudo denoised doctor`",
+        ),
+        (Cause::NothingListens, _) => Finding::missing(
+            "broker",
+            format!("cannot connect to {url}: nothing listens on this port"),
             "sudo apt install mosquitto && sudo systemctl enable --now mosquitto, or set [mqtt] url to your broker",
-        );
+        ),
+        _ => {
+            let Reason { cause, advice } = closure.reason;
+            let next = advice.unwrap_or_else(|| READ_THE_LOG.to_owned());
+            Finding::missing("broker", format!("cannot connect to {url}: {cause}"), next)
+        }
     }
-    if reason.starts_with("mqtt.") {
-        return Finding::missing(
-            "broker",
-            reason,
-            "correct this key in the configuration, or the file that it names",
-        );
-    }
-    let (found, next) = reason
-        .split_once("; ")
-        .unwrap_or((&reason, "read the broker's log, and check [mqtt] in the configuration"));
-    Finding::missing("broker", format!("cannot connect to {}: {found}", config.mqtt.url), next)
 }
 
 fn report_findings(report: Report, config: &Config) -> Vec<Finding> {
@@ -92,14 +98,12 @@ fn report_findings(report: Report, config: &Config) -> Vec<Finding> {
              `out_of_range`",
         ));
     }
-    findings.extend(deficits.iter().map(|deficit| {
-        let (found, next) = deficit.split_once(": ").unwrap_or((deficit, "use another broker"));
-        Finding::note("broker feature", found, next)
+    findings.extend(deficits.into_iter().map(|Reason { cause, advice }| {
+        Finding::note("broker feature", cause, advice.unwrap_or_else(|| "use another broker".to_owned()))
     }));
-    findings.extend(refused.iter().map(|(topic, reason)| {
-        let (found, next) =
-            reason.split_once("; ").unwrap_or((reason, "read the broker's log, and check its access list"));
-        Finding::missing("broker topic", format!("the broker refuses {topic}: {found}"), next)
+    findings.extend(refused.into_iter().map(|(topic, Reason { cause, advice })| {
+        let next = advice.unwrap_or_else(|| "read the broker's log, and check its access list".to_owned());
+        Finding::missing("broker topic", format!("the broker refuses {topic}: {cause}"), next)
     }));
     findings
 }
@@ -140,5 +144,52 @@ mod tests {
         assert_eq!(with_service_password(&config, &password).0.mqtt.password_file, Some(password.clone()));
         let missing = directory.path().join("missing");
         assert_eq!(with_service_password(&config, &missing), (config, None));
+    }
+
+    /// The consequence of a missing feature was printed as the advice.
+    #[test]
+    fn each_finding_has_the_cause_and_the_advice_of_its_reason() {
+        let reason = |cause: &str, advice: Option<&str>| Reason {
+            cause: cause.to_owned(),
+            advice: advice.map(str::to_owned),
+        };
+        let report = Report {
+            limits: BrokerLimits::default(),
+            deficits: vec![reason("no shared queue: requests on it are lost", Some("use another; or none"))],
+            refused: vec![("jobs".to_owned(), reason("denied; twice", None))],
+        };
+        let findings = report_findings(report, &Config::default());
+        let texts: Vec<_> =
+            findings[1..].iter().map(|finding| (&*finding.found, finding.next.as_deref().unwrap())).collect();
+        assert_eq!(
+            texts,
+            [
+                ("no shared queue: requests on it are lost", "use another; or none"),
+                (
+                    "the broker refuses jobs: denied; twice",
+                    "read the broker's log, and check its access list"
+                ),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_finding_depends_on_the_cause_and_not_on_the_text() {
+        let url = &Config::default().mqtt.url;
+        let closure = |cause, text: &str| Closure {
+            cause,
+            reason: Reason { cause: text.to_owned(), advice: Some("advice".to_owned()) },
+        };
+        let path = Some(Path::new("/password"));
+        let found = |closure, path| closure_finding(closure, path, url);
+        let text = "nothing listens without a login";
+        assert_eq!(
+            found(closure(Cause::Other, text), path),
+            Finding::missing("broker", format!("cannot connect to {url}: {text}"), "advice")
+        );
+        let login = found(closure(Cause::LoginRequired, "?"), path);
+        assert!(login.found.ends_with("the login is not checked: /password is not readable"), "{login}");
+        assert!(found(closure(Cause::LoginRequired, "?"), None).found.ends_with(": ?"));
+        assert!(found(closure(Cause::NothingListens, "?"), None).found.ends_with("listens on this port"));
     }
 }

@@ -14,7 +14,7 @@ use crate::mqtt::delivery::DeliveryLimits;
 use crate::mqtt::limits::BrokerLimits;
 use crate::mqtt::message::QoS;
 use crate::mqtt::probe;
-use crate::mqtt::reasons::Rejection;
+use crate::mqtt::reasons::{Reason, Rejection};
 use crate::mqtt::subscriptions::Outcome;
 
 /// Requests at QoS 0 are dropped while this many events are pending.
@@ -28,13 +28,14 @@ impl ClientTask {
         connection: &mut Connection,
     ) -> Option<Closure> {
         match event {
-            ConnectionEvent::Connected(limits) => self.on_connected(*limits),
+            ConnectionEvent::Connected { limits, has_session } => self.on_connected(*limits, has_session),
             ConnectionEvent::Written => {
                 if self.limits.max_qos == QoS::AtMostOnce {
                     self.backoff.on_acknowledged();
                 }
                 self.pending_events.extend(self.delivery.on_written().map(ClientEvent::Delivered));
             }
+            ConnectionEvent::Stored(packet_id) => self.delivery.on_received(packet_id),
             ConnectionEvent::Acknowledged(packet_id) => {
                 self.backoff.on_acknowledged();
                 if let Some((message, number)) = self.delivery.complete(packet_id) {
@@ -56,7 +57,7 @@ impl ClientTask {
         None
     }
 
-    fn on_connected(&mut self, limits: BrokerLimits) {
+    fn on_connected(&mut self, limits: BrokerLimits, has_session: bool) {
         log::info!("connected to the broker at {}", self.broker_address);
         if let Some(client_id) = &limits.client_id {
             log::info!("the broker assigned the client id {client_id}");
@@ -70,12 +71,13 @@ impl ClientTask {
         self.subscriptions.on_connected(limits.shared_subscriptions, now);
         let max_packet =
             limits.max_packet_size.map_or(self.max_packet, |size| self.max_packet.min(size as usize));
-        self.delivery.on_connected(DeliveryLimits {
+        let delivery_limits = DeliveryLimits {
             max_packet_size: max_packet,
             receive_maximum: limits.receive_maximum.into(),
             max_qos: limits.max_qos,
             retain: limits.retain,
-        });
+        };
+        self.delivery.on_connected(delivery_limits, has_session);
         self.limits = limits;
         self.report_deficits();
         self.pending_events.push_back(ClientEvent::Connected);
@@ -113,8 +115,9 @@ impl ClientTask {
             .map(|(topic, reason)| format!("the broker accepts no messages on {topic}: {reason}"));
         let deficits: Vec<_> = self
             .limits
-            .deficits(&self.wishes)
+            .deficits(&self.requirements)
             .into_iter()
+            .map(|deficit| deficit.to_string())
             .chain(self.subscriptions.refusals())
             .chain(rejected)
             .collect();
@@ -134,19 +137,21 @@ impl ClientTask {
     /// Handles a message that the broker rejected. A message for a requester is undeliverable if the rejection is
     /// permanent. Messages of the daemon's own topics that must not be lost are sent again on a new connection, because
     /// the broker's administrator can correct the access list; the others are dropped.
-    fn on_rejected(&mut self, packet_id: u16, rejection: &Rejection) -> Option<String> {
+    fn on_rejected(&mut self, packet_id: u16, rejection: &Rejection) -> Option<Reason> {
         let Rejection { reason, is_permanent } = rejection;
         let in_flight = self.delivery.in_flight(packet_id)?;
         let (topic, is_own) = (in_flight.topic.clone(), self.topics.is_own_topic(&in_flight.topic));
         let is_spooled = self.delivery.number(packet_id).is_some();
         if !is_permanent || (is_own && is_spooled) {
-            return Some(format!(
-                "the broker rejected a message on {topic} ({reason}); check its access list and quotas"
+            self.delivery.on_rejected(packet_id);
+            return Some(Reason::new(
+                format!("the broker rejected a message on {topic} ({reason})"),
+                "check its access list and quotas",
             ));
         }
         let (message, number) = self.delivery.complete(packet_id)?;
         if is_own {
-            let reason = format!("{reason}; allow this user to write to it in the broker's access list");
+            let reason = Reason::new(*reason, probe::ALLOW_WRITING);
             self.rejected_topics.insert(topic, reason);
             self.report_deficits();
         } else {
@@ -156,7 +161,7 @@ impl ClientTask {
         None
     }
 
-    fn on_suback(&mut self, results: Vec<Result<QoS, String>>) {
+    fn on_suback(&mut self, results: Vec<Result<QoS, Reason>>) {
         for outcome in self.subscriptions.on_suback(results, Instant::now()) {
             match outcome {
                 Outcome::Subscribed => self.backoff.on_subscribed(),

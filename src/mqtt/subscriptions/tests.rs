@@ -2,7 +2,11 @@
 
 use super::*;
 
-const GRANTED: Result<QoS, String> = Ok(QoS::AtLeastOnce);
+const GRANTED: Result<QoS, Reason> = Ok(QoS::AtLeastOnce);
+
+fn denied() -> Reason {
+    Reason::without_advice("denied")
+}
 
 fn subscriptions() -> Subscriptions {
     Subscriptions::new(&Topics::new("d").with_shared_queue(Some(("$share/g/jobs", "jobs"))))
@@ -26,10 +30,9 @@ fn the_own_topics_are_answered_before_any_other_filter_is_sent() {
     assert_eq!(send(&mut subscriptions, now), [["$share/g/jobs"], ["camera"]]);
     assert_eq!(subscriptions.on_suback(vec![GRANTED], now), []);
     assert_eq!(send(&mut subscriptions, now), [["d/state"]]);
-    let denied = Err("denied".to_owned());
     assert_eq!(
-        subscriptions.on_suback(vec![denied], now),
-        [Outcome::FetchRefused("camera".to_owned(), "denied".to_owned())]
+        subscriptions.on_suback(vec![Err(denied())], now),
+        [Outcome::FetchRefused("camera".to_owned(), denied())]
     );
     assert!(!subscriptions.is_fetched("camera"));
     assert_eq!(subscriptions.on_suback(vec![GRANTED], now), []);
@@ -41,8 +44,7 @@ fn a_refused_topic_is_reported_once_and_tried_again_until_it_is_granted() {
     let (mut subscriptions, mut now) = (subscriptions(), Instant::now());
     subscriptions.on_connected(true, now);
     send(&mut subscriptions, now);
-    let denied = || Err("denied".to_owned());
-    let outcomes = subscriptions.on_suback(vec![denied(), GRANTED], now);
+    let outcomes = subscriptions.on_suback(vec![Err(denied()), GRANTED], now);
     assert_eq!(outcomes, [Outcome::Subscribed]);
     for filter in ["$share/g/jobs", "d/state"] {
         assert_eq!(send(&mut subscriptions, now), [[filter]]);
@@ -52,7 +54,7 @@ fn a_refused_topic_is_reported_once_and_tried_again_until_it_is_granted() {
         now += OWN_RETRY_INTERVAL;
         assert_eq!(subscriptions.next_due(), Some(now));
         assert_eq!(send(&mut subscriptions, now), [["d/request"]]);
-        assert_eq!(subscriptions.on_suback(vec![denied()], now), []);
+        assert_eq!(subscriptions.on_suback(vec![Err(denied())], now), []);
     }
     assert_eq!(subscriptions.refusals().collect::<Vec<_>>(), ["not subscribed to d/request: denied"]);
     now += OWN_RETRY_INTERVAL;
@@ -120,4 +122,24 @@ fn a_topic_at_qos_0_is_served_and_reported() {
         reported,
         ["the broker grants QoS 0 only for d/request: it does not repeat a message that is lost"]
     );
+}
+
+/// The client waited until a moment in the past, so that it turned in a loop until the broker answered.
+#[test]
+fn nothing_is_due_while_an_answer_or_a_connection_must_come_first() {
+    let (mut subscriptions, now) = (subscriptions(), Instant::now());
+    subscriptions.on_connected(true, now);
+    assert_eq!(subscriptions.next_due(), Some(now));
+    assert_eq!(send(&mut subscriptions, now), [["d/request", "d/cancel"]]);
+    assert_eq!(subscriptions.next_due(), None);
+    subscriptions.on_suback(vec![GRANTED, Err(denied())], now);
+    assert_eq!(send(&mut subscriptions, now), [["$share/g/jobs"]]);
+    // Only the refused topic may be sent before the shared queue is answered.
+    assert_eq!(subscriptions.next_due(), Some(now + OWN_RETRY_INTERVAL));
+    subscriptions.on_closed(false, now);
+    assert_eq!(subscriptions.next_due(), None);
+    // The connection that follows is not accepted yet.
+    assert_eq!(send(&mut subscriptions, now + RETRY_INTERVAL), [[""; 0]; 0]);
+    subscriptions.on_connected(true, now + RETRY_INTERVAL);
+    assert_eq!(subscriptions.next_due(), Some(now + RETRY_INTERVAL));
 }
