@@ -5,17 +5,18 @@ use std::path::{Path, PathBuf};
 
 /// The modules of this crate with the modules that each one imports. A module may import only from those above it in
 /// this table, so there are no cycles.
-const LAYERS: [(&str, &[&str]); 19] = [
+const LAYERS: [(&str, &[&str]); 20] = [
     ("units", &[]),
     ("topic_name", &[]),
     ("serde_message", &[]),
     ("json_input", &["serde_message"]),
     ("npy", &[]),
+    ("panics", &[]),
     ("tensor", &[]),
     ("file_kind", &[]),
     ("onnx", &["file_kind", "tensor"]),
     ("mqtt", &[]),
-    ("spool", &["mqtt"]),
+    ("spool", &["mqtt", "panics"]),
     ("bundle", &["file_kind", "onnx", "serde_message", "tensor"]),
     ("image", &["bundle", "npy"]),
     ("inference", &["onnx", "tensor", "units"]),
@@ -33,6 +34,7 @@ const LAYERS: [(&str, &[&str]); 19] = [
             "job",
             "model",
             "mqtt",
+            "panics",
             "pipeline",
             "platform",
             "spool",

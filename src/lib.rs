@@ -69,6 +69,7 @@ pub mod model;
 pub mod mqtt;
 pub mod npy;
 mod onnx;
+mod panics;
 pub mod pipeline;
 mod platform;
 mod serde_message;

@@ -31,7 +31,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use crate::config::Config;
 use crate::mqtt::Topics;
 use crate::mqtt::client::{ClientEvent, MqttClient};
-use crate::spool::{AcceptedJob, Spool, SpoolError, SpoolSettings};
+use crate::spool::{AcceptedJob, RetryLog, Spool, SpoolError, SpoolSettings};
 use crate::units::counted;
 use heartbeat::Watchdog;
 use job_registry::JobRegistry;
@@ -95,11 +95,14 @@ async fn open_spool(
     notifier: &mut SystemdNotifier,
     stop: &mut watch::Receiver<bool>,
 ) -> Result<Option<(Spool, Vec<AcceptedJob>)>, ServiceError> {
+    let mut errors = RetryLog::default();
     loop {
         match Spool::open(settings.clone(), client.commands.clone()) {
             Ok(opened) => return Ok(Some(opened)),
             Err(full @ SpoolError::Full { .. }) => {
-                log::error!("{full}");
+                if errors.is_due(std::time::Instant::now()) {
+                    log::error!("{full}");
+                }
                 notifier.status("waiting for room on the disk".to_owned());
                 notifier.keep_alive(true);
             }
@@ -141,6 +144,9 @@ impl Service {
                         return Err(ServiceError::Ended("the worker", router.worker.panic_messages()));
                     }
                 },
+                () = spool_sender.closed() => {
+                    return Err(ServiceError::Ended("the spool", router.spool.panic_message()));
+                }
                 Ok(permit) = spool_sender.reserve(), if !router.outbox.is_empty() => {
                     if let Some(command) = router.outbox.pop() {
                         permit.send(command);
