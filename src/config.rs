@@ -3,6 +3,7 @@
 mod checked;
 mod consistency;
 mod environment;
+mod known_keys;
 mod layers;
 mod toml_message;
 mod values;

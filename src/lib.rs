@@ -76,5 +76,6 @@ mod serde_message;
 pub mod service;
 pub mod spool;
 pub mod tensor;
+mod toml_document;
 mod topic_name;
 mod units;

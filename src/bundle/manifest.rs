@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::Role;
 use super::preview_projection::Projection;
 use crate::serde_message::{DocumentFormat, without_rust_types};
+use crate::toml_document::{array_for_section, huge_integers};
 
 /// The contents of the file. Every section is optional.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -151,6 +152,11 @@ fn unbounded_above() -> f64 {
 impl Manifest {
     /// Parses the contents of a file. An error names the line or the key.
     pub fn parse(text: &str) -> Result<Self, String> {
+        let table = text.parse::<toml::Table>().unwrap_or_default();
+        let huge_integer = || huge_integers(text).into_iter().next();
+        if let Some(fault) = array_for_section::<Self>(&table).or_else(huge_integer) {
+            return Err(fault.to_string());
+        }
         let manifest: Self = toml::from_str(text)
             .map_err(|error| without_rust_types(error.to_string().trim_end(), DocumentFormat::Toml))?;
         match manifest.fault() {

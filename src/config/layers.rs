@@ -8,6 +8,7 @@ use toml::{Table, Value};
 use super::environment::{Variables, check_variable};
 use super::toml_message::toml_message;
 use super::{Config, consistency};
+use crate::toml_document::{Fault, array_for_section, huge_integers};
 
 /// The file that is read by default, if it exists.
 pub const DEFAULT_FILE: &str = "/etc/denoised/config.toml";
@@ -99,18 +100,26 @@ fn read(file: Option<&Path>, faults: &mut Vec<ConfigFault>) -> Option<(PathBuf, 
 /// Collects all errors of a file, and returns what is valid.
 fn check_file(path: &Path, text: &str, faults: &mut Vec<ConfigFault>) -> Table {
     let location = |line: usize| format!("{}:{line}", path.display());
+    let at = |fault: Fault| ConfigFault {
+        location: location(find_line(text, &fault.keys)),
+        key: fault.keys.join("."),
+        message: fault.message,
+    };
     let mut table: Table = match text.parse() {
         Ok(table) => table,
         Err(error) => {
-            let error: toml::de::Error = error;
-            faults.push(ConfigFault {
-                location: location(line_of(text, error.span().map_or(0, |span| span.start))),
-                key: String::new(),
-                message: error.message().to_owned(),
-            });
+            let found = faults.len();
+            faults.extend(huge_integers(text).into_iter().map(at));
+            if faults.len() == found {
+                faults.push(syntax_fault(path, text, &error));
+            }
             return Table::new();
         }
     };
+    while let Some(fault) = array_for_section::<Config>(&table) {
+        remove(&mut table, &fault.keys);
+        faults.push(at(fault));
+    }
     whole_floats_to_integers(&mut table);
     while let Err(error) = deserialize(&table) {
         let keys = keys(error.path());
@@ -124,6 +133,22 @@ fn check_file(path: &Path, text: &str, faults: &mut Vec<ConfigFault>) -> Table {
         }
     }
     table
+}
+
+/// Returns the fault of a text that is not TOML.
+fn syntax_fault(path: &Path, text: &str, error: &toml::de::Error) -> ConfigFault {
+    let span = error.span().unwrap_or_default();
+    let message = match (error.message(), text.get(span.clone())) {
+        ("duplicate key", Some(key)) if !key.is_empty() && !key.contains('\n') => {
+            format!("the key {key} occurs twice; remove one of them")
+        }
+        (message, _) => message.to_owned(),
+    };
+    ConfigFault {
+        location: format!("{}:{}", path.display(), line_of(text, span.start)),
+        key: String::new(),
+        message,
+    }
 }
 
 /// The floats up to this number have all whole numbers.
@@ -255,6 +280,59 @@ mod tests {
         let text = ConfigErrors(faults).to_string();
         assert!(text.contains("unknown field `urll`, expected one of `url`"), "{text}");
         assert!(text.contains("0 must lie between 1 and 100000"), "{text}");
+    }
+
+    /// serde assigned the values of a list to the keys of a section by their order.
+    #[test]
+    fn lists_were_taken_for_sections() {
+        for (text, expected) in [
+            (
+                "mqtt = [\"mqtt://h:1\"]",
+                "c.toml:1: mqtt: must be a table, and is an array; write [mqtt], and its keys below",
+            ),
+            (
+                "[[mqtt]]\nurl = \"mqtt://h:1\"",
+                "c.toml:1: mqtt: must be a table, and is an array; write [mqtt] instead of [[mqtt]]",
+            ),
+            (
+                "node = \"a\"\nlimits = []",
+                "c.toml:2: limits: must be a table, and is an array; write [limits], and its keys below",
+            ),
+            (
+                "[engine]\ntensorrt = [1]\n",
+                "c.toml:2: engine.tensorrt: must be a table, and is an array; write [engine.tensorrt], and its keys below",
+            ),
+            (
+                "[models.engine]\ndigits = [[\"cpu\"]]",
+                "c.toml:2: models.engine.digits: must be a table, and is an array; write [models.engine.digits], and \
+                 its keys below",
+            ),
+        ] {
+            assert_eq!(with_file(text).unwrap_err().to_string(), expected);
+        }
+        // All of them, and the other errors.
+        let ConfigErrors(faults) = with_file("spool = [\"/x\"]\nlimits = [3]\nnode = 3").unwrap_err();
+        assert_eq!(faults.len(), 3);
+    }
+
+    #[test]
+    fn a_number_beyond_64_bits_was_reported_without_its_key() {
+        let text = "[limits]\nsteps = 99999999999999999999\nqueue = -99999999999999999999\n";
+        assert_eq!(
+            with_file(text).unwrap_err().to_string(),
+            "c.toml:3: limits.queue: the number -99999999999999999999 is too large; whole numbers have at most 64 bits\n\
+             c.toml:2: limits.steps: the number 99999999999999999999 is too large; whole numbers have at most 64 bits"
+        );
+    }
+
+    #[test]
+    fn a_repeated_key_was_not_named() {
+        for (text, expected) in [
+            ("[mqtt]\nqos = 1\nqos = 2", "c.toml:3: the key qos occurs twice; remove one of them"),
+            ("[mqtt]\nqos = 1\n[mqtt]", "c.toml:3: the key mqtt occurs twice; remove one of them"),
+        ] {
+            assert_eq!(with_file(text).unwrap_err().to_string(), expected);
+        }
     }
 
     #[test]

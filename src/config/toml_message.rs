@@ -77,7 +77,7 @@ mod tests {
             "expected unit",
             "newtype",
         ];
-        for key in super::super::environment::known_keys() {
+        for key in super::super::known_keys::known_keys() {
             let (last, section) = key.split_last().unwrap();
             let header =
                 if section.is_empty() { String::new() } else { format!("[{}]\n", section.join(".")) };

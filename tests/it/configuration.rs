@@ -164,7 +164,7 @@ fn foreign_variables_are_ignored_with_one_line() {
     assert_eq!(
         stderr,
         "denoised: ignoring the environment variables DENOISED_PORT, DENOISED_PROGRAM, DENOISED_SERVICE_HOST, \
-         DENOISED_SERVICE_PORT: a service manager or a test set them\n"
+         DENOISED_SERVICE_PORT: they are no keys of the configuration\n"
     );
     let (_file, mut command) = check_config("");
     let stderr = fails(command.env("DENOISED_MQTT_URL", "mqtt://b"), 2);
