@@ -25,4 +25,5 @@ mod wire;
 pub use limits::{BrokerLimits, Wishes};
 pub use message::{Message, QoS};
 pub use tls::TlsError;
+pub(crate) use tls::{check_ca_file, check_client_certificate};
 pub use topics::{MessageKind, Topics};
