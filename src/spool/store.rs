@@ -33,7 +33,8 @@ pub const MAX_HANDLED_COMMANDS: usize = 16_384;
 pub(super) const CLOCK: TableDefinition<'_, (), u64> = TableDefinition::new("clock");
 /// The size of redb's page cache. Its default is 1 GiB; the operating system caches the file anyway.
 const PAGE_CACHE_BYTES: usize = 256 << 10;
-const FILE_NAME: &str = "spool.redb";
+/// The name of the file in the spool's directory.
+pub const FILE_NAME: &str = "spool.redb";
 
 /// Identifies a command by its content.
 pub type CommandDigest = u64;
