@@ -3,6 +3,7 @@
 mod checked;
 mod consistency;
 mod environment;
+mod file;
 mod known_keys;
 mod layers;
 mod toml_message;

@@ -178,7 +178,11 @@ impl Service {
                     if drain_deadline.is_some() =>
                 {
                     let jobs = counted(self.router.job_count() as u64, "unfinished job");
-                    log::info!("keeping {jobs} for the next start");
+                    let undelivered = match self.router.spool.pending_bytes() {
+                        0 => String::new(),
+                        bytes => format!(" and {bytes} bytes of undelivered messages"),
+                    };
+                    log::info!("keeping {jobs}{undelivered} for the next start");
                     break;
                 }
             }

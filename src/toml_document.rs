@@ -51,7 +51,7 @@ pub(crate) fn huge_integers(text: &str) -> Vec<Fault> {
 pub(crate) fn array_for_section<T: DeserializeOwned>(table: &Table) -> Option<Fault> {
     fn search<T: DeserializeOwned>(table: &Table, section: &[String]) -> Option<Fault> {
         table.iter().find_map(|(key, value)| {
-            let keys = [section, &[key.clone()]].concat();
+            let keys = [section, std::slice::from_ref(key)].concat();
             match value {
                 Value::Table(inner) => search::<T>(inner, &keys),
                 Value::Array(values) if keys_of_section::<T>(&keys).is_some() => {

@@ -14,7 +14,8 @@ pub(super) fn run(file: &ConfigFile) -> Result<(), CommandError> {
         eprintln!("denoised: {}", super::ignored_variables(&config));
     }
     for warning in config.warnings().into_iter().chain(unchecked_files(&config)) {
-        eprintln!("denoised: warning: {warning}");
+        // A key may hold control characters, which must not reach a terminal.
+        eprintln!("denoised: warning: {}", warning.replace(char::is_control, "\u{fffd}"));
     }
     let faults: Vec<_> = file_faults(&config).iter().map(ToString::to_string).collect();
     if !faults.is_empty() {

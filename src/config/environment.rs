@@ -129,7 +129,7 @@ pub(super) fn check_variable(name: &str, raw: &str) -> Result<Table, ConfigFault
         }
     }
     if let Some(names) = keys_of_section::<Config>(&keys) {
-        let example = names.first().map(|name| variable(&[&keys[..], &[name.clone()]].concat()));
+        let example = names.first().map(|name| variable(&[&keys[..], std::slice::from_ref(name)].concat()));
         return Err(fault(format!(
             "is a section; set a variable for each key, such as {}",
             example.unwrap_or_default()

@@ -2,13 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use serde_path_to_error::{Path as KeyPath, Segment};
 use toml::{Table, Value};
 
 use super::environment::{Variables, check_variable};
+use super::file::check_file;
 use super::toml_message::toml_message;
 use super::{Config, consistency};
-use crate::toml_document::{Fault, array_for_section, huge_integers};
 
 /// The file that is read by default, if it exists.
 pub const DEFAULT_FILE: &str = "/etc/denoised/config.toml";
@@ -29,10 +28,12 @@ pub struct ConfigFault {
 
 impl std::fmt::Display for ConfigFault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.key.as_str() {
-            "" => write!(f, "{}: {}", self.location, self.message),
-            key => write!(f, "{}: {key}: {}", self.location, self.message),
-        }
+        let text = match self.key.as_str() {
+            "" => format!("{}: {}", self.location, self.message),
+            key => format!("{}: {key}: {}", self.location, self.message),
+        };
+        // A key may hold control characters, which must not reach a terminal.
+        f.write_str(&text.replace(char::is_control, "\u{fffd}"))
     }
 }
 
@@ -97,60 +98,6 @@ fn read(file: Option<&Path>, faults: &mut Vec<ConfigFault>) -> Option<(PathBuf, 
     }
 }
 
-/// Collects all errors of a file, and returns what is valid.
-fn check_file(path: &Path, text: &str, faults: &mut Vec<ConfigFault>) -> Table {
-    let location = |line: usize| format!("{}:{line}", path.display());
-    let at = |fault: Fault| ConfigFault {
-        location: location(find_line(text, &fault.keys)),
-        key: fault.keys.join("."),
-        message: fault.message,
-    };
-    let mut table: Table = match text.parse() {
-        Ok(table) => table,
-        Err(error) => {
-            let found = faults.len();
-            faults.extend(huge_integers(text).into_iter().map(at));
-            if faults.len() == found {
-                faults.push(syntax_fault(path, text, &error));
-            }
-            return Table::new();
-        }
-    };
-    while let Some(fault) = array_for_section::<Config>(&table) {
-        remove(&mut table, &fault.keys);
-        faults.push(at(fault));
-    }
-    whole_floats_to_integers(&mut table);
-    while let Err(error) = deserialize(&table) {
-        let keys = keys(error.path());
-        faults.push(ConfigFault {
-            location: location(find_line(text, &keys)),
-            key: error.path().to_string(),
-            message: toml_message(error.inner().message()),
-        });
-        if !remove(&mut table, &keys) {
-            break;
-        }
-    }
-    table
-}
-
-/// Returns the fault of a text that is not TOML.
-fn syntax_fault(path: &Path, text: &str, error: &toml::de::Error) -> ConfigFault {
-    let span = error.span().unwrap_or_default();
-    let message = match (error.message(), text.get(span.clone())) {
-        ("duplicate key", Some(key)) if !key.is_empty() && !key.contains('\n') => {
-            format!("the key {key} occurs twice; remove one of them")
-        }
-        (message, _) => message.to_owned(),
-    };
-    ConfigFault {
-        location: format!("{}:{}", path.display(), line_of(text, span.start)),
-        key: String::new(),
-        message,
-    }
-}
-
 /// The floats up to this number have all whole numbers.
 const MAX_WHOLE_FLOAT: f64 = (1_u64 << 53) as f64;
 
@@ -171,51 +118,6 @@ pub(super) fn whole_floats_to_integers(table: &mut Table) {
 
 pub(super) fn deserialize(table: &Table) -> Result<Config, serde_path_to_error::Error<toml::de::Error>> {
     serde_path_to_error::deserialize(table.clone())
-}
-
-/// The table keys that lead to an error, up to the first list.
-fn keys(path: &KeyPath) -> Vec<String> {
-    path.iter()
-        .map_while(|segment| match segment {
-            Segment::Map { key } => Some(key.clone()),
-            _ => None,
-        })
-        .collect()
-}
-
-fn remove(table: &mut Table, keys: &[String]) -> bool {
-    match keys {
-        [] => false,
-        [last] => table.remove(last).is_some(),
-        [first, rest @ ..] => match table.get_mut(first) {
-            Some(Value::Table(inner)) => remove(inner, rest),
-            _ => false,
-        },
-    }
-}
-
-/// Returns the line of a key, from 1, or the line of its nearest ancestor that is found.
-fn find_line(text: &str, keys: &[String]) -> usize {
-    let Ok(document) = toml::de::DeTable::parse(text) else {
-        return 1;
-    };
-    let mut table = document.get_ref();
-    let mut offset = 0;
-    for key in keys {
-        let Some((found, value)) = table.iter().find(|(name, _)| name.get_ref() == key) else {
-            break;
-        };
-        offset = found.span().start;
-        match value.get_ref() {
-            toml::de::DeValue::Table(inner) => table = inner,
-            _ => break,
-        }
-    }
-    line_of(text, offset)
-}
-
-fn line_of(text: &str, offset: usize) -> usize {
-    text.as_bytes()[..offset.min(text.len())].iter().filter(|&&byte| byte == b'\n').count() + 1
 }
 
 #[cfg(test)]
@@ -322,6 +224,15 @@ mod tests {
             with_file(text).unwrap_err().to_string(),
             "c.toml:3: limits.queue: the number -99999999999999999999 is too large; whole numbers have at most 64 bits\n\
              c.toml:2: limits.steps: the number 99999999999999999999 is too large; whole numbers have at most 64 bits"
+        );
+    }
+
+    #[test]
+    fn control_characters_of_a_key_reached_the_terminal() {
+        let text = with_file("\"\\u001b[31m\" = 1").unwrap_err().to_string();
+        assert!(
+            text.starts_with("c.toml:1: \u{fffd}[31m: unknown field `\u{fffd}[31m`, expected one of"),
+            "{text}"
         );
     }
 

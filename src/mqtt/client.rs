@@ -61,7 +61,10 @@ impl MqttClient {
         let (event_sender, events) = mpsc::channel(64);
         let task = ClientTask {
             delivery: Delivery::new(MAX_QUEUED_BYTES, MAX_IN_FLIGHT),
-            broker_address: format!("{}:{}", settings.host, settings.port),
+            broker_address: match settings.host.contains(':') {
+                true => format!("[{}]:{}", settings.host, settings.port),
+                false => format!("{}:{}", settings.host, settings.port),
+            },
             max_packet: settings.max_packet as usize,
             options: ConnectionOptions::new(&settings, endpoint),
             will_qos: QoS::AtLeastOnce,
