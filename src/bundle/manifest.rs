@@ -183,3 +183,33 @@ impl Manifest {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A list gave the keys of a section their values by position, and a huge number was reported as an `i128`.
+    #[test]
+    fn a_list_was_taken_for_a_section_of_a_manifest() {
+        for (text, expected) in [
+            (
+                "sample = [\"points\"]",
+                "sample: must be a table, and is an array; write [sample], and its keys below",
+            ),
+            (
+                "[[default]]\nsteps = 3",
+                "default: must be a table, and is an array; write [default] instead of [[default]]",
+            ),
+            (
+                "[conditions]\nmood = [\"mood\", 0.5]",
+                "conditions.mood: must be a table, and is an array; write [conditions.mood], and its keys below",
+            ),
+            (
+                "[default]\nsteps = 99999999999999999999",
+                "default.steps: the number 99999999999999999999 is too large; whole numbers have at most 64 bits",
+            ),
+        ] {
+            assert_eq!(Manifest::parse(text), Err(expected.to_owned()));
+        }
+    }
+}

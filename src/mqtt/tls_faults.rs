@@ -117,7 +117,7 @@ fn alert_received(alert: AlertDescription, facts: &TlsFacts) -> String {
                 "requires a client certificate (mqtt.cert_file and mqtt.key_file)"
             };
             format!(
-                "the broker {certificate}, or has no cipher or key in common with this client; its log has the reason: \
+                "the broker {certificate}, or has no cipher or key in common with this client; its log says which: \
                  its key must be RSA, Ed25519, or ECDSA with P-256 or P-384, and its ciphers must include AES-GCM or \
                  ChaCha20"
             )

@@ -128,7 +128,7 @@ fn keys_without_effect_were_not_reported() {
         (
             "[mqtt]\nca_file = \"/ca.pem\"",
             "mqtt.ca_file has no effect, because mqtt.url is not mqtts://\ndenoised: warning: mqtt.ca_file: there is no \
-             file /ca.pem",
+             file /ca.pem on this machine",
         ),
         ("[engine]\nlibrary = \"/lib.so\"", "engine.library: there is no file /lib.so on this machine"),
         (
