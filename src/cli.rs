@@ -136,7 +136,7 @@ fn configuration(file: Option<&Path>) -> Result<Config, CommandError> {
 /// Says which environment variables are not part of the configuration, although they begin with its prefix.
 fn ignored_variables(config: &Config) -> String {
     format!(
-        "ignoring the environment variables {}: a service manager or a test set them",
+        "ignoring the environment variables {}: they are no keys of the configuration",
         config.ignored_variables.join(", ")
     )
 }

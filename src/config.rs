@@ -4,6 +4,8 @@ mod checked;
 mod consistency;
 mod engine;
 mod environment;
+mod file;
+mod known_keys;
 mod layers;
 #[cfg(test)]
 mod message_tests;

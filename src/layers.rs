@@ -5,25 +5,30 @@ use std::path::{Path, PathBuf};
 
 /// The modules of this crate with the modules that each one imports. A module may import only from those above it in
 /// this table, so there are no cycles.
-const LAYERS: [(&str, &[&str]); 19] = [
+const LAYERS: [(&str, &[&str]); 21] = [
     ("units", &[]),
     ("topic_name", &[]),
     ("serde_message", &[]),
     ("json_input", &["serde_message"]),
     ("npy", &[]),
+    ("panics", &[]),
+    ("toml_document", &[]),
     ("tensor", &[]),
     ("file_kind", &[]),
     ("onnx", &["file_kind", "tensor"]),
     ("mqtt", &[]),
-    ("spool", &["mqtt"]),
-    ("bundle", &["file_kind", "onnx", "serde_message", "tensor"]),
+    ("spool", &["mqtt", "panics"]),
+    ("bundle", &["file_kind", "onnx", "serde_message", "tensor", "toml_document"]),
     ("image", &["bundle", "npy"]),
     ("inference", &["onnx", "tensor", "units"]),
     ("platform", &["inference"]),
     ("model", &["bundle", "inference", "serde_message", "tensor", "units"]),
     ("job", &["bundle", "image", "inference", "json_input", "model", "tensor", "topic_name"]),
     ("pipeline", &["bundle", "inference", "job", "model", "tensor"]),
-    ("config", &["bundle", "inference", "job", "platform", "serde_message", "topic_name", "units"]),
+    (
+        "config",
+        &["bundle", "inference", "job", "platform", "serde_message", "toml_document", "topic_name", "units"],
+    ),
     (
         "service",
         &[
@@ -33,6 +38,7 @@ const LAYERS: [(&str, &[&str]); 19] = [
             "job",
             "model",
             "mqtt",
+            "panics",
             "pipeline",
             "platform",
             "spool",

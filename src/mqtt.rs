@@ -27,4 +27,5 @@ pub use limits::{BrokerLimits, Requirements};
 pub use message::{Message, QoS};
 pub use reasons::Reason;
 pub use tls::TlsError;
+pub(crate) use tls::{check_ca_file, check_client_certificate};
 pub use topics::{MessageKind, Topics};

@@ -31,7 +31,8 @@ use tokio::time::{Instant, MissedTickBehavior};
 use crate::config::Config;
 use crate::mqtt::Topics;
 use crate::mqtt::client::{ClientEvent, MqttClient};
-use crate::spool::{AcceptedJob, Spool, SpoolError, SpoolSettings};
+use crate::platform::{Platform, User};
+use crate::spool::{AcceptedJob, RetryLog, Spool, SpoolError, SpoolSettings};
 use crate::units::counted;
 use heartbeat::Watchdog;
 use job_registry::JobRegistry;
@@ -95,21 +96,37 @@ async fn open_spool(
     notifier: &mut SystemdNotifier,
     stop: &mut watch::Receiver<bool>,
 ) -> Result<Option<(Spool, Vec<AcceptedJob>)>, ServiceError> {
+    let mut errors = RetryLog::default();
     loop {
         match Spool::open(settings.clone(), client.commands.clone()) {
             Ok(opened) => return Ok(Some(opened)),
             Err(full @ SpoolError::Full { .. }) => {
-                log::error!("{full}");
+                if errors.is_due(std::time::Instant::now()) {
+                    log::error!("{full}");
+                }
                 notifier.status("waiting for room on the disk".to_owned());
                 notifier.keep_alive(true);
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(spool_error(error)),
         }
         tokio::select! {
             () = tokio::time::sleep(SPOOL_RETRY_INTERVAL) => {}
             () = stop_requested(stop) => return Ok(None),
         }
     }
+}
+
+/// Names the owner of a spool that this process may not use, for example after a start as root.
+fn spool_error(error: SpoolError) -> ServiceError {
+    if let SpoolError::Directory { path, error: cause } = &error
+        && cause.kind() == std::io::ErrorKind::PermissionDenied
+        && let Some(owner) = Platform::default().owner_name(path)
+        && let user = User::of_this_process().name
+        && owner != user
+    {
+        return ServiceError::ForeignSpool { path: path.display().to_string(), owner, user };
+    }
+    error.into()
 }
 
 /// The service task.
@@ -141,6 +158,9 @@ impl Service {
                         return Err(ServiceError::Ended("the worker", router.worker.panic_messages()));
                     }
                 },
+                () = spool_sender.closed() => {
+                    return Err(ServiceError::Ended("the spool", router.spool.panic_message()));
+                }
                 Ok(permit) = spool_sender.reserve(), if !router.outbox.is_empty() => {
                     if let Some(command) = router.outbox.pop() {
                         permit.send(command);
@@ -158,7 +178,11 @@ impl Service {
                     if drain_deadline.is_some() =>
                 {
                     let jobs = counted(self.router.job_count() as u64, "unfinished job");
-                    log::info!("keeping {jobs} for the next start");
+                    let undelivered = match self.router.spool.pending_bytes() {
+                        0 => String::new(),
+                        bytes => format!(" and {bytes} bytes of undelivered messages"),
+                    };
+                    log::info!("keeping {jobs}{undelivered} for the next start");
                     break;
                 }
             }
@@ -234,5 +258,36 @@ async fn stop_requested(stop: &mut watch::Receiver<bool>) {
     // A sender that is dropped never requests a stop.
     if stop.wait_for(|&stop| stop).await.is_err() {
         std::future::pending::<()>().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// After one start as root, the service's user got only "Permission denied".
+    #[test]
+    fn a_spool_of_another_user_was_refused_without_its_owner() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let user = User::of_this_process();
+        let (path, owner) = match user.uid {
+            0 => {
+                std::os::unix::fs::chown(file.path(), Some(4_000_001), None).unwrap();
+                (file.path().to_owned(), "4000001")
+            }
+            _ => (std::path::PathBuf::from("/etc/passwd"), "root"),
+        };
+        let denied =
+            |path| SpoolError::Directory { path, error: std::io::ErrorKind::PermissionDenied.into() };
+        assert_eq!(
+            spool_error(denied(path.clone())).to_string(),
+            format!(
+                "spool.path: {0} belongs to the user {owner}, and the daemon runs as the user {1}, who cannot write to \
+                 it; sudo chown {1} {0}",
+                path.display(),
+                user.name
+            )
+        );
+        assert!(matches!(spool_error(denied("/nonexistent".into())), ServiceError::Spool(_)));
     }
 }

@@ -10,6 +10,7 @@ mod clock;
 mod completed_jobs;
 mod error;
 mod record;
+mod retry_log;
 mod store;
 pub(crate) mod topic_root;
 mod writer;
@@ -25,7 +26,8 @@ use tokio::sync::mpsc;
 pub use completed_jobs::{CompletedJob, CompletedJobs};
 pub use error::SpoolError;
 pub use record::{AcceptedJob, RecordError, ReplyTo, read_message, write_message};
-pub use store::{Change, CommandDigest, MAX_HANDLED_COMMANDS, Store};
+pub use retry_log::RetryLog;
+pub use store::{Change, CommandDigest, FILE_NAME, MAX_HANDLED_COMMANDS, Store};
 
 use crate::mqtt::Message;
 use crate::mqtt::client::{AckToken, ClientCommand};
@@ -95,6 +97,11 @@ impl SpoolSender {
     pub async fn reserve(&self) -> Result<SpoolPermit<'_>, SpoolClosed> {
         let permit = self.commands.reserve().await.map_err(|_| SpoolClosed)?;
         Ok(SpoolPermit { permit, submitted: &self.shared.submitted })
+    }
+
+    /// Waits until the spool's thread has ended.
+    pub async fn closed(&self) {
+        self.commands.closed().await;
     }
 
     /// Waits for capacity, and sends a command.
@@ -180,6 +187,12 @@ impl Spool {
     /// Returns the size of the messages that the broker has not acknowledged, in bytes.
     pub fn pending_bytes(&self) -> u64 {
         self.sender.shared.pending_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Returns the panic message of the thread, once it has ended.
+    pub fn panic_message(&mut self) -> String {
+        let panic = self.thread.take().and_then(|thread| thread.join().err());
+        panic.map_or_else(String::new, |panic| crate::panics::message(&*panic))
     }
 
     /// Writes the pending commands and ends the thread. Gives up after 10 s, for example if the disk

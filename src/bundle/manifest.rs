@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::preview_projection::Projection;
 use super::{PipelineKind, Role};
 use crate::serde_message::{DocumentFormat, without_rust_types};
+use crate::toml_document::{array_for_section, huge_integers};
 
 /// The contents of the file. Every section is optional.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -160,6 +161,11 @@ fn unbounded_above() -> f64 {
 impl Manifest {
     /// Parses the contents of a file. An error names the line or the key.
     pub fn parse(text: &str) -> Result<Self, String> {
+        let table = text.parse::<toml::Table>().unwrap_or_default();
+        let huge_integer = || huge_integers(text).into_iter().next();
+        if let Some(fault) = array_for_section::<Self>(&table).or_else(huge_integer) {
+            return Err(fault.to_string());
+        }
         let manifest: Self = toml::from_str(text)
             .map_err(|error| without_rust_types(error.to_string().trim_end(), DocumentFormat::Toml))?;
         match manifest.fault() {
@@ -184,5 +190,35 @@ impl Manifest {
                 (format!("conditions.{name}.default"), fault)
             })
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A list gave the keys of a section their values by position, and a huge number was reported as an `i128`.
+    #[test]
+    fn a_list_was_taken_for_a_section_of_a_manifest() {
+        for (text, expected) in [
+            (
+                "sample = [\"points\"]",
+                "sample: must be a table, and is an array; write [sample], and its keys below",
+            ),
+            (
+                "[[default]]\nsteps = 3",
+                "default: must be a table, and is an array; write [default] instead of [[default]]",
+            ),
+            (
+                "[conditions]\nmood = [\"mood\", 0.5]",
+                "conditions.mood: must be a table, and is an array; write [conditions.mood], and its keys below",
+            ),
+            (
+                "[default]\nsteps = 99999999999999999999",
+                "default.steps: the number 99999999999999999999 is too large; whole numbers have at most 64 bits",
+            ),
+        ] {
+            assert_eq!(Manifest::parse(text), Err(expected.to_owned()));
+        }
     }
 }

@@ -7,6 +7,7 @@ mod files;
 mod finding;
 mod jetson;
 mod judged_user;
+mod spool_file;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 
 use toml::{Table, Value};
 
+use super::Config;
+use super::known_keys::{Meant, meant_by};
 use super::layers::{ConfigFault, deserialize, whole_floats_to_integers};
 use crate::serde_message::{DocumentFormat, without_rust_types};
+use crate::toml_document::{array_for_section, keys_of_section, nest};
 
 const PREFIX: &str = "DENOISED_";
 
@@ -20,7 +23,7 @@ const NOT_UTF8: char = char::REPLACEMENT_CHARACTER;
 pub(super) struct Variables {
     /// The configuration: names and values, sorted by name.
     pub(super) configuring: BTreeMap<String, String>,
-    /// The names of variables that a service manager or this project's tests set for another purpose.
+    /// The names of variables that others set for another purpose.
     pub(super) foreign: Vec<String>,
 }
 
@@ -29,7 +32,7 @@ impl Variables {
         let mut variables = Self::default();
         for (name, value) in environment {
             let Some(rest) = name.strip_prefix(PREFIX) else { continue };
-            if is_foreign(rest, &value) {
+            if is_foreign(rest, &value) || is_foreign_word(rest) {
                 variables.foreign.push(name);
             } else {
                 variables.configuring.insert(name, value);
@@ -57,6 +60,13 @@ fn is_foreign(name: &str, value: &str) -> bool {
     OWN.iter().any(is_own) || (0..=last_start).any(|start| is_service_link(&words[start..], value))
 }
 
+/// Whether a variable, without its prefix, is a single word that means no key. Programs that start this one set such
+/// variables for themselves: `DENOISED_HOME`, `DENOISED_VERSION`, `DENOISED_PID`.
+fn is_foreign_word(name: &str) -> bool {
+    let is_word = !name.is_empty() && !name.contains('_');
+    is_word && meant_by(&[name.to_ascii_lowercase()]) == Some(Meant::Nothing)
+}
+
 /// Whether the words after the service's name are those of a link to the service.
 fn is_service_link(words: &[&str], value: &str) -> bool {
     let is_number = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit());
@@ -72,6 +82,13 @@ fn is_service_link(words: &[&str], value: &str) -> bool {
     }
 }
 
+fn is_huge_integer(raw: &str) -> bool {
+    let digits = raw.trim().trim_start_matches(['+', '-']);
+    !digits.is_empty()
+        && digits.bytes().all(|byte| byte.is_ascii_digit())
+        && raw.trim().parse::<i64>().is_err()
+}
+
 /// Parses a variable into a table with one key: as a string if the key takes one, else as a TOML value, else as a
 /// comma-separated list of strings.
 pub(super) fn check_variable(name: &str, raw: &str) -> Result<Table, ConfigFault> {
@@ -81,9 +98,17 @@ pub(super) fn check_variable(name: &str, raw: &str) -> Result<Table, ConfigFault
     if raw.contains(NOT_UTF8) {
         return Err(fault("the value is not valid UTF-8".to_owned()));
     }
-    if let Some(nearest) = nearest_key(&keys) {
-        let nearest = format!("{PREFIX}{}", nearest.join("__").to_ascii_uppercase());
-        return Err(fault(format!("there is no such key; the nearest one is {nearest}")));
+    let variable = |key: &[String]| format!("{PREFIX}{}", key.join("__").to_ascii_uppercase());
+    if let Some(meant) = meant_by(&keys) {
+        let advice = match meant {
+            Meant::Key(key) => format!("the nearest one is {}", variable(&key)),
+            Meant::Section(keys) => {
+                let names: Vec<_> = keys.iter().map(|key| variable(key)).collect();
+                format!("its section has {}", names.join(", "))
+            }
+            Meant::Nothing => "a variable of the configuration is named DENOISED_SECTION__KEY".to_owned(),
+        };
+        return Err(fault(format!("there is no such key; {advice}")));
     }
     let literal = format!("value = {raw}").parse::<Table>().ok().and_then(|mut table| {
         whole_floats_to_integers(&mut table);
@@ -95,10 +120,23 @@ pub(super) fn check_variable(name: &str, raw: &str) -> Result<Table, ConfigFault
     let mut complaints = Vec::new();
     for value in candidates.into_iter().flatten() {
         let table = nest(&keys, value);
+        if array_for_section::<Config>(&table).is_some() {
+            continue;
+        }
         match deserialize(&table) {
             Ok(_) => return Ok(table),
             Err(error) => complaints.push(error.inner().message().to_owned()),
         }
+    }
+    if let Some(names) = keys_of_section::<Config>(&keys) {
+        let example = names.first().map(|name| variable(&[&keys[..], std::slice::from_ref(name)].concat()));
+        return Err(fault(format!(
+            "is a section; set a variable for each key, such as {}",
+            example.unwrap_or_default()
+        )));
+    }
+    if is_huge_integer(raw) {
+        return Err(fault(format!("the number {raw} is too large; whole numbers have at most 64 bits")));
     }
     // A wrong type only means that the value should be parsed differently.
     let fitting = complaints.iter().find(|complaint| !complaint.starts_with("invalid type"));
@@ -108,57 +146,10 @@ pub(super) fn check_variable(name: &str, raw: &str) -> Result<Table, ConfigFault
     Err(fault(message))
 }
 
-fn nest(keys: &[String], value: Value) -> Table {
-    let (first, rest) = match keys {
-        [] => return Table::new(),
-        [first, rest @ ..] => (first, rest),
-    };
-    let inner = if rest.is_empty() { value } else { Value::Table(nest(rest, value)) };
-    Table::from_iter([(first.clone(), inner)])
-}
-
-/// Returns the most similar key of the configuration if these keys are none.
-fn nearest_key(keys: &[String]) -> Option<Vec<String>> {
-    let known = known_keys();
-    let is_model_override = keys.len() > 2 && keys[..2] == ["models", "engine"];
-    if is_model_override || known.iter().any(|key| key.starts_with(keys)) {
-        return None;
-    }
-    let name = keys.join("_");
-    known.into_iter().min_by_key(|key| {
-        let (full, last) = (key.join("_"), key.last().map_or("", String::as_str));
-        // A key with something appended is nearer than one that merely has similar letters.
-        let appended = if name.starts_with(&full) { 1 } else { usize::MAX };
-        let distance = |candidate: &str| strsim::damerau_levenshtein(candidate, &name);
-        distance(&full).min(distance(last)).min(appended)
-    })
-}
-
-/// Returns all keys of the configuration with their sections.
-pub(super) fn known_keys() -> Vec<Vec<String>> {
-    let (mut sections, mut keys) = (vec![Vec::new()], Vec::new());
-    while let Some(section) = sections.pop() {
-        // The error for an unknown key of a section lists the section's keys.
-        let unknown = nest(&[section.clone(), vec!["?".to_owned()]].concat(), Value::Integer(1));
-        let error = deserialize(&unknown).err();
-        let expected =
-            error.as_ref().and_then(|error| error.inner().message().strip_prefix("unknown field `?`"));
-        match expected {
-            Some(expected) => {
-                let names = expected.split('`').skip(1).step_by(2);
-                sections.extend(names.map(|name| [section.clone(), vec![name.to_owned()]].concat()));
-            }
-            None => keys.push(section),
-        }
-    }
-    keys
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::layers::ConfigErrors;
     use super::super::{Config, load};
-    use super::*;
 
     fn variable(name: &str, value: &str) -> Result<Config, ConfigErrors> {
         let empty = tempfile::NamedTempFile::new().unwrap();
@@ -208,7 +199,6 @@ mod tests {
             ("MQTT_URL", "MQTT__URL"),
             ("URL", "MQTT__URL"),
             ("MODEL_PATHS", "MODELS__PATHS"),
-            ("SPOOL_DIR", "SPOOL__PATH"),
             ("NODE__NAME", "NODE"),
             ("PROVIDERS", "ENGINE__PROVIDERS"),
             ("ENGINE__TENSORRT__FP8", "ENGINE__TENSORRT__FP16"),
@@ -222,13 +212,46 @@ mod tests {
     }
 
     #[test]
-    fn every_documented_key_is_known() {
-        let known = known_keys();
-        let joined: Vec<_> = known.iter().map(|key| key.join(".")).collect();
-        for key in ["node", "mqtt.url", "models.paths", "models.engine", "engine.tensorrt.fp16", "board.root"]
-        {
-            assert!(joined.iter().any(|known| known == key), "{key} is not in {joined:?}");
+    fn a_variable_far_from_every_key_had_a_senseless_suggestion() {
+        assert_eq!(
+            message("DENOISED_SPOOL_DIR", "/x"),
+            "DENOISED_SPOOL_DIR: spool_dir: there is no such key; its section has DENOISED_SPOOL__KEEP_S, \
+             DENOISED_SPOOL__MAX_BYTES, DENOISED_SPOOL__PATH"
+        );
+        assert_eq!(
+            message("DENOISED_DATA_DIR", "/x"),
+            "DENOISED_DATA_DIR: data_dir: there is no such key; a variable of the configuration is named \
+             DENOISED_SECTION__KEY"
+        );
+    }
+
+    /// A wrapper's own variables stopped the daemon, with the advice to use a key that has nothing to do with them.
+    #[test]
+    fn a_wrappers_own_variables_stopped_the_daemon() {
+        for name in ["HOME", "VERSION", "PID", "MAINPID", "INSTANCE", "CONFIG"] {
+            let name = format!("DENOISED_{name}");
+            assert_eq!(variable(&name, "1").unwrap().ignored_variables, [name]);
         }
+        assert_eq!(
+            message("DENOISED_LOG", "debug"),
+            "DENOISED_LOG: log: is a section; set a variable for each key, such as DENOISED_LOG__LEVEL"
+        );
+    }
+
+    #[test]
+    fn a_list_was_taken_for_a_section() {
+        for value in ["mqtt://h:1", "[\"mqtt://h:1\"]", "3", "{ urll = 1 }"] {
+            assert_eq!(
+                message("DENOISED_MQTT", value),
+                "DENOISED_MQTT: mqtt: is a section; set a variable for each key, such as DENOISED_MQTT__URL"
+            );
+        }
+        assert_eq!(variable("DENOISED_MQTT", "{ url = \"mqtt://h:1\" }").unwrap().mqtt.url.host, "h");
+        assert_eq!(
+            message("DENOISED_LIMITS__STEPS", "99999999999999999999"),
+            "DENOISED_LIMITS__STEPS: limits.steps: the number 99999999999999999999 is too large; whole numbers have at \
+             most 64 bits"
+        );
     }
 
     /// Kubernetes and Docker put the addresses of a service named `denoised` into every container beside it, and the
@@ -255,6 +278,7 @@ mod tests {
             ("DENOISED_PROGRAM", "target/debug/denoised"),
             ("DENOISED_TEST_OPENVINO", "/lib/libonnxruntime.so"),
             ("DENOISED_BENCH_PYTHON", "python3"),
+            ("DENOISED_TESTS", "1"),
         ];
         for (name, value) in foreign {
             let config = variable(name, value).unwrap_or_else(|error| panic!("{error}"));
@@ -269,7 +293,6 @@ mod tests {
             ("DENOISED_NAME", "kitchen"),
             ("DENOISED_MQTT__NAME", "/kitchen"),
             ("DENOISED_PORT_MQTT_TCP", "1883"),
-            ("DENOISED_TESTS", "1"),
             ("DENOISED_ENV_", "1"),
         ] {
             assert!(variable(name, value).is_err(), "{name}");

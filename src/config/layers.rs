@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use serde_path_to_error::{Path as KeyPath, Segment};
 use toml::{Table, Value};
 
 use super::environment::{Variables, check_variable};
+use super::file::check_file;
 use super::{Config, consistency};
 use crate::serde_message::{DocumentFormat, without_rust_types};
 
@@ -28,10 +28,12 @@ pub struct ConfigFault {
 
 impl std::fmt::Display for ConfigFault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.key.as_str() {
-            "" => write!(f, "{}: {}", self.location, self.message),
-            key => write!(f, "{}: {key}: {}", self.location, self.message),
-        }
+        let text = match self.key.as_str() {
+            "" => format!("{}: {}", self.location, self.message),
+            key => format!("{}: {key}: {}", self.location, self.message),
+        };
+        // A key may hold control characters, which must not reach a terminal.
+        f.write_str(&text.replace(char::is_control, "\u{fffd}"))
     }
 }
 
@@ -96,36 +98,6 @@ fn read(file: Option<&Path>, faults: &mut Vec<ConfigFault>) -> Option<(PathBuf, 
     }
 }
 
-/// Collects all errors of a file, and returns what is valid.
-fn check_file(path: &Path, text: &str, faults: &mut Vec<ConfigFault>) -> Table {
-    let location = |line: usize| format!("{}:{line}", path.display());
-    let mut table: Table = match text.parse() {
-        Ok(table) => table,
-        Err(error) => {
-            let error: toml::de::Error = error;
-            faults.push(ConfigFault {
-                location: location(line_of(text, error.span().map_or(0, |span| span.start))),
-                key: String::new(),
-                message: error.message().to_owned(),
-            });
-            return Table::new();
-        }
-    };
-    whole_floats_to_integers(&mut table);
-    while let Err(error) = deserialize(&table) {
-        let keys = keys(error.path());
-        faults.push(ConfigFault {
-            location: location(find_line(text, &keys)),
-            key: error.path().to_string(),
-            message: without_rust_types(error.inner().message(), DocumentFormat::Toml),
-        });
-        if !remove(&mut table, &keys) {
-            break;
-        }
-    }
-    table
-}
-
 /// The floats up to this number have all whole numbers.
 const MAX_WHOLE_FLOAT: f64 = (1_u64 << 53) as f64;
 
@@ -146,51 +118,6 @@ pub(super) fn whole_floats_to_integers(table: &mut Table) {
 
 pub(super) fn deserialize(table: &Table) -> Result<Config, serde_path_to_error::Error<toml::de::Error>> {
     serde_path_to_error::deserialize(table.clone())
-}
-
-/// The table keys that lead to an error, up to the first list.
-fn keys(path: &KeyPath) -> Vec<String> {
-    path.iter()
-        .map_while(|segment| match segment {
-            Segment::Map { key } => Some(key.clone()),
-            _ => None,
-        })
-        .collect()
-}
-
-fn remove(table: &mut Table, keys: &[String]) -> bool {
-    match keys {
-        [] => false,
-        [last] => table.remove(last).is_some(),
-        [first, rest @ ..] => match table.get_mut(first) {
-            Some(Value::Table(inner)) => remove(inner, rest),
-            _ => false,
-        },
-    }
-}
-
-/// Returns the line of a key, from 1, or the line of its nearest ancestor that is found.
-fn find_line(text: &str, keys: &[String]) -> usize {
-    let Ok(document) = toml::de::DeTable::parse(text) else {
-        return 1;
-    };
-    let mut table = document.get_ref();
-    let mut offset = 0;
-    for key in keys {
-        let Some((found, value)) = table.iter().find(|(name, _)| name.get_ref() == key) else {
-            break;
-        };
-        offset = found.span().start;
-        match value.get_ref() {
-            toml::de::DeValue::Table(inner) => table = inner,
-            _ => break,
-        }
-    }
-    line_of(text, offset)
-}
-
-fn line_of(text: &str, offset: usize) -> usize {
-    text.as_bytes()[..offset.min(text.len())].iter().filter(|&&byte| byte == b'\n').count() + 1
 }
 
 #[cfg(test)]
@@ -255,6 +182,68 @@ mod tests {
         let text = ConfigErrors(faults).to_string();
         assert!(text.contains("unknown field `urll`, expected one of `url`"), "{text}");
         assert!(text.contains("0 must lie between 1 and 100000"), "{text}");
+    }
+
+    /// serde assigned the values of a list to the keys of a section by their order.
+    #[test]
+    fn lists_were_taken_for_sections() {
+        for (text, expected) in [
+            (
+                "mqtt = [\"mqtt://h:1\"]",
+                "c.toml:1: mqtt: must be a table, and is an array; write [mqtt], and its keys below",
+            ),
+            (
+                "[[mqtt]]\nurl = \"mqtt://h:1\"",
+                "c.toml:1: mqtt: must be a table, and is an array; write [mqtt] instead of [[mqtt]]",
+            ),
+            (
+                "node = \"a\"\nlimits = []",
+                "c.toml:2: limits: must be a table, and is an array; write [limits], and its keys below",
+            ),
+            (
+                "[engine]\ntensorrt = [1]\n",
+                "c.toml:2: engine.tensorrt: must be a table, and is an array; write [engine.tensorrt], and its keys below",
+            ),
+            (
+                "[models.engine]\ndigits = [[\"cpu\"]]",
+                "c.toml:2: models.engine.digits: must be a table, and is an array; write [models.engine.digits], and \
+                 its keys below",
+            ),
+        ] {
+            assert_eq!(with_file(text).unwrap_err().to_string(), expected);
+        }
+        // All of them, and the other errors.
+        let ConfigErrors(faults) = with_file("spool = [\"/x\"]\nlimits = [3]\nnode = 3").unwrap_err();
+        assert_eq!(faults.len(), 3);
+    }
+
+    #[test]
+    fn a_number_beyond_64_bits_was_reported_without_its_key() {
+        let text = "[limits]\nsteps = 99999999999999999999\nqueue = -99999999999999999999\n";
+        assert_eq!(
+            with_file(text).unwrap_err().to_string(),
+            "c.toml:3: limits.queue: the number -99999999999999999999 is too large; whole numbers have at most 64 bits\n\
+             c.toml:2: limits.steps: the number 99999999999999999999 is too large; whole numbers have at most 64 bits"
+        );
+    }
+
+    #[test]
+    fn control_characters_of_a_key_reached_the_terminal() {
+        let text = with_file("\"\\u001b[31m\" = 1").unwrap_err().to_string();
+        assert!(
+            text.starts_with("c.toml:1: \u{fffd}[31m: unknown field `\u{fffd}[31m`, expected one of"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_repeated_key_was_not_named() {
+        for (text, expected) in [
+            ("[mqtt]\nqos = 1\nqos = 2", "c.toml:3: the key qos occurs twice; remove one of them"),
+            ("[mqtt]\nqos = 1\n[mqtt]", "c.toml:3: the key mqtt occurs twice; remove one of them"),
+        ] {
+            assert_eq!(with_file(text).unwrap_err().to_string(), expected);
+        }
     }
 
     #[test]

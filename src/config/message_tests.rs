@@ -57,7 +57,7 @@ fn no_value_of_a_wrong_type_is_reported_with_a_rust_type() {
         "expected unit",
         "newtype",
     ];
-    for key in super::environment::known_keys() {
+    for key in super::known_keys::known_keys() {
         let (last, section) = key.split_last().unwrap();
         let header = if section.is_empty() { String::new() } else { format!("[{}]\n", section.join(".")) };
         for value in values {

@@ -169,7 +169,10 @@ impl Default for BrokerUrl {
 impl std::fmt::Display for BrokerUrl {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let scheme = if self.tls { "mqtts" } else { "mqtt" };
-        write!(f, "{scheme}://{}:{}", self.host, self.port)
+        match self.host.contains(':') {
+            true => write!(f, "{scheme}://[{}]:{}", self.host, self.port),
+            false => write!(f, "{scheme}://{}:{}", self.host, self.port),
+        }
     }
 }
 
@@ -266,6 +269,7 @@ mod tests {
         assert_eq!((url.port, url.tls), (8883, true));
         let url: BrokerUrl = "mqtt://[::1]:1999".parse().unwrap();
         assert_eq!((url.host.as_str(), url.port, url.tls), ("::1", 1999, false));
+        assert_eq!(url.to_string(), "mqtt://[::1]:1999");
         for text in ["broker", "http://x", "mqtt://u:p@host", "mqtt://host/path", "mqtt://", "mqtt://host:0"]
         {
             assert!(text.parse::<BrokerUrl>().is_err(), "{text}");

@@ -65,7 +65,10 @@ impl MqttClient {
         let (event_sender, events) = mpsc::channel(64);
         let task = ClientTask {
             delivery,
-            broker_address: format!("{}:{}", settings.host, settings.port),
+            broker_address: match settings.host.contains(':') {
+                true => format!("[{}]:{}", settings.host, settings.port),
+                false => format!("{}:{}", settings.host, settings.port),
+            },
             max_packet: settings.max_packet as usize,
             options: ConnectionOptions::new(&settings, endpoint),
             will_qos: QoS::AtLeastOnce,

@@ -87,9 +87,9 @@ fn certificate(fault: &CertificateError, host: &str, facts: &TlsFacts) -> Reason
             "add it to its subjectAltName",
         ),
         CertificateError::BadSignature => Reason::new(
-            "the signature of the broker's certificate is wrong: mqtt.ca_file holds another authority with the same \
-             name",
-            "use the one that signed the certificate",
+            "a signature of the broker cannot be verified: mqtt.ca_file holds another authority with the same name, or a \
+             key is too weak",
+            "use the authority that signed the certificate, and RSA keys of 2048 bits or more",
         ),
         CertificateError::InvalidPurposeContext { .. } | CertificateError::InvalidPurpose => Reason::new(
             "the broker's certificate is not for servers",
@@ -120,8 +120,20 @@ fn alert_received(alert: AlertDescription, facts: &TlsFacts) -> Reason {
     use AlertDescription::*;
     let rejects = "the broker rejects the client certificate in mqtt.cert_file";
     match alert {
-        CertificateRequired | HandshakeFailure | NoCertificate if !facts.has_client_certificate => {
+        CertificateRequired | NoCertificate if !facts.has_client_certificate => {
             Reason::new("the broker requires a client certificate", "set mqtt.cert_file and mqtt.key_file")
+        }
+        HandshakeFailure => {
+            let certificate = if facts.has_client_certificate {
+                "does not accept the client certificate in mqtt.cert_file"
+            } else {
+                "requires a client certificate (mqtt.cert_file and mqtt.key_file)"
+            };
+            Reason::new(
+                format!("the broker {certificate}, or has no cipher or key in common with this client"),
+                "read its log, which says which: its key must be RSA, Ed25519, or ECDSA with P-256 or P-384, and its \
+                 ciphers must include AES-GCM or ChaCha20",
+            )
         }
         UnknownCA if facts.has_client_certificate => Reason::new(
             format!("{rejects}: it does not know the authority that signed it"),
@@ -174,6 +186,32 @@ mod tests {
         assert_eq!(plain_name("DnsName(\"board\")"), "board");
         assert_eq!(plain_name("IpAddress(127.0.0.1)"), "127.0.0.1");
         assert_eq!(plain_name("board"), "board");
+    }
+
+    /// A broker with a P-521 key or with CBC ciphers only was said to require a client certificate.
+    #[test]
+    fn a_failed_handshake_was_always_blamed_on_a_missing_client_certificate() {
+        let explained = |alert: AlertDescription, has_client_certificate: bool| {
+            let facts = TlsFacts { ca_file: None, has_client_certificate };
+            explain(&Error::AlertReceived(alert), "broker", &facts).to_string()
+        };
+        assert_eq!(
+            explained(AlertDescription::CertificateRequired, false),
+            "TLS: the broker requires a client certificate; set mqtt.cert_file and mqtt.key_file"
+        );
+        for (has_certificate, expected) in [
+            (
+                false,
+                "TLS: the broker requires a client certificate (mqtt.cert_file and mqtt.key_file), or has no cipher",
+            ),
+            (
+                true,
+                "TLS: the broker does not accept the client certificate in mqtt.cert_file, or has no cipher",
+            ),
+        ] {
+            let text = explained(AlertDescription::HandshakeFailure, has_certificate);
+            assert!(text.starts_with(expected), "{text}");
+        }
     }
 
     #[test]

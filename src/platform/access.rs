@@ -11,7 +11,7 @@ use super::User;
 pub(crate) enum Access {
     /// Read a file, or list a directory.
     Read,
-    /// Create files in a directory.
+    /// Change a file, or create files in a directory.
     Write,
 }
 
@@ -47,7 +47,8 @@ pub(crate) fn check_access(user: &User, path: &Path, access: Access) -> Result<(
     let wanted = match (access, path.is_dir()) {
         (Access::Read, false) => READ,
         (Access::Read, true) => READ | SEARCH,
-        (Access::Write, _) => WRITE | SEARCH,
+        (Access::Write, false) => WRITE,
+        (Access::Write, true) => WRITE | SEARCH,
     };
     check_ancestors(user, path)?;
     // Links may lead through other directories.

@@ -64,6 +64,12 @@ impl Platform {
         Some(self.user(&uid.to_string()).unwrap_or_else(unnamed))
     }
 
+    /// Returns the name of the user who owns a file, or the number if it has no name.
+    pub(crate) fn owner_name(&self, path: &Path) -> Option<String> {
+        let metadata = path.metadata().ok()?;
+        Some(self.user_name(std::os::unix::fs::MetadataExt::uid(&metadata)))
+    }
+
     fn user_name(&self, uid: u32) -> String {
         self.user(&uid.to_string()).map_or_else(|| uid.to_string(), |user| user.name)
     }

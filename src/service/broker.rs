@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::ServiceError;
 use crate::config::{BrokerUrl, Config, PublishQos};
-use crate::mqtt::QoS;
 use crate::mqtt::client::ClientSettings;
+use crate::mqtt::{QoS, check_ca_file, check_client_certificate};
 
 /// The client closes a connection without activity after this time, 2.5 keep-alive intervals.
 const STALL_TIMEOUT: Duration = Duration::from_secs(25);
@@ -34,10 +34,7 @@ pub(crate) fn settings(config: &Config, client_id: String) -> Result<ClientSetti
     let BrokerUrl { host, port, tls } = mqtt.url.clone();
     let password =
         mqtt.password_file.clone().or_else(password_credential).filter(|_| !mqtt.username.is_empty());
-    let password = password.map(|path| {
-        std::fs::read_to_string(&path)
-            .map_err(|error| ServiceError::Password { path: path.display().to_string(), error })
-    });
+    let password = password.map(|path| read_password(&path));
     if let Some(fault) = mqtt.incomplete_pair() {
         return Err(ServiceError::IncompletePair(fault));
     }
@@ -61,6 +58,25 @@ pub(crate) fn settings(config: &Config, client_id: String) -> Result<ClientSetti
         client_certificate,
         stall_timeout: STALL_TIMEOUT,
     })
+}
+
+fn read_password(path: &Path) -> Result<String, ServiceError> {
+    std::fs::read_to_string(path)
+        .map_err(|error| ServiceError::Password { path: path.display().to_string(), error })
+}
+
+/// Returns why the daemon cannot use files that the configuration names and that this process can read.
+pub(crate) fn file_faults(config: &Config) -> Vec<ServiceError> {
+    let mqtt = &config.mqtt;
+    let readable = |path: &Option<PathBuf>| path.clone().filter(|path| std::fs::File::open(path).is_ok());
+    let password = readable(&mqtt.password_file).and_then(|path| read_password(&path).err());
+    if !mqtt.url.tls {
+        return password.into_iter().collect();
+    }
+    let ca_file = readable(&mqtt.ca_file).and_then(|path| check_ca_file(&path).err());
+    let certificate = readable(&mqtt.cert_file).zip(readable(&mqtt.key_file));
+    let certificate = certificate.and_then(|files| check_client_certificate(&files).err());
+    password.into_iter().chain([ca_file, certificate].into_iter().flatten().map(ServiceError::Tls)).collect()
 }
 
 /// Converts the QoS of the configuration.

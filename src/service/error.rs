@@ -23,6 +23,19 @@ pub enum ServiceError {
     /// The spool cannot be used.
     #[error(transparent)]
     Spool(#[from] SpoolError),
+    /// The spool belongs to another user.
+    #[error(
+        "spool.path: {path} belongs to the user {owner}, and the daemon runs as the user {user}, who cannot write to \
+         it; sudo chown {user} {path}"
+    )]
+    ForeignSpool {
+        /// The file or directory.
+        path: String,
+        /// Its owner.
+        owner: String,
+        /// The user of this process.
+        user: String,
+    },
     /// A model cannot be loaded.
     #[error("{0}")]
     Model(String),

@@ -109,12 +109,7 @@ impl Worker {
     /// Returns the panic messages of threads that have ended.
     pub(super) fn panic_messages(&mut self) -> String {
         let panics = self.threads.drain(..).filter_map(|thread| thread.join().err());
-        let messages: Vec<_> = panics
-            .map(|panic| match panic.downcast_ref::<String>() {
-                Some(text) => text.clone(),
-                None => panic.downcast_ref::<&str>().unwrap_or(&"no panic message").to_string(),
-            })
-            .collect();
+        let messages: Vec<_> = panics.map(|panic| crate::panics::message(&*panic)).collect();
         messages.join("; ")
     }
 }

@@ -33,7 +33,8 @@ pub const MAX_HANDLED_COMMANDS: usize = 16_384;
 pub(super) const CLOCK: TableDefinition<'_, (), u64> = TableDefinition::new("clock");
 /// The size of redb's page cache. Its default is 1 GiB; the operating system caches the file anyway.
 const PAGE_CACHE_BYTES: usize = 256 << 10;
-const FILE_NAME: &str = "spool.redb";
+/// The name of the file in the spool's directory.
+pub const FILE_NAME: &str = "spool.redb";
 
 /// Identifies a command by its content.
 pub type CommandDigest = u64;
@@ -134,9 +135,17 @@ impl Store {
         settings: &SpoolSettings,
         completed_jobs: &CompletedJobs,
     ) -> Result<Self, OpenError> {
-        let database = Database::builder().set_cache_size(PAGE_CACHE_BYTES).create(path);
-        let database = database.map_err(redb::Error::from)?;
-        Ok(Self::from_database(database, path, settings, completed_jobs)?)
+        // redb panics on some damaged pages.
+        crate::panics::caught(|| {
+            let database = Database::builder().set_cache_size(PAGE_CACHE_BYTES).create(path);
+            let mut database = database.map_err(redb::Error::from)?;
+            // The scan does not read every page, and a damaged one must not end the daemon later.
+            if !database.check_integrity().map_err(redb::Error::from)? {
+                log::warn!("{} was damaged and is repaired; its latest changes may be lost", path.display());
+            }
+            Ok(Self::from_database(database, path, settings, completed_jobs)?)
+        })
+        .unwrap_or_else(|panic| Err(OpenError::Invalid(format!("a page is damaged: {panic}"))))
     }
 
     pub(super) fn from_database(

@@ -124,3 +124,75 @@ fn an_invalid_spool_never_replaces_an_earlier_one() {
         assert_eq!(std::fs::read_to_string(renamed).unwrap(), format!("invalid {number}"));
     }
 }
+
+/// One damaged page ended the daemon at every start: redb panics on most of them.
+#[test]
+fn a_damaged_page_ended_the_daemon_at_every_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings(directory.path(), 60);
+    let path = directory.path().join("spool.redb");
+    let mut store = Store::open(&settings, &CompletedJobs::default()).unwrap();
+    let job = |id: String| AcceptedJob {
+        id,
+        digest: "d".to_owned(),
+        request: serde_json::Value::String("x".repeat(500)),
+        reply: None,
+    };
+    for number in 0..40_u64 {
+        let id = number.to_string();
+        let answer = Message::new("t".to_owned(), vec![7; 3000]);
+        store
+            .write(&[Change::Accept(job(id.clone())), Change::Send(answer), Change::Handled(number)])
+            .unwrap();
+        if number % 2 == 0 {
+            store.write(&[Change::Finish { id }, Change::Delivered(number)]).unwrap();
+        }
+    }
+    drop(store);
+    let whole = std::fs::read(&path).unwrap();
+    let used: Vec<_> = (0..whole.len() / 4096)
+        .filter(|page| whole[page * 4096..(page + 1) * 4096].iter().any(|byte| *byte != 0))
+        .collect();
+    assert!(used.len() > 30, "{}", used.len());
+    let mut random = fastrand::Rng::with_seed(1);
+    let mut set_aside = 0;
+    for page in used {
+        let noise: Vec<u8> = (0..4096).map(|_| random.u8(..)).collect();
+        for damage in [vec![0; 4096], noise] {
+            let mut bytes = whole.clone();
+            bytes[page * 4096..(page + 1) * 4096].copy_from_slice(&damage);
+            std::fs::write(&path, bytes).unwrap();
+            let mut store = Store::open(&settings, &CompletedJobs::default()).unwrap();
+            // Whatever is kept can be read and written.
+            for number in store.pending_after(0, 1000).unwrap() {
+                assert_eq!(store.message(number).unwrap().unwrap().payload, vec![7; 3000]);
+            }
+            store.jobs().unwrap();
+            store.write(&[Change::Accept(job("new".to_owned()))]).unwrap();
+            drop(store);
+            let renamed = directory.path().join("spool.redb.set-aside-1");
+            set_aside += usize::from(std::fs::remove_file(renamed).is_ok());
+        }
+    }
+    assert!(set_aside > 20, "{set_aside}");
+}
+
+#[tokio::test]
+async fn a_panic_of_the_thread_left_a_daemon_that_did_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let (client, _received) = mpsc::channel(1);
+    let (mut spool, _) = Spool::open(settings(directory.path(), 0), client).unwrap();
+    let (commands, mut receiver) = mpsc::channel(1);
+    spool.sender = SpoolSender { commands, ..spool.sender() };
+    let thread = std::thread::spawn(move || {
+        receiver.blocking_recv();
+        panic!("a damaged page");
+    });
+    spool.thread = Some(thread);
+    let sender = spool.sender();
+    sender.send(SpoolCommand::Forward(message("last"))).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(60), sender.closed()).await.unwrap();
+    assert_eq!(spool.panic_message(), "a damaged page");
+    drop(sender);
+    spool.close().await;
+}

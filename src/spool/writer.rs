@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
 use super::completed_jobs::CompletedJobs;
 use super::error::SpoolError;
+use super::retry_log::RetryLog;
 use super::store::{Change, Store};
 use super::{SpoolCommand, SpoolProgress, SpoolSettings};
 use crate::mqtt::Message;
@@ -36,6 +37,7 @@ pub(super) struct SpoolWriter {
     redeliver: VecDeque<u64>,
     /// The highest number that was sent.
     last_sent: u64,
+    errors: RetryLog,
 }
 
 impl SpoolWriter {
@@ -55,6 +57,7 @@ impl SpoolWriter {
             in_flight: BTreeMap::new(),
             redeliver: VecDeque::new(),
             last_sent: 0,
+            errors: RetryLog::default(),
         }
     }
 
@@ -103,6 +106,9 @@ impl SpoolWriter {
         loop {
             match self.open_store().and_then(|store| Ok((store.write(changes)?, store.pending_bytes()))) {
                 Ok((redeliver, pending_bytes)) => {
+                    if self.errors.succeeded() {
+                        log::info!("the spool can be written to again");
+                    }
                     self.redeliver.extend(redeliver);
                     self.shared.pending_bytes.store(pending_bytes, Ordering::Relaxed);
                     return true;
@@ -119,7 +125,9 @@ impl SpoolWriter {
     /// Handles an error of the store, and waits before the next attempt. Returns `false` if the
     /// thread must end.
     fn retries_after(&mut self, error: &SpoolError, operation: &str) -> bool {
-        log::error!("cannot {operation} the spool, retrying until it succeeds: {error}");
+        if self.errors.is_due(Instant::now()) {
+            log::error!("cannot {operation} the spool, retrying until it succeeds: {error}");
+        }
         // After an error only the file is valid, not the store's state in memory.
         self.store = None;
         if self.shared.stop.load(Ordering::Relaxed) {
@@ -203,7 +211,6 @@ mod tests {
     use std::fs::File;
     use std::os::unix::fs::FileExt;
     use std::sync::atomic::AtomicBool;
-    use std::time::Instant;
 
     use super::super::tests::settings;
     use super::*;

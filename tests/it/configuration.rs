@@ -128,9 +128,9 @@ fn keys_without_effect_were_not_reported() {
         (
             "[mqtt]\nca_file = \"/ca.pem\"",
             "mqtt.ca_file has no effect, because mqtt.url is not mqtts://\ndenoised: warning: mqtt.ca_file: there is no \
-             file /ca.pem",
+             file /ca.pem on this machine",
         ),
-        ("[engine]\nlibrary = \"/lib.so\"", "engine.library: there is no file /lib.so"),
+        ("[engine]\nlibrary = \"/lib.so\"", "engine.library: there is no file /lib.so on this machine"),
         (
             "[limits]\npayload = \"32 MiB\"",
             "limits.payload is more than mqtt.max_packet, so that the largest requests never arrive",
@@ -147,7 +147,70 @@ fn keys_without_effect_were_not_reported() {
     assert_eq!(warned(&models), "");
     assert_eq!(
         warned("[models]\npaths = [\"/nope\"]"),
-        "denoised: warning: models.paths: there is no directory /nope\n"
+        "denoised: warning: models.paths: there is no directory /nope on this machine\n"
+    );
+}
+
+/// `check-config` called files valid with which `run` ended at once.
+#[test]
+fn files_that_no_daemon_can_use_were_valid() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name).display().to_string();
+    let certificate = |name: &str| {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(vec!["board".to_owned()]).unwrap();
+        std::fs::write(at(&format!("{name}.pem")), params.self_signed(&key).unwrap().pem()).unwrap();
+        std::fs::write(at(&format!("{name}.key")), key.serialize_pem()).unwrap();
+    };
+    certificate("a");
+    certificate("b");
+    std::fs::write(at("empty"), "").unwrap();
+    let encrypted = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIHs\n-----END ENCRYPTED PRIVATE KEY-----\n";
+    std::fs::write(at("encrypted.key"), encrypted).unwrap();
+    let check = |keys: &[(&str, &str)]| {
+        let keys: String = keys.iter().map(|(key, name)| format!("{key} = {:?}\n", at(name))).collect();
+        let models = format!("[models]\npaths = [{:?}]\n", model("digits").display().to_string());
+        check_config(&format!("{models}[mqtt]\nurl = \"mqtts://broker\"\n{keys}"))
+    };
+    let folder = directory.path().display().to_string();
+    for (keys, expected) in [
+        (vec![("ca_file", "")], format!("mqtt.ca_file {folder}/: Is a directory (os error 21)")),
+        (
+            vec![("ca_file", "empty")],
+            format!("mqtt.ca_file {folder}/empty: the file contains no certificate in PEM format"),
+        ),
+        (
+            vec![("ca_file", "a.key")],
+            format!("mqtt.ca_file {folder}/a.key: the file holds a private key, and no certificate"),
+        ),
+        (
+            vec![("cert_file", "a.pem"), ("key_file", "b.key")],
+            format!(
+                "mqtt.key_file {folder}/b.key: the key does not belong to the certificate in mqtt.cert_file \
+                 {folder}/a.pem; set both to files that were made together"
+            ),
+        ),
+        (
+            vec![("cert_file", "a.pem"), ("key_file", "encrypted.key")],
+            format!(
+                "mqtt.key_file {folder}/encrypted.key: the key is encrypted, and the daemon asks for no passphrase; \
+                 decrypt it with openssl pkey -in {folder}/encrypted.key -out FILE.key"
+            ),
+        ),
+        (
+            vec![("cert_file", "a.pem"), ("key_file", "b.pem")],
+            format!("mqtt.key_file {folder}/b.pem: the file holds a certificate, and no private key"),
+        ),
+    ] {
+        let (_file, mut command) = check(&keys);
+        assert_eq!(fails(&mut command, 2), format!("denoised: {expected}\n"));
+    }
+    // The configuration may be for another machine.
+    let (_file, mut command) =
+        check(&[("ca_file", "absent.pem"), ("cert_file", "a.pem"), ("key_file", "a.key")]);
+    assert_eq!(
+        String::from_utf8(succeeds(&mut command).stderr).unwrap(),
+        format!("denoised: warning: mqtt.ca_file: there is no file {folder}/absent.pem on this machine\n")
     );
 }
 
@@ -204,7 +267,7 @@ fn foreign_variables_are_ignored_with_one_line() {
     assert_eq!(
         stderr,
         "denoised: ignoring the environment variables DENOISED_PORT, DENOISED_PROGRAM, DENOISED_SERVICE_HOST, \
-         DENOISED_SERVICE_PORT: a service manager or a test set them\n"
+         DENOISED_SERVICE_PORT: they are no keys of the configuration\n"
     );
     let (_file, mut command) = check_config("");
     let stderr = fails(command.env("DENOISED_MQTT_URL", "mqtt://b"), 2);

@@ -131,3 +131,62 @@ fn a_spool_of_another_user_was_to_be_taken_over() {
     assert_eq!(finding["found"], format!("{at} is writable for the user {}", SERVICE.0));
     assert_eq!(finding["state"], "good");
 }
+
+/// Each of these was "good: … is writable", and `run` failed.
+#[test]
+fn a_spool_that_no_daemon_can_use_was_good() {
+    let directory = tempfile::tempdir().unwrap();
+    set_mode(directory.path(), 0o755);
+    let inside = |name: &str| directory.path().join(name);
+    let spool = |path: &Path| {
+        let mut command = denoised();
+        command.env("DENOISED_ENGINE__KIND", "embedded").env("DENOISED_SPOOL__PATH", path);
+        let found = about(&findings(&mut command).0, "spool.path").clone();
+        (found["state"] == "good", found["found"].as_str().unwrap().to_owned(), found["next"].clone())
+    };
+    let at = directory.path().display();
+    std::fs::write(inside("file"), "").unwrap();
+    for path in [inside("file"), inside("file/spool")] {
+        let next = "move it away, or set spool.path to another directory".into();
+        assert_eq!(spool(&path), (false, format!("{at}/file is a file, and must be a directory"), next));
+    }
+    let redb = inside("spool/spool.redb");
+    let move_away = format!("move it away, for example: sudo mv {0} {0}.old", redb.display());
+    std::fs::create_dir_all(&redb).unwrap();
+    let found = format!("{} is a directory, and must be a file", redb.display());
+    assert_eq!(spool(&inside("spool")), (false, found, move_away.clone().into()));
+    std::fs::remove_dir(&redb).unwrap();
+    assert!(spool(&inside("spool")).0);
+    std::os::unix::fs::symlink("/nonexistent/x", &redb).unwrap();
+    let found = format!("{} is a link to /nonexistent/x, which does not exist", redb.display());
+    assert_eq!(spool(&inside("spool")), (false, found, move_away.into()));
+}
+
+/// After one `sudo denoised run`, the file belongs to root.
+#[test]
+fn a_spool_of_another_user_was_good() {
+    let board = Tree::jetson("NVIDIA Jetson Orin Nano", "R36 (release), REVISION: 4.3");
+    board.install_service(SERVICE.0, SERVICE.1, "");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().display();
+    let file = directory.path().join("spool.redb");
+    std::fs::write(&file, "").unwrap();
+    set_mode(directory.path(), 0o777);
+    set_mode(&file, 0o644);
+    let drop_in = format!("[Service]\nPrivateTmp=no\nReadWritePaths={path}\n");
+    board.write("etc/systemd/system/denoised.service.d/paths.conf", &drop_in);
+    let mut command = denoised();
+    command
+        .env("DENOISED_ENGINE__KIND", "embedded")
+        .env("DENOISED_BOARD__ROOT", board.path())
+        .env("DENOISED_SPOOL__PATH", directory.path());
+    let found = about(&findings(&mut command).0, "spool.path").clone();
+    let text = found["found"].as_str().unwrap();
+    let expected =
+        format!("the user denoised cannot read and write {path}/spool.redb, which belongs to the user ");
+    assert!(text.starts_with(&expected), "{text}");
+    assert_eq!(
+        found["next"],
+        format!("sudo chown denoised {path}/spool.redb && sudo chmod u+rw {path}/spool.redb")
+    );
+}

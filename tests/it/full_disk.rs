@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 
 use crate::common::broker::{Broker, publish};
+use crate::common::commands::denoised;
 use crate::common::daemon::{Daemon, configuration};
 use crate::common::golden;
 use crate::common::small_disk::SmallDisk;
 use crate::common::subscriber::Subscriber;
+use crate::doctor::{about, findings};
 
 fn config(broker: &Broker) -> String {
     configuration(broker, "test", &[&golden("gaussian")], "")
@@ -89,4 +91,21 @@ fn a_daemon_without_space_for_a_new_spool_reports_it_and_waits() {
     let mut daemon = Daemon::with_spool_path(&config(&broker), disk.path());
     daemon.wait_for("No space left on device");
     assert_eq!(daemon.terminate(), Some(0));
+}
+
+#[test]
+fn doctor_called_a_full_disk_good() {
+    let disk = SmallDisk::new(4);
+    disk.fill();
+    let doctor = || {
+        let mut command = denoised();
+        command.env("DENOISED_ENGINE__KIND", "embedded").env("DENOISED_SPOOL__PATH", disk.path());
+        about(&findings(&mut command).0, "spool.path").clone()
+    };
+    let found = doctor();
+    let text = format!("{} has no room: No space left on device (os error 28)", disk.path().display());
+    assert_eq!(found["found"], text);
+    assert_eq!(found["next"], "free space on this disk, or set spool.path to another directory");
+    disk.free();
+    assert_eq!(doctor()["state"], "good");
 }

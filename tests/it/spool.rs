@@ -173,7 +173,7 @@ fn jobs_that_a_stopping_daemon_cannot_finish_run_after_the_next_start() {
     subscriber.on("denoised/test/progress/left");
     assert_eq!(daemon.terminate(), Some(0));
     subscriber.next(|m| m.topic == "denoised/test/status" && m.payload == b"offline");
-    daemon.wait_for("keeping 1 unfinished job for the next start");
+    daemon.wait_for("keeping 1 unfinished job");
     let spool = Arc::clone(&daemon.spool);
     let _daemon = Daemon::with_spool(&config(&broker, no_drain), &spool);
     subscriber.next(|m| is_result(m, "left"));

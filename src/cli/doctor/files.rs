@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use super::finding::Finding;
+use super::finding::{Finding, FindingState};
 use super::judged_user::JudgedUser;
+use super::spool_file;
 use crate::bundle::Bundle;
 use crate::config::Config;
 use crate::inference::EngineKind;
@@ -15,7 +16,7 @@ const CREDENTIAL: &str = "mqtt-password";
 
 pub(super) fn findings(config: &Config, user: &JudgedUser) -> Vec<Finding> {
     let mut findings: Vec<_> = config.models.paths.iter().map(|path| model(path, user)).collect();
-    findings.push(directory("spool.path", &config.spool.path, user));
+    findings.push(spool(&config.spool.path, user));
     if config.engine.providers.iter().any(|provider| provider.builds_engines()) {
         findings.push(directory("engine.cache", &config.engine.cache, user));
     }
@@ -93,10 +94,23 @@ fn first_unreadable(
     }
 }
 
+/// The spool's directory, and the file in it.
+fn spool(path: &Path, user: &JudgedUser) -> Finding {
+    let key = "spool.path";
+    let directory = directory(key, path, user);
+    let fault =
+        if directory.state == FindingState::Good { spool_file::finding(key, path, user) } else { None };
+    fault.unwrap_or(directory)
+}
+
 /// A directory that the daemon writes to.
 fn directory(key: &str, path: &Path, user: &JudgedUser) -> Finding {
     if let Some(hidden) = hidden(key, path, user) {
         return hidden;
+    }
+    let other = || format!("move it away, or set {key} to another directory");
+    if let Some(found) = path.ancestors().find_map(|path| spool_file::obstacle(path, true)) {
+        return Finding::missing(key, found, other());
     }
     let install = format!("sudo install -d -m 700 -o {} {}", user.argument(), path.display());
     let next = || format!("{install}, or set {key} to another directory");
@@ -131,9 +145,19 @@ fn directory(key: &str, path: &Path, user: &JudgedUser) -> Finding {
             _ => Finding::missing(key, format!("there is no directory {}", path.display()), next()),
         };
     }
+    let written = spool_file::try_writing(path);
+    if let Err(error) = written.as_ref()
+        && matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+    {
+        return Finding::missing(
+            key,
+            format!("{} has no room: {error}", path.display()),
+            format!("free space on this disk, or set {key} to another directory"),
+        );
+    }
     if user.is_caller() {
-        return match tempfile::tempfile_in(path) {
-            Ok(_) => Finding::good(key, format!("{} is writable", path.display())),
+        return match written {
+            Ok(()) => Finding::good(key, format!("{} is writable", path.display())),
             Err(error) => {
                 Finding::missing(key, format!("{} is not writable: {error}", path.display()), next())
             }
