@@ -14,11 +14,17 @@ mod json_file;
 pub(crate) mod latent_components;
 mod latent_sizes;
 mod manifest;
+mod manifest_defaults;
+mod manifest_use;
 mod model_index;
 pub(crate) mod onnx_file;
+pub(crate) mod other_graph;
 mod pipeline_class;
+mod pipeline_keys;
 mod pipeline_kind;
 mod preview_projection;
+mod published_scaling;
+mod sample_size;
 mod scheduler_config;
 mod signature;
 mod text_encoder_io;
@@ -35,6 +41,7 @@ use convolutions::Convolutions;
 use json_file::{read_or_default, read_text};
 use latent_components::TEXT_ENCODERS;
 use model_index::{Component, ModelIndex};
+use sample_size::SampleSize;
 
 pub use crate::onnx::OnnxError;
 pub use autoencoder_config::{LatentStatistics, VaeConfig};
@@ -47,6 +54,7 @@ pub use latent_components::LatentComponents;
 pub(crate) use latent_sizes::LatentSizes;
 pub use manifest::{Classes, Condition, Defaults, GraphNames, Manifest, SampleDescription, SampleKind};
 pub use onnx_file::graph_io;
+pub use pipeline_keys::PipelineTask;
 pub use pipeline_kind::{LatentScaling, PipelineFacts, PipelineKind, StrengthRule};
 pub use preview_projection::Projection;
 pub use scheduler_config::{ConfigError, SchedulerConfig};
@@ -87,13 +95,7 @@ struct NetworkConfig {
     in_channels: Option<usize>,
     sample_size: Option<SampleSize>,
     num_class_embeds: Option<usize>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum SampleSize {
-    Square(usize),
-    Rectangle([usize; 2]),
+    _diffusers_version: Option<String>,
 }
 
 impl Bundle {
@@ -117,18 +119,23 @@ impl Bundle {
         let scheduler = scheduler(directory, &index, &description, &manifest)?;
         config_keys::check_all(directory, &graph)?;
         let config: NetworkConfig = read_or_default(&graph.with_file_name("config.json"))?;
-        let latent = LatentComponents::read(directory, &index)?;
-        let (network, signature) = network_size(&graph, &manifest, &config, latent.as_ref())?;
+        let mut latent = LatentComponents::read(directory, &index)?;
+        let (network, signature) = network_size(&graph, &manifest, &config, latent.as_ref(), &index)?;
         if let Some(signature) = &signature {
             let kind = PipelineKind::from_signature(signature);
             index.check_kind(kind)?;
-            if let (Some(latent), Some(kind)) = (&latent, kind) {
+            if let (Some(latent), Some(kind)) = (&mut latent, kind) {
                 latent.check_text_encoders(kind)?;
+                published_scaling::set_if_unconfigured(directory, latent, kind);
             }
         }
+        let kind = signature.as_ref().and_then(PipelineKind::from_signature);
         let graphs = latent.iter().flat_map(LatentComponents::graphs).chain([graph.as_path()]);
         let graph_digests = GraphDigests::read(directory, graphs)?;
-        Ok(Self {
+        let scheduler = for_pipeline(scheduler, kind, &index)?;
+        index.check_components(latent.as_ref(), &graph)?;
+        manifest_defaults::check(&description, &manifest, &scheduler)?;
+        let bundle = Self {
             name,
             sha256: graph_digests.total(),
             graph_digests,
@@ -141,7 +148,16 @@ impl Bundle {
             index,
             directory: directory.to_owned(),
             signature,
-        })
+        };
+        manifest_use::warn_of_unused_sections(&bundle, &read_table(&description)?);
+        Ok(bundle)
+    }
+
+    /// Replaces the scheduler by another, as an argument of the pipeline's constructor does.
+    pub fn set_scheduler(&mut self, scheduler: SchedulerConfig) -> Result<(), BundleError> {
+        let kind = self.signature.as_ref().and_then(PipelineKind::from_signature);
+        self.scheduler = for_pipeline(scheduler, kind, &self.index)?;
+        Ok(())
     }
 
     /// Every file of the directory and every key of its configurations, with how each is used.
@@ -172,7 +188,8 @@ fn network_graph(directory: &Path, index: &ModelIndex) -> Result<PathBuf, Bundle
                     file = \"unet/model.onnx\""
                 .to_owned(),
         }),
-        _ => first_file(directory, &["unet/model.onnx", "transformer/model.onnx", "model.onnx"]),
+        _ => first_file(directory, &["unet/model.onnx", "transformer/model.onnx", "model.onnx"])
+            .map_err(|missing| other_graph::misnamed_network(directory).unwrap_or(missing)),
     }
 }
 
@@ -204,6 +221,21 @@ fn scheduler(
     Ok(config)
 }
 
+/// The scheduler as the pipeline's constructor makes it.
+fn for_pipeline(
+    mut scheduler: SchedulerConfig,
+    kind: Option<PipelineKind>,
+    index: &ModelIndex,
+) -> Result<SchedulerConfig, BundleError> {
+    if let Some(fault) = kind.and_then(|kind| pipeline_keys::scheduler_fault(kind, &scheduler)) {
+        return Err(BundleError::Content { path: scheduler.path, fault });
+    }
+    if pipeline_keys::replaces_keys(kind, index) {
+        scheduler.set_by_pipeline = pipeline_keys::replaced_keys(&scheduler);
+    }
+    Ok(scheduler.checked()?)
+}
+
 /// The lengths of the network's dynamic axes, and how it is fed if all its inputs are known. What the
 /// configuration lacks is taken from the graph.
 fn network_size(
@@ -211,6 +243,7 @@ fn network_size(
     manifest: &Manifest,
     config: &NetworkConfig,
     latent: Option<&LatentComponents>,
+    index: &ModelIndex,
 ) -> Result<(NetworkSize, Option<Signature>), BundleError> {
     let io = graph_io(graph)?;
     let channels = match (config.in_channels, latent) {
@@ -219,10 +252,7 @@ fn network_size(
     };
     // A network of packed latents takes 2×2 patches, so it has four channels for each latent channel.
     let packed = channels.zip(latent).is_some_and(|(n, latent)| n == 4 * latent.vae.channels);
-    let size = config.sample_size.as_ref().map(|size| match size {
-        SampleSize::Square(n) => (*n, *n),
-        SampleSize::Rectangle([h, w]) => (*h, *w),
-    });
+    let size = config.sample_size.map(SampleSize::height_and_width);
     let own_channels = latent.filter(|_| !packed).map(|latent| latent.vae.channels);
     let default_size = PipelineKind::StableDiffusion.facts().default_sample_size;
     let mut network = NetworkSize {
@@ -237,6 +267,12 @@ fn network_size(
     if let (None, Some(_), Some(kind)) = (size, latent, kind) {
         let default_size = kind.facts().default_sample_size;
         network.size = Some((default_size, default_size));
+    }
+    if let Some(SampleSize::Square(n)) = config.sample_size
+        && pipeline_keys::replaces_keys(kind, index)
+        && let Some(n) = pipeline_keys::replaced_sample_size(n, config._diffusers_version.as_deref())
+    {
+        network.size = Some((n, n));
     }
     Ok((network, signature))
 }
@@ -264,6 +300,12 @@ fn first_file(directory: &Path, candidates: &[&str]) -> Result<PathBuf, BundleEr
             searched: candidates.iter().map(|&c| c.to_owned()).collect(),
         },
     )
+}
+
+/// The sections of denoised.toml as they are written. A file that is not valid is reported by [`read_manifest`].
+fn read_table(path: &Path) -> Result<toml::Table, BundleError> {
+    let text = read_text(path)?.unwrap_or_default();
+    Ok(toml::from_str(&text).unwrap_or_default())
 }
 
 /// Reads denoised.toml. Where it has no range of samples, the pipeline's class gives it.
