@@ -68,9 +68,12 @@ fn decode_image(bytes: &[u8], target: DecodeTarget<'_>) -> Result<Vec<f32>, Imag
         reader.set_format(format);
     }
     // Checked before decompression: a small file may declare any size.
-    let decoder = reader
-        .into_decoder()
-        .map_err(|error| fault(format!("the file is not PNG, JPEG or WebP ({error})")))?;
+    let decoder = reader.into_decoder().map_err(|error| match format {
+        // Its first bytes are those of a picture, so that the rest is missing or damaged.
+        Some(_) if ends_early(&error) => truncated(),
+        Some(format) => fault(format!("the file begins as {format:?}, but is damaged: {}", one_line(&error))),
+        None => fault("the file is not PNG, JPEG or WebP; send one of these, or a .npy file".to_owned()),
+    })?;
     let (w, h) = decoder.dimensions();
     if u64::from(w) * u64::from(h) > max_pixels {
         return Err(fault(format!("the file declares {w}×{h} pixels, more than the limit of {max_pixels}")));
@@ -94,7 +97,10 @@ fn decode_image(bytes: &[u8], target: DecodeTarget<'_>) -> Result<Vec<f32>, Imag
     if !is_whole {
         return Err(truncated());
     }
-    let mut image = DynamicImage::from_decoder(decoder).map_err(|error| fault(error.to_string()))?;
+    let mut image = DynamicImage::from_decoder(decoder).map_err(|error| match ends_early(&error) {
+        true => truncated(),
+        false => fault(format!("the file is damaged: {}", one_line(&error))),
+    })?;
     image.apply_orientation(orientation);
     let value = |byte: u8| low + f32::from(byte) / 255.0 * (high - low);
     let pixels = to_rgb8(image);
@@ -102,6 +108,19 @@ fn decode_image(bytes: &[u8], target: DecodeTarget<'_>) -> Result<Vec<f32>, Imag
         return Ok(pixels.pixels().map(|pixel| value(luma(pixel.0))).collect());
     }
     Ok((0..3).flat_map(|channel| pixels.pixels().map(move |pixel| value(pixel.0[channel]))).collect())
+}
+
+/// Returns whether a decoder met the end of the file.
+fn ends_early(error: &image::ImageError) -> bool {
+    let text = error.to_string().to_lowercase();
+    ["unexpected end", "end of file", "no more bytes", "failed to fill", "eof"]
+        .iter()
+        .any(|end| text.contains(end))
+}
+
+/// The text of a decoder's error without line breaks.
+fn one_line(error: &image::ImageError) -> String {
+    error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// Returns whether an orientation turns the picture by a quarter.
