@@ -1,11 +1,11 @@
 //! The file of `--job`: a job as a request has it, with pictures as base64 or as `{"file": "…"}`.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, anyhow, bail, ensure};
+use anyhow::{Context, anyhow, bail};
 use serde_json::{Map, Value};
 
+use crate::cli::picture_file;
 use crate::job::{Attachment, Request, parse};
 
 /// The fields of a request that hold a picture.
@@ -28,13 +28,11 @@ impl JobFile {
     pub(super) fn read(path: &Path, flags: &Map<String, Value>) -> anyhow::Result<Self> {
         let is_stdin = path == Path::new("-");
         let name = if is_stdin { "standard input".to_owned() } else { path.display().to_string() };
-        let mut text = Vec::new();
-        let read = if is_stdin {
-            std::io::stdin().read_to_end(&mut text)
-        } else {
-            std::fs::File::open(path).and_then(|mut file| file.read_to_end(&mut text))
+        let text = match is_stdin {
+            true => picture_file::read_from(std::io::stdin(), &name),
+            false => picture_file::read(path),
         };
-        read.with_context(|| format!("--job: cannot read {name}"))?;
+        let text = text.context("--job")?;
         let directory = if is_stdin { Path::new("") } else { path.parent().unwrap_or(Path::new("")) };
         let fields = parse_fields(&text, directory, flags).map_err(|fault| anyhow!("{name}: {fault:#}"))?;
         Ok(Self { name, fields })
@@ -92,8 +90,7 @@ fn read_picture(value: &Value, directory: &Path) -> anyhow::Result<Vec<u8>> {
     let path: PathBuf = file
         .map(|file| directory.join(file))
         .ok_or_else(|| anyhow!("expected a picture in base64 or {{\"file\": \"…\"}}, the path of one"))?;
-    ensure!(!path.is_dir(), "{} is a directory", path.display());
-    std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
+    picture_file::read(&path)
 }
 
 /// The fields that a request sets.
