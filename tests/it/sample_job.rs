@@ -101,7 +101,7 @@ fn an_error_in_a_job_file_names_the_file_and_the_field() {
             &[],
             "job.json: image: only the daemon fetches a topic",
         ),
-        (json!({"image": {"file": "job.json"}}), &[], "job.json: image: the file is neither PNG"),
+        (json!({"image": {"file": "job.json"}}), &[], "job.json: image: the file is not PNG, JPEG or WebP"),
     ] {
         let (_directory, file, output) = job_file(&job);
         let text = fails(gaussian(&output).arg("--job").arg(&file).args(flags), 2);
