@@ -11,6 +11,10 @@ use crate::job::{Attachment, Request, parse};
 /// The fields of a request that hold a picture.
 const PICTURES: [&str; 2] = ["image", "mask"];
 
+/// What a request of the daemon may have in place of a picture, and a file of `--job`.
+const TOPIC_FORM: &str = "{\"topic\": \"…\"}, the topic of a retained message with such a file";
+const FILE_FORM: &str = "{\"file\": \"…\"}, the path of such a file";
+
 /// Some editors begin a file with it.
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
@@ -71,7 +75,7 @@ fn parse_fields(
         }
         parsed => parsed.map_err(|(_, error)| error.message),
     };
-    let request = request.map_err(|message| anyhow!(message))?;
+    let request = request.map_err(|message| anyhow!(message.replace(TOPIC_FORM, FILE_FORM)))?;
     let fields = fields(&request)?;
     let is_topic =
         |field: &str| fields.get(field).is_some_and(Value::is_object) && !flags.contains_key(field);
@@ -141,6 +145,8 @@ mod tests {
                 "image: expected a picture in base64 or {\"file\": \"…\"}, the path of one",
             ),
             (r#"{"mask": {"topic": "a/b"}}"#, "mask: only the daemon fetches a topic; use {\"file\": \"…\"}"),
+            (r#"{"image": 3}"#, "or {\"file\": \"…\"}, the path of such a file"),
+            (r#"{"mask": ["a"]}"#, "or {\"file\": \"…\"}, the path of such a file"),
             ("\u{feff}{\"steps\": {}}", "steps"),
             (r#"{"prompt": {"file": "a.txt"}}"#, "prompt"),
         ] {
