@@ -119,11 +119,13 @@ impl Bundle {
         let scheduler = scheduler(directory, &index, &description, &manifest)?;
         config_keys::check_all(directory, &graph)?;
         let config: NetworkConfig = read_or_default(&graph.with_file_name("config.json"))?;
+        sample_size::check_channels(&graph.with_file_name("config.json"), "in_channels", config.in_channels)?;
         let mut latent = LatentComponents::read(directory, &index)?;
         let (network, signature) = network_size(&graph, &manifest, &config, latent.as_ref(), &index)?;
         if let Some(signature) = &signature {
             let kind = PipelineKind::from_signature(signature);
             index.check_kind(kind)?;
+            sample_size::check_sample(&graph, &signature.sample_shape)?;
             if let (Some(latent), Some(kind)) = (&mut latent, kind) {
                 latent.check_text_encoders(kind)?;
                 published_scaling::set_if_unconfigured(directory, latent, kind);

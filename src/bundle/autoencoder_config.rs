@@ -12,6 +12,7 @@ use super::json_file::read_or_default;
 use super::model_index::ModelIndex;
 use super::onnx_file::graph_io;
 use super::pipeline_kind::LatentScaling;
+use super::sample_size::check_channels;
 
 /// The configuration of an autoencoder.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -43,6 +44,8 @@ const CHANNELS: usize = 4;
 /// The defaults of diffusers' `AutoencoderKL`.
 const DEFAULT_SCALING: f32 = 0.18215;
 const DEFAULT_FACTOR: usize = 8;
+/// More blocks than any autoencoder has; each but the first halves a picture.
+const MAX_BLOCKS: usize = 10;
 /// An autoencoder whose latents need no scaling and are no distribution.
 const TINY: &str = "AutoencoderTiny";
 
@@ -90,6 +93,8 @@ impl VaeConfig {
         let path = configuration_file(directory);
         let file: VaeFile = path.as_deref().map(read_or_default).transpose()?.unwrap_or_default();
         let fault = |fault: String| BundleError::Content { path: path.clone().unwrap_or_default(), fault };
+        let own_path = path.as_deref().unwrap_or(directory);
+        check_channels(own_path, "latent_channels", file.latent_channels)?;
         let differing = differing_keys(directory)?;
         if !differing.is_empty() {
             log::warn!(
@@ -106,7 +111,13 @@ impl VaeConfig {
         };
         let blocks = file.block_out_channels.or(file.encoder_block_out_channels);
         let factor = match blocks {
-            Some(blocks) => 1 << blocks.len().saturating_sub(1),
+            Some(blocks) if blocks.len() <= MAX_BLOCKS => 1 << blocks.len().saturating_sub(1),
+            Some(blocks) => {
+                let found = blocks.len();
+                let fault_text =
+                    format!("block_out_channels has {found} values, but at most {MAX_BLOCKS} are possible");
+                return Err(fault(fault_text));
+            }
             None => scale([decoder, encoder])?,
         };
         let scaling = file.scaling_factor.unwrap_or(if is_tiny { 1.0 } else { DEFAULT_SCALING });

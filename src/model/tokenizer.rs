@@ -112,7 +112,7 @@ impl Tokenizer {
     /// own class does it.
     fn from_file(file: &Path, cleans: bool, config: &TokenizerConfig) -> Result<Self, TokenizerError> {
         let fault =
-            |error: tokenizers::Error| TokenizerError { path: file.to_owned(), reason: error.to_string() };
+            |error: tokenizers::Error| TokenizerError { path: file.to_owned(), reason: plain_reason(&error) };
         let mut inner = tokenizers::Tokenizer::from_file(file).map_err(fault)?;
         // `encode` truncates and pads.
         inner.with_truncation(None).map_err(fault)?;
@@ -251,6 +251,18 @@ impl Tokenizer {
             _ => Ok(()),
         }
     }
+}
+
+/// What the library tokenizers reports, without the names of its types.
+fn plain_reason(error: &tokenizers::Error) -> String {
+    let text = error.to_string();
+    if text.contains("untagged enum") {
+        let place = text.find(" at line ").map_or("", |at| &text[at..]);
+        return format!(
+            "a part of it has a form that is not known{place}; create the file again in Python with save_pretrained"
+        );
+    }
+    without_rust_types(&text, DocumentFormat::Json)
 }
 
 fn special_id(

@@ -96,6 +96,15 @@ fn an_added_token_without_content_is_nowhere_in_a_prompt() {
 }
 
 #[test]
+fn an_error_in_tokenizer_json_names_the_file_and_no_type() {
+    let directory = tempfile::tempdir().unwrap();
+    let model = r#"{"version": "1.0", "added_tokens": [], "model": {"type": "Nothing"}}"#;
+    std::fs::write(directory.path().join("tokenizer.json"), model).unwrap();
+    let error = Tokenizer::open(directory.path(), Some("T5TokenizerFast"), None).err().unwrap().to_string();
+    assert!(error.contains("tokenizer.json: a part of it has a form that is not known"), "{error}");
+}
+
+#[test]
 fn the_length_is_the_file_s_or_else_the_text_encoder_s() {
     let directory = golden("latent/bundles/sd/tokenizer");
     let length = |directory: &Path, positions| Tokenizer::open(directory, None, positions).unwrap().length;
