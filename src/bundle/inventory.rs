@@ -11,7 +11,7 @@ use super::autoencoder_config::{configuration_file, differing_keys};
 use super::config_keys::{FileKind, Known, configurations, read_keys};
 use super::json_file::read_text;
 use super::manifest_use::unused_section;
-use super::model_index::{Component, ModelIndex, is_runtime_class};
+use super::model_index::{Component, ModelIndex, is_runtime_class, is_unknown_class};
 use super::pipeline_kind::LatentScaling;
 use super::{Bundle, BundleError, PipelineKind, TEXT_ENCODERS};
 use files::{list, unused_reason, used_files};
@@ -163,6 +163,11 @@ fn other_class(index: &ModelIndex, component: &str, key: &str, value: &Json) -> 
         return None;
     }
     let component = if component.starts_with("vae") { "vae" } else { component };
+    if let (None, "_class_name", Some(class)) = (index.class_of(component), key, value.as_str())
+        && is_unknown_class(component, class)
+    {
+        return Some(format!("no class {class} is known for {component}; its graph is run as it is"));
+    }
     let (named, own) = (index.class_of(component).filter(|named| !is_runtime_class(named))?, value.as_str()?);
     // The fast class of a tokenizer writes the name of the other one.
     (named.trim_end_matches("Fast") != own.trim_end_matches("Fast"))

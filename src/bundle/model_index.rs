@@ -55,6 +55,11 @@ pub(super) fn is_runtime_class(class: &str) -> bool {
     ["Onnx", "ORT", "OV", "Flax", "TF"].iter().any(|runtime| class.starts_with(runtime))
 }
 
+/// Whether a component may have classes, and this is none of them.
+pub(super) fn is_unknown_class(component: &str, class: &str) -> bool {
+    served_classes(component).is_some_and(|served| !served.contains(&class)) && !is_runtime_class(class)
+}
+
 /// Whether a class has the name of one of diffusers' networks. Networks of others are often called UNet.
 fn is_of_diffusers(class: &str) -> bool {
     ["Autoencoder", "ControlNet"].iter().any(|start| class.starts_with(start))

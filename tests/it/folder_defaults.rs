@@ -300,3 +300,12 @@ fn a_picture_from_a_device_without_end_is_an_error() {
     let error = sample_error(&bundle("sd"), &["--job", job.to_str().unwrap()]);
     assert!(error.contains("image: /dev/zero has more than 256 MiB"), "{error}");
 }
+
+#[test]
+fn a_class_that_is_not_known_is_reported_by_inspect() {
+    let (_directory, sd) = folder("sd");
+    set(&sd, "unet/config.json", "_class_name", Some(json!("x")));
+    set(&sd, "model_index.json", "unet", None);
+    let text = inspect(&sd);
+    assert!(text.contains("_class_name: no class x is known for unet; its graph is run as it is"), "{text}");
+}
