@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use denoised::bundle::{Manifest, SchedulerConfig};
+use denoised::bundle::{Manifest, PipelineTask, SchedulerConfig};
 use denoised::inference::{EngineKind, EngineOptions};
 use denoised::job::{JobLimits, ModelCard};
 use denoised::model::Model;
@@ -59,9 +59,9 @@ pub(crate) fn scheduler_config(data: &[u8]) {
     let file = write_file(data);
     match SchedulerConfig::read(&file) {
         Ok(config) => {
-            let again = write_file(config.to_json().to_string().as_bytes());
+            let again = write_file(config.to_json(PipelineTask::Generation).to_string().as_bytes());
             let again = SchedulerConfig::read(&again).expect("the written value can be read");
-            assert_eq!(again.to_json(), config.to_json());
+            assert_eq!(again.to_json(PipelineTask::Generation), config.to_json(PipelineTask::Generation));
         }
         Err(error) => assert!(error.to_string().contains(&file.display().to_string())),
     }

@@ -15,11 +15,17 @@ mod json_file;
 mod latent_components;
 mod latent_sizes;
 mod manifest;
+mod manifest_defaults;
+mod manifest_use;
 mod model_index;
 mod onnx_file;
+pub(crate) mod other_graph;
 mod pipeline_class;
+mod pipeline_keys;
 mod pipeline_kind;
 mod preview_projection;
+mod published_scaling;
+mod sample_size;
 mod scheduler_config;
 mod signature;
 mod text_encoder_io;
@@ -39,6 +45,7 @@ use graphs::Graphs;
 use json_file::{read_or_default, read_text};
 use latent_components::TEXT_ENCODERS;
 use model_index::{Component, ModelIndex};
+use sample_size::SampleSize;
 
 pub use crate::onnx::OnnxError;
 pub use autoencoder_config::{LatentStatistics, VaeConfig};
@@ -51,6 +58,7 @@ pub use latent_components::LatentComponents;
 pub(crate) use latent_sizes::LatentSizes;
 pub use manifest::{Classes, Condition, Defaults, GraphNames, Manifest, SampleDescription, SampleKind};
 pub use onnx_file::{class_count, graph_io};
+pub use pipeline_keys::PipelineTask;
 pub use pipeline_kind::{LatentScaling, PipelineFacts, PipelineKind, StrengthRule};
 pub use preview_projection::Projection;
 pub use scheduler_config::{ConfigError, SchedulerConfig};
@@ -91,13 +99,7 @@ struct NetworkConfig {
     in_channels: Option<usize>,
     sample_size: Option<SampleSize>,
     num_class_embeds: Option<usize>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum SampleSize {
-    Square(usize),
-    Rectangle([usize; 2]),
+    _diffusers_version: Option<String>,
 }
 
 impl Bundle {
@@ -117,21 +119,28 @@ impl Bundle {
         let scheduler = scheduler(directory, &index, &description, &manifest)?;
         config_keys::check_all(directory, &graph)?;
         let config: NetworkConfig = read_or_default(&graph.with_file_name("config.json"))?;
+        sample_size::check_channels(&graph.with_file_name("config.json"), "in_channels", config.in_channels)?;
         let mut graphs = Graphs::default();
-        let latent = LatentComponents::read(directory, &index, &mut graphs)?;
+        let mut latent = LatentComponents::read(directory, &index, &mut graphs)?;
         let io = &graphs.open(&graph)?.header.io;
-        let (network, signature) = network_size(&graph, io, &manifest, &config, latent.as_ref())?;
+        let (network, signature) = network_size(&graph, io, &manifest, &config, latent.as_ref(), &index)?;
         if let Some(signature) = &signature {
             let kind = PipelineKind::from_signature(signature);
             index.check_kind(kind)?;
-            if let (Some(latent), Some(kind)) = (&latent, kind) {
+            sample_size::check_sample(&graph, &signature.sample_shape)?;
+            if let (Some(latent), Some(kind)) = (&mut latent, kind) {
                 latent.check_text_encoders(kind)?;
+                published_scaling::set_if_unconfigured(directory, latent, kind);
             }
         }
         for component in latent.iter().flat_map(LatentComponents::graphs) {
             graphs.open(component)?;
         }
-        Ok(Self {
+        let kind = signature.as_ref().and_then(PipelineKind::from_signature);
+        let scheduler = for_pipeline(scheduler, kind, &index)?;
+        index.check_components(latent.as_ref(), &graph)?;
+        manifest_defaults::check(&description, &manifest, &scheduler)?;
+        let bundle = Self {
             name: model_name(directory),
             graph,
             scheduler,
@@ -143,7 +152,16 @@ impl Bundle {
             directory: directory.to_owned(),
             graphs: Arc::new(graphs),
             signature,
-        })
+        };
+        manifest_use::warn_of_unused_sections(&bundle, &read_table(&description)?);
+        Ok(bundle)
+    }
+
+    /// Replaces the scheduler by another, as an assignment to `pipeline.scheduler` does: its keys stay as they are.
+    pub fn set_scheduler(&mut self, scheduler: SchedulerConfig) -> Result<(), BundleError> {
+        let kind = self.signature.as_ref().and_then(PipelineKind::from_signature);
+        self.scheduler = fitting(scheduler, kind)?.checked()?;
+        Ok(())
     }
 
     /// The files of a graph, as they were when the bundle was opened.
@@ -190,7 +208,8 @@ fn network_graph(directory: &Path, index: &ModelIndex) -> Result<PathBuf, Bundle
                     file = \"unet/model.onnx\""
                 .to_owned(),
         }),
-        _ => first_file(directory, &NETWORK_GRAPHS),
+        _ => first_file(directory, &NETWORK_GRAPHS)
+            .map_err(|missing| other_graph::misnamed_network(directory).unwrap_or(missing)),
     }
 }
 
@@ -222,6 +241,27 @@ fn scheduler(
     Ok(config)
 }
 
+/// The scheduler, if a pipeline of this kind works with it.
+fn fitting(scheduler: SchedulerConfig, kind: Option<PipelineKind>) -> Result<SchedulerConfig, BundleError> {
+    match kind.and_then(|kind| pipeline_keys::scheduler_fault(kind, &scheduler)) {
+        Some(fault) => Err(BundleError::Content { path: scheduler.path, fault }),
+        None => Ok(scheduler),
+    }
+}
+
+/// The scheduler as the pipeline's constructor makes it.
+fn for_pipeline(
+    scheduler: SchedulerConfig,
+    kind: Option<PipelineKind>,
+    index: &ModelIndex,
+) -> Result<SchedulerConfig, BundleError> {
+    let mut scheduler = fitting(scheduler, kind)?;
+    if pipeline_keys::replaces_keys(kind, index) {
+        scheduler.set_by_pipeline = pipeline_keys::replaced_keys(&scheduler);
+    }
+    Ok(scheduler.checked()?)
+}
+
 /// The lengths of the network's dynamic axes, and how it is fed if all its inputs are known. What the
 /// configuration lacks is taken from the graph.
 fn network_size(
@@ -230,6 +270,7 @@ fn network_size(
     manifest: &Manifest,
     config: &NetworkConfig,
     latent: Option<&LatentComponents>,
+    index: &ModelIndex,
 ) -> Result<(NetworkSize, Option<Signature>), BundleError> {
     let channels = match (config.in_channels, latent) {
         (None, Some(_)) => input_channels(graph, io, manifest)?,
@@ -237,10 +278,7 @@ fn network_size(
     };
     // A network of packed latents takes 2×2 patches, so it has four channels for each latent channel.
     let packed = channels.zip(latent).is_some_and(|(n, latent)| n == 4 * latent.vae.channels);
-    let size = config.sample_size.as_ref().map(|size| match size {
-        SampleSize::Square(n) => (*n, *n),
-        SampleSize::Rectangle([h, w]) => (*h, *w),
-    });
+    let size = config.sample_size.map(SampleSize::height_and_width);
     let own_channels = latent.filter(|_| !packed).map(|latent| latent.vae.channels);
     let default_size = PipelineKind::StableDiffusion.facts().default_sample_size;
     let mut network = NetworkSize {
@@ -255,6 +293,12 @@ fn network_size(
     if let (None, Some(_), Some(kind)) = (size, latent, kind) {
         let default_size = kind.facts().default_sample_size;
         network.size = Some((default_size, default_size));
+    }
+    if let Some(SampleSize::Square(n)) = config.sample_size
+        && pipeline_keys::replaces_keys(kind, index)
+        && let Some(n) = pipeline_keys::replaced_sample_size(n, config._diffusers_version.as_deref())
+    {
+        network.size = Some((n, n));
     }
     Ok((network, signature))
 }
@@ -277,6 +321,12 @@ fn first_file(directory: &Path, candidates: &[&str]) -> Result<PathBuf, BundleEr
             searched: candidates.iter().map(|&c| c.to_owned()).collect(),
         },
     )
+}
+
+/// The sections of denoised.toml as they are written. A file that is not valid is reported by [`read_manifest`].
+fn read_table(path: &Path) -> Result<toml::Table, BundleError> {
+    let text = read_text(path)?.unwrap_or_default();
+    Ok(toml::from_str(&text).unwrap_or_default())
 }
 
 /// Reads denoised.toml. Where it has no range of samples, the pipeline's class gives it.

@@ -16,6 +16,7 @@ mod load_model;
 mod logging;
 mod man;
 mod output;
+mod picture_file;
 mod progress;
 mod run;
 mod sample;

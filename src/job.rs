@@ -1,6 +1,7 @@
 //! Jobs: a [`Request`] is parsed, validated against the models and the limits, and becomes a [`Job`].
 
 mod attachment;
+mod attention_memory;
 mod cancellation;
 mod error;
 mod id;

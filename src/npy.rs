@@ -1,6 +1,8 @@
 //! NumPy's file format for float32 arrays.
 
-use std::io::Cursor;
+use std::fs::File;
+use std::io::{Cursor, Read};
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 use ndarray::{ArrayD, IxDyn};
@@ -40,7 +42,13 @@ pub fn parse(bytes: &[u8]) -> Result<ArrayD<f32>, NpyError> {
 /// Reads a .npy file into an array in row-major order.
 pub fn read(path: &Path) -> Result<ArrayD<f32>, NpyError> {
     let fault = |reason: String| NpyError(format!("{}: {reason}", path.display()));
-    let bytes = std::fs::read(path).map_err(|error| fault(error.to_string()))?;
+    let mut file = File::open(path).map_err(|error| fault(error.to_string()))?;
+    // A device such as /dev/zero has no end.
+    if file.metadata().is_ok_and(|metadata| metadata.file_type().is_char_device()) {
+        return Err(fault("this is a device; name a .npy file".to_owned()));
+    }
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).map_err(|error| fault(error.to_string()))?;
     parse(&bytes).map_err(|NpyError(reason)| fault(reason))
 }
 
@@ -119,6 +127,12 @@ mod tests {
 
     fn fault(bytes: &[u8]) -> String {
         parse(bytes).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_device_without_end_is_an_error() {
+        let error = read(Path::new("/dev/zero")).unwrap_err().to_string();
+        assert_eq!(error, "/dev/zero: this is a device; name a .npy file");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use super::json_file::read_or_default;
 use super::latent_sizes::MAX_LEVELS;
 use super::model_index::ModelIndex;
 use super::pipeline_kind::LatentScaling;
+use super::sample_size::check_channels;
 
 /// The configuration of an autoencoder.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -92,6 +93,8 @@ impl VaeConfig {
         let path = configuration_file(directory);
         let file: VaeFile = path.as_deref().map(read_or_default).transpose()?.unwrap_or_default();
         let fault = |fault: String| BundleError::Content { path: path.clone().unwrap_or_default(), fault };
+        let own_path = path.as_deref().unwrap_or(directory);
+        check_channels(own_path, "latent_channels", file.latent_channels)?;
         let differing = differing_keys(directory)?;
         if !differing.is_empty() {
             log::warn!(

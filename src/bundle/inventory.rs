@@ -10,7 +10,8 @@ use serde_json::{Map, Value as Json};
 use super::autoencoder_config::{configuration_file, differing_keys};
 use super::config_keys::{ConfigKind, Known, configurations, read_keys};
 use super::json_file::read_text;
-use super::model_index::{Component, ModelIndex, is_runtime_class};
+use super::manifest_use::unused_section;
+use super::model_index::{Component, ModelIndex, is_runtime_class, is_unknown_class};
 use super::pipeline_kind::LatentScaling;
 use super::{Bundle, BundleError, PipelineKind, TEXT_ENCODERS};
 use files::{list, unused_reason, used_files};
@@ -132,22 +133,12 @@ impl Inventory {
     fn add_manifest(&mut self, bundle: &Bundle) -> Result<(), BundleError> {
         let text = read_text(&bundle.directory.join("denoised.toml"))?.unwrap_or_default();
         let table: toml::Table = toml::from_str(&text).unwrap_or_default();
-        let scheduler_file = bundle.scheduler.path.extension().is_some_and(|extension| extension == "json");
-        let unused = |section: &str| match section {
-            "scheduler" if scheduler_file => {
-                Some("scheduler_config.json is in the folder, and takes precedence")
-            }
-            "classes" if bundle.signature.as_ref().is_some_and(|signature| signature.class.is_none()) => {
-                Some("the network takes no class")
-            }
-            "preview" if bundle.latent.is_none() => Some("a model of images has no latents"),
-            "sample" if bundle.latent.is_some() => Some("the autoencoder determines the range of an image"),
-            _ => None,
-        };
         let mut keys = BTreeMap::new();
         for (section, value) in table {
-            let status =
-                || unused(&section).map_or(KeyUse::Used, |reason| KeyUse::NotUsed(reason.to_owned()));
+            let status = || {
+                unused_section(bundle, &section)
+                    .map_or(KeyUse::Used, |reason| KeyUse::NotUsed(reason.to_owned()))
+            };
             match value.as_table() {
                 Some(table) => keys.extend(table.keys().map(|key| (format!("{section}.{key}"), status()))),
                 None => {
@@ -175,6 +166,11 @@ fn other_class(index: &ModelIndex, component: &str, key: &str, value: &Json) -> 
         return None;
     }
     let component = if component.starts_with("vae") { "vae" } else { component };
+    if let (None, "_class_name", Some(class)) = (index.class_of(component), key, value.as_str())
+        && is_unknown_class(component, class)
+    {
+        return Some(format!("no class {class} is known for {component}; its graph is run as it is"));
+    }
     let (named, own) = (index.class_of(component).filter(|named| !is_runtime_class(named))?, value.as_str()?);
     // The fast class of a tokenizer writes the name of the other one.
     (named.trim_end_matches("Fast") != own.trim_end_matches("Fast"))

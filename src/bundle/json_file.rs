@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
+use serde_json::Value as Json;
 
 use super::BundleError;
 use crate::file_kind::{Expected, unexpected_content};
@@ -17,17 +18,36 @@ pub(crate) fn read_text(path: &Path) -> Result<Option<String>, BundleError> {
     }
 }
 
-/// Returns the default value if the file does not exist. An error names the key at fault.
+/// Returns the default value if the file does not exist. An error names the key at fault. A whole number may be written
+/// with a fraction of 0, and of a repeated key the last counts, as in Python.
 pub(crate) fn read_or_default<T: DeserializeOwned + Default>(path: &Path) -> Result<T, BundleError> {
     let Some(text) = read_text(path)? else { return Ok(T::default()) };
-    let mut deserializer = serde_json::Deserializer::from_str(&text);
-    serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+    let fault = |fault: String| BundleError::Content { path: path.to_owned(), fault };
+    let value: Json = serde_json::from_str(&text).map_err(|error| fault(error.to_string()))?;
+    serde_path_to_error::deserialize(with_whole_numbers(value)).map_err(|error| {
         // "." is the whole file.
         let key = Some(error.path().to_string()).filter(|key| key != ".");
         let key = key.map_or_else(String::new, |key| format!("{key}: "));
         let reason = without_rust_types(&error.into_inner().to_string(), DocumentFormat::Json);
-        BundleError::Content { path: path.to_owned(), fault: format!("{key}{reason}") }
+        fault(format!("{key}{reason}"))
     })
+}
+
+/// Turns numbers such as 4.0 into integers. Larger ones are not exact.
+fn with_whole_numbers(value: Json) -> Json {
+    match value {
+        Json::Number(number) => match number.as_f64() {
+            Some(float) if number.is_f64() && float.fract() == 0.0 && float.abs() < 1e15 => {
+                Json::from(float as i64)
+            }
+            _ => Json::Number(number),
+        },
+        Json::Array(values) => values.into_iter().map(with_whole_numbers).collect(),
+        Json::Object(entries) => {
+            entries.into_iter().map(|(key, value)| (key, with_whole_numbers(value))).collect()
+        }
+        other => other,
+    }
 }
 
 /// Checks the files in a bundle's directory and in the folders in it: no link may lead nowhere, and no file of text may

@@ -6,7 +6,7 @@ use serde_json::{Map, Value as Json};
 
 use super::json_file::read_or_default;
 use super::pipeline_class::{PipelineClass, RUNTIMES, other_family, served_names};
-use super::{BundleError, PipelineKind};
+use super::{BundleError, LatentComponents, PipelineKind};
 
 /// The contents of model_index.json. Without the file it is empty.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -55,6 +55,11 @@ pub(super) fn is_runtime_class(class: &str) -> bool {
     RUNTIMES.iter().any(|runtime| class.starts_with(runtime))
 }
 
+/// Whether a component may have classes, and this is none of them.
+pub(super) fn is_unknown_class(component: &str, class: &str) -> bool {
+    served_classes(component).is_some_and(|served| !served.contains(&class)) && !is_runtime_class(class)
+}
+
 /// Whether a class has the name of one of diffusers' networks. Networks of others are often called UNet.
 fn is_of_diffusers(class: &str) -> bool {
     ["Autoencoder", "ControlNet"].iter().any(|start| class.starts_with(start))
@@ -80,6 +85,20 @@ pub(super) fn refused_class(component: &str, library: &str, class: &str) -> Opti
     (is_judged && !is_runtime_class(class) && !served.contains(&class)).then(|| {
         format!("the class {class} is not supported for {component}; supported are {}", served.join(", "))
     })
+}
+
+/// Whether a key has the name of a component.
+fn is_named_component(name: &str) -> bool {
+    name == "scheduler" || served_classes(name).is_some()
+}
+
+/// Whether a value is null, or a library and a class that may be null.
+fn is_component_entry(entry: &Json) -> bool {
+    let is_name = |value: &Json| value.is_null() || value.is_string();
+    match entry {
+        Json::Array(pair) => pair.len() == 2 && pair.iter().all(is_name),
+        other => other.is_null(),
+    }
 }
 
 impl ModelIndex {
@@ -122,10 +141,11 @@ impl ModelIndex {
         }
     }
 
-    /// A key that is true or false.
+    /// A key that is true or false. `null` is false, as Python's `None` is.
     pub(super) fn flag(&self, key: &str) -> Result<Option<bool>, BundleError> {
         match self.entries.get(key) {
-            None | Some(Json::Null) => Ok(None),
+            None => Ok(None),
+            Some(Json::Null) => Ok(Some(false)),
             Some(Json::Bool(flag)) => Ok(Some(*flag)),
             Some(other) => Err(self.fault(format!("{key} is {other}, but must be true or false"))),
         }
@@ -165,7 +185,13 @@ impl ModelIndex {
             let reason = "is_cosxl_edit is true: a pipeline that edits pictures is not supported";
             return Err(self.fault(reason.to_owned()));
         }
-        for name in self.entries.keys() {
+        for (name, entry) in &self.entries {
+            if is_named_component(name) && !is_component_entry(entry) {
+                let fault = format!(
+                    "{name} is {entry}, but must be a library and a class such as [\"diffusers\", \"AutoencoderKL\"], or null"
+                );
+                return Err(self.fault(fault));
+            }
             if let Some(Component::Class { library, class }) = self.component(name)
                 && let Some(fault) = refused_class(name, library, class)
             {
@@ -191,6 +217,29 @@ impl ModelIndex {
             "_class_name is {class:?}, but by its inputs the network is {network}; export the folder again, or correct \
              _class_name"
         )))
+    }
+
+    /// Checks that no component that the pipeline needs is null.
+    pub(super) fn check_components(
+        &self,
+        latent: Option<&LatentComponents>,
+        network: &Path,
+    ) -> Result<(), BundleError> {
+        let folder = |file: &Path| file.file_name().map(|name| name.to_string_lossy().into_owned());
+        let network = network.parent().and_then(folder);
+        let tokenizers = latent.iter().flat_map(|latent| &latent.text_encoders);
+        let tokenizers = tokenizers.filter_map(|(_, tokenizer)| folder(tokenizer));
+        let vae = latent.map(|_| "vae".to_owned());
+        let decoder = latent.and_then(|latent| latent.decoder.as_ref()).map(|_| "vae_decoder".to_owned());
+        let scheduler = Some("scheduler".to_owned());
+        let mut needed = network.into_iter().chain(scheduler).chain(vae).chain(decoder).chain(tokenizers);
+        match needed.find(|name| self.component(name) == Some(Component::Absent)) {
+            Some(name) => Err(self.fault(format!(
+                "{name} is null, but the pipeline needs it; name its library and its class, or export the whole pipeline \
+                 again"
+            ))),
+            None => Ok(()),
+        }
     }
 
     /// All keys.
@@ -236,6 +285,10 @@ mod tests {
             (r#""tokenizer": ["transformers", "BertTokenizer"]"#, Some("tokenizer: the class BertTokenizer")),
             (r#""requires_aesthetics_score": true"#, Some("SDXL's refiner")),
             (r#""_class_name": 3"#, Some("_class_name is 3, but must be the name of a class")),
+            (r#""unet": true"#, Some("unet is true, but must be a library and a class")),
+            (r#""scheduler": 3.7"#, Some("scheduler is 3.7, but must be")),
+            (r#""vae": ["diffusers"]"#, Some("vae is [\"diffusers\"], but must be")),
+            (r#""vae": null"#, None),
             (r#""requires_aesthetics_score": 1"#, Some("must be true or false")),
         ] {
             let found = check(&format!("{{{entry}}}"));

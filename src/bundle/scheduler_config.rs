@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
 
-use diffusion_samplers::sampler::{self, Options, Patches, SamplerError};
-use diffusion_samplers::scheduler_settings::{KeyReport, Settings, Value};
+use super::pipeline_keys::{PipelineKey, PipelineTask};
+use diffusion_samplers::sampler::{self, Options, Patches, SamplerError, SamplerSpec};
+use diffusion_samplers::scheduler_settings::{KeyReport, KeyStatus, Settings, Value};
 
 /// The contents of a scheduler configuration.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,6 +19,8 @@ pub struct SchedulerConfig {
     /// `_class_name`, if model_index.json names another class.
     pub class_in_file: Option<String>,
     values: BTreeMap<String, Value>,
+    /// The keys that the pipeline's constructor sets.
+    pub(super) set_by_pipeline: Vec<PipelineKey>,
 }
 
 /// A scheduler configuration that cannot be used.
@@ -41,12 +44,13 @@ enum Fault {
 }
 
 impl SchedulerConfig {
-    /// Reads a file.
+    /// Reads and checks a file.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        Self::read_as(path, None)
+        Self::read_as(path, None)?.checked()
     }
 
-    /// Reads a file whose keys are those of another class, if one is named.
+    /// Reads a file whose keys are those of another class, if one is named. They are checked once it is known which ones
+    /// the pipeline sets.
     pub(super) fn read_as(path: &Path, class: Option<&str>) -> Result<Self, ConfigError> {
         std::fs::read_to_string(path)
             .map_err(Fault::from)
@@ -87,41 +91,83 @@ impl SchedulerConfig {
             .map(|(key, value)| (key.clone(), convert(value)))
             .collect();
         let class_in_file = in_file.filter(|in_file| *in_file != class).map(str::to_owned);
-        let config = Self { path: path.to_owned(), class, class_in_file, values };
-        config.check()?;
-        Ok(config)
+        let set_by_pipeline = Vec::new();
+        Ok(Self { path: path.to_owned(), class, class_in_file, values, set_by_pipeline })
     }
 
-    /// The keys and values, for a sampler to read.
+    /// The keys and values as they are in the file.
     pub fn settings(&self) -> Settings {
         Settings::new(self.values.clone())
     }
 
-    /// The class and the keys as JSON, for receipts.
-    pub fn to_json(&self) -> Json {
+    /// The keys and values that a pipeline gives to a sampler for a task. A key that is not in the file is the
+    /// constructor's only for the file's own class; another class begins with its own defaults.
+    pub fn settings_for(&self, sampler: &SamplerSpec, task: PipelineTask) -> Settings {
+        let is_own = sampler::by_class(&self.class).is_ok_and(|own| own.class() == sampler.class());
+        let mut settings = self.settings();
+        for key in self.set_for(task).filter(|key| is_own || self.values.contains_key(key.name)) {
+            settings.set_implied(key.name, key.value.clone());
+        }
+        settings
+    }
+
+    /// The keys that the constructor of the pipeline for a task sets.
+    fn set_for(&self, task: PipelineTask) -> impl Iterator<Item = &PipelineKey> {
+        self.set_by_pipeline.iter().filter(move |key| key.task.is_none_or(|own| own == task))
+    }
+
+    /// The keys that a pipeline sets for a job with a mask, with their values.
+    pub fn set_for_inpainting(&self) -> impl Iterator<Item = (&'static str, &Value)> {
+        self.set_for(PipelineTask::Inpainting).map(|key| (key.name, &key.value))
+    }
+
+    /// The class and the keys that apply to a task as JSON, for receipts.
+    pub fn to_json(&self, task: PipelineTask) -> Json {
         let mut object: serde_json::Map<_, _> =
             self.values.iter().map(|(key, value)| (key.clone(), to_json(value))).collect();
+        object.extend(self.set_for(task).map(|key| (key.name.to_owned(), to_json(&key.value))));
         object.insert("_class_name".to_owned(), Json::String(self.class.clone()));
         Json::Object(object)
     }
 
     /// Builds the class's sampler once, so that an invalid value is an error when the bundle is opened.
     /// The number of steps is checked for each job.
-    fn check(&self) -> Result<(), Fault> {
+    pub(super) fn checked(self) -> Result<Self, ConfigError> {
         match self.report() {
-            Ok(_) | Err(SamplerError::Steps { .. } | SamplerError::NotFinite { .. }) => Ok(()),
-            Err(error) => Err(error.into()),
+            Ok(_) | Err(SamplerError::Steps { .. } | SamplerError::NotFinite { .. }) => Ok(self),
+            Err(error) => Err(ConfigError { path: self.path, fault: error.into() }),
         }
     }
 
     /// How the configuration's own class uses each key.
     pub fn report(&self) -> Result<Vec<KeyReport>, SamplerError> {
-        let mut settings = self.settings();
-        let patches = Some(Patches { count: 4096, linear_sigmas: false });
-        let options = Options { patches, ..Options::new(4) };
-        sampler::by_class(&self.class)?.build(&mut settings, &options)?;
+        let sampler = sampler::by_class(&self.class)?;
+        let mut settings = self.settings_for(&sampler, PipelineTask::Generation);
+        build(&sampler, &mut settings)?;
         Ok(settings.report())
     }
+
+    /// The keys that the configuration's own class reads, with the values of the file or the defaults.
+    pub(super) fn read_keys(&self) -> BTreeMap<String, Value> {
+        let mut settings = self.settings();
+        if let Ok(sampler) = sampler::by_class(&self.class) {
+            // Keys are read before the steps are planned, which may fail for this number of them.
+            let _ = build(&sampler, &mut settings);
+        }
+        let read = settings.report().into_iter().filter(|line| line.status != KeyStatus::Unknown);
+        read.map(|line| (line.key, line.value)).collect()
+    }
+
+    /// The value of a key in the file.
+    pub(super) fn value(&self, key: &str) -> Option<&Value> {
+        self.values.get(key)
+    }
+}
+
+fn build(sampler: &SamplerSpec, settings: &mut Settings) -> Result<(), SamplerError> {
+    let patches = Some(Patches { count: 4096, linear_sigmas: false });
+    let options = Options { patches, ..Options::new(4) };
+    sampler.build(settings, &options).map(drop)
 }
 
 /// How Python's json writes infinities, which JSON does not have.
@@ -202,7 +248,7 @@ mod tests {
         let config = SchedulerConfig::parse(Path::new("x.json"), text, None).unwrap();
         assert_eq!(config.values["lambda_min_clipped"], Value::Number(f64::NEG_INFINITY));
         assert_eq!(config.values["note"], Value::Text("an \"Infinity\" \\".to_owned()));
-        assert_eq!(config.to_json()["lambda_min_clipped"], "-Infinity");
+        assert_eq!(config.to_json(PipelineTask::Generation)["lambda_min_clipped"], "-Infinity");
         assert_eq!(config.values["other"], Value::Other("[\"Infinity\",1]".to_owned()));
     }
 

@@ -160,7 +160,7 @@ fn missing(model: &Model) -> std::io::Result<()> {
     let Some(latent) = &model.latent else { return nothing() };
     let LatentComponents { decoder, encoder, has_safety_checker, .. } = &latent.components;
     if decoder.is_none() {
-        row("vae_decoder", "without it the output is latents, not images")?;
+        row("vae_decoder", "without it no job can be run: latents do not become pictures")?;
     }
     if encoder.is_none() {
         row("vae_encoder", "without it a job can't begin at an image")?;
@@ -202,11 +202,16 @@ fn scheduler(bundle: &Bundle) -> anyhow::Result<()> {
         let status = match line.status {
             KeyStatus::Used => "used",
             KeyStatus::Defaulted => "default",
-            KeyStatus::Implied => "set by the sampler's name",
+            KeyStatus::Implied => "set by the pipeline, as in diffusers",
             KeyStatus::Ignored => "without effect in this class",
             KeyStatus::Unknown => "not a key of this class",
         };
         writeln!(Stdout, "  {:<28} {:<20} {status}", line.key, line.value.to_string())?;
+    }
+    let set: Vec<_> =
+        bundle.scheduler.set_for_inpainting().map(|(key, value)| format!("{key} {value}")).collect();
+    if !set.is_empty() {
+        row("with a mask", format_args!("the pipeline sets {}", set.join(", ")))?;
     }
     Ok(())
 }

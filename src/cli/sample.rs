@@ -8,7 +8,7 @@ mod requested_job;
 
 use std::path::PathBuf;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, anyhow, ensure};
 
 use super::CommandError;
 use super::engine_argument::EngineArguments;
@@ -16,6 +16,7 @@ use super::load_model::load_model;
 use super::output::{OutputTarget, check_file};
 use super::progress::ProgressDisplay;
 use crate::bundle::SchedulerConfig;
+use crate::bundle::other_graph::missing_decoder;
 use crate::image::Format;
 use crate::job::{Job, JobLimits, ModelCard};
 use crate::model::Model;
@@ -90,11 +91,14 @@ pub(super) fn run(arguments: &SampleArguments) -> Result<(), CommandError> {
     let scheduler = files.scheduler.as_deref().map(SchedulerConfig::read).transpose();
     let scheduler = scheduler.context("--scheduler").map_err(CommandError::usage)?;
 
+    if let Some(fault) = missing_decoder(&arguments.model) {
+        return Err(CommandError::usage(anyhow!("{}: {fault}", arguments.model.display())));
+    }
     let mut model = load_model(&arguments.model, &engine)?;
     let mut notices = Vec::new();
     if let Some(scheduler) = scheduler {
         notices.extend(unknown_keys(&scheduler)?);
-        model.bundle.scheduler = scheduler;
+        model.bundle.set_scheduler(scheduler).context("--scheduler").map_err(CommandError::usage)?;
         // The file's class decides on the sampler, not the bundle's default.
         model.bundle.manifest.default.sampler = None;
     }

@@ -18,6 +18,7 @@ use super::engine_argument::EngineArguments;
 use super::flag_values::whole_number;
 use super::load_model::load_model;
 use super::output::{check_file, known_endings, save};
+use super::picture_file;
 use super::progress::ProgressDisplay;
 use crate::bundle::SampleKind;
 use crate::image::{self as pictures, DecodeTarget, Format, ImageError};
@@ -169,12 +170,12 @@ impl Figure {
     }
 
     /// Reads a sample from a file.
-    fn read(&self, path: &PathBuf) -> anyhow::Result<Vec<f32>> {
+    fn read(&self, path: &Path) -> anyhow::Result<Vec<f32>> {
         let sample = &self.model.bundle.manifest.sample;
         let shape = &self.model.predictor.signature().sample_shape;
         let pixels = DecodeTarget { shape, kind: sample.kind, range: sample.range, max_pixels: u64::MAX };
         let fault = || format!("--image: {}", path.display());
-        let bytes = std::fs::read(path).with_context(fault)?;
+        let bytes = picture_file::read(path).with_context(|| "--image".to_owned())?;
         pictures::decode(&bytes, pixels).with_context(fault)
     }
 

@@ -68,9 +68,14 @@ fn decode_image(bytes: &[u8], target: DecodeTarget<'_>) -> Result<Vec<f32>, Imag
         reader.set_format(format);
     }
     // Checked before decompression: a small file may declare any size.
-    let decoder = reader
-        .into_decoder()
-        .map_err(|error| fault(format!("the file is not PNG, JPEG or WebP ({error})")))?;
+    let decoder = reader.into_decoder().map_err(|error| match format {
+        // Its first bytes are those of a picture, so that the rest is missing or damaged.
+        Some(ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::WebP) => match ends_early(&error) {
+            true => truncated(),
+            false => fault(format!("the file is damaged: {}", one_line(&error))),
+        },
+        _ => fault("the file is not PNG, JPEG or WebP; send one of these, or a .npy file".to_owned()),
+    })?;
     let (w, h) = decoder.dimensions();
     if u64::from(w) * u64::from(h) > max_pixels {
         return Err(fault(format!("the file declares {w}×{h} pixels, more than the limit of {max_pixels}")));
@@ -94,7 +99,10 @@ fn decode_image(bytes: &[u8], target: DecodeTarget<'_>) -> Result<Vec<f32>, Imag
     if !is_whole {
         return Err(truncated());
     }
-    let mut image = DynamicImage::from_decoder(decoder).map_err(|error| fault(error.to_string()))?;
+    let mut image = DynamicImage::from_decoder(decoder).map_err(|error| match ends_early(&error) {
+        true => truncated(),
+        false => fault(format!("the file is damaged: {}", one_line(&error))),
+    })?;
     image.apply_orientation(orientation);
     let value = |byte: u8| low + f32::from(byte) / 255.0 * (high - low);
     let pixels = to_rgb8(image);
@@ -102,6 +110,19 @@ fn decode_image(bytes: &[u8], target: DecodeTarget<'_>) -> Result<Vec<f32>, Imag
         return Ok(pixels.pixels().map(|pixel| value(luma(pixel.0))).collect());
     }
     Ok((0..3).flat_map(|channel| pixels.pixels().map(move |pixel| value(pixel.0[channel]))).collect())
+}
+
+/// Returns whether a decoder met the end of the file.
+fn ends_early(error: &image::ImageError) -> bool {
+    let text = error.to_string().to_lowercase();
+    ["unexpected end", "end of file", "no more bytes", "failed to fill", "enough bytes", "eof"]
+        .iter()
+        .any(|end| text.contains(end))
+}
+
+/// The text of a decoder's error without line breaks.
+fn one_line(error: &image::ImageError) -> String {
+    error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// Returns whether an orientation turns the picture by a quarter.
@@ -248,6 +269,31 @@ mod tests {
     fn grey_levels_of_16_bits_keep_the_upper_8() {
         let levels = [0, 255, 256, 32767, 40000, 65535].map(|level: u16| (level >> 8) as u8);
         assert_eq!(bytes_of(&golden("grey-16.png"), 1, [3, 2]).unwrap(), levels);
+    }
+
+    #[test]
+    fn a_picture_that_ends_anywhere_is_truncated() {
+        let shape = [3, 8, 8];
+        let picture = to_image(&[0.5; 192], &shape, &SampleDescription::default()).unwrap();
+        let mut jpeg = Vec::new();
+        picture.write_to(&mut Cursor::new(&mut jpeg), ImageFormat::Jpeg).unwrap();
+        let png = png(&picture).unwrap();
+        for (file, lengths) in
+            [(&jpeg, vec![20, jpeg.len() / 2, jpeg.len() - 2]), (&png, vec![20, png.len() / 2])]
+        {
+            for length in lengths {
+                let error = decode(&file[..length], target(&shape)).unwrap_err().to_string();
+                assert!(
+                    error.contains("the file is truncated") && !error.contains('\n'),
+                    "{length}: {error}"
+                );
+            }
+        }
+        let error = decode(b"GIF", target(&shape)).unwrap_err().to_string();
+        assert!(
+            error.ends_with("the file is not PNG, JPEG or WebP; send one of these, or a .npy file"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -24,10 +24,22 @@ pub enum Attachment {
 
 /// The topic of a retained message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "BTreeMap<String, String>")]
 pub struct RetainedTopic {
     /// The topic.
     pub topic: String,
+}
+
+/// An object only: serde also reads a struct from an array.
+impl TryFrom<BTreeMap<String, String>> for RetainedTopic {
+    type Error = String;
+
+    fn try_from(mut fields: BTreeMap<String, String>) -> Result<Self, String> {
+        match (fields.remove("topic"), fields.is_empty()) {
+            (Some(topic), true) => Ok(Self { topic }),
+            _ => Err("expected an object with topic alone".to_owned()),
+        }
+    }
 }
 
 impl Attachment {

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use super::attention_memory;
 use super::taken_sizes::TakenSizes;
 use super::{JobError, JobLimits, ModelCard, Request};
-use crate::bundle::SampleKind;
+use crate::bundle::{PipelineTask, SampleKind};
 use crate::image::{self, DecodeTarget};
 use crate::tensor::Tensor;
 use diffusion_samplers::trajectory::KnownRegion;
@@ -68,7 +69,11 @@ impl Request {
         if (height as u64).saturating_mul(width as u64) > limits.pixels {
             let message =
                 format!("{width}×{height} pixels are more than limits.pixels allows, {}", limits.pixels);
-            return Err(JobError::out_of_range("width", message));
+            let longer = if height > width { "height" } else { "width" };
+            return Err(JobError::out_of_range(longer, message));
+        }
+        if let (Some((kind, _)), Some(memory)) = (&model.latent, attention_memory::machine_memory()) {
+            attention_memory::check(*kind, (height, width), (vae.factor, taken.multiple()), memory)?;
         }
         let latent = vec![vae.channels, height / vae.factor, width / vae.factor];
         let sample =
@@ -125,6 +130,14 @@ impl Request {
 }
 
 impl InitImage {
+    /// The task of a job that starts from an image, or from noise alone.
+    pub(super) fn task(init_image: Option<&Self>) -> PipelineTask {
+        match init_image {
+            Some(image) if image.mask.is_some() => PipelineTask::Inpainting,
+            _ => PipelineTask::Generation,
+        }
+    }
+
     /// Decodes the image and the mask.
     pub fn decode(&self) -> Result<DecodedInitImage, JobError> {
         let Self { shape, kind, range, max_pixels, .. } = self;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::inference::Backend;
-use crate::job::{Job, seed};
+use crate::job::{InitImage, Job, seed};
 use crate::model::TextConditioning;
 
 /// How one image was made.
@@ -130,7 +130,7 @@ impl Receipt {
                 graphs if graphs.len() > 1 => graphs.clone(),
                 _ => BTreeMap::new(),
             },
-            scheduler: bundle.scheduler.to_json(),
+            scheduler: bundle.scheduler.to_json(InitImage::task(job.init_image.as_deref())),
             sampler: job.sampler_name.clone(),
             steps: job.options.steps,
             evaluations: job.sampler.evaluations(),

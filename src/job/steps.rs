@@ -31,7 +31,8 @@ pub(super) fn build_sampler(
     options.eta = options.eta.or_else(|| pipeline_eta(model, spec));
     let scheduler = &model.bundle.scheduler;
     spec.check_class(&scheduler.class, &mut scheduler.settings()).map_err(|error| sampler_error(&error))?;
-    let sampler = spec.build(&mut scheduler.settings(), &options).map_err(|error| sampler_error(&error))?;
+    let mut settings = scheduler.settings_for(spec, InitImage::task(init_image));
+    let sampler = spec.build(&mut settings, &options).map_err(|error| sampler_error(&error))?;
     if sampler.outputs_per_value() > model.outputs_per_value {
         let message = format!(
             "{} needs a network that also predicts variances (variance_type), which {} does not; choose another \

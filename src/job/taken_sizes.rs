@@ -44,6 +44,11 @@ impl<'a> TakenSizes<'a> {
         Self { model: model.name(), sides: [side(0), side(1)] }
     }
 
+    /// The number of which each height must be a multiple.
+    pub(super) fn multiple(&self) -> usize {
+        self.sides[0].multiple.max(1)
+    }
+
     /// The length of a side in pixels, as a request gives it or else the default.
     pub(super) fn check(&self, field: &str, given: Option<u64>, axis: usize) -> Result<usize, JobError> {
         let Side { default, multiple, largest, fixed } = self.sides[axis];

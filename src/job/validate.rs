@@ -37,6 +37,7 @@ impl Request {
         };
         let model = self.find_model(models)?;
         check_memory(model, limits)?;
+        check_decoder(model)?;
         let manifest = &model.bundle.manifest;
         let sizes = self.check_sizes(model, limits)?;
         let init_image = self.check_init_image(model, &sizes, limits)?;
@@ -211,6 +212,17 @@ pub(super) fn id_error(id: &str) -> JobError {
     let message =
         format!("id is {shown:?}, but must be 1 to 64 letters, digits, dots, underscores or hyphens");
     JobError::out_of_range("id", message)
+}
+
+fn check_decoder(model: &ModelCard) -> Result<(), JobError> {
+    if model.latent.as_ref().is_none_or(|(_, components)| components.decoder.is_some()) {
+        return Ok(());
+    }
+    let message = format!(
+        "{} has no vae_decoder/model.onnx, without which latents do not become pictures; choose another model",
+        model.name()
+    );
+    Err(JobError::of_field(ErrorCode::UnknownModel, "model", message))
 }
 
 fn check_memory(model: &ModelCard, limits: JobLimits) -> Result<(), JobError> {

@@ -2,13 +2,13 @@
 
 mod added_tokens;
 mod config;
+mod merges;
 #[cfg(test)]
 mod tests;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use tokenizers::models::bpe::BPE;
 use tokenizers::normalizers::{Lowercase, NFC, Replace, Sequence};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::sequence::Sequence as Steps;
@@ -43,6 +43,8 @@ pub(super) struct Tokenizer {
     begin: Vec<u32>,
     end: Vec<u32>,
     pad: u32,
+    /// The token for symbols that a vocabulary lacks.
+    unknown: Option<u32>,
     truncates_left: bool,
     /// The default number of tokens.
     pub(super) length: usize,
@@ -110,7 +112,7 @@ impl Tokenizer {
     /// own class does it.
     fn from_file(file: &Path, cleans: bool, config: &TokenizerConfig) -> Result<Self, TokenizerError> {
         let fault =
-            |error: tokenizers::Error| TokenizerError { path: file.to_owned(), reason: error.to_string() };
+            |error: tokenizers::Error| TokenizerError { path: file.to_owned(), reason: plain_reason(&error) };
         let mut inner = tokenizers::Tokenizer::from_file(file).map_err(fault)?;
         // `encode` truncates and pads.
         inner.with_truncation(None).map_err(fault)?;
@@ -128,7 +130,8 @@ impl Tokenizer {
         inner.set_encode_special_tokens(config.splits_special_tokens);
         let inner = if cleans { with_clip_cleaning(inner) } else { with_own_normalizer(inner) };
         let added = AddedTokens::default();
-        Ok(Self { inner, added, begin, end, pad, truncates_left: config.truncates_left, length: CLIP_LENGTH })
+        let (unknown, truncates_left) = (None, config.truncates_left);
+        Ok(Self { inner, added, begin, end, pad, unknown, truncates_left, length: CLIP_LENGTH })
     }
 
     /// CLIP's tokenizer of a vocab.json and a merges.txt.
@@ -137,7 +140,7 @@ impl Tokenizer {
         is_fast: bool,
         config: &TokenizerConfig,
     ) -> Result<Self, TokenizerError> {
-        let mut inner = clip(directory, config)?;
+        let mut inner = clip(directory, config, is_fast)?;
         let mut added = AddedTokens::default();
         if is_fast {
             add_tokens(&mut inner, config, true);
@@ -158,7 +161,8 @@ impl Tokenizer {
             added = AddedTokens::default();
         }
         let inner = if is_fast { with_own_normalizer(inner) } else { with_clip_cleaning(inner) };
-        Ok(Self { inner, added, begin, end, pad, truncates_left: config.truncates_left, length: CLIP_LENGTH })
+        let truncates_left = config.truncates_left;
+        Ok(Self { inner, added, begin, end, pad, unknown, truncates_left, length: CLIP_LENGTH })
     }
 
     /// Tokenizes a prompt, padded or truncated to `length` tokens.
@@ -200,7 +204,11 @@ impl Tokenizer {
                     let encoding = self.inner.encode(text, false).map_err(|error| error.to_string())?;
                     let offsets = encoding.get_offsets().iter();
                     let offsets = offsets.map(|(start, end)| range.start + start..range.start + end);
-                    tokens.extend(encoding.get_ids().iter().copied().zip(offsets));
+                    for (id, range) in encoding.get_ids().iter().zip(offsets) {
+                        let known = Some(*id).filter(|id| !merges::is_without_id(*id)).or(self.unknown);
+                        let id = known.ok_or("the vocabulary has no unk_token for a part of it")?;
+                        tokens.push((id, range));
+                    }
                 }
             }
         }
@@ -223,8 +231,14 @@ impl Tokenizer {
         encoder: &Path,
     ) -> Result<(), TokenizerError> {
         let ids = self.inner.get_vocab(true);
-        let largest =
-            ids.values().copied().chain(self.added.largest_id()).chain([self.pad]).max().unwrap_or(0);
+        let largest = ids
+            .values()
+            .copied()
+            .filter(|id| !merges::is_without_id(*id))
+            .chain(self.added.largest_id())
+            .chain([self.pad])
+            .max()
+            .unwrap_or(0);
         match known {
             Some(known) if largest as usize >= known => Err(TokenizerError {
                 path: directory.to_owned(),
@@ -237,6 +251,18 @@ impl Tokenizer {
             _ => Ok(()),
         }
     }
+}
+
+/// What the library tokenizers reports, without the names of its types.
+fn plain_reason(error: &tokenizers::Error) -> String {
+    let text = error.to_string();
+    if text.contains("untagged enum") {
+        let place = text.find(" at line ").map_or("", |at| &text[at..]);
+        return format!(
+            "a part of it has a form that is not known{place}; create the file again in Python with save_pretrained"
+        );
+    }
+    without_rust_types(&text, DocumentFormat::Json)
 }
 
 fn special_id(
@@ -280,7 +306,8 @@ fn own_added_tokens(inner: &tokenizers::Tokenizer, config: &TokenizerConfig) -> 
     for (id, token) in &config.added {
         tokens.insert(*id, token.clone());
     }
-    let vocabulary = inner.get_vocab(false);
+    let mut vocabulary = inner.get_vocab(false);
+    vocabulary.retain(|_, id| !merges::is_without_id(*id));
     let beside = config.added.values().filter(|token| !vocabulary.contains_key(&token.content)).count();
     let mut next = vocabulary.len() + beside;
     for (_, token) in config.missing_special_tokens() {
@@ -300,7 +327,11 @@ fn own_added_tokens(inner: &tokenizers::Tokenizer, config: &TokenizerConfig) -> 
 }
 
 /// CLIP's byte-pair encoding, from vocab.json and merges.txt.
-fn clip(directory: &Path, config: &TokenizerConfig) -> Result<tokenizers::Tokenizer, TokenizerError> {
+fn clip(
+    directory: &Path,
+    config: &TokenizerConfig,
+    is_fast: bool,
+) -> Result<tokenizers::Tokenizer, TokenizerError> {
     let (vocabulary, merges) = (directory.join("vocab.json"), directory.join("merges.txt"));
     let fault = |path: &Path, reason: String| TokenizerError { path: path.to_owned(), reason };
     for file in [&vocabulary, &merges] {
@@ -310,11 +341,8 @@ fn clip(directory: &Path, config: &TokenizerConfig) -> Result<tokenizers::Tokeni
         }
     }
     let faulty = |error: tokenizers::Error| fault(directory, error.to_string());
-    let model = BPE::from_file(&vocabulary.to_string_lossy(), &merges.to_string_lossy())
-        .unk_token(config.special("unk_token").unwrap_or(END).to_owned())
-        .end_of_word_suffix("</w>".to_owned())
-        .build()
-        .map_err(faulty)?;
+    let unknown = config.special("unk_token").unwrap_or(END);
+    let model = merges::read(&vocabulary, &merges, unknown, is_fast)?;
     let spaces =
         Replace::new(tokenizers::normalizers::replace::ReplacePattern::Regex(r"\s+".to_owned()), " ");
     let words = Split::new(SplitPattern::Regex(WORDS.to_owned()), SplitDelimiterBehavior::Removed, true);

@@ -303,7 +303,7 @@ fn missing_and_invalid_files_give_their_cause_once() {
         &write("scheduler/scheduler_config.json", "{\"_class_name\": 3}"),
         &write("unet/config.json", "{\"sample_size\": \"x\"}"),
         &write("denoised.toml", "x = 1"),
-        &write("tokenizer/merges.txt", "#version: 0.2\nx"),
+        &write("tokenizer/vocab.json", "{"),
         &|path| std::fs::remove_file(path.join("scheduler/scheduler_config.json")).unwrap(),
     ];
     for change in changes {

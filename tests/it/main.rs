@@ -32,6 +32,7 @@ mod exports;
 mod external_data;
 mod figures;
 mod folder;
+mod folder_defaults;
 #[cfg(feature = "system-tests")]
 mod full_disk;
 mod init;

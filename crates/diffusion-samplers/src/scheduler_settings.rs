@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The value of a key.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
-    /// Not set: the default applies.
+    /// `null`, which diffusers passes on as `None` instead of the default.
     Null,
     /// `true` or `false`.
     Flag(bool),
@@ -144,7 +144,7 @@ impl Settings {
     fn get(&mut self, key: &str, default: impl FnOnce() -> Value) -> Value {
         self.read.insert(key.to_owned());
         match self.given.get(key) {
-            None | Some(Value::Null) => {
+            None => {
                 let value = default();
                 self.defaulted.insert(key.to_owned(), value.clone());
                 value
@@ -165,6 +165,21 @@ impl Settings {
         }
     }
 
+    /// Reads a number that the class only uses in this case; in others it may be `null`.
+    ///
+    /// # Errors
+    ///
+    /// If the value has another type.
+    pub fn number_if(&mut self, is_used: bool, key: &str, default: f64) -> Result<f64, SettingsError> {
+        match self.given.get(key) {
+            Some(Value::Null) if !is_used => {
+                self.read.insert(key.to_owned());
+                Ok(default)
+            }
+            _ => self.number(key, default),
+        }
+    }
+
     /// Reads a whole number of at least 0.
     ///
     /// # Errors
@@ -177,7 +192,7 @@ impl Settings {
         }
     }
 
-    /// Reads `true` or `false`.
+    /// Reads `true` or `false`. `null` is `false`, as Python's `None` is.
     ///
     /// # Errors
     ///
@@ -185,6 +200,7 @@ impl Settings {
     pub fn flag(&mut self, key: &str, default: bool) -> Result<bool, SettingsError> {
         match self.get(key, || Value::Flag(default)) {
             Value::Flag(flag) => Ok(flag),
+            Value::Null => Ok(false),
             other => Err(wrong_type(key, &other, "true or false")),
         }
     }
@@ -198,6 +214,19 @@ impl Settings {
         match self.get(key, || Value::Text(default.to_owned())) {
             Value::Text(text) => Ok(text),
             other => Err(wrong_type(key, &other, "a string")),
+        }
+    }
+
+    /// Reads a string whose `null` means the default.
+    ///
+    /// # Errors
+    ///
+    /// If the value has another type.
+    pub fn text_or_null(&mut self, key: &str, default: &str) -> Result<String, SettingsError> {
+        match self.get(key, || Value::Text(default.to_owned())) {
+            Value::Text(text) => Ok(text),
+            Value::Null => Ok(default.to_owned()),
+            other => Err(wrong_type(key, &other, "a string or null")),
         }
     }
 
@@ -311,9 +340,25 @@ mod tests {
             ("beta_start", KeyStatus::Used),
             ("clip_sample", KeyStatus::Unknown),
             ("solver_order", KeyStatus::Unknown),
-            ("trained_betas", KeyStatus::Defaulted),
+            ("trained_betas", KeyStatus::Used),
         ];
         assert_eq!(report, expected.map(|(key, t)| (key.to_owned(), t)));
+    }
+
+    #[test]
+    fn null_is_python_s_none_and_not_the_default() {
+        let null = |key: &str| Settings::new(BTreeMap::from([(key.to_owned(), Value::Null)]));
+        assert_eq!(null("set_alpha_to_one").flag("set_alpha_to_one", true), Ok(false));
+        assert_eq!(null("sigma_min").optional_number("sigma_min"), Ok(None));
+        assert_eq!(null("sample_max_value").number_if(false, "sample_max_value", 1.0), Ok(1.0));
+        assert_eq!(
+            null("variance_type").text_or_null("variance_type", "fixed_small").unwrap(),
+            "fixed_small"
+        );
+        let error = null("beta_start").number("beta_start", 1e-4).unwrap_err();
+        assert_eq!(error.to_string(), "beta_start is null, but must be a number");
+        assert!(null("sample_max_value").number_if(true, "sample_max_value", 1.0).is_err());
+        assert!(null("beta_schedule").text("beta_schedule", "linear").is_err());
     }
 
     #[test]

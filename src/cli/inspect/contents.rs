@@ -44,7 +44,11 @@ pub(super) fn keys(inventory: &Inventory, all: bool) -> std::io::Result<()> {
         let count = |wanted: fn(&KeyUse) -> bool| keys.values().filter(|status| wanted(status)).count();
         let used = count(|status| *status == KeyUse::Used);
         let without_effect = count(|status| *status == KeyUse::WithoutEffect);
-        writeln!(Stdout, "  {file:<42} {used} used, {without_effect} without effect")?;
+        let unused = match count(|status| matches!(status, KeyUse::NotUsed(_))) {
+            0 => String::new(),
+            count => format!(", {count} not used"),
+        };
+        writeln!(Stdout, "  {file:<42} {used} used, {without_effect} without effect{unused}")?;
         for (key, status) in keys {
             match status {
                 KeyUse::Used if all => row("  used", key)?,

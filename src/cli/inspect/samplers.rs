@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use super::{row, section};
-use crate::bundle::Bundle;
+use crate::bundle::{Bundle, PipelineTask};
 use crate::cli::stdout::Stdout;
 use diffusion_samplers::sampler::{self, Options, Patches, SamplerError};
 
@@ -16,7 +16,7 @@ pub(super) fn list(bundle: &Bundle, all: bool) -> std::io::Result<()> {
     let build = |name: &str| {
         sampler::by_name(name).and_then(|choice| {
             choice.check_class(&bundle.scheduler.class, &mut bundle.scheduler.settings())?;
-            choice.build(&mut bundle.scheduler.settings(), &options)
+            choice.build(&mut bundle.scheduler.settings_for(&choice, PipelineTask::Generation), &options)
         })
     };
     let mut suitable = Vec::new();

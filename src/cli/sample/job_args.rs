@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 use crate::cli::flag_values::{named_number, number, pair, whole_number};
+use crate::cli::picture_file;
 use crate::image::Format;
 use crate::job::{Attachment, Request};
 
@@ -152,6 +153,6 @@ fn format(name: &str) -> Result<Format, String> {
 
 fn read(flag: &str, path: Option<&Path>) -> anyhow::Result<Option<Attachment>> {
     let Some(path) = path else { return Ok(None) };
-    let bytes = std::fs::read(path).with_context(|| format!("{flag}: cannot read {}", path.display()))?;
+    let bytes = picture_file::read(path).with_context(|| flag.to_owned())?;
     Ok(Some(Attachment::from_bytes(&bytes)))
 }

@@ -1,18 +1,22 @@
 //! The file of `--job`: a job as a request has it, with pictures as base64 or as `{"file": "…"}`.
 
-use std::io::Read;
 use std::path::Path;
 
-use anyhow::{Context, anyhow, bail, ensure};
+use anyhow::{Context, anyhow, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Value};
 
+use crate::cli::picture_file;
 use crate::job::Request;
 use crate::json_input::{Document, Json};
 
 /// The fields of a request that hold a picture.
 const PICTURES: [&str; 2] = ["image", "mask"];
+
+/// What a request of the daemon may have in place of a picture, and a file of `--job`.
+const TOPIC_FORM: &str = "{\"topic\": \"…\"}, the topic of a retained message with such a file";
+const FILE_FORM: &str = "{\"file\": \"…\"}, the path of such a file";
 
 /// A job that was read from a file.
 #[derive(Debug, Clone)]
@@ -28,13 +32,11 @@ impl JobFile {
     pub(super) fn read(path: &Path, flags: &Map<String, Value>) -> anyhow::Result<Self> {
         let is_stdin = path == Path::new("-");
         let name = if is_stdin { "standard input".to_owned() } else { path.display().to_string() };
-        let mut text = Vec::new();
-        let read = if is_stdin {
-            std::io::stdin().read_to_end(&mut text)
-        } else {
-            std::fs::File::open(path).and_then(|mut file| file.read_to_end(&mut text))
+        let text = match is_stdin {
+            true => picture_file::read_from(std::io::stdin(), &name),
+            false => picture_file::read(path),
         };
-        read.with_context(|| format!("--job: cannot read {name}"))?;
+        let text = text.context("--job")?;
         let directory = if is_stdin { Path::new("") } else { path.parent().unwrap_or(Path::new("")) };
         let fields = parse_fields(&text, directory, flags).map_err(|fault| anyhow!("{name}: {fault:#}"))?;
         Ok(Self { name, fields })
@@ -58,7 +60,8 @@ fn parse_fields(
         };
         *picture = replacement;
     }
-    let request: Request = document.read("the job").map_err(|error| anyhow!(error.message))?;
+    let request: Request =
+        document.read("the job").map_err(|error| anyhow!(error.message.replace(TOPIC_FORM, FILE_FORM)))?;
     let fields = fields(&request)?;
     let is_topic =
         |field: &str| fields.get(field).is_some_and(Value::is_object) && !flags.contains_key(field);
@@ -83,10 +86,7 @@ fn read_picture(members: &[(String, Json)], directory: &Path) -> anyhow::Result<
     let [(_, Json::String(file))] = members else {
         bail!("expected a picture in base64 or {{\"file\": \"…\"}}, the path of one");
     };
-    let path = directory.join(file);
-    ensure!(!path.is_dir(), "{} is a directory", path.display());
-    let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(BASE64.encode(bytes))
+    Ok(BASE64.encode(picture_file::read(&directory.join(file))?))
 }
 
 /// The fields that a request sets.
@@ -149,6 +149,8 @@ mod tests {
                 "image: expected a picture in base64 or {\"file\": \"…\"}, the path of one",
             ),
             (r#"{"mask": {"topic": "a/b"}}"#, "mask: only the daemon fetches a topic; use {\"file\": \"…\"}"),
+            (r#"{"image": 3}"#, "or {\"file\": \"…\"}, the path of such a file"),
+            (r#"{"mask": ["a"]}"#, "or {\"file\": \"…\"}, the path of such a file"),
             ("\u{feff}{\"steps\": {}}", "steps"),
             (r#"{"prompt": {"file": "a.txt"}}"#, "prompt"),
         ] {

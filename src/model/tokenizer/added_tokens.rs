@@ -82,13 +82,14 @@ impl AddedTokens {
             let here = &prompt[at..];
             let found = self.0.keys().filter(|token| here.starts_with(token.as_str())).map(String::len).max();
             match found {
-                Some(len) => {
+                // An empty token is nowhere in a prompt.
+                Some(len) if len > 0 => {
                     parts.extend((text_start < at).then_some(text_start..at));
                     parts.push(at..at + len);
                     at += len;
                     text_start = at;
                 }
-                None => at += next.len_utf8(),
+                _ => at += next.len_utf8(),
             }
         }
         parts.extend((text_start < at).then_some(text_start..at));
@@ -105,6 +106,7 @@ pub(super) fn expand_vectors<'a>(
     contains: impl Fn(&str) -> bool,
 ) -> Option<String> {
     let further = |name: &str, i: usize| Some(format!("{name}_{i}")).filter(|name| is_token(name));
+    let names = names.filter(|name| !name.is_empty());
     let mut names: Vec<&str> = names.filter(|name| further(name, 1).is_some() && contains(name)).collect();
     names.sort_unstable();
     let mut expanded = (!names.is_empty()).then(|| prompt.to_owned())?;

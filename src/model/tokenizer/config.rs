@@ -116,10 +116,10 @@ impl TokenizerConfig {
                 "is \"left\", which text encoders of diffusion models do not take; set it to \"right\"";
             return Err(fault("padding_side", reason.to_owned()));
         }
-        let length = ["model_max_length", "max_len"].into_iter().find_map(|key| config.get(key)?.as_f64());
+        let length = max_length(&config).map_err(|(key, error)| fault(key, error))?;
         Ok(Self {
             class,
-            length: length.filter(|length| (2.0..100_000.0).contains(length)).map(|length| length as usize),
+            length,
             truncates_left: side("truncation_side")?,
             splits_special_tokens: config
                 .get("split_special_tokens")
@@ -146,6 +146,19 @@ impl TokenizerConfig {
             }
         }
         missing
+    }
+}
+
+/// `model_max_length`, or its old name. Without a length, transformers writes 10³⁰.
+fn max_length(config: &Map<String, Json>) -> Result<Option<usize>, (&'static str, String)> {
+    let set = |key: &'static str| config.get(key).filter(|value| !value.is_null()).map(|value| (key, value));
+    let Some((key, value)) = ["model_max_length", "max_len"].into_iter().find_map(set) else {
+        return Ok(None);
+    };
+    match value.as_f64() {
+        Some(length) if length >= 100_000.0 => Ok(None),
+        Some(length) if length >= 2.0 && length.fract() == 0.0 => Ok(Some(length as usize)),
+        _ => Err((key, format!("is {value}, but must be a whole number of at least 2, as 77 for CLIP"))),
     }
 }
 

@@ -69,7 +69,39 @@ fn a_tokenizer_that_cannot_pad_is_refused_by_the_name_of_its_key() {
     let left = error(r#"{"padding_side": "left"}"#);
     assert!(left.contains("tokenizer_config.json: padding_side is \"left\""), "{left}");
     let token = error(r#"{"added_tokens_decoder": {"x": {"content": "y"}}}"#);
+    for length in ["\"x\"", "3.7", "1", "true", "-4", "[77]"] {
+        let error = error(&format!(r#"{{"model_max_length": {length}}}"#));
+        assert!(
+            error.contains(&format!("tokenizer_config.json: model_max_length is {length}, but")),
+            "{error}"
+        );
+    }
+    assert_eq!(error(r#"{"model_max_length": 1000000000000000019884624838656}"#), "");
+    assert_eq!(error(r#"{"model_max_length": 16.0}"#), "");
     assert!(token.contains("added_tokens_decoder has the key \"x\""), "{token}");
+}
+
+#[test]
+fn an_added_token_without_content_is_nowhere_in_a_prompt() {
+    let directory = tempfile::tempdir().unwrap();
+    for name in ["vocab.json", "merges.txt"] {
+        std::fs::copy(golden("latent/bundles/sd/tokenizer").join(name), directory.path().join(name)).unwrap();
+    }
+    let ids = |added: &str| {
+        let config = format!(r#"{{"added_tokens_decoder": {{{added}}}}}"#);
+        std::fs::write(directory.path().join("tokenizer_config.json"), config).unwrap();
+        Tokenizer::open(directory.path(), None, None).unwrap().encode("the red fox", 12).unwrap().ids
+    };
+    assert_eq!(ids(r#""5": {"content": ""}"#), ids(""));
+}
+
+#[test]
+fn an_error_in_tokenizer_json_names_the_file_and_no_type() {
+    let directory = tempfile::tempdir().unwrap();
+    let model = r#"{"version": "1.0", "added_tokens": [], "model": {"type": "Nothing"}}"#;
+    std::fs::write(directory.path().join("tokenizer.json"), model).unwrap();
+    let error = Tokenizer::open(directory.path(), Some("T5TokenizerFast"), None).err().unwrap().to_string();
+    assert!(error.contains("tokenizer.json: a part of it has a form that is not known"), "{error}");
 }
 
 #[test]

@@ -31,7 +31,7 @@ enum VarianceType {
 
 impl VarianceType {
     fn from_settings(settings: &mut Settings) -> Result<Self, SettingsError> {
-        let name = settings.text("variance_type", "fixed_small")?;
+        let name = settings.text_or_null("variance_type", "fixed_small")?;
         let reason = match name.as_str() {
             "fixed_small" | "fixed_small_log" => return Ok(Self::FixedSmall),
             "fixed_large" => return Ok(Self::FixedLarge),

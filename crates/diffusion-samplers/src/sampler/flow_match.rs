@@ -33,10 +33,12 @@ impl Shift {
         let shift = positive(settings, "shift", 1.0)?;
         let linear =
             settings.choice("time_shift_type", "exponential", &["exponential", "linear"])? == "linear";
-        let (base, max) = (settings.number("base_shift", 0.5)?, settings.number("max_shift", 1.15)?);
-        let base_patches = settings.number("base_image_seq_len", 256.0)?;
-        let max_patches = settings.number("max_image_seq_len", 4096.0)?;
-        if !settings.flag("use_dynamic_shifting", false)? {
+        let is_dynamic = settings.flag("use_dynamic_shifting", false)?;
+        let mut dynamic = |key: &str, default: f64| settings.number_if(is_dynamic, key, default);
+        let (base, max) = (dynamic("base_shift", 0.5)?, dynamic("max_shift", 1.15)?);
+        let base_patches = dynamic("base_image_seq_len", 256.0)?;
+        let max_patches = dynamic("max_image_seq_len", 4096.0)?;
+        if !is_dynamic {
             return Ok(Self::Fixed(shift));
         }
         let Some(patches) = options.patches else {

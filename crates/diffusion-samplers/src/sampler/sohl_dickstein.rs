@@ -11,7 +11,7 @@ use super::{Family, Sampler, SamplerError};
 use crate::forward_process::Posterior;
 use crate::noise_schedule::{NoiseLevel, NoiseSchedule, ScheduleDefaults};
 use crate::prediction_type::PredictionType::{Epsilon, Sample, VPrediction};
-use crate::scheduler_settings::Settings;
+use crate::scheduler_settings::{Settings, SettingsError};
 use crate::timestep_spacing::TimestepSpacing;
 
 pub(super) const FAMILY: Family = Family::new("sohl_dickstein", "ReverseDiffusionProcess", build);
@@ -42,8 +42,14 @@ fn build(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>,
     options.reject_eta(AddedNoise::Fixed)?;
     let schedule = NoiseSchedule::from_settings(settings, ScheduleDefaults::DDPM)?;
     let kind = prediction_type(settings, &[Epsilon, Sample, VPrediction])?;
-    let variance_types = ["fixed_small", "fixed_large"];
-    let small = settings.choice("variance_type", "fixed_small", &variance_types)? == "fixed_small";
+    let small = match settings.text_or_null("variance_type", "fixed_small")?.as_str() {
+        "fixed_small" => true,
+        "fixed_large" => false,
+        other => {
+            let reason = "it is none of fixed_small, fixed_large";
+            return Err(SettingsError::refused("variance_type", other, reason).into());
+        }
+    };
     let (spacing, offset) = TimestepSpacing::from_settings(settings, "leading")?;
     let count = options.steps_up_to(schedule.num_train_timesteps(), FAMILY.name)?;
     let times = spacing.timesteps(schedule.num_train_timesteps(), count, offset)?;

@@ -52,6 +52,11 @@ impl SamplerSpec {
         (self.family.class == "TCDScheduler").then_some(0.0)
     }
 
+    /// The `_class_name` of the scheduler configurations that it reads.
+    pub fn class(&self) -> &'static str {
+        self.family.class
+    }
+
     /// The conditioning that its network receives.
     pub fn time(&self) -> TimeConditioning {
         self.family.time

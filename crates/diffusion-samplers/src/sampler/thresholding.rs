@@ -23,15 +23,15 @@ impl Thresholding {
     /// Reads `clip_sample`, with this default, and `clip_sample_range`.
     pub(crate) fn clip_from_settings(settings: &mut Settings, clip: bool) -> Result<Self, SettingsError> {
         let clip = settings.flag("clip_sample", clip)?;
-        let range = positive(settings, "clip_sample_range")?;
+        let range = positive_if(clip, settings, "clip_sample_range")?;
         Ok(if clip { Self::Clip(range) } else { Self::None })
     }
 
     /// Reads `thresholding`, `dynamic_thresholding_ratio` and `sample_max_value`.
     pub(crate) fn dynamic_from_settings(settings: &mut Settings) -> Result<Self, SettingsError> {
         let thresholding = settings.flag("thresholding", false)?;
-        let quantile = settings.number("dynamic_thresholding_ratio", 0.995)?;
-        let max = positive(settings, "sample_max_value")?;
+        let quantile = settings.number_if(thresholding, "dynamic_thresholding_ratio", 0.995)?;
+        let max = positive_if(thresholding, settings, "sample_max_value")?;
         if !thresholding {
             return Ok(Self::None);
         }
@@ -50,9 +50,9 @@ impl Thresholding {
     }
 }
 
-/// Reads a bound, which is 1 by default and must be positive in f32.
-fn positive(settings: &mut Settings, key: &str) -> Result<f32, SettingsError> {
-    let value = settings.number(key, 1.0)?;
+/// Reads a bound, which is 1 by default and must be positive in f32. One that is not used may be `null`.
+fn positive_if(is_used: bool, settings: &mut Settings, key: &str) -> Result<f32, SettingsError> {
+    let value = settings.number_if(is_used, key, 1.0)?;
     if value as f32 > 0.0 {
         return Ok(value as f32);
     }

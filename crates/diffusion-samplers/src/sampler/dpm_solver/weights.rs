@@ -167,7 +167,7 @@ impl Solver {
 
     /// Reads `variance_type` and returns the number of network outputs per value of the sample.
     pub(crate) fn outputs_per_value(settings: &mut Settings) -> Result<usize, SettingsError> {
-        Ok(match settings.text("variance_type", "")?.as_str() {
+        Ok(match settings.text_or_null("variance_type", "")?.as_str() {
             "learned" | "learned_range" => 2,
             _ => 1,
         })

@@ -73,7 +73,7 @@ impl LambdaSettings {
             NoiseSchedule::from_settings(settings, ScheduleDefaults::DDPM.with_zero_snr(class.zero_snr))?;
         let cosine = settings.text("beta_schedule", "linear")? == "squaredcos_cap_v2";
         let kind = prediction_type(settings, &[Epsilon, Sample, VPrediction, Flow])?;
-        let flow_shift = settings.number("flow_shift", 1.0)?;
+        let flow_shift = settings.number_if(sigma_schedule == SigmaSchedule::Flow, "flow_shift", 1.0)?;
         if settings.flag("use_dynamic_shifting", false)? {
             let reason = "this sampler does not know the image's size; set flow_shift";
             return Err(SettingsError::refused("use_dynamic_shifting", true, reason).into());
