@@ -18,6 +18,7 @@ mod manifest;
 mod manifest_defaults;
 mod manifest_use;
 mod model_index;
+mod network_size;
 mod onnx_file;
 pub(crate) mod other_graph;
 mod pipeline_class;
@@ -36,16 +37,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use diffusion_samplers::sampler;
-use serde::Deserialize;
 
 use crate::onnx::ModelFiles;
-use crate::tensor::GraphIo;
-use convolutions::Convolutions;
 use graphs::Graphs;
 use json_file::{read_or_default, read_text};
 use latent_components::TEXT_ENCODERS;
 use model_index::{Component, ModelIndex};
-use sample_size::SampleSize;
+use network_size::{NetworkConfig, network_size};
 
 pub use crate::onnx::OnnxError;
 pub use autoencoder_config::{LatentStatistics, VaeConfig};
@@ -91,15 +89,6 @@ pub struct Bundle {
     graphs: Arc<Graphs>,
     /// How the network is fed, if all its inputs are known.
     signature: Option<Signature>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct NetworkConfig {
-    in_channels: Option<usize>,
-    sample_size: Option<SampleSize>,
-    num_class_embeds: Option<usize>,
-    _diffusers_version: Option<String>,
 }
 
 impl Bundle {
@@ -262,58 +251,6 @@ fn for_pipeline(
     Ok(scheduler.checked()?)
 }
 
-/// The lengths of the network's dynamic axes, and how it is fed if all its inputs are known. What the
-/// configuration lacks is taken from the graph.
-fn network_size(
-    graph: &Path,
-    io: &GraphIo,
-    manifest: &Manifest,
-    config: &NetworkConfig,
-    latent: Option<&LatentComponents>,
-    index: &ModelIndex,
-) -> Result<(NetworkSize, Option<Signature>), BundleError> {
-    let channels = match (config.in_channels, latent) {
-        (None, Some(_)) => input_channels(graph, io, manifest)?,
-        (configured, _) => configured,
-    };
-    // A network of packed latents takes 2×2 patches, so it has four channels for each latent channel.
-    let packed = channels.zip(latent).is_some_and(|(n, latent)| n == 4 * latent.vae.channels);
-    let size = config.sample_size.map(SampleSize::height_and_width);
-    let own_channels = latent.filter(|_| !packed).map(|latent| latent.vae.channels);
-    let default_size = PipelineKind::StableDiffusion.facts().default_sample_size;
-    let mut network = NetworkSize {
-        channels,
-        size: size.or_else(|| latent.map(|_| (default_size, default_size))),
-        packed,
-        own_channels,
-    };
-    // A graph with other inputs is reported when it is loaded.
-    let signature = Signature::resolve(io, manifest, network, 1).ok();
-    let kind = signature.as_ref().and_then(PipelineKind::from_signature);
-    if let (None, Some(_), Some(kind)) = (size, latent, kind) {
-        let default_size = kind.facts().default_sample_size;
-        network.size = Some((default_size, default_size));
-    }
-    if let Some(SampleSize::Square(n)) = config.sample_size
-        && pipeline_keys::replaces_keys(kind, index)
-        && let Some(n) = pipeline_keys::replaced_sample_size(n, config._diffusers_version.as_deref())
-    {
-        network.size = Some((n, n));
-    }
-    Ok((network, signature))
-}
-
-/// The channels of the network's sample where no configuration gives them.
-fn input_channels(graph: &Path, io: &GraphIo, manifest: &Manifest) -> Result<Option<usize>, BundleError> {
-    // A graph without such an input is reported when it is loaded.
-    let Ok(sample) = Signature::sample_input(io, manifest) else { return Ok(None) };
-    let axis = if sample.shape.len() == 3 { 2 } else { 1 };
-    match sample.shape.get(axis).and_then(|axis| axis.length()) {
-        Some(channels) => Ok(Some(channels)),
-        None => Ok(Convolutions::read(graph)?.input_channels(&sample.name)),
-    }
-}
-
 fn first_file(directory: &Path, candidates: &[&str]) -> Result<PathBuf, BundleError> {
     candidates.iter().map(|candidate| directory.join(candidate)).find(|path| path.is_file()).ok_or_else(
         || BundleError::Missing {
@@ -345,20 +282,6 @@ fn read_manifest(path: &Path, index: &ModelIndex) -> Result<Manifest, BundleErro
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tensor::Dim;
-
-    /// diffusers' own converter leaves every axis of a sample free.
-    #[test]
-    fn the_channels_of_a_dynamic_axis_are_those_of_the_first_convolution() {
-        let bundles = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/latent/bundles");
-        for (name, channels) in [("sd", 4), ("sd_inpaint", 9)] {
-            let graph = bundles.join(name).join("unet/model.onnx");
-            let mut io = graph_io(&graph).unwrap();
-            let sample = io.inputs.iter_mut().find(|input| input.name == "sample").unwrap();
-            sample.shape = vec![Dim::Dynamic; 4];
-            assert_eq!(input_channels(&graph, &io, &Manifest::default()).unwrap(), Some(channels), "{name}");
-        }
-    }
 
     #[test]
     fn samples_of_a_score_pipeline_are_drawn_from_0_to_1_unless_the_manifest_says_otherwise() {

@@ -42,7 +42,7 @@ const BOOKKEEPING: &str = "\
 
 const NETWORK_USED: &str = "\
     in_channels sample_size num_class_embeds joint_attention_dim down_block_types block_out_channels \
-    patch_size pos_embed_max_size";
+    patch_size pos_embed_max_size _diffusers_version";
 
 /// The keys of UNet2DModel, UNet2DConditionModel, UNet1DModel, SD3Transformer2DModel and FluxTransformer2DModel.
 const NETWORK_WITHOUT_EFFECT: &str = "\
@@ -222,10 +222,10 @@ mod tests {
     use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
     use super::*;
-    use crate::bundle::NetworkConfig;
     use crate::bundle::autoencoder_config::VaeFile;
     use crate::bundle::latent_components::TransformerFile;
     use crate::bundle::latent_sizes::NetworkBlocks;
+    use crate::bundle::network_size::NetworkConfig;
     use crate::bundle::text_encoder_io::TextEncoderFile;
 
     /// Records the fields of a structure that is deserialized.

@@ -185,8 +185,15 @@ fn is_component(name: &str) -> bool {
 
 /// Whether a network's key counts only in a pipeline with a prompt.
 fn is_of_latents(key: &str) -> bool {
-    ["down_block_types", "block_out_channels", "patch_size", "pos_embed_max_size", "joint_attention_dim"]
-        .contains(&key)
+    [
+        "down_block_types",
+        "block_out_channels",
+        "patch_size",
+        "pos_embed_max_size",
+        "joint_attention_dim",
+        "_diffusers_version",
+    ]
+    .contains(&key)
 }
 
 /// How a key of special_tokens_map.json is used beside a tokenizer_config.json, whose `added_tokens_decoder` takes

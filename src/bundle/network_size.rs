@@ -1,0 +1,93 @@
+//! The lengths of a network's dynamic axes, from its configuration or else from its graph.
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::convolutions::Convolutions;
+use super::model_index::ModelIndex;
+use super::sample_size::SampleSize;
+use super::{BundleError, LatentComponents, Manifest, NetworkSize, PipelineKind, Signature, pipeline_keys};
+use crate::tensor::GraphIo;
+
+/// The keys of the network's config.json.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct NetworkConfig {
+    pub(super) in_channels: Option<usize>,
+    sample_size: Option<SampleSize>,
+    pub(super) num_class_embeds: Option<usize>,
+    _diffusers_version: Option<String>,
+}
+
+/// The lengths of the network's dynamic axes, and how it is fed if all its inputs are known. What the
+/// configuration lacks is taken from the graph.
+pub(super) fn network_size(
+    graph: &Path,
+    io: &GraphIo,
+    manifest: &Manifest,
+    config: &NetworkConfig,
+    latent: Option<&LatentComponents>,
+    index: &ModelIndex,
+) -> Result<(NetworkSize, Option<Signature>), BundleError> {
+    let channels = match (config.in_channels, latent) {
+        (None, Some(_)) => input_channels(graph, io, manifest)?,
+        (configured, _) => configured,
+    };
+    // A network of packed latents takes 2×2 patches, so it has four channels for each latent channel.
+    let packed = channels.zip(latent).is_some_and(|(n, latent)| n == 4 * latent.vae.channels);
+    let size = config.sample_size.map(SampleSize::height_and_width);
+    let own_channels = latent.filter(|_| !packed).map(|latent| latent.vae.channels);
+    let default_size = PipelineKind::StableDiffusion.facts().default_sample_size;
+    let mut network = NetworkSize {
+        channels,
+        size: size.or_else(|| latent.map(|_| (default_size, default_size))),
+        packed,
+        own_channels,
+    };
+    // A graph with other inputs is reported when it is loaded.
+    let signature = Signature::resolve(io, manifest, network, 1).ok();
+    let kind = signature.as_ref().and_then(PipelineKind::from_signature);
+    if let (None, Some(_), Some(kind)) = (size, latent, kind) {
+        let default_size = kind.facts().default_sample_size;
+        network.size = Some((default_size, default_size));
+    }
+    if let Some(SampleSize::Square(n)) = config.sample_size
+        && pipeline_keys::replaces_keys(kind, index)
+        && let Some(n) = pipeline_keys::replaced_sample_size(n, config._diffusers_version.as_deref())
+    {
+        network.size = Some((n, n));
+    }
+    Ok((network, signature))
+}
+
+/// The channels of the network's sample where no configuration gives them.
+fn input_channels(graph: &Path, io: &GraphIo, manifest: &Manifest) -> Result<Option<usize>, BundleError> {
+    // A graph without such an input is reported when it is loaded.
+    let Ok(sample) = Signature::sample_input(io, manifest) else { return Ok(None) };
+    let axis = if sample.shape.len() == 3 { 2 } else { 1 };
+    match sample.shape.get(axis).and_then(|axis| axis.length()) {
+        Some(channels) => Ok(Some(channels)),
+        None => Ok(Convolutions::read(graph)?.input_channels(&sample.name)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::graph_io;
+    use super::*;
+    use crate::tensor::Dim;
+
+    /// diffusers' own converter leaves every axis of a sample free.
+    #[test]
+    fn the_channels_of_a_dynamic_axis_are_those_of_the_first_convolution() {
+        let bundles = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/latent/bundles");
+        for (name, channels) in [("sd", 4), ("sd_inpaint", 9)] {
+            let graph = bundles.join(name).join("unet/model.onnx");
+            let mut io = graph_io(&graph).unwrap();
+            let sample = io.inputs.iter_mut().find(|input| input.name == "sample").unwrap();
+            sample.shape = vec![Dim::Dynamic; 4];
+            assert_eq!(input_channels(&graph, &io, &Manifest::default()).unwrap(), Some(channels), "{name}");
+        }
+    }
+}
