@@ -8,6 +8,7 @@ mod changes;
 mod clock;
 mod completed_jobs;
 mod error;
+pub(crate) mod former_names;
 mod record;
 mod store;
 pub(crate) mod topic_root;

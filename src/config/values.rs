@@ -104,6 +104,13 @@ impl SharedQueue {
     pub fn parts(&self) -> Option<(&str, &str)> {
         (!self.filter.is_empty()).then_some((&self.filter, &self.topic))
     }
+
+    /// Returns a valid filter of a shared subscription with its topic.
+    pub(crate) fn split(filter: &str) -> Option<(&str, &str)> {
+        let (group, topic) = filter.strip_prefix("$share/")?.split_once('/')?;
+        let is_valid = !group.is_empty() && crate::topic_name::is_topic_name(topic);
+        is_valid.then_some((filter, topic))
+    }
 }
 
 impl<'de> Deserialize<'de> for SharedQueue {
@@ -112,12 +119,11 @@ impl<'de> Deserialize<'de> for SharedQueue {
         if filter.is_empty() {
             return Ok(Self::default());
         }
-        let parts = filter.strip_prefix("$share/").and_then(|rest| rest.split_once('/'));
-        match parts {
+        match Self::split(&filter) {
             _ if filter.contains(['{', '}']) => {
                 Err(invalid(&filter, "a filter without {node}, which only mqtt.root has"))
             }
-            Some((group, topic)) if !group.is_empty() && crate::topic_name::is_topic_name(topic) => {
+            Some((_, topic)) => {
                 let topic = topic.to_owned();
                 Ok(Self { filter, topic })
             }

@@ -10,6 +10,8 @@ pub struct Topics {
     root: String,
     /// The filter and the topic of a queue that several daemons share.
     shared_queue: Option<(String, String)>,
+    /// Those of an earlier configuration, which the broker's session may still have.
+    former_queues: Vec<(String, String)>,
 }
 
 /// The kind of an incoming message.
@@ -24,13 +26,24 @@ pub enum MessageKind {
 impl Topics {
     /// Creates the topics under this root.
     pub fn new(root: impl Into<String>) -> Self {
-        Self { root: root.into(), shared_queue: None }
+        Self { root: root.into(), shared_queue: None, former_queues: Vec::new() }
     }
 
     /// Adds a queue that is shared with other daemons, as its filter and its topic.
     pub fn with_shared_queue(self, queue: Option<(&str, &str)>) -> Self {
         let shared_queue = queue.map(|(filter, topic)| (filter.to_owned(), topic.to_owned()));
         Self { shared_queue, ..self }
+    }
+
+    /// Adds shared queues of an earlier configuration, as filters and topics. The daemon leaves them, and does the
+    /// requests that the broker has already given to it.
+    pub fn with_former_queues(self, former_queues: Vec<(String, String)>) -> Self {
+        Self { former_queues, ..self }
+    }
+
+    /// The filters of shared queues that the daemon leaves.
+    pub fn former_filters(&self) -> impl Iterator<Item = &str> {
+        self.former_queues.iter().map(|(filter, _)| filter.as_str())
     }
 
     /// The filter of the shared queue, if there is one.
@@ -102,7 +115,7 @@ impl Topics {
 
     /// Returns the kind of a message on this topic, or `None` if it is not an input topic.
     pub fn kind(&self, topic: &str) -> Option<MessageKind> {
-        if self.shared_queue.as_ref().is_some_and(|(_, shared)| shared == topic) {
+        if self.shared_queue.iter().chain(&self.former_queues).any(|(_, shared)| shared == topic) {
             return Some(MessageKind::Request);
         }
         match topic.strip_prefix(&self.root)? {

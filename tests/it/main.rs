@@ -30,6 +30,8 @@ mod exports;
 #[cfg(feature = "system-tests")]
 mod external_data;
 mod figures;
+#[cfg(feature = "system-tests")]
+mod fleet;
 mod folder;
 #[cfg(feature = "system-tests")]
 mod full_disk;
