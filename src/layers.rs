@@ -23,7 +23,7 @@ const LAYERS: [(&str, &[&str]); 19] = [
     ("model", &["bundle", "inference", "serde_message", "tensor", "units"]),
     ("job", &["bundle", "image", "inference", "json_input", "model", "tensor", "topic_name"]),
     ("pipeline", &["bundle", "inference", "job", "model", "tensor"]),
-    ("config", &["inference", "job", "platform", "serde_message", "topic_name", "units"]),
+    ("config", &["inference", "job", "mqtt", "platform", "serde_message", "topic_name", "units"]),
     (
         "service",
         &[

@@ -10,12 +10,16 @@ use super::message::{Message, QoS};
 
 /// Maximum number of queued messages at QoS 0; further ones are dropped.
 const MAX_BEST_EFFORT: usize = 64;
+/// After this many connections in a row that the broker closed on a message, it is given up.
+const MAX_CLOSURES: u8 = 3;
 
 /// A message, and the number with which its delivery is reported.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct QueuedMessage {
     message: Message,
     number: Option<u64>,
+    /// How many connections in a row the broker closed after this message alone was sent.
+    closures: u8,
 }
 
 /// A message that was passed to the connection and is not yet acknowledged.
@@ -68,6 +72,12 @@ pub(super) struct Delivery {
     best_effort: usize,
     max_bytes: usize,
     max_in_flight: usize,
+    /// The messages at QoS 1 or 2 that were in flight when the last connection ended.
+    interrupted: usize,
+    /// How many connections in a row the broker closed without an acknowledgement.
+    closures: u8,
+    /// How many messages are sent one at a time, to find out on which of them the broker closes the connection.
+    suspects: usize,
     /// `None` while disconnected.
     limits: Option<DeliveryLimits>,
 }
@@ -83,6 +93,9 @@ impl Delivery {
             best_effort: 0,
             max_bytes,
             max_in_flight,
+            interrupted: 0,
+            closures: 0,
+            suspects: 0,
             limits: None,
         }
     }
@@ -106,7 +119,7 @@ impl Delivery {
             self.best_effort += 1;
         }
         self.bytes += message.packet_size();
-        self.queue.push_back(QueuedMessage { message, number });
+        self.queue.push_back(QueuedMessage { message, number, closures: 0 });
     }
 
     /// Starts a connection to a broker with these limits.
@@ -117,6 +130,7 @@ impl Delivery {
     /// Ends the connection: messages in flight are queued again, messages at QoS 0 are dropped.
     pub(super) fn on_disconnected(&mut self) {
         self.limits = None;
+        self.interrupted = self.in_flight.iter().filter(|m| m.queued.message.qos != QoS::AtMostOnce).count();
         for InFlight { queued, .. } in self.in_flight.drain(..).rev() {
             self.queue.push_front(queued);
         }
@@ -125,16 +139,50 @@ impl Delivery {
         self.bytes = self.queue.iter().map(|queued| queued.message.packet_size()).sum();
     }
 
+    /// The connection that has just ended was closed by the broker, or not. Messages on which it may have done so are
+    /// sent one at a time. Returns one on which it did so three times in a row, and removes it, if `is_expendable` allows
+    /// that.
+    pub(super) fn on_closed(
+        &mut self,
+        is_by_broker: bool,
+        is_expendable: impl Fn(&Message) -> bool,
+    ) -> Option<(Message, Option<u64>)> {
+        let interrupted = std::mem::take(&mut self.interrupted);
+        let first = self.queue.front_mut().filter(|_| interrupted > 0)?;
+        if !is_by_broker {
+            first.closures = 0;
+            self.closures = 0;
+            return None;
+        }
+        self.closures = self.closures.saturating_add(1);
+        // A broker that restarts closes one connection.
+        if self.closures >= 2 {
+            self.suspects = self.suspects.max(interrupted);
+        }
+        if interrupted > 1 {
+            return None;
+        }
+        first.closures = first.closures.saturating_add(1);
+        if first.closures < MAX_CLOSURES || !is_expendable(&first.message) {
+            return None;
+        }
+        self.suspects = self.suspects.saturating_sub(1);
+        let QueuedMessage { message, number, .. } = self.queue.pop_front()?;
+        self.bytes -= message.packet_size();
+        Some((message, number))
+    }
+
     /// Returns the next action, and moves its message out of the queue.
     pub(super) fn next_action(&mut self) -> Action {
         let Some(limits) = self.limits else { return Action::Wait };
-        if self.in_flight.len() >= self.max_in_flight.min(limits.receive_maximum) {
+        let max_in_flight = if self.suspects > 0 { 1 } else { self.max_in_flight };
+        if self.in_flight.len() >= max_in_flight.min(limits.receive_maximum) {
             return Action::Wait;
         }
         let Some(queued) = self.queue.pop_front() else {
             return Action::Wait;
         };
-        let QueuedMessage { message, number } = queued.clone();
+        let QueuedMessage { message, number, .. } = queued.clone();
         let size = message.packet_size();
         self.best_effort -= usize::from(message.qos == QoS::AtMostOnce);
         if size > limits.max_packet_size {
@@ -159,6 +207,8 @@ impl Delivery {
         self.limits.filter(|limits| limits.max_qos == QoS::AtMostOnce)?;
         let InFlight { queued, .. } = self.in_flight.pop_front()?;
         self.bytes -= queued.message.packet_size();
+        self.closures = 0;
+        self.suspects = self.suspects.saturating_sub(1);
         queued.number
     }
 
@@ -185,6 +235,8 @@ impl Delivery {
         let index = self.in_flight.iter().position(|m| m.packet_id == Some(packet_id))?;
         let InFlight { queued, .. } = self.in_flight.remove(index)?;
         self.bytes -= queued.message.packet_size();
+        self.closures = 0;
+        self.suspects = self.suspects.saturating_sub(1);
         Some((queued.message, queued.number))
     }
 }

@@ -12,6 +12,8 @@ pub struct Topics {
     shared_queue: Option<(String, String)>,
     /// Those of an earlier configuration, which the broker's session may still have.
     former_queues: Vec<(String, String)>,
+    /// The parts of the root before and after the name of the node, which differs in other daemons.
+    around_node: Option<(String, String)>,
 }
 
 /// The kind of an incoming message.
@@ -26,13 +28,28 @@ pub enum MessageKind {
 impl Topics {
     /// Creates the topics under this root.
     pub fn new(root: impl Into<String>) -> Self {
-        Self { root: root.into(), shared_queue: None, former_queues: Vec::new() }
+        Self { root: root.into(), shared_queue: None, former_queues: Vec::new(), around_node: None }
     }
 
     /// Adds a queue that is shared with other daemons, as its filter and its topic.
     pub fn with_shared_queue(self, queue: Option<(&str, &str)>) -> Self {
         let shared_queue = queue.map(|(filter, topic)| (filter.to_owned(), topic.to_owned()));
         Self { shared_queue, ..self }
+    }
+
+    /// Adds the parts of the root before and after the name of the node.
+    pub fn with_node_between(self, around_node: Option<(&str, &str)>) -> Self {
+        let around_node = around_node.map(|(before, after)| (before.to_owned(), after.to_owned()));
+        Self { around_node, ..self }
+    }
+
+    /// Returns whether another daemon, whose root differs in the node only, takes requests or cancellations there.
+    pub fn is_command_of_another(&self, topic: &str) -> bool {
+        let Some((before, after)) = &self.around_node else { return false };
+        let node = ["/request", "/cancel"].into_iter().find_map(|command| {
+            topic.strip_suffix(command)?.strip_prefix(before.as_str())?.strip_suffix(after.as_str())
+        });
+        node.is_some_and(|node| !node.is_empty() && !node.contains('/'))
     }
 
     /// Adds shared queues of an earlier configuration, as filters and topics. The daemon leaves them, and does the
@@ -147,6 +164,20 @@ mod tests {
         for other in ["a/b", "a/b/answers", "a/bc/request", "request", "queue/x", "x/a/b/request"] {
             assert!(!topics.is_own_topic(other), "{other}");
         }
+    }
+
+    #[test]
+    fn a_command_topic_of_another_daemon_is_recognised_by_the_root() {
+        let topics = Topics::new("home/a/d").with_node_between(Some(("home/", "/d")));
+        for other in ["home/b/d/request", "home/c/d/cancel"] {
+            assert!(topics.is_command_of_another(other), "{other}");
+        }
+        for free in
+            ["home/b/request", "home/b/d/image", "home/b/c/d/request", "home//d/request", "x/b/d/request"]
+        {
+            assert!(!topics.is_command_of_another(free), "{free}");
+        }
+        assert!(!Topics::new("home").is_command_of_another("home/b/d/request"));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use super::ServiceError;
 use crate::config::{BrokerUrl, Config, PublishQos};
 use crate::mqtt::QoS;
 use crate::mqtt::client::ClientSettings;
+use crate::topic_name::MAX_BYTES;
 
 /// The client closes a connection without activity after this time, 2.5 keep-alive intervals.
 const STALL_TIMEOUT: Duration = Duration::from_secs(25);
@@ -35,7 +36,7 @@ pub(crate) fn settings(config: &Config, client_id: String) -> Result<ClientSetti
     let password =
         mqtt.password_file.clone().or_else(password_credential).filter(|_| !mqtt.username.is_empty());
     let password = password.map(|path| {
-        std::fs::read_to_string(&path)
+        read_password(&path)
             .map_err(|error| ServiceError::Password { path: path.display().to_string(), error })
     });
     if let Some(fault) = mqtt.incomplete_pair() {
@@ -49,7 +50,6 @@ pub(crate) fn settings(config: &Config, client_id: String) -> Result<ClientSetti
                     credential mqtt-password"
         );
     }
-    let password = password.trim_end_matches(['\r', '\n']).to_owned();
     Ok(ClientSettings {
         host,
         port,
@@ -61,6 +61,17 @@ pub(crate) fn settings(config: &Config, client_id: String) -> Result<ClientSetti
         client_certificate,
         stall_timeout: STALL_TIMEOUT,
     })
+}
+
+/// Reads a password, without the line break at its end.
+fn read_password(path: &Path) -> std::io::Result<String> {
+    let text = std::fs::read_to_string(path)?;
+    let password = text.trim_end_matches(['\r', '\n']);
+    if password.len() > MAX_BYTES {
+        let message = format!("{} bytes are more than a password can have, 65,535", password.len());
+        return Err(std::io::Error::other(message));
+    }
+    Ok(password.to_owned())
 }
 
 /// Converts the QoS of the configuration.

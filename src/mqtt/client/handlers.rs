@@ -22,6 +22,9 @@ use crate::mqtt::subscriptions::Outcome;
 
 /// Requests at QoS 0 are dropped while this many events are pending.
 const MAX_PENDING_EVENTS: usize = 256;
+/// Why a topic is not fetched.
+const CLOSES_ON_FETCH: &str =
+    "the broker closes the connection when the daemon subscribes to this topic; use another one";
 
 impl ClientTask {
     /// Handles an event of the connection. Returns a reason if the connection must be closed.
@@ -103,6 +106,7 @@ impl ClientTask {
     /// Handles the end of a connection. Returns how long to wait before the next one.
     pub(super) fn on_closed(&mut self, closure: &Closure) -> Duration {
         let now = Instant::now();
+        self.give_up_what_closes(closure, now);
         self.subscriptions.on_closed(closure.cause == Cause::SharedSubscription, now);
         self.report_deficits();
         let is_taken_over = closure.cause == Cause::TakenOver;
@@ -122,6 +126,26 @@ impl ClientTask {
             self.broker_address
         );
         delay
+    }
+
+    /// Gives up a message for a requester, or a fetch, on which the broker closes the connection every time. It would stop
+    /// all others.
+    fn give_up_what_closes(&mut self, closure: &Closure, now: Instant) {
+        let is_by_broker = matches!(closure.cause, Cause::Silent | Cause::Packet);
+        let topics = &self.topics;
+        let given_up = self.delivery.on_closed(is_by_broker, |message| !topics.is_own_topic(&message.topic));
+        if let Some((message, number)) = given_up {
+            let reason = UndeliverableReason::Rejected(
+                "it has closed the connection three times after this message".to_owned(),
+            );
+            self.pending_events.push_back(ClientEvent::Undeliverable { message, number, reason });
+        }
+        if is_by_broker {
+            for topic in self.subscriptions.on_closed_by_broker(now) {
+                let payload = Err(CLOSES_ON_FETCH.to_owned());
+                self.pending_events.push_back(ClientEvent::Retained { topic, payload });
+            }
+        }
     }
 
     /// Logs what the broker does not serve, each fact once, and reports it to the owner if it has changed.
@@ -286,6 +310,12 @@ impl ClientTask {
             Some(ClientCommand::FetchRetained(topic)) if connection.is_some() && !self.limits.retain => {
                 let payload =
                     Err("the broker keeps no retained messages; send the image in the request".to_owned());
+                self.pending_events.push_back(ClientEvent::Retained { topic, payload });
+            }
+            Some(ClientCommand::FetchRetained(topic))
+                if self.subscriptions.closes_connection(&topic, Instant::now()) =>
+            {
+                let payload = Err(CLOSES_ON_FETCH.to_owned());
                 self.pending_events.push_back(ClientEvent::Retained { topic, payload });
             }
             Some(ClientCommand::FetchRetained(topic)) => {

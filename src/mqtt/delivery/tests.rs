@@ -327,3 +327,44 @@ proptest! {
         prop_assert!(in_order.is_sorted(), "{:?}", in_order);
     }
 }
+
+/// Connects, sends what may be sent, and loses the connection. Returns what was sent and what was given up.
+fn closed_connection(delivery: &mut Delivery, is_by_broker: bool) -> (Vec<u64>, Option<u64>) {
+    delivery.on_connected(LIMITS);
+    let sent = publish_all(delivery);
+    delivery.on_disconnected();
+    let given_up = delivery.on_closed(is_by_broker, |message| number_of(message) == 1);
+    (sent, given_up.and_then(|(_, number)| number))
+}
+
+#[test]
+fn one_message_that_closed_the_connection_stopped_all_others() {
+    let mut delivery = Delivery::new(1 << 20, 3);
+    (0..5).for_each(|n| delivery.enqueue(message(n, QoS::AtLeastOnce), Some(n)));
+    // It is unclear which one it was, or whether the broker restarts.
+    for _ in 0..2 {
+        assert_eq!(closed_connection(&mut delivery, true), (vec![0, 1, 2], None));
+    }
+    delivery.on_connected(LIMITS);
+    assert_eq!(publish_all(&mut delivery), [0]);
+    delivery.assign_packet_id(1);
+    delivery.complete(1);
+    assert_eq!(publish_all(&mut delivery), [1]);
+    delivery.on_disconnected();
+    assert_eq!(delivery.on_closed(true, |_| true), None);
+    assert_eq!(closed_connection(&mut delivery, true), (vec![1], None));
+    // A failure of the network says nothing about the message.
+    assert_eq!(closed_connection(&mut delivery, false), (vec![1], None));
+    for given_up in [None, None, Some(1)] {
+        assert_eq!(closed_connection(&mut delivery, true), (vec![1], given_up));
+    }
+    // The daemon's own messages are never given up.
+    for _ in 0..5 {
+        assert_eq!(closed_connection(&mut delivery, true), (vec![2], None));
+    }
+    delivery.on_connected(LIMITS);
+    assert_eq!(publish_all(&mut delivery), [2]);
+    delivery.assign_packet_id(1);
+    delivery.complete(1);
+    assert_eq!(publish_all(&mut delivery), [3, 4]);
+}
