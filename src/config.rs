@@ -61,6 +61,7 @@ pub struct MqttConfig {
     /// The client id. Default: the node's name and an id of the machine.
     pub client_id: ClientId,
     /// The user name; empty: none.
+    #[serde(deserialize_with = "checked::user_name")]
     pub username: String,
     /// A file with the password.
     #[serde(deserialize_with = "checked::optional_file")]

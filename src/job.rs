@@ -25,7 +25,7 @@ use diffusion_samplers::rng::Generator;
 use diffusion_samplers::sampler::{Options, Sampler};
 
 pub use attachment::{Attachment, RetainedTopic};
-pub use cancellation::parse_cancellation;
+pub use cancellation::{invalid_cancellation, parse_cancellation};
 pub use error::{ErrorCode, JobError};
 pub use id::{id_near_start, is_id, shortened_id, to_id};
 pub use init_image::{DecodedInitImage, InitImage, Sizes};

@@ -27,7 +27,17 @@ const LAYERS: [(&str, &[&str]); 21] = [
     ("pipeline", &["bundle", "inference", "job", "model", "tensor"]),
     (
         "config",
-        &["bundle", "inference", "job", "platform", "serde_message", "toml_document", "topic_name", "units"],
+        &[
+            "bundle",
+            "inference",
+            "job",
+            "mqtt",
+            "platform",
+            "serde_message",
+            "toml_document",
+            "topic_name",
+            "units",
+        ],
     ),
     (
         "service",

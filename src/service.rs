@@ -9,6 +9,7 @@ mod client_id;
 mod committing_jobs;
 mod effects;
 mod error;
+mod former_session;
 mod handled_commands;
 mod heartbeat;
 mod job_registry;
@@ -34,6 +35,7 @@ use crate::mqtt::client::{ClientEvent, MqttClient};
 use crate::platform::{Platform, User};
 use crate::spool::{AcceptedJob, RetryLog, Spool, SpoolError, SpoolSettings};
 use crate::units::counted;
+use former_session::FormerSession;
 use heartbeat::Watchdog;
 use job_registry::JobRegistry;
 use router::Router;
@@ -62,9 +64,13 @@ pub struct Signals {
 
 /// Serves until shutdown is requested, then finishes the accepted jobs within `limits.drain_s`.
 pub async fn run(config: &Config, mut signals: Signals) -> Result<(), ServiceError> {
-    let topics = Topics::new(config.root()).with_shared_queue(config.mqtt.shared_queue.parts());
     let settings = broker::settings(config, client_id::client_id(config))?;
     log::info!("the client id at the broker is {}", settings.client_id);
+    let former = FormerSession::read(config, &settings);
+    let topics = Topics::new(config.root())
+        .with_shared_queue(config.mqtt.shared_queue.parts())
+        .with_node_between(config.mqtt.root.around_node())
+        .with_former_queues(former.queues());
     let client = MqttClient::open(settings, topics.clone())?;
     let settings = SpoolSettings {
         path: config.spool.path.clone(),
@@ -76,13 +82,14 @@ pub async fn run(config: &Config, mut signals: Signals) -> Result<(), ServiceErr
     else {
         return Ok(());
     };
+    former.store();
     topic_root::check(config);
     let worker = Worker::start(config, unfinished.len());
     let watchdog = Watchdog::new(worker.heartbeat.clone());
     let supervisor = Supervisor::new(config, topics.clone(), notifier, watchdog);
     let registry = JobRegistry::new(config, topics, spool.completed_jobs());
     let router = Router::new(client, spool, worker, registry, unfinished);
-    let mut service = Service { router, supervisor };
+    let mut service = Service { router, supervisor, former };
     let outcome = service.serve(&mut signals).await;
     service.shut_down().await;
     outcome
@@ -133,6 +140,7 @@ fn spool_error(error: SpoolError) -> ServiceError {
 struct Service {
     router: Router,
     supervisor: Supervisor,
+    former: FormerSession,
 }
 
 impl Service {
@@ -200,10 +208,12 @@ impl Service {
     fn on_client_event(&mut self, event: ClientEvent) {
         match &event {
             ClientEvent::Connected => {
+                self.former.on_connected();
                 let messages = self.supervisor.on_connected();
                 messages.into_iter().for_each(|message| self.router.publish_unspooled(message));
             }
             ClientEvent::Deficits(deficits) => self.supervisor.set_broker_deficits(deficits.clone()),
+            ClientEvent::LeftQueue(filter) => self.former.on_left_queue(filter),
             _ => {}
         }
         self.router.on_client_event(event);
@@ -234,7 +244,7 @@ impl Service {
 
     /// Flushes the outbox, publishes `offline`, and closes worker, spool and connection.
     async fn shut_down(self) {
-        let Self { mut router, supervisor } = self;
+        let Self { mut router, supervisor, .. } = self;
         router.worker.stop();
         router.publish_unspooled(supervisor.offline_message());
         let spool_sender = router.spool.sender();

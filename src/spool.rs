@@ -9,6 +9,7 @@ mod changes;
 mod clock;
 mod completed_jobs;
 mod error;
+pub(crate) mod former_names;
 mod record;
 mod retry_log;
 mod store;

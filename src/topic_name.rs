@@ -1,9 +1,45 @@
 //! MQTT topic names, for every module that reads one from a user.
 
-/// Returns whether `topic` is a valid topic name: 1 to 65,535 bytes without wildcards or null
-/// characters (MQTT 5, section 4.7).
-pub(crate) fn is_topic_name(topic: &str) -> bool {
-    !topic.is_empty() && topic.len() <= 65_535 && !topic.contains(['+', '#', '\0'])
+/// The most bytes of a text in MQTT, such as a topic (MQTT 5, section 1.5.4).
+pub(crate) const MAX_BYTES: usize = 65_535;
+/// The most levels of a topic that mosquitto accepts.
+const MAX_LEVELS: usize = 200;
+
+/// Returns what is wrong with a topic name, as the end of a sentence about it.
+///
+/// Beside the rules of MQTT (sections 4.7 and 1.5.4) these are the limits of common brokers, which close the connection
+/// on a topic beyond them.
+pub(crate) fn topic_fault(topic: &str) -> Option<&'static str> {
+    if topic.is_empty() {
+        Some("it is empty")
+    } else if topic.len() > MAX_BYTES {
+        Some("it has more than 65,535 bytes")
+    } else if topic.contains(['+', '#']) {
+        Some("it has a wildcard, + or #")
+    } else if topic.contains(is_refused) {
+        Some("it has a control character or a noncharacter, on which brokers close the connection")
+    } else if topic.split('/').count() > MAX_LEVELS {
+        Some("it has more than 200 levels, on which brokers close the connection")
+    } else {
+        None
+    }
+}
+
+/// Returns what is wrong with a text in a packet, such as a user name.
+pub(crate) fn text_fault(text: &str) -> Option<&'static str> {
+    if text.len() > MAX_BYTES {
+        Some("it has more than 65,535 bytes")
+    } else if text.contains(is_refused) {
+        Some("it has a control character or a noncharacter, on which brokers close the connection")
+    } else {
+        None
+    }
+}
+
+/// U+0000 is forbidden in MQTT; brokers may refuse the others (MQTT 5, section 1.5.4).
+fn is_refused(c: char) -> bool {
+    let is_noncharacter = matches!(u32::from(c), 0xFDD0..=0xFDEF) || u32::from(c) & 0xFFFE == 0xFFFE;
+    c.is_control() || is_noncharacter
 }
 
 #[cfg(test)]
@@ -11,11 +47,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn wildcards_null_characters_and_impossible_lengths_are_rejected() {
-        assert!(is_topic_name("camera/front door/é"));
-        assert!(is_topic_name(&"a".repeat(65_535)));
-        for invalid in ["", "camera/+", "camera/#", "camera/\0", &"a".repeat(65_536)] {
-            assert!(!is_topic_name(invalid), "{invalid:?}");
+    fn a_topic_that_closed_the_connection_was_accepted() {
+        assert_eq!(topic_fault("camera/front door/é/\u{FFFD}/😀"), None);
+        assert_eq!(topic_fault(&"a".repeat(65_535)), None);
+        assert_eq!(topic_fault(&vec!["a"; 200].join("/")), None);
+        let (long, deep) = ("a".repeat(65_536), vec!["a"; 201].join("/"));
+        for (topic, fault) in [
+            ("", "it is empty"),
+            ("camera/+", "it has a wildcard"),
+            ("camera/#", "it has a wildcard"),
+            (&long, "it has more than 65,535 bytes"),
+            (&deep, "it has more than 200 levels"),
+        ] {
+            assert!(topic_fault(topic).unwrap().starts_with(fault), "{topic:?}");
+        }
+        for c in [
+            '\0',
+            '\u{1}',
+            '\n',
+            '\u{1F}',
+            '\u{7F}',
+            '\u{9F}',
+            '\u{FDD0}',
+            '\u{FFFE}',
+            '\u{FFFF}',
+            '\u{10FFFF}',
+        ] {
+            let topic = format!("camera/{c}");
+            assert!(topic_fault(&topic).unwrap().starts_with("it has a control character"), "{topic:?}");
+            assert_eq!(text_fault(&topic), topic_fault(&topic));
         }
     }
 }

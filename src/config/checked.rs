@@ -7,6 +7,7 @@ use serde::de::{Deserialize, Deserializer, Error};
 
 use crate::bundle::model_name;
 use crate::inference::Provider;
+use crate::topic_name;
 
 fn path<'de, D: Deserializer<'de>>(deserializer: D, what: &str) -> Result<PathBuf, D::Error> {
     let path = PathBuf::deserialize(deserializer)?;
@@ -14,6 +15,15 @@ fn path<'de, D: Deserializer<'de>>(deserializer: D, what: &str) -> Result<PathBu
         return Err(D::Error::custom(format!("the path is empty; {what}")));
     }
     Ok(path)
+}
+
+/// The user name at the broker.
+pub(super) fn user_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    match topic_name::text_fault(&name) {
+        Some(fault) => Err(D::Error::custom(format!("the user name cannot be sent to a broker: {fault}"))),
+        None => Ok(name),
+    }
 }
 
 /// The path of a directory.

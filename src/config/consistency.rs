@@ -6,6 +6,8 @@ use super::layers::{ConfigFault, MERGED};
 use super::{Config, ModelEngineConfig, MqttConfig};
 use crate::bundle::model_name;
 use crate::inference::{Cuda, EngineKind, EngineOptions, OpenVino, Policy, Provider, TensorRt};
+use crate::mqtt::Topics;
+use crate::topic_name::MAX_BYTES;
 
 /// The largest and smallest useful sizes of an MQTT packet, in bytes. The largest is the protocol's.
 const PACKET_BYTES: std::ops::RangeInclusive<u64> = 1024..=(256 << 20);
@@ -21,6 +23,20 @@ pub(super) fn faults(config: &Config) -> Vec<ConfigFault> {
     };
     if let Some(fault) = config.mqtt.incomplete_pair() {
         add("", fault.to_owned());
+    }
+    if let Some((_, topic)) = config.mqtt.shared_queue.parts()
+        && Topics::new(config.root()).is_own_topic(topic)
+    {
+        let message = format!(
+            "{topic} is a topic of this daemon itself; name one that is outside {}, such as denoised/request",
+            config.root()
+        );
+        add("mqtt.shared_queue", message);
+    }
+    // A password may end with a line break, which is not sent.
+    let password_bytes = config.mqtt.password_file.as_ref().and_then(|path| path.metadata().ok());
+    if let Some(file) = password_bytes.filter(|file| file.len() > MAX_BYTES as u64 + 2) {
+        add("mqtt.password_file", format!("{} bytes are more than a password can have, 65,535", file.len()));
     }
     if !PACKET_BYTES.contains(&max_packet.0) {
         add("mqtt.max_packet", format!("{} bytes must lie between 1 KiB and 256 MiB", max_packet.0));

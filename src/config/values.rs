@@ -1,5 +1,6 @@
 //! Types of configuration values. Each one validates itself when it is deserialized.
 
+use crate::topic_name::topic_fault;
 use serde::de::{Deserialize, Deserializer, Error, Unexpected};
 
 /// The daemon's name: `[A-Za-z0-9._-]{1,64}`. Default: the host name.
@@ -58,6 +59,11 @@ impl TopicRoot {
         self.0.replace(NODE, node.as_str())
     }
 
+    /// Returns the parts before and after the node's name, if it is there once.
+    pub(crate) fn around_node(&self) -> Option<(&str, &str)> {
+        self.0.split_once(NODE).filter(|(_, after)| !after.contains(NODE))
+    }
+
     /// Returns the node's name with which the prefix is `root`, if there is one.
     pub(crate) fn node_in<'a>(&self, root: &'a str) -> Option<&'a str> {
         let (before, after) = self.0.split_once(NODE)?;
@@ -88,6 +94,10 @@ impl<'de> Deserialize<'de> for TopicRoot {
                 "a topic of 1 to 1024 bytes without + and #, which does not start with / or $ or end with /";
             return Err(invalid(&root, expected));
         }
+        // The longest topics have two levels below the root.
+        if let Some(fault) = topic_fault(&format!("{root}/progress/id")) {
+            return Err(D::Error::custom(format!("{root:?} cannot be the root of all topics: {fault}")));
+        }
         Ok(Self(root))
     }
 }
@@ -104,6 +114,15 @@ impl SharedQueue {
     pub fn parts(&self) -> Option<(&str, &str)> {
         (!self.filter.is_empty()).then_some((&self.filter, &self.topic))
     }
+
+    /// Returns a valid filter of a shared subscription with its topic.
+    pub(crate) fn split(filter: &str) -> Option<(&str, &str)> {
+        let (group, topic) = filter.strip_prefix("$share/")?.split_once('/')?;
+        let is_valid = !group.is_empty()
+            && !group.contains(['+', '#'])
+            && topic_fault(topic).or(topic_fault(filter)).is_none();
+        is_valid.then_some((filter, topic))
+    }
 }
 
 impl<'de> Deserialize<'de> for SharedQueue {
@@ -112,16 +131,18 @@ impl<'de> Deserialize<'de> for SharedQueue {
         if filter.is_empty() {
             return Ok(Self::default());
         }
-        let parts = filter.strip_prefix("$share/").and_then(|rest| rest.split_once('/'));
-        match parts {
+        match Self::split(&filter) {
             _ if filter.contains(['{', '}']) => {
                 Err(invalid(&filter, "a filter without {node}, which only mqtt.root has"))
             }
-            Some((group, topic)) if !group.is_empty() && crate::topic_name::is_topic_name(topic) => {
+            Some((_, topic)) => {
                 let topic = topic.to_owned();
                 Ok(Self { filter, topic })
             }
-            _ => Err(invalid(&filter, "$share/GROUP/TOPIC, without + and # in the topic")),
+            _ => Err(invalid(
+                &filter,
+                "$share/GROUP/TOPIC, of at most 200 levels, without + and #, and without control characters",
+            )),
         }
     }
 }

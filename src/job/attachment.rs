@@ -7,7 +7,8 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{JobError, Request};
+use super::{JobError, Request, shortened_id};
+use crate::topic_name::topic_fault;
 
 /// An image file that a request carries or refers to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,9 +82,9 @@ impl Request {
             let Attachment::Retained(RetainedTopic { topic }) = attachment else { continue };
             let wrong = |why: String| JobError::out_of_range(field, format!("{field}: {topic}: {why}"));
             match fetched.get(topic) {
-                None if !crate::topic_name::is_topic_name(topic) => {
-                    let message =
-                        format!("{field}: {topic:?} is not a valid topic; wildcards can't be fetched");
+                None if let Some(fault) = topic_fault(topic) => {
+                    let shown = shortened_id(topic);
+                    let message = format!("{field}: {shown:?} is not a topic that can be fetched: {fault}");
                     return Err(JobError::out_of_range(field, message));
                 }
                 None if missing.contains(topic) => {}

@@ -93,6 +93,9 @@ impl MqttClient {
             connection_id: 0,
             close_deadline: None,
             was_connected: false,
+            leaving: BTreeMap::new(),
+            unacknowledged: 0,
+            new_session: NewSession::Possible,
         };
         Ok(Self { commands: command_sender, events, task: tokio::spawn(task.run()) })
     }
@@ -149,6 +152,20 @@ struct ClientTask {
     close_deadline: Option<Instant>,
     /// Whether the broker ever accepted a connection. If it did not, closing does not wait for it.
     was_connected: bool,
+    /// The former queues that the daemon asked to leave on this connection, by packet identifier.
+    leaving: BTreeMap<u16, String>,
+    /// The requests and cancellations of this connection that are not acknowledged.
+    unacknowledged: usize,
+    new_session: NewSession,
+}
+
+/// Whether to connect without the broker's session, which has a subscription that the daemon does not know. This is done
+/// once: a broker may also send messages for which nobody asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum NewSession {
+    Possible,
+    Due,
+    Done,
 }
 
 impl ClientTask {
@@ -211,6 +228,12 @@ impl ClientTask {
     async fn run_connection(&mut self, connection: &mut Connection) -> Option<Closure> {
         let events = self.events.clone();
         loop {
+            if self.new_session == NewSession::Due && self.unacknowledged == 0 {
+                self.new_session = NewSession::Done;
+                self.options.begins_anew = true;
+                connection.disconnect().await;
+                return Some(Closure::other(Reason::without_advice("the daemon begins a new session")));
+            }
             while let Some(filters) = self.subscriptions.next_packet(Instant::now()) {
                 connection.subscribe(filters);
             }

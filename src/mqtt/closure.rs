@@ -28,6 +28,8 @@ pub enum Cause {
     Unclear,
     /// The broker closed a connection that it had accepted, and gave no reason.
     Silent,
+    /// The broker closed the connection, and gave a reason that concerns a packet.
+    Packet,
     /// Any other cause.
     Other,
 }
@@ -89,9 +91,20 @@ impl Closure {
 
     /// The broker closed the connection with this DISCONNECT.
     pub(super) fn disconnected(disconnect: &Disconnect, facts: &ClientFacts) -> Self {
+        use DisconnectReasonCode::*;
         let cause = match disconnect.reason_code {
-            DisconnectReasonCode::SessionTakenOver => Cause::TakenOver,
-            DisconnectReasonCode::SharedSubscriptionNotSupported => Cause::SharedSubscription,
+            SessionTakenOver => Cause::TakenOver,
+            SharedSubscriptionNotSupported => Cause::SharedSubscription,
+            MalformedPacket
+            | ProtocolError
+            | TopicNameInvalid
+            | TopicFilterInvalid
+            | PayloadFormatInvalid
+            | PacketTooLarge
+            | NotAuthorized
+            | NormalDisconnection
+            | UnspecifiedError
+            | ImplementationSpecificError => Cause::Packet,
             _ => Cause::Other,
         };
         let text = disconnect.properties.as_ref().and_then(|properties| properties.reason_string.as_deref());

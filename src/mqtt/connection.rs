@@ -81,6 +81,8 @@ pub(super) struct ConnectionOptions {
     pub(super) max_packet: u32,
     /// Whether to end an earlier session, and to keep none.
     pub(super) is_temporary: bool,
+    /// Whether to end an earlier session, and to keep the new one.
+    pub(super) begins_anew: bool,
     pub(super) will: Option<LastWill>,
     /// A connection that takes no byte for this time is closed.
     pub(super) stall_timeout: Duration,
@@ -100,6 +102,7 @@ impl ConnectionOptions {
             facts,
             max_packet: settings.max_packet,
             is_temporary: false,
+            begins_anew: false,
             will: None,
             stall_timeout: settings.stall_timeout,
             diagnoses: true,
@@ -117,7 +120,7 @@ impl ConnectionOptions {
         let connect = Connect {
             keep_alive: KEEP_ALIVE.as_secs() as u16,
             client_id: self.facts.client_id.clone(),
-            clean_start: self.is_temporary,
+            clean_start: self.is_temporary || self.begins_anew,
             properties: Some(properties),
         };
         let login = self.endpoint.credentials.as_ref().map(|(user, password)| Login::new(user, password));
@@ -217,13 +220,15 @@ impl Connection {
         self.send(Packet::Subscribe(Subscribe { pkid, filters, properties: None }));
     }
 
-    pub(super) fn unsubscribe(&mut self, topic: &str) {
+    /// Returns the packet identifier.
+    pub(super) fn unsubscribe(&mut self, topic: &str) -> u16 {
         let pkid = self.packet_ids.next();
         self.send(Packet::Unsubscribe(Unsubscribe {
             pkid,
             filters: vec![topic.to_owned()],
             properties: None,
         }));
+        pkid
     }
 
     /// Publishes a message with this packet identifier, or without one at QoS 0. `is_repeated` means that it was sent before

@@ -16,6 +16,8 @@ const MAX_BEST_EFFORT: usize = 64;
 /// Identifiers of an earlier process are released on this many connections at most, because some brokers close a
 /// connection that releases an identifier that they do not know.
 const MAX_RELEASE_ATTEMPTS: u8 = 3;
+/// After this many connections in a row that the broker closed on a message, it is given up.
+const MAX_CLOSURES: u8 = 3;
 
 /// A message, and the number with which its delivery is reported.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +26,8 @@ struct QueuedMessage {
     number: Option<u64>,
     /// `None` until the message is sent, and for a message that is sent at QoS 0.
     sent: Option<SentPacket>,
+    /// How many connections in a row the broker closed after this message alone was sent.
+    closures: u8,
 }
 
 /// What the session knows of a message that was sent.
@@ -98,6 +102,12 @@ pub(super) struct Delivery {
     unreleased_ids: VecDeque<u16>,
     /// On how many connections leftover identifiers were released.
     release_attempts: u8,
+    /// The messages at QoS 1 or 2 that were in flight when the last connection ended.
+    interrupted: usize,
+    /// How many connections in a row the broker closed without an acknowledgement.
+    closures: u8,
+    /// How many messages are sent one at a time, to find out on which of them the broker closes the connection.
+    suspects: usize,
     /// `None` while disconnected.
     limits: Option<DeliveryLimits>,
 }
@@ -117,6 +127,9 @@ impl Delivery {
             leftover_ids: BTreeSet::new(),
             unreleased_ids: VecDeque::new(),
             release_attempts: 0,
+            interrupted: 0,
+            closures: 0,
+            suspects: 0,
             limits: None,
         }
     }
@@ -147,7 +160,7 @@ impl Delivery {
             self.best_effort += 1;
         }
         self.bytes += message.packet_size();
-        self.queue.push_back(QueuedMessage { message, number, sent: None });
+        self.queue.push_back(QueuedMessage { message, number, sent: None, closures: 0 });
     }
 
     /// Starts a connection to a broker with these limits. Without the session, packet identifiers have no meaning.
@@ -167,6 +180,8 @@ impl Delivery {
     /// Ends the connection: messages in flight are queued again, messages at QoS 0 are dropped.
     pub(super) fn on_disconnected(&mut self) {
         self.limits = None;
+        self.interrupted =
+            self.in_flight.iter().filter(|queued| queued.message.qos != QoS::AtMostOnce).count();
         for queued in self.in_flight.drain(..).rev() {
             self.queue.push_front(queued);
         }
@@ -175,13 +190,48 @@ impl Delivery {
         self.bytes = self.queue.iter().map(|queued| queued.message.packet_size()).sum();
     }
 
+    /// The connection that has just ended was closed by the broker, or not. Messages on which it may have done so are
+    /// sent one at a time. Returns one on which it did so three times in a row, and removes it, if `is_expendable` allows
+    /// that.
+    pub(super) fn on_closed(
+        &mut self,
+        is_by_broker: bool,
+        is_expendable: impl Fn(&Message) -> bool,
+    ) -> Option<(Message, Option<u64>)> {
+        let interrupted = std::mem::take(&mut self.interrupted);
+        let first = self.queue.front_mut().filter(|_| interrupted > 0)?;
+        if !is_by_broker {
+            first.closures = 0;
+            self.closures = 0;
+            return None;
+        }
+        self.closures = self.closures.saturating_add(1);
+        // A broker that restarts closes one connection.
+        if self.closures >= 2 {
+            self.suspects = self.suspects.max(interrupted);
+        }
+        if interrupted > 1 {
+            return None;
+        }
+        first.closures = first.closures.saturating_add(1);
+        if first.closures < MAX_CLOSURES || !is_expendable(&first.message) {
+            return None;
+        }
+        self.suspects = self.suspects.saturating_sub(1);
+        let QueuedMessage { message, number, sent, .. } = self.queue.pop_front()?;
+        self.bytes -= message.packet_size();
+        self.leftover_ids.extend(sent.map(|sent| sent.id).filter(|_| message.qos == QoS::ExactlyOnce));
+        Some((message, number))
+    }
+
     /// Returns the next action, and moves its message out of the queue.
     pub(super) fn next_action(&mut self) -> Action {
         let Some(limits) = self.limits else { return Action::Wait };
         if let Some(packet_id) = self.unreleased_ids.pop_front() {
             return Action::Release(packet_id);
         }
-        let window = self.max_in_flight.min(u16::try_from(limits.receive_maximum).unwrap_or(u16::MAX));
+        let max_in_flight = if self.suspects > 0 { 1 } else { self.max_in_flight };
+        let window = max_in_flight.min(u16::try_from(limits.receive_maximum).unwrap_or(u16::MAX));
         if self.in_flight.len() >= usize::from(window) {
             return Action::Wait;
         }
@@ -237,6 +287,8 @@ impl Delivery {
         self.limits.filter(|limits| limits.max_qos == QoS::AtMostOnce)?;
         let queued = self.in_flight.pop_front()?;
         self.bytes -= queued.message.packet_size();
+        self.closures = 0;
+        self.suspects = self.suspects.saturating_sub(1);
         queued.number
     }
 
@@ -279,6 +331,8 @@ impl Delivery {
         }
         let queued = self.in_flight.remove(self.index(packet_id)?)?;
         self.bytes -= queued.message.packet_size();
+        self.closures = 0;
+        self.suspects = self.suspects.saturating_sub(1);
         Some((queued.message, queued.number))
     }
 

@@ -92,6 +92,8 @@ pub enum ClientEvent {
     Disconnected,
     /// What the broker does not serve, each in one sentence. Replaces what was reported before.
     Deficits(Vec<String>),
+    /// The broker no longer gives the daemon requests of this former shared queue.
+    LeftQueue(String),
     /// A request or a cancellation was received.
     Incoming(Incoming),
     /// The broker acknowledged the message with this number.

@@ -81,6 +81,31 @@ pub async fn check(
     Ok(Report { limits, deficits, refused })
 }
 
+/// Ends the session that the broker keeps for the settings' client id.
+///
+/// # Errors
+///
+/// Why no connection can be made, in plain words.
+pub async fn end_session(settings: &ClientSettings) -> Result<(), String> {
+    let endpoint = Endpoint::new(settings).map_err(|error| error.to_string())?;
+    let options = ConnectionOptions {
+        is_temporary: true,
+        diagnoses: false,
+        ..ConnectionOptions::new(settings, endpoint)
+    };
+    let mut connection = Connection::open(options);
+    let ended = loop {
+        match connection.next_event().await {
+            ConnectionEvent::Connected { .. } => break Ok(()),
+            ConnectionEvent::Closed(closure) => break Err(closure.reason.to_string()),
+            _ => {}
+        }
+    };
+    connection.disconnect().await;
+    connection.close().await;
+    ended
+}
+
 /// Subscribes to each of the daemon's topics, and publishes. Returns what the broker refuses, with the reasons.
 async fn refused_topics(
     connection: &mut Connection,

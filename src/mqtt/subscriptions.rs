@@ -3,7 +3,7 @@
 //! The daemon's own topics are in a SUBSCRIBE packet of their own, and are answered before any other filter is sent:
 //! some brokers close the connection on a filter that they do not support.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use rumqttc::v5::mqttbytes::QoS as WireQoS;
@@ -20,6 +20,8 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(600);
 const OWN_RETRY_INTERVAL: Duration = Duration::from_secs(30);
 /// After this many connections in a row that closed on a filter, it is left out for a while.
 const MAX_CLOSED: u8 = 3;
+/// After this many connections that closed on a fetched topic, it is given up.
+const MAX_FETCH_CLOSED: u8 = 2;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Purpose {
@@ -70,6 +72,8 @@ pub(super) struct Subscriptions {
     fetches: Vec<String>,
     /// Those of them that were not sent on this connection.
     unsent: VecDeque<String>,
+    /// How many connections the broker closed before it answered a fetch, and when it last did so.
+    fetch_closures: BTreeMap<String, (u8, Instant)>,
     /// Oldest first; brokers answer in this order.
     unanswered: VecDeque<Unanswered>,
     is_connected: bool,
@@ -94,6 +98,7 @@ impl Subscriptions {
             filters: filters.collect(),
             fetches: Vec::new(),
             unsent: VecDeque::new(),
+            fetch_closures: BTreeMap::new(),
             unanswered: VecDeque::new(),
             is_connected: false,
             is_own_answered: false,
@@ -114,6 +119,31 @@ impl Subscriptions {
                 filter.due = Some(now);
             }
         }
+    }
+
+    /// The broker closed the connection. Returns the topics that are no longer fetched, because it did so twice on them.
+    pub(super) fn on_closed_by_broker(&mut self, now: Instant) -> Vec<String> {
+        let fetches = self.unanswered.iter().filter_map(|packet| match packet {
+            Unanswered::Fetch(topic) => Some(topic.clone()),
+            Unanswered::Daemon(_) => None,
+        });
+        let mut given_up = Vec::new();
+        for topic in fetches.collect::<Vec<_>>() {
+            self.fetch_closures.retain(|_, (_, time)| now - *time < RETRY_INTERVAL);
+            let (count, time) = self.fetch_closures.entry(topic.clone()).or_insert((0, now));
+            (*count, *time) = (count.saturating_add(1), now);
+            if *count >= MAX_FETCH_CLOSED {
+                self.remove_fetch(&topic);
+                given_up.push(topic);
+            }
+        }
+        given_up
+    }
+
+    /// Returns whether the broker has closed connections on this topic, so that it cannot be fetched for a while.
+    pub(super) fn closes_connection(&self, topic: &str, now: Instant) -> bool {
+        let closures = self.fetch_closures.get(topic);
+        closures.is_some_and(|(count, time)| *count >= MAX_FETCH_CLOSED && now - *time < RETRY_INTERVAL)
     }
 
     /// Ends the connection. `is_shared_refused` means that the broker gave the shared subscription as the reason.
@@ -161,6 +191,10 @@ impl Subscriptions {
         if !self.is_own_answered {
             return None;
         }
+        // One at a time, too.
+        if self.unanswered.iter().any(|packet| matches!(packet, Unanswered::Fetch(_))) {
+            return None;
+        }
         let topic = self.unsent.pop_front()?;
         let filter = Filter::new(topic.clone(), WireQoS::AtMostOnce);
         self.unanswered.push_back(Unanswered::Fetch(topic));
@@ -189,13 +223,16 @@ impl Subscriptions {
     pub(super) fn on_suback(&mut self, results: Vec<Result<QoS, Reason>>, now: Instant) -> Vec<Outcome> {
         match self.unanswered.pop_front() {
             None => Vec::new(),
-            Some(Unanswered::Fetch(topic)) => match results.into_iter().find_map(Result::err) {
-                Some(reason) => {
-                    self.remove_fetch(&topic);
-                    vec![Outcome::FetchRefused(topic, reason)]
+            Some(Unanswered::Fetch(topic)) => {
+                self.fetch_closures.remove(&topic);
+                match results.into_iter().find_map(Result::err) {
+                    Some(reason) => {
+                        self.remove_fetch(&topic);
+                        vec![Outcome::FetchRefused(topic, reason)]
+                    }
+                    None => Vec::new(),
                 }
-                None => Vec::new(),
-            },
+            }
             Some(Unanswered::Daemon(indices)) => {
                 let mut outcomes = Vec::new();
                 for (index, result) in indices.into_iter().zip(results) {

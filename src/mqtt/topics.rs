@@ -10,6 +10,10 @@ pub struct Topics {
     root: String,
     /// The filter and the topic of a queue that several daemons share.
     shared_queue: Option<(String, String)>,
+    /// Those of an earlier configuration, which the broker's session may still have.
+    former_queues: Vec<(String, String)>,
+    /// The parts of the root before and after the name of the node, which differs in other daemons.
+    around_node: Option<(String, String)>,
 }
 
 /// The kind of an incoming message.
@@ -24,13 +28,39 @@ pub enum MessageKind {
 impl Topics {
     /// Creates the topics under this root.
     pub fn new(root: impl Into<String>) -> Self {
-        Self { root: root.into(), shared_queue: None }
+        Self { root: root.into(), shared_queue: None, former_queues: Vec::new(), around_node: None }
     }
 
     /// Adds a queue that is shared with other daemons, as its filter and its topic.
     pub fn with_shared_queue(self, queue: Option<(&str, &str)>) -> Self {
         let shared_queue = queue.map(|(filter, topic)| (filter.to_owned(), topic.to_owned()));
         Self { shared_queue, ..self }
+    }
+
+    /// Adds the parts of the root before and after the name of the node.
+    pub fn with_node_between(self, around_node: Option<(&str, &str)>) -> Self {
+        let around_node = around_node.map(|(before, after)| (before.to_owned(), after.to_owned()));
+        Self { around_node, ..self }
+    }
+
+    /// Returns whether another daemon, whose root differs in the node only, takes requests or cancellations there.
+    pub fn is_command_of_another(&self, topic: &str) -> bool {
+        let Some((before, after)) = &self.around_node else { return false };
+        let node = ["/request", "/cancel"].into_iter().find_map(|command| {
+            topic.strip_suffix(command)?.strip_prefix(before.as_str())?.strip_suffix(after.as_str())
+        });
+        node.is_some_and(|node| !node.is_empty() && !node.contains('/'))
+    }
+
+    /// Adds shared queues of an earlier configuration, as filters and topics. The daemon leaves them, and does the
+    /// requests that the broker has already given to it.
+    pub fn with_former_queues(self, former_queues: Vec<(String, String)>) -> Self {
+        Self { former_queues, ..self }
+    }
+
+    /// The filters of shared queues that the daemon leaves.
+    pub fn former_filters(&self) -> impl Iterator<Item = &str> {
+        self.former_queues.iter().map(|(filter, _)| filter.as_str())
     }
 
     /// The filter of the shared queue, if there is one.
@@ -102,7 +132,7 @@ impl Topics {
 
     /// Returns the kind of a message on this topic, or `None` if it is not an input topic.
     pub fn kind(&self, topic: &str) -> Option<MessageKind> {
-        if self.shared_queue.as_ref().is_some_and(|(_, shared)| shared == topic) {
+        if self.shared_queue.iter().chain(&self.former_queues).any(|(_, shared)| shared == topic) {
             return Some(MessageKind::Request);
         }
         match topic.strip_prefix(&self.root)? {
@@ -134,6 +164,20 @@ mod tests {
         for other in ["a/b", "a/b/answers", "a/bc/request", "request", "queue/x", "x/a/b/request"] {
             assert!(!topics.is_own_topic(other), "{other}");
         }
+    }
+
+    #[test]
+    fn a_command_topic_of_another_daemon_is_recognised_by_the_root() {
+        let topics = Topics::new("home/a/d").with_node_between(Some(("home/", "/d")));
+        for other in ["home/b/d/request", "home/c/d/cancel"] {
+            assert!(topics.is_command_of_another(other), "{other}");
+        }
+        for free in
+            ["home/b/request", "home/b/d/image", "home/b/c/d/request", "home//d/request", "x/b/d/request"]
+        {
+            assert!(!topics.is_command_of_another(free), "{free}");
+        }
+        assert!(!Topics::new("home").is_command_of_another("home/b/d/request"));
     }
 
     #[test]

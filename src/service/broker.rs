@@ -7,6 +7,7 @@ use super::ServiceError;
 use crate::config::{BrokerUrl, Config, PublishQos};
 use crate::mqtt::client::ClientSettings;
 use crate::mqtt::{QoS, check_ca_file, check_client_certificate};
+use crate::topic_name::MAX_BYTES;
 
 /// The client closes a connection without activity after this time, 2.5 keep-alive intervals.
 const STALL_TIMEOUT: Duration = Duration::from_secs(25);
@@ -46,7 +47,6 @@ pub(crate) fn settings(config: &Config, client_id: String) -> Result<ClientSetti
                     credential mqtt-password"
         );
     }
-    let password = password.trim_end_matches(['\r', '\n']).to_owned();
     Ok(ClientSettings {
         host,
         port,
@@ -60,9 +60,16 @@ pub(crate) fn settings(config: &Config, client_id: String) -> Result<ClientSetti
     })
 }
 
+/// Reads a password, without the line break at its end.
 fn read_password(path: &Path) -> Result<String, ServiceError> {
-    std::fs::read_to_string(path)
-        .map_err(|error| ServiceError::Password { path: path.display().to_string(), error })
+    let fault = |error: std::io::Error| ServiceError::Password { path: path.display().to_string(), error };
+    let text = std::fs::read_to_string(path).map_err(fault)?;
+    let password = text.trim_end_matches(['\r', '\n']);
+    if password.len() > MAX_BYTES {
+        let message = format!("{} bytes are more than a password can have, 65,535", password.len());
+        return Err(fault(std::io::Error::other(message)));
+    }
+    Ok(password.to_owned())
 }
 
 /// Returns why the daemon cannot use files that the configuration names and that this process can read.

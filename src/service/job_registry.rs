@@ -13,7 +13,9 @@ use super::responses::{ImageEntry, Reply, Responses};
 use super::undeliverable::UndeliverableReports;
 use super::worker::{EncodedImage, WorkerCommand};
 use crate::config::{Config, LimitsConfig};
-use crate::job::{ErrorCode, Job, JobError, ModelCard, Request, parse_cancellation, to_id};
+use crate::job::{
+    ErrorCode, Job, JobError, ModelCard, Request, invalid_cancellation, parse_cancellation, to_id,
+};
 use crate::mqtt::client::{Incoming, UndeliverableReason};
 use crate::mqtt::{Message, Topics};
 use crate::pipeline::JobEvent;
@@ -262,7 +264,10 @@ impl JobRegistry {
         let parsed = parse_cancellation(&incoming.payload);
         let id = match (parsed, reply(incoming, &self.responses)) {
             (Ok(id), Ok(_)) => id,
-            (Ok(id), Err(error)) => return self.reject(RejectedRequest { id: Some(id), reply: None, error }),
+            (Ok(id), Err(error)) => {
+                let error = invalid_cancellation(Some(&id), error);
+                return self.reject(RejectedRequest { id: Some(id), reply: None, error });
+            }
             (Err((id, error)), reply) => {
                 return self.reject(RejectedRequest { id, reply: reply.unwrap_or_default(), error });
             }

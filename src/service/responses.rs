@@ -10,7 +10,7 @@ use crate::job::receipt::Receipt;
 use crate::job::{ErrorCode, JobError, shortened_id, to_id};
 use crate::mqtt::{Message, QoS, Topics};
 use crate::spool::ReplyTo;
-use crate::topic_name::is_topic_name;
+use crate::topic_name::topic_fault;
 
 /// The requester's response topic, which gets a copy of the responses, and its correlation data.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -168,16 +168,20 @@ impl Responses {
 
     /// Checks a requester's response topic. The daemon must not answer itself, nor overwrite what it publishes.
     pub(super) fn check_reply_topic(&self, topic: &str) -> std::result::Result<(), JobError> {
-        let fault = if !is_topic_name(topic) {
-            "is not a valid topic name; it must not be empty, and must not have wildcards"
-        } else if topic.starts_with('$') {
+        let shown = shortened_id(topic);
+        if let Some(fault) = topic_fault(topic) {
+            let message = format!("the response topic {shown:?} is not a valid topic name: {fault}");
+            return Err(JobError::new(ErrorCode::BadRequest, message));
+        }
+        let fault = if topic.starts_with('$') {
             "begins with $, which is reserved for brokers; use another one"
         } else if self.topics.is_own_topic(topic) {
             "is a topic of the daemon itself; use another one"
+        } else if self.topics.is_command_of_another(topic) {
+            "is a topic on which another daemon takes requests or cancellations; use another one"
         } else {
             return Ok(());
         };
-        let shown = shortened_id(topic);
         Err(JobError::new(ErrorCode::BadRequest, format!("the response topic {shown:?} {fault}")))
     }
 

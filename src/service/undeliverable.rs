@@ -35,8 +35,11 @@ impl UndeliverableReports {
             log::debug!("{error}");
             return Vec::new();
         }
-        log::error!("{error}");
-        let Some(id) = id else { return Vec::new() };
+        let Some(id) = id else {
+            log::error!("{error}");
+            return Vec::new();
+        };
+        log::error!("job {id}: {error}");
         let mut own = responses.error(id, &error, None);
         let UndeliverableReason::TooLarge(limit) = *reason else { return own };
         if is_copy(message) {

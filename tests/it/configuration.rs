@@ -109,6 +109,51 @@ fn values_that_no_daemon_can_use_were_valid() {
 }
 
 #[test]
+fn a_root_or_a_login_on_which_brokers_hang_up_was_valid() {
+    let directory = tempfile::tempdir().unwrap();
+    let password = directory.path().join("password");
+    std::fs::write(&password, "x".repeat(70_000)).unwrap();
+    let deep = vec!["a"; 199].join("/");
+    let control = "it has a control character or a noncharacter, on which brokers close the connection";
+    let root = |root: &str| format!("c.toml:2: mqtt.root: {root:?} cannot be the root of all topics: ");
+    let levels = "it has more than 200 levels, on which brokers close the connection";
+    let cases = [
+        (r#"root = "a\u0001b""#.to_owned(), format!("{}{control}", root("a\u{1}b"))),
+        (r#"root = "a\u007fb""#.to_owned(), format!("{}{control}", root("a\u{7f}b"))),
+        (r#"root = "a\uffffb""#.to_owned(), format!("{}{control}", root("a\u{ffff}b"))),
+        (format!("root = {deep:?}"), format!("{}{levels}", root(&deep))),
+        (
+            r#"username = "a\u0000b""#.to_owned(),
+            format!("c.toml:2: mqtt.username: the user name cannot be sent to a broker: {control}"),
+        ),
+        (
+            format!("username = \"a\"\npassword_file = {password:?}"),
+            "configuration: mqtt.password_file: 70000 bytes are more than a password can have, 65,535"
+                .to_owned(),
+        ),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(refused(&format!("[mqtt]\n{text}")), format!("denoised: {expected}\n"), "{text}");
+    }
+}
+
+#[test]
+fn a_shared_queue_on_the_daemons_own_topics_drew_everything_twice() {
+    for topic in ["request", "cancel", "image", "state", "status", "error/x"] {
+        let text = format!("node = \"board\"\n[mqtt]\nshared_queue = \"$share/g/denoised/board/{topic}\"");
+        let expected = format!(
+            "denoised: configuration: mqtt.shared_queue: denoised/board/{topic} is a topic of this daemon itself; name \
+             one that is outside denoised/board, such as denoised/request\n"
+        );
+        assert_eq!(refused(&text), expected);
+    }
+    for fault in ["$share/g/a\\u0001", "$share/g\\u007f/a", "$share/+/a"] {
+        let message = refused(&format!("[mqtt]\nshared_queue = \"{fault}\""));
+        assert!(message.contains("c.toml:2: mqtt.shared_queue: invalid value"), "{message}");
+    }
+}
+
+#[test]
 fn keys_without_effect_were_not_reported() {
     let models = format!("[models]\npaths = [{:?}]\n", model("digits").display().to_string());
     let cases = [

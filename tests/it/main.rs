@@ -31,6 +31,8 @@ mod exports;
 #[cfg(feature = "system-tests")]
 mod external_data;
 mod figures;
+#[cfg(feature = "system-tests")]
+mod fleet;
 mod folder;
 mod folder_defaults;
 #[cfg(feature = "system-tests")]

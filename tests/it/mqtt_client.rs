@@ -311,6 +311,63 @@ async fn a_message_that_the_broker_rejects_is_not_reported_as_delivered() {
 }
 
 #[cfg(feature = "system-tests")]
+#[tokio::test]
+async fn one_answer_on_which_the_broker_hung_up_stopped_all_answers() {
+    let broker = MockBroker::start().await;
+    let mut client = broker.client();
+    let mut connection = broker.accept(false, no_properties()).await;
+    let poison = to("answers/poison", "1");
+    client.commands.send(ClientCommand::Send { message: poison.clone(), number: Some(1) }).await.unwrap();
+    send(&client, 2).await;
+    assert_eq!(payloads(&connection.read_messages(2).await), ["1", "2"]);
+    drop(connection);
+    connection = broker.accept(true, no_properties()).await;
+    assert_eq!(payloads(&connection.read_messages(2).await), ["1", "2"]);
+    for _ in 0..3 {
+        drop(connection);
+        connection = broker.accept(true, no_properties()).await;
+        assert_eq!(payloads(&connection.read_messages(1).await), ["1"]);
+    }
+    drop(connection);
+    let ClientEvent::Undeliverable { message, number, reason } = next_event(&mut client).await else {
+        panic!()
+    };
+    assert_eq!((message, number), (poison, Some(1)));
+    let expected = "it has closed the connection three times after this message";
+    assert_eq!(reason, UndeliverableReason::Rejected(expected.to_owned()));
+    connection = broker.accept(true, no_properties()).await;
+    let (payload, packet) = connection.read_messages(1).await.remove(0);
+    assert_eq!(payload, "2");
+    connection.acknowledge(packet, PubAckReason::Success).await;
+    assert_eq!(next_delivered(&mut client).await, 2);
+}
+
+#[cfg(feature = "system-tests")]
+#[tokio::test]
+async fn one_picture_topic_on_which_the_broker_hung_up_stopped_all_requests() {
+    let broker = MockBroker::start().await;
+    let mut client = broker.client();
+    let fetch = || ClientCommand::FetchRetained("camera".to_owned());
+    for _ in 0..2 {
+        let mut connection = broker.accept(true, no_properties()).await;
+        client.commands.send(fetch()).await.unwrap();
+        let Packet::Subscribe(subscribe) = connection.read().await else { panic!() };
+        assert_eq!(subscribe.filters[0].path, "camera");
+    }
+    let refusal =
+        "the broker closes the connection when the daemon subscribes to this topic; use another one";
+    let mut connection = broker.accept(true, no_properties()).await;
+    // The request that waited, and the next one.
+    for _ in 0..2 {
+        let ClientEvent::Retained { topic, payload } = next_event(&mut client).await else { panic!() };
+        assert_eq!((topic.as_str(), payload), ("camera", Err(refusal.to_owned())));
+        client.commands.send(fetch()).await.unwrap();
+    }
+    send(&client, 1).await;
+    assert_eq!(payloads(&connection.read_messages(1).await), ["1"]);
+}
+
+#[cfg(feature = "system-tests")]
 #[test]
 fn a_response_topic_that_the_broker_denies_is_reported_and_the_daemon_continues() {
     let broker = Broker::with_files("acl_file {dir}/acl\n", &[("acl", "topic readwrite denoised/#\n")]);

@@ -253,3 +253,78 @@ fn messages_speak_of_json() {
     let error = subscriber.on("denoised/test/error/late").json();
     assert_eq!((error["code"].as_str(), error["field"].as_str()), (Some("deadline"), Some("deadline_ms")));
 }
+
+#[test]
+fn a_topic_on_which_the_broker_hung_up_stopped_all_answers() {
+    let (broker, mut subscriber, mut daemon) = start("", "");
+    let deep = vec!["z"; 261].join("/");
+    publish(
+        &broker,
+        "denoised/test/request",
+        r#"{"id": "answer", "steps": 2}"#,
+        &["-D", "publish", "response-topic", &deep],
+    );
+    let error = subscriber.on("denoised/test/error/answer").json();
+    assert_eq!(error["code"], "bad_request");
+    let fault = "it has more than 200 levels, on which brokers close the connection";
+    assert!(
+        error["message"].as_str().unwrap().ends_with(&format!("is not a valid topic name: {fault}")),
+        "{error}"
+    );
+    for (id, topic) in
+        [("deep", deep.as_str()), ("control", "a\u{1}b"), ("null", "a\u{0}b"), ("none", "a\u{ffff}b")]
+    {
+        request(&broker, &json!({"id": id, "steps": 2, "image": {"topic": topic}}).to_string());
+        let error = subscriber.on(&format!("denoised/test/error/{id}")).json();
+        assert_eq!((&error["code"], &error["field"]), (&json!("out_of_range"), &json!("image")), "{id}");
+        assert!(
+            error["message"].as_str().unwrap().contains("on which brokers close the connection"),
+            "{error}"
+        );
+    }
+    request(&broker, r#"{"id": "next", "steps": 2}"#);
+    subscriber.on("denoised/test/result/next");
+    assert_eq!(daemon.count("no connection"), 0);
+}
+
+#[test]
+fn a_response_topic_fed_pictures_to_another_daemon() {
+    let (broker, mut subscriber, _daemon) = start("", "");
+    for command in ["request", "cancel"] {
+        let topic = format!("denoised/other/{command}");
+        let properties = ["-D", "publish", "response-topic", &topic];
+        publish(
+            &broker,
+            "denoised/test/request",
+            &json!({"id": command, "steps": 2}).to_string(),
+            &properties,
+        );
+        let error = subscriber.on(&format!("denoised/test/error/{command}")).json();
+        let message = format!(
+            "the response topic {topic:?} is a topic on which another daemon takes requests or cancellations; use \
+             another one"
+        );
+        assert_eq!((&error["code"], &error["message"]), (&json!("bad_request"), &json!(message)));
+    }
+}
+
+#[test]
+fn a_cancellation_that_is_not_valid_looked_like_the_end_of_its_job() {
+    let (broker, mut subscriber, _daemon) = start("", "");
+    request(&broker, r#"{"id": "run", "steps": 200, "seed": 1, "sampler": "ddpm"}"#);
+    for (json, field, message) in [
+        (
+            r#"{"id": "run", "reason": "x"}"#,
+            "reason",
+            "the cancellation of run is not valid: unknown field `reason` (the fields are: id)",
+        ),
+        ("{}", "id", "the cancellation is not valid: the field `id` is missing; it names the job to cancel"),
+    ] {
+        publish(&broker, "denoised/test/cancel", json, &[]);
+        let error = subscriber.next(|m| m.topic.starts_with("denoised/test/error/")).json();
+        assert_eq!((&error["field"], &error["message"]), (&json!(field), &json!(message)));
+    }
+    if !subscriber.seen.iter().any(|m| m.topic == "denoised/test/result/run") {
+        subscriber.on("denoised/test/result/run");
+    }
+}

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use rumqttc::v5::mqttbytes::QoS as WireQoS;
+use rumqttc::v5::mqttbytes::v5::Publish;
 use tokio::time::Instant;
 
 use super::{
-    AckToken, ClientCommand, ClientEvent, ClientTask, Incoming, REPORT_INTERVAL, UndeliverableReason,
+    AckToken, ClientCommand, ClientEvent, ClientTask, Incoming, NewSession, REPORT_INTERVAL,
+    UndeliverableReason,
 };
 use crate::mqtt::backoff;
 use crate::mqtt::closure::{Cause, Closure};
@@ -19,6 +22,9 @@ use crate::mqtt::subscriptions::Outcome;
 
 /// Requests at QoS 0 are dropped while this many events are pending.
 const MAX_PENDING_EVENTS: usize = 256;
+/// Why a topic is not fetched.
+const CLOSES_ON_FETCH: &str =
+    "the broker closes the connection when the daemon subscribes to this topic; use another one";
 
 impl ClientTask {
     /// Handles an event of the connection. Returns a reason if the connection must be closed.
@@ -28,7 +34,10 @@ impl ClientTask {
         connection: &mut Connection,
     ) -> Option<Closure> {
         match event {
-            ConnectionEvent::Connected { limits, has_session } => self.on_connected(*limits, has_session),
+            ConnectionEvent::Connected { limits, has_session } => {
+                self.on_connected(*limits, has_session);
+                self.leave_former_queues(connection);
+            }
             ConnectionEvent::Written => {
                 if self.limits.max_qos == QoS::AtMostOnce {
                     self.backoff.on_acknowledged();
@@ -52,7 +61,12 @@ impl ClientTask {
             ConnectionEvent::Received(publish) => self.on_received(*publish, connection),
             ConnectionEvent::SubAck { results, .. } => self.on_suback(results),
             ConnectionEvent::Closed(closure) => return Some(closure),
-            ConnectionEvent::UnsubAck(_) => {}
+            ConnectionEvent::UnsubAck(packet_id) => {
+                if let Some(filter) = self.leaving.remove(&packet_id) {
+                    log::info!("left the shared queue {filter}, which is no longer configured");
+                    self.pending_events.push_back(ClientEvent::LeftQueue(filter));
+                }
+            }
         }
         None
     }
@@ -68,6 +82,8 @@ impl ClientTask {
         self.is_state_published = false;
         self.was_connected = true;
         self.diagnosis = None;
+        self.unacknowledged = 0;
+        self.options.begins_anew = false;
         self.subscriptions.on_connected(limits.shared_subscriptions, now);
         let max_packet =
             limits.max_packet_size.map_or(self.max_packet, |size| self.max_packet.min(size as usize));
@@ -83,9 +99,16 @@ impl ClientTask {
         self.pending_events.push_back(ClientEvent::Connected);
     }
 
+    /// The broker's session may still have these filters, whatever the daemon subscribes to.
+    fn leave_former_queues(&mut self, connection: &mut Connection) {
+        let filters = self.topics.former_filters().filter(|_| self.limits.shared_subscriptions);
+        self.leaving = filters.map(|filter| (connection.unsubscribe(filter), filter.to_owned())).collect();
+    }
+
     /// Handles the end of a connection. Returns how long to wait before the next one.
     pub(super) fn on_closed(&mut self, closure: &Closure) -> Duration {
         let now = Instant::now();
+        self.give_up_what_closes(closure, now);
         self.subscriptions.on_closed(closure.cause == Cause::SharedSubscription, now);
         self.report_deficits();
         let is_taken_over = closure.cause == Cause::TakenOver;
@@ -105,6 +128,26 @@ impl ClientTask {
             self.broker_address
         );
         delay
+    }
+
+    /// Gives up a message for a requester, or a fetch, on which the broker closes the connection every time. It would stop
+    /// all others.
+    fn give_up_what_closes(&mut self, closure: &Closure, now: Instant) {
+        let is_by_broker = matches!(closure.cause, Cause::Silent | Cause::Packet);
+        let topics = &self.topics;
+        let given_up = self.delivery.on_closed(is_by_broker, |message| !topics.is_own_topic(&message.topic));
+        if let Some((message, number)) = given_up {
+            let reason = UndeliverableReason::Rejected(
+                "it has closed the connection three times after this message".to_owned(),
+            );
+            self.pending_events.push_back(ClientEvent::Undeliverable { message, number, reason });
+        }
+        if is_by_broker {
+            for topic in self.subscriptions.on_closed_by_broker(now) {
+                let payload = Err(CLOSES_ON_FETCH.to_owned());
+                self.pending_events.push_back(ClientEvent::Retained { topic, payload });
+            }
+        }
     }
 
     /// Logs what the broker does not serve, each fact once, and reports it to the owner if it has changed.
@@ -188,7 +231,28 @@ impl ClientTask {
         );
     }
 
-    fn on_received(&mut self, publish: rumqttc::v5::mqttbytes::v5::Publish, connection: &mut Connection) {
+    /// Handles a message on a topic to which the daemon did not subscribe. It is not acknowledged if the broker's session
+    /// may be the reason: then the session has a shared subscription, and the message belongs to another client.
+    fn on_unwanted(&mut self, topic: &str, publish: &Publish, connection: &mut Connection) {
+        if !topic.is_empty() {
+            connection.unsubscribe(topic);
+        }
+        let topic = if topic.is_empty() { "an empty topic" } else { topic };
+        if publish.qos != WireQoS::AtMostOnce && self.new_session != NewSession::Done {
+            if self.new_session == NewSession::Possible {
+                log::warn!(
+                    "the broker's session has an unknown subscription, which draws messages on {topic}; the daemon \
+                     connects again without this session"
+                );
+            }
+            self.new_session = NewSession::Due;
+            return;
+        }
+        connection.acknowledge(publish);
+        log::warn!("dropped a message on {topic}: the daemon is not subscribed to this topic");
+    }
+
+    fn on_received(&mut self, publish: Publish, connection: &mut Connection) {
         let topic = String::from_utf8_lossy(&publish.topic).into_owned();
         let Some(kind) = self.topics.kind(&topic) else {
             if self.subscriptions.is_fetched(&topic) {
@@ -202,17 +266,16 @@ impl ClientTask {
                     self.on_foreign_state();
                 }
             } else {
-                connection.unsubscribe(&topic);
-                connection.acknowledge(&publish);
-                log::warn!("dropped a message on {topic}: the daemon is not subscribed to this topic");
+                self.on_unwanted(&topic, &publish, connection);
             }
             return;
         };
-        let is_best_effort = publish.qos == rumqttc::v5::mqttbytes::QoS::AtMostOnce;
+        let is_best_effort = publish.qos == WireQoS::AtMostOnce;
         if is_best_effort && self.pending_events.len() >= MAX_PENDING_EVENTS {
             log::warn!("dropped a request at QoS 0: {MAX_PENDING_EVENTS} events are pending");
             return;
         }
+        self.unacknowledged += usize::from(!is_best_effort);
         let properties = publish.properties.clone().unwrap_or_default();
         self.pending_events.push_back(ClientEvent::Incoming(Incoming {
             kind,
@@ -241,6 +304,8 @@ impl ClientTask {
                 // The broker redelivers a message of an earlier connection.
                 if let Some(connection) = connection.filter(|_| ack.connection_id == self.connection_id) {
                     connection.acknowledge(&ack.publish);
+                    self.unacknowledged =
+                        self.unacknowledged.saturating_sub(usize::from(ack.is_redelivered()));
                 }
             }
             Some(ClientCommand::FetchRetained(topic)) if self.topics.kind(&topic).is_some() => {
@@ -252,12 +317,20 @@ impl ClientTask {
                     Err("the broker keeps no retained messages; send the image in the request".to_owned());
                 self.pending_events.push_back(ClientEvent::Retained { topic, payload });
             }
+            Some(ClientCommand::FetchRetained(topic))
+                if self.subscriptions.closes_connection(&topic, Instant::now()) =>
+            {
+                let payload = Err(CLOSES_ON_FETCH.to_owned());
+                self.pending_events.push_back(ClientEvent::Retained { topic, payload });
+            }
             Some(ClientCommand::FetchRetained(topic)) => {
                 self.subscriptions.add_fetch(&topic);
             }
             Some(ClientCommand::CancelFetch(topic)) if self.subscriptions.is_fetched(&topic) => {
                 self.subscriptions.remove_fetch(&topic);
-                connection.into_iter().for_each(|connection| connection.unsubscribe(&topic));
+                if let Some(connection) = connection {
+                    connection.unsubscribe(&topic);
+                }
             }
             Some(ClientCommand::CancelFetch(_)) => {}
             Some(ClientCommand::Close(timeout)) => {

@@ -475,3 +475,48 @@ proptest! {
         prop_assert!(in_order.is_sorted(), "{:?}", in_order);
     }
 }
+
+/// Connects, sends what may be sent, and loses the connection. Returns what was sent and what was given up.
+fn closed_connection(delivery: &mut Delivery, is_by_broker: bool) -> (Vec<u64>, Option<u64>) {
+    delivery.on_connected(LIMITS, false);
+    let sent = publish_all(delivery);
+    delivery.on_disconnected();
+    let given_up = delivery.on_closed(is_by_broker, |message| number_of(message) == 1);
+    (sent, given_up.and_then(|(_, number)| number))
+}
+
+/// Sends and completes one message. Returns its number.
+fn complete_next(delivery: &mut Delivery) -> Option<u64> {
+    let Action::Publish { packet_id, .. } = delivery.next_action() else { return None };
+    // No other message is sent meanwhile.
+    assert_eq!(delivery.next_action(), Action::Wait);
+    delivery.complete(packet_id?)?.1
+}
+
+#[test]
+fn one_message_that_closed_the_connection_stopped_all_others() {
+    let mut delivery = Delivery::new(1 << 20, 3);
+    (0..5).for_each(|n| delivery.enqueue(message(n, QoS::AtLeastOnce), Some(n)));
+    // It is unclear which one it was, or whether the broker restarts.
+    for _ in 0..2 {
+        assert_eq!(closed_connection(&mut delivery, true), (vec![0, 1, 2], None));
+    }
+    delivery.on_connected(LIMITS, false);
+    assert_eq!(complete_next(&mut delivery), Some(0));
+    assert_eq!(publish_all(&mut delivery), [1]);
+    delivery.on_disconnected();
+    assert_eq!(delivery.on_closed(true, |_| true), None);
+    assert_eq!(closed_connection(&mut delivery, true), (vec![1], None));
+    // A failure of the network says nothing about the message.
+    assert_eq!(closed_connection(&mut delivery, false), (vec![1], None));
+    for given_up in [None, None, Some(1)] {
+        assert_eq!(closed_connection(&mut delivery, true), (vec![1], given_up));
+    }
+    // The daemon's own messages are never given up.
+    for _ in 0..5 {
+        assert_eq!(closed_connection(&mut delivery, true), (vec![2], None));
+    }
+    delivery.on_connected(LIMITS, false);
+    assert_eq!(complete_next(&mut delivery), Some(2));
+    assert_eq!(publish_all(&mut delivery), [3, 4]);
+}

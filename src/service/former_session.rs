@@ -1,0 +1,92 @@
+//! Takes leave of what the broker keeps from an earlier configuration: sessions of other client ids, and shared queues.
+//!
+//! The broker would give them requests that nobody does.
+
+use std::path::{Path, PathBuf};
+
+use crate::config::{Config, SharedQueue};
+use crate::mqtt::client::ClientSettings;
+use crate::mqtt::probe;
+use crate::spool::former_names::{self, CLIENT_IDS, SHARED_QUEUES};
+
+/// What the broker may still know of earlier starts.
+#[derive(Debug)]
+pub(super) struct FormerSession {
+    directory: PathBuf,
+    settings: ClientSettings,
+    /// The filter of the present shared queue.
+    queue: Option<String>,
+    client_ids: Vec<String>,
+    queues: Vec<String>,
+}
+
+impl FormerSession {
+    /// Reads the names of earlier starts.
+    pub(super) fn read(config: &Config, settings: &ClientSettings) -> Self {
+        let directory = config.spool.path.clone();
+        let queue = config.mqtt.shared_queue.parts().map(|(filter, _)| filter.to_owned());
+        let former = |file, present| {
+            former_names::former(&directory, file, present).unwrap_or_else(|error| {
+                log::warn!("cannot read {}: {error}", directory.join(file).display());
+                Vec::new()
+            })
+        };
+        Self {
+            client_ids: former(CLIENT_IDS, Some(settings.client_id.as_str())),
+            queues: former(SHARED_QUEUES, queue.as_deref()),
+            settings: settings.clone(),
+            directory,
+            queue,
+        }
+    }
+
+    /// The former shared queues, as filter and topic.
+    pub(super) fn queues(&self) -> Vec<(String, String)> {
+        let parts = self.queues.iter().filter_map(|filter| SharedQueue::split(filter));
+        parts.map(|(filter, topic)| (filter.to_owned(), topic.to_owned())).collect()
+    }
+
+    /// Stores the names of this start. The spool must be open, so that no other daemon writes there.
+    pub(super) fn store(&self) {
+        let names = [(CLIENT_IDS, Some(&self.settings.client_id)), (SHARED_QUEUES, self.queue.as_ref())];
+        for (file, name) in names {
+            let Some(name) = name else { continue };
+            if let Err(error) = former_names::remember(&self.directory, file, name) {
+                log::warn!("cannot write {}: {error}", self.directory.join(file).display());
+            }
+        }
+    }
+
+    /// Ends the sessions of former client ids, once.
+    pub(super) fn on_connected(&mut self) {
+        for client_id in std::mem::take(&mut self.client_ids) {
+            let settings = ClientSettings { client_id, ..self.settings.clone() };
+            tokio::spawn(end_session(settings, self.directory.clone()));
+        }
+    }
+
+    /// The broker has removed the daemon from this queue.
+    pub(super) fn on_left_queue(&self, filter: &str) {
+        forget(&self.directory, SHARED_QUEUES, filter);
+    }
+}
+
+async fn end_session(settings: ClientSettings, directory: PathBuf) {
+    let id = &settings.client_id;
+    match probe::end_session(&settings).await {
+        Ok(()) => {
+            log::info!("ended the session of the former client id {id} at the broker");
+            forget(&directory, CLIENT_IDS, id);
+        }
+        Err(reason) => log::warn!(
+            "cannot end the session of the former client id {id} at the broker: {reason}; until it expires, it \
+             draws requests from its shared queue; the next start tries again"
+        ),
+    }
+}
+
+fn forget(directory: &Path, file: &str, name: &str) {
+    if let Err(error) = former_names::forget(directory, file, name) {
+        log::warn!("{}: cannot remove {name}: {error}", directory.join(file).display());
+    }
+}
