@@ -7,6 +7,7 @@ mod autoencoder_io;
 mod conditioning;
 mod config_keys;
 mod convolutions;
+mod declared_components;
 mod error;
 mod graph_digests;
 mod graphs;
@@ -116,6 +117,7 @@ impl Bundle {
         if let Some(signature) = &signature {
             let kind = PipelineKind::from_signature(signature);
             index.check_kind(kind)?;
+            kind.map_or(Ok(()), |kind| declared_components::check_classes(&index, kind))?;
             sample_size::check_sample(&graph, &signature.sample_shape)?;
             if let (Some(latent), Some(kind)) = (&mut latent, kind) {
                 latent.check_text_encoders(kind)?;
@@ -128,6 +130,8 @@ impl Bundle {
         let kind = signature.as_ref().and_then(PipelineKind::from_signature);
         let scheduler = for_pipeline(scheduler, kind, &index)?;
         index.check_components(latent.as_ref(), &graph)?;
+        let component = manifest.graph.file.is_none().then(|| component_of(directory, &graph)).flatten();
+        declared_components::check_presence(directory, &index, component.as_deref())?;
         manifest_defaults::check(&description, &manifest, &scheduler)?;
         let bundle = Self {
             name: model_name(directory),
@@ -200,6 +204,12 @@ fn network_graph(directory: &Path, index: &ModelIndex) -> Result<PathBuf, Bundle
         _ => first_file(directory, &NETWORK_GRAPHS)
             .map_err(|missing| other_graph::misnamed_network(directory).unwrap_or(missing)),
     }
+}
+
+/// The folder of a graph in a bundle; `None` if the graph lies in the bundle itself.
+fn component_of(directory: &Path, graph: &Path) -> Option<String> {
+    let folder = graph.parent().filter(|folder| *folder != directory)?;
+    folder.file_name().map(|name| name.to_string_lossy().into_owned())
 }
 
 /// The scheduler's configuration, of the class that model_index.json names.

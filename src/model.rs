@@ -10,6 +10,7 @@ mod denoiser;
 mod error;
 mod latent_pipeline;
 mod pipeline_graphs;
+mod pooled_output;
 mod prompt_text;
 mod text_encoder;
 mod tokenizer;

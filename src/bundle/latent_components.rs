@@ -62,7 +62,8 @@ impl LatentComponents {
             .filter(|(encoder, _)| index.component(encoder) != Some(Component::Absent))
             .filter_map(|(encoder, tokenizer)| Some((graph(encoder)?, tokenizer)))
             .collect();
-        let (decoder, encoder) = (graph("vae_decoder"), graph("vae_encoder"));
+        let is_null = index.component("vae_encoder") == Some(Component::Absent);
+        let (decoder, encoder) = (graph("vae_decoder"), graph("vae_encoder").filter(|_| !is_null));
         if decoder.is_none() && encoder.is_none() {
             return Ok(None);
         }

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::ModelError;
 use super::tokenizer::Tokenizer;
+use super::{ModelError, pooled_output};
 use crate::bundle::{
     AutoencoderIo, Bundle, LatentComponents, LatentSizes, PipelineKind, Role, Signature, SignatureError,
     TextEncoderConfig, TextEncoderIo,
@@ -145,6 +145,10 @@ impl TextEncoderGraph {
             return Err(mismatch(path, fault));
         }
         check_outputs(path, &mut io, kind, (index, count))?;
+        if io.pooled.is_some() {
+            pooled_output::choose(&bundle.files(path)?.header.io, &mut io, &config, kind)
+                .map_err(|fault| mismatch(path, fault))?;
+        }
         // Exports of CLIP leave these widths out, or declare them as dynamic.
         let is_projected = io.pooled.as_deref() == Some("text_embeds");
         let pooled_width = if is_projected { config.projection_dim } else { config.hidden_size };

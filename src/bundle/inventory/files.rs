@@ -109,6 +109,9 @@ pub(super) fn unused_reason(directory: &Path, path: &Path, latent: Option<&Laten
         (_, name, "txt" | "") if !name.contains("merges") => "documentation",
         (.., "xml" | "engine" | "plan" | "trt" | "tflite" | "mlmodel") => "a model of another runtime",
         (.., "py") => "code in a model's folder is never run",
+        ("vae_encoder", "model.onnx", _) if latent.is_some_and(|latent| latent.encoder.is_none()) => {
+            "model_index.json sets the component to null"
+        }
         _ if is_unused_encoder() => "model_index.json has no such component, or its graph is missing",
         (.., "onnx") => "no component is read from this graph",
         (.., extension) if extension.starts_with("onnx_data") || ["data", "pb"].contains(&extension) => {

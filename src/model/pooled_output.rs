@@ -1,0 +1,81 @@
+//! Which output of a CLIP text encoder holds the pooled embedding that a pipeline reads.
+
+use crate::bundle::{PipelineKind, TextEncoderConfig, TextEncoderIo};
+use crate::tensor::GraphIo;
+
+/// The projected embedding of CLIPTextModelWithProjection.
+const PROJECTED: &str = "text_embeds";
+
+/// The embedding of CLIPTextModel, which is not projected. It may have the same width.
+const NOT_PROJECTED: &str = "pooler_output";
+
+/// Sets the output for the pooled embedding: Flux reads the one that is not projected, the other pipelines the projected
+/// one. The error is what is wrong with the graph. An output of another name is taken as it is.
+pub(super) fn choose(
+    graph: &GraphIo,
+    io: &mut TextEncoderIo,
+    config: &TextEncoderConfig,
+    kind: PipelineKind,
+) -> Result<(), String> {
+    let reads_projected = kind != PipelineKind::Flux;
+    let (read, other) = if reads_projected { (PROJECTED, NOT_PROJECTED) } else { (NOT_PROJECTED, PROJECTED) };
+    if let Some(output) = graph.outputs.iter().find(|output| output.name == read) {
+        io.pooled = Some(output.name.clone());
+        io.pooled_width = output.shape.get(1).and_then(|axis| axis.length());
+        return Ok(());
+    }
+    let is_wide_as = |width: Option<usize>| width.is_some() && io.pooled_width == width;
+    // Its width can show that an output of another name is projected.
+    let is_projected = is_wide_as(config.projection_dim) && !is_wide_as(config.hidden_size);
+    if io.pooled.as_deref() != Some(other) || (reads_projected && is_projected) {
+        return Ok(());
+    }
+    let (class, wrong) = match reads_projected {
+        true => ("CLIPTextModelWithProjection", "is not projected"),
+        false => ("CLIPTextModel", "is projected"),
+    };
+    Err(format!(
+        "its output {other} {wrong}, but {} reads the output {read} of {class}; export this text encoder again, and do not \
+         exchange it with another one",
+        kind.title()
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::{DataType, ValueInfo};
+
+    #[test]
+    fn the_pooled_output_is_the_one_that_the_pipeline_reads() {
+        let chosen = |outputs: &[(&str, Option<usize>)], kind| {
+            let pooled = outputs
+                .iter()
+                .map(|(name, width)| ValueInfo::with_axes(name, DataType::F32, &[None, *width]));
+            let inputs = vec![ValueInfo::with_axes("input_ids", DataType::I64, &[None, None])];
+            let graph = GraphIo { inputs, outputs: pooled.collect() };
+            let mut io = TextEncoderIo::resolve(&graph).unwrap();
+            let config = TextEncoderConfig {
+                hidden_size: Some(16),
+                projection_dim: Some(24),
+                ..TextEncoderConfig::default()
+            };
+            choose(&graph, &mut io, &config, kind).map(|()| io.pooled.unwrap_or_default())
+        };
+        let xl = PipelineKind::StableDiffusionXl;
+        let both = [("text_embeds", None), ("pooler_output", None)];
+        assert_eq!(chosen(&both, xl).as_deref(), Ok("text_embeds"));
+        assert_eq!(chosen(&both, PipelineKind::Flux).as_deref(), Ok("pooler_output"));
+        assert_eq!(chosen(&[("pool", None)], xl).as_deref(), Ok("pool"));
+        assert_eq!(chosen(&[("pooler_output", Some(24))], xl).as_deref(), Ok("pooler_output"));
+        for width in [None, Some(16)] {
+            assert_eq!(
+                chosen(&[("pooler_output", width)], xl).unwrap_err(),
+                "its output pooler_output is not projected, but Stable Diffusion XL reads the output text_embeds of \
+                 CLIPTextModelWithProjection; export this text encoder again, and do not exchange it with another one"
+            );
+        }
+        let error = chosen(&[("text_embeds", None)], PipelineKind::Flux).unwrap_err();
+        assert!(error.starts_with("its output text_embeds is projected, but Flux reads"), "{error}");
+    }
+}

@@ -1,0 +1,129 @@
+//! What model_index.json declares, held against the folder.
+
+use std::path::Path;
+
+use serde_json::json;
+
+use super::{edit, folder, inspect, refusal, sampled};
+use crate::common::commands::fails;
+use crate::common::pipelines::{PROMPT, bundle, sample};
+
+#[test]
+fn a_declared_component_that_is_missing_is_named() {
+    for (name, part, expected) in [
+        ("sd3", "text_encoder_3", "text_encoder_3 is declared, but text_encoder_3/model.onnx is missing;"),
+        ("sd3", "tokenizer_3", "tokenizer_3 is declared, but the folder tokenizer_3 is missing;"),
+        ("sdxl", "text_encoder_2", "text_encoder_2 is declared, but text_encoder_2/model.onnx is missing;"),
+        ("sd", "text_encoder", "text_encoder is declared, but text_encoder/model.onnx is missing;"),
+    ] {
+        let (_directory, without) = folder(name);
+        std::fs::remove_dir_all(without.join(part)).unwrap();
+        let error = refusal(&without);
+        assert!(error.contains(&format!("model_index.json: {expected}")), "{part}: {error}");
+        assert!(error.contains("to [null, null]"), "{error}");
+    }
+    let (_directory, renamed) = folder("sd3");
+    let encoder = renamed.join("text_encoder_3");
+    std::fs::rename(encoder.join("model.onnx"), encoder.join("model_fp16.onnx")).unwrap();
+    let error = refusal(&renamed);
+    assert!(error.contains("text_encoder_3/model_fp16.onnx is there; rename it to model.onnx"), "{error}");
+    let (_directory, half) = folder("sd");
+    for part in ["vae_decoder", "vae_encoder"] {
+        std::fs::remove_dir_all(half.join(part)).unwrap();
+    }
+    let error = refusal(&half);
+    assert!(
+        error.contains("model_index.json: vae is declared, but neither vae_decoder/model.onnx"),
+        "{error}"
+    );
+    let (_directory, other) = folder("sd");
+    edit(&other, "model_index.json", |index| index["vae_encoder"] = json!(["diffusers", "OnnxRuntimeModel"]));
+    inspect(&other, &[]);
+    std::fs::remove_dir_all(other.join("vae_encoder")).unwrap();
+    let error = refusal(&other);
+    assert!(error.contains("vae_encoder is declared, but vae_encoder/model.onnx is missing"), "{error}");
+}
+
+/// The error of a job.
+fn sample_error(folder: &Path, more: &[&str], status: i32) -> String {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut command = sample("embedded", folder, &scratch.path().join("x.png"));
+    fails(command.args(["--prompt", PROMPT, "--steps", "2"]).args(more), status)
+}
+
+#[test]
+fn a_text_encoder_in_the_place_of_another_is_refused() {
+    let (_directory, copied) = folder("sdxl");
+    let graph = |part: &str| bundle("sdxl").join(part).join("model.onnx");
+    std::fs::copy(graph("text_encoder"), copied.join("text_encoder_2/model.onnx")).unwrap();
+    let expected = "text_encoder_2/model.onnx: its output pooler_output is not projected, but Stable Diffusion XL reads \
+                    the output text_embeds of CLIPTextModelWithProjection";
+    let error = sample_error(&copied, &[], 1);
+    assert!(error.contains(expected), "{error}");
+    std::fs::copy(graph("text_encoder_2"), copied.join("text_encoder/model.onnx")).unwrap();
+    let error = sample_error(&copied, &[], 1);
+    assert!(error.contains(expected), "{error}");
+    // Stable Diffusion 3 reads two projected embeddings, and Flux one that is not projected.
+    let (_directory, sd3) = folder("sd3");
+    std::fs::copy(graph("text_encoder"), sd3.join("text_encoder/model.onnx")).unwrap();
+    assert!(sample_error(&sd3, &[], 1).contains("pooler_output is not projected, but Stable Diffusion 3"));
+    let (_directory, flux) = folder("flux");
+    std::fs::copy(graph("text_encoder_2"), flux.join("text_encoder/model.onnx")).unwrap();
+    assert!(sample_error(&flux, &[], 1).contains("text_embeds is projected, but Flux reads"));
+}
+
+#[test]
+fn classes_that_contradict_the_kind_of_the_pipeline_are_refused() {
+    for (name, changes, expected) in [
+        (
+            "sd",
+            json!({"text_encoder": ["transformers", "T5EncoderModel"]}),
+            "text_encoder is T5EncoderModel, but that of Stable Diffusion is CLIPTextModel or",
+        ),
+        (
+            "sd",
+            json!({"unet": ["diffusers", "UNet2DModel"]}),
+            "unet is UNet2DModel, but that of Stable Diffusion is UNet2DConditionModel;",
+        ),
+        (
+            "sdxl",
+            json!({
+                "text_encoder": ["transformers", "CLIPTextModelWithProjection"],
+                "text_encoder_2": ["transformers", "CLIPTextModel"],
+            }),
+            "text_encoder is CLIPTextModelWithProjection, but that of Stable Diffusion XL is CLIPTextModel;",
+        ),
+        (
+            "sd3",
+            json!({"transformer": ["diffusers", "FluxTransformer2DModel"]}),
+            "transformer is FluxTransformer2DModel, but that of Stable Diffusion 3 is SD3Transformer2DModel;",
+        ),
+        (
+            "flux",
+            json!({"text_encoder_2": ["transformers", "CLIPTextModel"]}),
+            "text_encoder_2 is CLIPTextModel, but that of Flux is T5EncoderModel;",
+        ),
+    ] {
+        let (_directory, other) = folder(name);
+        edit(&other, "model_index.json", |index| {
+            index.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        });
+        let error = refusal(&other);
+        assert!(error.contains(&format!("model_index.json: {expected}")), "{error}");
+    }
+}
+
+#[test]
+fn a_vae_encoder_that_is_null_is_not_used() {
+    let (_directory, without) = folder("sd");
+    edit(&without, "model_index.json", |index| index["vae_encoder"] = json!([null, null]));
+    assert!(sampled(&without, &[]).0 == sampled(&bundle("sd"), &[]).0);
+    let picture = bundle("init.png").display().to_string();
+    let error = sample_error(&without, &["--image", &picture], 2);
+    assert!(error.contains("has no vae_encoder, so it can't start from an image"), "{error}");
+    let report = inspect(&without, &["--all"]);
+    assert!(
+        report.contains("vae_encoder/model.onnx: model_index.json sets the component to null"),
+        "{report}"
+    );
+}
