@@ -23,7 +23,7 @@ const LAYERS: [(&str, &[&str]); 21] = [
     ("inference", &["onnx", "tensor", "units"]),
     ("platform", &["inference"]),
     ("model", &["bundle", "inference", "serde_message", "tensor", "units"]),
-    ("job", &["bundle", "image", "inference", "json_input", "model", "tensor", "topic_name"]),
+    ("job", &["bundle", "image", "inference", "json_input", "model", "tensor", "topic_name", "units"]),
     ("pipeline", &["bundle", "inference", "job", "model", "tensor"]),
     (
         "config",

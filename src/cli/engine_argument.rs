@@ -5,6 +5,7 @@ use std::path::Path;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use super::{CommandError, ConfigFile};
+use crate::config::LimitsConfig;
 use crate::inference::{EngineKind, EngineOptions};
 
 /// Which configuration and which engine a model is loaded with.
@@ -21,9 +22,18 @@ pub(super) struct EngineArguments {
 impl EngineArguments {
     /// Returns the configured engine options for a bundle, and starts logging warnings.
     pub(super) fn options(&self, bundle: &Path) -> Result<EngineOptions, CommandError> {
-        let options = super::configuration(self.file.config.as_deref())?.engine_options(bundle);
+        Ok(self.options_and_limits(bundle)?.0)
+    }
+
+    /// Returns the configured engine options for a bundle and the limits on jobs, and starts logging warnings.
+    pub(super) fn options_and_limits(
+        &self,
+        bundle: &Path,
+    ) -> Result<(EngineOptions, LimitsConfig), CommandError> {
+        let config = super::configuration(self.file.config.as_deref())?;
+        let options = config.engine_options(bundle);
         super::start_log(log::LevelFilter::Warn);
-        Ok(EngineOptions { kind: self.engine.unwrap_or(options.kind), ..options })
+        Ok((EngineOptions { kind: self.engine.unwrap_or(options.kind), ..options }, config.limits))
     }
 }
 

@@ -41,8 +41,10 @@ pub(super) fn run(arguments: &InitArguments) -> Result<(), CommandError> {
     std::fs::write(&path, &text).with_context(|| format!("cannot write {}", path.display()))?;
     write!(Stdout, "{text}")?;
     let class = if class.is_some() { " --class 0" } else { "" };
+    let takes_text = graph.inputs.iter().any(|input| graph_key(input) == Some("text"));
+    let prompt = if takes_text { " --prompt \"a red fox\"" } else { "" };
     eprintln!(
-        "wrote {}; check it, then run: denoised sample {} --output x.png{class}",
+        "wrote {}; check it, then run: denoised sample {} --output x.png{class}{prompt}",
         path.display(),
         directory.display()
     );

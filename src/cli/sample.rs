@@ -17,6 +17,7 @@ use super::output::{OutputTarget, check_file};
 use super::progress::ProgressDisplay;
 use crate::bundle::SchedulerConfig;
 use crate::bundle::other_graph::missing_decoder;
+use crate::config::LimitsConfig;
 use crate::image::Format;
 use crate::job::{Job, JobLimits, ModelCard};
 use crate::model::Model;
@@ -27,7 +28,7 @@ use job_args::{ImageArguments, PromptArguments, SamplingArguments};
 use noise_files::{NoiseArrays, NoiseFiles};
 use requested_job::RequestedJob;
 
-/// Wider limits than the daemon's, because no other requester waits.
+/// Wider limits than the daemon's, because no other requester waits. A number of pixels that the configuration sets counts.
 const LIMITS: JobLimits = JobLimits { steps: 100_000, count: 10_000, pixels: 1 << 28, memory: None };
 
 #[derive(Debug, clap::Args)]
@@ -79,7 +80,7 @@ struct FileArguments {
 }
 
 pub(super) fn run(arguments: &SampleArguments) -> Result<(), CommandError> {
-    let engine = arguments.engine.options(&arguments.model)?;
+    let (engine, configured) = arguments.engine.options_and_limits(&arguments.model)?;
     let files = &arguments.files;
     let output = check_outputs(arguments).map_err(CommandError::usage)?;
     let mut requested = RequestedJob::read(arguments).map_err(CommandError::usage)?;
@@ -108,7 +109,9 @@ pub(super) fn run(arguments: &SampleArguments) -> Result<(), CommandError> {
         OutputTarget::Directory(_) => None,
     };
     notices.extend(requested.apply_command(&model.bundle.name, format).map_err(CommandError::usage)?);
-    let limits = JobLimits { memory: engine.memory, ..LIMITS };
+    let is_default = configured.pixels == LimitsConfig::default().pixels;
+    let pixels = if is_default { LIMITS.pixels } else { configured.pixels.0 };
+    let limits = JobLimits { memory: engine.memory, pixels, ..LIMITS };
     let job = requested
         .request
         .check(&[ModelCard::new(&model)], limits, || fastrand::u64(..))

@@ -7,6 +7,7 @@ use super::taken_sizes::TakenSizes;
 use super::{JobError, JobLimits, ModelCard, Request};
 use crate::bundle::{PipelineTask, SampleKind};
 use crate::image::{self, DecodeTarget};
+use crate::model::LatentError;
 use crate::tensor::Tensor;
 use diffusion_samplers::trajectory::KnownRegion;
 
@@ -98,6 +99,13 @@ impl Request {
         sizes: &Sizes,
         limits: JobLimits,
     ) -> Result<Option<(InitImage, DecodedInitImage)>, JobError> {
+        if model.latent.is_some() && model.signature.is_inpainting() {
+            for (field, is_given) in [("image", self.image.is_some()), ("mask", self.mask.is_some())] {
+                if !is_given {
+                    return Err(JobError::out_of_range(field, LatentError::MissingImage));
+                }
+            }
+        }
         let Some(image) = &self.image else {
             return match (&self.mask, self.strength) {
                 (Some(_), _) => Err(JobError::out_of_range("mask", "mask needs an image; add image")),

@@ -3,7 +3,7 @@
 use super::init_image::Sizes;
 use super::{JobError, ModelCard, Request};
 use crate::bundle::PipelineFacts;
-use crate::model::TextConditioning;
+use crate::model::{LatentError, TextConditioning};
 
 /// The longest prompt, in bytes; the text encoders take far less.
 const MAX_PROMPT_LEN: usize = 20_000;
@@ -32,6 +32,7 @@ impl Request {
             return Err(JobError::out_of_range("max_sequence_length", message));
         }
         check_sequence_length(model, self.max_sequence_length)?;
+        check_clip_skip(model, self.clip_skip)?;
         let or = |second: &Option<String>, first: &str| second.clone().unwrap_or_else(|| first.to_owned());
         let negative = match (&self.negative_prompt, &self.negative_prompt_2) {
             (None, None) => None,
@@ -140,6 +141,21 @@ fn check_sequence_length(model: &ModelCard, given: Option<u64>) -> Result<(), Jo
                 model.name()
             );
             Err(JobError::out_of_range("max_sequence_length", message))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses to skip more layers than the text encoders have.
+fn check_clip_skip(model: &ModelCard, given: Option<u64>) -> Result<(), JobError> {
+    let largest = model.size_limits.map_or(0, |limits| limits.largest_clip_skip);
+    match given {
+        Some(n) if n > largest as u64 => {
+            let error = match largest {
+                0 => LatentError::NoLayers,
+                max => LatentError::Layers { requested: usize::try_from(n).unwrap_or(usize::MAX), max },
+            };
+            Err(JobError::out_of_range("clip_skip", error))
         }
         _ => Ok(()),
     }

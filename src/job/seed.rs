@@ -14,6 +14,11 @@ pub(super) fn from_random_bits(bits: u64) -> u64 {
     bits % (MAX_EXACT_INTEGER / 2 + 1)
 }
 
+/// Returns the largest seed of a job with `count` images, of which image i has seed + i.
+pub(super) fn largest(count: usize) -> u64 {
+    u64::MAX - (count as u64).saturating_sub(1)
+}
+
 /// Returns the seed as a string, if clients that hold numbers as 64-bit floats would round it.
 pub(super) fn to_exact_text(seed: u64) -> Option<String> {
     (seed > MAX_EXACT_INTEGER).then(|| seed.to_string())
@@ -106,6 +111,13 @@ mod tests {
             );
             assert_eq!(error.message, expected);
         }
+    }
+
+    #[test]
+    fn the_seed_of_the_last_image_does_not_wrap() {
+        assert_eq!(largest(1), u64::MAX);
+        assert_eq!(largest(2), u64::MAX - 1);
+        assert_eq!(largest(10_000), u64::MAX - 9_999);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::steps::{build_sampler, default_steps, find_sampler};
 use super::{ErrorCode, Job, JobError, ModelCard, Request, is_id, seed, shortened_id};
 use crate::image::Format;
+use crate::units::counted;
 use diffusion_samplers::rng::Generator;
 use diffusion_samplers::sampler::Options;
 
@@ -66,15 +67,16 @@ impl Request {
         let preview_every = self.check_preview_every()?;
         let ignored = self.ignored_fields(model, &spec, &sizes, text.as_ref(), guidance);
         let format = self.check_format(model, &sizes.image)?;
+        let count = in_range("count", self.count, limits.count, || 1)?;
         Ok(Job {
             id,
             requested_sampler,
             sampler_name: spec.name,
             sampler,
             options,
-            seed: self.seed.unwrap_or_else(|| seed::from_random_bits(random())),
+            seed: self.check_seed(count)?.unwrap_or_else(|| seed::from_random_bits(random())),
             noise: self.check_noise()?,
-            count: in_range("count", self.count, limits.count, || 1)?,
+            count,
             class,
             guidance,
             guidance_rescale,
@@ -191,6 +193,22 @@ impl Request {
                 let message = format!("guidance_rescale is {share}, but must lie between 0 and 1");
                 Err(JobError::out_of_range("guidance_rescale", message))
             }
+        }
+    }
+
+    /// Returns the seed of the first image, if one is given. Each further image has the next one.
+    fn check_seed(&self, count: usize) -> Result<Option<u64>, JobError> {
+        let largest = seed::largest(count);
+        match self.seed {
+            Some(seed) if seed > largest => {
+                let message = format!(
+                    "seed is {seed}, but image i has seed + i, and the largest seed is {}; use {largest} or less for {}",
+                    u64::MAX,
+                    counted(count as u64, "image")
+                );
+                Err(JobError::out_of_range("seed", message))
+            }
+            seed => Ok(seed),
         }
     }
 

@@ -26,6 +26,8 @@ pub struct SizeLimits {
     pub sequence_length: usize,
     /// Whether the graphs take no other number of T5 tokens.
     pub fixes_sequence_length: bool,
+    /// How many of CLIP's last layers can be skipped.
+    pub largest_clip_skip: usize,
 }
 
 /// The graphs around a denoiser.
@@ -101,6 +103,7 @@ impl PipelineGraphs {
             encoded_picture: size(&encoder),
             sequence_length,
             fixes_sequence_length,
+            largest_clip_skip: largest_clip_skip(kind, &text_encoders),
         };
         check_sizes(signature, components.vae.factor, decoder.as_ref(), encoder.as_ref())?;
         let vae = components.vae.reduced_to(kind.facts().latent_scaling);
@@ -212,6 +215,15 @@ fn check_outputs(
         return Ok(());
     };
     Err(mismatch(path, fault))
+}
+
+/// How many layers every CLIP text encoder of a pipeline has to skip. The first one, the token embeddings, is none of them.
+fn largest_clip_skip(kind: PipelineKind, text_encoders: &[TextEncoderGraph]) -> usize {
+    // The other pipelines read the last layer but one without skipping any.
+    let is_last_read = matches!(kind, PipelineKind::StableDiffusion | PipelineKind::LatentConsistency);
+    let kept = if is_last_read { 2 } else { 3 };
+    let clip = text_encoders.iter().enumerate().filter(|(i, _)| Some(*i) != kind.facts().t5);
+    clip.map(|(_, encoder)| encoder.io.hidden.len().saturating_sub(kept)).min().unwrap_or(0)
 }
 
 /// The number of T5 tokens, and whether the graphs fix it. Checks the network's number of text rows.

@@ -57,6 +57,7 @@ mod retained;
 mod retained_commands;
 mod sample_flags;
 mod sample_job;
+mod sample_refusals;
 mod seeds;
 #[cfg(feature = "system-tests")]
 mod service;

@@ -283,6 +283,7 @@ fn requests_that_a_latent_model_cannot_serve_are_rejected() {
             r#"{"prompt": "", "class": 1}"#,
         ],
     );
+    text += &answers(&sd, LIMITS, &[r#"{"prompt": "", "clip_skip": 50}"#]);
     let mut fixed = sd.clone();
     Arc::make_mut(&mut fixed).signature.dynamic_size = false;
     text += "--- sd with a fixed size\n";
@@ -290,7 +291,13 @@ fn requests_that_a_latent_model_cannot_serve_are_rejected() {
     text += "--- flux\n";
     text += &answers(&card(&bundle("flux")), LIMITS, &[r#"{"prompt": "", "clip_skip": 1}"#]);
     text += "--- sd3\n";
-    let requests = [r#"{"prompt": "", "max_sequence_length": 513}"#, r#"{"prompt": "", "width": 33}"#];
+    let requests = [
+        r#"{"prompt": "", "max_sequence_length": 513}"#,
+        r#"{"prompt": "", "width": 33}"#,
+        r#"{"prompt": "", "clip_skip": 50}"#,
+    ];
     text += &answers(&card(&bundle("sd3")), LIMITS, &requests);
+    text += "--- sd_inpaint\n";
+    text += &answers(&card(&bundle("sd_inpaint")), LIMITS, &[r#"{"prompt": ""}"#]);
     check("errors-latents", &text);
 }

@@ -6,10 +6,9 @@ use std::time::Duration;
 use super::errors::line;
 use super::snapshot::check;
 use crate::common::gaussian_model::{Delayed, Exact};
-use crate::common::pipelines::bundle;
 use denoised::bundle::{SampleDescription, Signature, TimestepShape};
 use denoised::image::Format;
-use denoised::inference::{Backend, EngineKind, EngineOptions, EvaluationError};
+use denoised::inference::{Backend, EvaluationError};
 use denoised::job::{ErrorCode, Job, JobError, JobLimits, ModelCard, Request};
 use denoised::model::{Batch, Model, Predictor};
 use denoised::pipeline::{JobEvent, Pipeline, Sample};
@@ -42,11 +41,6 @@ fn failure(
 
 fn exact() -> Model {
     Exact::model(&[1, 4, 5], 8, TimestepShape::PerSample).0
-}
-
-fn latent(name: &str) -> Model {
-    let options = EngineOptions { kind: EngineKind::Embedded, ..EngineOptions::default() };
-    Model::load(&bundle(name), &options).unwrap()
 }
 
 /// A network whose evaluations fail with an error.
@@ -93,11 +87,6 @@ fn failed_jobs_report_code_field_and_message() {
         || EvaluationError::OutputType,
     ];
     lines.extend(errors.map(|error| failure(failing(error), job.clone(), |_, _| {})));
-    let prompt = json!({"id": "a", "steps": 2, "seed": 1, "prompt": "", "clip_skip": 50});
-    lines.push(failure(latent("sd"), prompt.clone(), |_, _| {}));
-    lines.push(failure(latent("sd3"), prompt, |_, _| {}));
-    let prompt = json!({"id": "a", "steps": 2, "seed": 1, "prompt": ""});
-    lines.push(failure(latent("sd_inpaint"), prompt, |_, _| {}));
     let error = denoised::image::encode(Format::Png, &[0.0; 4], &[4, 1, 1], &SampleDescription::default())
         .unwrap_err();
     lines.push(line(&JobError::new(ErrorCode::Encoding, error)));
