@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// The modules of this crate with the modules that each one imports. A module may import only from those above it in
 /// this table, so there are no cycles.
-const LAYERS: [(&str, &[&str]); 21] = [
+const LAYERS: [(&str, &[&str]); 22] = [
     ("units", &[]),
     ("topic_name", &[]),
     ("serde_message", &[]),
@@ -15,14 +15,15 @@ const LAYERS: [(&str, &[&str]); 21] = [
     ("toml_document", &[]),
     ("tensor", &[]),
     ("file_kind", &[]),
-    ("onnx", &["file_kind", "tensor"]),
+    ("regular_file", &[]),
+    ("onnx", &["file_kind", "regular_file", "tensor"]),
     ("mqtt", &[]),
     ("spool", &["mqtt", "panics"]),
-    ("bundle", &["file_kind", "onnx", "serde_message", "tensor", "toml_document"]),
+    ("bundle", &["file_kind", "onnx", "regular_file", "serde_message", "tensor", "toml_document"]),
     ("image", &["bundle", "npy"]),
     ("inference", &["onnx", "tensor", "units"]),
     ("platform", &["inference"]),
-    ("model", &["bundle", "inference", "serde_message", "tensor", "units"]),
+    ("model", &["bundle", "inference", "regular_file", "serde_message", "tensor", "units"]),
     ("job", &["bundle", "image", "inference", "json_input", "model", "tensor", "topic_name", "units"]),
     ("pipeline", &["bundle", "inference", "job", "model", "tensor"]),
     (

@@ -72,6 +72,7 @@ mod onnx;
 mod panics;
 pub mod pipeline;
 mod platform;
+mod regular_file;
 mod serde_message;
 pub mod service;
 pub mod spool;

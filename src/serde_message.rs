@@ -35,6 +35,15 @@ const TOML_WORDS: [(&str, &str); 5] = [
     (": floating point ", ": float "),
 ];
 
+/// Words of serde's data model in its messages, and JSON's words.
+const JSON_WORDS: [(&str, &str); 5] = [
+    ("unknown variant ", "unknown value "),
+    (": map,", ": object,"),
+    (": sequence,", ": array,"),
+    (": floating point ", ": number "),
+    (": unit value,", ": null,"),
+];
+
 /// Returns what serde expected, in the words of the format.
 pub(crate) fn plain_type(expected: &str, format: DocumentFormat) -> &str {
     let name = if expected.starts_with("struct ") { "map" } else { expected };
@@ -51,12 +60,11 @@ pub(crate) fn without_rust_types(message: &str, format: DocumentFormat) -> Strin
     let start = message.rfind('\n').map_or(0, |end| end + 1);
     let (excerpt, message) = message.split_at(start);
     let plain = plain_expected(message, format);
-    let plain = match format {
-        DocumentFormat::Json => plain,
-        DocumentFormat::Toml => {
-            TOML_WORDS.iter().fold(plain, |text, (serde, toml)| text.replacen(serde, toml, 1))
-        }
+    let words = match format {
+        DocumentFormat::Json => &JSON_WORDS,
+        DocumentFormat::Toml => &TOML_WORDS,
     };
+    let plain = words.iter().fold(plain, |text, (serde, plain)| text.replacen(serde, plain, 1));
     format!("{excerpt}{plain}")
 }
 
@@ -114,6 +122,16 @@ mod tests {
             ),
         ] {
             assert_eq!(without_rust_types(message, DocumentFormat::Toml), plain);
+        }
+        for (message, plain) in [
+            ("invalid type: sequence, expected a map", "invalid type: array, expected an object"),
+            ("invalid type: map, expected a sequence", "invalid type: object, expected an array"),
+            (
+                "invalid type: floating point `1.5`, expected i64",
+                "invalid type: number `1.5`, expected an integer",
+            ),
+        ] {
+            assert_eq!(without_rust_types(message, DocumentFormat::Json), plain);
         }
         for message in ["expected a map", "expected map", "expected struct Request"] {
             assert_eq!(without_rust_types(message, DocumentFormat::Json), "expected an object");

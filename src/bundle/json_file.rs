@@ -7,11 +7,12 @@ use serde_json::Value as Json;
 
 use super::BundleError;
 use crate::file_kind::{Expected, unexpected_content};
+use crate::regular_file;
 use crate::serde_message::{DocumentFormat, without_rust_types};
 
 /// Returns `None` if the file does not exist.
 pub(crate) fn read_text(path: &Path) -> Result<Option<String>, BundleError> {
-    match std::fs::read_to_string(path) {
+    match regular_file::read_text(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(BundleError::reading(path)(error)),
@@ -50,8 +51,8 @@ fn with_whole_numbers(value: Json) -> Json {
     }
 }
 
-/// Checks the files in a bundle's directory and in the folders in it: no link may lead nowhere, and no file of text may
-/// be a pointer of Git LFS or a web page. Other files than those of graphs and configurations are ignored.
+/// Checks the files in a bundle's directory and in the folders in it: no link may lead nowhere or to a FIFO or a
+/// device, and no file of text may be a pointer of Git LFS or a web page. Other files than those of graphs and configurations are ignored.
 pub(super) fn check_files(directory: &Path) -> Result<(), BundleError> {
     let visible = |directory: &Path| -> Vec<PathBuf> {
         let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
@@ -75,7 +76,11 @@ pub(super) fn check_files(directory: &Path) -> Result<(), BundleError> {
             let fault = "this link leads to a file that is missing; download the model again".to_owned();
             return Err(BundleError::Content { path, fault });
         }
-        let Some(expected) = expected.filter(|_| path.is_file()) else { continue };
+        if path.is_dir() {
+            continue;
+        }
+        regular_file::check(&path).map_err(BundleError::reading(&path))?;
+        let Some(expected) = expected else { continue };
         if let Some(fault) = unexpected_content(&path, expected).map_err(BundleError::reading(&path))? {
             return Err(BundleError::Content { path, fault: fault.to_owned() });
         }

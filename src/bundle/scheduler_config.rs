@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use serde_json::Value as Json;
 
 use super::pipeline_keys::{PipelineKey, PipelineTask};
+use crate::regular_file;
+use crate::serde_message::{DocumentFormat, without_rust_types};
 use diffusion_samplers::sampler::{self, Options, Patches, SamplerError, SamplerSpec};
 use diffusion_samplers::scheduler_settings::{KeyReport, KeyStatus, Settings, Value};
 
@@ -35,8 +37,8 @@ pub struct ConfigError {
 enum Fault {
     #[error(transparent)]
     Read(#[from] std::io::Error),
-    #[error(transparent)]
-    Json(#[from] serde_json::Error),
+    #[error("{}", without_rust_types(&.0.to_string(), DocumentFormat::Json))]
+    Json(serde_json::Error),
     #[error("_class_name must be a string such as \"DDIMScheduler\"")]
     Class,
     #[error(transparent)]
@@ -52,7 +54,7 @@ impl SchedulerConfig {
     /// Reads a file whose keys are those of another class, if one is named. They are checked once it is known which ones
     /// the pipeline sets.
     pub(super) fn read_as(path: &Path, class: Option<&str>) -> Result<Self, ConfigError> {
-        std::fs::read_to_string(path)
+        regular_file::read_text(path)
             .map_err(Fault::from)
             .and_then(|text| Self::parse(path, &text, class))
             .map_err(|fault| ConfigError { path: path.to_owned(), fault })
@@ -67,13 +69,14 @@ impl SchedulerConfig {
         if let Some(class) = section.remove("class") {
             section.insert("_class_name".to_owned(), class);
         }
-        let text = serde_json::to_string(&section).map_err(Fault::from);
+        let text = serde_json::to_string(&section).map_err(Fault::Json);
         text.and_then(|text| Self::parse(path, &text, None))
             .map_err(|fault| ConfigError { path: path.to_owned(), fault })
     }
 
     fn parse(path: &Path, text: &str, named: Option<&str>) -> Result<Self, Fault> {
-        let object: BTreeMap<String, Json> = serde_json::from_str(&with_quoted_infinities(text))?;
+        let object: BTreeMap<String, Json> =
+            serde_json::from_str(&with_quoted_infinities(text)).map_err(Fault::Json)?;
         let in_file = match object.get("_class_name") {
             Some(Json::String(class)) => Some(class.as_str()),
             None => None,

@@ -120,9 +120,21 @@ fn ends_early(error: &image::ImageError) -> bool {
         .any(|end| text.contains(end))
 }
 
-/// The text of a decoder's error without line breaks.
+/// What the decoder of PNG reports about a damaged stream, before the name of a Rust value.
+const DAMAGED_STREAM: &str = "Corrupt deflate stream";
+
+/// The text of a decoder's error without line breaks and without the names of Rust types and values.
 fn one_line(error: &image::ImageError) -> String {
-    error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
+    let text = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+    if let Some(at) = text.find(DAMAGED_STREAM) {
+        return text[..at + DAMAGED_STREAM.len()].to_owned();
+    }
+    let with_chunk_name = text.split_once("ChunkType { type: ").and_then(|(before, chunk)| {
+        let (chunk, after) = chunk.split_once(" }")?;
+        let name = chunk.split(',').next()?;
+        Some(format!("{before}{name}{after}"))
+    });
+    with_chunk_name.unwrap_or(text)
 }
 
 /// Returns whether an orientation turns the picture by a quarter.
@@ -314,5 +326,29 @@ mod tests {
             let accepted: Vec<_> = accepted.into_iter().filter(|length| *length >= pixels_end).collect();
             assert_eq!(found, accepted, "{file}");
         }
+    }
+
+    #[test]
+    fn a_damaged_chunk_is_named_without_a_rust_type() {
+        let mut file = Vec::new();
+        let picture = image::RgbImage::from_pixel(4, 4, image::Rgb([200, 10, 30]));
+        picture.write_to(&mut Cursor::new(&mut file), ImageFormat::Png).unwrap();
+        let name = file.windows(4).position(|bytes| bytes == b"IDAT").unwrap();
+        let len = u32::from_be_bytes(file[name - 4..name].try_into().unwrap()) as usize;
+        let damaged = |at: usize| {
+            let mut file = file.clone();
+            file[at] ^= 0xff;
+            let target = DecodeTarget {
+                shape: &[3, 4, 4],
+                kind: SampleKind::Image,
+                range: [-1.0, 1.0],
+                max_pixels: 1000,
+            };
+            decode(&file, target).unwrap_err().to_string()
+        };
+        let stream = damaged(name + 6);
+        assert_eq!(stream, "the file is damaged: Format error decoding Png: Corrupt deflate stream");
+        let sum = damaged(name + 4 + len);
+        assert!(sum.ends_with("while decoding IDAT chunk."), "{sum}");
     }
 }

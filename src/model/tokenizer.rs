@@ -17,6 +17,7 @@ use tokenizers::{AddedToken, SplitDelimiterBehavior};
 
 use super::prompt_text::{PromptTokenizer, with_clip_cleaning, with_own_normalizer};
 use crate::bundle::tokenizer_source::TokenizerSource;
+use crate::regular_file;
 use crate::serde_message::{DocumentFormat, without_rust_types};
 use added_tokens::{AddedTokens, Piece, expand_vectors};
 use config::{SpecialToken, TokenizerConfig};
@@ -113,7 +114,8 @@ impl Tokenizer {
     fn from_file(file: &Path, cleans: bool, config: &TokenizerConfig) -> Result<Self, TokenizerError> {
         let fault =
             |error: tokenizers::Error| TokenizerError { path: file.to_owned(), reason: plain_reason(&error) };
-        let mut inner = tokenizers::Tokenizer::from_file(file).map_err(fault)?;
+        let text = regular_file::read_text(file).map_err(|error| fault(error.into()))?;
+        let mut inner: tokenizers::Tokenizer = text.parse().map_err(fault)?;
         // `encode` truncates and pads.
         inner.with_truncation(None).map_err(fault)?;
         inner.with_padding(None);
@@ -253,6 +255,18 @@ impl Tokenizer {
     }
 }
 
+/// What the library tokenizers reports about a vocabulary of Unigram, and what it means.
+const UNIGRAM_ERRORS: [(&str, &str); 2] = [
+    (
+        "Unable to load vocab UnkIdNotInVocabulary",
+        "unk_id is larger than the vocabulary; create the file again in Python with save_pretrained",
+    ),
+    (
+        "Unable to load vocab EmptyVocabulary",
+        "the vocabulary is empty; create the file again in Python with save_pretrained",
+    ),
+];
+
 /// What the library tokenizers reports, without the names of its types.
 fn plain_reason(error: &tokenizers::Error) -> String {
     let text = error.to_string();
@@ -262,7 +276,8 @@ fn plain_reason(error: &tokenizers::Error) -> String {
             "a part of it has a form that is not known{place}; create the file again in Python with save_pretrained"
         );
     }
-    without_rust_types(&text, DocumentFormat::Json)
+    let plain = UNIGRAM_ERRORS.iter().fold(text, |text, (name, plain)| text.replacen(name, plain, 1));
+    without_rust_types(&plain, DocumentFormat::Json)
 }
 
 fn special_id(
@@ -363,7 +378,7 @@ fn clip(
 /// Reads a JSON file. Returns `None` if it does not exist.
 fn json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, TokenizerError> {
     let fault = |reason: String| TokenizerError { path: path.to_owned(), reason };
-    match std::fs::read_to_string(path) {
+    match regular_file::read_text(path) {
         Ok(text) => serde_json::from_str(&text)
             .map(Some)
             .map_err(|error| fault(without_rust_types(&error.to_string(), DocumentFormat::Json))),

@@ -11,6 +11,7 @@ use rten_onnx::protobuf::{DecodeMessage, ValueReader};
 use super::element_type::ElementType;
 use super::error::OnnxError;
 use crate::file_kind::{Expected, unexpected_content};
+use crate::regular_file;
 use crate::tensor::GraphIo;
 use decode::Model;
 
@@ -57,6 +58,7 @@ pub(crate) struct ExternalTensor {
 impl Header {
     /// Reads a file. The data of tensors is skipped, so that this is as quick for gigabytes of weights.
     pub(crate) fn read(path: &Path) -> Result<Self, OnnxError> {
+        regular_file::check(path).map_err(OnnxError::io(path))?;
         if let Some(fault) = unexpected_content(path, Expected::Graph).map_err(OnnxError::io(path))? {
             return Err(OnnxError::new(path, fault));
         }

@@ -2,6 +2,7 @@
 //! it, refused by name, or reported by `inspect`.
 
 mod declared;
+mod regular_files;
 mod report;
 mod statistics;
 
@@ -202,7 +203,7 @@ fn a_value_of_the_wrong_type_is_reported_in_the_words_of_json() {
             json!({"latents_mean": 3, "latents_std": 3}),
             "latents_mean: invalid type: integer `3`, expected an array",
         ),
-        ("model_index.json", json!([1]), "invalid type: sequence, expected an object"),
+        ("model_index.json", json!([1]), "invalid type: array, expected an object"),
     ] {
         let (_directory, other) = folder("sd");
         std::fs::write(other.join(file), change.to_string()).unwrap();

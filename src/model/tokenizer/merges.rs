@@ -6,6 +6,7 @@ use std::path::Path;
 use tokenizers::models::bpe::BPE;
 
 use super::{TokenizerError, json};
+use crate::regular_file;
 
 /// The first of the ids of symbols that the vocabulary lacks. A vocabulary is far smaller.
 const WITHOUT_ID: u32 = 1 << 24;
@@ -27,7 +28,7 @@ pub(super) fn read(
 ) -> Result<BPE, TokenizerError> {
     let fault = |path: &Path, reason: String| TokenizerError { path: path.to_owned(), reason };
     let mut tokens: HashMap<String, u32> = json(vocabulary)?.unwrap_or_default();
-    let text = std::fs::read_to_string(merges).map_err(|error| fault(merges, error.to_string()))?;
+    let text = regular_file::read_text(merges).map_err(|error| fault(merges, error.to_string()))?;
     let mut pairs = Vec::new();
     for line in lines(&text) {
         let parts: Vec<&str> = line.split_whitespace().collect();

@@ -102,6 +102,10 @@ fn an_error_in_tokenizer_json_names_the_file_and_no_type() {
     std::fs::write(directory.path().join("tokenizer.json"), model).unwrap();
     let error = Tokenizer::open(directory.path(), Some("T5TokenizerFast"), None).err().unwrap().to_string();
     assert!(error.contains("tokenizer.json: a part of it has a form that is not known"), "{error}");
+    let model = r#"{"version": "1.0", "added_tokens": [], "model": {"type": "Unigram", "unk_id": 9, "vocab": [["a", 0.0]]}}"#;
+    std::fs::write(directory.path().join("tokenizer.json"), model).unwrap();
+    let error = Tokenizer::open(directory.path(), Some("T5TokenizerFast"), None).err().unwrap().to_string();
+    assert!(error.contains("tokenizer.json: unk_id is larger than the vocabulary; create"), "{error}");
 }
 
 #[test]

@@ -1,0 +1,43 @@
+//! Files of a folder that are FIFOs or devices.
+
+use super::{folder, refusal};
+use crate::common::commands::{denoised, fails};
+use crate::common::pipelines::{PROMPT, bundle, sample};
+
+/// A FIFO without a writer would be read for ever, and a device has no end.
+#[test]
+fn a_fifo_or_a_device_in_a_folder_is_refused_by_its_name() {
+    for file in [
+        "model_index.json",
+        "denoised.toml",
+        "unet/config.json",
+        "vae_decoder/config.json",
+        "text_encoder/config.json",
+        "tokenizer/tokenizer_config.json",
+        "tokenizer/special_tokens_map.json",
+        "tokenizer/merges.txt",
+        "scheduler/scheduler_config.json",
+        "unet/model.onnx",
+    ] {
+        let (_directory, other) = folder("sd");
+        let path = other.join(file);
+        let _ = std::fs::remove_file(&path);
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let error = refusal(&other);
+        assert!(error.contains(&format!("{file}: it is a FIFO, not a regular file")), "{error}");
+        std::fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+        let error = refusal(&other);
+        assert!(error.contains(&format!("{file}: it is a device, not a regular file")), "{error}");
+    }
+}
+
+#[test]
+fn a_device_as_a_scheduler_or_a_graph_is_refused() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut command = sample("embedded", &bundle("sd"), &scratch.path().join("x.png"));
+    let error = fails(command.args(["--prompt", PROMPT, "--scheduler", "/dev/zero"]), 2);
+    assert!(error.contains("--scheduler: /dev/zero: it is a device, not a regular file"), "{error}");
+    let error = fails(denoised().args(["init", "/dev/zero"]), 1);
+    assert!(error.contains("/dev/zero: it is a device, not a regular file"), "{error}");
+}
