@@ -56,6 +56,7 @@ pub use inventory::{FileUse, Inventory, KeyUse};
 pub use latent_components::LatentComponents;
 pub(crate) use latent_sizes::LatentSizes;
 pub use manifest::{Classes, Condition, Defaults, GraphNames, Manifest, SampleDescription, SampleKind};
+pub(crate) use onnx_file::embedding_shape;
 pub use onnx_file::{class_count, graph_io};
 pub use pipeline_keys::PipelineTask;
 pub use pipeline_kind::{LatentScaling, PipelineFacts, PipelineKind, StrengthRule};

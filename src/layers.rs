@@ -19,7 +19,7 @@ const LAYERS: [(&str, &[&str]); 22] = [
     ("onnx", &["file_kind", "regular_file", "tensor"]),
     ("mqtt", &[]),
     ("spool", &["mqtt", "panics"]),
-    ("bundle", &["file_kind", "onnx", "regular_file", "serde_message", "tensor", "toml_document"]),
+    ("bundle", &["file_kind", "onnx", "regular_file", "serde_message", "tensor", "toml_document", "units"]),
     ("image", &["bundle", "npy"]),
     ("inference", &["onnx", "tensor", "units"]),
     ("platform", &["inference"]),

@@ -35,16 +35,20 @@ impl Convolutions {
         None
     }
 
-    /// The number of rows of the embedding that an input of labels selects from.
-    pub(super) fn embedding_rows(&self, input: &str) -> Option<usize> {
+    /// The rows and the width of the embedding that an input of labels or of token ids selects from.
+    pub(super) fn embedding_shape(&self, input: &str) -> Option<[usize; 2]> {
         let mut same = BTreeSet::from([input]);
         for node in &self.0.nodes {
             let selects = |at: usize| node.inputs.get(at).is_some_and(|name| same.contains(name.as_str()));
             match node.operator.as_str() {
-                "Cast" | "Identity" if selects(0) => same.extend(node.outputs.iter().map(String::as_str)),
+                "Cast" | "Identity" | "Reshape" if selects(0) => {
+                    same.extend(node.outputs.iter().map(String::as_str));
+                }
                 "Gather" if selects(1) => {
-                    let rows = self.0.weights.get(node.inputs.first()?)?.shape.first()?;
-                    return usize::try_from(*rows).ok();
+                    let [rows, width] = self.0.weights.get(node.inputs.first()?)?.shape[..] else {
+                        return None;
+                    };
+                    return Some([usize::try_from(rows).ok()?, usize::try_from(width).ok()?]);
                 }
                 _ => {}
             }

@@ -9,6 +9,7 @@ use super::model_index::ModelIndex;
 use super::sample_size::SampleSize;
 use super::{BundleError, LatentComponents, Manifest, NetworkSize, PipelineKind, Signature, pipeline_keys};
 use crate::tensor::GraphIo;
+use crate::units::counted;
 
 /// The keys of the network's config.json.
 #[derive(Debug, Default, Deserialize)]
@@ -30,6 +31,7 @@ pub(super) fn network_size(
     latent: Option<&LatentComponents>,
     index: &ModelIndex,
 ) -> Result<(NetworkSize, Option<Signature>), BundleError> {
+    check_in_channels(graph, io, manifest, config, latent)?;
     let channels = match (config.in_channels, latent) {
         (None, Some(_)) => input_channels(graph, io, manifest)?,
         (configured, _) => configured,
@@ -47,6 +49,7 @@ pub(super) fn network_size(
     };
     // A graph with other inputs is reported when it is loaded.
     let signature = Signature::resolve(io, manifest, network, 1).ok();
+    check_class_embeddings(graph, config, signature.as_ref())?;
     let kind = signature.as_ref().and_then(PipelineKind::from_signature);
     if let (None, Some(_), Some(kind)) = (size, latent, kind) {
         let default_size = kind.facts().default_sample_size;
@@ -59,6 +62,46 @@ pub(super) fn network_size(
         network.size = Some((n, n));
     }
     Ok((network, signature))
+}
+
+/// The error for a key of the network's config.json that contradicts the graph.
+fn contradiction(graph: &Path, key: &str, value: usize, found: &str) -> BundleError {
+    let fault = format!("{key} is {value}, but {found}: they are not of one model; export both again");
+    BundleError::Content { path: graph.with_file_name("config.json"), fault }
+}
+
+/// Checks that the graph takes as many channels as the configuration has.
+fn check_in_channels(
+    graph: &Path,
+    io: &GraphIo,
+    manifest: &Manifest,
+    config: &NetworkConfig,
+    latent: Option<&LatentComponents>,
+) -> Result<(), BundleError> {
+    // The graph of a network of pixels may add channels of its own.
+    let (Some(configured), Some(_)) = (config.in_channels, latent) else { return Ok(()) };
+    match input_channels(graph, io, manifest)? {
+        Some(own) if own != configured => {
+            let found = format!("the graph beside it takes samples of {}", counted(own as u64, "channel"));
+            Err(contradiction(graph, "in_channels", configured, &found))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Checks that a network with an embedding of classes has an input for them.
+fn check_class_embeddings(
+    graph: &Path,
+    config: &NetworkConfig,
+    signature: Option<&Signature>,
+) -> Result<(), BundleError> {
+    match (config.num_class_embeds, signature) {
+        (Some(classes), Some(signature)) if signature.class.is_none() => {
+            let found = "the graph beside it has no input for a class, such as class_labels";
+            Err(contradiction(graph, "num_class_embeds", classes, found))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The channels of the network's sample where no configuration gives them.

@@ -16,5 +16,10 @@ pub fn graph_io(path: &Path) -> Result<GraphIo, BundleError> {
 
 /// The number of class labels that a graph knows, if its input of labels selects from an embedding.
 pub fn class_count(graph: &Path, input: &str) -> Result<Option<usize>, BundleError> {
-    Ok(Convolutions::read(graph)?.embedding_rows(input))
+    Ok(embedding_shape(graph, input)?.map(|[rows, _]| rows))
+}
+
+/// The rows and the width of the embedding that an input selects from.
+pub(crate) fn embedding_shape(graph: &Path, input: &str) -> Result<Option<[usize; 2]>, BundleError> {
+    Ok(Convolutions::read(graph)?.embedding_shape(input))
 }

@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use super::tokenizer::Tokenizer;
-use super::{ModelError, pooled_output};
+use super::{ModelError, text_encoder_checks};
 use crate::bundle::{
     AutoencoderIo, Bundle, LatentComponents, LatentSizes, PipelineKind, Role, Signature, SignatureError,
-    TextEncoderConfig, TextEncoderIo,
+    TextEncoderConfig, TextEncoderIo, embedding_shape,
 };
 use crate::inference::{InputShapes, Warmup};
 use crate::tensor::{Dim, GraphIo};
@@ -123,7 +123,11 @@ impl TextEncoderGraph {
         let mut io = resolve(bundle, path, TextEncoderIo::resolve)?;
         let mut config = TextEncoderConfig::read(path)?;
         let tokenizer = Tokenizer::open(tokenizer_path, tokenizer_class, config.max_position_embeddings)?;
-        tokenizer.check_vocabulary(tokenizer_path, config.vocab_size, path)?;
+        let embedding = embedding_shape(path, &io.ids)?;
+        let fault = |fault: String| mismatch(path, fault);
+        text_encoder_checks::check_config(&io, &config, embedding).map_err(fault)?;
+        let vocabulary = config.vocab_size.or(embedding.map(|[rows, _]| rows));
+        tokenizer.check_vocabulary(tokenizer_path, vocabulary, path)?;
         // The other pipelines of diffusers never mask.
         config.use_attention_mask &=
             matches!(kind, PipelineKind::StableDiffusion | PipelineKind::LatentConsistency);
@@ -147,10 +151,10 @@ impl TextEncoderGraph {
             );
             return Err(mismatch(path, fault));
         }
-        check_outputs(path, &mut io, kind, (index, count))?;
+        text_encoder_checks::check_outputs(&mut io, kind, (index, count)).map_err(fault)?;
         if io.pooled.is_some() {
-            pooled_output::choose(&bundle.files(path)?.header.io, &mut io, &config, kind)
-                .map_err(|fault| mismatch(path, fault))?;
+            let graph = &bundle.files(path)?.header.io;
+            text_encoder_checks::choose_pooled(graph, &mut io, &config, kind).map_err(fault)?;
         }
         // Exports of CLIP leave these widths out, or declare them as dynamic.
         let is_projected = io.pooled.as_deref() == Some("text_embeds");
@@ -184,37 +188,6 @@ fn autoencoder(
 
 fn mismatch(graph: &Path, fault: impl Into<String>) -> ModelError {
     ModelError::Mismatch { graph: graph.to_owned(), fault: fault.into() }
-}
-
-/// Checks that a text encoder has the outputs that the pipeline reads, and forgets a pooled embedding that it does not read.
-fn check_outputs(
-    path: &Path,
-    io: &mut TextEncoderIo,
-    kind: PipelineKind,
-    (index, count): (usize, usize),
-) -> Result<(), ModelError> {
-    let is_t5 = Some(index) == kind.facts().t5;
-    let (reads_layers, reads_pooled) = match kind {
-        PipelineKind::StableDiffusion | PipelineKind::LatentConsistency => (false, false),
-        PipelineKind::StableDiffusionXl => (true, index + 1 == count),
-        PipelineKind::StableDiffusion3 => (!is_t5, !is_t5),
-        PipelineKind::Flux => (false, !is_t5),
-    };
-    if !reads_pooled {
-        io.pooled = None;
-    }
-    let fault = if reads_layers && io.hidden.len() < 3 {
-        "it has no outputs hidden_states.0, hidden_states.1 …, of which this pipeline reads the last but one; export it \
-         with output_hidden_states"
-    } else if !reads_layers && io.last.is_none() {
-        "it has no output last_hidden_state; export it again"
-    } else if reads_pooled && io.pooled.is_none() {
-        "it has no output text_embeds or pooler_output for the pooled embedding, which this pipeline reads; export it \
-         again"
-    } else {
-        return Ok(());
-    };
-    Err(mismatch(path, fault))
 }
 
 /// How many layers every CLIP text encoder of a pipeline has to skip. The first one, the token embeddings, is none of them.

@@ -127,3 +127,46 @@ fn a_vae_encoder_that_is_null_is_not_used() {
         "{report}"
     );
 }
+
+#[test]
+fn keys_that_contradict_the_graph_beside_them_are_refused() {
+    for (file, key, value, expected) in [
+        (
+            "unet/config.json",
+            "in_channels",
+            9,
+            "in_channels is 9, but the graph beside it takes samples of 4 channels",
+        ),
+        (
+            "unet/config.json",
+            "num_class_embeds",
+            10,
+            "num_class_embeds is 10, but the graph beside it has no input",
+        ),
+        (
+            "text_encoder/config.json",
+            "vocab_size",
+            49408,
+            "vocab_size in its config.json is 49408, but the number",
+        ),
+        (
+            "text_encoder/config.json",
+            "hidden_size",
+            24,
+            "in its config.json is 24, but the width of its embeddings is 16",
+        ),
+    ] {
+        let (_directory, other) = folder("sd");
+        edit(&other, file, |config| config[key] = json!(value));
+        let error = sample_error(&other, &[], 1);
+        assert!(error.contains(expected) && error.contains("they are not of one model"), "{key}: {error}");
+        assert!(error.contains(file.split('/').next().unwrap()), "{error}");
+    }
+    let (_directory, flux) = folder("flux");
+    edit(&flux, "text_encoder_2/config.json", |config| config["d_model"] = json!(32));
+    let error = sample_error(&flux, &[], 1);
+    assert!(
+        error.contains("text_encoder_2/model.onnx: hidden_size or d_model in its config.json is 32"),
+        "{error}"
+    );
+}

@@ -1,4 +1,4 @@
-//! Which output of a CLIP text encoder holds the pooled embedding that a pipeline reads.
+//! Whether the graph of a text encoder fits its configuration and the pipeline, and which of its outputs is read.
 
 use crate::bundle::{PipelineKind, TextEncoderConfig, TextEncoderIo};
 use crate::tensor::GraphIo;
@@ -11,7 +11,7 @@ const NOT_PROJECTED: &str = "pooler_output";
 
 /// Sets the output for the pooled embedding: Flux reads the one that is not projected, the other pipelines the projected
 /// one. The error is what is wrong with the graph. An output of another name is taken as it is.
-pub(super) fn choose(
+pub(super) fn choose_pooled(
     graph: &GraphIo,
     io: &mut TextEncoderIo,
     config: &TextEncoderConfig,
@@ -41,6 +41,60 @@ pub(super) fn choose(
     ))
 }
 
+/// Checks that the graph of a text encoder has the lengths that its configuration gives.
+pub(super) fn check_config(
+    io: &TextEncoderIo,
+    config: &TextEncoderConfig,
+    embedding: Option<[usize; 2]>,
+) -> Result<(), String> {
+    let width = io.width.or(embedding.map(|[_, width]| width));
+    let rows = embedding.map(|[rows, _]| rows);
+    for (key, configured, own, what) in [
+        ("hidden_size or d_model", config.hidden_size, width, "the width of its embeddings"),
+        ("vocab_size", config.vocab_size, rows, "the number of its tokens"),
+    ] {
+        if let (Some(configured), Some(own)) = (configured, own)
+            && configured != own
+        {
+            return Err(format!(
+                "{key} in its config.json is {configured}, but {what} is {own}: they are not of one model; export both \
+                 again"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Checks that a text encoder has the outputs that the pipeline reads, and forgets a pooled embedding that it does not read.
+pub(super) fn check_outputs(
+    io: &mut TextEncoderIo,
+    kind: PipelineKind,
+    (index, count): (usize, usize),
+) -> Result<(), String> {
+    let is_t5 = Some(index) == kind.facts().t5;
+    let (reads_layers, reads_pooled) = match kind {
+        PipelineKind::StableDiffusion | PipelineKind::LatentConsistency => (false, false),
+        PipelineKind::StableDiffusionXl => (true, index + 1 == count),
+        PipelineKind::StableDiffusion3 => (!is_t5, !is_t5),
+        PipelineKind::Flux => (false, !is_t5),
+    };
+    if !reads_pooled {
+        io.pooled = None;
+    }
+    let fault = if reads_layers && io.hidden.len() < 3 {
+        "it has no outputs hidden_states.0, hidden_states.1 …, of which this pipeline reads the last but one; export it \
+         with output_hidden_states"
+    } else if !reads_layers && io.last.is_none() {
+        "it has no output last_hidden_state; export it again"
+    } else if reads_pooled && io.pooled.is_none() {
+        "it has no output text_embeds or pooler_output for the pooled embedding, which this pipeline reads; export it \
+         again"
+    } else {
+        return Ok(());
+    };
+    Err(fault.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -60,7 +114,7 @@ mod tests {
                 projection_dim: Some(24),
                 ..TextEncoderConfig::default()
             };
-            choose(&graph, &mut io, &config, kind).map(|()| io.pooled.unwrap_or_default())
+            choose_pooled(&graph, &mut io, &config, kind).map(|()| io.pooled.unwrap_or_default())
         };
         let xl = PipelineKind::StableDiffusionXl;
         let both = [("text_embeds", None), ("pooler_output", None)];
