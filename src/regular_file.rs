@@ -30,9 +30,9 @@ pub(crate) fn read_text(path: &Path) -> std::io::Result<String> {
     if bytes.len() as u64 > MAX_MIB << 20 {
         return refused(format!("it has more than {MAX_MIB} MiB, which no configuration or vocabulary has"));
     }
-    String::from_utf8(bytes).or_else(|error| {
+    String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
-        Err(Error::new(ErrorKind::InvalidData, format!("it is not text in UTF-8: byte {at} is no character")))
+        Error::new(ErrorKind::InvalidData, format!("it is not text in UTF-8: byte {at} is no character"))
     })
 }
 
