@@ -1,7 +1,8 @@
 //! Reports messages that the broker never accepts.
 //!
-//! The requester gets one error for each kind of message of a job, small enough for the broker. An error that cannot be
-//! delivered is never reported by another error, so that reports cannot feed themselves.
+//! The requester gets one error for each kind of message of a job, small enough for the broker, and one for each response
+//! topic that the broker denies. An error that cannot be delivered is never reported by another error, so that reports
+//! cannot feed themselves.
 
 use std::collections::VecDeque;
 
@@ -31,7 +32,12 @@ impl UndeliverableReports {
             return retry_error(responses, message, reason, &error).into_iter().collect();
         }
         let id = property(message, "id");
-        if !self.is_first(&format!("{} {kind:?} {id:?}", message.topic)) {
+        let key = match reason {
+            UndeliverableReason::TooLarge(_) => format!("{} {kind:?} {id:?}", message.topic),
+            // The broker denies the topic, whatever the message is.
+            UndeliverableReason::Rejected(_) => format!("{} {id:?}", message.topic),
+        };
+        if !self.is_first(&key) {
             log::debug!("{error}");
             return Vec::new();
         }
@@ -209,5 +215,19 @@ mod tests {
         let image = message("image", "a", 100).for_reply("answers/me", None);
         let reports = reports.report(&responses, &image, &denied);
         assert_eq!(reports.iter().map(|m| m.topic.as_str()).collect::<Vec<_>>(), ["denoised/board/error/a"]);
+    }
+
+    /// The image and the result were reported with the same error each.
+    #[test]
+    fn a_denied_response_topic_was_reported_twice() {
+        let (responses, mut reports) = (responses(), UndeliverableReports::default());
+        let denied = UndeliverableReason::Rejected("not authorized".to_owned());
+        let mut report = |kind, id, topic| {
+            let copy = message(kind, id, 100).for_reply(topic, None);
+            reports.report(&responses, &copy, &denied).len()
+        };
+        assert_eq!(report("image", "a", "answers/me"), 1);
+        assert_eq!(report("result", "a", "answers/me"), 0);
+        assert_eq!((report("image", "b", "answers/me"), report("result", "a", "answers/other")), (1, 1));
     }
 }
