@@ -33,7 +33,9 @@ impl UndeliverableReports {
         }
         let id = property(message, "id");
         let key = match reason {
-            UndeliverableReason::TooLarge(_) => format!("{} {kind:?} {id:?}", message.topic),
+            UndeliverableReason::TooLarge(_) | UndeliverableReason::TooLargeForBroker => {
+                format!("{} {kind:?} {id:?}", message.topic)
+            }
             // The broker denies the topic, whatever the message is.
             UndeliverableReason::Rejected(_) => format!("{} {id:?}", message.topic),
         };
@@ -47,7 +49,11 @@ impl UndeliverableReports {
         };
         log::error!("job {id}: {error}");
         let mut own = responses.error(id, &error, None);
-        let UndeliverableReason::TooLarge(limit) = *reason else { return own };
+        let limit = match *reason {
+            UndeliverableReason::TooLarge(limit) => limit,
+            UndeliverableReason::TooLargeForBroker => message.packet_size(),
+            UndeliverableReason::Rejected(_) => return own,
+        };
         if is_copy(message) {
             // The daemon's own topics are not affected: the answer has already been published there.
             let correlation = message.correlation_data.as_ref().map(|data| data.to_vec());
@@ -84,6 +90,10 @@ fn retry_error(
 ) -> Option<Message> {
     let shorter = match reason {
         UndeliverableReason::TooLarge(limit) => responses.fit_error(message.clone(), *limit),
+        // Until one is accepted, or is as short as it can be.
+        UndeliverableReason::TooLargeForBroker => {
+            responses.fit_error(message.clone(), message.packet_size() * 3 / 4)
+        }
         UndeliverableReason::Rejected(_) => None,
     };
     match &shorter {
@@ -97,14 +107,21 @@ fn retry_error(
 fn describe(message: &Message, reason: &UndeliverableReason) -> JobError {
     let (size, topic) = (message.packet_size(), &message.topic);
     let kind = property(message, "type").unwrap_or(topic);
+    let advice = match kind {
+        "image" => ", or request a smaller image",
+        "result" => ", or request fewer images",
+        "preview" => ", or remove preview_every",
+        _ => "",
+    };
     match reason {
+        UndeliverableReason::TooLargeForBroker => {
+            let message = format!(
+                "a message of {size} bytes ({kind}) is larger than the broker accepts; raise its limit of the \
+                 message size (message_size_limit of mosquitto){advice}"
+            );
+            JobError::new(ErrorCode::OutOfRange, message)
+        }
         UndeliverableReason::TooLarge(limit) => {
-            let advice = match kind {
-                "image" => ", or request a smaller image",
-                "result" => ", or request fewer images",
-                "preview" => ", or remove preview_every",
-                _ => "",
-            };
             let message = format!(
                 "a message of {size} bytes ({kind}) is larger than the {limit} that the broker and mqtt.max_packet \
                  allow; raise that limit{advice}"
