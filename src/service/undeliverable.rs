@@ -192,6 +192,19 @@ mod tests {
     }
 
     #[test]
+    fn an_error_above_an_unknown_limit_is_shortened_until_that_is_impossible() {
+        let (responses, mut reports) = (responses(), UndeliverableReports::default());
+        let error = JobError::new(ErrorCode::Engine, "x".repeat(2000));
+        let mut pending = responses.error(LONG_ID, &error, None);
+        let mut sizes = Vec::new();
+        while let Some(message) = pending.pop() {
+            sizes.push(message.packet_size());
+            pending = reports.report(&responses, &message, &UndeliverableReason::TooLargeForBroker);
+        }
+        assert!(sizes.len() > 3 && sizes.is_sorted_by(|a, b| a > b), "{sizes:?}");
+    }
+
+    #[test]
     fn each_kind_of_message_of_a_job_is_reported_once() {
         let (responses, mut reports) = (responses(), UndeliverableReports::default());
         let mut report = |kind, id| {
