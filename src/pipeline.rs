@@ -174,8 +174,7 @@ impl Pipeline {
         let Some(number) = self.jobs.number_of(id) else {
             return false;
         };
-        let error = JobError::new(ErrorCode::Cancelled, "the job was cancelled");
-        self.fail(number, error, on_event);
+        self.fail(number, JobError::cancelled(), on_event);
         true
     }
 

@@ -12,6 +12,7 @@ mod error;
 mod former_session;
 mod handled_commands;
 mod heartbeat;
+mod held_commands;
 mod job_registry;
 mod parsed_request;
 mod pending_fetches;

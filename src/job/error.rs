@@ -52,6 +52,11 @@ impl JobError {
         Self { code, field: None, message: message.to_string() }
     }
 
+    /// The error of a job that was cancelled.
+    pub(crate) fn cancelled() -> Self {
+        Self::new(ErrorCode::Cancelled, "the job was cancelled")
+    }
+
     /// An error that this field caused.
     pub(crate) fn of_field(code: ErrorCode, field: &str, message: impl ToString) -> Self {
         Self { field: Some(field.to_owned()), ..Self::new(code, message) }

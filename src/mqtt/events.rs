@@ -121,6 +121,8 @@ pub enum ClientEvent {
 pub enum UndeliverableReason {
     /// The packet is larger than this limit, in bytes.
     TooLarge(usize),
+    /// The broker answered that the message is too large, and has not stated a limit.
+    TooLargeForBroker,
     /// The broker rejected the message with this reason code.
     Rejected(String),
 }

@@ -43,9 +43,6 @@ pub enum CheckError {
     Closed(Closure),
 }
 
-/// What to do if the broker does not accept a message on a topic.
-pub(super) const ALLOW_WRITING: &str = "allow this user to write to it in the broker's access list";
-
 /// Connects with these settings, subscribes to the daemon's topics and publishes `message`.
 ///
 /// The client id must not be the daemon's, whose connection would be closed. Requests that arrive meanwhile are not
@@ -149,7 +146,7 @@ async fn answer(connection: &mut Connection) -> Result<Option<Reason>, Reason> {
                 }
                 ConnectionEvent::Written | ConnectionEvent::Acknowledged(_) => return Ok(None),
                 ConnectionEvent::Rejected { rejection, .. } => {
-                    return Ok(Some(Reason::new(rejection.reason, ALLOW_WRITING)));
+                    return Ok(Some(rejection.of_own_topic()));
                 }
                 ConnectionEvent::Closed(closure) => return Err(closure.reason),
                 _ => {}

@@ -1,9 +1,7 @@
 //! Reason codes of MQTT 5 in plain words, with advice.
 
 use rumqttc::v5::mqttbytes::QoS as WireQoS;
-use rumqttc::v5::mqttbytes::v5::{
-    ConnectReturnCode, DisconnectReasonCode, PubAckReason, PubRecReason, SubscribeReasonCode,
-};
+use rumqttc::v5::mqttbytes::v5::{ConnectReturnCode, DisconnectReasonCode, SubscribeReasonCode};
 
 use super::message::QoS;
 
@@ -178,43 +176,63 @@ pub(super) fn subscription(code: SubscribeReasonCode) -> Result<QoS, Reason> {
     Err(Reason { cause: cause.to_owned(), advice: advice.map(str::to_owned) })
 }
 
+/// What to do if the broker does not accept a message on a topic.
+const ALLOW_WRITING: &str = "allow this user to write to it in the broker's access list";
+
 /// Why the broker rejected a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Rejection {
     /// The reason in plain words.
     pub(super) reason: &'static str,
-    /// Whether the broker would reject the same message again, because of its topic or payload.
-    pub(super) is_permanent: bool,
+    pub(super) kind: RejectionKind,
 }
 
-/// The reason code of a PUBACK (MQTT 5, section 3.4.2.1); `None` if the broker has the message.
-pub(super) fn rejected_by_puback(code: PubAckReason) -> Option<Rejection> {
-    use PubAckReason::*;
-    let (reason, is_permanent) = match code {
-        Success | NoMatchingSubscribers => return None,
-        NotAuthorized => ("not authorized", true),
-        TopicNameInvalid => ("the topic is not valid", true),
-        PayloadFormatInvalid => ("the format of the payload is not valid", true),
-        QuotaExceeded => ("a quota is exceeded", false),
-        PacketIdentifierInUse => ("the packet identifier is in use", false),
-        UnspecifiedError | ImplementationSpecificError => ("without a reason", false),
+/// Whether the broker would reject the same message again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RejectionKind {
+    /// It may accept the message later.
+    Temporary,
+    /// It would, because of the message's topic or payload.
+    Permanent,
+    /// It would, because of the message's size.
+    TooLarge,
+}
+
+impl Rejection {
+    /// The reason for a topic of the daemon itself, with advice.
+    pub(super) fn of_own_topic(&self) -> Reason {
+        let advice = match self.kind {
+            RejectionKind::TooLarge => "raise the broker's limit of the message size",
+            RejectionKind::Temporary | RejectionKind::Permanent => ALLOW_WRITING,
+        };
+        Reason::new(self.reason, advice)
+    }
+}
+
+/// The reason code of a PUBACK or PUBREC (MQTT 5, sections 2.4 and 3.4.2.1); `None` if the broker has the message. Brokers
+/// also send codes that MQTT 5 lists for other packets only.
+pub(super) fn rejection(code: u8) -> Option<Rejection> {
+    use RejectionKind::*;
+    let (reason, kind) = match code {
+        0..=0x7F => return None,
+        0x81 | 0x82 => ("it did not understand the packet", Permanent),
+        0x87 => ("not authorized", Permanent),
+        0x88 | 0x89 => ("it is busy", Temporary),
+        0x8B => ("it shuts down", Temporary),
+        0x90 => ("the topic is not valid", Permanent),
+        0x91 => ("the packet identifier is in use", Temporary),
+        0x92 => ("the packet identifier is not known", Temporary),
+        0x93 => ("too many messages were unacknowledged", Temporary),
+        0x95 => ("the message is too large", TooLarge),
+        0x96 => ("messages arrive too fast", Temporary),
+        0x97 => ("a quota is exceeded", Temporary),
+        0x98 => ("by its administrator", Temporary),
+        0x99 => ("the format of the payload is not valid", Permanent),
+        0x9A => ("it does not keep retained messages", Permanent),
+        0x9B => ("it does not accept this quality of service", Permanent),
+        _ => ("without a reason", Temporary),
     };
-    Some(Rejection { reason, is_permanent })
-}
-
-/// The reason code of a PUBREC, which has the codes of a PUBACK (MQTT 5, section 3.5.2.1).
-pub(super) fn rejected_by_pubrec(code: PubRecReason) -> Option<Rejection> {
-    rejected_by_puback(match code {
-        PubRecReason::Success => PubAckReason::Success,
-        PubRecReason::NoMatchingSubscribers => PubAckReason::NoMatchingSubscribers,
-        PubRecReason::NotAuthorized => PubAckReason::NotAuthorized,
-        PubRecReason::TopicNameInvalid => PubAckReason::TopicNameInvalid,
-        PubRecReason::PayloadFormatInvalid => PubAckReason::PayloadFormatInvalid,
-        PubRecReason::QuotaExceeded => PubAckReason::QuotaExceeded,
-        PubRecReason::PacketIdentifierInUse => PubAckReason::PacketIdentifierInUse,
-        PubRecReason::UnspecifiedError => PubAckReason::UnspecifiedError,
-        PubRecReason::ImplementationSpecificError => PubAckReason::ImplementationSpecificError,
-    })
+    Some(Rejection { reason, kind })
 }
 
 #[cfg(test)]
@@ -223,12 +241,14 @@ mod tests {
 
     #[test]
     fn a_rejection_is_permanent_if_it_concerns_the_topic_or_the_payload() {
-        let permanent = |rejection: Option<Rejection>| rejection.map(|rejection| rejection.is_permanent);
-        assert_eq!(permanent(rejected_by_puback(PubAckReason::NotAuthorized)), Some(true));
-        assert_eq!(permanent(rejected_by_pubrec(PubRecReason::PayloadFormatInvalid)), Some(true));
-        assert_eq!(permanent(rejected_by_puback(PubAckReason::QuotaExceeded)), Some(false));
-        assert_eq!(permanent(rejected_by_pubrec(PubRecReason::UnspecifiedError)), Some(false));
-        assert_eq!(permanent(rejected_by_pubrec(PubRecReason::NoMatchingSubscribers)), None);
+        let kind = |code| rejection(code).map(|rejection| rejection.kind);
+        for code in [0x87, 0x90, 0x99, 0x9B] {
+            assert_eq!(kind(code), Some(RejectionKind::Permanent), "{code:#x}");
+        }
+        for code in [0x80, 0x83, 0x89, 0x97, 0xFF] {
+            assert_eq!(kind(code), Some(RejectionKind::Temporary), "{code:#x}");
+        }
+        assert_eq!((kind(0x95), kind(0x10), kind(0)), (Some(RejectionKind::TooLarge), None, None));
     }
 
     #[test]

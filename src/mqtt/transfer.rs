@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{ConnAck, ConnectReturnCode, Packet, PingReq, PubRec, PubRel};
+use rumqttc::v5::mqttbytes::v5::{ConnAck, ConnectReturnCode, Packet, PingReq, PubRel};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -17,7 +17,7 @@ use super::diagnosis;
 use super::endpoint::Stream;
 use super::limits::BrokerLimits;
 use super::reasons;
-use super::wire;
+use super::wire::{self, Received};
 
 /// How long to wait for CONNACK.
 const CONNACK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -94,10 +94,12 @@ async fn connect(options: &ConnectionOptions) -> Result<Accepted, Closure> {
     };
     let answer = timeout(CONNACK_TIMEOUT, exchange).await;
     match answer.unwrap_or_else(|_| Err(Closure::unclear("the broker did not answer in time")))? {
-        Packet::ConnAck(ConnAck { code: ConnectReturnCode::Success, properties, session_present }) => {
-            Ok(Accepted { stream, limits: properties.into(), has_session: session_present, received })
-        }
-        Packet::ConnAck(refusal) => Err(Closure::refused(&refusal, &options.facts)),
+        Received::Other(Packet::ConnAck(ConnAck {
+            code: ConnectReturnCode::Success,
+            properties,
+            session_present,
+        })) => Ok(Accepted { stream, limits: properties.into(), has_session: session_present, received }),
+        Received::Other(Packet::ConnAck(refusal)) => Err(Closure::refused(&refusal, &options.facts)),
         _ => Err(Closure::unclear("the broker's answer is not a CONNACK packet")),
     }
 }
@@ -114,7 +116,7 @@ async fn read_packets(
         loop {
             let event = match wire::decode(&mut received, options.max_packet) {
                 Ok(None) => break,
-                Ok(Some(Packet::Disconnect(disconnect))) => {
+                Ok(Some(Received::Other(Packet::Disconnect(disconnect)))) => {
                     return Closure::disconnected(&disconnect, &options.facts);
                 }
                 Ok(Some(packet)) => classify(packet, packets),
@@ -137,22 +139,27 @@ async fn read_packets(
 }
 
 /// Converts a packet to an event, and answers PUBREC.
-fn classify(packet: Packet, packets: &mpsc::Sender<Packet>) -> Option<ConnectionEvent> {
+fn classify(received: Received, packets: &mpsc::Sender<Packet>) -> Option<ConnectionEvent> {
     let answer = |packet_id, rejection| match rejection {
         None => ConnectionEvent::Acknowledged(packet_id),
         Some(rejection) => ConnectionEvent::Rejected { packet_id, rejection },
     };
+    let packet = match received {
+        Received::PubAck { packet_id, code } => return Some(answer(packet_id, reasons::rejection(code))),
+        Received::PubRec { packet_id, code } => {
+            return Some(match reasons::rejection(code) {
+                Some(rejection) => ConnectionEvent::Rejected { packet_id, rejection },
+                None => {
+                    // PUBCOMP completes the message. Sending fails only after the connection has ended.
+                    let _ = packets.try_send(Packet::PubRel(PubRel::new(packet_id, None)));
+                    ConnectionEvent::Stored(packet_id)
+                }
+            });
+        }
+        Received::PubComp(packet_id) => return Some(ConnectionEvent::Acknowledged(packet_id)),
+        Received::Other(packet) => packet,
+    };
     Some(match packet {
-        Packet::PubAck(ack) => answer(ack.pkid, reasons::rejected_by_puback(ack.reason)),
-        Packet::PubRec(PubRec { pkid, reason, .. }) => match reasons::rejected_by_pubrec(reason) {
-            Some(rejection) => ConnectionEvent::Rejected { packet_id: pkid, rejection },
-            None => {
-                // PUBCOMP completes the message. Sending fails only after the connection has ended.
-                let _ = packets.try_send(Packet::PubRel(PubRel::new(pkid, None)));
-                ConnectionEvent::Stored(pkid)
-            }
-        },
-        Packet::PubComp(ack) => ConnectionEvent::Acknowledged(ack.pkid),
         Packet::Publish(publish) => ConnectionEvent::Received(Box::new(publish)),
         Packet::SubAck(ack) => ConnectionEvent::SubAck {
             packet_id: ack.pkid,
@@ -243,7 +250,7 @@ mod tests {
     #[test]
     fn a_pubrec_without_an_error_is_answered_and_does_not_acknowledge_the_message() {
         let (packets, mut sent) = mpsc::channel(1);
-        let event = classify(Packet::PubRec(PubRec::new(7, None)), &packets);
+        let event = classify(Received::PubRec { packet_id: 7, code: 0 }, &packets);
         assert!(matches!(event, Some(ConnectionEvent::Stored(7))), "{event:?}");
         assert_eq!(sent.try_recv(), Ok(Packet::PubRel(PubRel::new(7, None))));
     }

@@ -1,5 +1,6 @@
 //! What follows from handling a message or an event.
 
+use super::held_commands::HeldCommand;
 use super::parsed_request::ParsedRequest;
 use super::worker::WorkerCommand;
 use crate::mqtt::{Message, QoS};
@@ -12,6 +13,8 @@ pub(super) struct Effects {
     pub(super) worker_command: Option<WorkerCommand>,
     /// The job that is completed once the spool has written `spool_commands`.
     pub(super) completes: Option<String>,
+    /// Messages that are acknowledged once the spool has written `spool_commands`.
+    pub(super) completed_commands: Vec<HeldCommand>,
     /// Whether the sender can expect another answer if it sends the same message later.
     pub(super) is_temporary: bool,
 }

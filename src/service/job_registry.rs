@@ -2,20 +2,21 @@
 //!
 //! Free of I/O: requests and events go in, effects come out.
 
+mod cancellation;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::committing_jobs::CommittingJobs;
 use super::effects::{Admission, Effects};
-use super::parsed_request::{ParsedRequest, RejectedRequest, reply};
+use super::held_commands::HeldCommands;
+use super::parsed_request::{ParsedRequest, RejectedRequest};
 use super::pending_fetches::FetchedTopics;
 use super::responses::{ImageEntry, Reply, Responses};
 use super::undeliverable::UndeliverableReports;
 use super::worker::{EncodedImage, WorkerCommand};
 use crate::config::{Config, LimitsConfig};
-use crate::job::{
-    ErrorCode, Job, JobError, ModelCard, Request, invalid_cancellation, parse_cancellation, to_id,
-};
+use crate::job::{ErrorCode, Job, JobError, ModelCard, Request, to_id};
 use crate::mqtt::client::{Incoming, UndeliverableReason};
 use crate::mqtt::{Message, Topics};
 use crate::pipeline::JobEvent;
@@ -31,6 +32,8 @@ struct PendingJob {
     repeats: Vec<Reply>,
     images: Vec<ImageEntry>,
     is_cancelled: bool,
+    /// The cancellations, which are acknowledged once the job's end is stored.
+    cancellations: HeldCommands,
 }
 
 /// The most response topics of repeats that a job remembers.
@@ -211,8 +214,14 @@ impl JobRegistry {
             counted(job.options.steps as u64, "step"),
             job.seed
         );
-        let pending =
-            PendingJob { digest, reply, repeats: Vec::new(), images: Vec::new(), is_cancelled: false };
+        let pending = PendingJob {
+            digest,
+            reply,
+            repeats: Vec::new(),
+            images: Vec::new(),
+            is_cancelled: false,
+            cancellations: HeldCommands::default(),
+        };
         self.jobs.insert(job.id.clone(), pending);
         WorkerCommand::Run(Arc::new(job))
     }
@@ -259,29 +268,6 @@ impl JobRegistry {
         Effects { is_temporary, ..Effects::send(self.responses.error(&id, &error, reply.as_ref())) }
     }
 
-    /// Handles a cancellation.
-    pub(super) fn on_cancel(&mut self, incoming: &Incoming) -> Effects {
-        let parsed = parse_cancellation(&incoming.payload);
-        let id = match (parsed, reply(incoming, &self.responses)) {
-            (Ok(id), Ok(_)) => id,
-            (Ok(id), Err(error)) => {
-                let error = invalid_cancellation(Some(&id), error);
-                return self.reject(RejectedRequest { id: Some(id), reply: None, error });
-            }
-            (Err((id, error)), reply) => {
-                return self.reject(RejectedRequest { id, reply: reply.unwrap_or_default(), error });
-            }
-        };
-        let Some(job) = self.jobs.get_mut(&id) else {
-            log::info!("cannot cancel job {id:?}: there is no such job");
-            return Effects::default();
-        };
-        // The worker's queue has room for one cancellation of each job.
-        let is_first = !std::mem::replace(&mut job.is_cancelled, true);
-        let worker_command = is_first.then_some(WorkerCommand::Cancel(id));
-        Effects { worker_command, ..Effects::default() }
-    }
-
     /// Handles an event of a job. Events of a job that has failed may still arrive; they are ignored.
     pub(super) fn on_job_event(&mut self, id: &str, event: JobEvent<EncodedImage>) -> Effects {
         let Some(job) = self.jobs.get_mut(id) else {
@@ -314,19 +300,25 @@ impl JobRegistry {
         let redeliver =
             |reply: &Reply| Change::Redeliver { id: id.to_owned(), reply: Some(reply.to_record()) };
         let effects = job.repeats.iter().map(redeliver).fold(finished, Effects::and);
-        Effects { completes, ..effects }
+        Effects { completes, completed_commands: job.cancellations.into_inner(), ..effects }
     }
 
     fn fail(&mut self, id: &str, error: &JobError) -> Effects {
+        let Some(job) = self.jobs.remove(id) else { return Effects::default() };
         log::warn!("job {id} failed: {error}");
-        let (reply, repeats) =
-            self.jobs.remove(id).map_or((None, Vec::new()), |job| (job.reply, job.repeats));
-        let mut messages = self.responses.error(id, error, reply.as_ref());
-        for reply in &repeats {
+        let replies: Vec<_> = job.reply.into_iter().chain(job.repeats).collect();
+        let effects = Effects::send(self.errors(id, error, &replies)).and(Change::Forget(id.to_owned()));
+        Effects { completed_commands: job.cancellations.into_inner(), ..effects }
+    }
+
+    /// The error of a job on the daemon's own topic, and a copy for each response topic.
+    fn errors(&self, id: &str, error: &JobError, replies: &[Reply]) -> Vec<Message> {
+        let mut messages = self.responses.error(id, error, replies.first());
+        for reply in replies.iter().skip(1) {
             // The first message is for the daemon's own topic, where the error is already.
             messages.extend(self.responses.error(id, error, Some(reply)).into_iter().skip(1));
         }
-        Effects::send(messages).and(Change::Forget(id.to_owned()))
+        messages
     }
 
     /// Sets the number of the spool command whose commit completes the finished job.

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::parsed_request::ParsedRequest;
 use crate::mqtt::client::AckToken;
+use crate::spool::CommandDigest;
 
 /// How long to wait for a retained message. A broker that has none sends nothing.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
@@ -27,7 +28,7 @@ pub(super) struct PendingRequest {
     pub(super) request: Box<ParsedRequest>,
     pub(super) ack: AckToken,
     pub(super) fetched: FetchedTopics,
-    topics: Vec<String>,
+    pub(super) topics: Vec<String>,
     deadline: Instant,
 }
 
@@ -66,6 +67,16 @@ impl PendingFetches {
              larger than mqtt.max_packet"
         );
         late.map(|pending| pending.fail_missing(&reason)).collect()
+    }
+
+    /// Removes the requests for the job with this id.
+    pub(super) fn cancel(&mut self, id: &str) -> Vec<PendingRequest> {
+        self.0.extract_if(.., |pending| pending.request.request.id.as_deref() == Some(id)).collect()
+    }
+
+    /// Returns whether a request of this content is waiting.
+    pub(super) fn contains(&self, command: CommandDigest) -> bool {
+        self.0.iter().any(|pending| pending.request.command == command)
     }
 
     /// Returns those of the topics for which no request waits any more.

@@ -121,6 +121,7 @@ impl Router {
             ClientEvent::Disconnected => {
                 self.is_connected = false;
                 self.pending_fetches.on_disconnected();
+                self.registry.on_disconnected();
             }
             ClientEvent::Retained { topic, payload } => {
                 for pending in self.pending_fetches.resolve(&topic, &payload) {
@@ -172,10 +173,15 @@ impl Router {
     pub(super) fn on_tick(&mut self) {
         self.registry.on_spool_written(self.spool.processed());
         for pending in self.pending_fetches.expire(Instant::now()) {
-            for topic in self.pending_fetches.unreferenced_topics(pending.fetched.keys()) {
-                let _ = self.client.commands.try_send(ClientCommand::CancelFetch(topic));
-            }
+            self.cancel_fetches(&pending);
             self.admit_pending(pending);
+        }
+    }
+
+    /// Stops the fetches that only this request needed.
+    fn cancel_fetches(&self, pending: &PendingRequest) {
+        for topic in self.pending_fetches.unreferenced_topics(pending.topics.iter()) {
+            let _ = self.client.commands.try_send(ClientCommand::CancelFetch(topic));
         }
     }
 
@@ -193,16 +199,50 @@ impl Router {
                 log::info!("ignoring the retained message on {topic}, which was handled before; {hint}");
                 return self.complete(command, incoming.ack);
             }
+            if self.pending_fetches.contains(command) {
+                // The broker redelivered the same message before; that one is handled and remembered.
+                log::info!("ignoring the retained message on {topic}, which waits for its picture; {hint}");
+                return self.outbox.push(SpoolCommand::Ack(incoming.ack));
+            }
             log::warn!("the message on {topic} is retained; it is handled once; {hint}");
         }
-        let admission = match incoming.kind {
+        match incoming.kind {
             MessageKind::Request => {
                 self.registry.on_spool_written(self.spool.processed());
-                self.registry.on_request(&incoming, command, self.spool.has_capacity())
+                let admission = self.registry.on_request(&incoming, command, self.spool.has_capacity());
+                self.on_admission(admission, command, incoming.ack);
             }
-            MessageKind::Cancel => Admission::Decided(self.registry.on_cancel(&incoming)),
+            MessageKind::Cancel => self.on_cancel(incoming, command),
+        }
+    }
+
+    /// Cancels the accepted job, and the requests with its id that wait for pictures.
+    fn on_cancel(&mut self, incoming: Incoming, command: CommandDigest) {
+        let id = match self.registry.cancelled_id(&incoming) {
+            Ok(id) => id,
+            Err(effects) => return self.on_admission(Admission::Decided(effects), command, incoming.ack),
         };
-        self.on_admission(admission, command, incoming.ack);
+        let waiting = self.pending_fetches.cancel(&id);
+        let was_waiting = !waiting.is_empty();
+        if was_waiting {
+            let mut replies = Vec::new();
+            for reply in waiting.iter().filter_map(|pending| pending.request.reply.clone()) {
+                if !replies.contains(&reply) {
+                    replies.push(reply);
+                }
+            }
+            let effects = self.registry.cancel_requests(&id, &replies);
+            self.apply(effects);
+        }
+        for pending in waiting {
+            self.cancel_fetches(&pending);
+            self.complete(pending.request.command, pending.ack);
+        }
+        if !was_waiting && !self.registry.has_job(&id) {
+            log::info!("cannot cancel job {id:?}: there is no such job");
+        }
+        let effects = self.registry.cancel(&id, command, incoming.ack);
+        self.apply(effects);
     }
 
     /// Admits a request that has the results of all its fetches.
@@ -246,11 +286,12 @@ impl Router {
     }
 
     fn apply(&mut self, effects: Effects) {
-        let Effects { spool_commands, worker_command, completes, .. } = effects;
+        let Effects { spool_commands, worker_command, completes, completed_commands, .. } = effects;
         spool_commands.into_iter().for_each(|command| self.outbox.push(command));
         if let Some(id) = completes {
             self.registry.set_completing_command(id, self.outbox.latest);
         }
+        completed_commands.into_iter().for_each(|(command, ack)| self.complete(command, ack));
         if let Some(command) = worker_command {
             self.worker.send(command);
         }

@@ -1,7 +1,8 @@
 //! Reports messages that the broker never accepts.
 //!
-//! The requester gets one error for each kind of message of a job, small enough for the broker. An error that cannot be
-//! delivered is never reported by another error, so that reports cannot feed themselves.
+//! The requester gets one error for each kind of message of a job, small enough for the broker, and one for each response
+//! topic that the broker denies. An error that cannot be delivered is never reported by another error, so that reports
+//! cannot feed themselves.
 
 use std::collections::VecDeque;
 
@@ -31,7 +32,14 @@ impl UndeliverableReports {
             return retry_error(responses, message, reason, &error).into_iter().collect();
         }
         let id = property(message, "id");
-        if !self.is_first(&format!("{} {kind:?} {id:?}", message.topic)) {
+        let key = match reason {
+            UndeliverableReason::TooLarge(_) | UndeliverableReason::TooLargeForBroker => {
+                format!("{} {kind:?} {id:?}", message.topic)
+            }
+            // The broker denies the topic, whatever the message is.
+            UndeliverableReason::Rejected(_) => format!("{} {id:?}", message.topic),
+        };
+        if !self.is_first(&key) {
             log::debug!("{error}");
             return Vec::new();
         }
@@ -41,7 +49,11 @@ impl UndeliverableReports {
         };
         log::error!("job {id}: {error}");
         let mut own = responses.error(id, &error, None);
-        let UndeliverableReason::TooLarge(limit) = *reason else { return own };
+        let limit = match *reason {
+            UndeliverableReason::TooLarge(limit) => limit,
+            UndeliverableReason::TooLargeForBroker => message.packet_size(),
+            UndeliverableReason::Rejected(_) => return own,
+        };
         if is_copy(message) {
             // The daemon's own topics are not affected: the answer has already been published there.
             let correlation = message.correlation_data.as_ref().map(|data| data.to_vec());
@@ -78,6 +90,10 @@ fn retry_error(
 ) -> Option<Message> {
     let shorter = match reason {
         UndeliverableReason::TooLarge(limit) => responses.fit_error(message.clone(), *limit),
+        // Until one is accepted, or is as short as it can be.
+        UndeliverableReason::TooLargeForBroker => {
+            responses.fit_error(message.clone(), message.packet_size() * 3 / 4)
+        }
         UndeliverableReason::Rejected(_) => None,
     };
     match &shorter {
@@ -91,14 +107,21 @@ fn retry_error(
 fn describe(message: &Message, reason: &UndeliverableReason) -> JobError {
     let (size, topic) = (message.packet_size(), &message.topic);
     let kind = property(message, "type").unwrap_or(topic);
+    let advice = match kind {
+        "image" => ", or request a smaller image",
+        "result" => ", or request fewer images",
+        "preview" => ", or remove preview_every",
+        _ => "",
+    };
     match reason {
+        UndeliverableReason::TooLargeForBroker => {
+            let message = format!(
+                "a message of {size} bytes ({kind}) is larger than the broker accepts; raise its limit of the \
+                 message size (message_size_limit of mosquitto){advice}"
+            );
+            JobError::new(ErrorCode::OutOfRange, message)
+        }
         UndeliverableReason::TooLarge(limit) => {
-            let advice = match kind {
-                "image" => ", or request a smaller image",
-                "result" => ", or request fewer images",
-                "preview" => ", or remove preview_every",
-                _ => "",
-            };
             let message = format!(
                 "a message of {size} bytes ({kind}) is larger than the {limit} that the broker and mqtt.max_packet \
                  allow; raise that limit{advice}"
@@ -169,6 +192,19 @@ mod tests {
     }
 
     #[test]
+    fn an_error_above_an_unknown_limit_is_shortened_until_that_is_impossible() {
+        let (responses, mut reports) = (responses(), UndeliverableReports::default());
+        let error = JobError::new(ErrorCode::Engine, "x".repeat(2000));
+        let mut pending = responses.error(LONG_ID, &error, None);
+        let mut sizes = Vec::new();
+        while let Some(message) = pending.pop() {
+            sizes.push(message.packet_size());
+            pending = reports.report(&responses, &message, &UndeliverableReason::TooLargeForBroker);
+        }
+        assert!(sizes.len() > 3 && sizes.is_sorted_by(|a, b| a > b), "{sizes:?}");
+    }
+
+    #[test]
     fn each_kind_of_message_of_a_job_is_reported_once() {
         let (responses, mut reports) = (responses(), UndeliverableReports::default());
         let mut report = |kind, id| {
@@ -209,5 +245,19 @@ mod tests {
         let image = message("image", "a", 100).for_reply("answers/me", None);
         let reports = reports.report(&responses, &image, &denied);
         assert_eq!(reports.iter().map(|m| m.topic.as_str()).collect::<Vec<_>>(), ["denoised/board/error/a"]);
+    }
+
+    /// The image and the result were reported with the same error each.
+    #[test]
+    fn a_denied_response_topic_was_reported_twice() {
+        let (responses, mut reports) = (responses(), UndeliverableReports::default());
+        let denied = UndeliverableReason::Rejected("not authorized".to_owned());
+        let mut report = |kind, id, topic| {
+            let copy = message(kind, id, 100).for_reply(topic, None);
+            reports.report(&responses, &copy, &denied).len()
+        };
+        assert_eq!(report("image", "a", "answers/me"), 1);
+        assert_eq!(report("result", "a", "answers/me"), 0);
+        assert_eq!((report("image", "b", "answers/me"), report("result", "a", "answers/other")), (1, 1));
     }
 }

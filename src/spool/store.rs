@@ -12,7 +12,9 @@ use super::SpoolSettings;
 use super::clock::SpoolClock;
 use super::completed_jobs::CompletedJobs;
 use super::error::{OpenError, SpoolError};
+use super::former_names;
 use super::record::{AcceptedJob, CompletedRecord, ReplyTo, read_json, read_message};
+use super::topic_root;
 use crate::mqtt::Message;
 
 /// Accepted jobs by number.
@@ -121,7 +123,12 @@ impl Store {
         settings: &SpoolSettings,
         completed_jobs: &CompletedJobs,
     ) -> Result<Self, OpenError> {
-        let is_new = !path.exists();
+        // redb takes an empty file for a new one.
+        let is_empty = path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() == 0);
+        if is_empty && was_used(&settings.path) {
+            return Err(OpenError::Invalid("it is empty".to_owned()));
+        }
+        let is_new = is_empty || !path.exists();
         let result = Self::open_file(path, settings, completed_jobs);
         if is_new && result.as_ref().is_err_and(OpenError::is_disk_full) {
             // An incomplete new file would be taken for an invalid one at the next attempt.
@@ -294,6 +301,11 @@ pub(super) fn answer_part(message: &Message) -> Option<(&str, String)> {
     let kind = property("type").filter(|kind| matches!(*kind, "image" | "result"))?;
     let part = format!("{kind}/{}", property("index").unwrap_or(""));
     property("id").filter(|_| property("copy").is_none()).map(|id| (id, part))
+}
+
+/// Returns whether a daemon has started with the spool of this directory.
+fn was_used(directory: &Path) -> bool {
+    [former_names::CLIENT_IDS, topic_root::FILE_NAME].iter().any(|name| directory.join(name).exists())
 }
 
 /// Returns a path for an invalid spool that no earlier one has.

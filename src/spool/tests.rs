@@ -125,6 +125,23 @@ fn an_invalid_spool_never_replaces_an_earlier_one() {
     }
 }
 
+/// A file without a byte was taken for a new spool, so that its jobs were lost without a word.
+#[test]
+fn an_empty_file_where_a_spool_was_is_set_aside() {
+    for (name, is_set_aside) in [("client-ids", true), ("topic-root", true), ("notes", false)] {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join(name), "denoised/board\n").unwrap();
+        std::fs::write(directory.path().join("spool.redb"), "").unwrap();
+        let settings = settings(directory.path(), 60);
+        let renamed = directory.path().join("spool.redb.set-aside-1");
+        drop(Store::open(&settings, &CompletedJobs::default()).unwrap());
+        assert_eq!(renamed.exists(), is_set_aside, "{name}");
+        // The new one is kept.
+        drop(Store::open(&settings, &CompletedJobs::default()).unwrap());
+        assert!(!directory.path().join("spool.redb.set-aside-2").exists());
+    }
+}
+
 /// One damaged page ended the daemon at every start: redb panics on most of them.
 #[test]
 fn a_damaged_page_ended_the_daemon_at_every_start() {

@@ -7,7 +7,8 @@ use std::path::Path;
 
 use super::atomic_file;
 
-const FILE_NAME: &str = "topic-root";
+/// The name of the file.
+pub(crate) const FILE_NAME: &str = "topic-root";
 
 /// Returns the root that the daemon of this spool last served; `None` before its first start.
 pub(crate) fn read(directory: &Path) -> std::io::Result<Option<String>> {

@@ -53,7 +53,7 @@ fn nothing_is_acknowledged_while_the_disk_is_full_and_all_jobs_finish_afterwards
         missing.remove(result.topic.rsplit('/').next().unwrap());
     }
     assert_eq!(daemon.terminate(), Some(0));
-    assert_eq!(files(&disk), BTreeSet::from(["spool.redb", "topic-root"].map(str::to_owned)));
+    assert_eq!(files(&disk), BTreeSet::from(["client-ids", "spool.redb", "topic-root"].map(str::to_owned)));
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn a_daemon_that_starts_on_a_full_disk_waits_for_space_and_loses_nothing() {
     second.wait_for("cannot write to the spool, retrying until it succeeds");
     disk.free();
     subscriber.on("denoised/test/result/long");
-    assert_eq!(files(&disk), BTreeSet::from(["spool.redb", "topic-root"].map(str::to_owned)));
+    assert_eq!(files(&disk), BTreeSet::from(["client-ids", "spool.redb", "topic-root"].map(str::to_owned)));
 }
 
 #[test]

@@ -16,6 +16,8 @@ mod broker_limits;
 mod broker_settings;
 #[cfg(feature = "system-tests")]
 mod build_engines;
+#[cfg(feature = "system-tests")]
+mod cancellations;
 mod cli;
 mod configuration;
 mod corpora;

@@ -155,6 +155,48 @@ fn an_error_about_an_error_followed_without_end() {
     assert!(log.len() < 30, "{log:#?}");
 }
 
+/// The broker states no limit in this case, and answers a large message with a reason code of its own, after which the
+/// daemon connected again for ever.
+#[test]
+fn a_message_above_mosquittos_message_size_limit_ended_every_connection() {
+    let broker = Broker::with_config("message_size_limit 3000\n");
+    let mut subscriber = Subscriber::start(&broker, "#");
+    let more = "[engine]\nkind = \"embedded\"";
+    let mut daemon = Daemon::start(&configuration(&broker, "test", &[&model("digits")], more));
+    daemon.wait_for("ready: requests are accepted");
+    let properties =
+        ["-D", "publish", "response-topic", "answers", "-D", "publish", "correlation-data", "c-42"];
+    let job = r#"{"id": "large", "steps": 2, "count": 2, "format": "npy"}"#;
+    publish(&broker, "denoised/test/request", job, &properties);
+    subscriber.on("denoised/test/result/large");
+    request(&broker, r#"{"id": "next", "steps": 2}"#);
+    subscriber.on("denoised/test/result/next");
+    assert_eq!(daemon.terminate(), Some(0));
+    subscriber.next(|m| m.topic == "denoised/test/status" && m.payload == b"offline");
+    for topic in ["denoised/test/error/large", "answers"] {
+        let errors = subscriber.seen.iter().filter(|m| m.topic == topic && m.user["type"] == "error");
+        let errors: Vec<_> = errors.map(crate::common::subscriber::Received::json).collect();
+        let [error] = &errors[..] else { panic!("{topic}: {errors:#?}") };
+        assert_eq!((&error["id"], &error["code"]), (&json!("large"), &json!("out_of_range")));
+        let message = error["message"].as_str().unwrap();
+        let expected = "(image) is larger than the broker accepts; raise its limit of the message size \
+                        (message_size_limit of mosquitto), or request a smaller image";
+        assert!(message.ends_with(expected), "{message}");
+    }
+    assert_eq!(daemon.count("no connection"), 0);
+}
+
+#[test]
+fn a_state_above_mosquittos_message_size_limit_is_one_warning() {
+    let broker = Broker::with_config("message_size_limit 100\n");
+    let mut subscriber = Subscriber::start(&broker, "#");
+    let mut daemon = Daemon::start(&configuration(&broker, "test", &[&model("swissroll")], ""));
+    daemon.wait_for("the broker accepts no messages on denoised/test/state: the message is too large; raise");
+    assert_eq!(daemon.terminate(), Some(0));
+    subscriber.next(|m| m.topic == "denoised/test/status" && m.payload == b"offline");
+    assert_eq!((daemon.count("denoised/test/state"), daemon.count("no connection")), (1, 0));
+}
+
 #[test]
 fn previews_that_the_broker_does_not_take_are_reported_once() {
     let broker = Broker::with_config("max_packet_size 1000\n");

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::common::broker::{Broker, publish};
+use crate::common::bundles::model;
 use crate::common::daemon::{Daemon, configuration};
 use crate::common::fault_proxy::FaultProxy;
 use crate::common::golden;
@@ -96,6 +97,29 @@ fn a_request_retained_while_the_daemon_is_stopped_is_drawn_once() {
     assert_eq!(daemon.terminate(), Some(0));
     subscriber.next(|m| m.topic.starts_with("denoised/test/result/"));
     assert_eq!((daemon.count("is retained; it is handled once"), daemon.count("finished in")), (0, 1));
+}
+
+/// After a kill, the copy that the broker redelivers and the one that it retains both waited for the picture.
+#[test]
+fn a_retained_request_that_waits_for_its_picture_was_drawn_twice_after_a_kill() {
+    let broker = Broker::start();
+    let mut subscriber = Subscriber::start(&broker, "denoised/test/#");
+    let config = configuration(&broker, "test", &[&model("digits")], "[engine]\nkind = \"embedded\"");
+    let mut daemon = Daemon::start(&config);
+    daemon.wait_for("ready: requests are accepted");
+    retain(&broker, "request", r#"{"image": {"topic": "camera/late"}, "steps": 2}"#);
+    daemon.kill();
+    daemon = Daemon::with_spool(&config, &Arc::clone(&daemon.spool));
+    let ignored = daemon.wait_for(IGNORED);
+    assert!(ignored.contains("which waits for its picture"), "{ignored}");
+    publish(&broker, "camera/late", "no picture", &["-r"]);
+    subscriber.next(|m| m.topic.starts_with("denoised/test/error/"));
+    assert_eq!(daemon.terminate(), Some(0));
+    daemon = Daemon::with_spool(&config, &Arc::clone(&daemon.spool));
+    let ignored = daemon.wait_for(IGNORED);
+    assert!(ignored.contains("which was handled before"), "{ignored}");
+    assert_eq!(daemon.terminate(), Some(0));
+    assert_eq!(count(&mut subscriber, "denoised/test/error"), 1);
 }
 
 #[test]

@@ -17,7 +17,7 @@ use crate::mqtt::delivery::DeliveryLimits;
 use crate::mqtt::limits::BrokerLimits;
 use crate::mqtt::message::QoS;
 use crate::mqtt::probe;
-use crate::mqtt::reasons::{Reason, Rejection};
+use crate::mqtt::reasons::{Reason, Rejection, RejectionKind};
 use crate::mqtt::subscriptions::Outcome;
 
 /// Requests at QoS 0 are dropped while this many events are pending.
@@ -178,14 +178,19 @@ impl ClientTask {
     }
 
     /// Handles a message that the broker rejected. A message for a requester is undeliverable if the rejection is
-    /// permanent. Messages of the daemon's own topics that must not be lost are sent again on a new connection, because
+    /// permanent, and so is every one that is too large. Other messages of the daemon's own topics that must not be lost are sent again on a new connection, because
     /// the broker's administrator can correct the access list; the others are dropped.
     fn on_rejected(&mut self, packet_id: u16, rejection: &Rejection) -> Option<Reason> {
-        let Rejection { reason, is_permanent } = rejection;
+        let Rejection { reason, kind } = rejection;
         let in_flight = self.delivery.in_flight(packet_id)?;
         let (topic, is_own) = (in_flight.topic.clone(), self.topics.is_own_topic(&in_flight.topic));
         let is_spooled = self.delivery.number(packet_id).is_some();
-        if !is_permanent || (is_own && is_spooled) {
+        let is_given_up = match kind {
+            RejectionKind::Temporary => false,
+            RejectionKind::Permanent => !is_own || !is_spooled,
+            RejectionKind::TooLarge => true,
+        };
+        if !is_given_up {
             self.delivery.on_rejected(packet_id);
             return Some(Reason::new(
                 format!("the broker rejected a message on {topic} ({reason})"),
@@ -193,12 +198,14 @@ impl ClientTask {
             ));
         }
         let (message, number) = self.delivery.complete(packet_id)?;
-        if is_own {
-            let reason = Reason::new(*reason, probe::ALLOW_WRITING);
-            self.rejected_topics.insert(topic, reason);
+        if is_own && !is_spooled {
+            self.rejected_topics.insert(topic, rejection.of_own_topic());
             self.report_deficits();
         } else {
-            let reason = UndeliverableReason::Rejected((*reason).to_owned());
+            let reason = match kind {
+                RejectionKind::TooLarge => UndeliverableReason::TooLargeForBroker,
+                _ => UndeliverableReason::Rejected((*reason).to_owned()),
+            };
             self.pending_events.push_back(ClientEvent::Undeliverable { message, number, reason });
         }
         None
