@@ -74,7 +74,7 @@ fn doubles(node: &Node) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rten_onnx::onnx::{GraphProto, ModelProto, NodeProto};
+    use rten_onnx::onnx::{GraphProto, ModelProto, NodeProto, ValueInfoProto};
 
     fn sizes(resizes: &[&[&str]], config: &str) -> LatentSizes {
         let folder = tempfile::tempdir().unwrap();
@@ -84,8 +84,12 @@ mod tests {
             input: inputs.iter().map(|&name| name.to_owned()).collect(),
             ..NodeProto::default()
         };
-        let nodes = GraphProto { node: resizes.iter().map(node).collect(), ..GraphProto::default() };
-        let model = ModelProto { graph: Some(nodes), ..ModelProto::default() };
+        let graph_of_nodes = GraphProto {
+            node: resizes.iter().map(node).collect(),
+            output: vec![ValueInfoProto { name: Some("out_sample".to_owned()), ..ValueInfoProto::default() }],
+            ..GraphProto::default()
+        };
+        let model = ModelProto { graph: Some(graph_of_nodes), ..ModelProto::default() };
         std::fs::write(&graph, model.write_buf().unwrap()).unwrap();
         std::fs::write(folder.path().join("config.json"), config).unwrap();
         LatentSizes::read(&graph).unwrap()

@@ -3,7 +3,7 @@
 use rten_onnx::onnx::DataType;
 
 /// The type of a tensor's elements.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ElementType(pub(crate) i32);
 
 impl ElementType {

@@ -1,6 +1,7 @@
 //! The contents of an ONNX file without the weights, which are skipped by seeking.
 
 mod decode;
+mod value_info;
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -10,6 +11,7 @@ use rten_onnx::protobuf::{DecodeMessage, ValueReader};
 
 use super::element_type::ElementType;
 use super::error::OnnxError;
+use super::topology::Topology;
 use crate::file_kind::{Expected, unexpected_content};
 use crate::regular_file;
 use crate::tensor::GraphIo;
@@ -58,25 +60,7 @@ pub(crate) struct ExternalTensor {
 impl Header {
     /// Reads a file. The data of tensors is skipped, so that this is as quick for gigabytes of weights.
     pub(crate) fn read(path: &Path) -> Result<Self, OnnxError> {
-        regular_file::check(path).map_err(OnnxError::io(path))?;
-        if let Some(fault) = unexpected_content(path, Expected::Graph).map_err(OnnxError::io(path))? {
-            return Err(OnnxError::new(path, fault));
-        }
-        let damaged = |reason: String| {
-            OnnxError::new(path, format!("this is not a whole ONNX file ({reason}); export it again"))
-        };
-        let file = File::open(path).map_err(OnnxError::io(path))?;
-        let len = file.metadata().map_err(OnnxError::io(path))?.len();
-        let model =
-            Model::decode(ValueReader::from_file(file)).map_err(|error| damaged(error.to_string()))?;
-        if model.graph_len > len {
-            return Err(damaged(format!("its graph has {} bytes, but the file has {len}", model.graph_len)));
-        }
-        if model.header.io.outputs.is_empty() {
-            // The decoder takes the end of a truncated file for that of the graph, and outputs follow the weights.
-            return Err(damaged("its graph has no outputs".to_owned()));
-        }
-        Ok(model.header)
+        Ok(read(path)?.header)
     }
 
     /// The version of ONNX's own operator set.
@@ -90,6 +74,34 @@ impl Header {
             |operator: &&Operator| !operator.domain.is_empty() && !self.functions.contains(operator);
         self.operators.iter().filter(is_custom)
     }
+}
+
+impl Topology {
+    /// Reads a file. The data of tensors is skipped by seeking.
+    pub(crate) fn read(path: &Path) -> Result<Self, OnnxError> {
+        Ok(read(path)?.topology)
+    }
+}
+
+fn read(path: &Path) -> Result<Model, OnnxError> {
+    regular_file::check(path).map_err(OnnxError::io(path))?;
+    if let Some(fault) = unexpected_content(path, Expected::Graph).map_err(OnnxError::io(path))? {
+        return Err(OnnxError::new(path, fault));
+    }
+    let damaged = |reason: String| {
+        OnnxError::new(path, format!("this is not a whole ONNX file ({reason}); export it again"))
+    };
+    let file = File::open(path).map_err(OnnxError::io(path))?;
+    let len = file.metadata().map_err(OnnxError::io(path))?.len();
+    let model = Model::decode(ValueReader::from_file(file)).map_err(|error| damaged(error.to_string()))?;
+    if model.graph_len > len {
+        return Err(damaged(format!("its graph has {} bytes, but the file has {len}", model.graph_len)));
+    }
+    if model.header.io.outputs.is_empty() {
+        // The decoder takes the end of a truncated file for that of the graph, and outputs follow the weights.
+        return Err(damaged("its graph has no outputs".to_owned()));
+    }
+    Ok(model)
 }
 
 impl std::fmt::Display for Operator {

@@ -2,15 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use rten_onnx::onnx::{
-    DataLocation, DataType as OnnxDataType, Dimension, OperatorSetIdProto, StringStringEntryProto,
-    ValueInfoProto,
-};
+use rten_onnx::onnx::{DataLocation, OperatorSetIdProto, StringStringEntryProto, ValueInfoProto};
 use rten_onnx::protobuf::{DecodeMessage, FieldValue, Fields, OwnedValues, ProtobufError, ReadValue};
 
+use super::value_info::{element_type, value_info};
 use super::{ExternalTensor, Header, Operator};
 use crate::onnx::element_type::ElementType;
-use crate::tensor::{DataType, Dim, GraphIo, ValueInfo};
+use crate::onnx::topology::{self, Topology, Weight};
+use crate::tensor::{GraphIo, ValueInfo};
 
 /// ONNX's own operators are in the domain "", which may also be written out.
 fn domain(name: String) -> String {
@@ -39,6 +38,7 @@ pub(super) struct Model {
     pub(super) header: Header,
     /// The length of the graph in bytes.
     pub(super) graph_len: u64,
+    pub(super) topology: Topology,
 }
 
 /// A `GraphProto`.
@@ -48,6 +48,7 @@ struct Graph {
     inputs: Vec<ValueInfo>,
     outputs: Vec<ValueInfo>,
     node_names: Vec<String>,
+    topology: Topology,
     contents: Contents,
 }
 
@@ -61,11 +62,18 @@ struct Function {
 struct Node {
     name: String,
     operator: Operator,
+    topology: topology::Node,
     contents: Contents,
 }
 
 /// An `AttributeProto`.
-struct Attribute(Contents);
+#[derive(Default)]
+struct Attribute {
+    name: String,
+    number: Option<i64>,
+    numbers: Vec<i64>,
+    contents: Contents,
+}
 
 /// A `SparseTensorProto`.
 struct SparseTensor {
@@ -76,6 +84,7 @@ struct SparseTensor {
 /// A `TensorProto`.
 struct TensorInfo {
     name: String,
+    weight: Weight,
     contents: Contents,
 }
 
@@ -101,6 +110,7 @@ impl DecodeMessage for Model {
                         outputs: graph.outputs,
                     };
                     header.node_names = graph.node_names;
+                    model.topology = graph.topology;
                     contents.extend(graph.contents);
                 }
                 8 => {
@@ -139,10 +149,12 @@ impl DecodeMessage for Graph {
                     }
                     graph.contents.operators.insert(node.operator);
                     graph.contents.extend(node.contents);
+                    graph.topology.nodes.push(node.topology);
                 }
                 5 => {
                     let tensor = TensorInfo::decode_field(&mut field)?;
-                    graph.initializers.insert(tensor.name);
+                    graph.initializers.insert(tensor.name.clone());
+                    graph.topology.weights.insert(tensor.name, tensor.weight);
                     graph.contents.extend(tensor.contents);
                 }
                 15 => {
@@ -192,18 +204,32 @@ impl DecodeMessage for Node {
     fn decode_fields<R: ReadValue<Types = OwnedValues>>(
         mut fields: Fields<R>,
     ) -> Result<Self, ProtobufError> {
-        let (mut name, mut contents) = (String::new(), Contents::default());
-        let (mut own_domain, mut operator) = (String::new(), String::new());
+        let (mut name, mut own_domain, mut contents) = (String::new(), String::new(), Contents::default());
+        let mut topology = topology::Node::default();
         while let Some(mut field) = fields.next()? {
             match field.number() {
+                1 => topology.inputs.push(field.read_string()?),
+                2 => topology.outputs.push(field.read_string()?),
                 3 => name = field.read_string()?,
-                4 => operator = field.read_string()?,
-                5 => contents.extend(Attribute::decode_field(&mut field)?.0),
+                4 => topology.operator = field.read_string()?,
+                5 => {
+                    let attribute = Attribute::decode_field(&mut field)?;
+                    match attribute.name.as_str() {
+                        "strides" => topology.strides = attribute.numbers,
+                        "group" => topology.group = attribute.number,
+                        "blocksize" => {
+                            topology.block_size = attribute.number.and_then(|n| usize::try_from(n).ok());
+                        }
+                        _ => {}
+                    }
+                    contents.extend(attribute.contents);
+                }
                 7 => own_domain = field.read_string()?,
                 _ => field.skip()?,
             }
         }
-        Ok(Self { name, operator: Operator { domain: domain(own_domain), name: operator }, contents })
+        let operator = Operator { domain: domain(own_domain), name: topology.operator.clone() };
+        Ok(Self { name, operator, topology, contents })
     }
 }
 
@@ -213,20 +239,27 @@ impl DecodeMessage for Attribute {
     fn decode_fields<R: ReadValue<Types = OwnedValues>>(
         mut fields: Fields<R>,
     ) -> Result<Self, ProtobufError> {
-        let (mut contents, mut name, mut value) = (Contents::default(), String::new(), None);
+        let mut attribute = Self::default();
+        let contents = &mut attribute.contents;
         while let Some(mut field) = fields.next()? {
             match field.number() {
-                1 => name = field.read_string()?,
-                3 => value = i32::try_from(field.get_int64()?).ok(),
+                1 => attribute.name = field.read_string()?,
+                3 => attribute.number = Some(field.get_int64()?),
                 5 | 10 => contents.extend(TensorInfo::decode_field(&mut field)?.contents),
                 6 | 11 => contents.extend(Graph::decode_field(&mut field)?.contents),
+                8 => {
+                    for number in field.read_repeated_int64()? {
+                        attribute.numbers.push(number?);
+                    }
+                }
                 22 | 23 => contents.extend(SparseTensor::decode_field(&mut field)?.contents),
                 _ => field.skip()?,
             }
         }
         // The type that Cast converts to.
-        contents.element_types.extend(value.filter(|_| name == "to").map(ElementType));
-        Ok(Self(contents))
+        let target = attribute.number.filter(|_| attribute.name == "to");
+        contents.element_types.extend(target.and_then(|number| i32::try_from(number).ok()).map(ElementType));
+        Ok(attribute)
     }
 }
 
@@ -260,17 +293,16 @@ impl DecodeMessage for TensorInfo {
     fn decode_fields<R: ReadValue<Types = OwnedValues>>(
         mut fields: Fields<R>,
     ) -> Result<Self, ProtobufError> {
-        let (mut elements, mut element_type) = (Some(1_u64), ElementType(0));
+        let mut weight = Weight::default();
         let (mut external, mut is_external) = (ExternalTensor::default(), false);
         while let Some(mut field) = fields.next()? {
             match field.number() {
                 1 => {
                     for length in field.read_repeated_int64()? {
-                        let length = u64::try_from(length?).ok();
-                        elements = elements.zip(length).and_then(|(n, length)| n.checked_mul(length));
+                        weight.shape.push(length?);
                     }
                 }
-                2 => element_type = ElementType(field.get_enum()?),
+                2 => weight.element = ElementType(field.get_enum()?),
                 8 => external.name = field.read_string()?,
                 13 => {
                     let entry = StringStringEntryProto::decode_field(&mut field)?;
@@ -287,39 +319,15 @@ impl DecodeMessage for TensorInfo {
                 _ => field.skip()?,
             }
         }
-        external.size = elements.and_then(|elements| element_type.size_of(elements));
+        let mut lengths = weight.shape.iter().map(|length| u64::try_from(*length).ok());
+        let elements = lengths.try_fold(1_u64, |n, length| n.checked_mul(length?));
+        external.size = elements.and_then(|elements| weight.element.size_of(elements));
         let mut contents = Contents::default();
-        contents.element_types.insert(element_type);
+        contents.element_types.insert(weight.element);
         let name = external.name.clone();
         if is_external {
             contents.external.push(external);
         }
-        Ok(Self { name, contents })
-    }
-}
-
-fn element_type(value: &ValueInfoProto) -> Option<ElementType> {
-    let tensor = value.r#type.as_ref()?.tensor_type.as_ref()?;
-    Some(ElementType(tensor.elem_type?.0))
-}
-
-fn value_info(value: &ValueInfoProto) -> ValueInfo {
-    let tensor = value.r#type.as_ref().and_then(|kind| kind.tensor_type.as_ref());
-    let element = match tensor.and_then(|tensor| tensor.elem_type) {
-        Some(OnnxDataType::FLOAT) => DataType::F32,
-        Some(OnnxDataType::FLOAT16) => DataType::F16,
-        Some(OnnxDataType::INT64) => DataType::I64,
-        Some(OnnxDataType::INT32) => DataType::I32,
-        _ => DataType::Other,
-    };
-    let axes = tensor.and_then(|tensor| tensor.shape.as_ref()).map(|shape| &shape.dim[..]);
-    let axis = |dimension: &Dimension| {
-        let length = dimension.dim_value.and_then(|length| usize::try_from(length).ok());
-        length.map_or(Dim::Dynamic, Dim::Fixed)
-    };
-    ValueInfo {
-        name: value.name.clone().unwrap_or_default(),
-        element,
-        shape: axes.unwrap_or_default().iter().map(axis).collect(),
+        Ok(Self { name, weight, contents })
     }
 }

@@ -1,0 +1,34 @@
+//! The declarations of a graph's inputs and outputs.
+
+use rten_onnx::onnx::{DataType as OnnxDataType, Dimension, ValueInfoProto};
+
+use crate::onnx::element_type::ElementType;
+use crate::tensor::{DataType, Dim, ValueInfo};
+
+/// The element type that a graph declares for a value.
+pub(super) fn element_type(value: &ValueInfoProto) -> Option<ElementType> {
+    let tensor = value.r#type.as_ref()?.tensor_type.as_ref()?;
+    Some(ElementType(tensor.elem_type?.0))
+}
+
+/// The name, the type and the axes that a graph declares for a value.
+pub(super) fn value_info(value: &ValueInfoProto) -> ValueInfo {
+    let tensor = value.r#type.as_ref().and_then(|kind| kind.tensor_type.as_ref());
+    let element = match tensor.and_then(|tensor| tensor.elem_type) {
+        Some(OnnxDataType::FLOAT) => DataType::F32,
+        Some(OnnxDataType::FLOAT16) => DataType::F16,
+        Some(OnnxDataType::INT64) => DataType::I64,
+        Some(OnnxDataType::INT32) => DataType::I32,
+        _ => DataType::Other,
+    };
+    let axes = tensor.and_then(|tensor| tensor.shape.as_ref()).map(|shape| &shape.dim[..]);
+    let axis = |dimension: &Dimension| {
+        let length = dimension.dim_value.and_then(|length| usize::try_from(length).ok());
+        length.map_or(Dim::Dynamic, Dim::Fixed)
+    };
+    ValueInfo {
+        name: value.name.clone().unwrap_or_default(),
+        element,
+        shape: axes.unwrap_or_default().iter().map(axis).collect(),
+    }
+}
