@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use denoised::npy;
+use serde_json::Value;
 use tempfile::TempDir;
 
 use super::bundles::copy_bundle;
 use super::commands::{denoised, fails, onnxruntime, succeeds};
-use super::golden;
+use super::{golden, read_json};
 
 pub const PROMPT: &str = "A red fox, in the snow!";
 
@@ -73,4 +74,17 @@ pub fn rejection(model: &Path, more: &[&str]) -> String {
     let folder = tempfile::tempdir().unwrap();
     let mut command = sample("onnxruntime", model, &folder.path().join("x.png"));
     fails(command.args(["--steps", "4"]).args(more), 2)
+}
+
+/// Copies a pipeline of `tests/golden/latent`.
+pub fn folder(name: &str) -> (TempDir, PathBuf) {
+    copy_bundle(&bundle(name), name)
+}
+
+/// Changes a JSON file of a folder.
+pub fn edit(folder: &Path, file: &str, change: impl FnOnce(&mut Value)) {
+    let path = folder.join(file);
+    let mut value = read_json(&path);
+    change(&mut value);
+    std::fs::write(path, value.to_string()).unwrap();
 }

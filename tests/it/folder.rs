@@ -6,27 +6,12 @@ mod regular_files;
 mod report;
 mod statistics;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use crate::common::bundles::copy_bundle;
 use crate::common::commands::{denoised, fails, succeeds};
-use crate::common::pipelines::{PROMPT, bundle, sample, sample_image_on, values};
+use crate::common::pipelines::{PROMPT, bundle, edit, folder, sample, sample_image_on, values};
 use crate::common::{largest_difference, read_json};
 use serde_json::{Value, json};
-use tempfile::TempDir;
-
-/// Copies a pipeline of `tests/golden/latent`.
-fn folder(name: &str) -> (TempDir, PathBuf) {
-    copy_bundle(&bundle(name), name)
-}
-
-/// Changes a JSON file of a folder.
-fn edit(folder: &Path, file: &str, change: impl FnOnce(&mut Value)) {
-    let path = folder.join(file);
-    let mut value = read_json(&path);
-    change(&mut value);
-    std::fs::write(path, value.to_string()).unwrap();
-}
 
 fn inspect(folder: &Path, more: &[&str]) -> String {
     let output = succeeds(denoised().arg("inspect").arg(folder).args(["--engine", "embedded"]).args(more));

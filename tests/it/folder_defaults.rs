@@ -1,29 +1,13 @@
 //! Folders whose files leave something out or contradict the pipeline: the pipelines of diffusers replace keys, and so does
 //! the program.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use crate::common::bundles::copy_bundle;
 use crate::common::commands::{denoised, fails, succeeds};
-use crate::common::pipelines::{PROMPT, bundle, sample, values};
-use crate::common::read_json;
+use crate::common::pipelines::{PROMPT, bundle, edit, folder, sample, values};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 const SCHEDULER: &str = "scheduler/scheduler_config.json";
-
-/// Copies a pipeline of `tests/golden/latent`.
-fn folder(name: &str) -> (TempDir, PathBuf) {
-    copy_bundle(&bundle(name), name)
-}
-
-/// Changes a JSON file of a folder.
-fn edit(folder: &Path, file: &str, change: impl FnOnce(&mut Value)) {
-    let path = folder.join(file);
-    let mut value = read_json(&path);
-    change(&mut value);
-    std::fs::write(path, value.to_string()).unwrap();
-}
 
 /// Sets a key of a JSON file, or removes it.
 fn set(folder: &Path, file: &str, key: &str, to: Option<Value>) {
