@@ -7,7 +7,7 @@ use toml::{Table, Value};
 /// A key that no section has.
 const UNKNOWN: &str = "?";
 
-/// A fault of a value.
+/// A value at fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Fault {
     /// The keys that lead to the value, without indices of arrays.
@@ -21,7 +21,7 @@ impl std::fmt::Display for Fault {
     }
 }
 
-/// Returns the whole numbers of a document that is valid but for them: those of more than 64 bits.
+/// Returns a fault for each whole number of more than 64 bits. The document must be valid otherwise.
 pub(crate) fn huge_integers(text: &str) -> Vec<Fault> {
     fn search(value: &DeValue<'_>, keys: &[String], faults: &mut Vec<Fault>) {
         match value {

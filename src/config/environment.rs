@@ -12,10 +12,10 @@ use crate::toml_document::{array_for_section, keys_of_section, nest};
 
 const PREFIX: &str = "DENOISED_";
 
-/// Variables of this project's tests and scripts, without the prefix; a trailing `_` stands for any ending.
+/// Variables of this project's tests and scripts, without the prefix. A trailing `_` matches any ending.
 const OWN: [&str; 4] = ["PROGRAM", "SAMPLER_CASES", "TEST_", "BENCH_"];
 
-/// What stands for text that is not UTF-8.
+/// The replacement of text that is not UTF-8.
 const NOT_UTF8: char = char::REPLACEMENT_CHARACTER;
 
 /// The variables that begin with `DENOISED_`.
@@ -60,8 +60,7 @@ fn is_foreign(name: &str, value: &str) -> bool {
     OWN.iter().any(is_own) || (0..=last_start).any(|start| is_service_link(&words[start..], value))
 }
 
-/// Whether a variable, without its prefix, is a single word that means no key. Programs that start this one set such
-/// variables for themselves: `DENOISED_HOME`, `DENOISED_VERSION`, `DENOISED_PID`.
+/// Whether a variable, without its prefix, is a single word that matches no key. Wrapper programs set such variables: `DENOISED_HOME`, `DENOISED_VERSION`, `DENOISED_PID`.
 fn is_foreign_word(name: &str) -> bool {
     let is_word = !name.is_empty() && !name.contains('_');
     is_word && meant_by(&[name.to_ascii_lowercase()]) == Some(Meant::Nothing)

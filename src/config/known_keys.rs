@@ -3,7 +3,7 @@
 use super::Config;
 use crate::toml_document::keys_of_section;
 
-/// Words that stand for a key with another name.
+/// Words that users write for a key with another name.
 const SYNONYMS: [(&str, &str); 4] =
     [("name", "node"), ("port", "mqtt.url"), ("host", "mqtt.url"), ("broker", "mqtt.url")];
 

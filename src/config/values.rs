@@ -46,7 +46,7 @@ impl<'de> Deserialize<'de> for NodeName {
     }
 }
 
-/// What stands for the node's name in the prefix of all topics.
+/// The placeholder of the node's name in the prefix of all topics.
 const NODE: &str = "{node}";
 
 /// The prefix of all topics.

@@ -14,7 +14,7 @@ struct Cancellation {
     id: Option<String>,
 }
 
-/// Returns the error of a cancellation, which must not be taken for that of the job: the job goes on.
+/// Returns the error of a cancellation. Its text names the cancellation, because the job itself continues.
 pub fn invalid_cancellation(id: Option<&str>, error: JobError) -> JobError {
     let subject = id.map_or_else(|| SUBJECT.to_owned(), |id| format!("{SUBJECT} of {id}"));
     let message = match error.message.strip_prefix(SUBJECT) {

@@ -126,7 +126,7 @@ mod tests {
     }
 
     proptest! {
-        /// The delay is the smallest one exactly after a connection that proved itself, and else twice the last one.
+        /// After a connection that proved itself the delay is the smallest one. After any other it is twice the last one.
         /// After a takeover it is at least five seconds.
         #[test]
         fn the_delay_doubles_until_a_connection_proves_itself(attempts in prop::collection::vec(attempt(), 1..60)) {

@@ -34,7 +34,7 @@ const MAX_QUEUED_BYTES: usize = 64 << 20;
 const REPORT_INTERVAL: Duration = Duration::from_secs(600);
 /// A connection that another client takes over lives shorter than this: the other client waits less to connect again.
 const MAX_SHORT_LIFETIME: Duration = Duration::from_secs(60);
-/// Longer than any wait; stands for no deadline.
+/// The wait without a deadline. It is longer than any other wait.
 const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A handle to the client task.

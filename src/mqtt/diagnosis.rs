@@ -1,7 +1,7 @@
 //! Finds out why a broker gives no answer that an MQTT 5 client understands.
 //!
-//! Some brokers close the connection at a CONNECT packet of MQTT 5. The first bytes of the answers to other packets, read
-//! from sockets of their own, tell what listens on the port.
+//! Some brokers close the connection at a CONNECT packet of MQTT 5. Further sockets send other packets, and the first
+//! bytes of the answers identify what listens on the port.
 
 use std::time::Duration;
 

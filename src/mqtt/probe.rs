@@ -158,7 +158,7 @@ async fn answer(connection: &mut Connection) -> Result<Option<Reason>, Reason> {
         .unwrap_or_else(|_| Err(Reason::without_advice("the broker did not answer in time")))
 }
 
-/// The user property of a daemon's state that tells processes apart.
+/// The user property of a daemon's state that identifies the process.
 pub(super) const INSTANCE: &str = "instance";
 
 /// The instance that published a state.

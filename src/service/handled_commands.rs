@@ -1,7 +1,7 @@
 //! Recognises retained messages on the command topics that were handled before.
 //!
-//! The broker sends a retained message again on every subscription, so at every start and after every lost session. MQTT
-//! does not tell a live message that the broker also retains from any other one, so every command is remembered.
+//! The broker sends a retained message again on every subscription, so at every start and after every lost session. A
+//! message on an existing subscription does not show whether the broker also retains it, so every command is remembered.
 
 use std::collections::VecDeque;
 

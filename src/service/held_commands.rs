@@ -11,7 +11,8 @@ pub(super) type HeldCommand = (CommandDigest, AckToken);
 pub(super) struct HeldCommands(Vec<HeldCommand>);
 
 impl HeldCommands {
-    /// Adds a message. The broker limits the number of those that it redelivers; of the others one is enough.
+    /// Adds a message. Each redelivered one is added, because the broker limits their number. Another one with the same
+    /// content is added once.
     pub(super) fn add(&mut self, command: CommandDigest, ack: AckToken) {
         if ack.is_redelivered() || self.0.iter().all(|(known, _)| *known != command) {
             self.0.push((command, ack));

@@ -143,7 +143,7 @@ impl Responses {
         }
         let body: Error = serde_json::from_slice(&error.payload).ok()?;
         let mut essential = Message { content_type: None, ..error.clone() };
-        // What tells the messages on a response topic apart.
+        // Distinguishes the messages on a response topic.
         essential.user_properties.retain(|(name, _)| matches!(name.as_ref(), "type" | "copy"));
         let bare = Message { user_properties: Vec::new(), ..essential.clone() };
         let shorten = |message: &Message, min: usize| {

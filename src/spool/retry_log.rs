@@ -1,12 +1,12 @@
-//! When to log an error again that every attempt of a retried operation repeats.
+//! Limits how often the error of a retried operation is logged.
 
 use std::time::{Duration, Instant};
 
 const MIN_DELAY: Duration = Duration::from_secs(1);
 const MAX_DELAY: Duration = Duration::from_secs(10 * 60);
 
-/// The time of the next line in the log. The delay between lines doubles; the attempts stay frequent, so that the
-/// daemon goes on as soon as it can.
+/// The time of the next line in the log. The delay between lines doubles. Attempts stay frequent, so that the daemon
+/// resumes soon after the fault ends.
 #[derive(Debug, Default)]
 pub struct RetryLog {
     /// When the next line is due, and the delay after it; `None` before the first error.

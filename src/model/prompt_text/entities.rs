@@ -33,7 +33,7 @@ fn named(name: &str) -> Option<String> {
     if let Some(character) = find(name) {
         return Some(character.to_owned());
     }
-    // A name that was put into capitals stands for the capital letter.
+    // A name in capitals means the capital letter.
     let is_capital = !name.bytes().any(|byte| byte.is_ascii_lowercase());
     if !is_capital || CAPITALS_WITHOUT_SEMICOLON.iter().any(|short| name.starts_with(short)) {
         return None;

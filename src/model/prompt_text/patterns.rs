@@ -32,7 +32,7 @@ const UTF8_FIRST_OF_4: &str = "đðğóšπσру";
 /// Characters that are later bytes of UTF-8 in another encoding, with the space in place of the no-break space.
 const UTF8_CONTINUATION: &str = "\u{80}-¿ ĄÆĽŁØŖŚŠŞŤŸŹŽŻŒąæƒľłøŗśšşťźžżœˆˇ˘˛˜˝΄΅ΆΈΉΊΌΎΏЁЂЃЄЅІЇЈЉЊЋЌЎЏёђѓєѕіїјљњћќўџҐґ–—―‘’‚“”„†‡•\
     …‰‹›€№™";
-/// Those of them that rarely stand for themselves beside mojibake.
+/// The ones among them that are rarely correct next to mojibake.
 const UTF8_CONTINUATION_STRICT: &str =
     "\u{80}-¿ĄÆĽŁØŖŚŠŞŤŸŹŽŻŒąæƒľłøŗśšşťźžżœˆˇ˘˛˜˝΄΅ΆΈΉΊΌΎΏЁЂЃЄЅІЇЈЉЊЋЌЎЏёђѓєѕіїјљњћќўџҐґ†‡‰‹›€№™";
 
