@@ -27,6 +27,7 @@ mod pipeline_keys;
 mod pipeline_kind;
 mod preview_projection;
 mod published_scaling;
+mod required_components;
 mod sample_size;
 mod scheduler_config;
 mod signature;
@@ -133,6 +134,9 @@ impl Bundle {
         index.check_components(latent.as_ref(), &graph)?;
         let component = manifest.graph.file.is_none().then(|| component_of(directory, &graph)).flatten();
         declared_components::check_presence(directory, &index, component.as_deref())?;
+        if let (Some(kind), true) = (kind, latent.is_some()) {
+            required_components::check(directory, &index, kind)?;
+        }
         manifest_defaults::check(&description, &manifest, &scheduler)?;
         let bundle = Self {
             name: model_name(directory),
@@ -171,6 +175,11 @@ impl Bundle {
     /// Every file of the directory and every key of its configurations, with how each is used.
     pub fn inventory(&self) -> Result<Inventory, BundleError> {
         Inventory::read(self)
+    }
+
+    /// Checks that the folder has the components that a pipeline of this kind needs around its network.
+    pub(crate) fn check_components(&self, kind: PipelineKind) -> Result<(), BundleError> {
+        required_components::check(&self.directory, &self.index, kind)
     }
 
     /// The number of classes that a job may choose from; 0 if the network has none.

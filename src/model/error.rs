@@ -34,19 +34,29 @@ pub enum ModelError {
     /// A tokenizer of the bundle.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
-    /// The bundle has too few text encoders.
+    /// The network takes a part of a prompt, but no text embeddings.
     #[error(
-        "{name}: its network takes a prompt, so that {needed} text encoders are needed and {found} are there; \
-         export the whole pipeline: text_encoder/model.onnx and tokenizer/, their siblings with _2 and _3, and \
-         vae_decoder/"
+        "{graph}: it takes {input}, but has no input for the text embeddings, such as encoder_hidden_states; name that input \
+         in denoised.toml: [graph] text"
     )]
-    MissingTextEncoders {
+    NoTextInput {
+        /// The file of the graph.
+        graph: PathBuf,
+        /// The input that a prompt fills.
+        input: String,
+    },
+    /// The bundle has more text encoders than the pipeline.
+    #[error(
+        "{name}: it has {found} text encoders, but the pipeline of its network has {max}; remove the folders of the last \
+         ones, or export the whole pipeline"
+    )]
+    TooManyTextEncoders {
         /// The bundle.
         name: String,
-        /// The number of text encoders that are needed.
-        needed: usize,
         /// The number of text encoders in the bundle.
         found: usize,
+        /// The number of text encoders of the pipeline.
+        max: usize,
     },
 }
 

@@ -71,15 +71,19 @@ impl TextEncoderIo {
 impl PipelineGraphs {
     /// Reads the graphs around a bundle's denoiser. Returns `None` if the denoiser takes no text.
     pub(super) fn read(bundle: &Bundle, signature: &Signature) -> Result<Option<Self>, ModelError> {
-        let found = bundle.latent.as_ref().map_or(0, |latent| latent.text_encoders.len());
-        let missing = |needed| ModelError::MissingTextEncoders { name: bundle.name.clone(), needed, found };
         let Some(kind) = PipelineKind::from_signature(signature) else {
-            return if signature.tensors.is_empty() { Ok(None) } else { Err(missing(1)) };
+            return match signature.tensors.first() {
+                None => Ok(None),
+                Some(input) => {
+                    Err(ModelError::NoTextInput { graph: bundle.graph.clone(), input: input.name.clone() })
+                }
+            };
         };
-        let Some(components) = &bundle.latent else { return Err(missing(1)) };
-        let allowed = &kind.facts().text_encoders;
-        if !allowed.contains(&found) {
-            return Err(missing(*allowed.start()));
+        bundle.check_components(kind)?;
+        let Some(components) = &bundle.latent else { return Ok(None) };
+        let (found, max) = (components.text_encoders.len(), *kind.facts().text_encoders.end());
+        if found > max {
+            return Err(ModelError::TooManyTextEncoders { name: bundle.name.clone(), found, max });
         }
         let text_encoders =
             components.text_encoders.iter().enumerate().zip(&components.tokenizer_classes).map(

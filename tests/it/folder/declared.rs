@@ -44,6 +44,64 @@ fn a_declared_component_that_is_missing_is_named() {
     assert!(error.contains("vae_encoder is declared, but vae_encoder/model.onnx is missing"), "{error}");
 }
 
+/// Without entries in model_index.json, the errors were about the width of embeddings, and about vocab.json.
+#[test]
+fn a_missing_component_that_nothing_declares_was_reported_by_its_consequence() {
+    let pipeline = |kind| format!("which Stable Diffusion {kind} needs; export the whole pipeline");
+    for (name, parts, expected) in [
+        (
+            "sdxl",
+            &["text_encoder_2"][..],
+            format!("text_encoder_2/model.onnx is missing, {}", pipeline("XL")),
+        ),
+        (
+            "sd3",
+            &["tokenizer_3"],
+            "the folder tokenizer_3 is missing, which text_encoder_3 needs; export the whole pipeline"
+                .to_owned(),
+        ),
+        (
+            "sd3",
+            &["text_encoder_2", "text_encoder_3"],
+            format!("text_encoder_2/model.onnx is missing, {}", pipeline("3")),
+        ),
+        (
+            "flux",
+            &["text_encoder_2"],
+            "text_encoder_2/model.onnx is missing, which Flux needs; export the whole pipeline".to_owned(),
+        ),
+        (
+            "sd",
+            &["text_encoder"],
+            "text_encoder/model.onnx is missing, which Stable Diffusion needs; export the whole pipeline"
+                .to_owned(),
+        ),
+        (
+            "sd",
+            &["tokenizer"],
+            "the folder tokenizer is missing, which text_encoder needs; export the whole pipeline".to_owned(),
+        ),
+    ] {
+        let (_directory, without) = folder(name);
+        std::fs::remove_file(without.join("model_index.json")).unwrap();
+        parts.iter().for_each(|part| std::fs::remove_dir_all(without.join(part)).unwrap());
+        let error = refusal(&without);
+        assert!(error.contains(&format!("{}: {expected}", without.display())), "{name} {parts:?}: {error}");
+    }
+    let (_directory, null) = folder("sdxl");
+    edit(&null, "model_index.json", |index| index["text_encoder_2"] = json!([null, null]));
+    let error = refusal(&null);
+    assert!(error.contains("text_encoder_2 is null, but Stable Diffusion XL needs it;"), "{error}");
+    // Without both halves of the autoencoder, nothing else shows that it is a pipeline of latents.
+    let (_directory, half) = folder("sd");
+    std::fs::remove_file(half.join("model_index.json")).unwrap();
+    for part in ["vae_decoder", "vae_encoder"] {
+        std::fs::remove_dir_all(half.join(part)).unwrap();
+    }
+    let error = sample_error(&half, &[], 1);
+    assert!(error.contains("vae_decoder/model.onnx is missing, which Stable Diffusion needs"), "{error}");
+}
+
 /// The error of a job.
 fn sample_error(folder: &Path, more: &[&str], status: i32) -> String {
     let scratch = tempfile::tempdir().unwrap();
