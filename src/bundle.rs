@@ -103,7 +103,7 @@ impl Bundle {
         json_file::check_files(directory)?;
         let index = ModelIndex::read(directory)?;
         let description = directory.join("denoised.toml");
-        let manifest = read_manifest(&description, &index)?;
+        let mut manifest = read_manifest(&description, &index)?;
         let graph = match &manifest.graph.file {
             Some(file) => first_file(directory, &[&file.to_string_lossy()])?,
             None => network_graph(directory, &index)?,
@@ -138,6 +138,10 @@ impl Bundle {
             required_components::check(directory, &index, kind)?;
         }
         manifest_defaults::check(&description, &manifest, &scheduler)?;
+        if latent.is_some() && kind.is_some() {
+            // The autoencoder determines what its pictures are.
+            manifest.sample = SampleDescription::default();
+        }
         let bundle = Self {
             name: model_name(directory),
             graph,
@@ -188,6 +192,11 @@ impl Bundle {
             (0, embeddings) => embeddings.unwrap_or(0),
             (named, _) => named,
         }
+    }
+
+    /// Whether samples are latents, which the autoencoder turns into pictures.
+    fn has_latents(&self) -> bool {
+        self.latent.is_some() && self.signature.as_ref().and_then(PipelineKind::from_signature).is_some()
     }
 }
 

@@ -13,7 +13,9 @@ pub(super) fn unused_section(bundle: &Bundle, section: &str) -> Option<&'static 
             Some("the network takes no class")
         }
         "preview" if bundle.latent.is_none() => Some("a model of images has no latents"),
-        "sample" if bundle.latent.is_some() => Some("the autoencoder determines the range of an image"),
+        "sample" if bundle.has_latents() => {
+            Some("the autoencoder determines the kind and the range of an image")
+        }
         _ => None,
     }
 }

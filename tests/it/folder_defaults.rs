@@ -186,6 +186,27 @@ fn latents_are_scaled_as_those_of_the_family_where_the_autoencoder_has_no_config
     }
 }
 
+/// The section was reported as without effect, and pictures were refused as points.
+#[test]
+fn points_in_denoised_toml_had_an_effect_on_a_model_of_latents() {
+    let (_directory, sd) = folder("sd");
+    std::fs::write(sd.join("denoised.toml"), "[sample]\nkind = \"points\"\nrange = [0.0, 1.0]\n").unwrap();
+    let scratch = tempfile::tempdir().unwrap();
+    let pixels = |model: &Path, name: &str| {
+        let output = scratch.path().join(name);
+        let mut command = sample("embedded", model, &output);
+        let run = succeeds(command.args(["--prompt", PROMPT, "--steps", "1", "--seed", "3"]));
+        (std::fs::read(output).unwrap(), String::from_utf8(run.stderr).unwrap())
+    };
+    let (picture, log) = pixels(&sd, "with.png");
+    assert!(
+        log.contains("[sample] has no effect: the autoencoder determines the kind and the range"),
+        "{log}"
+    );
+    let (plain, _) = pixels(&bundle("sd"), "without.png");
+    assert!(picture == plain);
+}
+
 #[test]
 fn sections_of_denoised_toml_without_effect_are_reported_when_the_folder_is_opened() {
     let (_directory, sd) = folder("sd");
