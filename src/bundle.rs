@@ -41,6 +41,7 @@ use std::sync::Arc;
 use diffusion_samplers::sampler;
 
 use crate::onnx::ModelFiles;
+use crate::regular_file;
 use graphs::Graphs;
 use json_file::{read_or_default, read_text};
 use latent_components::TEXT_ENCODERS;
@@ -281,6 +282,9 @@ fn for_pipeline(
 }
 
 fn first_file(directory: &Path, candidates: &[&str]) -> Result<PathBuf, BundleError> {
+    for path in candidates.iter().map(|candidate| directory.join(candidate)).filter(|path| path.exists()) {
+        regular_file::check(&path).map_err(BundleError::reading(&path))?;
+    }
     candidates.iter().map(|candidate| directory.join(candidate)).find(|path| path.is_file()).ok_or_else(
         || BundleError::Missing {
             directory: directory.to_owned(),

@@ -51,8 +51,9 @@ fn with_whole_numbers(value: Json) -> Json {
     }
 }
 
-/// Checks the files in a bundle's directory and in the folders in it: no link may lead nowhere or to a FIFO or a
-/// device, and no file of text may be a pointer of Git LFS or a web page. Other files than those of graphs and configurations are ignored.
+/// Checks the files in a bundle's directory and in the folders in it: no link may lead nowhere, no file may be a folder, a
+/// FIFO or a device, and no file of text a pointer of Git LFS or a web page. Other files than those of graphs and
+/// configurations are ignored.
 pub(super) fn check_files(directory: &Path) -> Result<(), BundleError> {
     let visible = |directory: &Path| -> Vec<PathBuf> {
         let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
@@ -60,9 +61,10 @@ pub(super) fn check_files(directory: &Path) -> Result<(), BundleError> {
             |path: &PathBuf| path.file_name().is_some_and(|name| !name.as_encoded_bytes().starts_with(b"."));
         entries.map(|entry| entry.path()).filter(is_visible).collect()
     };
-    let (folders, mut files): (Vec<_>, Vec<_>) =
-        visible(directory).into_iter().partition(|path| path.is_dir());
-    files.extend(folders.iter().flat_map(|folder| visible(folder)));
+    let mut files = visible(directory);
+    let of_folders: Vec<_> =
+        files.iter().filter(|path| path.is_dir()).flat_map(|folder| visible(folder)).collect();
+    files.extend(of_folders);
     files.sort();
     for path in files {
         let expected = match path.extension().and_then(|extension| extension.to_str()) {
@@ -75,9 +77,6 @@ pub(super) fn check_files(directory: &Path) -> Result<(), BundleError> {
         if path.is_symlink() && !path.exists() {
             let fault = "this link leads to a file that is missing; download the model again".to_owned();
             return Err(BundleError::Content { path, fault });
-        }
-        if path.is_dir() {
-            continue;
         }
         regular_file::check(&path).map_err(BundleError::reading(&path))?;
         let Some(expected) = expected else { continue };

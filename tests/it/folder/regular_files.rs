@@ -32,6 +32,32 @@ fn a_fifo_or_a_device_in_a_folder_is_refused_by_its_name() {
     }
 }
 
+/// The bundle had "none of unet/model.onnx, transformer/model.onnx, model.onnx".
+#[test]
+fn a_folder_in_place_of_a_graph_was_reported_as_a_missing_one() {
+    for file in [
+        "unet/model.onnx",
+        "text_encoder/model.onnx",
+        "vae_decoder/model.onnx",
+        "scheduler/scheduler_config.json",
+        "tokenizer/vocab.json",
+    ] {
+        let (_directory, other) = folder("sd");
+        let path = other.join(file);
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        let error = refusal(&other);
+        let expected =
+            format!("{}: it is a folder, not a regular file; put the file itself there", path.display());
+        assert!(error.contains(&expected), "{error}");
+    }
+    let (_directory, other) = folder("sd");
+    std::fs::create_dir(other.join("net")).unwrap();
+    std::fs::write(other.join("denoised.toml"), "[graph]\nfile = \"net\"").unwrap();
+    let error = refusal(&other);
+    assert!(error.contains("net: it is a folder, not a regular file"), "{error}");
+}
+
 #[test]
 fn a_device_as_a_scheduler_or_a_graph_is_refused() {
     let scratch = tempfile::tempdir().unwrap();
