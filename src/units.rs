@@ -80,6 +80,16 @@ pub(crate) fn counted(count: u64, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
+/// The multiples of `step` below and above a length, as in "496 or 504". 0 is none of them.
+pub(crate) fn nearest_multiples(length: usize, step: usize) -> String {
+    let below = length / step * step;
+    match (below, below.checked_add(step)) {
+        (0, _) => step.to_string(),
+        (below, Some(above)) => format!("{below} or {above}"),
+        (below, None) => below.to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -121,7 +121,11 @@ impl VaeConfig {
                     "{key} has {levels} values, but an autoencoder has at most {MAX_LEVELS} levels; correct it"
                 )));
             }
-            Some((_, levels)) => 1 << levels.saturating_sub(1),
+            Some((key, levels)) => {
+                let factor = 1 << levels.saturating_sub(1);
+                check_factor(own_path, decoder, &format!("{key} has {levels} values"), factor)?;
+                factor
+            }
             None => scale([decoder, encoder])?,
         };
         let scaling = file.scaling_factor.unwrap_or(if is_tiny { 1.0 } else { DEFAULT_SCALING });
@@ -219,6 +223,26 @@ fn latent_channels(decoder: &Path, graphs: &mut Graphs) -> Result<Option<usize>,
     match input.shape.get(1).and_then(|axis| axis.length()) {
         Some(channels) => Ok(Some(channels)),
         None => Ok(Convolutions::read(decoder)?.input_channels(&input.name)),
+    }
+}
+
+/// Checks that the decoder enlarges its latents by the factor that a configuration gives.
+fn check_factor(
+    config: &Path,
+    decoder: Option<&Path>,
+    subject: &str,
+    factor: usize,
+) -> Result<(), BundleError> {
+    let Some(decoder) = decoder else { return Ok(()) };
+    match Convolutions::read(decoder)?.scale() {
+        Some(own) if own != factor => {
+            let fault = format!(
+                "{subject}, which mean pictures {factor} times as large as a latent, but the graph of the decoder enlarges \
+                 latents {own} times; correct it, or export both again"
+            );
+            Err(BundleError::Content { path: config.to_owned(), fault })
+        }
+        _ => Ok(()),
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the convolutions of a graph show where no config.json describes it: the channels of its input, and by how much it
 //! changes the size of an image.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
 use super::BundleError;
@@ -56,8 +56,8 @@ impl Convolutions {
         None
     }
 
-    /// By how much the graph of an autoencoder's encoder or decoder changes the height of its input. `None` if nothing in
-    /// it does, or if it has more such nodes than any autoencoder.
+    /// By how much the graph of an autoencoder's encoder or decoder changes the height of its input, along the path that
+    /// changes it most. `None` if nothing in it does, or if it has more such nodes than any autoencoder.
     pub(super) fn scale(&self) -> Option<usize> {
         let factor = |node: &Node| match node.operator.as_str() {
             "Conv" | "ConvTranspose" | "AveragePool" | "MaxPool" => {
@@ -68,8 +68,14 @@ impl Convolutions {
             "DepthToSpace" | "SpaceToDepth" => node.block_size.unwrap_or(1),
             _ => 1,
         };
-        let scale = self.0.nodes.iter().map(factor).try_fold(1, usize::checked_mul)?;
-        (scale > 1).then_some(scale)
+        // Nodes are in the order of evaluation.
+        let mut scales = HashMap::new();
+        for node in &self.0.nodes {
+            let before = node.inputs.iter().filter_map(|name| scales.get(name.as_str()).copied()).max();
+            let after = before.unwrap_or(1_usize).checked_mul(factor(node))?;
+            scales.extend(node.outputs.iter().map(|name| (name.as_str(), after)));
+        }
+        scales.into_values().max().filter(|scale| *scale > 1)
     }
 }
 
@@ -96,10 +102,19 @@ mod tests {
 
     #[test]
     fn numbers_of_a_broken_graph_that_are_too_large_are_none() {
-        let resize = || Node { operator: "Resize".to_owned(), ..Node::default() };
+        let node = |operator: &str, inputs: &[usize], output: usize| Node {
+            operator: operator.to_owned(),
+            inputs: inputs.iter().map(usize::to_string).collect(),
+            outputs: vec![output.to_string()],
+            ..Node::default()
+        };
+        let resize = |i: usize| node("Resize", &[i], i + 1);
         let graph = |nodes| Convolutions(Topology { nodes, ..Topology::default() });
-        assert_eq!(graph((0..3).map(|_| resize()).collect()).scale(), Some(8));
-        assert_eq!(graph((0..64).map(|_| resize()).collect()).scale(), None);
+        assert_eq!(graph((0..3).map(resize).collect()).scale(), Some(8));
+        assert_eq!(graph((0..64).map(resize).collect()).scale(), None);
+        // Two branches enlarge the same sample, and are added.
+        let branches = vec![node("Resize", &[0], 1), node("Resize", &[0], 2), node("Add", &[1, 2], 3)];
+        assert_eq!(graph(branches).scale(), Some(2));
         let names = ["sample", "weight"].map(str::to_owned).into();
         let operator = "Conv".to_owned();
         let convolution = Node { operator, inputs: names, group: Some(i64::MAX), ..Node::default() };

@@ -7,9 +7,11 @@ use serde::Deserialize;
 use super::convolutions::Convolutions;
 use super::model_index::ModelIndex;
 use super::sample_size::SampleSize;
-use super::{BundleError, LatentComponents, Manifest, NetworkSize, PipelineKind, Signature, pipeline_keys};
+use super::{
+    BundleError, LatentComponents, LatentSizes, Manifest, NetworkSize, PipelineKind, Signature, pipeline_keys,
+};
 use crate::tensor::GraphIo;
-use crate::units::counted;
+use crate::units::{counted, nearest_multiples};
 
 /// The keys of the network's config.json.
 #[derive(Debug, Default, Deserialize)]
@@ -61,7 +63,36 @@ pub(super) fn network_size(
     {
         network.size = Some((n, n));
     }
+    if let (Some(size), Some(signature)) = (config.sample_size, &signature)
+        && signature.dynamic_size
+        && !packed
+        && network.size == Some(size.height_and_width())
+    {
+        check_sample_size(graph, size)?;
+    }
     Ok((network, signature))
+}
+
+/// Checks that the network can halve its sample, or cut it into patches, at the size of its config.json.
+fn check_sample_size(graph: &Path, size: SampleSize) -> Result<(), BundleError> {
+    let (LatentSizes { multiple, largest }, (height, width)) =
+        (LatentSizes::read(graph)?, size.height_and_width());
+    let fault = |fault: String| BundleError::Content { path: graph.with_file_name("config.json"), fault };
+    for side in [height, width] {
+        if !side.is_multiple_of(multiple) {
+            return Err(fault(format!(
+                "sample_size is {size}, but the graph beside it only takes multiples of {multiple}; use {}",
+                nearest_multiples(side, multiple)
+            )));
+        }
+        if let Some(largest) = largest.filter(|largest| side > *largest) {
+            return Err(fault(format!(
+                "sample_size is {size}, but the graph beside it takes at most {largest}, by pos_embed_max_size and \
+                 patch_size; correct them"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// The error for a key of the network's config.json that contradicts the graph.

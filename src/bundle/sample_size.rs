@@ -1,5 +1,6 @@
 //! `sample_size` of a network's configuration.
 
+use std::fmt;
 use std::path::Path;
 
 use serde::{Deserialize, Deserializer, de::Error};
@@ -33,6 +34,15 @@ impl SampleSize {
                 _ => None,
             },
             value => side(value).map(Self::Square),
+        }
+    }
+}
+
+impl fmt::Display for SampleSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Square(side) => write!(f, "{side}"),
+            Self::Rectangle([height, width]) => write!(f, "[{height}, {width}]"),
         }
     }
 }

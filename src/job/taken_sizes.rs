@@ -2,6 +2,7 @@
 
 use super::{JobError, ModelCard};
 use crate::bundle::LatentComponents;
+use crate::units::nearest_multiples;
 
 /// The heights and widths that a pipeline takes. Index 0 is the height.
 pub(super) struct TakenSizes<'a> {
@@ -76,12 +77,7 @@ fn check_multiple(field: &str, length: usize, step: usize) -> Result<(), JobErro
     if length > 0 && length.is_multiple_of(step) {
         return Ok(());
     }
-    let below = length / step * step;
-    let nearest = match (below, below.checked_add(step)) {
-        (0, _) => step.to_string(),
-        (below, Some(above)) => format!("{below} or {above}"),
-        (below, None) => below.to_string(),
-    };
+    let nearest = nearest_multiples(length, step);
     let message = format!("{field} is {length}, but this model needs a multiple of {step}; use {nearest}");
     Err(JobError::out_of_range(field, message))
 }

@@ -2,6 +2,7 @@
 //! it, refused by name, or reported by `inspect`.
 
 mod declared;
+mod graph_sizes;
 mod regular_files;
 mod report;
 mod statistics;
