@@ -111,6 +111,9 @@ impl Tokenizer {
             |error: tokenizers::Error| TokenizerError { path: file.to_owned(), reason: plain_reason(&error) };
         let text = regular_file::read_text(file).map_err(|error| fault(error.into()))?;
         let mut inner: tokenizers::Tokenizer = text.parse().map_err(fault)?;
+        if inner.get_vocab_size(false) == 0 {
+            return Err(fault(EMPTY_VOCABULARY.into()));
+        }
         // `encode` truncates and pads.
         inner.with_truncation(None).map_err(fault)?;
         inner.with_padding(None);
@@ -219,16 +222,17 @@ impl Tokenizer {
     }
 }
 
+/// The fault of a file without tokens.
+const EMPTY_VOCABULARY: &str =
+    "the vocabulary is empty; create the file again in Python with save_pretrained";
+
 /// What the library tokenizers reports about a vocabulary of Unigram, and what it means.
 const UNIGRAM_ERRORS: [(&str, &str); 2] = [
     (
         "Unable to load vocab UnkIdNotInVocabulary",
         "unk_id is larger than the vocabulary; create the file again in Python with save_pretrained",
     ),
-    (
-        "Unable to load vocab EmptyVocabulary",
-        "the vocabulary is empty; create the file again in Python with save_pretrained",
-    ),
+    ("Unable to load vocab EmptyVocabulary", EMPTY_VOCABULARY),
 ];
 
 /// What the library tokenizers reports, without the names of its types.

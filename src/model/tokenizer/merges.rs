@@ -5,7 +5,7 @@ use std::path::Path;
 
 use tokenizers::models::bpe::BPE;
 
-use super::{TokenizerError, json};
+use super::{EMPTY_VOCABULARY, TokenizerError, json};
 use crate::regular_file;
 
 /// The first of the ids of symbols that the vocabulary lacks. A vocabulary is far smaller.
@@ -28,6 +28,9 @@ pub(super) fn read(
 ) -> Result<BPE, TokenizerError> {
     let fault = |path: &Path, reason: String| TokenizerError { path: path.to_owned(), reason };
     let mut tokens: HashMap<String, u32> = json(vocabulary)?.unwrap_or_default();
+    if tokens.is_empty() {
+        return Err(fault(vocabulary, EMPTY_VOCABULARY.to_owned()));
+    }
     let text = regular_file::read_text(merges).map_err(|error| fault(merges, error.to_string()))?;
     let mut pairs = Vec::new();
     for line in lines(&text) {

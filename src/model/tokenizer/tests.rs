@@ -134,3 +134,19 @@ fn the_part_that_is_truncated_is_reported_on_the_side_where_it_is_cut() {
     assert_eq!(truncated("{}").as_deref(), Some("fox"));
     assert_eq!(truncated(r#"{"truncation_side": "left"}"#).as_deref(), Some("the"));
 }
+
+/// Prompts were tokenized to nothing, or failed in the first job.
+#[test]
+fn an_empty_vocabulary_was_found_while_drawing() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let error = || Tokenizer::open(directory.path(), None, None).err().unwrap().to_string();
+    std::fs::copy(golden("latent/bundles/sd/tokenizer/merges.txt"), path("merges.txt")).unwrap();
+    std::fs::write(path("vocab.json"), "{}").unwrap();
+    let reason = "the vocabulary is empty; create the file again in Python with save_pretrained";
+    assert_eq!(error(), format!("{}: {reason}", path("vocab.json").display()));
+    std::fs::remove_file(path("vocab.json")).unwrap();
+    let json = r#"{"model": {"type": "BPE", "vocab": {}, "merges": []}}"#;
+    std::fs::write(path("tokenizer.json"), json).unwrap();
+    assert_eq!(error(), format!("{}: {reason}", path("tokenizer.json").display()));
+}
