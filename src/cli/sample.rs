@@ -116,7 +116,7 @@ pub(super) fn run(arguments: &SampleArguments) -> Result<(), CommandError> {
         .request
         .check(&[ModelCard::new(&model)], limits, || fastrand::u64(..))
         .map_err(|error| CommandError::usage(requested.explain(&error)))?;
-    let noise = noise.for_job(&job).map_err(CommandError::usage)?;
+    let noise = noise.for_job(&job, &requested).map_err(CommandError::usage)?;
     output_files::check_size(&output, &job).map_err(CommandError::usage)?;
     notices.extend(job.ignored.iter().cloned());
     notices.extend(noise.unused_draws(&job));

@@ -187,6 +187,14 @@ fn noise_of_another_shape_or_too_few_draws_is_refused() {
     let stderr = fails(command.arg("--init-noise").arg(&noise), 2);
     assert!(stderr.contains("shape [2, 1, 5, 4], but [2, 1, 4, 5] is needed"), "{stderr}");
 
+    // An array without the axis of images was taken for one with as many images as it has rows.
+    std::fs::write(&noise, npy::write(&[4, 5], &[0.5; 20]).unwrap()).unwrap();
+    for (more, shape) in [(&[][..], "[1, 1, 4, 5]"), (&["--count", "2"], "[2, 1, 4, 5]")] {
+        let mut command = sample(&golden("gaussian"), &["--steps", "5"], &output);
+        let stderr = fails(command.args(more).arg("--init-noise").arg(&noise), 2);
+        assert!(stderr.contains(&format!("shape [4, 5], but {shape} is needed")), "{stderr}");
+    }
+
     std::fs::write(&noise, npy::write(&[2, 1, 1, 4, 5], &[0.5; 40]).unwrap()).unwrap();
     let mut command = sample(&golden("gaussian"), &["--sampler", "ddpm", "--steps", "5"], &output);
     let stderr = fails(command.arg("--step-noise").arg(&noise), 2);

@@ -4,12 +4,14 @@ use std::cell::{Cell, RefCell};
 use std::path::Path;
 use std::rc::Rc;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use ndarray::{ArrayD, Axis};
 
+use super::requested_job::RequestedJob;
 use crate::job::Job;
 use crate::npy;
 use crate::pipeline::unpack;
+use crate::units;
 use diffusion_samplers::rng::{Noise, Recorded};
 
 /// The arrays of `--init-noise` and `--step-noise`, as the files have them.
@@ -56,7 +58,7 @@ impl NoiseArrays {
     }
 
     /// Checks the shapes against the job's.
-    pub(super) fn for_job(self, job: &Job) -> anyhow::Result<NoiseFiles> {
+    pub(super) fn for_job(self, job: &Job, requested: &RequestedJob) -> anyhow::Result<NoiseFiles> {
         let (sizes, images) = (&job.sizes, job.count);
         let latent = [&[images], &sizes.latent[..]].concat();
         let packed = [&[images], &sizes.sample[..]].concat();
@@ -66,13 +68,14 @@ impl NoiseArrays {
                 let unpacked = split_first_axis(&array).into_iter().map(|x| unpack(x, &sizes.latent));
                 return Ok(unpacked.collect());
             }
-            check_shape(&array, &latent, "--init-noise")?;
+            check_shape(&array, latent, 0, "--init-noise", requested)?;
             Ok::<_, anyhow::Error>(split_first_axis(&array))
         });
         let needed = job.sampler.draws();
         let steps = self.steps.map(|array| {
             let draws = array.shape().first().copied().unwrap_or(0);
-            check_shape(&array, &[&[draws, images], &sizes.latent[..]].concat(), "--step-noise")?;
+            let expected = [&[draws, images], &sizes.latent[..]].concat();
+            check_shape(&array, expected, 1, "--step-noise", requested)?;
             ensure!(
                 needed > 0 || job.init_image.is_some(),
                 "--step-noise: {} draws no noise with these options; remove --step-noise",
@@ -136,13 +139,33 @@ impl NoiseFiles {
     }
 }
 
-fn check_shape(array: &ArrayD<f32>, expected: &[usize], flag: &str) -> anyhow::Result<()> {
-    ensure!(
-        array.shape() == expected,
-        "{flag}: the array has shape {:?}, but {expected:?} is needed",
-        array.shape()
-    );
-    Ok(())
+/// Checks the shape of an array that has noise for one image at each index of this axis.
+fn check_shape(
+    array: &ArrayD<f32>,
+    mut expected: Vec<usize>,
+    axis: usize,
+    flag: &str,
+    requested: &RequestedJob,
+) -> anyhow::Result<()> {
+    let found = array.shape();
+    if found == expected {
+        return Ok(());
+    }
+    let images = found.get(axis).copied().unwrap_or(0);
+    let count = std::mem::replace(&mut expected[axis], images);
+    if found == expected {
+        let counted = match requested.is_set("count") {
+            true => {
+                format!("{} is {count}; use the same number, or leave out count", requested.origin("count"))
+            }
+            false => format!("--init-noise has it for {count}; use the same number"),
+        };
+        bail!("{flag} has noise for {}, but {counted}", units::counted(images as u64, "image"));
+    }
+    // Without a count, this axis has set it, and an array with other axes has no such axis.
+    let has_axes = found.len() == expected.len();
+    expected[axis] = if has_axes || requested.is_set("count") { count } else { 1 };
+    bail!("{flag}: the array has shape {found:?}, but {expected:?} is needed")
 }
 
 fn split_first_axis(array: &ArrayD<f32>) -> Vec<Vec<f32>> {

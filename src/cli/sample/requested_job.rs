@@ -1,6 +1,6 @@
 //! The job that the flags and the file of `--job` describe.
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, ensure};
 use serde_json::{Map, Value};
 
 use super::SampleArguments;
@@ -81,22 +81,11 @@ impl RequestedJob {
         }
     }
 
-    /// Sets the count that the noise of a file has. A different one is an error.
+    /// Sets the count that the noise of a file has, if there is none yet. Whether its shape fits, the model decides.
     pub(super) fn set_count(&mut self, flag: &str, images: usize) -> anyhow::Result<()> {
-        match self.request.count {
-            _ if images == 0 => Err(anyhow!("{flag} has noise for no image; write noise for at least one")),
-            Some(count) if count != images as u64 => {
-                let origin = self.origin("count");
-                Err(anyhow!(
-                    "{flag} has noise for {images} images, but {origin} is {count}; use the same number, or leave out \
-                     count"
-                ))
-            }
-            _ => {
-                self.request.count = Some(images as u64);
-                Ok(())
-            }
-        }
+        ensure!(images > 0, "{flag} has noise for no image; write noise for at least one");
+        self.request.count.get_or_insert(images as u64);
+        Ok(())
     }
 
     /// Looks up the class of `--class`.
