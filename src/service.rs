@@ -70,6 +70,7 @@ pub async fn run(config: &Config, mut signals: Signals) -> Result<(), ServiceErr
     let former = FormerSession::read(config, &settings);
     let topics = Topics::new(config.root())
         .with_shared_queue(config.mqtt.shared_queue.parts())
+        .with_root_key(config.mqtt.root.distinguishing_key())
         .with_node_between(config.mqtt.root.around_node())
         .with_former_queues(former.queues());
     let client = MqttClient::open(settings, topics.clone())?;

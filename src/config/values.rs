@@ -59,6 +59,11 @@ impl TopicRoot {
         self.0.replace(NODE, node.as_str())
     }
 
+    /// Returns the key that distinguishes this prefix from that of another daemon.
+    pub(crate) fn distinguishing_key(&self) -> &'static str {
+        if self.0.contains(NODE) { "node" } else { "mqtt.root" }
+    }
+
     /// Returns the parts before and after the node's name, if it is there once.
     pub(crate) fn around_node(&self) -> Option<(&str, &str)> {
         self.0.split_once(NODE).filter(|(_, after)| !after.contains(NODE))

@@ -1,5 +1,7 @@
 //! The topics under a daemon's root.
 
+use super::reasons::Reason;
+
 /// The levels below the root that the daemon uses.
 const OWN_LEVELS: [&str; 9] =
     ["status", "state", "request", "cancel", "image", "result", "error", "progress", "preview"];
@@ -14,6 +16,8 @@ pub struct Topics {
     former_queues: Vec<(String, String)>,
     /// The parts of the root before and after the name of the node, which differs in other daemons.
     around_node: Option<(String, String)>,
+    /// The key of the configuration that distinguishes this root from that of another daemon.
+    root_key: &'static str,
 }
 
 /// The kind of an incoming message.
@@ -28,13 +32,35 @@ pub enum MessageKind {
 impl Topics {
     /// Creates the topics under this root.
     pub fn new(root: impl Into<String>) -> Self {
-        Self { root: root.into(), shared_queue: None, former_queues: Vec::new(), around_node: None }
+        Self {
+            root: root.into(),
+            shared_queue: None,
+            former_queues: Vec::new(),
+            around_node: None,
+            root_key: "mqtt.root",
+        }
     }
 
     /// Adds a queue that is shared with other daemons, as its filter and its topic.
     pub fn with_shared_queue(self, queue: Option<(&str, &str)>) -> Self {
         let shared_queue = queue.map(|(filter, topic)| (filter.to_owned(), topic.to_owned()));
         Self { shared_queue, ..self }
+    }
+
+    /// Sets the key of the configuration that distinguishes this root from that of another daemon.
+    pub fn with_root_key(self, root_key: &'static str) -> Self {
+        Self { root_key, ..self }
+    }
+
+    /// Returns why another daemon draws every request too, and what to do.
+    pub(super) fn same_root(&self) -> Reason {
+        Reason::new(
+            format!(
+                "another client publishes on {}: a second daemon with this root draws every request too",
+                self.state()
+            ),
+            format!("set `{}` to another value in one of them", self.root_key),
+        )
     }
 
     /// Adds the parts of the root before and after the name of the node.
@@ -187,6 +213,24 @@ mod tests {
         assert_eq!(topics.kind(&topics.cancel()), Some(MessageKind::Cancel));
         for other in ["denoised/ab/request", "denoised/a/request/x", "request", "denoised/a"] {
             assert_eq!(topics.kind(other), None, "{other}");
+        }
+    }
+
+    /// With a fixed `mqtt.root`, another `node` changes no topic.
+    #[test]
+    fn two_daemons_with_one_fixed_root_got_advice_about_node() {
+        use crate::config::TopicRoot;
+        for (root, key) in [("home/printer", "mqtt.root"), ("home/{node}", "node"), ("{node}/{node}", "node")]
+        {
+            let root: TopicRoot = serde_json::from_value(root.into()).unwrap();
+            let topics = Topics::new("home/printer").with_root_key(root.distinguishing_key());
+            assert_eq!(
+                topics.same_root().to_string(),
+                format!(
+                    "another client publishes on home/printer/state: a second daemon with this root draws every request \
+                     too; set `{key}` to another value in one of them"
+                )
+            );
         }
     }
 }

@@ -78,7 +78,7 @@ fn two_machines_with_one_name_are_reported() {
     subscriber.wait_for_phase("ready");
     let mut second = start(&broker, roots[1].path(), "");
     let line = first.wait_for("another client publishes on denoised/board/state");
-    assert!(line.contains("set `node` to another name"), "{line}");
+    assert!(line.contains("set `node` to another value"), "{line}");
     second.wait_for("ready");
     // A retained state of an earlier run is no second daemon.
     assert_eq!((first.count("next try in"), second.count("another client")), (0, 0));

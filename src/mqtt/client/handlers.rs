@@ -231,11 +231,7 @@ impl ClientTask {
             return;
         }
         self.peer_reported = Some(Instant::now());
-        log::warn!(
-            "another client publishes on {}: a second daemon with this name draws every request too; set `node` to \
-             another name in one of them",
-            self.topics.state()
-        );
+        log::warn!("{}", self.topics.same_root());
     }
 
     /// Handles a message on a topic to which the daemon did not subscribe. It is not acknowledged if the broker's session
