@@ -15,6 +15,7 @@ mod heartbeat;
 mod held_commands;
 mod job_registry;
 mod parsed_request;
+mod password;
 mod pending_fetches;
 mod responses;
 mod router;

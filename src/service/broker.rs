@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::ServiceError;
+use super::password::PasswordSource;
 use crate::config::{BrokerUrl, Config, PublishQos};
 use crate::mqtt::client::ClientSettings;
 use crate::mqtt::{QoS, check_ca_file, check_client_certificate};
-use crate::topic_name::MAX_BYTES;
 
 /// The client closes a connection without activity after this time, 2.5 keep-alive intervals.
 const STALL_TIMEOUT: Duration = Duration::from_secs(25);
@@ -33,9 +33,11 @@ pub(crate) fn lacks_password(config: &Config) -> bool {
 pub(crate) fn settings(config: &Config, client_id: String) -> Result<ClientSettings, ServiceError> {
     let mqtt = &config.mqtt;
     let BrokerUrl { host, port, tls } = mqtt.url.clone();
-    let password =
-        mqtt.password_file.clone().or_else(password_credential).filter(|_| !mqtt.username.is_empty());
-    let password = password.map(|path| read_password(&path));
+    let file = mqtt.password_file.clone().map(PasswordSource::File);
+    let password = file
+        .or_else(|| password_credential().map(PasswordSource::Credential))
+        .filter(|_| !mqtt.username.is_empty());
+    let password = password.map(|source| source.read());
     if let Some(fault) = mqtt.incomplete_pair() {
         return Err(ServiceError::IncompletePair(fault));
     }
@@ -60,23 +62,11 @@ pub(crate) fn settings(config: &Config, client_id: String) -> Result<ClientSetti
     })
 }
 
-/// Reads a password, without the line break at its end.
-fn read_password(path: &Path) -> Result<String, ServiceError> {
-    let fault = |error: std::io::Error| ServiceError::Password { path: path.display().to_string(), error };
-    let text = std::fs::read_to_string(path).map_err(fault)?;
-    let password = text.trim_end_matches(['\r', '\n']);
-    if password.len() > MAX_BYTES {
-        let message = format!("{} bytes are more than a password can have, 65,535", password.len());
-        return Err(fault(std::io::Error::other(message)));
-    }
-    Ok(password.to_owned())
-}
-
 /// Returns why the daemon cannot use files that the configuration names and that this process can read.
 pub(crate) fn file_faults(config: &Config) -> Vec<ServiceError> {
     let mqtt = &config.mqtt;
     let readable = |path: &Option<PathBuf>| path.clone().filter(|path| std::fs::File::open(path).is_ok());
-    let password = readable(&mqtt.password_file).and_then(|path| read_password(&path).err());
+    let password = readable(&mqtt.password_file).and_then(|path| PasswordSource::File(path).read().err());
     if !mqtt.url.tls {
         return password.into_iter().collect();
     }

@@ -1,18 +1,22 @@
 //! Errors that end the daemon.
 
+use std::path::PathBuf;
+
 use crate::mqtt::TlsError;
 use crate::spool::SpoolError;
 
 /// Why the daemon ended.
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
-    /// The password file cannot be read.
-    #[error("mqtt.password_file {path}: {error}")]
+    /// The password cannot be used.
+    #[error("{subject} {}: {reason}", path.display())]
     Password {
+        /// The key that names the file, or the credential.
+        subject: &'static str,
         /// The file.
-        path: String,
-        /// The cause.
-        error: std::io::Error,
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        reason: String,
     },
     /// A key is set without another one that it needs.
     #[error("{0}")]
