@@ -26,6 +26,7 @@ mod topic_root;
 mod undeliverable;
 mod worker;
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -117,7 +118,7 @@ async fn open_spool(
                 notifier.status("waiting for room on the disk".to_owned());
                 notifier.keep_alive(true);
             }
-            Err(error) => return Err(spool_error(error)),
+            Err(error) => return Err(spool_error(error, &settings.path)),
         }
         tokio::select! {
             () = tokio::time::sleep(SPOOL_RETRY_INTERVAL) => {}
@@ -127,14 +128,28 @@ async fn open_spool(
 }
 
 /// Names the owner of a spool that this process may not use, for example after a start as root.
-fn spool_error(error: SpoolError) -> ServiceError {
+/// Names the owner of a spool that belongs to another user.
+fn spool_error(error: SpoolError, directory: &Path) -> ServiceError {
     if let SpoolError::Directory { path, error: cause } = &error
         && cause.kind() == std::io::ErrorKind::PermissionDenied
         && let Some(owner) = Platform::default().owner_name(path)
         && let user = User::of_this_process().name
         && owner != user
     {
-        return ServiceError::ForeignSpool { path: path.display().to_string(), owner, user };
+        let is_foreign =
+            |file: &PathBuf| Platform::default().owner_name(file).is_some_and(|owner| owner != user);
+        let mut files = crate::spool::files(directory);
+        files.extend([directory.to_owned(), path.clone()]);
+        files.retain(is_foreign);
+        files.sort();
+        files.dedup();
+        let files: Vec<_> = files.iter().map(|file| file.display().to_string()).collect();
+        return ServiceError::ForeignSpool {
+            path: path.display().to_string(),
+            owner,
+            user,
+            files: files.join(" "),
+        };
     }
     error.into()
 }
@@ -278,29 +293,41 @@ async fn stop_requested(stop: &mut watch::Receiver<bool>) {
 mod tests {
     use super::*;
 
-    /// After one start as root, the service's user got only "Permission denied".
+    /// After one start as root, the service's user got only "Permission denied", and then advice for a part of the files.
     #[test]
-    fn a_spool_of_another_user_was_refused_without_its_owner() {
-        let file = tempfile::NamedTempFile::new().unwrap();
+    fn a_spool_of_another_user_was_refused_without_its_owner_and_all_its_files() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut files =
+            ["client-ids", "spool.redb", "topic-root"].map(|name| directory.path().join(name)).to_vec();
         let user = User::of_this_process();
         let (path, owner) = match user.uid {
             0 => {
-                std::os::unix::fs::chown(file.path(), Some(4_000_001), None).unwrap();
-                (file.path().to_owned(), "4000001")
+                for file in &files {
+                    std::fs::write(file, "").unwrap();
+                    std::os::unix::fs::chown(file, Some(4_000_001), None).unwrap();
+                }
+                (files[1].clone(), "4000001")
             }
-            _ => (std::path::PathBuf::from("/etc/passwd"), "root"),
+            _ => {
+                files = vec![PathBuf::from("/etc/passwd")];
+                (files[0].clone(), "root")
+            }
         };
-        let denied =
-            |path| SpoolError::Directory { path, error: std::io::ErrorKind::PermissionDenied.into() };
+        let denied = |path: PathBuf| {
+            let error = std::io::ErrorKind::PermissionDenied.into();
+            spool_error(SpoolError::Directory { path, error }, directory.path())
+        };
+        let files: Vec<_> = files.iter().map(|file| file.display().to_string()).collect();
         assert_eq!(
-            spool_error(denied(path.clone())).to_string(),
+            denied(path.clone()).to_string(),
             format!(
                 "spool.path: {0} belongs to the user {owner}, and the daemon runs as the user {1}, who cannot write to \
-                 it; sudo chown {1} {0}",
+                 it; sudo chown {1} {2}",
                 path.display(),
-                user.name
+                user.name,
+                files.join(" ")
             )
         );
-        assert!(matches!(spool_error(denied("/nonexistent".into())), ServiceError::Spool(_)));
+        assert!(matches!(denied("/nonexistent".into()), ServiceError::Spool(_)));
     }
 }

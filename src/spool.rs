@@ -16,7 +16,7 @@ mod store;
 pub(crate) mod topic_root;
 mod writer;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -48,6 +48,12 @@ pub struct SpoolSettings {
     pub max_bytes: u64,
     /// How long the answers of a completed job are kept, in seconds that the daemon runs; 0 keeps none.
     pub keep_s: u64,
+}
+
+/// Returns the files of a spool that exist in its directory.
+pub(crate) fn files(directory: &Path) -> Vec<PathBuf> {
+    let names = [FILE_NAME, former_names::CLIENT_IDS, former_names::SHARED_QUEUES, topic_root::FILE_NAME];
+    names.map(|name| directory.join(name)).into_iter().filter(|file| file.exists()).collect()
 }
 
 /// A command to the spool.

@@ -30,7 +30,7 @@ pub enum ServiceError {
     /// The spool belongs to another user.
     #[error(
         "spool.path: {path} belongs to the user {owner}, and the daemon runs as the user {user}, who cannot write to \
-         it; sudo chown {user} {path}"
+         it; sudo chown {user} {files}"
     )]
     ForeignSpool {
         /// The file or directory.
@@ -39,6 +39,8 @@ pub enum ServiceError {
         owner: String,
         /// The user of this process.
         user: String,
+        /// All files of the spool that belong to another user, separated by spaces.
+        files: String,
     },
     /// A model cannot be loaded.
     #[error("{0}")]

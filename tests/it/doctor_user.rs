@@ -162,17 +162,19 @@ fn a_spool_that_no_daemon_can_use_was_good() {
     assert_eq!(spool(&inside("spool")), (false, found, move_away.into()));
 }
 
-/// After one `sudo denoised run`, the file belongs to root.
+/// After one `sudo denoised run`, the files belong to root. The advice left out those beside spool.redb.
 #[test]
 fn a_spool_of_another_user_was_good() {
     let board = Tree::jetson("NVIDIA Jetson Orin Nano", "R36 (release), REVISION: 4.3");
     board.install_service(SERVICE.0, SERVICE.1, "");
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().display();
-    let file = directory.path().join("spool.redb");
-    std::fs::write(&file, "").unwrap();
+    let files = ["spool.redb", "client-ids", "topic-root"].map(|name| directory.path().join(name));
     set_mode(directory.path(), 0o777);
-    set_mode(&file, 0o644);
+    for file in &files {
+        std::fs::write(file, "").unwrap();
+        set_mode(file, 0o644);
+    }
     let drop_in = format!("[Service]\nPrivateTmp=no\nReadWritePaths={path}\n");
     board.write("etc/systemd/system/denoised.service.d/paths.conf", &drop_in);
     let mut command = denoised();
@@ -182,11 +184,10 @@ fn a_spool_of_another_user_was_good() {
         .env("DENOISED_SPOOL__PATH", directory.path());
     let found = about(&findings(&mut command).0, "spool.path").clone();
     let text = found["found"].as_str().unwrap();
+    let names = files.map(|file| file.display().to_string());
     let expected =
-        format!("the user denoised cannot read and write {path}/spool.redb, which belongs to the user ");
+        format!("the user denoised cannot read and write {}, which belong to the user ", names.join(", "));
     assert!(text.starts_with(&expected), "{text}");
-    assert_eq!(
-        found["next"],
-        format!("sudo chown denoised {path}/spool.redb && sudo chmod u+rw {path}/spool.redb")
-    );
+    let names = names.join(" ");
+    assert_eq!(found["next"], format!("sudo chown denoised {names} && sudo chmod u+rw {names}"));
 }

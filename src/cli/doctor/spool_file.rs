@@ -1,7 +1,7 @@
-//! The file in the spool's directory, judged for the daemon's user.
+//! The files in the spool's directory, judged for the daemon's user.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::finding::Finding;
 use super::judged_user::JudgedUser;
@@ -11,7 +11,7 @@ use crate::spool::FILE_NAME;
 /// What a new spool takes at least.
 const MIN_ROOM_BYTES: usize = 1 << 20;
 
-/// Returns what is wrong with the file, if it exists.
+/// Returns what is wrong with the files that exist.
 pub(super) fn finding(key: &str, directory: &Path, user: &JudgedUser) -> Option<Finding> {
     let file = directory.join(FILE_NAME);
     if let Some(found) = obstacle(&file, false) {
@@ -21,26 +21,27 @@ pub(super) fn finding(key: &str, directory: &Path, user: &JudgedUser) -> Option<
             format!("move it away, for example: sudo mv {0} {0}.old", file.display()),
         ));
     }
-    if !file.exists() {
-        return None;
-    }
-    let is_usable = if user.is_caller() {
-        std::fs::File::options().read(true).write(true).open(&file).is_ok()
-    } else {
-        user.check(&file, Access::Read).and_then(|()| user.check(&file, Access::Write)).is_ok()
+    let is_usable = |file: &PathBuf| {
+        if user.is_caller() {
+            return std::fs::File::options().read(true).write(true).open(file).is_ok();
+        }
+        user.check(file, Access::Read).and_then(|()| user.check(file, Access::Write)).is_ok()
     };
-    (!is_usable).then(|| {
-        let owner = Platform::default().owner_name(&file).unwrap_or_default();
-        Finding::missing(
-            key,
-            format!(
-                "{} cannot read and write {}, which belongs to the user {owner}",
-                user.name(),
-                file.display()
-            ),
-            format!("sudo chown {0} {1} && sudo chmod u+rw {1}", user.argument(), file.display()),
-        )
-    })
+    let mut unusable = crate::spool::files(directory);
+    unusable.retain(|file| !is_usable(file));
+    let owner = Platform::default().owner_name(unusable.first()?).unwrap_or_default();
+    let unusable: Vec<_> = unusable.iter().map(|file| file.display().to_string()).collect();
+    let verb = if unusable.len() == 1 { "belongs" } else { "belong" };
+    let files = unusable.join(" ");
+    Some(Finding::missing(
+        key,
+        format!(
+            "{} cannot read and write {}, which {verb} to the user {owner}",
+            user.name(),
+            unusable.join(", ")
+        ),
+        format!("sudo chown {0} {files} && sudo chmod u+rw {files}", user.argument()),
+    ))
 }
 
 /// Returns what stands where a directory or a file belongs, if it is something else.
