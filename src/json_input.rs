@@ -4,6 +4,7 @@
 //! as one line. A document is therefore parsed into a [`Json`] value first, which is then deserialized by a reader
 //! whose errors name the field. A number such as `3.0` or `1e2` is an integer where an integer is expected.
 
+mod large_integers;
 mod reader;
 mod syntax;
 mod value;
@@ -74,7 +75,9 @@ pub(crate) fn find_field(bytes: &[u8], name: &str) -> Option<Json> {
     let key = format!("\"{name}\"");
     text.match_indices(&key).take(MAX_SEARCHED_PLACES).find_map(|(start, _)| {
         let value = text[start + key.len()..].trim_start().strip_prefix(':')?;
-        serde_json::Deserializer::from_str(value).into_iter::<Json>().next()?.ok()
+        let mut found = serde_json::Deserializer::from_str(value).into_iter::<Json>().next()?.ok()?;
+        large_integers::restore_digits(&mut found, value);
+        Some(found)
     })
 }
 

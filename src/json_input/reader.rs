@@ -17,7 +17,14 @@ use crate::serde_message::{DocumentFormat, plain_type};
 /// What is wrong with a value.
 #[derive(Debug)]
 pub(super) enum Fault {
-    /// A predicate of the value's field: `is 3, but must be a string`.
+    /// The value, and what it must be.
+    Expected {
+        /// The value: `3`.
+        found: String,
+        /// What it must be: `a string`.
+        expected: String,
+    },
+    /// A predicate of the value's field: `occurs twice; remove one of them`.
     Predicate(String),
     /// A sentence about the value.
     Sentence(String),
@@ -29,6 +36,7 @@ impl Fault {
     /// The message about the value with this name.
     pub(super) fn to_message(&self, subject: &str) -> String {
         match self {
+            Self::Expected { found, expected } => format!("{subject} is {found}, but must be {expected}"),
             Self::Predicate(predicate) => format!("{subject} {predicate}"),
             Self::Sentence(sentence) => format!("{subject}: {sentence}"),
             Self::Whole(message) => message.clone(),
@@ -36,7 +44,15 @@ impl Fault {
     }
 
     fn must_be(found: impl fmt::Display, expected: impl fmt::Display) -> Self {
-        Self::Predicate(format!("is {found}, but must be {expected}"))
+        Self::Expected { found: found.to_string(), expected: expected.to_string() }
+    }
+
+    /// The fault with the value as it is written, of which the visitor got a rounded one.
+    fn with_digits(self, digits: &Json) -> Self {
+        match self {
+            Self::Expected { expected, .. } => Self::must_be(digits, expected),
+            other => other,
+        }
     }
 }
 
@@ -103,6 +119,12 @@ fn describe(found: Unexpected<'_>) -> String {
     }
 }
 
+/// The nearest float of an integer.
+fn rounded(digits: &str) -> f64 {
+    // The parser has read the same digits as a float.
+    digits.parse().unwrap_or(f64::NAN)
+}
+
 /// Deserializes a value.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Reader<'a>(pub(super) &'a Json);
@@ -129,6 +151,7 @@ impl Reader<'_> {
                 let is_inexact = (min as f64..max as f64).contains(x);
                 format!("{range}{}", if is_inexact { ", written with all of its digits" } else { "" })
             }
+            Json::LargeInteger(_) => range,
             _ if is_too_large || max < i64::MAX.into() => range,
             _ if min == 0 => "an integer, 0 or more".to_owned(),
             _ => "an integer".to_owned(),
@@ -157,6 +180,9 @@ impl<'de> Deserializer<'de> for Reader<'de> {
                 // A negative number that was parsed as an i64.
                 Err(_) => visitor.visit_i64(*value as i64),
             },
+            Json::LargeInteger(digits) => {
+                visitor.visit_f64(rounded(digits)).map_err(|fault: Fault| fault.with_digits(self.0))
+            }
             Json::Float(value) => visitor.visit_f64(*value),
             Json::String(text) => visitor.visit_borrowed_str(text),
             Json::Array(array) => visitor.visit_seq(Elements(array.iter())),
@@ -178,6 +204,7 @@ impl<'de> Deserializer<'de> for Reader<'de> {
     fn deserialize_f64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         match self.0 {
             Json::Integer(value) => visitor.visit_f64(*value as f64),
+            Json::LargeInteger(_) => self.deserialize_any(visitor),
             Json::Float(value) => visitor.visit_f64(*value),
             _ => Err(self.must_be("a number")),
         }

@@ -1,5 +1,6 @@
 //! Parses a JSON text, and says in plain words why it is not one.
 
+use super::large_integers::restore_digits;
 use super::value::{Json, shortened};
 
 /// serde_json's messages, and what they mean. `{}` is the text at the fault.
@@ -42,7 +43,9 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Json, String> {
     if text.trim_ascii().is_empty() {
         return Err("it is empty".to_owned());
     }
-    serde_json::from_str(text).map_err(|error| describe(&error, text))
+    let mut value = serde_json::from_str(text).map_err(|error| describe(&error, text))?;
+    restore_digits(&mut value, text);
+    Ok(value)
 }
 
 fn describe(error: &serde_json::Error, text: &str) -> String {

@@ -116,6 +116,40 @@ fn a_wrong_type_is_reported_in_the_words_of_json() {
     }
 }
 
+/// 18446744073709551616 was repeated as 18446744073709552000.
+#[test]
+fn integers_beyond_64_bits_were_repeated_rounded() {
+    let large = "18446744073709551617";
+    for (text, message) in [
+        (
+            format!("{{\"steps\": {large}}}"),
+            format!("steps is {large}, but must be an integer from 0 to 18446744073709551615"),
+        ),
+        (
+            format!("{{\"size\": [1, -{large}]}}"),
+            format!("size[1] is -{large}, but must be an integer from 0 to 18446744073709551615"),
+        ),
+        (
+            format!("{{\"priority\": {large}}}"),
+            format!("priority is {large}, but must be an integer from -2147483648 to 2147483647"),
+        ),
+        (format!("{{\"name\": {large}}}"), format!("name is {large}, but must be a string")),
+        (
+            format!("{{\"steps\": {}}}", "9".repeat(100)),
+            format!("steps is {}…, but must be an integer from 0 to 18446744073709551615", "9".repeat(39)),
+        ),
+    ] {
+        assert_eq!(read(&text).unwrap_err().message, message);
+    }
+    assert_eq!(
+        read(&format!("{{\"guidance\": {large}}}")).unwrap().guidance,
+        Some(18_446_744_073_709_551_616.0)
+    );
+    // An unusable id is repeated in the answer.
+    let id = |text: &str| find_field(text.as_bytes(), "id").map(|id| id.to_text());
+    assert_eq!(id(&format!("{{\"id\": [1, {large}], \"steps\": ?")), Some(format!("[1,{large}]")));
+}
+
 #[test]
 fn a_text_that_is_not_json_is_reported_in_plain_words() {
     let deep = "[".repeat(200);

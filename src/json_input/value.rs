@@ -11,6 +11,8 @@ pub(crate) enum Json {
     Bool(bool),
     /// An integer of at most 64 bits, written without fraction and exponent.
     Integer(i128),
+    /// An integer of more than 64 bits, as it is written.
+    LargeInteger(String),
     /// Any other number.
     Float(f64),
     String(String),
@@ -89,6 +91,7 @@ impl fmt::Display for Json {
             Self::Null => f.write_str("null"),
             Self::Bool(value) => write!(f, "{value}"),
             Self::Integer(value) => write!(f, "{value}"),
+            Self::LargeInteger(digits) => f.write_str(&shortened(digits, MAX_SHOWN)),
             Self::Float(value) if value.abs() >= 1e21 => write!(f, "{value:e}"),
             Self::Float(value) => write!(f, "{value}"),
             Self::String(text) => write!(f, "the string {:?}", shortened(text, MAX_SHOWN)),
@@ -102,7 +105,7 @@ impl Json {
     /// The value as JSON text; a string as it is, without quotes.
     pub(crate) fn to_text(&self) -> String {
         match self {
-            Self::String(text) => text.clone(),
+            Self::String(text) | Self::LargeInteger(text) => text.clone(),
             Self::Array(array) => format!("[{}]", join(array.iter().map(Self::to_json))),
             Self::Object(object) => {
                 let member = |(key, value): &(String, Self)| format!("{key:?}:{}", value.to_json());
