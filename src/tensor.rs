@@ -1,5 +1,7 @@
 //! Tensors, and how an ONNX graph describes its inputs and outputs.
 
+use crate::onnx::ElementType;
+
 /// `f32` values in row-major order, with their shape.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Tensor {
@@ -36,11 +38,22 @@ pub enum DataType {
     I64,
     /// 32-bit signed integers.
     I32,
-    /// Any other type. No input of a diffusion model has one.
-    Other,
+    /// Any other type, by its number in ONNX. No input of a diffusion model has one.
+    Other(i32),
 }
 
 impl DataType {
+    /// The type with this number in `TensorProto.DataType` of ONNX.
+    pub(crate) fn from_onnx(number: i32) -> Self {
+        match number {
+            1 => Self::F32,
+            6 => Self::I32,
+            7 => Self::I64,
+            10 => Self::F16,
+            other => Self::Other(other),
+        }
+    }
+
     /// Whether these are floating-point numbers that a graph is fed with.
     pub fn is_float(self) -> bool {
         matches!(self, Self::F32 | Self::F16)
@@ -54,13 +67,13 @@ impl DataType {
 
 impl std::fmt::Display for DataType {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::F32 => "float32",
-            Self::F16 => "float16",
-            Self::I64 => "int64",
-            Self::I32 => "int32",
-            Self::Other => "another type",
-        })
+        match self {
+            Self::F32 => f.write_str("float32"),
+            Self::F16 => f.write_str("float16"),
+            Self::I64 => f.write_str("int64"),
+            Self::I32 => f.write_str("int32"),
+            Self::Other(number) => ElementType(*number).fmt(f),
+        }
     }
 }
 
@@ -118,4 +131,32 @@ pub struct GraphIo {
     pub inputs: Vec<ValueInfo>,
     /// The outputs.
     pub outputs: Vec<ValueInfo>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// They were printed as "another type".
+    #[test]
+    fn types_that_no_input_has_were_printed_without_their_names() {
+        let axes = [None, Some(77)];
+        for (number, shown) in [
+            (1, "float32"),
+            (2, "uint8"),
+            (3, "int8"),
+            (6, "int32"),
+            (7, "int64"),
+            (8, "string"),
+            (9, "bool"),
+            (10, "float16"),
+            (11, "float64"),
+            (16, "bfloat16"),
+            (17, "float8e4m3fn"),
+            (0, "undefined"),
+        ] {
+            let input = ValueInfo::with_axes("attention_mask", DataType::from_onnx(number), &axes);
+            assert_eq!(input.to_string(), format!("attention_mask {shown}[?, 77]"));
+        }
+    }
 }

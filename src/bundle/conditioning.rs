@@ -208,7 +208,7 @@ mod tests {
             (Role::Text, DataType::I64, &[None, None, Some(768)]),
             (Role::Pooled, DataType::F32, &[None, None, Some(768)]),
             (Role::Guidance, DataType::F32, &[]),
-            (Role::TextIds, DataType::Other, &[None, Some(3)]),
+            (Role::TextIds, DataType::from_onnx(9), &[None, Some(3)]),
         ] {
             assert!(
                 TensorInput::new(&ValueInfo::with_axes("x", element, shape), role).is_err(),
@@ -223,7 +223,7 @@ mod tests {
             (Role::ImageIds, &[None, Some(3)][..], "its type must be float32, float16, int64 or int32"),
             (Role::TimeIds, &[None, Some(6)], "its type must be float32 or float16"),
         ] {
-            let input = ValueInfo::with_axes("x", DataType::Other, shape);
+            let input = ValueInfo::with_axes("x", DataType::from_onnx(9), shape);
             let error = TensorInput::new(&input, role).unwrap_err().to_string();
             assert!(error.ends_with(expected), "{error}");
         }

@@ -252,7 +252,7 @@ mod tests {
                 "text model alone",
             ),
             (
-                ValueInfo::with_axes("attention_mask", DataType::Other, &[None, None]),
+                ValueInfo::with_axes("attention_mask", DataType::from_onnx(9), &[None, None]),
                 "its type must be float32, float16, int64 or int32",
             ),
             (

@@ -13,7 +13,8 @@ mod provider_selection;
 mod session_builder;
 mod values;
 
-use ort::value::{TensorElementType, ValueType};
+use ort::sys::ONNXTensorElementDataType;
+use ort::value::ValueType;
 
 use super::error::EvaluationError;
 use super::load_advice::{self, with_advice};
@@ -69,16 +70,11 @@ fn graph_io(session: &ort::session::Session) -> GraphIo {
 fn value_info(outlet: &ort::value::Outlet) -> ValueInfo {
     let (element, shape) = match outlet.dtype() {
         ValueType::Tensor { ty, shape, .. } => (
-            match ty {
-                TensorElementType::Float32 => DataType::F32,
-                TensorElementType::Float16 => DataType::F16,
-                TensorElementType::Int64 => DataType::I64,
-                TensorElementType::Int32 => DataType::I32,
-                _ => DataType::Other,
-            },
+            // Both number the types alike up to FLOAT4E2M1.
+            DataType::from_onnx(ONNXTensorElementDataType::from(*ty) as i32),
             shape.iter().map(|&n| usize::try_from(n).map_or(Dim::Dynamic, Dim::Fixed)).collect(),
         ),
-        _ => (DataType::Other, Vec::new()),
+        _ => (DataType::from_onnx(0), Vec::new()),
     };
     ValueInfo { name: outlet.name().to_owned(), element, shape }
 }

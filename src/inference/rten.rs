@@ -8,6 +8,7 @@ use std::path::Path;
 use rten::{
     DataType as RtenDataType, Dimension, ModelOptions, NodeId, Value, ValueOrView, ValueType, ValueView,
 };
+use rten_onnx::onnx::DataType as OnnxDataType;
 use rten_tensor::prelude::*;
 
 use super::backend::Backend;
@@ -69,7 +70,9 @@ fn value_infos(model: &rten::Model, ids: &[NodeId]) -> Vec<ValueInfo> {
             element: match info.dtype() {
                 Some(ValueType::Tensor(RtenDataType::Float)) => DataType::F32,
                 Some(ValueType::Tensor(RtenDataType::Int32)) => DataType::I32,
-                _ => DataType::Other,
+                Some(ValueType::Tensor(RtenDataType::Int8)) => DataType::from_onnx(OnnxDataType::INT8.0),
+                Some(ValueType::Tensor(RtenDataType::UInt8)) => DataType::from_onnx(OnnxDataType::UINT8.0),
+                _ => DataType::from_onnx(0),
             },
             shape: info
                 .shape()

@@ -15,7 +15,7 @@ pub(super) enum TypedBuffer {
 impl TypedBuffer {
     pub(super) fn new(element: DataType) -> Self {
         match element {
-            DataType::F32 | DataType::Other => Self::F32(Vec::new()),
+            DataType::F32 | DataType::Other(_) => Self::F32(Vec::new()),
             DataType::F16 => Self::F16(Vec::new()),
             DataType::I64 => Self::I64(Vec::new()),
             DataType::I32 => Self::I32(Vec::new()),

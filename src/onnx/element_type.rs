@@ -66,6 +66,7 @@ impl std::fmt::Display for ElementType {
         match DataType(self.0) {
             DataType::FLOAT => f.write_str("float32"),
             DataType::DOUBLE => f.write_str("float64"),
+            DataType(0) => f.write_str("undefined"),
             other => f.write_str(&other.to_string().to_lowercase()),
         }
     }

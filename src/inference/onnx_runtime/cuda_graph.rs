@@ -34,7 +34,7 @@ struct HostDevicePair {
 impl HostDevicePair {
     fn new(memory: &Allocator, value: &ValueInfo) -> Result<Self, String> {
         let shape: Option<Vec<usize>> = value.shape.iter().map(Dim::length).collect();
-        let (Some(shape), false) = (shape, value.element == DataType::Other) else {
+        let (Some(shape), false) = (shape, matches!(value.element, DataType::Other(_))) else {
             return Err(format!(
                 "a CUDA graph needs numbers of a fixed shape, but {value} is not; remove cuda_graph, or export the \
                  graph with that shape fixed"

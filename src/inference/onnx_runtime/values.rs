@@ -34,7 +34,7 @@ pub(super) fn tensor(memory: &Allocator, element: DataType, shape: &[usize]) -> 
         Ok(Tensor::<T>::new(memory, shape.to_vec())?.upcast())
     }
     match element {
-        DataType::F32 | DataType::Other => of::<f32>(memory, shape),
+        DataType::F32 | DataType::Other(_) => of::<f32>(memory, shape),
         DataType::F16 => of::<f16>(memory, shape),
         DataType::I64 => of::<i64>(memory, shape),
         DataType::I32 => of::<i32>(memory, shape),
@@ -44,7 +44,7 @@ pub(super) fn tensor(memory: &Allocator, element: DataType, shape: &[usize]) -> 
 /// The size of a tensor in bytes.
 pub(super) fn size(element: DataType, shape: &[usize]) -> usize {
     let each = match element {
-        DataType::F32 | DataType::I32 | DataType::Other => 4,
+        DataType::F32 | DataType::I32 | DataType::Other(_) => 4,
         DataType::F16 => 2,
         DataType::I64 => 8,
     };
@@ -54,7 +54,7 @@ pub(super) fn size(element: DataType, shape: &[usize]) -> usize {
 /// The values of a tensor, if the host may write them.
 pub(super) fn slice_mut(element: DataType, tensor: &mut DynTensor) -> ort::Result<TypedSlice<'_>> {
     Ok(match element {
-        DataType::F32 | DataType::Other => TypedSlice::F32(tensor.try_extract_tensor_mut()?.1),
+        DataType::F32 | DataType::Other(_) => TypedSlice::F32(tensor.try_extract_tensor_mut()?.1),
         DataType::F16 => TypedSlice::F16(tensor.try_extract_tensor_mut()?.1),
         DataType::I64 => TypedSlice::I64(tensor.try_extract_tensor_mut()?.1),
         DataType::I32 => TypedSlice::I32(tensor.try_extract_tensor_mut()?.1),

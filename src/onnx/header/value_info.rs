@@ -1,6 +1,6 @@
 //! The declarations of a graph's inputs and outputs.
 
-use rten_onnx::onnx::{DataType as OnnxDataType, Dimension, ValueInfoProto};
+use rten_onnx::onnx::{Dimension, ValueInfoProto};
 
 use crate::onnx::element_type::ElementType;
 use crate::tensor::{DataType, Dim, ValueInfo};
@@ -14,13 +14,6 @@ pub(super) fn element_type(value: &ValueInfoProto) -> Option<ElementType> {
 /// The name, the type and the axes that a graph declares for a value.
 pub(super) fn value_info(value: &ValueInfoProto) -> ValueInfo {
     let tensor = value.r#type.as_ref().and_then(|kind| kind.tensor_type.as_ref());
-    let element = match tensor.and_then(|tensor| tensor.elem_type) {
-        Some(OnnxDataType::FLOAT) => DataType::F32,
-        Some(OnnxDataType::FLOAT16) => DataType::F16,
-        Some(OnnxDataType::INT64) => DataType::I64,
-        Some(OnnxDataType::INT32) => DataType::I32,
-        _ => DataType::Other,
-    };
     let axes = tensor.and_then(|tensor| tensor.shape.as_ref()).map(|shape| &shape.dim[..]);
     let axis = |dimension: &Dimension| {
         let length = dimension.dim_value.and_then(|length| usize::try_from(length).ok());
@@ -28,7 +21,7 @@ pub(super) fn value_info(value: &ValueInfoProto) -> ValueInfo {
     };
     ValueInfo {
         name: value.name.clone().unwrap_or_default(),
-        element,
+        element: DataType::from_onnx(element_type(value).unwrap_or_default().0),
         shape: axes.unwrap_or_default().iter().map(axis).collect(),
     }
 }
