@@ -31,7 +31,9 @@ impl std::str::FromStr for ByteSize {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        let no_size = || format!("{text:?} is not a size; write one such as \"512 MiB\"");
         let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+        let number: u64 = digits.trim().parse().map_err(|_| no_size())?;
         let unit: u64 = match text[digits.len()..].trim() {
             "" | "B" => 1,
             "KiB" => 1 << 10,
@@ -40,12 +42,12 @@ impl std::str::FromStr for ByteSize {
             "kB" => 1000,
             "MB" => 1_000_000,
             "GB" => 1_000_000_000,
-            other => return Err(format!("{other:?} is not a unit; use B, KiB, MiB, GiB, kB, MB or GB")),
+            other => {
+                return Err(format!(
+                    "{other:?} in {text:?} is not a unit; use B, KiB, MiB, GiB, kB, MB or GB, as in \"512 MiB\""
+                ));
+            }
         };
-        let number: u64 = digits
-            .trim()
-            .parse()
-            .map_err(|_| format!("{text:?} is not a size; write it as in \"256 MiB\""))?;
         match number.checked_mul(unit) {
             Some(bytes) if bytes > 0 => Ok(Self(bytes)),
             _ => Err(format!("{text:?} must be more than 0 and less than 2^64 bytes")),
@@ -106,6 +108,23 @@ mod tests {
         }
         for text in ["", "0", "MiB", "1 MB/s", "-5", "99999999999 GiB"] {
             assert!(text.parse::<ByteSize>().is_err(), "{text}");
+        }
+    }
+
+    /// The message was `"abc" is not a unit`.
+    #[test]
+    fn a_text_without_a_number_was_called_a_unit() {
+        for (text, message) in [
+            ("abc", r#""abc" is not a size; write one such as "512 MiB""#),
+            ("", r#""" is not a size; write one such as "512 MiB""#),
+            ("MiB", r#""MiB" is not a size; write one such as "512 MiB""#),
+            ("1.5 GiB", r#""1.5 GiB" is not a size; write one such as "512 MiB""#),
+            (
+                "512 megs",
+                r#""megs" in "512 megs" is not a unit; use B, KiB, MiB, GiB, kB, MB or GB, as in "512 MiB""#,
+            ),
+        ] {
+            assert_eq!(text.parse::<ByteSize>(), Err(message.to_owned()));
         }
     }
 }
