@@ -92,13 +92,18 @@ async fn check_broker(config: &Config) -> anyhow::Result<()> {
     let settings = broker_settings(config, "denoised-demo-check".to_owned())?;
     let topics = Topics::new(config.root());
     let message = Message::new(topics.progress("demo"), r#"{"step":0,"of":0,"eta_ms":0}"#);
+    // The demo takes the broker from its flag, not from the configuration.
+    let with_flag = |reason: String| reason.replace("mqtt.url", "--broker");
     let report = probe::check(&settings, &topics, message).await.map_err(|reason| {
+        let reason = with_flag(reason.to_string());
         anyhow::anyhow!(
             "no broker for the demo at {url}: {reason}; or leave out --broker, if this build has its own"
         )
     })?;
     match report.refused.first() {
-        Some((topic, reason)) => bail!("the broker at {url} refuses {topic}: {reason}"),
+        Some((topic, reason)) => {
+            bail!("the broker at {url} refuses {topic}: {}", with_flag(reason.to_string()))
+        }
         None => Ok(()),
     }
 }

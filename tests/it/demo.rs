@@ -65,5 +65,7 @@ fn the_demo_uses_the_given_broker_or_reports_that_there_is_none() {
     assert!(stderr.contains(&format!("no broker for the demo at {unused}")), "{stderr}");
     // The cause is printed once, with what to do.
     assert_eq!(stderr.matches("refused").count(), 1, "{stderr}");
-    assert!(stderr.contains("start the broker, or correct mqtt.url"), "{stderr}");
+    // The address is that of the flag, and no key of the configuration.
+    assert!(stderr.contains("start the broker, or correct --broker"), "{stderr}");
+    assert!(!stderr.contains("mqtt.url"), "{stderr}");
 }
