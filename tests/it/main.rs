@@ -10,6 +10,7 @@
 mod common;
 
 mod batching;
+mod bench;
 #[cfg(feature = "system-tests")]
 mod broker_limits;
 #[cfg(feature = "system-tests")]
