@@ -48,7 +48,7 @@ package:
 cross:
     cross build --release --no-default-features --target aarch64-unknown-linux-gnu
 
-# Measure every performance target, or only some sections; all of them write docs/performance-results.md
+# Measure every performance target, or only some sections; all of them write docs/performance-results.md. `real` compares with plain Python at real size
 bench *sections:
     benches/run {{sections}}
 

@@ -1,5 +1,6 @@
 //! The command line: one module per command.
 
+mod bench;
 mod build_engines;
 mod check_config;
 mod class_argument;
@@ -17,6 +18,7 @@ mod logging;
 mod man;
 mod output;
 mod picture_file;
+mod precision;
 mod progress;
 mod run;
 mod sample;
@@ -60,6 +62,8 @@ enum Command {
     Sample(Box<sample::SampleArguments>),
     /// Draw a picture of the forward process, and of the reverse process for points
     Visualize(visualize::VisualizeArguments),
+    /// Measure a model on this machine: load, evaluations, pictures per second, memory, energy
+    Bench(bench::BenchArguments),
     /// Show what a model is, which files and keys are used, and what it needs
     Inspect(inspect::InspectArguments),
     /// Build the engines of all configured models, so that the daemon starts without building
@@ -98,6 +102,7 @@ fn run_command(command: Command) -> Result<(), CommandError> {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Sample(arguments) => sample::run(&arguments),
         Command::Visualize(arguments) => visualize::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::BuildEngines(arguments) => build_engines::run(&arguments),
         Command::Init(arguments) => init::run(&arguments),

@@ -12,7 +12,7 @@ mod webp_chunks;
 use serde::{Deserialize, Serialize};
 
 pub use decode::{DecodeTarget, decode};
-pub use encode::{check_format, check_size, encode, encode_image, png, to_image};
+pub use encode::{DEFAULT_QUALITY, Encoding, check_format, check_size, encode, encode_image, png, to_image};
 pub use grid::{grid, grid_size, rows};
 pub use plot::arrows;
 
@@ -23,7 +23,7 @@ pub enum Format {
     /// An 8-bit PNG image.
     #[default]
     Png,
-    /// A JPEG image of quality 95.
+    /// A JPEG image.
     Jpeg,
     /// A lossless WebP image.
     Webp,

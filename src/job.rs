@@ -19,7 +19,7 @@ mod without_effect;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::image::Format;
+use crate::image::Encoding;
 use crate::model::TextConditioning;
 use diffusion_samplers::rng::Generator;
 use diffusion_samplers::sampler::{Options, Sampler};
@@ -71,8 +71,8 @@ pub struct Job {
     pub init_image: Option<Arc<InitImage>>,
     /// The values of further conditions, in the manifest's order.
     pub conditions: Vec<f32>,
-    /// The format of the images.
-    pub format: Format,
+    /// The format of the images, with its quality.
+    pub encoding: Encoding,
     /// A preview is published after every n evaluations.
     pub preview_every: Option<usize>,
     /// The time limit, from acceptance.

@@ -6,6 +6,9 @@ mod access;
 mod host;
 mod jetson;
 mod libraries;
+mod nvidia_smi;
+mod power;
+mod resident_memory;
 mod service_unit;
 mod tensorrt;
 mod thermal;
@@ -15,6 +18,9 @@ use std::path::{Path, PathBuf};
 
 pub(crate) use access::{Access, AccessError, check_access};
 pub(crate) use jetson::{JetPack, L4tRelease};
+pub(crate) use nvidia_smi::{GpuReading, NvidiaSmi};
+pub(crate) use power::{PowerRail, input_power};
+pub(crate) use resident_memory::ResidentMemory;
 pub(crate) use service_unit::ServiceUnit;
 pub(crate) use thermal::ThermalThrottle;
 pub(crate) use user::User;
@@ -68,9 +74,12 @@ impl Platform {
 
     /// Returns the memory that a new allocation could get, in bytes.
     pub(crate) fn available_memory(&self) -> Option<u64> {
-        let memory = self.text("/proc/meminfo")?;
-        let kibibytes: u64 = field(&memory, "MemAvailable")?.trim_end_matches(" kB").trim().parse().ok()?;
-        Some(kibibytes << 10)
+        kibibytes(&self.text("/proc/meminfo")?, "MemAvailable")
+    }
+
+    /// Returns the memory of the machine, in bytes.
+    pub(crate) fn total_memory(&self) -> Option<u64> {
+        kibibytes(&self.text("/proc/meminfo")?, "MemTotal")
     }
 
     /// Returns a directory's entries, sorted by name; none if it does not exist.
@@ -90,6 +99,12 @@ fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
         let (key, value) = line.split_once(':')?;
         (key.trim() == name).then_some(value.trim())
     })
+}
+
+/// Returns the value of a line `name: value kB`, in bytes.
+fn kibibytes(text: &str, name: &str) -> Option<u64> {
+    let kibibytes: u64 = field(text, name)?.trim_end_matches(" kB").trim().parse().ok()?;
+    Some(kibibytes << 10)
 }
 
 fn file_name(path: &Path) -> String {

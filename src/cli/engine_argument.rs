@@ -5,7 +5,7 @@ use std::path::Path;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use super::{CommandError, ConfigFile};
-use crate::config::LimitsConfig;
+use crate::config::{Config, LimitsConfig};
 use crate::inference::{EngineKind, EngineOptions};
 
 /// Which configuration and which engine a model is loaded with.
@@ -30,10 +30,16 @@ impl EngineArguments {
         &self,
         bundle: &Path,
     ) -> Result<(EngineOptions, LimitsConfig), CommandError> {
+        let (options, config) = self.options_and_config(bundle)?;
+        Ok((options, config.limits))
+    }
+
+    /// Returns the configured engine options for a bundle and the configuration, and starts logging warnings.
+    pub(super) fn options_and_config(&self, bundle: &Path) -> Result<(EngineOptions, Config), CommandError> {
         let config = super::configuration(self.file.config.as_deref())?;
         let options = config.engine_options(bundle);
         super::start_log(log::LevelFilter::Warn);
-        Ok((EngineOptions { kind: self.engine.unwrap_or(options.kind), ..options }, config.limits))
+        Ok((EngineOptions { kind: self.engine.unwrap_or(options.kind), ..options }, config))
     }
 }
 

@@ -8,15 +8,12 @@ use std::path::PathBuf;
 
 use super::CommandError;
 use super::engine_argument::EngineArguments;
+use super::precision::{ignored_options, precision};
 use super::stdout::Stdout;
-use crate::bundle::weight_types::weight_types;
-use crate::bundle::{Bundle, BundleError, LatentComponents, TimestepShape};
-use crate::inference::{EngineOptions, Provider};
+use crate::bundle::{Bundle, LatentComponents, TimestepShape};
+use crate::inference::EngineOptions;
 use crate::model::{Model, batch_dependence};
 use diffusion_samplers::scheduler_settings::KeyStatus;
-
-/// The name of ONNX Runtime in a backend.
-const ONNX_RUNTIME: &str = "onnxruntime";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct InspectArguments {
@@ -96,35 +93,6 @@ fn identity(model: &Model, options: &EngineOptions) -> anyhow::Result<()> {
         )?;
     }
     Ok(())
-}
-
-/// The options of TensorRT that its version on this machine ignores.
-fn ignored_options(model: &Model, options: &EngineOptions) -> Vec<String> {
-    let backend = model.predictor.backend();
-    if backend.engine != ONNX_RUNTIME || !options.providers.contains(&Provider::TensorRt) {
-        return Vec::new();
-    }
-    let installed = || options.host.library_version("libnvinfer.so", options.library.as_deref());
-    let version = backend.tensorrt.clone().or_else(installed);
-    options.provider.tensorrt.ignored_by(&version.unwrap_or_default())
-}
-
-/// The types in which the provider computes, as far as they are not its own choice.
-fn precision(model: &Model, options: &EngineOptions) -> Result<String, BundleError> {
-    let weights = weight_types(&model.bundle.graph)?;
-    let backend = model.predictor.backend();
-    Ok(match &backend.tensorrt {
-        Some(version) => options.provider.tensorrt.precision(version, &weights),
-        None if backend.provider == Provider::OpenVino.to_string() => {
-            match options.provider.openvino.precision {
-                Some(precision) => {
-                    format!("{precision} ([engine.openvino] precision), {weights} as exported")
-                }
-                None => format!("chosen by OpenVINO, {weights} as exported"),
-            }
-        }
-        None => format!("{weights}, as exported"),
-    })
 }
 
 /// How the network is fed.

@@ -70,6 +70,8 @@ pub struct Request {
     pub noise: Option<String>,
     /// The format of the images.
     pub format: Option<Format>,
+    /// The quality of JPEG images, 1 to 100.
+    pub quality: Option<u64>,
     /// Publish a preview of x̂₀ after every n evaluations.
     pub preview_every: Option<u64>,
     /// Reduce the steps to what fits into this many milliseconds, and fail after them.
@@ -138,9 +140,9 @@ mod tests {
     fn whole_floats_are_integers_in_every_field() {
         let floats =
             br#"{"steps": 3.0, "seed": 7.0, "count": 1e1, "class": 2.0, "clip_skip": 1.0, "width": 64.0,
-            "original_size": [64.0, 64.0], "preview_every": 5.0, "deadline_ms": 1.5e3, "priority": -1.0}"#;
+            "original_size": [64.0, 64.0], "quality": 80.0, "preview_every": 5.0, "deadline_ms": 1.5e3, "priority": -1.0}"#;
         let integers = br#"{"steps": 3, "seed": 7, "count": 10, "class": 2, "clip_skip": 1, "width": 64,
-            "original_size": [64, 64], "preview_every": 5, "deadline_ms": 1500, "priority": -1}"#;
+            "original_size": [64, 64], "quality": 80, "preview_every": 5, "deadline_ms": 1500, "priority": -1}"#;
         assert_eq!(parse(floats).unwrap(), parse(integers).unwrap());
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::steps::{build_sampler, default_steps, find_sampler};
 use super::{ErrorCode, Job, JobError, ModelCard, Request, is_id, seed, shortened_id};
-use crate::image::Format;
+use crate::image::{DEFAULT_QUALITY, Encoding};
 use crate::units::counted;
 use diffusion_samplers::rng::Generator;
 use diffusion_samplers::sampler::Options;
@@ -66,7 +66,7 @@ impl Request {
         let guidance_rescale = self.check_guidance_rescale()?;
         let preview_every = self.check_preview_every()?;
         let ignored = self.ignored_fields(model, &spec, &sizes, text.as_ref(), guidance);
-        let format = self.check_format(model, &sizes.image)?;
+        let encoding = self.check_encoding(model, &sizes.image)?;
         let count = in_range("count", self.count, limits.count, || 1)?;
         Ok(Job {
             id,
@@ -84,7 +84,7 @@ impl Request {
             text: text.map(Arc::new),
             init_image,
             sizes,
-            format,
+            encoding,
             preview_every,
             deadline: self.deadline_ms.map(Duration::from_millis),
             priority: self.priority.unwrap_or(0),
@@ -172,11 +172,12 @@ impl Request {
         Ok(known.iter().map(|(name, condition)| value(name, condition.default)).collect())
     }
 
-    fn check_format(&self, model: &ModelCard, shape: &[usize]) -> Result<Format, JobError> {
+    fn check_encoding(&self, model: &ModelCard, shape: &[usize]) -> Result<Encoding, JobError> {
         let format = self.format.unwrap_or_default();
         crate::image::check_format(format, model.bundle.manifest.sample.kind, shape)
-            .map(|()| format)
-            .map_err(|error| JobError::out_of_range("format", error))
+            .map_err(|error| JobError::out_of_range("format", error))?;
+        let quality = in_range("quality", self.quality, 100, || usize::from(DEFAULT_QUALITY))?;
+        Ok(Encoding { format, quality: quality as u8 })
     }
 
     fn check_preview_every(&self) -> Result<Option<usize>, JobError> {

@@ -33,6 +33,8 @@ impl Request {
         let one_encoder = format!("{name}, which has one text encoder");
         let no_projection =
             format!("{name}, which has no projection for previews (see `denoised fit-preview`)");
+        let format = self.format.unwrap_or_default();
+        let lossless = format!("{}, which loses nothing", format.name());
         [
             (
                 "strength",
@@ -53,6 +55,7 @@ impl Request {
                 self.guidance_rescale.is_some_and(|rescale| rescale > 0.0) && !is_guided,
                 &unguided,
             ),
+            ("quality", self.quality.is_some() && format != Format::Jpeg, &lossless),
             ("preview_every", self.preview_every.is_some() && !model.has_preview(sizes), &no_projection),
         ]
         .into_iter()

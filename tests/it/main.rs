@@ -10,6 +10,7 @@
 mod common;
 
 mod batching;
+mod bench;
 #[cfg(feature = "system-tests")]
 mod broker_limits;
 #[cfg(feature = "system-tests")]
@@ -32,6 +33,7 @@ mod examples;
 mod exports;
 #[cfg(feature = "system-tests")]
 mod external_data;
+mod few_steps;
 mod figures;
 #[cfg(feature = "system-tests")]
 mod fleet;

@@ -49,6 +49,19 @@ fn the_ending_of_the_output_selects_the_format() {
         std::fs::read_dir(&images).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
     assert_eq!(names, ["0000-1.webp", "0001-2.webp"]);
+    let jpeg = |quality: &str| {
+        let path = directory.path().join(format!("{quality}.jpg"));
+        let output = succeeds(digits(&path).args(["--quality", quality]));
+        assert!(!String::from_utf8(output.stderr).unwrap().contains("has no effect"));
+        std::fs::read(&path).unwrap()
+    };
+    assert_eq!(jpeg("95"), std::fs::read(directory.path().join("x.jpg")).unwrap());
+    assert!(jpeg("20").len() < jpeg("95").len());
+    let output = succeeds(digits(&directory.path().join("x.png")).args(["--quality", "20"]));
+    let notice = "quality has no effect on png, which loses nothing\n";
+    assert!(String::from_utf8(output.stderr).unwrap().contains(notice));
+    let text = fails(digits(&directory.path().join("x.jpg")).args(["--quality", "101"]), 2);
+    assert_eq!(text, "denoised: --quality: quality is 101, but must lie between 1 and 100\n");
     let text = fails(&mut digits(Path::new("x.gif")), 2);
     assert!(text.contains(".gif, which is not supported; use .png, .jpeg, .jpg, .webp or .npy"), "{text}");
     let mut command = denoised();

@@ -52,6 +52,9 @@ pub(super) struct SamplingArguments {
     /// The format of the files in a directory: png, jpeg, webp or npy [default: png]
     #[arg(long, value_name = "FORMAT", value_parser = format)]
     format: Option<Format>,
+    /// The quality of JPEG files, 1 to 100 [default: 95]
+    #[arg(long, value_name = "QUALITY", value_parser = whole_number, allow_negative_numbers = true)]
+    quality: Option<u64>,
 }
 
 /// Flags for text-to-image models.
@@ -127,6 +130,7 @@ pub(super) fn to_request(
         exact: sampling.exact.then_some(true),
         deadline_ms: sampling.deadline_ms,
         format: sampling.format,
+        quality: sampling.quality,
         prompt: prompts.prompt.clone(),
         negative_prompt: prompts.negative_prompt.clone(),
         prompt_2: prompts.prompt_2.clone(),

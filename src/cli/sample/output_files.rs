@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Context;
 
 use crate::cli::output::{OutputTarget, save};
-use crate::image::{self, Format};
+use crate::image::{self, Encoding, Format};
 use crate::job::Job;
 use crate::npy;
 use crate::pipeline::pack;
@@ -36,13 +36,13 @@ pub(super) fn write_samples(output: &OutputTarget, samples: &[Vec<f32>], job: &J
                 [single] => single.clone(),
                 several => image::grid(several, 1)?,
             };
-            save(path, &image::encode_image(*format, &image)?)
+            save(path, &image::encode_image(Encoding { format: *format, ..job.encoding }, &image)?)
         }
         OutputTarget::Directory(path) => {
             std::fs::create_dir_all(path).with_context(|| format!("cannot create {}", path.display()))?;
             for (index, sample) in samples.iter().enumerate() {
-                let name = format!("{index:04}-{}.{}", job.image_seed(index), job.format.name());
-                save(&path.join(name), &image::encode(job.format, sample, shape, description)?)?;
+                let name = format!("{index:04}-{}.{}", job.image_seed(index), job.encoding.format.name());
+                save(&path.join(name), &image::encode(job.encoding, sample, shape, description)?)?;
             }
             Ok(())
         }

@@ -5,7 +5,7 @@ use std::sync::mpsc as blocking;
 use tokio::sync::mpsc;
 
 use super::WorkerEvent;
-use crate::image::{self, Format, ImageError};
+use crate::image::{self, Encoding, Format, ImageError};
 use crate::job::{ErrorCode, Job, JobError};
 use crate::pipeline::{JobEvent, Sample};
 
@@ -38,9 +38,9 @@ pub(super) fn run_encoder(
 fn encode_event(job: &Job, event: JobEvent<Sample>) -> Option<JobEvent<EncodedImage>> {
     Some(match event {
         JobEvent::Preview { index, image } => {
-            JobEvent::Preview { index, image: encode(job, Format::Png, &image).ok()? }
+            JobEvent::Preview { index, image: encode(job, Format::Png.into(), &image).ok()? }
         }
-        JobEvent::Image { receipt, image } => match encode(job, job.format, &image) {
+        JobEvent::Image { receipt, image } => match encode(job, job.encoding, &image) {
             Ok(image) => JobEvent::Image { receipt, image },
             Err(error) => JobEvent::Failed(JobError::new(ErrorCode::Encoding, error)),
         },
@@ -50,8 +50,8 @@ fn encode_event(job: &Job, event: JobEvent<Sample>) -> Option<JobEvent<EncodedIm
     })
 }
 
-fn encode(job: &Job, format: Format, sample: &Sample) -> Result<EncodedImage, ImageError> {
+fn encode(job: &Job, encoding: Encoding, sample: &Sample) -> Result<EncodedImage, ImageError> {
     let picture = &sample.picture;
-    let bytes = image::encode(format, &picture.data, &picture.shape, &job.model.bundle.manifest.sample)?;
-    Ok(EncodedImage { format, bytes })
+    let bytes = image::encode(encoding, &picture.data, &picture.shape, &job.model.bundle.manifest.sample)?;
+    Ok(EncodedImage { format: encoding.format, bytes })
 }

@@ -122,6 +122,7 @@ fn requests_that_a_pixel_model_cannot_serve_are_rejected() {
         &[
             r#"{"id": "no spaces"}"#,
             r#"{"model": "mona-lisa"}"#,
+            r#"{"quality": 0}"#,
             r#"{"width": 500}"#,
             r#"{"height": 500}"#,
             r#"{"prompt": "a"}"#,

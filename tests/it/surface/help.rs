@@ -4,11 +4,12 @@ use super::snapshot::{check, stdout};
 use crate::common::commands::denoised;
 
 /// Every command, in the order of the program's help.
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 13] = [
     "run",
     "demo",
     "sample",
     "visualize",
+    "bench",
     "inspect",
     "build-engines",
     "init",

@@ -1,0 +1,37 @@
+//! How long a model takes to load.
+
+use std::path::Path;
+use std::time::Instant;
+
+use super::figures::{LoadFigures, mebibytes, milliseconds};
+use super::monitor::Monitor;
+use crate::cli::load_model::load_model;
+use crate::inference::EngineOptions;
+use crate::model::{Model, ModelError};
+use crate::platform::ResidentMemory;
+
+/// Loads a model twice, the second time with what the first load left in the engine cache.
+pub(super) fn measure(
+    directory: &Path,
+    options: &EngineOptions,
+    is_cache_empty: bool,
+    monitor: &Monitor,
+) -> Result<(Model, LoadFigures), ModelError> {
+    let load = || {
+        let start = Instant::now();
+        load_model(directory, options).map(|model| (model, start.elapsed()))
+    };
+    eprintln!("loading {}", directory.display());
+    let ((model, first), readings) = monitor.during(load)?;
+    drop(model);
+    eprintln!("loading it again");
+    let ((model, later), _) = monitor.during(load)?;
+    let figures = LoadFigures {
+        is_cache_empty,
+        first_ms: milliseconds(first),
+        later_ms: milliseconds(later),
+        gpu_memory_mib: readings.gpu_memory_mib,
+        resident_mib: ResidentMemory::of_this_process().map(|memory| mebibytes(memory.current)),
+    };
+    Ok((model, figures))
+}
