@@ -76,3 +76,5 @@ mod systemd;
 mod thermal;
 #[cfg(feature = "system-tests")]
 mod tls;
+#[cfg(feature = "system-tests")]
+mod warmup;
