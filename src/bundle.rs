@@ -172,9 +172,23 @@ impl Bundle {
         self.graphs.get(graph)
     }
 
-    /// The SHA-256 of the graphs. The first call reads all weights.
+    /// The SHA-256 of the graphs. The first call reads all weights; others wait for it.
     pub fn digests(&self) -> Result<Arc<GraphDigests>, BundleError> {
         self.graphs.digests(&self.directory)
+    }
+
+    /// Makes the digests in the background, so that they are there when a receipt needs them.
+    pub(crate) fn make_digests(&self) {
+        let bundle = self.clone();
+        let make = move || {
+            if let Err(error) = bundle.digests() {
+                log::debug!("{error}");
+            }
+        };
+        // Without the thread, whoever asks for the digests first makes them.
+        if let Err(error) = std::thread::Builder::new().name("digests".to_owned()).spawn(make) {
+            log::debug!("cannot start the digests thread: {error}");
+        }
     }
 
     /// Every file of the directory and every key of its configurations, with how each is used.

@@ -16,12 +16,12 @@ mod typed_buffer;
 
 pub use backend::{Backend, ProviderShare, RejectedProvider};
 pub use error::{EngineError, EvaluationError, LibraryError, ProviderFailure};
-pub use options::{EngineKind, EngineOptions, Host, LoadStage};
+pub use options::{EngineKind, EngineOptions, Host, LoadStage, OnStage};
 pub use provider::{Arena, Cuda, OpenVino, OpenVinoPrecision, Policy, Provider, ProviderOptions, TensorRt};
 pub use session_pool::{SessionPool, SessionSize};
 
-pub(crate) use graph_source::{GraphSource, LoadedSession, Warmup};
-pub(crate) use load::load;
+pub(crate) use graph_source::{GraphDigest, GraphSource, ProvenBackend};
+pub(crate) use load::{component_options, load, planned_backend};
 pub(crate) use provider::{InputShapes, ShapeProfile};
 pub(crate) use session::{Input, Session, Values};
 pub(crate) use session_pool::PooledSession;

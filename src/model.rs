@@ -1,7 +1,7 @@
 //! A loaded model: the bundle's sessions, and how jobs are run on them.
 //!
-//! [`Bundle`] reads the directory, the engine opens the graph, [`Signature`](crate::bundle::Signature) gives each input its
-//! meaning, and [`Predictor`] evaluates batches.
+//! [`Bundle`] reads the directory, [`Signature`] gives each input of the network its meaning, and [`Predictor`] opens the
+//! graph on an engine and evaluates batches.
 
 mod batch;
 mod batch_invariance;
@@ -21,9 +21,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::bundle::{Bundle, GraphDigests};
+use crate::bundle::{Bundle, LatentSizes, Signature};
 use crate::inference::{
-    EngineError, EngineOptions, EvaluationError, LoadStage, Provider, SessionPool, SessionSize,
+    EngineError, EngineOptions, EvaluationError, LoadStage, OnStage, ProvenBackend, SessionPool, SessionSize,
 };
 use denoiser::Denoiser;
 use pipeline_graphs::PipelineGraphs;
@@ -37,16 +37,14 @@ pub use pipeline_graphs::SizeLimits;
 pub use tokenizer::TokenizerError;
 pub use vae::LatentDistribution;
 
-/// A loaded model.
+/// A model whose sessions are opened when they are first used.
 pub struct Model {
     /// The contents of its directory.
     pub bundle: Bundle,
-    /// The SHA-256 of its graphs.
-    pub digests: Arc<GraphDigests>,
     /// The denoising network.
     pub predictor: Box<dyn Predictor>,
-    /// The duration of the first evaluation after the warm-up.
-    pub first_evaluation: Duration,
+    /// The duration of a warm-up evaluation per sample, if there was one.
+    pub first_evaluation: Option<Duration>,
     /// How many values the network predicts per value of a sample: 1, or 2 with learned variances.
     pub outputs_per_value: usize,
     /// The sizes of all its sessions.
@@ -65,78 +63,124 @@ impl std::fmt::Debug for Model {
 }
 
 impl Model {
-    /// Loads the bundle in a directory, and evaluates its network once.
+    /// Opens the bundle in a directory, and evaluates its network once, so that a provider that does not work is noticed.
     pub fn load(directory: &Path, options: &EngineOptions) -> Result<Self, ModelError> {
-        Self::load_into(&SessionPool::default(), directory, options, &mut |_| {})
+        Self::load_bundle(Bundle::open(directory)?, options, Arc::new(|_| {}))
     }
 
-    /// Loads the bundle in a directory with its sessions in a pool that other models use too. Reports each stage.
-    pub fn load_into(
+    /// Does the same with a bundle that is open already. Reports each stage.
+    pub fn load_bundle(
+        bundle: Bundle,
+        options: &EngineOptions,
+        on_stage: OnStage,
+    ) -> Result<Self, ModelError> {
+        let mut model = Self::open_bundle(&SessionPool::default(), bundle, options, on_stage)?;
+        model.warm_up(model.predictor.signature().smallest_batch())?;
+        Ok(model)
+    }
+
+    /// Opens the bundle in a directory, with its sessions in a pool that other models use too. The stages of opening its
+    /// network, at its first evaluation, are reported.
+    ///
+    /// Nothing is evaluated, unless the network's ONNX file does not declare the channels of its output: then the network
+    /// is evaluated at the smallest size that it takes.
+    pub fn open(
         pool: &SessionPool,
         directory: &Path,
         options: &EngineOptions,
-        on_stage: &mut dyn FnMut(LoadStage),
+        on_stage: OnStage,
     ) -> Result<Self, ModelError> {
         on_stage(LoadStage::Warming);
-        Self::load_bundle(pool, Bundle::open(directory)?, options, on_stage)
+        Self::open_bundle(pool, Bundle::open(directory)?, options, on_stage)
     }
 
-    /// Loads a bundle that is open already. What is known of its graphs is not read again.
-    pub fn load_bundle(
+    fn open_bundle(
         pool: &SessionPool,
         bundle: Bundle,
         options: &EngineOptions,
-        on_stage: &mut dyn FnMut(LoadStage),
+        on_stage: OnStage,
     ) -> Result<Self, ModelError> {
-        let start = Instant::now();
-        // Before the digests are made and the network is opened, which takes long.
-        let graphs = PipelineGraphs::read(&bundle, &denoiser::signature(&bundle, options)?)?;
-        let digests = bundle.digests()?;
-        let mut predictor: Box<dyn Predictor> = Box::new(Denoiser::open(&bundle, options, pool, on_stage)?);
-        let opened = Instant::now();
-        let outputs_per_value = outputs_per_value(&bundle, predictor.as_mut())
-            .map_err(|error| EngineError::Warmup { graph: bundle.graph.clone(), error })?;
-        let first_evaluation = opened.elapsed();
-        let backend = predictor.backend();
-        log::info!(
-            "model {} runs on {} {} with {}, after {} ms",
-            bundle.name,
-            backend.engine,
-            backend.version,
-            backend.provider,
-            start.elapsed().as_millis()
-        );
-        for share in &backend.provider_shares {
-            log::info!("model {}: {share}", bundle.name);
-        }
-        // A provider that does not work for the denoiser is not tried for the other components.
-        let is_rejected = |provider: &&Provider| provider.to_string() != backend.provider;
-        let providers = options.providers.iter().skip_while(is_rejected).copied().collect();
-        let options = EngineOptions { providers, ..options.clone() };
+        let signature = denoiser::signature(&bundle, options)?;
+        let graphs = PipelineGraphs::read(&bundle, &signature)?;
+        let backend = ProvenBackend::default();
+        let predictor = Denoiser::new(&bundle, options, pool, backend.clone(), on_stage)?;
         let latent =
-            graphs.map(|graphs| LatentPipeline::open(&bundle, graphs, &options, pool)).transpose()?;
-        Ok(Self {
+            graphs.map(|graphs| LatentPipeline::new(&bundle, graphs, options, pool, &backend)).transpose()?;
+        bundle.make_digests();
+        let mut model = Self {
             session_sizes: pool.sizes(&bundle.name),
             latent: latent.map(Arc::new),
             bundle,
-            digests,
-            predictor,
-            first_evaluation,
-            outputs_per_value,
-        })
+            predictor: Box::new(predictor),
+            first_evaluation: None,
+            outputs_per_value: 1,
+        };
+        model.outputs_per_value = match signature.declared_outputs_per_value() {
+            Some(outputs) => outputs,
+            None => model.evaluate_smallest_size()?,
+        };
+        Ok(model)
+    }
+
+    /// Evaluates the network with zeros at its default size in a batch of this size.
+    ///
+    /// Where a provider prepares a shape at its first evaluation, a second one is timed.
+    pub fn warm_up(&mut self, batch: usize) -> Result<(), EngineError> {
+        let sample_shape = self.predictor.signature().sample_shape.clone();
+        let mut evaluation = self.evaluate_zeros(&sample_shape, batch)?;
+        if self.predictor.backend().prepares_shapes() {
+            evaluation = self.evaluate_zeros(&sample_shape, batch)?;
+        }
+        self.outputs_per_value = evaluation.outputs_per_value;
+        self.first_evaluation = Some(evaluation.elapsed / u32::try_from(batch).unwrap_or(u32::MAX));
+        Ok(())
+    }
+
+    /// Returns how many values the network predicts per value of a sample, by an evaluation at the smallest size.
+    fn evaluate_smallest_size(&mut self) -> Result<usize, ModelError> {
+        self.open_network()?;
+        let signature = self.predictor.signature();
+        let mut shape = signature.sample_shape.clone();
+        if let (true, [_, height, width]) = (signature.dynamic_size, &mut shape[..]) {
+            let multiple = LatentSizes::read(&self.bundle.graph)?.multiple;
+            [*height, *width] = [multiple; 2];
+        }
+        let batch = signature.smallest_batch();
+        Ok(self.evaluate_zeros(&shape, batch)?.outputs_per_value)
+    }
+
+    fn open_network(&mut self) -> Result<(), EngineError> {
+        self.predictor.open().map_err(|error| self.engine_error(error))
+    }
+
+    /// Evaluates the network with samples of zeros of this shape.
+    fn evaluate_zeros(&mut self, sample_shape: &[usize], samples: usize) -> Result<Evaluation, EngineError> {
+        self.open_network()?;
+        let signature = self.predictor.signature();
+        let signature = Signature { sample_shape: sample_shape.to_vec(), ..signature.clone() };
+        let batch = Batch::zeros(&signature, &self.bundle.manifest, samples);
+        let (mut output, start) = (Vec::new(), Instant::now());
+        self.predictor.evaluate(&batch, &mut output).map_err(|error| self.engine_error(error))?;
+        let elapsed = start.elapsed();
+        let expected = samples * signature.sample_len();
+        match output.len() {
+            n if n == expected => Ok(Evaluation { outputs_per_value: 1, elapsed }),
+            n if n == 2 * expected => Ok(Evaluation { outputs_per_value: 2, elapsed }),
+            found => Err(self.engine_error(EvaluationError::OutputLength { expected, found })),
+        }
+    }
+
+    /// The error of a network that cannot be opened, or whose first evaluation failed.
+    fn engine_error(&self, error: EvaluationError) -> EngineError {
+        match error {
+            EvaluationError::Open(error) => *error,
+            error => EngineError::Warmup { graph: self.bundle.graph.clone(), error },
+        }
     }
 }
 
-/// Evaluates the network once, and returns how many values it predicts per value of a sample.
-fn outputs_per_value(bundle: &Bundle, predictor: &mut dyn Predictor) -> Result<usize, EvaluationError> {
-    let signature = predictor.signature();
-    let (len, samples) = (signature.sample_len(), signature.smallest_batch());
-    let batch = Batch::zeros(signature, &bundle.manifest, samples);
-    let mut output = Vec::new();
-    predictor.evaluate(&batch, &mut output)?;
-    match output.len() {
-        n if n == samples * len => Ok(1),
-        n if n == samples * 2 * len => Ok(2),
-        n => Err(EvaluationError::OutputLength { expected: samples * len, found: n }),
-    }
+/// An evaluation with zeros.
+struct Evaluation {
+    outputs_per_value: usize,
+    elapsed: Duration,
 }

@@ -11,10 +11,12 @@ mod packing;
 mod prepared;
 mod queue;
 mod running_job;
+mod warmup;
 
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::inference::EngineError;
 use crate::job::{ErrorCode, Job, JobError, ModelCard};
 use crate::model::Model;
 use diffusion_samplers::rng::Noise;
@@ -26,6 +28,7 @@ use image_events::ImageEvents;
 use latency::{BatchLoad, LatencyEstimator};
 use queue::Queue;
 use running_job::{JobState, RunningJob};
+use warmup::Warmup;
 
 pub use codec_worker::Wake;
 pub use event::{JobEvent, Sample};
@@ -49,6 +52,7 @@ pub struct Pipeline {
     latency: LatencyEstimator,
     jobs: Queue,
     is_paused: bool,
+    warmup: Warmup,
     /// The same model on another provider, which takes over once no job is running.
     replacement: Option<Model>,
     given_noise: Option<GivenNoise>,
@@ -77,6 +81,7 @@ impl Pipeline {
             wake,
             latency: LatencyEstimator::new(model.first_evaluation),
             card: ModelCard::new(&model),
+            warmup: Warmup::default(),
             model,
             jobs: Queue::default(),
             is_paused: false,
@@ -161,6 +166,32 @@ impl Pipeline {
         }
         self.card = ModelCard::new(&model);
         self.model = model;
+        self.warmup = Warmup::new(&self.card);
+        true
+    }
+
+    /// Evaluates the network in the batch that a default job takes. Its provider is known from then on.
+    pub fn warm_up(&mut self) -> Result<(), EngineError> {
+        self.warmup = Warmup::new(&self.card);
+        if let Some(batch) = self.warmup.next_batch() {
+            self.model.warm_up(batch)?;
+        }
+        self.card = ModelCard::new(&self.model);
+        self.latency = LatencyEstimator::new(self.model.first_evaluation);
+        Ok(())
+    }
+
+    /// Does one more warm-up evaluation, if that makes a later job faster: the network is in memory, and its provider
+    /// prepares each batch size at its first evaluation. Returns `false` if nothing is left.
+    pub fn warm_up_further(&mut self) -> bool {
+        let predictor = &self.model.predictor;
+        if !predictor.backend().prepares_shapes() || !predictor.is_open() {
+            return false;
+        }
+        let Some(batch) = self.warmup.next_batch() else { return false };
+        if let Err(error) = self.model.warm_up(batch) {
+            log::warn!("{}: cannot warm up a batch of {batch}: {error}", self.model.bundle.name);
+        }
         true
     }
 
@@ -245,7 +276,11 @@ impl Pipeline {
                 }
                 CodecResult::Decoded { image, picture: Ok(picture), latents, elapsed } => {
                     self.latency.record_decoding(elapsed);
-                    self.jobs.finish_image(image, picture, Some(latents), &self.card.backend, on_event);
+                    let backend = self.model.predictor.backend();
+                    let finished = self.jobs.finish_image(image, picture, Some(latents), backend, on_event);
+                    if let Err(error) = finished {
+                        self.fail(image.job, error, on_event);
+                    }
                 }
                 CodecResult::Decoded { image, picture: Err(error), .. } => {
                     self.fail(image.job, error, on_event);
@@ -286,14 +321,14 @@ impl Pipeline {
         let mut images = ImageEvents {
             jobs: &mut self.jobs,
             codec: &mut self.codec,
-            backend: &self.card.backend,
             latent: latent.as_deref(),
             manifest: &bundle.manifest,
             on_event,
             failed: Vec::new(),
         };
-        let evaluated =
-            self.batcher.step(predictor.as_mut(), &bundle.manifest, |id, event| images.handle(id, event));
+        let evaluated = self.batcher.step(predictor.as_mut(), &bundle.manifest, |backend, id, event| {
+            images.handle(backend, id, event);
+        });
         images.failed.into_iter().for_each(|job| self.batcher.evict_job(job));
         let timing = self.batcher.latest_timing();
         self.latency.record(timing.slots, timing.elapsed);

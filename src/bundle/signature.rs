@@ -89,6 +89,12 @@ impl Signature {
         self.sample_shape.iter().product()
     }
 
+    /// How many values the network predicts per value of a sample, if the graph declares that.
+    pub(crate) fn declared_outputs_per_value(&self) -> Option<usize> {
+        let output = self.graph.outputs.iter().find(|output| output.name == self.output)?;
+        output::outputs_per_value(output, &self.sample_shape)
+    }
+
     /// The shape in which the network takes a sample, with the extra channels.
     pub fn input_shape(&self) -> Vec<usize> {
         let mut shape = Vec::new();

@@ -2,15 +2,18 @@
 
 use std::io::Write;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail};
 
 use super::stdout::Stdout;
 use super::{CommandError, ConfigFile};
+use crate::bundle::Bundle;
 use crate::config::Config;
-use crate::inference::{Backend, EngineKind, EngineOptions, LoadStage, SessionPool};
-use crate::model::Model;
+use crate::inference::{Backend, EngineKind, EngineOptions, LoadStage, OnStage};
+use crate::model::{Model, ModelError};
 use crate::platform::User;
 
 pub(super) fn run(file: &ConfigFile) -> Result<(), CommandError> {
@@ -19,16 +22,24 @@ pub(super) fn run(file: &ConfigFile) -> Result<(), CommandError> {
     check_cache_owner(&config)?;
     for path in &config.models.paths {
         let start = Instant::now();
-        let mut has_built = false;
+        let has_built = Arc::new(AtomicBool::new(false));
         let options = EngineOptions { requires_cache: true, ..config.engine_options(path) };
-        let model = Model::load_into(&SessionPool::default(), path, &options, &mut |stage| {
-            has_built |= stage == LoadStage::BuildingEngine;
-        })
-        .map_err(|error| anyhow!("{}: {error}", path.display()))?;
+        let on_stage: OnStage = {
+            let has_built = Arc::clone(&has_built);
+            Arc::new(move |stage| {
+                has_built.fetch_or(stage == LoadStage::BuildingEngine, Ordering::Relaxed);
+            })
+        };
+        let model = load(path, &options, on_stage).map_err(|error| anyhow!("{}: {error}", path.display()))?;
+        let has_built = has_built.load(Ordering::Relaxed);
         let backend = model.predictor.backend();
         writeln!(Stdout, "{}", report(&model.bundle.name, has_built, &options, backend, start.elapsed()))?;
     }
     Ok(())
+}
+
+fn load(path: &Path, options: &EngineOptions, on_stage: OnStage) -> Result<Model, ModelError> {
+    Model::load_bundle(Bundle::open(path)?, options, on_stage)
 }
 
 /// Returns the line about one model.

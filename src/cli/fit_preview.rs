@@ -8,7 +8,7 @@ use anyhow::{Context, anyhow, bail};
 use super::CommandError;
 use super::engine_argument::EngineArguments;
 use super::flag_values::whole_number;
-use super::load_model::load_model;
+use super::open_model::open_model;
 use super::output::check_file;
 use super::progress::ProgressDisplay;
 use super::stdout::Stdout;
@@ -42,7 +42,7 @@ pub(super) fn run(arguments: &FitPreviewArguments) -> Result<(), CommandError> {
     if arguments.model.is_dir() {
         check_file("fit-preview", &path).map_err(CommandError::usage)?;
     }
-    let model = load_model(&arguments.model, &engine)?;
+    let (model, _) = open_model(&arguments.model, &engine)?;
     let latent = model.latent.as_ref().context("the model has no VAE, so its previews need no fit")?;
     if model.bundle.manifest.preview.is_some() {
         return Err(anyhow!("{} already has a [preview]; remove it to fit a new one", path.display()).into());

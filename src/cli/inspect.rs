@@ -66,7 +66,7 @@ fn row(label: &str, value: impl std::fmt::Display) -> std::io::Result<()> {
 fn identity(model: &Model, options: &EngineOptions) -> anyhow::Result<()> {
     let (bundle, backend) = (&model.bundle, model.predictor.backend());
     row("name", format_args!("{} ({})", bundle.name, bundle.graph.display()))?;
-    row("sha256", &model.digests.total)?;
+    row("sha256", &model.bundle.digests()?.total)?;
     row("engine", format_args!("{} {}, provider {}", backend.engine, backend.version, backend.provider))?;
     row("precision", precision(model, options)?)?;
     for ignored in ignored_options(model, options) {

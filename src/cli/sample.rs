@@ -12,13 +12,14 @@ use anyhow::{Context, anyhow, ensure};
 
 use super::CommandError;
 use super::engine_argument::EngineArguments;
-use super::load_model::load_model;
+use super::open_model::{LoadDisplay, open_model};
 use super::output::{OutputTarget, check_file};
 use super::progress::ProgressDisplay;
 use crate::bundle::SchedulerConfig;
 use crate::bundle::other_graph::missing_decoder;
 use crate::config::LimitsConfig;
 use crate::image::Format;
+use crate::inference::Backend;
 use crate::job::{Job, JobLimits, ModelCard};
 use crate::model::Model;
 use crate::pipeline::{JobEvent, Pipeline, Sample};
@@ -95,7 +96,7 @@ pub(super) fn run(arguments: &SampleArguments) -> Result<(), CommandError> {
     if let Some(fault) = missing_decoder(&arguments.model) {
         return Err(CommandError::usage(anyhow!("{}: {fault}", arguments.model.display())));
     }
-    let mut model = load_model(&arguments.model, &engine)?;
+    let (mut model, loading) = open_model(&arguments.model, &engine)?;
     let mut notices = Vec::new();
     if let Some(scheduler) = scheduler {
         notices.extend(unknown_keys(&scheduler)?);
@@ -125,7 +126,7 @@ pub(super) fn run(arguments: &SampleArguments) -> Result<(), CommandError> {
         eprintln!("{notice}");
     }
 
-    let Samples { samples, latents, truncated } = sample(model, &job, &noise)?;
+    let Samples { samples, latents, truncated, backend } = sample(model, loading, &job, &noise)?;
     noise.check_draws()?;
     output_files::write_samples(&output, &samples, &job)?;
     if let Some(path) = &files.latents {
@@ -134,7 +135,6 @@ pub(super) fn run(arguments: &SampleArguments) -> Result<(), CommandError> {
     for text in truncated {
         eprintln!("the text encoder truncated the prompt; it ignores: {text}");
     }
-    let backend = &job.model.backend;
     eprintln!(
         "{}{} × {} by {} in {} (NFE {}), seed {}, on {} {} ({}) -> {}",
         requested.request.id.map_or_else(String::new, |id| format!("{id}: ")),
@@ -179,27 +179,35 @@ struct Samples {
     /// The samples before the VAE; the same as `samples` without one.
     latents: Vec<Vec<f32>>,
     truncated: Vec<String>,
+    backend: Backend,
 }
 
-fn sample(model: Model, job: &Job, noise: &NoiseFiles) -> anyhow::Result<Samples> {
+fn sample(model: Model, loading: LoadDisplay, job: &Job, noise: &NoiseFiles) -> anyhow::Result<Samples> {
     let empty = vec![Vec::new(); job.count];
-    let mut result = Samples { samples: empty.clone(), latents: empty, truncated: Vec::new() };
+    let backend = job.model.backend.clone();
+    let mut result = Samples { samples: empty.clone(), latents: empty, truncated: Vec::new(), backend };
+    let mut loading = Some(loading);
     let mut failure = None;
     let mut progress = ProgressDisplay::new(&model.bundle.name);
     let mut pipeline = Pipeline::new(model).with_given_noise(noise.source());
     pipeline.accept(job.clone());
     while !pipeline.is_idle() {
         pipeline.step(&mut |_, event| match event {
-            JobEvent::Progress { step, of, eta_ms } => progress.show(step, of, eta_ms),
+            JobEvent::Progress { step, of, eta_ms } => {
+                loading = None;
+                progress.show(step, of, eta_ms);
+            }
             JobEvent::Image { receipt, image: Sample { picture, latents } } => {
                 result.latents[receipt.index] = latents.unwrap_or_else(|| picture.data.clone());
                 result.samples[receipt.index] = picture.data;
                 result.truncated = receipt.truncated;
+                result.backend = receipt.backend;
             }
             JobEvent::Failed(error) => failure = Some(error),
             JobEvent::Preview { .. } | JobEvent::Finished { .. } => {}
         });
     }
+    drop(loading);
     progress.end();
     match failure {
         Some(error) => {

@@ -16,7 +16,7 @@ use super::CommandError;
 use super::class_argument::class_label;
 use super::engine_argument::EngineArguments;
 use super::flag_values::whole_number;
-use super::load_model::load_model;
+use super::open_model::open_model;
 use super::output::{check_file, known_endings, save};
 use super::picture_file;
 use super::progress::ProgressDisplay;
@@ -66,7 +66,9 @@ const LIMITS: JobLimits = JobLimits { steps: 100_000, count: 1, pixels: u64::MAX
 pub(super) fn run(arguments: &VisualizeArguments) -> Result<(), CommandError> {
     let engine = arguments.engine.options(&arguments.model)?;
     let format = check_output(&arguments.output).map_err(CommandError::usage)?;
-    let model = load_model(&arguments.model, &engine)?;
+    let (mut model, display) = open_model(&arguments.model, &engine)?;
+    model.predictor.open()?;
+    drop(display);
     let mut figure = Figure::new(model, arguments).map_err(CommandError::usage)?;
     let input_image = arguments.image.as_ref().map(|path| figure.read(path)).transpose();
     let input_image = input_image.map_err(CommandError::usage)?;

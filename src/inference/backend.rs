@@ -1,5 +1,6 @@
 //! The engine and the execution providers that run a graph.
 
+use super::provider::Provider;
 use crate::units::counted;
 
 /// The engine and execution provider of a session.
@@ -12,7 +13,7 @@ pub struct Backend {
     pub version: String,
     /// The execution provider.
     pub provider: String,
-    /// The share of each provider in a profiled evaluation at startup. Empty for an engine without providers.
+    /// The share of each provider in the first evaluation. Empty before it, and for an engine without providers.
     pub provider_shares: Vec<ProviderShare>,
     /// The version of TensorRT, if it runs the network.
     #[serde(skip)]
@@ -54,6 +55,11 @@ impl Backend {
             tensorrt: None,
             rejected_providers: Vec::new(),
         }
+    }
+
+    /// Whether the provider does one-time work at the first evaluation of a shape, as all but the CPU do.
+    pub(crate) fn prepares_shapes(&self) -> bool {
+        self.provider != Provider::Cpu.to_string()
     }
 }
 

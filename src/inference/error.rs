@@ -38,6 +38,9 @@ pub enum EngineError {
         /// Why it does not work.
         failure: ProviderFailure,
     },
+    /// The digest of the graph, which a provider's engine is kept under.
+    #[error(transparent)]
+    Digest(Box<dyn std::error::Error + Send + Sync>),
     /// The first evaluation, made while loading, failed.
     #[error("{graph}: the first evaluation failed: {error}")]
     Warmup {
@@ -109,9 +112,9 @@ pub enum EvaluationError {
         /// The number of values of the output.
         found: usize,
     },
-    /// A session was evicted from memory and cannot be opened again.
+    /// The session cannot be opened, or no provider runs it.
     #[error(transparent)]
-    Reopen(Box<dyn std::error::Error + Send + Sync>),
+    Open(Box<EngineError>),
     /// The session was removed from its pool.
     #[error("the session was closed because its model was replaced")]
     Closed,

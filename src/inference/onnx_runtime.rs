@@ -9,25 +9,36 @@ mod io_binding;
 mod loaded_library;
 mod messages;
 mod profile;
+mod proof;
 mod provider_selection;
+mod selected_session;
 mod session_builder;
 mod values;
 
 use ort::sys::ONNXTensorElementDataType;
 use ort::value::ValueType;
 
+use super::backend::Backend;
 use super::error::EvaluationError;
 use super::load_advice::{self, with_advice};
+use super::provider::Provider;
 use super::session::{Input, Session};
 use crate::tensor::{DataType, Dim, GraphIo, ValueInfo};
 use cuda_graph::CudaGraphBuffers;
 use io_binding::IoBindingCache;
 use messages::message;
 
-pub(super) use dylib::{load_if_present, load_required};
-pub(super) use session_builder::open;
+pub(super) use dylib::{Runtime, load_if_present, load_required};
+pub(super) use execution_provider::is_compiled_in;
+pub(super) use selected_session::open;
 
 const ENGINE: &str = "onnxruntime";
+
+/// The backend of a graph on a provider, of which no profile exists yet.
+pub(super) fn backend(runtime: &Runtime, provider: Option<Provider>) -> Backend {
+    let provider = provider.unwrap_or(Provider::Cpu).to_string();
+    Backend::new(ENGINE, runtime.version.clone(), provider)
+}
 
 /// A graph opened by ONNX Runtime.
 struct OnnxRuntimeSession {

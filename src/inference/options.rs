@@ -116,3 +116,6 @@ pub enum LoadStage {
     /// The graph is loaded and evaluated for the first time.
     Warming,
 }
+
+/// Receives the stages of loading a model.
+pub type OnStage = Arc<dyn Fn(LoadStage) + Send + Sync>;

@@ -4,6 +4,7 @@ mod load_graph;
 mod onnx_defaults;
 
 use std::path::Path;
+use std::time::Instant;
 
 use rten::{
     DataType as RtenDataType, Dimension, ModelOptions, NodeId, Value, ValueOrView, ValueType, ValueView,
@@ -13,7 +14,7 @@ use rten_tensor::prelude::*;
 
 use super::backend::Backend;
 use super::error::{EngineError, EvaluationError};
-use super::graph_source::{GraphSource, LoadedSession, WarmupExtent};
+use super::graph_source::{GraphSource, ProvenBackend};
 use super::load_advice::{self, with_advice};
 use super::session::{Input, Session};
 use super::typed_buffer::{TypedBuffer, bind};
@@ -23,15 +24,18 @@ use load_graph::load_graph;
 
 const ENGINE: &str = "embedded";
 
-/// Opens a graph and runs its warm-up.
-pub(super) fn open(source: &GraphSource<'_>) -> Result<LoadedSession, EngineError> {
-    let mut session = RtenSession::open(source.files)?;
-    source
-        .warmup
-        .run(&mut session, WarmupExtent::Smallest)
-        .map_err(|error| EngineError::Warmup { graph: source.files.graph.clone(), error })?;
-    let backend = Backend::new(ENGINE, "rten 0.27".to_owned(), "cpu".to_owned());
-    Ok(LoadedSession { session: Box::new(session), backend })
+/// Opens a graph. There is one provider, so that nothing is left to be proven.
+pub(super) fn open(source: &GraphSource, proven: &ProvenBackend) -> Result<Box<dyn Session>, EngineError> {
+    let started = Instant::now();
+    let session = RtenSession::open(&source.files)?;
+    log::debug!("opened {} on cpu in {} ms", source.name, started.elapsed().as_millis());
+    proven.get_or_init(backend);
+    Ok(Box::new(session))
+}
+
+/// The backend of all graphs.
+pub(super) fn backend() -> Backend {
+    Backend::new(ENGINE, "rten 0.27".to_owned(), "cpu".to_owned())
 }
 
 /// A graph opened by rten.

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::error::EvaluationError;
+use super::error::{EngineError, EvaluationError};
 use super::session::Session;
 
 /// The name of a pooled session and the memory that it takes.
@@ -19,7 +19,7 @@ pub struct SessionSize {
 }
 
 /// Opens a session.
-type Open = Box<dyn FnMut() -> Result<Box<dyn Session>, Box<dyn std::error::Error + Send + Sync>> + Send>;
+type Open = Box<dyn FnMut() -> Result<Box<dyn Session>, EngineError> + Send>;
 
 /// The pool, shared by all models.
 #[derive(Clone, Default)]
@@ -96,25 +96,13 @@ impl SessionPool {
         Self(Arc::new(SharedSlots { slots, returned: Condvar::new() }))
     }
 
-    /// Evicts sessions until a session of this size fits, if that is possible without waiting.
-    pub(crate) fn evict_for(&self, bytes: u64) {
-        self.lock().evict_until_fits(bytes, usize::MAX);
-    }
-
-    /// Adds a session, which may be open already.
-    pub(crate) fn insert(
-        &self,
-        name: String,
-        bytes: u64,
-        session: Option<Box<dyn Session>>,
-        open: Open,
-    ) -> PooledSession {
+    /// Adds a session that is not open.
+    pub(crate) fn insert(&self, name: String, bytes: u64, open: Open) -> PooledSession {
         let mut slots = self.lock();
         let last_used = slots.tick();
-        let session = Some(ReopenableSession { open, session });
+        let session = Some(ReopenableSession { open, session: None });
         slots.slots.push(Some(Slot { name, bytes, last_used, session }));
         let slot = slots.slots.len() - 1;
-        slots.evict_until_fits(0, slot);
         drop(slots);
         PooledSession { pool: self.clone(), slot }
     }
@@ -176,6 +164,11 @@ impl Slots {
 }
 
 impl PooledSession {
+    /// Whether the session takes memory: it is open, or in use.
+    pub(crate) fn is_open(&self) -> bool {
+        self.pool.lock().slots[self.slot].as_ref().is_some_and(Slot::takes_memory)
+    }
+
     /// Calls `work` with the session, which is opened first if it is not open.
     pub(crate) fn with_session<R>(
         &self,
@@ -187,7 +180,7 @@ impl PooledSession {
         };
         let session = match session {
             Some(session) => session,
-            closed => closed.insert(open().map_err(EvaluationError::Reopen)?),
+            closed => closed.insert(open().map_err(|error| EvaluationError::Open(Box::new(error)))?),
         };
         Ok(work(session.as_mut()))
     }
@@ -271,7 +264,7 @@ mod tests {
                 opened.send(index).unwrap();
                 Ok(Box::new(Empty(GraphIo::default())) as Box<dyn Session>)
             };
-            pool.insert(["net", "net/vae"][index].to_owned(), 10, None, Box::new(open))
+            pool.insert(["net", "net/vae"][index].to_owned(), 10, Box::new(open))
         };
         let sessions = [session(0), session(1)];
         (pool, sessions, log)
@@ -312,7 +305,7 @@ mod tests {
     #[test]
     fn a_model_whose_name_is_a_prefix_of_another_has_its_own_sessions() {
         let (pool, _sessions, _log) = two(Some(20));
-        let _other = pool.insert("net-2".to_owned(), 0, None, Box::new(|| unreachable!()));
+        let _other = pool.insert("net-2".to_owned(), 0, Box::new(|| unreachable!()));
         let names = |model| pool.sizes(model).into_iter().map(|size| size.name).collect::<Vec<_>>();
         assert_eq!(
             (names("net"), names("net-2")),

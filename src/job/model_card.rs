@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::bundle::{Bundle, GraphDigests, LatentComponents, PipelineFacts, PipelineKind, Signature};
+use crate::bundle::{Bundle, LatentComponents, PipelineFacts, PipelineKind, Signature};
 use crate::inference::Backend;
 use crate::model::{Model, SizeLimits};
 
@@ -11,11 +11,9 @@ use crate::model::{Model, SizeLimits};
 pub struct ModelCard {
     /// The bundle.
     pub bundle: Arc<Bundle>,
-    /// The SHA-256 of its graphs.
-    pub digests: Arc<GraphDigests>,
     /// The inputs and outputs of the denoising network.
     pub signature: Signature,
-    /// The engine and the provider that run it.
+    /// The engine and the provider that run it; before its first evaluation, the provider that is tried first.
     pub backend: Backend,
     /// The network's output values per sample value: 1, or 2 with learned variances.
     pub outputs_per_value: usize,
@@ -34,7 +32,6 @@ impl ModelCard {
     pub fn new(model: &Model) -> Arc<Self> {
         Arc::new(Self {
             bundle: Arc::new(model.bundle.clone()),
-            digests: Arc::clone(&model.digests),
             signature: model.predictor.signature().clone(),
             backend: model.predictor.backend().clone(),
             outputs_per_value: model.outputs_per_value,

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::bundle::BundleError;
 use crate::inference::Backend;
 use crate::job::{InitImage, Job, seed};
 use crate::model::TextConditioning;
 
 /// How one image was made.
 ///
-/// Deterministic across runs, except for the time shares of the providers, which are profiled at startup.
+/// Deterministic across runs, except for the time shares of the providers, which the first evaluation gives.
 #[derive(Debug, Clone, Serialize)]
 pub struct Receipt {
     /// The version of `denoised`.
@@ -116,17 +117,18 @@ fn is_zero(x: &f32) -> bool {
 }
 
 impl Receipt {
-    /// The receipt of a job's image with this index, made by this backend.
-    pub fn new(job: &Job, index: usize, backend: &Backend) -> Self {
+    /// The receipt of a job's image with this index, made by this backend. Waits for the digests of the model's graphs.
+    pub fn new(job: &Job, index: usize, backend: &Backend) -> Result<Self, BundleError> {
         let bundle = &job.model.bundle;
         let names = bundle.manifest.conditions.keys().cloned();
-        Self {
+        let digests = bundle.digests()?;
+        Ok(Self {
             version: env!("CARGO_PKG_VERSION"),
             id: job.id.clone(),
             index,
             model: bundle.name.clone(),
-            model_sha256: job.model.digests.total.clone(),
-            graph_sha256: match &job.model.digests.by_name {
+            model_sha256: digests.total.clone(),
+            graph_sha256: match &digests.by_name {
                 graphs if graphs.len() > 1 => graphs.clone(),
                 _ => BTreeMap::new(),
             },
@@ -149,6 +151,6 @@ impl Receipt {
             conditions: names.zip(job.conditions.iter().copied()).collect(),
             exact: job.exact,
             backend: backend.clone(),
-        }
+        })
     }
 }

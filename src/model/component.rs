@@ -1,5 +1,7 @@
 //! A graph around the denoiser: a text encoder, or one half of the autoencoder.
 
+use std::time::Instant;
+
 use super::error::LatentError;
 use crate::inference::{EvaluationError, Input, PooledSession, Session, Values};
 
@@ -61,6 +63,11 @@ impl Component {
         returns_first.map_err(|error| failed(self.name.clone(), error))
     }
 
+    /// Opens the graph without evaluating it, if it is not open.
+    pub(super) fn open(&self) -> Result<(), LatentError> {
+        self.session.with_session(|_| ()).map_err(|error| failed(self.name.clone(), error))
+    }
+
     /// Evaluates the graph, and returns these outputs. NaN and infinity are errors.
     pub(super) fn run(
         &self,
@@ -77,11 +84,13 @@ impl Component {
             .map(|(input, values)| Input::new(input.name, batch_shape(input), values.as_values()))
             .collect();
         let mut values = vec![Vec::new(); outputs.len()];
+        let started = Instant::now();
         let shapes = self
             .session
             .with_session(|session: &mut dyn Session| session.run_all(&batched, outputs, &mut values))
             .and_then(|shapes| shapes)
             .map_err(|error| failed(fed().unwrap_or_else(|| self.name.clone()), error))?;
+        log::debug!("evaluated {} in {} ms", self.name, started.elapsed().as_millis());
         let results = outputs.iter().zip(shapes).zip(values);
         results.map(|((output, shape), values)| self.first_sample(output, &shape, values)).collect()
     }
@@ -113,7 +122,7 @@ impl Component {
 fn failed(component: String, error: EvaluationError) -> LatentError {
     match error {
         // These name the file.
-        EvaluationError::Reopen(_) | EvaluationError::Closed => LatentError::Session(error),
+        EvaluationError::Open(_) | EvaluationError::Closed => LatentError::Session(error),
         error => LatentError::Evaluation { component, error },
     }
 }

@@ -1,53 +1,125 @@
 //! The denoising network of a bundle, evaluated on batches.
 
-use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
 
 use super::{Batch, ModelError};
-use crate::bundle::{Bundle, Manifest, Signature, TimestepShape};
+use crate::bundle::{Bundle, Signature, TimestepShape};
 use crate::inference::{
-    Backend, EngineOptions, EvaluationError, GraphSource, Input, InputShapes, LoadStage, LoadedSession,
-    PooledSession, Session, SessionPool, ShapeProfile, TensorRt, Values, Warmup, load,
+    Backend, EngineOptions, EvaluationError, GraphDigest, GraphSource, Input, InputShapes, OnStage,
+    PooledSession, ProvenBackend, Session, SessionPool, ShapeProfile, TensorRt, Values, load,
+    planned_backend,
 };
 use crate::tensor::GraphIo;
 
 /// A network that can be evaluated.
 pub trait Predictor: Send {
-    /// How the network is fed and read.
+    /// How the network is fed and read. Opening a network may fix the lengths of axes.
     fn signature(&self) -> &Signature;
 
-    /// The engine and provider that run the network.
+    /// The engine and provider that run the network. Before the first evaluation, the provider that is tried first.
     fn backend(&self) -> &Backend;
 
     /// Evaluates a batch whose length the signature allows. Replaces the contents of `output` by the predictions, one
     /// sample after the other.
     fn evaluate(&mut self, batch: &Batch, output: &mut Vec<f32>) -> Result<(), EvaluationError>;
+
+    /// Opens the network without evaluating it, if it is not open.
+    fn open(&mut self) -> Result<(), EvaluationError> {
+        Ok(())
+    }
+
+    /// Whether the network is in memory.
+    fn is_open(&self) -> bool {
+        true
+    }
 }
 
-/// The network of a bundle, in a session of the pool.
+/// The network of a bundle, in a session of the pool, which is opened for the first evaluation and whenever it was evicted.
 pub(super) struct Denoiser {
     session: PooledSession,
+    bundle: Bundle,
     signature: Signature,
-    backend: Backend,
+    planned: Backend,
+    proven: ProvenBackend,
+    created: Instant,
+    /// Whether the signature is that of the engine's own description of the graph.
+    is_described: bool,
+    /// Whether the first evaluation has selected the provider.
+    is_proven: bool,
 }
 
 impl Denoiser {
-    /// Opens the network. The pool opens it again whenever it was evicted.
-    pub(super) fn open(
+    /// Adds the network to the pool. `proven` is set by its first evaluation.
+    pub(super) fn new(
         bundle: &Bundle,
         options: &EngineOptions,
         pool: &SessionPool,
-        on_stage: &mut dyn FnMut(LoadStage),
+        proven: ProvenBackend,
+        on_stage: OnStage,
     ) -> Result<Self, ModelError> {
-        let bytes = bundle.files(&bundle.graph)?.peak_memory();
-        pool.evict_for(bytes);
-        let (LoadedSession { session, backend }, signature) = load_session(bundle, options, on_stage)?;
-        let reopen = {
-            let (bundle, options) = (bundle.clone(), options.clone());
-            move || Ok(load_session(&bundle, &options, &mut |_| {})?.0.session)
+        let signature = signature(bundle, options)?;
+        let source = GraphSource {
+            name: bundle.name.clone(),
+            files: bundle.files(&bundle.graph)?,
+            digest: digest(bundle, &bundle.graph),
+            profile: Some(shape_profile(&signature, &options.provider.tensorrt)),
         };
-        let session = pool.insert(bundle.name.clone(), bytes, Some(session), Box::new(reopen));
-        Ok(Self { session, signature, backend })
+        let planned = planned_backend(options)?;
+        let bytes = source.files.peak_memory();
+        let open = {
+            let (options, proven) = (options.clone(), ProvenBackend::clone(&proven));
+            move || load(&source, &options, &proven, &on_stage)
+        };
+        let session = pool.insert(bundle.name.clone(), bytes, Box::new(open));
+        Ok(Self {
+            session,
+            bundle: bundle.clone(),
+            signature,
+            planned,
+            proven,
+            created: Instant::now(),
+            is_described: false,
+            is_proven: false,
+        })
     }
+
+    /// Takes the signature from the engine's own description of the graph, which may have axes fixed.
+    fn describe(&mut self) -> Result<(), EvaluationError> {
+        let graph = self.session.with_session(|session| session.graph().clone())?;
+        let largest_batch = self.signature.largest_batch;
+        let described = resolve(&self.bundle, &graph, largest_batch);
+        let described = described.map_err(|error| EvaluationError::Engine {
+            engine: self.planned.engine,
+            reason: error.to_string(),
+        })?;
+        // An engine may describe outputs without their axes, by which the output was found.
+        let output = std::mem::take(&mut self.signature.output);
+        self.signature = Signature { output, ..described };
+        self.is_described = true;
+        Ok(())
+    }
+
+    fn log_backend(&self) {
+        let (name, backend) = (&self.bundle.name, self.backend());
+        log::info!(
+            "model {name} runs on {} {} with {}, after {} ms",
+            backend.engine,
+            backend.version,
+            backend.provider,
+            self.created.elapsed().as_millis()
+        );
+        for share in &backend.provider_shares {
+            log::info!("model {name}: {share}");
+        }
+    }
+}
+
+/// Returns the digest of a graph of the bundle, which is made when it is first needed.
+pub(super) fn digest(bundle: &Bundle, graph: &Path) -> GraphDigest {
+    let (bundle, graph) = (bundle.clone(), graph.to_owned());
+    Arc::new(move || Ok(bundle.digests()?.of(&graph).to_owned()))
 }
 
 impl Predictor for Denoiser {
@@ -56,11 +128,33 @@ impl Predictor for Denoiser {
     }
 
     fn backend(&self) -> &Backend {
-        &self.backend
+        self.proven.get().unwrap_or(&self.planned)
     }
 
     fn evaluate(&mut self, batch: &Batch, output: &mut Vec<f32>) -> Result<(), EvaluationError> {
-        self.session.with_session(|session| evaluate(session, &self.signature, batch, output))?
+        let started = Instant::now();
+        self.session.with_session(|session| evaluate(session, &self.signature, batch, output))??;
+        log::debug!(
+            "evaluated {} with a batch of {} in {} ms",
+            self.bundle.name,
+            batch.size(),
+            started.elapsed().as_millis()
+        );
+        if !self.is_proven {
+            self.is_proven = true;
+            self.log_backend();
+            // The first evaluation may have selected another provider.
+            self.describe()?;
+        }
+        Ok(())
+    }
+
+    fn open(&mut self) -> Result<(), EvaluationError> {
+        if self.is_described { Ok(()) } else { self.describe() }
+    }
+
+    fn is_open(&self) -> bool {
+        self.session.is_open()
     }
 }
 
@@ -74,31 +168,6 @@ fn resolve(bundle: &Bundle, graph: &GraphIo, largest_batch: usize) -> Result<Sig
         .map_err(|error| ModelError::Signature { graph: bundle.graph.clone(), error })
 }
 
-/// Loads the network, and returns its signature by the engine's own description of the graph.
-///
-/// The shapes of the warm-up must be known before the engine opens the graph, so that they come from the ONNX file.
-fn load_session(
-    bundle: &Bundle,
-    options: &EngineOptions,
-    on_stage: &mut dyn FnMut(LoadStage),
-) -> Result<(LoadedSession, Signature), ModelError> {
-    let resolve = |graph: &GraphIo| resolve(bundle, graph, options.batch);
-    let signature = signature(bundle, options)?;
-    let (files, digests) = (bundle.files(&bundle.graph)?, bundle.digests()?);
-    let source = GraphSource {
-        name: bundle.name.clone(),
-        files: &files,
-        sha256: digests.of(&bundle.graph),
-        profile: Some(shape_profile(&signature, &options.provider.tensorrt)),
-        warmup: warmup(&signature, &bundle.manifest),
-    };
-    let loaded = load(&source, options, on_stage)?;
-    // An engine may describe outputs without their axes, by which the output was found.
-    let output = signature.output;
-    let signature = Signature { output, ..resolve(loaded.session.graph())? };
-    Ok((loaded, signature))
-}
-
 /// The batch sizes for which an engine is built.
 fn shape_profile(signature: &Signature, options: &TensorRt) -> ShapeProfile {
     let (min, max) = (signature.smallest_batch(), signature.largest_batch);
@@ -110,26 +179,6 @@ fn shape_profile(signature: &Signature, options: &TensorRt) -> ShapeProfile {
         opt: shapes(batch(options.opt_batch.map(|n| n.0), max)),
         max: shapes(max),
     }
-}
-
-/// Evaluations of zeros, one for each common batch size. The smallest size is evaluated twice, because the profile
-/// counts the last evaluation, and the first one of a shape includes one-time work.
-fn warmup(signature: &Signature, manifest: &Manifest) -> Warmup {
-    let (min, max) = (signature.smallest_batch(), signature.largest_batch);
-    let shapes =
-        warmup_batches(min, max).chain([min]).map(|batch| InputShapes(signature.input_shapes(batch)));
-    let conditions = signature.conditions.iter().zip(manifest.conditions.values());
-    let constants: BTreeMap<_, _> =
-        conditions.map(|((input, _), condition)| (input.clone(), condition.default as f32)).collect();
-    Warmup { shapes: shapes.collect(), constants, output: signature.output.clone() }
-}
-
-/// How many of the smallest batch sizes are warmed up, besides the largest.
-const WARMUP_SIZES: usize = 8;
-
-/// The largest batch size, then the smallest ones in descending order.
-fn warmup_batches(min: usize, max: usize) -> impl Iterator<Item = usize> {
-    (min..=max).rev().filter(move |&size| size == max || size < min + WARMUP_SIZES)
 }
 
 fn evaluate(
@@ -197,14 +246,6 @@ mod tests {
     use crate::bundle::{Role, TensorInput, TimeInput};
     use crate::tensor::{DataType, Dim};
     use crate::units::Bounded;
-
-    #[test]
-    fn the_warm_up_has_a_bounded_number_of_batch_sizes() {
-        let sizes = |min, max| warmup_batches(min, max).collect::<Vec<_>>();
-        assert_eq!(sizes(1, 3), [3, 2, 1]);
-        assert_eq!(sizes(1, 1024), [1024, 8, 7, 6, 5, 4, 3, 2, 1]);
-        assert_eq!(sizes(5, 5), [5]);
-    }
 
     #[test]
     fn a_shape_profile_has_every_input() {

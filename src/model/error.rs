@@ -71,7 +71,7 @@ pub enum LatentError {
         /// The cause.
         error: EvaluationError,
     },
-    /// A graph could not be opened again.
+    /// A graph could not be opened.
     #[error(transparent)]
     Session(EvaluationError),
     /// A graph's output contains NaN or infinity.

@@ -1,8 +1,10 @@
 //! The text encoders and the autoencoder around a denoiser of latents.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::component::Component;
+use super::denoiser::digest;
 use super::error::LatentError;
 use super::pipeline_graphs::{PipelineGraphs, SizeLimits, TextEncoderGraph};
 use super::text_encoder::{Embedding, Layer, TextEncoder, concat_features, concat_tokens};
@@ -11,7 +13,9 @@ use crate::bundle::{
     AutoencoderIo, Bundle, BundleError, LatentComponents, Manifest, PipelineKind, Role, Signature,
     TensorInput,
 };
-use crate::inference::{EngineOptions, GraphSource, InputShapes, PooledSession, SessionPool, Warmup, load};
+use crate::inference::{
+    EngineOptions, GraphSource, OnStage, PooledSession, ProvenBackend, SessionPool, component_options, load,
+};
 use crate::tensor::{Dim, Tensor};
 
 /// A job's prompts and what else the text encoders and the denoiser are conditioned on.
@@ -77,33 +81,32 @@ struct PromptEmbeddings {
 }
 
 impl LatentPipeline {
-    /// Adds the sessions to the pool, which opens each when it is first used.
-    pub(super) fn open(
+    /// Adds the sessions to the pool, which opens each when it is first used. `network` is the backend of the denoiser.
+    pub(super) fn new(
         bundle: &Bundle,
         graphs: PipelineGraphs,
         options: &EngineOptions,
         pool: &SessionPool,
+        network: &ProvenBackend,
     ) -> Result<Self, BundleError> {
         let PipelineGraphs { components, kind, text_encoders, decoder, encoder, limits } = graphs;
-        let session = |component: &str, graph: &Path, warmup: Warmup| {
-            pooled_session(bundle, component, graph, warmup, options, pool)
-        };
+        let session =
+            |component: &str, graph: &Path| pooled_session(bundle, component, graph, options, pool, network);
         let open_text_encoder = |(i, graph): (usize, TextEncoderGraph)| {
             let TextEncoderGraph { path, tokenizer, io, config } = graph;
-            let session = session(&format!("text_encoder_{}", i + 1), &path, io.warmup(tokenizer.length))?;
+            let session = session(&format!("text_encoder_{}", i + 1), &path)?;
             let component = Component::new(directory_name(&path), session, io.batch);
             Ok::<_, BundleError>(TextEncoder::new(tokenizer, io, config, component))
         };
-        let autoencoder = |role: &str, channels: usize, (path, io): (PathBuf, AutoencoderIo)| {
-            let session = session(role, &path, autoencoder_warmup(&io, channels))?;
+        let autoencoder = |role: &str, (path, io): (PathBuf, AutoencoderIo)| {
+            let session = session(role, &path)?;
             let component = Component::new(directory_name(&path), session, io.batch);
             Ok::<_, BundleError>(Autoencoder { component, io })
         };
-        let channels = components.vae.channels;
         let text_encoders =
             text_encoders.into_iter().enumerate().map(open_text_encoder).collect::<Result<_, _>>()?;
-        let decoder = decoder.map(|graph| autoencoder("vae_decoder", channels, graph)).transpose()?;
-        let encoder = encoder.map(|graph| autoencoder("vae_encoder", 3, graph)).transpose()?;
+        let decoder = decoder.map(|graph| autoencoder("vae_decoder", graph)).transpose()?;
+        let encoder = encoder.map(|graph| autoencoder("vae_encoder", graph)).transpose()?;
         let overlaps = pool.fits_denoiser_and_another(&bundle.name);
         let tile = options.vae_tile;
         Ok(Self { components, kind, overlaps, limits, text_encoders, decoder, encoder, tile })
@@ -204,6 +207,11 @@ impl LatentPipeline {
         vae::encode(encoder, self.components.vae, image, self.tile)
     }
 
+    /// Opens the decoder without evaluating it, if it is not open.
+    pub(crate) fn open_decoder(&self) -> Result<(), LatentError> {
+        self.decoder.as_ref().map_or(Ok(()), |decoder| decoder.component.open())
+    }
+
     /// A preview of a latent, if there is a projection for its channels.
     pub fn preview(&self, latent: &[f32], shape: &[usize], manifest: &Manifest) -> Option<Tensor> {
         Some(manifest.projection(self.kind, shape[0])?.apply(latent, shape))
@@ -226,35 +234,25 @@ fn pooled_session(
     bundle: &Bundle,
     component: &str,
     graph: &Path,
-    warmup: Warmup,
     options: &EngineOptions,
     pool: &SessionPool,
+    network: &ProvenBackend,
 ) -> Result<PooledSession, BundleError> {
-    let (name, options) = (format!("{}-{component}", bundle.name), options.clone());
-    let (files, sha256) = (bundle.files(graph)?, bundle.digests()?.of(graph).to_owned());
-    let bytes = files.peak_memory();
+    let source = GraphSource {
+        name: format!("{}-{component}", bundle.name),
+        files: bundle.files(graph)?,
+        digest: digest(bundle, graph),
+        profile: None,
+    };
+    let bytes = source.files.peak_memory();
+    let (options, network) = (options.clone(), ProvenBackend::clone(network));
+    let (proven, on_stage): (ProvenBackend, OnStage) = (ProvenBackend::default(), Arc::new(|_| {}));
     let open = move || {
-        let (name, files, sha256) = (name.clone(), &files, sha256.as_str());
-        let source = GraphSource { name, files, sha256, profile: None, warmup: warmup.clone() };
-        Ok(load(&source, &options, &mut |_| {})?.session)
+        let options = component_options(&options, network.get())?;
+        load(&source, &options, &proven, &on_stage)
     };
     let label = format!("{}/{component}", bundle.name);
-    Ok(pool.insert(label, bytes, None, Box::new(open)))
-}
-
-/// The height and width in the warm-up of an autoencoder.
-const WARMUP_SIZE: usize = 16;
-
-/// The warm-up of an autoencoder: one evaluation in a small shape, because a decoder takes as long for a full image as for
-/// a job.
-fn autoencoder_warmup(io: &AutoencoderIo, channels: usize) -> Warmup {
-    let [height, width] = io.size.map(|length| length.unwrap_or(WARMUP_SIZE));
-    let shape = vec![io.batch, channels, height, width];
-    Warmup {
-        shapes: vec![InputShapes(vec![(io.input.clone(), shape)])],
-        output: io.output.clone(),
-        ..Warmup::default()
-    }
+    Ok(pool.insert(label, bytes, Box::new(open)))
 }
 
 /// The tensor for each input of the denoiser that the pipeline fills.

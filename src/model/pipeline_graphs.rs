@@ -8,7 +8,6 @@ use crate::bundle::{
     AutoencoderIo, Bundle, LatentComponents, LatentSizes, PipelineKind, Role, Signature, SignatureError,
     TextEncoderConfig, TextEncoderIo, embedding_shape,
 };
-use crate::inference::{InputShapes, Warmup};
 use crate::tensor::{Dim, GraphIo};
 
 /// The sizes and lengths that the graphs of a pipeline take.
@@ -46,26 +45,6 @@ pub(super) struct TextEncoderGraph {
     pub(super) tokenizer: Tokenizer,
     pub(super) io: TextEncoderIo,
     pub(super) config: TextEncoderConfig,
-}
-
-impl TextEncoderIo {
-    /// One evaluation.
-    pub(super) fn warmup(&self, usual_length: usize) -> Warmup {
-        let shape = vec![self.batch, self.length.unwrap_or(usual_length)];
-        let optional = [&self.mask, &self.positions, &self.token_types].into_iter().flatten();
-        let inputs = std::iter::once(&self.ids).chain(optional);
-        Warmup {
-            shapes: vec![InputShapes(inputs.map(|name| (name.clone(), shape.clone())).collect())],
-            constants: self.mask.iter().map(|name| (name.clone(), 1.0)).collect(),
-            output: [&self.last, &self.pooled]
-                .into_iter()
-                .flatten()
-                .chain(&self.hidden)
-                .next()
-                .cloned()
-                .unwrap_or_default(),
-        }
-    }
 }
 
 impl PipelineGraphs {

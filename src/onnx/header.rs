@@ -3,7 +3,7 @@
 mod decode;
 mod value_info;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::Path;
 
@@ -24,6 +24,8 @@ pub(crate) struct Header {
     pub(crate) opsets: Vec<(String, i64)>,
     /// The inputs and outputs of the graph. Inputs that an initializer fills are left out.
     pub(crate) io: GraphIo,
+    /// For each input, the names of its axes. An axis of a fixed length has none.
+    pub(crate) axis_names: BTreeMap<String, Vec<Option<String>>>,
     /// The names of the graph's nodes except constants, in the graph's order.
     pub(crate) node_names: Vec<String>,
     /// The operators of all nodes, with those of nested graphs and of functions.
@@ -66,6 +68,13 @@ impl Header {
     /// The version of ONNX's own operator set.
     pub(crate) fn opset(&self) -> Option<i64> {
         self.opsets.iter().find(|(domain, _)| domain.is_empty()).map(|(_, version)| *version)
+    }
+
+    /// The names of the inputs' dynamic axes, each with its length in `shapes`.
+    pub(crate) fn dynamic_axes(&self, shapes: &[(String, Vec<usize>)]) -> Vec<(String, usize)> {
+        let axes = shapes.iter().filter_map(|(input, lengths)| Some((self.axis_names.get(input)?, lengths)));
+        let named = axes.flat_map(|(names, lengths)| names.iter().zip(lengths));
+        named.filter_map(|(name, length)| Some((name.clone()?, *length))).collect()
     }
 
     /// The operators that are neither ONNX's own nor functions of the file.

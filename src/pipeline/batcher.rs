@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::guidance::Guidance;
 use crate::bundle::{Manifest, Signature};
-use crate::inference::EvaluationError;
+use crate::inference::{Backend, EvaluationError};
 use crate::job::Job;
 use crate::model::{Batch, Predictor};
 use diffusion_samplers::simd::all_finite;
@@ -166,21 +166,25 @@ impl Batcher {
         self.images.retain(|image| image.id.job != job);
     }
 
-    /// Evaluates one batch. Of the images with the highest priority, those with a deadline come first, then
+    /// Evaluates one batch. Events come with the backend of the network. Of the images with the highest priority, those with a deadline come first, then
     /// those evaluated longest ago.
     pub(super) fn step(
         &mut self,
         predictor: &mut dyn Predictor,
         manifest: &Manifest,
-        mut on_event: impl FnMut(ImageId, ImageEvent),
+        mut on_event: impl FnMut(&Backend, ImageId, ImageEvent),
     ) -> Result<(), BatchFailure> {
         self.step += 1;
         self.latest = BatchTiming::default();
-        self.start_new(&mut on_event);
-        self.select(predictor.signature());
-        if self.selected.is_empty() {
+        self.start_new(&mut |id, event| on_event(predictor.backend(), id, event));
+        if self.images.is_empty() {
             return Ok(());
         }
+        // The sizes of batches are known once the network is open.
+        if let Err(error) = predictor.open() {
+            return Err(BatchFailure { error, jobs: self.images.iter().map(|image| image.id.job).collect() });
+        }
+        self.select(predictor.signature());
         let start = Instant::now();
         let evaluated = self.evaluate(predictor, manifest);
         let slots = self.selected.iter().map(|&i| self.images[i].guidance.slots()).sum();
@@ -189,7 +193,7 @@ impl Batcher {
             let jobs = self.selected.iter().map(|&i| self.images[i].id.job).collect();
             return Err(BatchFailure { error, jobs });
         }
-        self.scatter_outputs(&mut on_event);
+        self.scatter_outputs(&mut |id, event| on_event(predictor.backend(), id, event));
         self.images.retain(|image| image.state != ImageState::Done);
         Ok(())
     }
@@ -308,7 +312,7 @@ fn evaluate_batch(
     let output = if is_first { &mut *outputs } else { &mut *partial_output };
     predictor.evaluate(batch, output)?;
     let each = output.len() / batch.size();
-    if each * batch.size() != output.len() || !each.is_multiple_of(len) || each == 0 {
+    if each * batch.size() != output.len() || (each != len && each != 2 * len) {
         return Err(EvaluationError::OutputLength { expected: batch.size() * len, found: output.len() });
     }
     output.truncate(samples * each);

@@ -65,6 +65,15 @@ impl Codec {
     }
 }
 
+impl Codec {
+    /// Opens the decoder while the network is opened or evaluates. Decoding reports an error.
+    fn open_decoder(&self) {
+        if let Some(Err(error)) = self.latent.as_ref().map(|latent| latent.open_decoder()) {
+            log::debug!("cannot open the decoder in advance: {error}");
+        }
+    }
+}
+
 struct CodecThread {
     /// `None` only while the thread is being joined: it ends when its queue is closed.
     tasks: Option<blocking::SyncSender<CodecTask>>,
@@ -118,11 +127,16 @@ impl CodecThread {
         let (tasks, task_queue) = blocking::sync_channel(MAX_PENDING_TASKS);
         let (result_sender, results) = mpsc::channel(MAX_PENDING_TASKS);
         let run = move || {
+            let mut is_decoder_open = false;
             for task in task_queue {
+                let is_encoded = matches!(task, CodecTask::Encode { .. });
                 if result_sender.blocking_send(codec.run(task)).is_err() {
                     return;
                 }
                 wake();
+                if is_encoded && !std::mem::replace(&mut is_decoder_open, true) {
+                    codec.open_decoder();
+                }
             }
         };
         let spawned = std::thread::Builder::new().name("codec".to_owned()).spawn(run);

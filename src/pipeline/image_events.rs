@@ -16,7 +16,6 @@ use diffusion_samplers::simd::all_finite;
 pub(super) struct ImageEvents<'a> {
     pub(super) jobs: &'a mut Queue,
     pub(super) codec: &'a mut CodecWorker,
-    pub(super) backend: &'a Backend,
     pub(super) latent: Option<&'a LatentPipeline>,
     pub(super) manifest: &'a Manifest,
     pub(super) on_event: &'a mut OnEvent<'a>,
@@ -25,7 +24,8 @@ pub(super) struct ImageEvents<'a> {
 }
 
 impl ImageEvents<'_> {
-    pub(super) fn handle(&mut self, image: ImageId, event: ImageEvent) {
+    /// `backend` is the one that evaluated the image.
+    pub(super) fn handle(&mut self, backend: &Backend, image: ImageId, event: ImageEvent) {
         // If an image fails, its job is removed from the queue while its other images are in the batch.
         let Some(running) = self.jobs.get_mut(image.job) else { return };
         match event {
@@ -47,7 +47,8 @@ impl ImageEvents<'_> {
             }
             ImageEvent::Finished(sample) => {
                 let (Some(_), Some(prepared)) = (self.latent, running.prepared()) else {
-                    return self.jobs.finish_image(image, sample, None, self.backend, self.on_event);
+                    let finished = self.jobs.finish_image(image, sample, None, backend, self.on_event);
+                    return finished.unwrap_or_else(|error| self.fail(image, error));
                 };
                 let latents = prepared.unpack(sample, &running.job.sizes);
                 let shape = running.job.sizes.latent.clone();

@@ -15,7 +15,7 @@ pub(super) struct LatencyEstimator {
     /// Slots of the latest batch.
     latest_slots: usize,
     decoding_s: Option<f64>,
-    /// The duration of the warm-up evaluation, used until a batch was measured.
+    /// The duration of the warm-up evaluation per sample, used until a batch was measured; 0 if there was none.
     warmup_s: f64,
 }
 
@@ -39,12 +39,12 @@ pub(super) struct BatchLoad {
 }
 
 impl LatencyEstimator {
-    pub(super) fn new(first_evaluation: Duration) -> Self {
+    pub(super) fn new(first_evaluation: Option<Duration>) -> Self {
         Self {
             batches: Vec::new(),
             latest_slots: 0,
             decoding_s: None,
-            warmup_s: first_evaluation.as_secs_f64(),
+            warmup_s: first_evaluation.unwrap_or_default().as_secs_f64(),
         }
     }
 
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn sizes_that_were_not_measured_are_estimated_from_their_neighbours() {
-        let mut latency = LatencyEstimator::new(Duration::from_millis(100));
+        let mut latency = LatencyEstimator::new(Some(Duration::from_millis(100)));
         assert_eq!(latency.evaluations_within(SECOND, one_image(1)), 9);
         latency.record(2, Duration::from_millis(20));
         assert_eq!(latency.evaluations_within(SECOND, one_image(2)), 45);
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn other_images_and_decoding_leave_room_for_fewer_evaluations() {
-        let mut latency = LatencyEstimator::new(SECOND);
+        let mut latency = LatencyEstimator::new(Some(SECOND));
         latency.record(8, Duration::from_millis(10));
         let load = BatchLoad { images: 4, slots_per_image: 2, slots_ahead: 0, batch_slots: 8 };
         assert_eq!(latency.evaluations_within(SECOND, load), 90);
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn a_throttled_board_raises_the_estimate() {
-        let mut latency = LatencyEstimator::new(SECOND);
+        let mut latency = LatencyEstimator::new(Some(SECOND));
         latency.record(1, Duration::from_millis(10));
         for _ in 0..20 {
             latency.record(1, Duration::from_millis(40));
@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn the_second_measurement_of_a_size_replaces_the_first() {
-        let mut latency = LatencyEstimator::new(SECOND);
+        let mut latency = LatencyEstimator::new(Some(SECOND));
         latency.record(2, Duration::from_millis(400));
         assert_eq!((latency.latest(), latency.evaluations_within(SECOND, one_image(2))), (None, 2));
         latency.record(2, Duration::from_millis(10));

@@ -76,7 +76,7 @@ impl Queue {
         late
     }
 
-    /// Reports a finished image. The last image finishes and removes its job.
+    /// Reports a finished image. The last image finishes and removes its job. An image without a receipt is an error.
     pub(super) fn finish_image(
         &mut self,
         image: ImageId,
@@ -84,15 +84,16 @@ impl Queue {
         latents: Option<Vec<f32>>,
         backend: &Backend,
         on_event: &mut OnEvent<'_>,
-    ) {
-        let Some(running) = self.get_mut(image.job) else { return };
-        let (receipt, is_last) = running.finish_image(image.index, backend);
+    ) -> Result<(), JobError> {
+        let Some(running) = self.get_mut(image.job) else { return Ok(()) };
+        let (receipt, is_last) = running.finish_image(image.index, backend)?;
         let picture = Tensor::new(running.job.sizes.image.clone(), data);
         on_event(&running.job, JobEvent::Image { receipt, image: Sample { picture, latents } });
         if is_last {
             on_event(&running.job, JobEvent::Finished { elapsed_ms: running.elapsed_ms() });
             self.remove(image.job);
         }
+        Ok(())
     }
 
     /// Removes a job and reports its failure.

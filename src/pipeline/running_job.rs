@@ -176,11 +176,18 @@ impl RunningJob {
     }
 
     /// Counts a finished image and returns its receipt, and whether it is the job's last one.
-    pub(super) fn finish_image(&mut self, index: usize, backend: &Backend) -> (Box<Receipt>, bool) {
-        let mut receipt = Box::new(Receipt::new(&self.job, index, backend));
-        let JobState::Running { prepared, finished, .. } = &mut self.state else { return (receipt, false) };
+    pub(super) fn finish_image(
+        &mut self,
+        index: usize,
+        backend: &Backend,
+    ) -> Result<(Box<Receipt>, bool), JobError> {
+        let receipt = Receipt::new(&self.job, index, backend);
+        let mut receipt = Box::new(receipt.map_err(|error| JobError::new(ErrorCode::Engine, &error))?);
+        let JobState::Running { prepared, finished, .. } = &mut self.state else {
+            return Ok((receipt, false));
+        };
         receipt.truncated.clone_from(&prepared.conditions.truncated);
         *finished += 1;
-        (receipt, *finished == self.job.count)
+        Ok((receipt, *finished == self.job.count))
     }
 }

@@ -52,9 +52,11 @@ struct ModelState {
 impl ModelState {
     fn new(card: &ModelCard) -> Self {
         let backend = card.backend.clone();
+        // The worker has made the digests, or has ended with the reason.
+        let sha256 = card.bundle.digests().map(|digests| digests.total.clone());
         Self {
             name: card.bundle.name.clone(),
-            sha256: card.digests.total.clone(),
+            sha256: sha256.unwrap_or_default(),
             engine: backend.engine,
             engine_version: backend.version,
             provider: backend.provider,

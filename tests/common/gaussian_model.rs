@@ -76,10 +76,9 @@ impl Exact {
             nan_from,
         };
         let model = Model {
-            digests: bundle.digests().unwrap(),
             bundle,
             predictor: Box::new(exact),
-            first_evaluation: Duration::from_millis(1),
+            first_evaluation: Some(Duration::from_millis(1)),
             outputs_per_value: 1,
             session_sizes: Vec::new(),
             latent: None,
@@ -131,7 +130,7 @@ impl Delayed {
     /// Returns a model that waits for `delay` before each evaluation.
     pub fn model(shape: &[usize], largest_batch: usize, delay: Duration) -> Model {
         let (mut model, _) = Exact::model(shape, largest_batch, TimestepShape::PerSample);
-        model.first_evaluation = delay;
+        model.first_evaluation = Some(delay);
         Model { predictor: Box::new(Self { network: model.predictor, delay }), ..model }
     }
 }

@@ -78,3 +78,5 @@ mod systemd;
 mod thermal;
 #[cfg(feature = "system-tests")]
 mod tls;
+#[cfg(feature = "system-tests")]
+mod warmup;

@@ -5,10 +5,14 @@
 use std::path::Path;
 use std::process::Command;
 
+use rten_onnx::onnx::{NodeProto, OperatorSetIdProto};
+
 use crate::common::broker::{Broker, publish};
 use crate::common::bundles::{copy_bundle, model};
 use crate::common::commands::{denoised, fails, library, onnxruntime, succeeds};
 use crate::common::daemon::{Daemon, configuration};
+use crate::common::onnx_files;
+use crate::common::onnx_graphs::node;
 use crate::common::subscriber::Subscriber;
 use crate::common::{golden, largest_difference};
 
@@ -134,6 +138,39 @@ fn inspect_reports_the_share_of_openvino_and_a_second_start_reuses_its_engine() 
     assert!(report.contains("provider share       openvino ran 567 nodes in 100 % of the time"), "{report}");
     assert!(!log.contains("builds its engine"), "{log}");
     assert!(engines() == built, "the engine was written again");
+}
+
+/// Replaces the nodes of a graph by one that copies the input, of an operator that only the CPU provider has.
+fn make_cpu_only(graph: &Path) {
+    onnx_files::edit(graph, |model| {
+        let domain = || Some("com.microsoft".to_owned());
+        model.opset_import.push(OperatorSetIdProto { domain: domain(), version: Some(1) });
+        let graph = model.graph.as_mut().unwrap();
+        let [input, output] = [&graph.input[0], &graph.output[0]].map(|value| value.name.clone().unwrap());
+        graph.node = vec![NodeProto { domain: domain(), ..node("SampleOp", &[&input], &output) }];
+        graph.initializer.clear();
+    });
+}
+
+#[test]
+fn a_provider_that_runs_no_node_of_the_first_evaluation_is_rejected() {
+    let cache = tempfile::tempdir().unwrap();
+    let (_directory, bundle) = copy_bundle(&golden("gaussian"), "copying");
+    make_cpu_only(&bundle.join("unet/model.onnx"));
+    let output = cache.path().join("x.npy");
+    let sample = |policy: &str| {
+        let mut command = denoised_with(&library("DENOISED_TEST_OPENVINO"), "openvino,cpu", cache.path());
+        command.env("DENOISED_ENGINE__POLICY", policy).arg("sample").arg(&bundle);
+        command.args(["--steps", "2", "--output"]).arg(&output);
+        command
+    };
+    let reason = "it was registered, but ran none of the nodes of copying";
+    let stderr = fails(&mut sample("required"), 1);
+    assert!(stderr.contains("the execution provider openvino is required but does not work"), "{stderr}");
+    assert!(stderr.contains(reason) && !output.exists(), "{stderr}");
+    let (_, stderr) = stdout_and_stderr(&mut sample("preferred"));
+    assert_eq!(stderr.matches(reason).count(), 1, "{stderr}");
+    assert!(stderr.contains("(cpu)"), "{stderr}");
 }
 
 /// Negates 256 weights in the middle of a graph's file.

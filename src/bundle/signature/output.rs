@@ -53,6 +53,13 @@ fn is_prediction(output: &ValueInfo, own: &[usize]) -> bool {
     output.shape.len() == own.len() + 1 && output.shape[1..].iter().zip(own).enumerate().all(fits)
 }
 
+/// How many values a prediction has per value of the samples, if the output declares its channels.
+pub(super) fn outputs_per_value(output: &ValueInfo, own: &[usize]) -> Option<usize> {
+    let channels = channels_axis(own);
+    let declared = output.shape.get(channels + 1)?.length()?;
+    Some(if declared == own[channels] { 1 } else { 2 })
+}
+
 /// The axis of a sample that holds its channels: the last one of packed latents.
 fn channels_axis(own: &[usize]) -> usize {
     if own.len() == 2 { 1 } else { 0 }
@@ -94,6 +101,16 @@ mod tests {
         assert_eq!(found(learned, None, &[4, 8, 8]).unwrap(), "y");
         let packed = vec![output("a", &[None, None, Some(16)]), output("b", &[None, None, Some(64)])];
         assert_eq!(found(packed, None, &[256, 64]).unwrap(), "b");
+    }
+
+    #[test]
+    fn declared_channels_are_those_of_the_samples_or_twice_as_many() {
+        let declared = |shape: &[Option<usize>], own: &[usize]| outputs_per_value(&output("y", shape), own);
+        assert_eq!(declared(&[None, Some(4), None, None], &[4, 8, 8]), Some(1));
+        assert_eq!(declared(&[None, Some(8), None, None], &[4, 8, 8]), Some(2));
+        assert_eq!(declared(&[None, None, Some(64)], &[256, 64]), Some(1));
+        assert_eq!(declared(&[None, None, Some(8), Some(8)], &[4, 8, 8]), None);
+        assert_eq!(declared(&[], &[4, 8, 8]), None);
     }
 
     #[test]

@@ -5,12 +5,11 @@
 
 use ort::memory::{AllocationDevice, Allocator, MemoryType};
 use ort::session::{IoBinding, Session};
-use ort::value::{DynTensor, ValueType};
+use ort::value::DynTensor;
 
 use super::failed;
 use super::values::{allocator, fill, read, tensor};
 use crate::inference::error::EvaluationError;
-use crate::inference::provider::InputShapes;
 use crate::inference::session::{Input, match_inputs};
 use crate::tensor::{DataType, Dim, GraphIo, ValueInfo};
 
@@ -89,21 +88,4 @@ impl CudaGraphBuffers {
         }
         Ok(shapes)
     }
-}
-
-/// The names of a graph's dynamic axes, each with its length in `shapes`.
-pub(super) fn dynamic_axes(description: &Session, shapes: &InputShapes) -> Vec<(String, usize)> {
-    let mut axes = Vec::new();
-    for outlet in description.inputs() {
-        let lengths = shapes.0.iter().find(|(name, _)| name == outlet.name());
-        let (Some((_, lengths)), ValueType::Tensor { shape, dimension_symbols, .. }) =
-            (lengths, outlet.dtype())
-        else {
-            continue;
-        };
-        let all = shape.iter().zip(dimension_symbols.iter()).zip(lengths);
-        let dynamic = all.filter(|((axis, name), _)| **axis < 0 && !name.is_empty());
-        axes.extend(dynamic.map(|((_, name), length)| (name.clone(), *length)));
-    }
-    axes
 }

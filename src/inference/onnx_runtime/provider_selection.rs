@@ -1,12 +1,12 @@
 //! Selects the first execution provider that works.
 
-use std::path::Path;
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
 
 use super::ENGINE;
 use super::messages::message;
 use crate::inference::backend::RejectedProvider;
 use crate::inference::error::{EngineError, EvaluationError, ProviderFailure};
-use crate::inference::graph_source::LoadedSession;
 use crate::inference::load_advice::Advice;
 use crate::inference::options::EngineOptions;
 use crate::inference::provider::{Policy, Provider};
@@ -17,7 +17,7 @@ pub(super) enum AttemptError {
     /// The provider does not work. Another one may.
     Provider(ProviderFailure),
     /// The first evaluation failed. Another provider may succeed.
-    Warmup(EvaluationError),
+    Evaluation(EvaluationError),
     /// Loading failed for a reason that has nothing to do with the provider.
     Engine(EngineError),
 }
@@ -44,108 +44,104 @@ impl<R> From<ort::Error<R>> for AttemptError {
     }
 }
 
-impl From<EvaluationError> for AttemptError {
-    fn from(error: EvaluationError) -> Self {
-        Self::Warmup(error)
-    }
+/// The providers that are left to be tried, and those that do not work.
+pub(super) struct Selection {
+    remaining: VecDeque<Provider>,
+    rejected: Vec<(Provider, ProviderFailure)>,
+    policy: Policy,
+    graph: PathBuf,
 }
 
-/// Tries the providers in order. If one does not work, the policy determines whether the next is tried. Any other error
-/// ends the selection, as does a failure whose `advice` concerns the graph.
-pub(super) fn first_working(
-    options: &EngineOptions,
-    graph: &Path,
-    advice: impl Fn(&str) -> Advice,
-    mut attempt: impl FnMut(Provider) -> Result<LoadedSession, AttemptError>,
-) -> Result<LoadedSession, EngineError> {
-    let mut rejected: Vec<(Provider, ProviderFailure)> = Vec::new();
-    for &provider in &options.providers {
-        let failure = match attempt(provider) {
-            Ok(mut loaded) => {
-                let rejected = rejected.into_iter().map(|(provider, failure)| RejectedProvider {
-                    provider: provider.to_string(),
-                    reason: failure.to_string(),
-                });
-                loaded.backend.rejected_providers = rejected.collect();
-                return Ok(loaded);
+impl Selection {
+    pub(super) fn new(
+        providers: impl IntoIterator<Item = Provider>,
+        options: &EngineOptions,
+        graph: &Path,
+    ) -> Self {
+        let remaining = providers.into_iter().collect();
+        Self { remaining, rejected: Vec::new(), policy: options.policy, graph: graph.to_owned() }
+    }
+
+    /// Tries the providers that are left, in order, until one can be opened.
+    pub(super) fn open_next<T>(
+        &mut self,
+        advice: impl Fn(&str) -> Advice,
+        mut attempt: impl FnMut(Provider) -> Result<T, AttemptError>,
+    ) -> Result<T, EngineError> {
+        while let Some(provider) = self.remaining.pop_front() {
+            match attempt(provider) {
+                Ok(opened) => return Ok(opened),
+                Err(error) => self.reject(provider, error, &advice)?,
             }
-            Err(AttemptError::Engine(error)) => return Err(error),
-            Err(AttemptError::Warmup(error)) if provider == Provider::Cpu => {
-                return Err(EngineError::Warmup { graph: graph.to_owned(), error });
-            }
-            Err(AttemptError::Warmup(error)) => ProviderFailure::Failed(error.to_string()),
-            Err(AttemptError::Provider(failure)) => {
+        }
+        let (provider, failure) = self.rejected.pop().unwrap_or_else(|| {
+            (Provider::Cpu, ProviderFailure::Failed("[engine] providers names no provider".to_owned()))
+        });
+        Err(EngineError::Provider { provider, failure })
+    }
+
+    /// Records that a provider does not work. If it is required, that is an error, as is a fault of anything else: of the
+    /// graph, by the `advice`, or of a file.
+    pub(super) fn reject(
+        &mut self,
+        provider: Provider,
+        error: AttemptError,
+        advice: impl Fn(&str) -> Advice,
+    ) -> Result<(), EngineError> {
+        let graph = || self.graph.clone();
+        let failure = match error {
+            AttemptError::Engine(error) => return Err(error),
+            AttemptError::Evaluation(error) => ProviderFailure::Failed(error.to_string()),
+            AttemptError::Provider(failure) => {
                 let Advice { text: hint, concerns_graph } = advice(&failure.to_string());
                 if provider == Provider::Cpu || concerns_graph {
                     let reason = failure.to_string().trim_end_matches('.').to_owned();
-                    return Err(EngineError::Load { engine: ENGINE, graph: graph.to_owned(), reason, hint });
+                    return Err(EngineError::Load { engine: ENGINE, graph: graph(), reason, hint });
                 }
                 failure
             }
         };
-        match options.policy {
-            Policy::Required => return Err(EngineError::Provider { provider, failure }),
+        match self.policy {
+            Policy::Required => Err(EngineError::Provider { provider, failure }),
             Policy::Preferred => {
                 log::warn!("the execution provider {provider} does not work here: {failure}");
-                rejected.push((provider, failure));
+                self.rejected.push((provider, failure));
+                Ok(())
             }
         }
     }
-    let (provider, failure) = rejected.pop().unwrap_or_else(|| {
-        (Provider::Cpu, ProviderFailure::Failed("[engine] providers names no provider".to_owned()))
-    });
-    Err(EngineError::Provider { provider, failure })
+
+    /// The providers that do not work.
+    pub(super) fn into_rejected(self) -> Vec<RejectedProvider> {
+        let rejected = self.rejected.into_iter().map(|(provider, failure)| RejectedProvider {
+            provider: provider.to_string(),
+            reason: failure.to_string(),
+        });
+        rejected.collect()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::inference::backend::Backend;
-    use crate::inference::session::{Input, Session};
-    use crate::tensor::GraphIo;
 
-    struct NoSession(GraphIo);
-
-    impl Session for NoSession {
-        fn graph(&self) -> &GraphIo {
-            &self.0
-        }
-
-        fn run_all(
-            &mut self,
-            _: &[Input<'_>],
-            _: &[&str],
-            _: &mut [Vec<f32>],
-        ) -> Result<Vec<Vec<usize>>, EvaluationError> {
-            Ok(Vec::new())
-        }
-    }
-
-    /// Selects between CUDA, whose attempt fails with `error`, and the CPU, which works. Returns the result with the
-    /// providers that were tried.
+    /// Selects between CUDA, whose attempt fails with `error`, and the CPU, which works. Returns the rejected providers with
+    /// those that were tried.
     fn select(
         policy: Policy,
         error: impl Fn() -> AttemptError,
-    ) -> (Result<LoadedSession, EngineError>, Vec<Provider>) {
-        let options = EngineOptions {
-            providers: vec![Provider::Cuda, Provider::Cpu],
-            policy,
-            ..EngineOptions::default()
-        };
+    ) -> (Result<Vec<RejectedProvider>, EngineError>, Vec<Provider>) {
+        let options = EngineOptions { policy, ..EngineOptions::default() };
         let mut tried = Vec::new();
         let advice =
             |reason: &str| Advice { text: "Copy it".to_owned(), concerns_graph: reason == "damaged" };
-        let selected = first_working(&options, Path::new("model.onnx"), advice, |provider| {
+        let mut selection =
+            Selection::new([Provider::Cuda, Provider::Cpu], &options, Path::new("model.onnx"));
+        let selected = selection.open_next(advice, |provider| {
             tried.push(provider);
-            match provider {
-                Provider::Cpu => Ok(LoadedSession {
-                    session: Box::new(NoSession(GraphIo::default())),
-                    backend: Backend::new(ENGINE, "1".to_owned(), provider.to_string()),
-                }),
-                _ => Err(error()),
-            }
+            if provider == Provider::Cpu { Ok(()) } else { Err(error()) }
         });
-        (selected, tried)
+        (selected.map(|()| selection.into_rejected()), tried)
     }
 
     #[test]
@@ -153,7 +149,7 @@ mod tests {
         let failure = || AttemptError::provider("x.cc:1 f() [ONNXRuntimeError] : 1 : FAIL : no libcublas");
         let (selected, tried) = select(Policy::Preferred, failure);
         let rejected = RejectedProvider { provider: "cuda".to_owned(), reason: "no libcublas".to_owned() };
-        assert_eq!(selected.unwrap().backend.rejected_providers, [rejected]);
+        assert_eq!(selected.unwrap(), [rejected]);
         assert_eq!(tried, [Provider::Cuda, Provider::Cpu]);
         let (selected, tried) = select(Policy::Required, failure);
         assert!(matches!(selected, Err(EngineError::Provider { provider: Provider::Cuda, .. })));

@@ -1,121 +1,143 @@
-//! Builds a session on an execution provider and proves by a profile that the provider runs it.
+//! Builds a session on an execution provider.
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use ort::logging::LogLevel;
 use ort::session::Session;
-use ort::session::builder::GraphOptimizationLevel;
 
 use super::build_progress::BuildProgress;
 use super::commit::commit;
 use super::dylib::Runtime;
 use super::execution_provider::{dispatch, is_compiled_in};
-use super::loaded_library::loaded_version;
-use super::profile::provider_shares;
-use super::provider_selection::{AttemptError, first_working};
-use super::{ENGINE, OnnxRuntimeSession, cuda_graph};
-use crate::inference::backend::Backend;
+use super::proof::Proof;
+use super::provider_selection::AttemptError;
+use super::{ENGINE, OnnxRuntimeSession};
 use crate::inference::engine_cache::{EngineCache, Key};
 use crate::inference::error::{EngineError, ProviderFailure};
-use crate::inference::graph_source::{GraphSource, LoadedSession, TEMPORARY_HINT, WarmupExtent};
-use crate::inference::load_advice;
-use crate::inference::options::{EngineOptions, LoadStage};
+use crate::inference::graph_source::{GraphSource, TEMPORARY_HINT};
+use crate::inference::load_advice::{self, Advice};
+use crate::inference::options::{EngineOptions, LoadStage, OnStage};
 use crate::inference::provider::{Provider, ProviderOptions, ShapeProfile, TensorRt};
 
 const CACHE_HINT: &str = "Give this user the directory (sudo install -d -o \"$USER\" DIRECTORY), or set [engine] cache to \
      one that this user can write to";
 
-/// Opens a session on the first provider that works.
-pub(in crate::inference) fn open(
-    runtime: &Runtime,
-    source: &GraphSource<'_>,
-    options: &EngineOptions,
-    on_stage: &mut dyn FnMut(LoadStage),
-) -> Result<LoadedSession, EngineError> {
-    let files = source.files;
-    let advice = |reason: &str| load_advice::onnx_runtime(&runtime.version, &files.header, reason);
-    first_working(options, &files.graph, advice, |provider| {
-        attempt(runtime, source, options, provider, on_stage)
-    })
+/// Opens sessions of a graph.
+pub(super) struct SessionOpener {
+    pub(super) runtime: Runtime,
+    pub(super) source: GraphSource,
+    pub(super) options: EngineOptions,
 }
 
-fn attempt(
-    runtime: &Runtime,
-    source: &GraphSource<'_>,
-    options: &EngineOptions,
-    provider: Provider,
-    on_stage: &mut dyn FnMut(LoadStage),
-) -> Result<LoadedSession, AttemptError> {
-    if !is_compiled_in(provider) {
-        let version = runtime.version.clone();
-        return Err(AttemptError::Provider(ProviderFailure::NotCompiledIn { version }));
+impl SessionOpener {
+    /// What to do about an error while the graph is opened.
+    pub(super) fn advice(&self, reason: &str) -> Advice {
+        load_advice::onnx_runtime(&self.runtime.version, &self.source.files.header, reason)
     }
-    let capture = capture(runtime, source, options, provider)?;
-    let profile = match (&capture, provider) {
-        (Some(capture), _) => Some(capture.profile.clone()),
-        (None, Provider::TensorRt) => source.profile.clone(),
-        (None, _) => None,
-    };
-    let mut cache = if provider.builds_engines() {
-        open_cache(runtime, source, options, provider, profile.as_ref())?
-    } else {
-        None
-    };
-    let temporary = std::env::temp_dir();
-    let profiles =
-        tempfile::tempdir().map_err(AttemptError::io("create a directory in", &temporary, TEMPORARY_HINT))?;
-    let mut builder = Session::builder(&runtime.environment)?
-        .with_logger(Arc::new(log_message))?
-        .with_profiling(profiles.path().join("profile"))?;
-    let directory = cache.as_ref().map(EngineCache::path);
-    let dispatch = dispatch(provider, &options.provider, directory, profile.as_ref(), capture.is_some());
-    if let Some(dispatch) = dispatch {
-        builder = builder.with_execution_providers([dispatch])?;
+
+    /// Opens a session on a provider. Its first evaluation is profiled, and completes the proof.
+    pub(super) fn attempt(
+        &self,
+        provider: Provider,
+        on_stage: &OnStage,
+    ) -> Result<(OnnxRuntimeSession, Proof), AttemptError> {
+        let temporary = std::env::temp_dir();
+        let profiles = tempfile::tempdir().map_err(AttemptError::io(
+            "create a directory in",
+            &temporary,
+            TEMPORARY_HINT,
+        ))?;
+        let Opened { session, cache, is_captured } =
+            self.open(provider, Some(profiles.path()), &**on_stage)?;
+        let builds_engine = self.source.profile.is_none() && is_building(provider, cache.as_ref());
+        Ok((session, Proof { provider, profiles, cache, is_captured, builds_engine }))
     }
-    for (axis, length) in capture.iter().flat_map(|capture| &capture.fixed_axes) {
-        builder = builder.with_dimension_override(axis, *length as i64)?;
+
+    /// Opens a session on a provider that is proven to run the graph.
+    pub(super) fn reopen(&self, provider: Provider) -> Result<OnnxRuntimeSession, AttemptError> {
+        let Opened { session, cache, .. } = self.open(provider, None, &|_| {})?;
+        if let Some(cache) = cache {
+            let directory = cache.path().to_owned();
+            cache
+                .commit()
+                .or_else(|error| not_kept(&self.options, &self.source, provider, &directory, error))?;
+        }
+        Ok(session)
     }
-    // The provider is registered, so that its libraries exist.
-    let progress = if provider.builds_engines() && cache.as_ref().is_none_or(|cache| !cache.is_built) {
-        check_memory(options)?;
-        on_stage(LoadStage::BuildingEngine);
-        Some(BuildProgress::new(&source.name, provider))
-    } else {
-        None
-    };
-    if let Some(cache) = &mut cache {
-        // A failure from here on may be the fault of the cached engine.
-        cache.mark_unverified();
-    }
-    let loaded = commit(builder, source.files).and_then(|session| {
+
+    /// Opens a session, with a profile in the directory `profiles`.
+    fn open(
+        &self,
+        provider: Provider,
+        profiles: Option<&Path>,
+        on_stage: &dyn Fn(LoadStage),
+    ) -> Result<Opened, AttemptError> {
+        let Self { runtime, source, options } = self;
+        if !is_compiled_in(provider) {
+            let version = runtime.version.clone();
+            return Err(AttemptError::Provider(ProviderFailure::NotCompiledIn { version }));
+        }
+        let capture = capture(runtime, source, options, provider)?;
+        let profile = match (&capture, provider) {
+            (Some(capture), _) => Some(capture.profile.clone()),
+            (None, Provider::TensorRt) => source.profile.clone(),
+            (None, _) => None,
+        };
+        let mut cache = if provider.builds_engines() {
+            open_cache(runtime, source, options, provider, profile.as_ref())?
+        } else {
+            None
+        };
+        let mut builder = Session::builder(&runtime.environment)?.with_logger(Arc::new(log_message))?;
+        if let Some(profiles) = profiles {
+            builder = builder.with_profiling(profiles.join("profile"))?;
+        }
+        let directory = cache.as_ref().map(EngineCache::path);
+        let dispatch = dispatch(provider, &options.provider, directory, profile.as_ref(), capture.is_some());
+        if let Some(dispatch) = dispatch {
+            builder = builder.with_execution_providers([dispatch])?;
+        }
+        for (axis, length) in capture.iter().flat_map(|capture| &capture.fixed_axes) {
+            builder = builder.with_dimension_override(axis, *length as i64)?;
+        }
+        // The provider is registered, so that its libraries exist.
+        let progress = if is_building(provider, cache.as_ref()) {
+            check_memory(options)?;
+            on_stage(LoadStage::BuildingEngine);
+            Some(BuildProgress::new(&source.name, provider))
+        } else {
+            None
+        };
+        if let Some(cache) = &mut cache {
+            // A failure from here on may be the fault of the cached engine.
+            cache.mark_unverified();
+        }
+        let started = Instant::now();
+        let session = commit(builder, &source.files)?;
+        drop(progress);
+        log::debug!("opened {} on {provider} in {} ms", source.name, started.elapsed().as_millis());
         on_stage(LoadStage::Warming);
         let session = match &capture {
             Some(capture) => OnnxRuntimeSession::with_cuda_graph(session, capture.device)
                 .map_err(|reason| AttemptError::Provider(ProviderFailure::Failed(reason)))?,
             None => OnnxRuntimeSession::new(session, provider.reads_pinned_memory()),
         };
-        let extent = match (&capture, provider) {
-            (Some(_), _) => WarmupExtent::Captured,
-            (None, Provider::Cpu) => WarmupExtent::Smallest,
-            (None, _) => WarmupExtent::All,
-        };
-        warm_up(session, runtime, source, provider, extent)
-    });
-    drop(progress);
-    let mut loaded = loaded?;
-    if let Some(cache) = cache {
-        let directory = cache.path().to_owned();
-        cache.commit().or_else(|error| not_kept(options, source, provider, &directory, error))?;
+        Ok(Opened { session, cache, is_captured: capture.is_some() })
     }
-    if provider == Provider::TensorRt {
-        loaded.backend.tensorrt = loaded_version("libnvinfer.so");
-        let version = loaded.backend.tensorrt.as_deref().unwrap_or_default();
-        for ignored in options.provider.tensorrt.ignored_by(version) {
-            log::warn!("{}: engine.tensorrt.{ignored}", source.name);
-        }
-    }
-    Ok(loaded)
+}
+
+/// A session on a provider, and the cache for the engine that the provider built.
+struct Opened {
+    session: OnnxRuntimeSession,
+    cache: Option<EngineCache>,
+    is_captured: bool,
+}
+
+/// Whether the provider has no engine in the cache and builds one.
+fn is_building(provider: Provider, cache: Option<&EngineCache>) -> bool {
+    provider.builds_engines() && cache.is_none_or(|cache| !cache.is_built)
 }
 
 /// Logs a message of ONNX Runtime. Errors are reported by the function that failed, so that they are not logged again.
@@ -137,7 +159,7 @@ struct Capture {
 
 fn capture(
     runtime: &Runtime,
-    source: &GraphSource<'_>,
+    source: &GraphSource,
     options: &EngineOptions,
     provider: Provider,
 ) -> Result<Option<Capture>, AttemptError> {
@@ -145,10 +167,7 @@ fn capture(
     check_capture(runtime, options, provider)?;
     // A graph that is not evaluated repeatedly in the same shapes is not captured.
     let Some(profile) = &source.profile else { return Ok(None) };
-    let description =
-        Session::builder(&runtime.environment)?.with_optimization_level(GraphOptimizationLevel::Disable)?;
-    let description = commit(description, source.files)?;
-    let fixed_axes = cuda_graph::dynamic_axes(&description, &profile.max);
+    let fixed_axes = source.files.header.dynamic_axes(&profile.max.0);
     Ok(Some(Capture { device, fixed_axes, profile: profile.fixed_to_max() }))
 }
 
@@ -173,35 +192,10 @@ fn check_capture(runtime: &Runtime, options: &EngineOptions, provider: Provider)
     Ok(())
 }
 
-/// Runs the warm-up with profiling, and checks that the provider ran at least one node.
-fn warm_up(
-    mut session: OnnxRuntimeSession,
-    runtime: &Runtime,
-    source: &GraphSource<'_>,
-    provider: Provider,
-    extent: WarmupExtent,
-) -> Result<LoadedSession, AttemptError> {
-    source.warmup.run(&mut session, extent)?;
-    let profile = session.session.end_profiling()?;
-    let nodes = if provider.builds_engines() { &source.files.header.node_names[..] } else { &[] };
-    let profile = Path::new(&profile);
-    let mut backend = Backend::new(ENGINE, runtime.version.clone(), provider.to_string());
-    backend.provider_shares = provider_shares(profile, nodes).map_err(AttemptError::io(
-        "read the profile",
-        profile,
-        TEMPORARY_HINT,
-    ))?;
-    if backend.provider_shares.iter().any(|share| share.provider == backend.provider) {
-        return Ok(LoadedSession { session: Box::new(session), backend });
-    }
-    let reason = format!("it was registered, but ran none of the nodes of {}", source.name);
-    Err(AttemptError::Provider(ProviderFailure::Failed(reason)))
-}
-
 /// Reports an engine that is built at every start, because it cannot be kept.
-fn not_kept(
+pub(super) fn not_kept(
     options: &EngineOptions,
-    source: &GraphSource<'_>,
+    source: &GraphSource,
     provider: Provider,
     directory: &Path,
     error: std::io::Error,
@@ -221,7 +215,7 @@ fn not_kept(
 /// Opens the cache for the provider's engine.
 fn open_cache(
     runtime: &Runtime,
-    source: &GraphSource<'_>,
+    source: &GraphSource,
     options: &EngineOptions,
     provider: Provider,
     profile: Option<&ShapeProfile>,
@@ -231,8 +225,9 @@ fn open_cache(
         Provider::TensorRt => (format!("{tensorrt:?}"), "libnvinfer.so"),
         _ => (format!("{openvino:?}"), "libopenvino.so"),
     };
+    let sha256 = (source.digest)().map_err(|error| AttemptError::Engine(EngineError::Digest(error)))?;
     let key = Key::from([
-        ("graph", source.sha256.to_owned()),
+        ("graph", sha256),
         ("shapes", format!("{profile:?}, batches of up to {}", options.batch)),
         ("option", option),
         ("ONNX Runtime", runtime.version.clone()),

@@ -1,11 +1,11 @@
 //! The messages of an ONNX file, decoded without the values of tensors.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rten_onnx::onnx::{DataLocation, OperatorSetIdProto, StringStringEntryProto, ValueInfoProto};
 use rten_onnx::protobuf::{DecodeMessage, FieldValue, Fields, OwnedValues, ProtobufError, ReadValue};
 
-use super::value_info::{element_type, value_info};
+use super::value_info::{axis_names, element_type, value_info};
 use super::{ExternalTensor, Header, Operator};
 use crate::onnx::element_type::ElementType;
 use crate::onnx::topology::{self, Topology, Weight};
@@ -47,6 +47,7 @@ struct Graph {
     initializers: BTreeSet<String>,
     inputs: Vec<ValueInfo>,
     outputs: Vec<ValueInfo>,
+    axis_names: BTreeMap<String, Vec<Option<String>>>,
     node_names: Vec<String>,
     topology: Topology,
     contents: Contents,
@@ -109,6 +110,7 @@ impl DecodeMessage for Model {
                         inputs: graph.inputs.into_iter().filter(is_fed).collect(),
                         outputs: graph.outputs,
                     };
+                    header.axis_names = graph.axis_names;
                     header.node_names = graph.node_names;
                     model.topology = graph.topology;
                     contents.extend(graph.contents);
@@ -165,8 +167,13 @@ impl DecodeMessage for Graph {
                 number @ (11 | 12) => {
                     let value = ValueInfoProto::decode_field(&mut field)?;
                     graph.contents.element_types.extend(element_type(&value));
-                    let values = if number == 11 { &mut graph.inputs } else { &mut graph.outputs };
-                    values.push(value_info(&value));
+                    let info = value_info(&value);
+                    if number == 11 {
+                        graph.axis_names.insert(info.name.clone(), axis_names(&value));
+                        graph.inputs.push(info);
+                    } else {
+                        graph.outputs.push(info);
+                    }
                 }
                 _ => field.skip()?,
             }

@@ -19,6 +19,14 @@ fn a_graph_is_described_without_an_engine() {
 }
 
 #[test]
+fn the_dynamic_axes_of_the_inputs_have_the_lengths_of_a_shape() {
+    let header = Header::read(&golden()).unwrap();
+    let shapes = [("sample", vec![3, 1, 4, 5]), ("no input", vec![7])];
+    let shapes = shapes.map(|(name, shape)| (name.to_owned(), shape));
+    assert_eq!(header.dynamic_axes(&shapes), [("batch".to_owned(), 3)]);
+}
+
+#[test]
 fn a_file_that_is_no_whole_graph_is_an_error_with_its_name() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let whole = std::fs::read(golden()).unwrap();

@@ -11,6 +11,13 @@ pub(super) fn element_type(value: &ValueInfoProto) -> Option<ElementType> {
     Some(ElementType(tensor.elem_type?.0))
 }
 
+/// The names of a value's axes that have no fixed length.
+pub(super) fn axis_names(value: &ValueInfoProto) -> Vec<Option<String>> {
+    let shape = value.r#type.as_ref().and_then(|kind| kind.tensor_type.as_ref()?.shape.as_ref());
+    let name = |axis: &Dimension| axis.dim_param.clone().filter(|name| !name.is_empty());
+    shape.map_or_else(Vec::new, |shape| shape.dim.iter().map(name).collect())
+}
+
 /// The name, the type and the axes that a graph declares for a value.
 pub(super) fn value_info(value: &ValueInfoProto) -> ValueInfo {
     let tensor = value.r#type.as_ref().and_then(|kind| kind.tensor_type.as_ref());

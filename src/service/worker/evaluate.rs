@@ -10,7 +10,7 @@ use tokio::sync::mpsc::error::TryRecvError;
 use super::WorkerCommand;
 use super::events::{EventSender, ModelEvent};
 use super::load::{build_replacement, load_pipelines};
-use crate::inference::EngineOptions;
+use crate::inference::{EngineOptions, OnStage};
 use crate::pipeline::{Pipeline, Wake};
 use crate::platform::ThermalThrottle;
 
@@ -45,8 +45,10 @@ impl Evaluator {
             // A full command queue wakes the worker as well.
             let _ = wake_sender.upgrade().map(|commands| commands.try_send(WorkerCommand::Wake));
         });
-        let mut on_stage = |stage| events.send_model_event(ModelEvent::Loading(stage));
-        let pipelines = match load_pipelines(models, &wake, &mut on_stage) {
+        let stage_events = events.clone();
+        let on_stage: OnStage =
+            Arc::new(move |stage| stage_events.clone().send_model_event(ModelEvent::Loading(stage)));
+        let pipelines = match load_pipelines(models, &wake, &on_stage) {
             Ok(pipelines) => pipelines,
             Err(reason) => return events.send_model_event(ModelEvent::Failed(reason)),
         };
@@ -81,6 +83,7 @@ impl Evaluator {
                     self.events.heartbeat().while_idle(|| std::thread::sleep(PAUSED_POLL_INTERVAL));
                     return true;
                 }
+                Err(TryRecvError::Empty) if self.warm_up_further() => continue,
                 Err(TryRecvError::Empty) => match self.wait_for_command() {
                     Some(command) => command,
                     None => return false,
@@ -88,6 +91,14 @@ impl Evaluator {
             };
             self.handle_command(command);
         }
+    }
+
+    /// Does one warm-up evaluation if there are no jobs. Returns `false` if it did none.
+    fn warm_up_further(&mut self) -> bool {
+        let is_idle = self.pipelines.iter().all(Pipeline::is_idle);
+        let has_warmed_up = is_idle && self.pipelines.iter_mut().any(Pipeline::warm_up_further);
+        self.events.heartbeat().beat();
+        has_warmed_up
     }
 
     /// Waits for a command. With jobs in the pipelines it waits for the codec thread, which the watchdog must

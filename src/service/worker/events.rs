@@ -31,7 +31,7 @@ pub(in crate::service) enum ModelEvent {
     Latency { model: String, ms_per_nfe: f64 },
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct EventSender {
     events: blocking::SyncSender<WorkerEvent<Sample>>,
     heartbeat: Heartbeat,

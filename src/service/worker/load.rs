@@ -1,31 +1,46 @@
 //! Loads the models at the start, and builds engines that take minutes on threads of their own.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
 use super::WorkerCommand;
-use crate::inference::{EngineOptions, LoadStage, Policy, SessionPool};
-use crate::model::Model;
+use crate::inference::{EngineOptions, OnStage, Policy, SessionPool};
+use crate::model::{Model, ModelError};
 use crate::pipeline::{Pipeline, Wake};
 
-/// Loads all models into one session pool. The configuration has at least one, and no two of the same name. A model with an interim provider is loaded on that one.
+/// Loads all models into one session pool, and evaluates each network as its default job does. The configuration has at
+/// least one model, and no two of the same name. A model with an interim provider is loaded on that one.
 pub(super) fn load_pipelines(
     models: &[(PathBuf, EngineOptions)],
     wake: &Wake,
-    on_stage: &mut dyn FnMut(LoadStage),
+    on_stage: &OnStage,
 ) -> Result<Vec<Pipeline>, String> {
     let sessions = SessionPool::with_budget(models.first().and_then(|(_, engine)| engine.memory));
     let mut pipelines = Vec::new();
     for (path, engine) in models {
         log::info!("loading {}", path.display());
         let engine = engine.interim().unwrap_or_else(|| engine.clone());
-        let model =
-            Model::load_into(&sessions, path, &engine, on_stage).map_err(|error| error.to_string())?;
-        pipelines.push(Pipeline::with_wake(model, Arc::clone(wake)));
+        let pipeline = load_pipeline(&sessions, path, &engine, wake, on_stage);
+        pipelines.push(pipeline.map_err(|error| error.to_string())?);
     }
     Ok(pipelines)
+}
+
+fn load_pipeline(
+    sessions: &SessionPool,
+    path: &Path,
+    engine: &EngineOptions,
+    wake: &Wake,
+    on_stage: &OnStage,
+) -> Result<Pipeline, ModelError> {
+    let model = Model::open(sessions, path, engine, Arc::clone(on_stage))?;
+    let mut pipeline = Pipeline::with_wake(model, Arc::clone(wake));
+    pipeline.warm_up()?;
+    // The published state has the digests, which were made meanwhile.
+    pipeline.model().bundle.digests()?;
+    Ok(pipeline)
 }
 
 /// Loads a model again on its preferred providers in the background, and sends it as replacement of the one on the
@@ -38,7 +53,7 @@ pub(super) fn build_replacement(
     let (bundle, engine) = (model.bundle.clone(), engine.clone());
     let spawned = std::thread::Builder::new().name("build".to_owned()).spawn(move || {
         let interim = engine.interim_provider.map(|provider| provider.to_string()).unwrap_or_default();
-        let command = match Model::load_bundle(&SessionPool::default(), bundle, &engine, &mut |_| {}) {
+        let command = match Model::load_bundle(bundle, &engine, Arc::new(|_| {})) {
             Ok(model) if model.predictor.backend().provider == interim => return,
             Ok(model) => WorkerCommand::ReplaceModel(Box::new(model)),
             Err(error) if engine.policy == Policy::Required => WorkerCommand::Abort(error.to_string()),

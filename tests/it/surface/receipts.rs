@@ -83,7 +83,7 @@ fn receipt_with_every_field() -> Receipt {
         }],
         ..Backend::new("onnxruntime", "1.23.2".to_owned(), "cuda".to_owned())
     };
-    let receipt = Receipt::new(&job(&card, request), 1, &backend);
+    let receipt = Receipt::new(&job(&card, request), 1, &backend).unwrap();
     Receipt { truncated: vec!["the rest".to_owned()], ..receipt }
 }
 

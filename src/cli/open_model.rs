@@ -1,0 +1,44 @@
+//! Opens a model and shows on stderr that its network takes a while to open.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use indicatif::ProgressBar;
+
+use crate::inference::{EngineOptions, LoadStage, SessionPool};
+use crate::model::{Model, ModelError};
+
+/// A terminal's view of what is being opened. It is removed on drop.
+pub(super) struct LoadDisplay(ProgressBar);
+
+impl Drop for LoadDisplay {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
+/// Opens a model, whose first evaluation opens its network. A terminal shows what happens meanwhile; elsewhere only the
+/// building of an engine is reported.
+pub(super) fn open_model(
+    directory: &Path,
+    options: &EngineOptions,
+) -> Result<(Model, LoadDisplay), ModelError> {
+    let name = directory.display().to_string();
+    // Hidden where stderr is not a terminal.
+    let display = LoadDisplay(ProgressBar::new_spinner());
+    display.0.enable_steady_tick(Duration::from_millis(200));
+    let spinner = display.0.clone();
+    let on_stage = Arc::new(move |stage| match stage {
+        LoadStage::Warming => spinner.set_message(format!("loading {name}")),
+        LoadStage::BuildingEngine => {
+            let message = format!("building the engine of {name}, which may take minutes");
+            if spinner.is_hidden() {
+                eprintln!("{message}");
+            }
+            spinner.set_message(message);
+        }
+    });
+    let model = Model::open(&SessionPool::default(), directory, options, on_stage)?;
+    Ok((model, display))
+}

@@ -1,0 +1,61 @@
+//! The batch sizes in which a network is evaluated before jobs need them.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::guidance::slots_per_image;
+use crate::job::{JobLimits, ModelCard, Request};
+
+/// How many of the smallest batch sizes are warmed up, besides the largest.
+const WARMUP_SIZES: usize = 8;
+
+/// Any default job passes these.
+const LIMITS: JobLimits = JobLimits { steps: u64::MAX, count: 1, pixels: u64::MAX, memory: None };
+
+/// The batch sizes that are left, those that jobs use first at the front.
+#[derive(Debug, Default)]
+pub(super) struct Warmup(VecDeque<usize>);
+
+impl Warmup {
+    /// The batch of one image of a default job, then the others in ascending order.
+    pub(super) fn new(card: &Arc<ModelCard>) -> Self {
+        let (min, max) = (card.signature.smallest_batch(), card.signature.largest_batch);
+        Self(batches(default_slots(card), min, max))
+    }
+
+    pub(super) fn next_batch(&mut self) -> Option<usize> {
+        self.0.pop_front()
+    }
+}
+
+fn batches(first: usize, min: usize, max: usize) -> VecDeque<usize> {
+    let first = first.clamp(min, max.max(min));
+    let others = (min..=max).filter(|size| *size == max || *size < min + WARMUP_SIZES);
+    std::iter::once(first).chain(others.filter(|size| *size != first)).collect()
+}
+
+/// The batch slots of one image of a job that sets nothing but what it must.
+fn default_slots(card: &Arc<ModelCard>) -> usize {
+    let request = Request {
+        prompt: card.latent.as_ref().map(|_| String::new()),
+        class: card.signature.class.as_ref().map(|_| 0),
+        ..Request::default()
+    };
+    let job = request.check(std::slice::from_ref(card), LIMITS, || 0);
+    // A network that fills in parts of an image has no job without one. Like the others it is guided by its prompt.
+    job.map_or(2, |job| slots_per_image(&job))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_warm_up_has_a_bounded_number_of_batch_sizes() {
+        assert_eq!(batches(2, 1, 3), [2, 1, 3]);
+        assert_eq!(batches(1, 1, 1024), [1, 2, 3, 4, 5, 6, 7, 8, 1024]);
+        // A graph with a fixed batch size, and one that takes less than a guided image needs.
+        assert_eq!(batches(2, 5, 5), [5]);
+        assert_eq!(batches(2, 1, 1), [1]);
+    }
+}
