@@ -33,3 +33,6 @@ fn is_rewritable(model: &ModelProto) -> bool {
     };
     model.ir_version.unwrap_or(0) >= MIN_IR_VERSION && !model.graph.as_ref().is_some_and(has_nested_graphs)
 }
+
+#[cfg(test)]
+mod tests;

@@ -38,7 +38,8 @@ pub(crate) struct AttentionCount {
 pub(crate) struct AttentionTarget {
     /// Whether it computes in 16-bit floating-point numbers too, as CUDA does.
     pub(crate) float16: bool,
-    /// Whether it broadcasts masks over the batch and the heads: ONNX Runtime from 1.20 on.
+    /// Whether it broadcasts masks over the batch and the heads. ONNX Runtime does from 1.21 on: before 1.20 it refuses
+    /// them or returns wrong numbers, and 1.20 does for one mask per image.
     pub(crate) broadcasts_masks: bool,
 }
 
