@@ -6,6 +6,8 @@ mod external_data;
 mod header;
 mod model_files;
 mod rewrite;
+#[allow(dead_code, unused_imports, reason = "prepared graphs call it")]
+mod rewriting;
 mod topology;
 
 pub(crate) use element_type::ElementType;
