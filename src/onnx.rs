@@ -5,12 +5,18 @@ mod error;
 mod external_data;
 mod header;
 mod model_files;
+mod real_files;
+mod representable;
 mod rewrite;
 mod topology;
+mod widening;
 
 pub(crate) use element_type::ElementType;
 pub use error::OnnxError;
 pub(crate) use header::{Header, Operator};
 pub(crate) use model_files::ModelFiles;
+pub(crate) use real_files::{OWN_VALUES, RealFiles};
+pub(crate) use representable::lost_content;
 pub(crate) use rewrite::{InlineData, Rewrite};
 pub(crate) use topology::{Node, Topology};
+pub(crate) use widening::{FLOAT16, STORED_TYPE, widen_bytes, widen_float16};
