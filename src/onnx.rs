@@ -8,6 +8,8 @@ mod model_files;
 mod real_files;
 mod representable;
 mod rewrite;
+#[allow(dead_code, unused_imports, reason = "prepared graphs call it")]
+mod rewriting;
 mod topology;
 mod widening;
 
