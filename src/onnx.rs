@@ -9,7 +9,7 @@ mod real_files;
 mod representable;
 mod rewrite;
 #[allow(dead_code, unused_imports, reason = "prepared graphs call it")]
-mod rewriting;
+pub(crate) mod rewriting;
 mod topology;
 mod widening;
 

@@ -48,7 +48,6 @@ pub(super) fn run(arguments: &InspectArguments) -> Result<(), CommandError> {
     }
     section("Memory")?;
     memory(&model)?;
-    section("Preparation")?;
     preparation::list(&model, &engine)?;
     section(&format!("Scheduler: {}", model.bundle.scheduler.class))?;
     scheduler(&model.bundle)?;

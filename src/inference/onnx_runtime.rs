@@ -26,7 +26,7 @@ use cuda_graph::CudaGraphBuffers;
 use io_binding::IoBindingCache;
 use messages::message;
 
-pub(super) use dylib::{load_if_present, load_required};
+pub(super) use dylib::{is_at_least, load_if_present, load_required};
 pub(super) use session_builder::open;
 
 const ENGINE: &str = "onnxruntime";

@@ -18,12 +18,14 @@ use std::path::PathBuf;
 
 use super::engine_cache::{CACHE_HINT, Content, Entry, EntryLock, Key, StagedEntry, make_room};
 use super::graph_source::GraphSource;
+use super::onnx_runtime::is_at_least;
 use super::options::{EngineOptions, LoadStage};
 use super::provider::Provider;
 use super::session::Session;
 use crate::onnx::{InlineData, ModelFiles, RealFiles, Rewrite};
 use build::BuildError;
 use manifest::{GraphKind, Manifest};
+use passes::Target;
 
 pub(crate) use description::{Preparation, describe};
 
@@ -59,8 +61,6 @@ pub(super) struct Request<'a> {
     pub(super) provider: Provider,
     /// The version of ONNX Runtime.
     pub(super) engine_version: &'a str,
-    /// Whether the engine finds the weights of a graph in memory.
-    pub(super) allows_memory: bool,
 }
 
 /// Opens a graph in an engine: a prepared one, or the exported one without optimisation.
@@ -83,7 +83,7 @@ pub(super) fn open(
                 None
             })
         }
-        Provider::Cuda if request.options.rewrite && request.allows_memory => rewritten(request),
+        Provider::Cuda if request.options.rewrite && request.allows_memory() => rewritten(request),
         _ => None,
     }
 }
@@ -137,7 +137,7 @@ fn rewritten(request: &Request<'_>) -> Option<Prepared> {
     let files = request.source.files;
     let attempt = || {
         let mut model = decode::decode(files)?;
-        let changes = passes::apply(&mut model, request.provider, true);
+        let changes = passes::apply(&mut model, request.target());
         if changes.fused_attention == 0 {
             return Ok(None);
         }
@@ -154,6 +154,15 @@ fn rewritten(request: &Request<'_>) -> Option<Prepared> {
 }
 
 impl Request<'_> {
+    fn target(&self) -> Target<'_> {
+        Target { provider: self.provider, engine_version: self.engine_version, rewrite: self.options.rewrite }
+    }
+
+    /// Whether the engine finds the weights of a graph in memory. Older versions know no folder for them.
+    fn allows_memory(&self) -> bool {
+        is_at_least(self.engine_version, (1, 20))
+    }
+
     fn entry(&self) -> std::io::Result<Entry> {
         let key = Key::from([
             ("graph", self.source.sha256.to_owned()),

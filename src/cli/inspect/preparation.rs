@@ -1,19 +1,21 @@
 //! What is prepared of each graph for the provider that runs the network.
 
-use super::{ONNX_RUNTIME, row};
+use super::{ONNX_RUNTIME, row, section};
 use crate::inference::{EngineOptions, Preparation, describe_preparation};
 use crate::model::Model;
 use crate::units::counted;
 
-/// Lists the graphs with the size of their entries in the engine cache.
+/// Lists the graphs with the size of their entries in the engine cache. Nothing for the embedded engine, which prepares
+/// none.
 pub(super) fn list(model: &Model, options: &EngineOptions) -> std::io::Result<()> {
     let backend = model.predictor.backend();
     let provider = options.providers.iter().find(|provider| provider.to_string() == backend.provider);
     let Some(provider) = provider.filter(|_| backend.engine == ONNX_RUNTIME) else {
-        return row("graphs", "are opened as they are: the embedded engine prepares none");
+        return Ok(());
     };
+    section("Preparation")?;
     for (name, files) in model.bundle.graphs() {
-        match describe_preparation(files, *provider, options.rewrite) {
+        match describe_preparation(files, *provider, &backend.version, options.rewrite) {
             Ok(preparation) => row(&name, describe(&preparation))?,
             Err(reason) => row(&name, format_args!("opened as it is, because {reason}"))?,
         }

@@ -14,13 +14,16 @@ struct Candidate {
 }
 
 /// Removes the least recently used entries until all entries together with `additional` bytes fit in `size`. Entries in
-/// use and `exclude` stay. Returns whether they fit.
+/// use and `exclude` stay. Returns whether they fit. Nothing is removed for more bytes than the cache may have.
 pub(in crate::inference) fn make_room(
     root: &Path,
     size: u64,
     additional: u64,
     exclude: &Path,
 ) -> std::io::Result<bool> {
+    if additional > size {
+        return Ok(false);
+    }
     let mut candidates = Vec::new();
     for directory in directories(root)? {
         candidates.extend(candidate(directory));
@@ -87,6 +90,8 @@ mod tests {
         lock.lock_shared().unwrap();
         let exists = || [&old, &new, &used, &own, &unfinished].map(|path| path.exists());
         assert!(make_room(root.path(), 400, 0, &own).unwrap());
+        assert_eq!(exists(), [true; 5]);
+        assert!(!make_room(root.path(), 400, 401, &own).unwrap());
         assert_eq!(exists(), [true; 5]);
         assert!(make_room(root.path(), 400, 100, &own).unwrap());
         assert_eq!(exists(), [false, true, true, true, true]);

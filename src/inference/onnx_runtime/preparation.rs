@@ -24,14 +24,7 @@ pub(super) fn open(
     provider: Provider,
     on_stage: &mut dyn FnMut(LoadStage),
 ) -> Option<Prepared> {
-    let request = Request {
-        source,
-        options,
-        provider,
-        engine_version: &runtime.version,
-        // Older versions know no folder for the weights of a graph in memory.
-        allows_memory: runtime.is_at_least(1, 20),
-    };
+    let request = Request { source, options, provider, engine_version: &runtime.version };
     prepared_graph::open(&request, on_stage, &mut |graph| {
         open_for_comparison(runtime, source, graph)
             .map(|session| Box::new(OnnxRuntimeSession::new(session, false)) as Box<dyn Session>)

@@ -29,7 +29,7 @@ impl From<std::io::Error> for BuildError {
 /// Decodes the exported graph and applies the passes. Fails with a reason if the graph is opened as it is.
 pub(super) fn decode(request: &Request<'_>) -> Result<(ModelProto, Weights), String> {
     let mut model = super::decode::decode(request.source.files)?;
-    let changes = passes::apply(&mut model, request.provider, request.options.rewrite);
+    let changes = passes::apply(&mut model, request.target());
     let weights = Weights::of(&mut model)?;
     log::debug!("{}: {changes:?}", request.source.name);
     Ok((model, weights))
@@ -44,7 +44,7 @@ pub(super) fn build(
     open_session: OpenSession<'_>,
 ) -> Result<Manifest, BuildError> {
     let (options, files) = (request.options, request.source.files);
-    let (manifest, graph) = if weights.are_mappable && request.allows_memory {
+    let (manifest, graph) = if weights.are_mappable && request.allows_memory() {
         let manifest = write_graph_only(directory, model)?;
         let graph = request.with_exported_weights(&directory.join(GRAPH)).map_err(BuildError::Content)?;
         (manifest, graph)

@@ -1,5 +1,6 @@
 //! Describes what preparation would do to a graph, without doing it.
 
+use super::passes::Target;
 use super::write::Weights;
 use super::{MIN_WEIGHTS, decode, passes, weights_len};
 use crate::inference::provider::Provider;
@@ -17,7 +18,12 @@ pub(crate) struct Preparation {
 }
 
 /// Describes the preparation of a graph for a provider. Fails with the reason why it is opened as it is.
-pub(crate) fn describe(files: &ModelFiles, provider: Provider, rewrite: bool) -> Result<Preparation, String> {
+pub(crate) fn describe(
+    files: &ModelFiles,
+    provider: Provider,
+    engine_version: &str,
+    rewrite: bool,
+) -> Result<Preparation, String> {
     match provider {
         Provider::Cpu if weights_len(files) < MIN_WEIGHTS => {
             return Err(format!("it has less than {} MiB of weights", MIN_WEIGHTS >> 20));
@@ -27,7 +33,7 @@ pub(crate) fn describe(files: &ModelFiles, provider: Provider, rewrite: bool) ->
         Provider::TensorRt | Provider::OpenVino => return Err(format!("{provider} prepares it itself")),
     }
     let mut model = decode::decode(files)?;
-    let changes = passes::apply(&mut model, provider, rewrite);
+    let changes = passes::apply(&mut model, Target { provider, engine_version, rewrite });
     let weights = Weights::of(&mut model)?;
     let has_own_weights = provider == Provider::Cpu && !weights.are_mappable;
     Ok(Preparation {
