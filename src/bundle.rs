@@ -8,6 +8,7 @@ mod conditioning;
 mod config_keys;
 mod convolutions;
 mod declared_components;
+mod digest_memo;
 mod error;
 mod graph_digests;
 mod graphs;
@@ -42,6 +43,7 @@ use diffusion_samplers::sampler;
 
 use crate::onnx::ModelFiles;
 use crate::regular_file;
+use digest_memo::DigestMemo;
 use graphs::Graphs;
 use json_file::{read_or_default, read_text};
 use latent_components::TEXT_ENCODERS;
@@ -172,16 +174,27 @@ impl Bundle {
         self.graphs.get(graph)
     }
 
+    /// All graphs by their names: those of their folders, or of their files if they are in no folder of the bundle.
+    pub(crate) fn graphs(&self) -> impl Iterator<Item = (String, &ModelFiles)> {
+        self.graphs.iter().map(|(path, files)| (graph_digests::name(&self.directory, path), files))
+    }
+
     /// The SHA-256 of the graphs. The first call reads all weights; others wait for it.
     pub fn digests(&self) -> Result<Arc<GraphDigests>, BundleError> {
-        self.graphs.digests(&self.directory)
+        self.graphs.digests(&self.directory, DigestMemo::default)
+    }
+
+    /// The SHA-256 of the graphs. Digests that are remembered in a cache directory are not computed again, and new ones
+    /// are remembered there.
+    pub fn digests_remembered_in(&self, cache: &Path) -> Result<Arc<GraphDigests>, BundleError> {
+        self.graphs.digests(&self.directory, || DigestMemo::open(cache))
     }
 
     /// Makes the digests in the background, so that they are there when a receipt needs them.
-    pub(crate) fn make_digests(&self) {
-        let bundle = self.clone();
+    pub(crate) fn make_digests(&self, cache: &Path) {
+        let (bundle, cache) = (self.clone(), cache.to_owned());
         let make = move || {
-            if let Err(error) = bundle.digests() {
+            if let Err(error) = bundle.digests_remembered_in(&cache) {
                 log::debug!("{error}");
             }
         };

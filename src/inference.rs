@@ -8,6 +8,7 @@ mod load;
 mod load_advice;
 mod onnx_runtime;
 mod options;
+mod prepared_graph;
 mod provider;
 mod rten;
 mod session;
@@ -20,8 +21,9 @@ pub use options::{EngineKind, EngineOptions, Host, LoadStage, OnStage};
 pub use provider::{Arena, Cuda, OpenVino, OpenVinoPrecision, Policy, Provider, ProviderOptions, TensorRt};
 pub use session_pool::{SessionPool, SessionSize};
 
-pub(crate) use graph_source::{GraphDigest, GraphSource, ProvenBackend};
+pub(crate) use graph_source::{ExampleInputs, GraphDigest, GraphSource, ProvenBackend};
 pub(crate) use load::{component_options, load, planned_backend};
+pub(crate) use prepared_graph::{Preparation, describe as describe_preparation};
 pub(crate) use provider::{InputShapes, ShapeProfile};
 pub(crate) use session::{Input, Session, Values};
 pub(crate) use session_pool::PooledSession;

@@ -8,6 +8,7 @@ mod batch_invariance;
 mod component;
 mod denoiser;
 mod error;
+mod example_inputs;
 mod latent_pipeline;
 mod pipeline_graphs;
 mod prompt_text;
@@ -106,7 +107,7 @@ impl Model {
         let predictor = Denoiser::new(&bundle, options, pool, backend.clone(), on_stage)?;
         let latent =
             graphs.map(|graphs| LatentPipeline::new(&bundle, graphs, options, pool, &backend)).transpose()?;
-        bundle.make_digests();
+        bundle.make_digests(&options.cache);
         let mut model = Self {
             session_sizes: pool.sizes(&bundle.name),
             latent: latent.map(Arc::new),

@@ -89,7 +89,7 @@ pub(super) fn run(arguments: &BenchArguments) -> Result<(), CommandError> {
     let evaluations: Vec<_> =
         jobs.into_iter().map(|job| job::evaluate(&mut pipeline, &log, job, repeat, &monitor)).collect();
     let job = job::run(&mut pipeline, &log, &default_job, repeat, &monitor)?;
-    let report = Report::new(&config, pipeline.card(), precision, load, evaluations, job, &monitor);
+    let report = Report::new(&config, pipeline.model(), precision, load, evaluations, job, &monitor)?;
     match arguments.json {
         true => writeln!(Stdout, "{}", serde_json::to_string_pretty(&report)?)?,
         false => write!(Stdout, "{}", table::table(&report))?,

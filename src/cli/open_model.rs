@@ -31,6 +31,7 @@ pub(super) fn open_model(
     let spinner = display.0.clone();
     let on_stage = Arc::new(move |stage| match stage {
         LoadStage::Warming => spinner.set_message(format!("loading {name}")),
+        LoadStage::Preparing => spinner.set_message(format!("preparing the graph of {name}, once")),
         LoadStage::BuildingEngine => {
             let message = format!("building the engine of {name}, which may take minutes");
             if spinner.is_hidden() {

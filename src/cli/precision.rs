@@ -6,7 +6,7 @@ use crate::inference::{EngineOptions, Provider};
 use crate::model::Model;
 
 /// The name of ONNX Runtime in a backend.
-const ONNX_RUNTIME: &str = "onnxruntime";
+pub(super) const ONNX_RUNTIME: &str = "onnxruntime";
 
 /// The types in which the provider computes, as far as they are not its own choice.
 pub(super) fn precision(model: &Model, options: &EngineOptions) -> Result<String, BundleError> {

@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use super::backend::Backend;
-use super::provider::ShapeProfile;
+use super::provider::{InputShapes, ShapeProfile};
 use crate::onnx::ModelFiles;
 
 /// What to do if a file cannot be written to the directory for temporary files.
@@ -24,9 +24,19 @@ pub(crate) struct GraphSource {
     pub(crate) name: String,
     /// The ONNX file with the files of its external data.
     pub(crate) files: Arc<ModelFiles>,
-    /// The digest, which only a provider that builds engines needs.
+    /// The digest, which engines that providers build and prepared graphs are found by.
     pub(crate) digest: GraphDigest,
     /// The shapes in which the graph is evaluated again and again. `None` for a graph that is evaluated once per job:
     /// neither an engine nor a CUDA graph is made for its shapes.
     pub(crate) profile: Option<ShapeProfile>,
+    /// With which a prepared graph is compared with this one.
+    pub(crate) example: ExampleInputs,
+}
+
+/// Shapes of inputs that a graph takes, and an output to compute from them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ExampleInputs {
+    /// Empty if no inputs are known.
+    pub(crate) shapes: InputShapes,
+    pub(crate) output: String,
 }

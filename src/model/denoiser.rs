@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Batch, ModelError};
+use super::{Batch, ModelError, example_inputs};
 use crate::bundle::{Bundle, Signature, TimestepShape};
 use crate::inference::{
     Backend, EngineOptions, EvaluationError, GraphDigest, GraphSource, Input, InputShapes, OnStage,
@@ -63,8 +63,9 @@ impl Denoiser {
         let source = GraphSource {
             name: bundle.name.clone(),
             files: bundle.files(&bundle.graph)?,
-            digest: digest(bundle, &bundle.graph),
+            digest: digest(bundle, &bundle.graph, &options.cache),
             profile: Some(shape_profile(&signature, &options.provider.tensorrt)),
+            example: example_inputs::of_denoiser(&signature),
         };
         let planned = planned_backend(options)?;
         let bytes = source.files.peak_memory();
@@ -117,9 +118,9 @@ impl Denoiser {
 }
 
 /// Returns the digest of a graph of the bundle, which is made when it is first needed.
-pub(super) fn digest(bundle: &Bundle, graph: &Path) -> GraphDigest {
-    let (bundle, graph) = (bundle.clone(), graph.to_owned());
-    Arc::new(move || Ok(bundle.digests()?.of(&graph).to_owned()))
+pub(super) fn digest(bundle: &Bundle, graph: &Path, cache: &Path) -> GraphDigest {
+    let (bundle, graph, cache) = (bundle.clone(), graph.to_owned(), cache.to_owned());
+    Arc::new(move || Ok(bundle.digests_remembered_in(&cache)?.of(&graph).to_owned()))
 }
 
 impl Predictor for Denoiser {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::component::Component;
 use super::denoiser::digest;
 use super::error::LatentError;
+use super::example_inputs;
 use super::pipeline_graphs::{PipelineGraphs, SizeLimits, TextEncoderGraph};
 use super::text_encoder::{Embedding, Layer, TextEncoder, concat_features, concat_tokens};
 use super::vae::{self, Autoencoder, LatentDistribution};
@@ -14,7 +15,8 @@ use crate::bundle::{
     TensorInput,
 };
 use crate::inference::{
-    EngineOptions, GraphSource, OnStage, PooledSession, ProvenBackend, SessionPool, component_options, load,
+    EngineOptions, ExampleInputs, GraphSource, OnStage, PooledSession, ProvenBackend, SessionPool,
+    component_options, load,
 };
 use crate::tensor::{Dim, Tensor};
 
@@ -90,23 +92,26 @@ impl LatentPipeline {
         network: &ProvenBackend,
     ) -> Result<Self, BundleError> {
         let PipelineGraphs { components, kind, text_encoders, decoder, encoder, limits } = graphs;
-        let session =
-            |component: &str, graph: &Path| pooled_session(bundle, component, graph, options, pool, network);
+        let session = |component: &str, graph: &Path, example: ExampleInputs| {
+            pooled_session(bundle, (component, graph, example), options, pool, network)
+        };
         let open_text_encoder = |(i, graph): (usize, TextEncoderGraph)| {
             let TextEncoderGraph { path, tokenizer, io, config } = graph;
-            let session = session(&format!("text_encoder_{}", i + 1), &path)?;
+            let example = example_inputs::of_text_encoder(&io, tokenizer.length);
+            let session = session(&format!("text_encoder_{}", i + 1), &path, example)?;
             let component = Component::new(directory_name(&path), session, io.batch);
             Ok::<_, BundleError>(TextEncoder::new(tokenizer, io, config, component))
         };
-        let autoencoder = |role: &str, (path, io): (PathBuf, AutoencoderIo)| {
-            let session = session(role, &path)?;
+        let autoencoder = |role: &str, channels: usize, (path, io): (PathBuf, AutoencoderIo)| {
+            let session = session(role, &path, example_inputs::of_autoencoder(&io, channels))?;
             let component = Component::new(directory_name(&path), session, io.batch);
             Ok::<_, BundleError>(Autoencoder { component, io })
         };
         let text_encoders =
             text_encoders.into_iter().enumerate().map(open_text_encoder).collect::<Result<_, _>>()?;
-        let decoder = decoder.map(|graph| autoencoder("vae_decoder", graph)).transpose()?;
-        let encoder = encoder.map(|graph| autoencoder("vae_encoder", graph)).transpose()?;
+        let decoder =
+            decoder.map(|graph| autoencoder("vae_decoder", components.vae.channels, graph)).transpose()?;
+        let encoder = encoder.map(|graph| autoencoder("vae_encoder", 3, graph)).transpose()?;
         let overlaps = pool.fits_denoiser_and_another(&bundle.name);
         let tile = options.vae_tile;
         Ok(Self { components, kind, overlaps, limits, text_encoders, decoder, encoder, tile })
@@ -232,8 +237,7 @@ fn directory_name(graph: &Path) -> String {
 /// Adds the session of a component to the pool.
 fn pooled_session(
     bundle: &Bundle,
-    component: &str,
-    graph: &Path,
+    (component, graph, example): (&str, &Path, ExampleInputs),
     options: &EngineOptions,
     pool: &SessionPool,
     network: &ProvenBackend,
@@ -241,8 +245,9 @@ fn pooled_session(
     let source = GraphSource {
         name: format!("{}-{component}", bundle.name),
         files: bundle.files(graph)?,
-        digest: digest(bundle, graph),
+        digest: digest(bundle, graph, &options.cache),
         profile: None,
+        example,
     };
     let bytes = source.files.peak_memory();
     let (options, network) = (options.clone(), ProvenBackend::clone(network));

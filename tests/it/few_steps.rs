@@ -38,7 +38,7 @@ fn pipeline(bundle: &Path) -> (Pipeline, Arc<Mutex<Vec<usize>>>) {
     let options = EngineOptions { kind: EngineKind::Embedded, ..EngineOptions::default() };
     let unlimited = Model::load(bundle, &options).unwrap();
     let largest = unlimited.session_sizes.iter().map(|session| session.bytes).max();
-    let model = Model::load_into(&SessionPool::with_budget(largest), bundle, &options, &mut |_| {}).unwrap();
+    let model = Model::open(&SessionPool::with_budget(largest), bundle, &options, Arc::new(|_| {})).unwrap();
     let batches = Arc::<Mutex<Vec<usize>>>::default();
     let predictor = Recorded { predictor: model.predictor, batches: Arc::clone(&batches) };
     (Pipeline::new(Model { predictor: Box::new(predictor), ..model }), batches)

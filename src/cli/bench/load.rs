@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::figures::{LoadFigures, mebibytes, milliseconds};
 use super::monitor::Monitor;
-use crate::cli::load_model::load_model;
+use crate::cli::open_model::open_model;
 use crate::inference::EngineOptions;
 use crate::model::{Model, ModelError};
 use crate::platform::ResidentMemory;
@@ -19,7 +19,9 @@ pub(super) fn measure(
 ) -> Result<(Model, LoadFigures), ModelError> {
     let load = || {
         let start = Instant::now();
-        load_model(directory, options).map(|model| (model, start.elapsed()))
+        let (mut model, _display) = open_model(directory, options)?;
+        model.warm_up(model.predictor.signature().smallest_batch())?;
+        Ok::<_, ModelError>((model, start.elapsed()))
     };
     eprintln!("loading {}", directory.display());
     let ((model, first), readings) = monitor.during(load)?;

@@ -6,9 +6,10 @@ use serde::Serialize;
 
 use super::figures::{EvaluationFigures, JobFigures, LoadFigures, MemoryFigures, mebibytes};
 use super::monitor::Monitor;
+use crate::bundle::BundleError;
 use crate::config::Config;
 use crate::inference::Backend;
-use crate::job::ModelCard;
+use crate::model::Model;
 use crate::platform::Platform;
 
 /// The libraries whose versions are reported, with their names.
@@ -65,32 +66,34 @@ pub(super) struct ModelReport {
 impl Report {
     pub(super) fn new(
         config: &Config,
-        card: &ModelCard,
+        model: &Model,
         precision: String,
         load: LoadFigures,
         evaluations: Vec<EvaluationFigures>,
         job: JobFigures,
         monitor: &Monitor,
-    ) -> Self {
+    ) -> Result<Self, BundleError> {
         let platform = config.board.platform();
-        let tensorrt = card.backend.tensorrt.clone().map(|version| ("tensorrt", version));
-        Self {
+        let backend = model.predictor.backend().clone();
+        let digests = model.bundle.digests()?;
+        let tensorrt = backend.tensorrt.clone().map(|version| ("tensorrt", version));
+        Ok(Self {
             version: env!("CARGO_PKG_VERSION"),
             libraries: libraries(&platform).into_iter().chain(tensorrt).collect(),
             board: BoardReport::new(&platform),
             model: ModelReport {
-                name: card.bundle.name.clone(),
-                sha256: card.digests.total.clone(),
-                graph_sha256: card.digests.by_name.clone(),
-                pipeline: card.latent.as_ref().map(|(kind, _)| kind.title()),
+                name: model.bundle.name.clone(),
+                sha256: digests.total.clone(),
+                graph_sha256: digests.by_name.clone(),
+                pipeline: model.latent.as_ref().map(|latent| latent.kind.title()),
                 precision,
             },
-            backend: card.backend.clone(),
+            backend,
             load,
             evaluations,
             job,
             memory: monitor.memory(),
-        }
+        })
     }
 }
 

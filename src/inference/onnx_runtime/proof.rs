@@ -9,7 +9,7 @@ use super::build_progress::BuildProgress;
 use super::loaded_library::loaded_version;
 use super::profile::provider_shares;
 use super::provider_selection::AttemptError;
-use super::session_builder::{SessionOpener, not_kept};
+use super::session_builder::{SessionOpener, keep};
 use crate::inference::backend::Backend;
 use crate::inference::engine_cache::EngineCache;
 use crate::inference::error::{EvaluationError, ProviderFailure};
@@ -68,8 +68,7 @@ impl Proof {
             return Err(AttemptError::Provider(ProviderFailure::Failed(reason)));
         }
         if let Some(cache) = cache {
-            let directory = cache.path().to_owned();
-            cache.commit().or_else(|error| not_kept(options, source, provider, &directory, error))?;
+            keep(cache, options, source, provider)?;
         }
         if provider == Provider::TensorRt {
             backend.tensorrt = loaded_version("libnvinfer.so");

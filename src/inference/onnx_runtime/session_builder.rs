@@ -8,21 +8,17 @@ use ort::logging::LogLevel;
 use ort::session::Session;
 
 use super::build_progress::BuildProgress;
-use super::commit::commit;
 use super::dylib::Runtime;
 use super::execution_provider::{dispatch, is_compiled_in};
 use super::proof::Proof;
 use super::provider_selection::AttemptError;
-use super::{ENGINE, OnnxRuntimeSession};
-use crate::inference::engine_cache::{EngineCache, Key};
+use super::{ENGINE, OnnxRuntimeSession, preparation};
+use crate::inference::engine_cache::{CACHE_HINT, EngineCache, Key, make_room};
 use crate::inference::error::{EngineError, ProviderFailure};
 use crate::inference::graph_source::{GraphSource, TEMPORARY_HINT};
 use crate::inference::load_advice::{self, Advice};
 use crate::inference::options::{EngineOptions, LoadStage, OnStage};
 use crate::inference::provider::{Provider, ProviderOptions, ShapeProfile, TensorRt};
-
-const CACHE_HINT: &str = "Give this user the directory (sudo install -d -o \"$USER\" DIRECTORY), or set [engine] cache to \
-     one that this user can write to";
 
 /// Opens sessions of a graph.
 pub(super) struct SessionOpener {
@@ -59,10 +55,7 @@ impl SessionOpener {
     pub(super) fn reopen(&self, provider: Provider) -> Result<OnnxRuntimeSession, AttemptError> {
         let Opened { session, cache, .. } = self.open(provider, None, &|_| {})?;
         if let Some(cache) = cache {
-            let directory = cache.path().to_owned();
-            cache
-                .commit()
-                .or_else(|error| not_kept(&self.options, &self.source, provider, &directory, error))?;
+            keep(cache, &self.options, &self.source, provider)?;
         }
         Ok(session)
     }
@@ -90,6 +83,7 @@ impl SessionOpener {
         } else {
             None
         };
+        let prepared = preparation::open(runtime, source, options, provider, on_stage);
         let mut builder = Session::builder(&runtime.environment)?.with_logger(Arc::new(log_message))?;
         if let Some(profiles) = profiles {
             builder = builder.with_profiling(profiles.join("profile"))?;
@@ -115,7 +109,7 @@ impl SessionOpener {
             cache.mark_unverified();
         }
         let started = Instant::now();
-        let session = commit(builder, &source.files)?;
+        let session = preparation::commit(builder, source, prepared.as_ref(), provider)?;
         drop(progress);
         log::debug!("opened {} on {provider} in {} ms", source.name, started.elapsed().as_millis());
         on_stage(LoadStage::Warming);
@@ -124,7 +118,7 @@ impl SessionOpener {
                 .map_err(|reason| AttemptError::Provider(ProviderFailure::Failed(reason)))?,
             None => OnnxRuntimeSession::new(session, provider.reads_pinned_memory()),
         };
-        Ok(Opened { session, cache, is_captured: capture.is_some() })
+        Ok(Opened { session: session.protecting(prepared), cache, is_captured: capture.is_some() })
     }
 }
 
@@ -141,7 +135,7 @@ fn is_building(provider: Provider, cache: Option<&EngineCache>) -> bool {
 }
 
 /// Logs a message of ONNX Runtime. Errors are reported by the function that failed, so that they are not logged again.
-fn log_message(level: LogLevel, _category: &str, _id: &str, _location: &str, message: &str) {
+pub(super) fn log_message(level: LogLevel, _category: &str, _id: &str, _location: &str, message: &str) {
     match level {
         LogLevel::Warning => log::warn!("{ENGINE}: {message}"),
         _ => log::debug!("{ENGINE}: {message}"),
@@ -192,8 +186,22 @@ fn check_capture(runtime: &Runtime, options: &EngineOptions, provider: Provider)
     Ok(())
 }
 
+/// Keeps an engine that works, and removes other entries of the cache if it is too large.
+pub(super) fn keep(
+    cache: EngineCache,
+    options: &EngineOptions,
+    source: &GraphSource,
+    provider: Provider,
+) -> Result<(), AttemptError> {
+    let directory = cache.path().to_owned();
+    cache
+        .commit()
+        .and_then(|()| make_room(&options.cache, options.cache_size, 0, &directory).map(|_| ()))
+        .or_else(|error| not_kept(options, source, provider, &directory, error))
+}
+
 /// Reports an engine that is built at every start, because it cannot be kept.
-pub(super) fn not_kept(
+fn not_kept(
     options: &EngineOptions,
     source: &GraphSource,
     provider: Provider,

@@ -10,7 +10,7 @@ pub(crate) struct ShapeProfile {
 }
 
 /// The name and shape of each input.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct InputShapes(pub(crate) Vec<(String, Vec<usize>)>);
 
 impl ShapeProfile {
