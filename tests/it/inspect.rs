@@ -112,7 +112,8 @@ fn a_missing_onnxruntime_is_reported_with_a_hint() {
         .arg(golden("gaussian"))
         .env("ORT_DYLIB_PATH", "/nonexistent/libonnxruntime.so.1.2.3");
     let stderr = fails(command, 1);
-    assert!(stderr.contains("/nonexistent/libonnxruntime.so.1.2.3") && stderr.contains("1.17"), "{stderr}");
+    let expected = "/nonexistent/libonnxruntime.so.1.2.3: cannot load ONNX Runtime: there is no such file";
+    assert!(stderr.contains(expected), "{stderr}");
 }
 
 #[cfg(feature = "system-tests")]
