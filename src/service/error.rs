@@ -15,8 +15,8 @@ pub enum ServiceError {
         error: std::io::Error,
     },
     /// A key is set without another one that it needs.
-    #[error("{0}")]
-    IncompletePair(&'static str),
+    #[error("{} requires {}; set both or neither", .0[0], .0[1])]
+    IncompletePair([&'static str; 2]),
     /// A certificate or key cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
