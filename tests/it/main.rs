@@ -61,8 +61,9 @@ mod retained_commands;
 mod sample_flags;
 mod sample_job;
 mod sample_refusals;
-mod seeds;
 #[cfg(feature = "system-tests")]
+mod second_prompts;
+mod seeds;
 mod service;
 #[cfg(feature = "system-tests")]
 mod signatures;
