@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::common::bundles::gaussian_bundle;
 use crate::common::commands::{denoised, fails, onnxruntime, succeeds};
 use crate::common::{golden, read_json};
+use denoised::bundle::{FileUse, KeyUse};
 
 #[cfg(feature = "system-tests")]
 #[test]
@@ -67,6 +68,19 @@ fn a_broken_bundle_is_reported_with_its_file_and_the_error() {
     }
     let stderr = fails(denoised().args(["inspect", "/nonexistent"]), 1);
     assert!(stderr.contains("/nonexistent is not a directory"), "{stderr}");
+}
+
+/// The file was not used, and its keys were used.
+#[test]
+fn the_configuration_of_an_unused_autoencoder_was_used() {
+    let (_directory, bundle) = crate::common::pipelines::folder("sd");
+    std::fs::create_dir(bundle.join("vae")).unwrap();
+    std::fs::copy(bundle.join("vae_decoder/config.json"), bundle.join("vae/config.json")).unwrap();
+    let inventory = denoised::bundle::Bundle::open(&bundle).unwrap().inventory().unwrap();
+    let reason = "vae_decoder and vae_encoder are used".to_owned();
+    assert_eq!(inventory.files["vae/config.json"], FileUse::NotUsed(reason.clone()));
+    let keys = &inventory.keys["vae/config.json"];
+    assert!(keys.values().all(|found| *found == KeyUse::NotUsed(reason.clone())), "{keys:?}");
 }
 
 fn truncate(bundle: &Path) {
