@@ -19,6 +19,7 @@ mod latent_sizes;
 mod manifest;
 mod manifest_defaults;
 mod manifest_use;
+mod missing_file;
 mod model_index;
 mod network_size;
 mod onnx_file;
@@ -47,8 +48,11 @@ use digest_memo::DigestMemo;
 use graphs::Graphs;
 use json_file::{read_or_default, read_text};
 use latent_components::TEXT_ENCODERS;
+use missing_file::SCHEDULER_ADVICE;
+pub(crate) use missing_file::{network_advice, other_graphs};
 use model_index::{Component, ModelIndex};
 use network_size::{NetworkConfig, network_size};
+pub(crate) use other_graph::other_graph;
 
 pub use crate::onnx::OnnxError;
 pub use autoencoder_config::{LatentStatistics, VaeConfig};
@@ -72,6 +76,17 @@ pub use text_encoder_io::{TextEncoderConfig, TextEncoderIo};
 
 /// Where the ONNX file of the network is usually, relative to the bundle, the first choice first.
 pub(crate) const NETWORK_GRAPHS: [&str; 3] = ["unet/model.onnx", "transformer/model.onnx", "model.onnx"];
+
+/// What a network takes.
+#[derive(Debug)]
+pub(crate) struct NetworkFacts {
+    /// The shape of a sample without the batch axis.
+    pub(crate) sample_shape: Vec<usize>,
+    /// Whether it takes a class label.
+    pub(crate) takes_class: bool,
+    /// Whether it takes the embeddings of a prompt.
+    pub(crate) takes_text: bool,
+}
 
 /// The contents of a bundle's directory. Graphs are read without their weights. Copies share what was read.
 #[derive(Debug, Clone)]
@@ -108,7 +123,7 @@ impl Bundle {
         let description = directory.join("denoised.toml");
         let mut manifest = read_manifest(&description, &index)?;
         let graph = match &manifest.graph.file {
-            Some(file) => first_file(directory, &[&file.to_string_lossy()])?,
+            Some(file) => described_graph(directory, &description, file)?,
             None => network_graph(directory, &index)?,
         };
         let scheduler = scheduler(directory, &index, &description, &manifest)?;
@@ -144,6 +159,10 @@ impl Bundle {
         if latent.is_some() && kind.is_some() {
             // The autoencoder determines what its pictures are.
             manifest.sample = SampleDescription::default();
+        }
+        let projection = manifest.preview.as_ref().zip(latent.as_ref());
+        if let Some(fault) = projection.and_then(|(preview, latent)| preview.fault(latent.vae.channels)) {
+            return Err(BundleError::Content { path: description, fault });
         }
         let bundle = Self {
             name: model_name(directory),
@@ -214,6 +233,16 @@ impl Bundle {
         required_components::check(&self.directory, &self.index, kind)
     }
 
+    /// What a command for the network needs to know; `None` if not all of its inputs are known.
+    pub(crate) fn network_facts(&self) -> Option<NetworkFacts> {
+        let signature = self.signature.as_ref()?;
+        Some(NetworkFacts {
+            sample_shape: signature.sample_shape.clone(),
+            takes_class: signature.class.is_some(),
+            takes_text: signature.has(Role::Text),
+        })
+    }
+
     /// The number of classes that a job may choose from; 0 if the network has none.
     pub fn classes(&self) -> usize {
         match (self.manifest.classes.names.len(), self.class_embeddings) {
@@ -234,6 +263,20 @@ pub(crate) fn model_name(directory: &Path) -> String {
     canonical.file_name().map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
+/// The graph that denoised.toml names.
+fn described_graph(directory: &Path, description: &Path, file: &Path) -> Result<PathBuf, BundleError> {
+    let path = directory.join(file);
+    match regular_file::check(&path) {
+        Ok(()) => Ok(path),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let name = file.display();
+            let fault = format!("graph.file: there is no file {name} in this folder; correct the name");
+            Err(BundleError::Content { path: description.to_owned(), fault })
+        }
+        Err(error) => Err(BundleError::reading(&path)(error)),
+    }
+}
+
 /// The graph of the network: of the component that model_index.json names, if there are two.
 fn network_graph(directory: &Path, index: &ModelIndex) -> Result<PathBuf, BundleError> {
     let networks = ["unet", "transformer"].map(|component| (component, format!("{component}/model.onnx")));
@@ -248,7 +291,7 @@ fn network_graph(directory: &Path, index: &ModelIndex) -> Result<PathBuf, Bundle
                     file = \"unet/model.onnx\""
                 .to_owned(),
         }),
-        _ => first_file(directory, &NETWORK_GRAPHS)
+        _ => first_file(directory, &NETWORK_GRAPHS, network_advice)
             .map_err(|missing| other_graph::misnamed_network(directory).unwrap_or(missing)),
     }
 }
@@ -266,7 +309,8 @@ fn scheduler(
     description: &Path,
     manifest: &Manifest,
 ) -> Result<SchedulerConfig, BundleError> {
-    let file = first_file(directory, &["scheduler/scheduler_config.json", "scheduler_config.json"]);
+    let files = ["scheduler/scheduler_config.json", "scheduler_config.json"];
+    let file = first_file(directory, &files, |_| SCHEDULER_ADVICE.to_owned());
     let file = match (file, &manifest.scheduler) {
         (Ok(file), _) => file,
         (Err(_), Some(section)) => return Ok(SchedulerConfig::from_section(description, section)?),
@@ -308,7 +352,12 @@ fn for_pipeline(
     Ok(scheduler.checked()?)
 }
 
-fn first_file(directory: &Path, candidates: &[&str]) -> Result<PathBuf, BundleError> {
+/// Returns the first of these files that exists. `advice` says what to do about a folder without any.
+fn first_file(
+    directory: &Path,
+    candidates: &[&str],
+    advice: impl FnOnce(&Path) -> String,
+) -> Result<PathBuf, BundleError> {
     for path in candidates.iter().map(|candidate| directory.join(candidate)).filter(|path| path.exists()) {
         regular_file::check(&path).map_err(BundleError::reading(&path))?;
     }
@@ -316,6 +365,7 @@ fn first_file(directory: &Path, candidates: &[&str]) -> Result<PathBuf, BundleEr
         || BundleError::Missing {
             directory: directory.to_owned(),
             searched: candidates.iter().map(|&c| c.to_owned()).collect(),
+            advice: advice(directory),
         },
     )
 }

@@ -102,15 +102,15 @@ impl Default for MqttConfig {
 }
 
 impl MqttConfig {
-    /// Returns what is wrong with keys that need each other, with what to do.
-    pub fn incomplete_pair(&self) -> Option<&'static str> {
+    /// Returns a key that is set without another one, and the key that it needs.
+    pub fn incomplete_pair(&self) -> Option<[&'static str; 2]> {
         match (&self.cert_file, &self.key_file) {
-            (Some(_), None) => return Some("mqtt.cert_file requires mqtt.key_file; set both or neither"),
-            (None, Some(_)) => return Some("mqtt.key_file requires mqtt.cert_file; set both or neither"),
+            (Some(_), None) => return Some(["mqtt.cert_file", "mqtt.key_file"]),
+            (None, Some(_)) => return Some(["mqtt.key_file", "mqtt.cert_file"]),
             _ => {}
         }
-        (self.username.is_empty() && self.password_file.is_some())
-            .then_some("mqtt.password_file requires mqtt.username; set both or neither")
+        let lacks_user = self.username.is_empty() && self.password_file.is_some();
+        lacks_user.then_some(["mqtt.password_file", "mqtt.username"])
     }
 }
 

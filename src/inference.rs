@@ -4,6 +4,7 @@ mod backend;
 mod engine_cache;
 mod error;
 mod graph_source;
+mod library_error;
 mod load;
 mod load_advice;
 mod onnx_runtime;
@@ -16,7 +17,8 @@ mod session_pool;
 mod typed_buffer;
 
 pub use backend::{Backend, ProviderShare, RejectedProvider};
-pub use error::{EngineError, EvaluationError, LibraryError, ProviderFailure};
+pub use error::{EngineError, EvaluationError, ProviderFailure};
+pub use library_error::{LibraryError, LibraryFault};
 pub use options::{EngineKind, EngineOptions, Host, LoadStage, OnStage};
 pub use provider::{Arena, Cuda, OpenVino, OpenVinoPrecision, Policy, Provider, ProviderOptions, TensorRt};
 pub use session_pool::{SessionPool, SessionSize};

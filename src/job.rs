@@ -30,7 +30,8 @@ pub use error::{ErrorCode, JobError};
 pub use id::{id_near_start, is_id, shortened_id, to_id};
 pub use init_image::{DecodedInitImage, InitImage, Sizes};
 pub use model_card::ModelCard;
-pub use request::{Request, parse};
+pub(crate) use request::read_request;
+pub use request::{Request, parse, parse_within};
 pub use validate::JobLimits;
 use validate::id_error;
 

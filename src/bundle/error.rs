@@ -12,12 +12,14 @@ pub enum BundleError {
     #[error("{0} is not a directory; name the directory of a model")]
     NoDirectory(PathBuf),
     /// A required file does not exist.
-    #[error("{directory}: the bundle has none of: {}", searched.join(", "))]
+    #[error("{directory}: the bundle has none of: {}; {advice}", searched.join(", "))]
     Missing {
         /// The bundle.
         directory: PathBuf,
         /// The paths that were tried, relative to the bundle.
         searched: Vec<String>,
+        /// What to do.
+        advice: String,
     },
     /// A file cannot be read.
     #[error("{path}: {error}")]

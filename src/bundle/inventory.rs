@@ -103,7 +103,10 @@ impl Inventory {
             let keys = read_keys(&path)?;
             let is_other = kind == ConfigKind::Autoencoder && Some(&path) != applied.as_ref();
             let component = file.split('/').next().unwrap_or_default();
+            // The configuration of the whole autoencoder counts only without those of its halves.
+            let is_unused = is_other && component == "vae";
             let by_kind = |key: &str| match (kind.known(key), kind) {
+                _ if is_unused => KeyUse::NotUsed("vae_decoder and vae_encoder are used".to_owned()),
                 (Known::Unknown, _) => KeyUse::Unknown,
                 (Known::WithoutEffect, _) => KeyUse::WithoutEffect,
                 (Known::Used, _) if is_other && differing.iter().any(|other| other == key) => {

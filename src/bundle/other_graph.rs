@@ -5,7 +5,7 @@ use std::path::Path;
 use super::BundleError;
 
 /// The path of a graph in a component's folder, relative to the bundle.
-pub(super) fn other_graph(directory: &Path, component: &str) -> Option<String> {
+pub(crate) fn other_graph(directory: &Path, component: &str) -> Option<String> {
     let entries = std::fs::read_dir(directory.join(component)).ok()?;
     let files = entries.flatten().filter(|entry| entry.path().is_file());
     let names = files.map(|entry| entry.file_name().to_string_lossy().into_owned());

@@ -49,6 +49,17 @@ impl Projection {
         Some(Self { factors: factors.to_vec(), bias: *bias })
     }
 
+    /// Returns what is wrong with the projection for latents of this many channels.
+    pub(super) fn fault(&self, channels: usize) -> Option<String> {
+        let rows = self.factors.len();
+        (rows != channels).then(|| {
+            format!(
+                "preview.factors has {rows} rows, but the latents have {channels} channels; write one row [red, green, \
+                 blue] for each channel, or remove [preview] and run `denoised fit-preview`"
+            )
+        })
+    }
+
     /// The image [3, H, W] in −1..1 of a latent [C, H, W] that has one channel per factor.
     pub fn apply(&self, latent: &[f32], shape: &[usize]) -> Tensor {
         let plane = shape[1] * shape[2];
@@ -111,6 +122,20 @@ fn solve(rows: &mut [Vec<f64>]) -> Option<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// It was reported as used, and jobs were told that there is none.
+    #[test]
+    fn a_projection_of_the_wrong_size_was_ignored() {
+        let projection = Projection { factors: vec![[0.0; 3]; 3], bias: [0.0; 3] };
+        assert_eq!(projection.fault(3), None);
+        assert_eq!(
+            projection.fault(4).as_deref(),
+            Some(
+                "preview.factors has 3 rows, but the latents have 4 channels; write one row [red, green, blue] for each \
+                 channel, or remove [preview] and run `denoised fit-preview`"
+            )
+        );
+    }
 
     #[test]
     fn fit_recovers_the_projection_that_made_the_images() {

@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 
 use super::pipeline_keys::{PipelineKey, PipelineTask};
 use crate::regular_file;
-use crate::serde_message::{DocumentFormat, without_rust_types};
+use crate::serde_message::json_file_fault;
 use diffusion_samplers::sampler::{self, Options, Patches, SamplerError, SamplerSpec};
 use diffusion_samplers::scheduler_settings::{KeyReport, KeyStatus, Settings, Value};
 
@@ -37,8 +37,8 @@ pub struct ConfigError {
 enum Fault {
     #[error(transparent)]
     Read(#[from] std::io::Error),
-    #[error("{}", without_rust_types(&.0.to_string(), DocumentFormat::Json))]
-    Json(serde_json::Error),
+    #[error("{0}")]
+    Json(String),
     #[error("_class_name must be a string such as \"DDIMScheduler\"")]
     Class,
     #[error(transparent)]
@@ -69,14 +69,14 @@ impl SchedulerConfig {
         if let Some(class) = section.remove("class") {
             section.insert("_class_name".to_owned(), class);
         }
-        let text = serde_json::to_string(&section).map_err(Fault::Json);
+        let text = serde_json::to_string(&section).map_err(|error| Fault::Json(error.to_string()));
         text.and_then(|text| Self::parse(path, &text, None))
             .map_err(|fault| ConfigError { path: path.to_owned(), fault })
     }
 
     fn parse(path: &Path, text: &str, named: Option<&str>) -> Result<Self, Fault> {
-        let object: BTreeMap<String, Json> =
-            serde_json::from_str(&with_quoted_infinities(text)).map_err(Fault::Json)?;
+        let object: BTreeMap<String, Json> = serde_json::from_str(&with_quoted_infinities(text))
+            .map_err(|error| Fault::Json(json_file_fault(text, &error)))?;
         let in_file = match object.get("_class_name") {
             Some(Json::String(class)) => Some(class.as_str()),
             None => None,

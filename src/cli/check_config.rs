@@ -6,14 +6,17 @@ use std::path::Path;
 use super::stdout::Stdout;
 use super::{CommandError, ConfigFile};
 use crate::config::{Config, ModelsConfig};
-use crate::service::broker::{SERVICE_PASSWORD, file_faults, lacks_password};
+use crate::service::broker::{
+    SERVICE_PASSWORD, file_faults, lacks_password, unused_password, unused_password_warning,
+};
 
 pub(super) fn run(file: &ConfigFile) -> Result<(), CommandError> {
     let config = super::configuration(file.config.as_deref())?;
     if !config.ignored_variables.is_empty() {
         eprintln!("denoised: {}", super::ignored_variables(&config));
     }
-    for warning in config.warnings().into_iter().chain(unchecked_files(&config)) {
+    let password = unused_password(&config).map(|path| unused_password_warning(&path));
+    for warning in config.warnings().into_iter().chain(unchecked_files(&config)).chain(password) {
         // A key may hold control characters, which must not reach a terminal.
         eprintln!("denoised: warning: {}", warning.replace(char::is_control, "\u{fffd}"));
     }

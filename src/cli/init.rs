@@ -9,7 +9,10 @@ use anyhow::{Context, anyhow, bail};
 
 use super::CommandError;
 use super::stdout::Stdout;
-use crate::bundle::{NETWORK_GRAPHS, class_count, graph_io, graph_key};
+use crate::bundle::{
+    Bundle, NETWORK_GRAPHS, class_count, graph_io, graph_key, network_advice, other_graph, other_graphs,
+};
+use crate::image::{Format, check_format};
 use crate::tensor::{Dim, GraphIo, ValueInfo};
 
 #[derive(Debug, clap::Args)]
@@ -30,25 +33,51 @@ pub(super) fn run(arguments: &InitArguments) -> Result<(), CommandError> {
     }
     let graph_path = directory.join(&file);
     let graph = graph_io(&graph_path)?;
+    if let Some(pipeline) = pipeline_around(&directory) {
+        return Err(CommandError::usage(anyhow!(
+            "{} is the network of the pipeline in {1}; name that folder: denoised sample {1} needs no denoised.toml",
+            graph_path.display(),
+            pipeline.display()
+        )));
+    }
     let has_scheduler = ["scheduler_config.json", "scheduler/scheduler_config.json"];
     let has_scheduler = has_scheduler.iter().any(|file| directory.join(file).is_file());
-    let class = graph.inputs.iter().find(|input| input.name.contains("class"));
-    let classes = match class {
-        Some(input) => class_count(&graph_path, &input.name)?,
-        None => None,
-    };
+    let class = NetworkInputs::find(&graph)?.classes.first().map(|input| input.name.clone());
+    let classes = class.map(|name| class_count(&graph_path, &name)).transpose()?.flatten();
     let text = draft(&graph, &file, has_scheduler, classes)?;
     std::fs::write(&path, &text).with_context(|| format!("cannot write {}", path.display()))?;
     write!(Stdout, "{text}")?;
-    let class = if class.is_some() { " --class 0" } else { "" };
-    let takes_text = graph.inputs.iter().any(|input| graph_key(input) == Some("text"));
-    let prompt = if takes_text { " --prompt \"a red fox\"" } else { "" };
-    eprintln!(
-        "wrote {}; check it, then run: denoised sample {} --output x.png{class}{prompt}",
-        path.display(),
-        directory.display()
-    );
+    eprintln!("wrote {}; {}", path.display(), next_step(&directory));
     Ok(())
+}
+
+/// Returns the folder of the pipeline that has a network's folder.
+fn pipeline_around(directory: &Path) -> Option<PathBuf> {
+    let parent = directory.canonicalize().ok()?.parent()?.to_owned();
+    parent.join("model_index.json").is_file().then_some(parent)
+}
+
+/// Returns what to do with a folder that has a draft: a command that works, or what is missing.
+fn next_step(directory: &Path) -> String {
+    let bundle = match Bundle::open(directory) {
+        Ok(bundle) => bundle,
+        Err(error) => return format!("before the model can be used: {error}"),
+    };
+    let Some(facts) = bundle.network_facts() else {
+        return "name the inputs under [graph] that are not named yet".to_owned();
+    };
+    if facts.takes_text && bundle.latent.is_none() {
+        return "its network takes text, so that the folder also needs text encoders and an autoencoder: export the whole \
+                pipeline (docs/models.md)"
+            .to_owned();
+    }
+    let has_decoder = bundle.latent.as_ref().is_some_and(|latent| latent.decoder.is_some());
+    let is_picture =
+        has_decoder || check_format(Format::Png, bundle.manifest.sample.kind, &facts.sample_shape).is_ok();
+    let ending = if is_picture { "png" } else { "npy" };
+    let class = if facts.takes_class { " --class 0" } else { "" };
+    let prompt = if facts.takes_text { " --prompt \"a red fox\"" } else { "" };
+    format!("check it, then run: denoised sample {} --output x.{ending}{class}{prompt}", directory.display())
 }
 
 /// The folder, and the ONNX file relative to it.
@@ -62,44 +91,77 @@ fn location(argument: &Path) -> anyhow::Result<(PathBuf, String)> {
     if let Some(file) = NETWORK_GRAPHS.iter().find(|file| argument.join(file).is_file()) {
         return Ok((argument.to_owned(), (*file).to_owned()));
     }
-    let entries =
-        std::fs::read_dir(argument).with_context(|| format!("cannot read {}", argument.display()))?;
-    let files = entries.filter_map(|entry| Some(entry.ok()?.path()));
-    let mut graphs: Vec<String> = files
-        .filter(|path| path.extension().is_some_and(|kind| kind == "onnx"))
-        .map(|path| name(&path))
-        .collect();
-    graphs.sort();
+    std::fs::read_dir(argument).with_context(|| format!("cannot read {}", argument.display()))?;
+    let mut graphs = other_graphs(argument);
+    graphs.extend(NETWORK_FOLDERS.iter().filter_map(|folder| other_graph(argument, folder)));
     match graphs.as_slice() {
         [graph] => Ok((argument.to_owned(), graph.clone())),
-        [] => bail!("{} has no ONNX file; name the folder or the file of a network", argument.display()),
+        [] => bail!("{} has no ONNX file; {}", argument.display(), network_advice(argument)),
         several => bail!("{} has several ONNX files; name one: {}", argument.display(), several.join(", ")),
     }
 }
 
+/// The folders of a network in a pipeline.
+const NETWORK_FOLDERS: [&str; 2] = ["unet", "transformer"];
+
 /// The usual names of an input for the noise level.
 const NOISE_LEVELS: [&str; 3] = ["sigma", "sigmas", "noise_level"];
 
-fn draft(graph: &GraphIo, file: &str, has_scheduler: bool, classes: Option<usize>) -> anyhow::Result<String> {
-    let is_float = |port: &&ValueInfo| port.element.is_float();
-    let Some(sample) = graph.inputs.iter().filter(is_float).max_by_key(|port| port.shape.len()) else {
-        bail!("the graph has no floating-point input for the sample");
-    };
-    if sample.shape.len() < 2 {
-        bail!("no floating-point input of the graph has two or more axes, as a batch of samples has");
+/// The usual names of an input for the time step.
+const TIMESTEPS: [&str; 4] = ["timestep", "timesteps", "t", "time"];
+
+/// The usual names of an input for the class label, beside those that contain "class".
+const LABELS: [&str; 3] = ["y", "label", "labels"];
+
+/// What the inputs of a network are for, as far as their names and types show it.
+struct NetworkInputs<'a> {
+    sample: &'a ValueInfo,
+    time: &'a ValueInfo,
+    /// Those of class labels; a network that is served has one at most.
+    classes: Vec<&'a ValueInfo>,
+    others: Vec<&'a ValueInfo>,
+}
+
+impl<'a> NetworkInputs<'a> {
+    fn find(graph: &'a GraphIo) -> anyhow::Result<Self> {
+        let is_float = |port: &&ValueInfo| port.element.is_float();
+        let Some(sample) = graph.inputs.iter().filter(is_float).max_by_key(|port| port.shape.len()) else {
+            bail!("the graph has no floating-point input for the sample");
+        };
+        if sample.shape.len() < 2 {
+            bail!("no floating-point input of the graph has two or more axes, as a batch of samples has");
+        }
+        let others: Vec<&ValueInfo> = graph.inputs.iter().filter(|port| port.name != sample.name).collect();
+        let is_time = |port: &&&ValueInfo| {
+            let name = port.name.to_lowercase();
+            TIMESTEPS.iter().chain(&NOISE_LEVELS).any(|time| name == *time)
+                || name.contains("sigma")
+                || name.contains("time")
+        };
+        let is_number = |port: &&&ValueInfo| port.shape.len() <= 1 && !is_named_class(port);
+        let time = others.iter().find(is_time).or_else(|| others.iter().find(is_number));
+        let Some(time) = time.copied() else {
+            bail!("the graph has no input for a timestep or a noise level");
+        };
+        let others = others.into_iter().filter(|port| port.name != time.name);
+        let (classes, others) = others.partition(|port| is_class(port));
+        Ok(Self { sample, time, classes, others })
     }
-    let timesteps = ["timestep", "timesteps", "t", "time"];
-    let others: Vec<&ValueInfo> = graph.inputs.iter().filter(|port| port.name != sample.name).collect();
-    let is_time = |port: &&&ValueInfo| {
-        let name = port.name.to_lowercase();
-        timesteps.iter().chain(&NOISE_LEVELS).any(|time| name == *time)
-            || name.contains("sigma")
-            || name.contains("time")
-    };
-    let Some(time) = others.iter().find(is_time).or_else(|| others.iter().find(|port| port.shape.len() <= 1))
-    else {
-        bail!("the graph has no input for a timestep or a noise level");
-    };
+}
+
+fn is_named_class(port: &ValueInfo) -> bool {
+    let name = port.name.to_lowercase();
+    name.contains("class") || LABELS.contains(&name.as_str())
+}
+
+/// Whether an input takes a class label: by its name, or as an integer for each sample.
+fn is_class(port: &ValueInfo) -> bool {
+    let is_label = port.shape.len() <= 1 && port.element.is_integer() && graph_key(port).is_none();
+    port.name.contains("class") || is_label
+}
+
+fn draft(graph: &GraphIo, file: &str, has_scheduler: bool, classes: Option<usize>) -> anyhow::Result<String> {
+    let NetworkInputs { sample, time, classes: labels, others } = NetworkInputs::find(graph)?;
     let Some(output) = graph.outputs.first() else { bail!("the graph has no output") };
     let takes_sigma = NOISE_LEVELS.iter().any(|name| time.name.to_lowercase().contains(name));
     let mut text = String::new();
@@ -113,17 +175,13 @@ fn draft(graph: &GraphIo, file: &str, has_scheduler: bool, classes: Option<usize
         "[graph]\nfile = {file:?}\nsample = {:?}\ntimestep = {:?}\noutput = {:?}",
         sample.name, time.name, output.name
     )?;
-    let mut labels = others.iter().filter(|port| port.name.contains("class"));
-    let class = labels.next();
-    if let Some(class) = class {
-        writeln!(text, "class_labels = {:?}", class.name)?;
-        if let Some(other) = labels.next() {
-            return Err(same_key("class_labels", class, other));
-        }
+    match labels.as_slice() {
+        [] => {}
+        [class] => writeln!(text, "class_labels = {:?}", class.name)?,
+        [class, other, ..] => return Err(same_key("class_labels", class, other)),
     }
-    let is_condition = |port: &&&ValueInfo| port.name != time.name && !port.name.contains("class");
     let (filled, conditions): (Vec<&ValueInfo>, Vec<&ValueInfo>) =
-        others.iter().filter(is_condition).partition(|port| graph_key(port).is_some());
+        others.into_iter().partition(|port| graph_key(port).is_some());
     let mut keys: BTreeMap<&str, &ValueInfo> = BTreeMap::new();
     for port in filled {
         let key = graph_key(port).unwrap_or_default();
@@ -135,7 +193,7 @@ fn draft(graph: &GraphIo, file: &str, has_scheduler: bool, classes: Option<usize
     if !has_scheduler {
         text.push_str(if takes_sigma { SIGMA_SCHEDULER } else { TIMESTEP_SCHEDULER });
     }
-    if class.is_some() {
+    if !labels.is_empty() {
         let names: Vec<String> = (0..classes.unwrap_or(1)).map(|label| format!("\"{label}\"")).collect();
         let hint = if classes.is_some() { "one name for each label" } else { "add one name for each label" };
         writeln!(
@@ -229,6 +287,24 @@ mod tests {
         let without_time = GraphIo { inputs: vec![port("x", &IMAGE)], ..graph(&[]) };
         let error = draft(&without_time).unwrap_err().to_string();
         assert!(error.contains("no input for a timestep"), "{error}");
+    }
+
+    /// The label was taken for the time, or refused.
+    #[test]
+    fn a_class_label_named_y_was_not_one() {
+        for name in ["y", "label", "labels", "c", "cond", "classes"] {
+            let label = ValueInfo::with_axes(name, DataType::I64, &[None]);
+            // Also before the time.
+            let inputs = vec![port("x", &IMAGE), label, port("t", &[None])];
+            let graph = GraphIo { inputs, outputs: vec![port("out", &IMAGE)] };
+            let manifest = Manifest::parse(&draft(&graph, "net.onnx", false, Some(3)).unwrap()).unwrap();
+            assert_eq!(manifest.graph.class_labels.as_deref(), Some(name));
+            assert_eq!(manifest.graph.timestep.as_deref(), Some("t"));
+            assert_eq!(manifest.classes.names.len(), 3);
+        }
+        let number = port("c", &[None]);
+        let manifest = Manifest::parse(&draft(&graph(&[number]), "net.onnx", false, None).unwrap()).unwrap();
+        assert!(manifest.conditions.contains_key("c"));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use super::precision::{ignored_options, precision};
 use super::stdout::Stdout;
 use crate::bundle::{Bundle, LatentComponents, TimestepShape};
 use crate::inference::EngineOptions;
+use crate::job::{JobLimits, ModelCard, Request};
 use crate::model::{Model, batch_dependence};
 use diffusion_samplers::scheduler_settings::KeyStatus;
 
@@ -107,7 +108,7 @@ fn inputs(model: &mut Model) -> anyhow::Result<()> {
     for output in &signature.graph.outputs {
         row("output", output)?;
     }
-    let (shape, batch) = (&signature.sample_shape, signature.largest_batch);
+    let (shape, batch) = (default_shape(model), signature.largest_batch);
     row("sample", format_args!("{shape:?}, batches of up to {batch}"))?;
     let time = match signature.time.shape {
         TimestepShape::PerSample => "one for each sample",
@@ -123,6 +124,16 @@ fn inputs(model: &mut Model) -> anyhow::Result<()> {
     }
     row("batching", batch_dependence(model.predictor.as_mut(), &model.bundle.manifest)?)?;
     Ok(())
+}
+
+/// The shape of the samples of a job without a size. Where a job needs more than a prompt, it is the network's own.
+fn default_shape(model: &Model) -> Vec<usize> {
+    let limits = JobLimits { steps: u64::MAX, count: 1, pixels: u64::MAX, memory: None };
+    let request = Request { prompt: Some(String::new()), ..Request::default() };
+    match model.latent.as_ref().map(|_| request.check(&[ModelCard::new(model)], limits, || 0)) {
+        Some(Ok(job)) => job.sizes.sample,
+        Some(Err(_)) | None => model.predictor.signature().sample_shape.clone(),
+    }
 }
 
 /// The components that are missing, and those that are not run.

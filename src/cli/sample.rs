@@ -121,7 +121,8 @@ pub(super) fn run(arguments: &SampleArguments) -> Result<(), CommandError> {
     output_files::check_size(&output, &job).map_err(CommandError::usage)?;
     notices.extend(job.ignored.iter().cloned());
     notices.extend(noise.unused_draws(&job));
-    notices.extend(noise.ignored_seed(&job).filter(|_| requested.is_set("seed")));
+    let ignored = noise.ignored_fields(&job).iter().filter(|field| requested.is_set(field));
+    notices.extend(ignored.map(|field| format!("{field} has no effect: all noise comes from files")));
     for notice in notices {
         eprintln!("{notice}");
     }

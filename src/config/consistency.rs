@@ -1,11 +1,10 @@
 //! Checks of the whole configuration: keys that contradict each other, and keys that have no effect.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::layers::{ConfigFault, MERGED};
 use super::{Config, ModelEngineConfig, MqttConfig};
 use crate::bundle::model_name;
-use crate::inference::{Cuda, EngineKind, EngineOptions, OpenVino, Policy, Provider, TensorRt};
+use crate::inference::{EngineKind, EngineOptions, Policy, Provider, ProviderOptions, TensorRt};
 use crate::mqtt::Topics;
 use crate::topic_name::MAX_BYTES;
 
@@ -13,78 +12,121 @@ use crate::topic_name::MAX_BYTES;
 const PACKET_BYTES: std::ops::RangeInclusive<u64> = 1024..=(256 << 20);
 /// The smallest useful size of the spool, in bytes.
 const MIN_SPOOL_BYTES: u64 = 64 << 10;
+/// Topics for a shared queue, of which one is outside the topics of any daemon.
+const QUEUE_EXAMPLES: [&str; 2] = ["denoised/request", "jobs/request"];
+
+/// Keys that contradict each other, or a value that is out of bounds.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Inconsistency {
+    /// The keys of the value at fault, and then those of the values that it depends on.
+    pub(super) keys: Vec<Vec<String>>,
+    pub(super) message: String,
+}
+
+impl Inconsistency {
+    /// An inconsistency of a key with others that it depends on.
+    fn new(key: &str, others: &[&str], message: String) -> Self {
+        let keys = std::iter::once(&key).chain(others).map(|key| parts(key)).collect();
+        Self { keys, message }
+    }
+}
+
+fn parts(key: &str) -> Vec<String> {
+    key.split('.').map(str::to_owned).collect()
+}
 
 /// Returns the errors of a configuration whose values are all valid.
-pub(super) fn faults(config: &Config) -> Vec<ConfigFault> {
-    let max_packet = config.mqtt.max_packet;
+pub(super) fn faults(config: &Config) -> Vec<Inconsistency> {
     let mut faults = Vec::new();
-    let mut add = |key: &str, message: String| {
-        faults.push(ConfigFault { location: MERGED.to_owned(), key: key.to_owned(), message });
-    };
-    if let Some(fault) = config.mqtt.incomplete_pair() {
-        add("", fault.to_owned());
+    if let Some([key, other]) = config.mqtt.incomplete_pair() {
+        faults.push(Inconsistency::new(key, &[other], format!("requires {other}; set both or neither")));
     }
-    if let Some((_, topic)) = config.mqtt.shared_queue.parts()
-        && Topics::new(config.root()).is_own_topic(topic)
-    {
-        let message = format!(
-            "{topic} is a topic of this daemon itself; name one that is outside {}, such as denoised/request",
-            config.root()
-        );
-        add("mqtt.shared_queue", message);
-    }
+    faults.extend(shared_queue_fault(config));
     // A password may end with a line break, which is not sent.
     let password_bytes = config.mqtt.password_file.as_ref().and_then(|path| path.metadata().ok());
     if let Some(file) = password_bytes.filter(|file| file.len() > MAX_BYTES as u64 + 2) {
-        add("mqtt.password_file", format!("{} bytes are more than a password can have, 65,535", file.len()));
+        let message = format!("{} bytes are more than a password can have, 65,535", file.len());
+        faults.push(Inconsistency::new("mqtt.password_file", &[], message));
     }
-    if !PACKET_BYTES.contains(&max_packet.0) {
-        add("mqtt.max_packet", format!("{} bytes must lie between 1 KiB and 256 MiB", max_packet.0));
+    let (max_packet, max_spool) = (config.mqtt.max_packet.0, config.spool.max_bytes.0);
+    if !PACKET_BYTES.contains(&max_packet) {
+        let message = format!("{max_packet} bytes must lie between 1 KiB and 256 MiB");
+        faults.push(Inconsistency::new("mqtt.max_packet", &[], message));
     }
-    if config.spool.max_bytes.0 < MIN_SPOOL_BYTES {
-        add("spool.max_bytes", format!("{} bytes must be at least 64 KiB", config.spool.max_bytes.0));
+    if max_spool < MIN_SPOOL_BYTES {
+        let message = format!("{max_spool} bytes must be at least 64 KiB");
+        faults.push(Inconsistency::new("spool.max_bytes", &[], message));
     }
-    for path in &config.models.paths {
-        let options = config.engine_options(path);
-        if !runs_tensorrt(&options) {
-            continue;
-        }
-        let TensorRt { min_batch, opt_batch, .. } = options.provider.tensorrt;
-        if let Some(table) =
-            options.provider.tensorrt.calibration_table.as_ref().filter(|table| !table.is_file())
-        {
-            let key = format!("{}.calibration_table", tensorrt_key(config, path));
-            add(&key, format!("there is no file {}", table.display()));
-        }
-        let (batch, key) = (options.batch as u64, tensorrt_key(config, path));
-        let (min, opt) = (min_batch.map_or(1, |n| n.0), opt_batch.map_or(batch, |n| n.0));
-        if opt > batch {
-            add(&format!("{key}.opt_batch"), format!("{opt} is more than the batch, {batch}"));
-        } else if min > opt {
-            let largest = if opt_batch.is_some() { "opt_batch" } else { "the batch" };
-            add(&format!("{key}.min_batch"), format!("{min} is more than {largest}, {opt}"));
+    faults.extend(config.models.paths.iter().flat_map(|path| tensorrt_faults(config, path)));
+    // Models without overrides share their faults.
+    let mut unique: Vec<Inconsistency> = Vec::new();
+    for fault in faults {
+        if !unique.contains(&fault) {
+            unique.push(fault);
         }
     }
-    faults.dedup();
+    unique
+}
+
+/// A queue that is one of the daemon's own topics.
+fn shared_queue_fault(config: &Config) -> Option<Inconsistency> {
+    let (_, topic) = config.mqtt.shared_queue.parts()?;
+    let topics = Topics::new(config.root());
+    if !topics.is_own_topic(topic) {
+        return None;
+    }
+    let example = QUEUE_EXAMPLES.iter().find(|example| !topics.is_own_topic(example)).unwrap_or(&"jobs");
+    let message = format!(
+        "{topic} is a topic of this daemon itself; name one that is not, such as $share/denoised/{example}"
+    );
+    Some(Inconsistency::new("mqtt.shared_queue", &["mqtt.root", "node"], message))
+}
+
+/// Wrong options of TensorRT for the model in a directory.
+fn tensorrt_faults(config: &Config, path: &Path) -> Vec<Inconsistency> {
+    let options = config.engine_options(path);
+    if !runs_tensorrt(&options) {
+        return Vec::new();
+    }
+    let section = tensorrt_keys(config, path);
+    let batch_keys = engine_keys(config, path, "batch", |own| own.batch.is_some());
+    let key = |name: &str| [&section[..], &[name.to_owned()]].concat();
+    let mut faults = Vec::new();
+    let TensorRt { min_batch, opt_batch, calibration_table, .. } = &options.provider.tensorrt;
+    if let Some(table) = calibration_table.as_ref().filter(|table| !table.is_file()) {
+        let message = format!("there is no file {}", table.display());
+        faults.push(Inconsistency { keys: vec![key("calibration_table")], message });
+    }
+    let batch = options.batch as u64;
+    let (min, opt) = (min_batch.as_ref().map_or(1, |n| n.0), opt_batch.as_ref().map_or(batch, |n| n.0));
+    if opt > batch {
+        let message = format!("{opt} is more than the batch, {batch}");
+        faults.push(Inconsistency { keys: vec![key("opt_batch"), batch_keys], message });
+    } else if min > opt {
+        let largest = if opt_batch.is_some() { "opt_batch" } else { "the batch" };
+        let message = format!("{min} is more than {largest}, {opt}");
+        faults.push(Inconsistency { keys: vec![key("min_batch"), key("opt_batch"), batch_keys], message });
+    }
     faults
 }
 
 /// Returns the key of an engine option of a model: that of its override if `is_own`, or else that of `[engine]`.
-fn engine_key(
+fn engine_keys(
     config: &Config,
     path: &Path,
     option: &str,
     is_own: impl Fn(&ModelEngineConfig) -> bool,
-) -> String {
-    match config.engine_override(path) {
-        Some((name, own)) if is_own(own) => format!("models.engine.{name}.{option}"),
-        _ => format!("engine.{option}"),
-    }
+) -> Vec<String> {
+    let keys = match config.engine_override(path) {
+        Some((name, own)) if is_own(own) => vec!["models", "engine", name, option],
+        _ => vec!["engine", option],
+    };
+    keys.into_iter().map(str::to_owned).collect()
 }
 
 /// Returns the section that has the TensorRT options of a model.
-fn tensorrt_key(config: &Config, path: &Path) -> String {
-    engine_key(config, path, "tensorrt", |own| own.tensorrt.is_some())
+fn tensorrt_keys(config: &Config, path: &Path) -> Vec<String> {
+    engine_keys(config, path, "tensorrt", |own| own.tensorrt.is_some())
 }
 
 impl Config {
@@ -98,7 +140,9 @@ impl Config {
             if runs_tensorrt(&options) {
                 let tensorrt = self.board.platform().tensorrt(self.onnxruntime_library());
                 let found = tensorrt.warnings(&options.provider.tensorrt);
-                warnings.extend(found.iter().map(|text| format!("{}.{text}", tensorrt_key(self, path))));
+                warnings.extend(
+                    found.iter().map(|text| format!("{}.{text}", tensorrt_keys(self, path).join("."))),
+                );
             }
         }
         let mut seen = std::collections::BTreeSet::new();
@@ -158,14 +202,15 @@ impl Config {
             engine.interim_provider == Some(provider)
                 || options.iter().any(|options| options.providers.contains(&provider))
         };
-        let sections = [
-            (Provider::TensorRt, engine.tensorrt != TensorRt::default()),
-            (Provider::Cuda, engine.cuda != Cuda::default()),
-            (Provider::OpenVino, engine.openvino != OpenVino::default()),
-        ];
-        let unused = sections.into_iter().filter(|(provider, is_set)| *is_set && !is_used(*provider));
-        warnings.extend(unused.map(|(provider, _)| {
-            format!("engine.{provider} has no effect, because engine.providers has no {provider}")
+        let sections = ProviderOptions {
+            tensorrt: engine.tensorrt.clone(),
+            cuda: engine.cuda.clone(),
+            openvino: engine.openvino.clone(),
+        };
+        let unused = sections.configured().into_iter().filter(|provider| !is_used(*provider));
+        warnings.extend(unused.map(|provider| {
+            let lists = self.provider_lists().join(" and ");
+            format!("engine.{provider} has no effect, because {lists} has no {provider}")
         }));
         let builds = |options: &EngineOptions| options.providers.first().is_some_and(|p| p.builds_engines());
         if engine.interim_provider.is_some() && !options.iter().any(builds) {
@@ -177,15 +222,24 @@ impl Config {
         warnings
     }
 
+    /// Returns the keys of the lists of providers that the models use.
+    fn provider_lists(&self) -> Vec<String> {
+        let key = |path: &PathBuf| engine_keys(self, path, "providers", |own| own.providers.is_some());
+        let mut lists: Vec<_> = self.models.paths.iter().map(|path| key(path).join(".")).collect();
+        lists.sort();
+        lists.dedup();
+        lists
+    }
+
     /// What has no effect among the options of the model in a directory.
     fn provider_warnings(&self, path: &Path, options: &EngineOptions) -> Vec<String> {
         let mut warnings = Vec::new();
         let after_cpu = options.providers.iter().skip_while(|provider| **provider != Provider::Cpu).skip(1);
         for provider in after_cpu {
-            let key = engine_key(self, path, "providers", |own| own.providers.is_some());
+            let key = engine_keys(self, path, "providers", |own| own.providers.is_some()).join(".");
             warnings.push(format!("{key}: {provider} after cpu is never used; move cpu to the end"));
         }
-        let (tensorrt, key) = (&options.provider.tensorrt, tensorrt_key(self, path));
+        let (tensorrt, key) = (&options.provider.tensorrt, tensorrt_keys(self, path).join("."));
         if tensorrt.calibration_table.is_some() && !tensorrt.int8 {
             warnings.push(format!("{key}.calibration_table has no effect without int8 = true"));
         }

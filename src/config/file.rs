@@ -119,7 +119,7 @@ fn remove(table: &mut Table, keys: &[String]) -> bool {
 }
 
 /// Returns the line of a key, from 1, or the line of its nearest ancestor that is found.
-fn find_line(text: &str, keys: &[String]) -> usize {
+pub(super) fn find_line(text: &str, keys: &[String]) -> usize {
     let Ok(document) = toml::de::DeTable::parse(text) else {
         return 1;
     };

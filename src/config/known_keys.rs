@@ -4,8 +4,14 @@ use super::Config;
 use crate::toml_document::keys_of_section;
 
 /// Words that users write for a key with another name.
-const SYNONYMS: [(&str, &str); 4] =
-    [("name", "node"), ("port", "mqtt.url"), ("host", "mqtt.url"), ("broker", "mqtt.url")];
+const SYNONYMS: [(&str, &str); 6] = [
+    ("name", "node"),
+    ("port", "mqtt.url"),
+    ("host", "mqtt.url"),
+    ("broker", "mqtt.url"),
+    ("server", "mqtt.url"),
+    ("address", "mqtt.url"),
+];
 
 /// What a name may mean that is no key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +46,12 @@ pub(super) fn meant_by(name: &[String]) -> Option<Meant> {
         return None;
     }
     let text = name.join("_");
-    if let Some((_, key)) = SYNONYMS.iter().find(|(word, _)| *word == text) {
+    let is_meant = |(word, key): &&(&str, &str)| {
+        // With or without the section.
+        let section = key.split_once('.').map_or("", |(section, _)| section);
+        *word == text || text.strip_prefix(section).and_then(|rest| rest.strip_prefix('_')) == Some(*word)
+    };
+    if let Some((_, key)) = SYNONYMS.iter().find(is_meant) {
         return Some(Meant::Key(key.split('.').map(str::to_owned).collect()));
     }
     let nearest = known.iter().min_by_key(|key| distance(key, &text));
@@ -105,6 +116,8 @@ mod tests {
             ("user", "mqtt.username"),
             ("password", "mqtt.password_file"),
             ("mqtt_url", "mqtt.url"),
+            ("mqtt_host", "mqtt.url"),
+            ("mqtt.port", "mqtt.url"),
             ("level", "log.level"),
             ("spool_dir", "[spool]"),
             ("mqtt.speed", "[mqtt]"),

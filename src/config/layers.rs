@@ -4,16 +4,17 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
+use super::Config;
+use super::consistency::{self, Inconsistency};
 use super::environment::{Variables, check_variable};
-use super::file::check_file;
-use super::{Config, consistency};
+use super::file::{check_file, find_line};
 use crate::serde_message::{DocumentFormat, without_rust_types};
 
 /// The file that is read by default, if it exists.
 pub const DEFAULT_FILE: &str = "/etc/denoised/config.toml";
 
 /// The location of an error that no single layer has.
-pub(super) const MERGED: &str = "configuration";
+const MERGED: &str = "configuration";
 
 /// One error in a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,22 +51,27 @@ pub fn load(
     environment: impl IntoIterator<Item = (String, String)>,
 ) -> Result<Config, ConfigErrors> {
     let mut faults = Vec::new();
-    let mut layers = config::Config::builder();
+    let mut layers = Layers::default();
     if let Some((path, text)) = read(file, &mut faults) {
         let table = check_file(&path, &text, &mut faults);
-        layers = layers.add_source(source(&table));
+        layers.file = Some((path, text, table));
     }
     let variables = Variables::new(environment);
     for (name, raw) in &variables.configuring {
         match check_variable(name, raw) {
-            Ok(table) => layers = layers.add_source(source(&table)),
+            Ok(table) => layers.variables.push((name.clone(), table)),
             Err(fault) => faults.push(fault),
         }
     }
-    let merged = layers.build().and_then(config::Config::try_deserialize::<Config>);
-    match merged {
-        Ok(config) if faults.is_empty() => {
-            let faults = consistency::faults(&config);
+    match layers.merge() {
+        Ok(config) => {
+            let inconsistencies = consistency::faults(&config);
+            // A value that is not valid is missing here, so that its key may seem to contradict others.
+            let is_known = |keys: &[String]| faults.iter().any(|fault| is_about(&fault.key, keys));
+            let found =
+                inconsistencies.into_iter().filter(|found| !found.keys.iter().any(|keys| is_known(keys)));
+            let found: Vec<_> = found.map(|found| layers.located(found)).collect();
+            faults.extend(found);
             let config = Config { ignored_variables: variables.foreign, ..config };
             if faults.is_empty() { Ok(config) } else { Err(ConfigErrors(faults)) }
         }
@@ -74,8 +80,58 @@ pub fn load(
             key: String::new(),
             message: without_rust_types(&error.to_string(), DocumentFormat::Toml),
         }])),
-        _ => Err(ConfigErrors(faults)),
+        Err(_) => Err(ConfigErrors(faults)),
     }
+}
+
+/// Whether a fault's key is this one or one of its sections.
+fn is_about(fault: &str, keys: &[String]) -> bool {
+    let key = keys.join(".");
+    !fault.is_empty() && key.strip_prefix(fault).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+/// What is valid in the file and in the environment variables.
+#[derive(Debug, Default)]
+struct Layers {
+    /// The file, its text and its valid keys.
+    file: Option<(PathBuf, String, Table)>,
+    /// The name and the key of each variable.
+    variables: Vec<(String, Table)>,
+}
+
+impl Layers {
+    fn merge(&self) -> Result<Config, config::ConfigError> {
+        let file = self.file.iter().map(|(_, _, table)| table);
+        let tables = file.chain(self.variables.iter().map(|(_, table)| table));
+        let layers = tables.fold(config::Config::builder(), |layers, table| layers.add_source(source(table)));
+        layers.build()?.try_deserialize()
+    }
+
+    /// Returns an inconsistency with the place of its key, or else of the first key that it depends on and that is set.
+    fn located(&self, found: Inconsistency) -> ConfigFault {
+        let location = found.keys.iter().find_map(|keys| self.location(keys));
+        ConfigFault {
+            location: location.unwrap_or_else(|| MERGED.to_owned()),
+            key: found.keys.first().map(|keys| keys.join(".")).unwrap_or_default(),
+            message: found.message,
+        }
+    }
+
+    /// Returns the place where a key is set.
+    fn location(&self, keys: &[String]) -> Option<String> {
+        let variable = self.variables.iter().find(|(_, table)| contains(table, keys));
+        if let Some((name, _)) = variable {
+            return Some(name.clone());
+        }
+        let (path, text, _) = self.file.as_ref().filter(|(_, _, table)| contains(table, keys))?;
+        Some(format!("{}:{}", path.display(), find_line(text, keys)))
+    }
+}
+
+/// Whether a table has a value for this key.
+fn contains(table: &Table, keys: &[String]) -> bool {
+    let Some((first, rest)) = keys.split_first() else { return false };
+    rest.iter().try_fold(table.get(first), |value, key| Some(value?.get(key))).flatten().is_some()
 }
 
 fn source(table: &Table) -> config::File<config::FileSourceString, config::FileFormat> {

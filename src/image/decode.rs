@@ -126,6 +126,9 @@ const DAMAGED_STREAM: &str = "Corrupt deflate stream";
 /// The text of a decoder's error without line breaks and without the names of Rust types and values.
 fn one_line(error: &image::ImageError) -> String {
     let text = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+    // "Format error decoding Png: " is the library's own beginning.
+    let format = text.strip_prefix("Format error decoding ").and_then(|rest| rest.split_once(": "));
+    let text = format.map_or(text.clone(), |(_, reason)| reason.to_owned());
     if let Some(at) = text.find(DAMAGED_STREAM) {
         return text[..at + DAMAGED_STREAM.len()].to_owned();
     }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::library_error::LibraryError;
 use super::provider::Provider;
 use crate::onnx::OnnxError;
 
@@ -73,6 +74,11 @@ pub enum ProviderFailure {
         /// The version of the library.
         version: String,
     },
+    /// No library of ONNX Runtime was found.
+    #[error(
+        "no ONNX Runtime library was found in [engine] library, ORT_DYLIB_PATH, /usr/lib/denoised or the loader's path"
+    )]
+    NoLibrary,
     /// The provider cannot be registered, or cannot run the graph.
     #[error("{0}")]
     Failed(String),
@@ -82,6 +88,7 @@ impl ProviderFailure {
     /// The beginning of the advice that ends in a key of the configuration.
     fn hint(&self) -> &'static str {
         match self {
+            Self::NoLibrary => "Name libonnxruntime.so.X.Y.Z in one of them, or set",
             Self::NotCompiledIn { .. } => "Install a library of ONNX Runtime that has it, or set",
             Self::Failed(reason) if reason.contains("cannot open shared object file") => {
                 "Install the missing library, or set"
@@ -138,38 +145,4 @@ impl EvaluationError {
     pub(super) fn engine(engine: &'static str, reason: impl std::fmt::Display) -> Self {
         Self::Engine { engine, reason: reason.to_string() }
     }
-}
-
-/// ONNX Runtime's library cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum LibraryError {
-    /// The library is required and was not found.
-    #[error(
-        "no ONNX Runtime library was found in [engine] library, ORT_DYLIB_PATH, /usr/lib/denoised \
-         or the loader's path ({reason}). Name libonnxruntime.so.X.Y.Z in one of them, or set \
-         [engine] kind = \"embedded\""
-    )]
-    NotFound {
-        /// The loader's message.
-        reason: String,
-    },
-    /// A library that was named cannot be loaded.
-    #[error(
-        "{path}: cannot load ONNX Runtime: {reason}. Name the file libonnxruntime.so.X.Y.Z itself, of version 1.17 or \
-         newer"
-    )]
-    Load {
-        /// The file.
-        path: PathBuf,
-        /// The loader's message.
-        reason: String,
-    },
-    /// The process has already loaded another library.
-    #[error("{requested}: cannot load ONNX Runtime, because this process already runs {loaded}")]
-    Other {
-        /// The library to load.
-        requested: PathBuf,
-        /// The library that is loaded.
-        loaded: PathBuf,
-    },
 }

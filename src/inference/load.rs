@@ -1,7 +1,9 @@
 //! Opens a graph on the engine that is available.
 
+use std::sync::Once;
+
 use super::backend::Backend;
-use super::error::EngineError;
+use super::error::{EngineError, ProviderFailure};
 use super::graph_source::{GraphSource, ProvenBackend};
 use super::options::{EngineKind, EngineOptions, OnStage};
 use super::provider::Policy;
@@ -20,7 +22,15 @@ pub(crate) fn load(
 ) -> Result<Box<dyn Session>, EngineError> {
     match runtime(options)? {
         Some(runtime) => onnx_runtime::open(runtime, source, options, proven, on_stage),
-        None => rten::open(source, proven),
+        None => match options.required_provider() {
+            Some(provider) if options.kind == EngineKind::Auto => {
+                Err(EngineError::Provider { provider, failure: ProviderFailure::NoLibrary })
+            }
+            _ => {
+                report_unused_options(options);
+                rten::open(source, proven)
+            }
+        },
     }
 }
 
@@ -66,4 +76,15 @@ fn runtime(options: &EngineOptions) -> Result<Option<onnx_runtime::Runtime>, Eng
         EngineKind::OnnxRuntime => Some(onnx_runtime::load_required(library)?),
         EngineKind::Auto => onnx_runtime::load_if_present(library)?,
     })
+}
+
+/// Reports once in this process which providers' options have no effect because no ONNX Runtime was found.
+fn report_unused_options(options: &EngineOptions) {
+    static REPORTED: Once = Once::new();
+    let unused = options.unused_without_onnx_runtime();
+    if !unused.is_empty() {
+        REPORTED.call_once(|| {
+            log::warn!("{unused}: the embedded engine serves, because {}", ProviderFailure::NoLibrary)
+        });
+    }
 }

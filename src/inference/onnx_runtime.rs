@@ -6,6 +6,7 @@ mod cuda_graph;
 mod dylib;
 mod execution_provider;
 mod io_binding;
+mod library_file;
 mod loaded_library;
 mod messages;
 mod preparation;

@@ -85,6 +85,23 @@ pub struct EngineOptions {
 }
 
 impl EngineOptions {
+    /// The first provider, if it must work and only ONNX Runtime has it. The embedded engine runs on the CPU.
+    pub(crate) fn required_provider(&self) -> Option<Provider> {
+        let first = self.providers.first().copied();
+        first.filter(|first| self.policy == Policy::Required && *first != Provider::Cpu)
+    }
+
+    /// Returns which options only ONNX Runtime uses, as a sentence; empty if none is set or if another engine is chosen.
+    pub(crate) fn unused_without_onnx_runtime(&self) -> String {
+        let providers = self.provider.configured();
+        if self.kind != EngineKind::Auto || providers.is_empty() {
+            return String::new();
+        }
+        let sections: Vec<_> = providers.iter().map(|provider| format!("[engine.{provider}]")).collect();
+        let verb = if sections.len() == 1 { "has" } else { "have" };
+        format!("{} {verb} no effect", sections.join(" and "))
+    }
+
     /// The options for the interim provider, if one is configured and it is not the first provider anyway.
     pub fn interim(&self) -> Option<Self> {
         let provider = self.interim_provider.filter(|provider| self.providers.first() != Some(provider))?;

@@ -62,6 +62,8 @@ impl RtenSession {
 /// A graph that rten cannot load.
 fn load_error(graph: &Path, header: &Header, reason: String) -> EngineError {
     let hint = load_advice::embedded(header, &reason);
+    // The hint names the operator; rten also names the features that it was compiled with.
+    let reason = if reason.contains(" operator not ") { "an operator is missing".to_owned() } else { reason };
     EngineError::Load { engine: ENGINE, graph: graph.to_owned(), reason, hint }
 }
 

@@ -3,21 +3,24 @@
 use std::collections::BTreeMap;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
+use base64::alphabet;
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD as BASE64};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{JobError, Request, shortened_id};
+use crate::json_input::shortened;
 use crate::topic_name::topic_fault;
 
 /// An image file that a request carries or refers to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(
     untagged,
-    expecting = "an image is a string, a PNG, JPEG or WebP file in base64, or {\"topic\": \"…\"}, the topic of a retained message with such a file"
+    expecting = "an image is a string, a PNG, JPEG, WebP or .npy file in base64, or {\"topic\": \"…\"}, the topic of a retained message with such a file"
 )]
 pub enum Attachment {
-    /// A PNG, JPEG or WebP file, in base64.
+    /// A PNG, JPEG, WebP or .npy file, in base64.
     Base64(String),
     /// The payload of a retained message.
     Retained(RetainedTopic),
@@ -52,9 +55,9 @@ impl Attachment {
     /// Returns the file's bytes; `field` is the request's field for the error.
     pub(super) fn to_bytes(&self, field: &str) -> Result<Vec<u8>, JobError> {
         match self {
-            Self::Base64(text) => BASE64.decode(text).map_err(|error| {
-                JobError::out_of_range(field, format!("{field} is not valid base64: {error}"))
-            }),
+            Self::Base64(text) => {
+                decode_base64(text).map_err(|fault| JobError::out_of_range(field, format!("{field} {fault}")))
+            }
             Self::Retained(RetainedTopic { topic }) => {
                 let message = format!("{field}: the retained message on {topic} was not fetched");
                 Err(JobError::out_of_range(field, message))
@@ -62,6 +65,56 @@ impl Attachment {
         }
     }
 }
+
+/// Base64 with or without padding.
+const WITHOUT_PADDING: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// Decodes base64, also with line breaks, in the alphabet for URLs, or in a data URI. An error is a predicate.
+fn decode_base64(text: &str) -> Result<Vec<u8>, String> {
+    let text = text.trim_ascii();
+    let data = match text.get(..5) {
+        Some(scheme) if scheme.eq_ignore_ascii_case("data:") => match text.split_once(";base64,") {
+            Some((_, data)) => data,
+            None => return Err("is a data URI that is not in base64; send the file in base64".to_owned()),
+        },
+        _ => text,
+    };
+    let standard = |c: char| match c {
+        '-' => '+',
+        '_' => '/',
+        other => other,
+    };
+    let compact: String = data.chars().filter(|c| !c.is_ascii_whitespace()).map(standard).collect();
+    WITHOUT_PADDING.decode(&compact).map_err(|_| {
+        let shown = shortened(text, MAX_SHOWN);
+        if is_location(text) {
+            return format!(
+                "is {shown:?}, the name of a file and not its contents; send the file in base64, or write {{\"file\": \
+                 {shown:?}}} in a job for `denoised sample --job`"
+            );
+        }
+        let is_foreign = |c: &char| !(c.is_ascii_alphanumeric() || "+/=".contains(*c));
+        match compact.chars().find(is_foreign) {
+            Some(c) => format!("is not base64: it has the character {c:?}; send a file in base64"),
+            None => "is not complete base64; send the whole file".to_owned(),
+        }
+    })
+}
+
+/// Whether a text is a path or an address.
+fn is_location(text: &str) -> bool {
+    let ending = text.rsplit_once('.').map(|(_, ending)| ending.to_ascii_lowercase());
+    let is_picture = ending.is_some_and(|ending| PICTURE_ENDINGS.contains(&ending.as_str()));
+    is_picture || text.contains("://") || text.starts_with("./") || text.starts_with("../")
+}
+
+/// The endings of the names of pictures and arrays.
+const PICTURE_ENDINGS: [&str; 9] = ["png", "jpg", "jpeg", "webp", "npy", "bmp", "gif", "tif", "tiff"];
+/// The most characters of a text in an error.
+const MAX_SHOWN: usize = 60;
 
 impl Request {
     fn attachments(&mut self) -> impl Iterator<Item = (&'static str, &mut Attachment)> {
@@ -99,5 +152,45 @@ impl Request {
             }
         }
         Ok(missing)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_of_other_programs_was_refused() {
+        let bytes = [0xfb, 0xff, 0xfe, 0x00, 0x41];
+        let text = BASE64.encode(bytes);
+        assert_eq!(text, "+//+AEE=");
+        for other in [
+            "+//+AEE=",
+            "+//+AEE",
+            "-__-AEE=",
+            "+//+\r\nAEE=\n",
+            "data:image/png;base64,+//+AEE=",
+            "DATA:image/png;charset=x;base64,+//+AEE=",
+        ] {
+            assert_eq!(decode_base64(other).as_deref(), Ok(&bytes[..]), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_path_in_place_of_a_picture_was_reported_as_an_invalid_byte() {
+        let fault = |text: &str| decode_base64(text).unwrap_err();
+        let advice = "the name of a file and not its contents; send the file in base64, or write";
+        for path in ["photos/fox.png", "/tmp/x.JPG", "https://example.org/a", "./x"] {
+            assert!(
+                fault(path).starts_with(&format!("is {path:?}, {advice} {{\"file\": {path:?}}}")),
+                "{path}"
+            );
+        }
+        assert_eq!(
+            fault("data:image/png,abc"),
+            "is a data URI that is not in base64; send the file in base64"
+        );
+        assert_eq!(fault("ab!d"), "is not base64: it has the character '!'; send a file in base64");
+        assert_eq!(fault("abcde"), "is not complete base64; send the whole file");
     }
 }

@@ -8,6 +8,9 @@ use crate::model::{LatentError, TextConditioning};
 /// The longest prompt, in bytes; the text encoders take far less.
 const MAX_PROMPT_LEN: usize = 20_000;
 
+/// The most tokens for T5.
+pub(super) const MAX_SEQUENCE_LENGTH: u64 = 512;
+
 impl Request {
     /// Validates the prompts and the fields around them. Returns `None` for a model without text encoders.
     pub(super) fn check_text(
@@ -27,15 +30,20 @@ impl Request {
         let is_embedded = model.has_embedded_guidance();
         let guidance = self.check_guidance_scale(model, facts.guidance)?;
         self.refuse_unsupported_fields(model, facts)?;
-        if let Some(n) = self.max_sequence_length.filter(|n| !(1..=512).contains(n)) {
-            let message = format!("max_sequence_length is {n}, but must lie between 1 and 512");
+        if let Some(n) = self.max_sequence_length.filter(|n| !(1..=MAX_SEQUENCE_LENGTH).contains(n)) {
+            let message =
+                format!("max_sequence_length is {n}, but must lie between 1 and {MAX_SEQUENCE_LENGTH}");
             return Err(JobError::out_of_range("max_sequence_length", message));
         }
         check_sequence_length(model, self.max_sequence_length)?;
         check_clip_skip(model, self.clip_skip)?;
-        let or = |second: &Option<String>, first: &str| second.clone().unwrap_or_else(|| first.to_owned());
+        // As the reference's `prompt_2 or prompt`, for which an empty text is none.
+        let or = |second: &Option<String>, first: &str| {
+            second.clone().filter(|second| !second.is_empty()).unwrap_or_else(|| first.to_owned())
+        };
         let negative = match (&self.negative_prompt, &self.negative_prompt_2) {
             (None, None) => None,
+            (None, Some(_)) if model.zeroes_missing_negative() => None,
             (first, second) => {
                 let first = first.clone().unwrap_or_default();
                 Some([first.clone(), or(second, &first)])

@@ -6,9 +6,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::id::written_id;
-use super::{Attachment, ErrorCode, JobError, seed};
+use super::prompt::MAX_SEQUENCE_LENGTH;
+use super::{Attachment, ErrorCode, JobError, JobLimits, seed};
 use crate::image::Format;
-use crate::json_input::Document;
+use crate::json_input::{Document, InputError, MAX_EXACT_INTEGER};
 
 /// A request for images. Every field has a default.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -85,7 +86,12 @@ pub struct Request {
 /// Parses a request. An error names the field, and comes with the request's id as the sender wrote it, if it can be
 /// read; it may be no valid one.
 pub fn parse(payload: &[u8]) -> Result<Request, (Option<String>, JobError)> {
-    parse_as(payload, "the request")
+    parse_with(payload, "the request", |document, subject| read_request(document, subject, None))
+}
+
+/// Parses a request of a daemon with these limits, which an error about a number states.
+pub fn parse_within(payload: &[u8], limits: JobLimits) -> Result<Request, (Option<String>, JobError)> {
+    parse_with(payload, "the request", |document, subject| read_request(document, subject, Some(limits)))
 }
 
 /// Parses a message that a requester sends; `subject` is its name in errors.
@@ -93,22 +99,82 @@ pub(super) fn parse_as<T: DeserializeOwned>(
     payload: &[u8],
     subject: &str,
 ) -> Result<T, (Option<String>, JobError)> {
+    parse_with(payload, subject, |document, subject| document.read(subject).map_err(bad_request))
+}
+
+fn parse_with<T>(
+    payload: &[u8],
+    subject: &str,
+    read: impl FnOnce(&Document, &str) -> Result<T, JobError>,
+) -> Result<T, (Option<String>, JobError)> {
     let parsed = Document::parse(payload).map_err(|message| {
         JobError::new(ErrorCode::BadRequest, format!("{subject} is not valid JSON: {message}"))
     });
-    let read = parsed.and_then(|document| {
-        document.read(subject).map_err(|error| JobError {
-            code: ErrorCode::BadRequest,
-            field: error.field,
-            message: error.message,
-        })
-    });
-    read.map_err(|error| (written_id(payload), error))
+    parsed.and_then(|document| read(&document, subject)).map_err(|error| (written_id(payload), error))
+}
+
+fn bad_request(error: InputError) -> JobError {
+    JobError { code: ErrorCode::BadRequest, field: error.field, message: error.message }
+}
+
+/// Reads a request; `subject` is its name in errors.
+pub(crate) fn read_request(
+    document: &Document,
+    subject: &str,
+    limits: Option<JobLimits>,
+) -> Result<Request, JobError> {
+    document.read(subject).map_err(|error| {
+        let field = error.field.clone().unwrap_or_default();
+        let found = document.field(&field).filter(|value| value.is_no_count());
+        match found.zip(range(&field, limits)) {
+            Some((found, (min, max))) => {
+                let message = format!("{field} is {found}, but must lie between {min} and {max}");
+                JobError::out_of_range(&field, message)
+            }
+            None => bad_request(error),
+        }
+    })
+}
+
+/// The range of a field that counts something.
+fn range(field: &str, limits: Option<JobLimits>) -> Option<(u64, u64)> {
+    let most = |limit: fn(JobLimits) -> u64| limits.map_or(MAX_EXACT_INTEGER, limit);
+    match field {
+        "steps" => Some((1, most(|limits| limits.steps))),
+        "count" => Some((1, most(|limits| limits.count))),
+        "width" | "height" => Some((1, most(|limits| limits.pixels))),
+        "max_sequence_length" => Some((1, MAX_SEQUENCE_LENGTH)),
+        "preview_every" => Some((1, MAX_EXACT_INTEGER)),
+        "clip_skip" | "deadline_ms" | "class" => Some((0, MAX_EXACT_INTEGER)),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The range was that of a 64-bit number.
+    #[test]
+    fn a_number_out_of_range_was_reported_with_the_range_of_the_type() {
+        let limits = JobLimits { steps: 1000, count: 64, pixels: 1 << 22, memory: None };
+        for (payload, message) in [
+            (r#"{"steps": -1}"#, "steps is -1, but must lie between 1 and 1000"),
+            (r#"{"steps": 1e30}"#, "steps is 1e30, but must lie between 1 and 1000"),
+            (r#"{"count": -2}"#, "count is -2, but must lie between 1 and 64"),
+            (
+                r#"{"preview_every": 1e30}"#,
+                "preview_every is 1e30, but must lie between 1 and 9007199254740991",
+            ),
+            (r#"{"deadline_ms": -1}"#, "deadline_ms is -1, but must lie between 0 and 9007199254740991"),
+            (r#"{"max_sequence_length": -1}"#, "max_sequence_length is -1, but must lie between 1 and 512"),
+        ] {
+            let (_, error) = parse_within(payload.as_bytes(), limits).unwrap_err();
+            assert_eq!((error.code, error.message.as_str()), (ErrorCode::OutOfRange, message));
+        }
+        let (_, error) = parse(br#"{"steps": 1.5}"#).unwrap_err();
+        assert_eq!(error.message, "steps is 1.5, but must be an integer, 0 or more");
+    }
 
     #[test]
     fn an_error_names_the_field_and_has_the_id_that_the_sender_wrote() {
@@ -126,7 +192,7 @@ mod tests {
                 r#"{"image": 3}"#,
                 None,
                 Some("image"),
-                "image: an image is a string, a PNG, JPEG or WebP file in base64, or {\"topic\": \"…\"}, the topic of a \
+                "image: an image is a string, a PNG, JPEG, WebP or .npy file in base64, or {\"topic\": \"…\"}, the topic of a \
                  retained message with such a file",
             ),
         ] {

@@ -54,6 +54,13 @@ impl Visitor<'_> for SeedVisitor {
         if seed.fract() == 0.0 && (0.0..=MAX_EXACT_INTEGER as f64).contains(&seed) {
             return Ok(Seed(seed as u64));
         }
+        let is_in_range = seed.fract() == 0.0 && (0.0..u64::MAX as f64).contains(&seed);
+        if is_in_range {
+            return Err(E::custom(format!(
+                "a number with an exponent or a fraction is exact up to {MAX_EXACT_INTEGER} only, and this one is \
+                 larger; write all digits of the seed, as a number or as a string"
+            )));
+        }
         Err(E::invalid_value(Unexpected::Float(seed), &self))
     }
 
@@ -97,7 +104,6 @@ mod tests {
             ("-1", "-1"),
             ("1.5", "1.5"),
             ("18446744073709552000", "18446744073709552000"),
-            ("1.6872412031690390e19", "16872412031690390000"),
             ("\"18446744073709551616\"", "the string \"18446744073709551616\""),
             ("\"+1\"", "the string \"+1\""),
             ("\"\"", "the string \"\""),
@@ -110,6 +116,19 @@ mod tests {
                  all of its digits"
             );
             assert_eq!(error.message, expected);
+        }
+    }
+
+    /// It lies in the range that the message named.
+    #[test]
+    fn a_float_that_is_not_exact_was_reported_with_a_range_that_it_is_in() {
+        for json in ["1e18", "9007199254740992.0", "1.6872412031690390e19"] {
+            let (_, error) = parse(format!("{{\"seed\": {json}}}").as_bytes()).unwrap_err();
+            assert_eq!(
+                error.message,
+                "seed: a number with an exponent or a fraction is exact up to 9007199254740991 only, and this one is \
+                 larger; write all digits of the seed, as a number or as a string"
+            );
         }
     }
 

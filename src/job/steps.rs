@@ -31,8 +31,31 @@ pub(super) fn build_sampler(
     options.eta = options.eta.or_else(|| pipeline_eta(model, spec));
     let scheduler = &model.bundle.scheduler;
     spec.check_class(&scheduler.class, &mut scheduler.settings()).map_err(|error| sampler_error(&error))?;
-    let mut settings = scheduler.settings_for(spec, InitImage::task(init_image));
-    let sampler = spec.build(&mut settings, &options).map_err(|error| sampler_error(&error))?;
+    let build = |options: &Options| {
+        spec.build(&mut scheduler.settings_for(spec, InitImage::task(init_image)), options)
+    };
+    let sampler = build(&options).map_err(|error| {
+        let works = |steps: &usize| {
+            let strength = init_image.map(|image| strength(model, image, *steps)).transpose();
+            let strength = strength.ok().map(|strength| strength.unwrap_or(options.strength));
+            strength.is_some_and(|strength| {
+                build(&Options { steps: *steps, strength, ..options.clone() }).is_ok()
+            })
+        };
+        if !depends_on_steps(&error) {
+            return sampler_error(&error);
+        }
+        match other_steps(options.steps, default_steps(model)).find(works) {
+            Some(other) => {
+                let (steps, name) = (options.steps, &spec.name);
+                let message = format!(
+                    "steps is {steps}, which {name} cannot do with this model; use {other} ({error})"
+                );
+                JobError::out_of_range("steps", message)
+            }
+            None => sampler_error(&error),
+        }
+    })?;
     if sampler.outputs_per_value() > model.outputs_per_value {
         let message = format!(
             "{} needs a network that also predicts variances (variance_type), which {} does not; choose another \
@@ -43,6 +66,18 @@ pub(super) fn build_sampler(
         return Err(JobError::of_field(ErrorCode::UnknownSampler, "sampler", message));
     }
     Ok((sampler, options))
+}
+
+/// Whether another number of steps may avoid an error that does not say so.
+fn depends_on_steps(error: &SamplerError) -> bool {
+    matches!(error, SamplerError::NotFinite { .. } | SamplerError::Setting(_))
+}
+
+/// Numbers of steps to try in place of one that a sampler cannot do: the nearest, then fewer, then the default.
+fn other_steps(steps: usize, default: usize) -> impl Iterator<Item = usize> {
+    let near = (1..=3).flat_map(move |n| [steps.saturating_sub(n), steps + n]);
+    let fewer = (1..=3).map(move |n| steps >> n);
+    near.chain(fewer).chain([default]).filter(move |other| (1..=steps.max(default) + 3).contains(other))
 }
 
 fn sampler_error(error: &SamplerError) -> JobError {

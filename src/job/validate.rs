@@ -137,10 +137,7 @@ impl Request {
                 let message = format!("guidance is {scale}, but must lie between 0 and 100");
                 Err(JobError::out_of_range("guidance", message))
             }
-            Some(_) if !can_guide => {
-                let message = "guidance needs a class, and a model with a null label (classes.null)";
-                Err(JobError::out_of_range("guidance", message))
-            }
+            Some(_) if !can_guide => Err(JobError::out_of_range("guidance", guidance_fault(model))),
             Some(scale) => Ok(scale),
         }
     }
@@ -222,6 +219,21 @@ impl Request {
                 JobError::out_of_range("noise", message)
             }),
         }
+    }
+}
+
+/// Why a job without text cannot be guided.
+fn guidance_fault(model: &ModelCard) -> String {
+    let name = model.name();
+    if model.signature.class.is_none() {
+        format!("guidance needs a class, and {name} has no classes; remove guidance")
+    } else if model.bundle.manifest.classes.null.is_none() {
+        format!(
+            "guidance needs a null label (classes.null in denoised.toml), which {name} lacks; remove guidance"
+        )
+    } else {
+        let last = model.bundle.classes().saturating_sub(1);
+        format!("guidance needs a class; choose one from 0 to {last}, or remove guidance")
     }
 }
 

@@ -35,6 +35,9 @@ impl Request {
             format!("{name}, which has no projection for previews (see `denoised fit-preview`)");
         let format = self.format.unwrap_or_default();
         let lossless = format!("{}, which loses nothing", format.name());
+        let zeroed = format!(
+            "{name}, which takes zeros where negative_prompt is missing (force_zeros_for_empty_prompt)"
+        );
         [
             (
                 "strength",
@@ -49,6 +52,15 @@ impl Request {
                 "negative_prompt_2",
                 is_set(&self.negative_prompt_2) && !is_guided && !has_one_text_encoder,
                 &unguided,
+            ),
+            (
+                "negative_prompt_2",
+                is_set(&self.negative_prompt_2)
+                    && is_guided
+                    && !has_one_text_encoder
+                    && self.negative_prompt.is_none()
+                    && model.zeroes_missing_negative(),
+                &zeroed,
             ),
             (
                 "guidance_rescale",
@@ -78,6 +90,13 @@ impl ModelCard {
 
     fn has_guidance_input(&self) -> bool {
         self.signature.has(Role::GuidanceEmbedding) || self.signature.has(Role::Guidance)
+    }
+
+    /// Returns whether the embeddings of a missing negative prompt are zeros.
+    pub(super) fn zeroes_missing_negative(&self) -> bool {
+        self.latent.as_ref().is_some_and(|(kind, components)| {
+            kind.facts().may_zero_unconditional && components.force_zeros_for_empty_prompt
+        })
     }
 
     fn has_one_text_encoder(&self) -> bool {

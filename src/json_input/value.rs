@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
+use super::MAX_EXACT_INTEGER;
+
 /// A JSON value.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Json {
@@ -102,6 +104,18 @@ impl fmt::Display for Json {
 }
 
 impl Json {
+    /// Whether it is a whole number that no field which counts something can have: a negative one, or one that is not
+    /// exact in most JSON clients.
+    pub(crate) fn is_no_count(&self) -> bool {
+        let is_count = |number: f64| (0.0..=MAX_EXACT_INTEGER as f64).contains(&number);
+        match self {
+            Self::Integer(number) => !is_count(*number as f64),
+            Self::LargeInteger(_) => true,
+            Self::Float(number) => number.fract() == 0.0 && !is_count(*number),
+            _ => false,
+        }
+    }
+
     /// The value as JSON text; a string as it is, without quotes.
     pub(crate) fn to_text(&self) -> String {
         match self {

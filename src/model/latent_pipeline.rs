@@ -23,7 +23,7 @@ use crate::tensor::{Dim, Tensor};
 /// A job's prompts and what else the text encoders and the denoiser are conditioned on.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TextConditioning {
-    /// The prompt for the first text encoder and the one for the others.
+    /// The prompt for the first and the third text encoder, and the one for the second.
     pub prompt: [String; 2],
     /// The negative prompts, if one is given.
     pub negative: Option<[String; 2]>,
@@ -157,7 +157,8 @@ impl LatentPipeline {
         let encode = |which: usize, layer: Layer| -> Result<Embedding, LatentError> {
             let encoder = &self.text_encoders[which];
             let length = if Some(which) == facts.t5 { t5_length } else { encoder.tokenizer.length };
-            encoder.encode(&prompt[which.min(1)], layer, length)
+            // Without the reference's `prompt_3`, the third encoder gets the first prompt.
+            encoder.encode(&prompt[usize::from(which == 1)], layer, length)
         };
         let (rows, pooled, truncated) = match self.kind {
             PipelineKind::StableDiffusion | PipelineKind::LatentConsistency => {

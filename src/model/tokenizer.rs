@@ -15,7 +15,7 @@ use tokenizers::AddedToken;
 use super::prompt_text::{PromptTokenizer, with_clip_cleaning, with_own_normalizer};
 use crate::bundle::tokenizer_source::TokenizerSource;
 use crate::regular_file;
-use crate::serde_message::{DocumentFormat, without_rust_types};
+use crate::serde_message::{DocumentFormat, json_file_fault, without_rust_types};
 use added_tokens::{AddedTokens, Piece, expand_vectors};
 use config::{SpecialToken, TokenizerConfig};
 
@@ -108,7 +108,7 @@ impl Tokenizer {
     /// own class does it.
     fn from_file(file: &Path, cleans: bool, config: &TokenizerConfig) -> Result<Self, TokenizerError> {
         let fault =
-            |error: tokenizers::Error| TokenizerError { path: file.to_owned(), reason: plain_reason(&error) };
+            |error: tokenizers::Error| TokenizerError { path: file.to_owned(), reason: reason(file, &error) };
         let text = regular_file::read_text(file).map_err(|error| fault(error.into()))?;
         let mut inner: tokenizers::Tokenizer = text.parse().map_err(fault)?;
         if inner.get_vocab_size(false) == 0 {
@@ -282,13 +282,22 @@ fn add_tokens(inner: &mut tokenizers::Tokenizer, config: &TokenizerConfig, wraps
     inner.add_tokens(&tokens);
 }
 
+/// Why a tokenizer.json cannot be used: it is not JSON, or the reason of the library.
+fn reason(file: &Path, error: &tokenizers::Error) -> String {
+    let text = regular_file::read_text(file).unwrap_or_default();
+    match serde_json::from_str::<serde::de::IgnoredAny>(&text) {
+        Err(fault) if !text.is_empty() => json_file_fault(&text, &fault),
+        _ => plain_reason(error),
+    }
+}
+
 /// Reads a JSON file. Returns `None` if it does not exist.
 fn json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, TokenizerError> {
     let fault = |reason: String| TokenizerError { path: path.to_owned(), reason };
     match regular_file::read_text(path) {
-        Ok(text) => serde_json::from_str(&text)
-            .map(Some)
-            .map_err(|error| fault(without_rust_types(&error.to_string(), DocumentFormat::Json))),
+        Ok(text) => {
+            serde_json::from_str(&text).map(Some).map_err(|error| fault(json_file_fault(&text, &error)))
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(fault(error.to_string())),
     }

@@ -29,6 +29,24 @@ pub(crate) fn lacks_password(config: &Config) -> bool {
     !config.mqtt.username.is_empty() && !has_password
 }
 
+/// Returns the password file of the service that is not used because no user name is configured.
+pub(crate) fn unused_password(config: &Config) -> Option<PathBuf> {
+    let mqtt = &config.mqtt;
+    if !mqtt.username.is_empty() || mqtt.password_file.is_some() {
+        return None;
+    }
+    let files = password_credential().into_iter().chain([PathBuf::from(SERVICE_PASSWORD)]);
+    files.into_iter().find(|path| path.metadata().is_ok_and(|file| file.len() > 0))
+}
+
+/// The report of a password file that is not used.
+pub(crate) fn unused_password_warning(path: &Path) -> String {
+    format!(
+        "the password in {} is not sent, because mqtt.username is not set; set it, or empty the file",
+        path.display()
+    )
+}
+
 /// Reads the settings of a client with this id from the configuration and the files that it names.
 pub(crate) fn settings(config: &Config, client_id: String) -> Result<ClientSettings, ServiceError> {
     let mqtt = &config.mqtt;
@@ -40,6 +58,9 @@ pub(crate) fn settings(config: &Config, client_id: String) -> Result<ClientSetti
     let password = password.map(|source| source.read());
     if let Some(fault) = mqtt.incomplete_pair() {
         return Err(ServiceError::IncompletePair(fault));
+    }
+    if let Some(path) = unused_password(config) {
+        log::warn!("{}", unused_password_warning(&path));
     }
     let client_certificate = mqtt.cert_file.clone().zip(mqtt.key_file.clone());
     let password = password.transpose()?.unwrap_or_default();

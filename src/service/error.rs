@@ -19,8 +19,8 @@ pub enum ServiceError {
         reason: String,
     },
     /// A key is set without another one that it needs.
-    #[error("{0}")]
-    IncompletePair(&'static str),
+    #[error("{} requires {}; set both or neither", .0[0], .0[1])]
+    IncompletePair([&'static str; 2]),
     /// A certificate or key cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),

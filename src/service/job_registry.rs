@@ -113,7 +113,7 @@ impl JobRegistry {
         command: CommandDigest,
         spool_has_room: bool,
     ) -> Admission {
-        match ParsedRequest::parse(incoming, command, self.limits.payload.0, &self.responses) {
+        match ParsedRequest::parse(incoming, command, &self.limits, &self.responses) {
             Ok(request) => self.admit(Box::new(request), &FetchedTopics::new(), spool_has_room),
             Err(rejected) => Admission::Decided(self.reject(*rejected)),
         }

@@ -3,7 +3,8 @@
 use sha2::{Digest, Sha256};
 
 use super::responses::{Reply, Responses};
-use crate::job::{ErrorCode, JobError, Request, id_near_start, parse, shortened_id};
+use crate::config::LimitsConfig;
+use crate::job::{ErrorCode, JobError, Request, id_near_start, parse_within, shortened_id};
 use crate::mqtt::client::Incoming;
 use crate::spool::CommandDigest;
 
@@ -28,23 +29,23 @@ pub(super) struct RejectedRequest {
 }
 
 impl ParsedRequest {
-    /// Parses a message of at most `max_bytes`, which `command` identifies.
+    /// Parses a message within the limits, which `command` identifies.
     pub(super) fn parse(
         incoming: &Incoming,
         command: CommandDigest,
-        max_bytes: u64,
+        limits: &LimitsConfig,
         responses: &Responses,
     ) -> Result<Self, Box<RejectedRequest>> {
         let rejected = |id, reply, error| Box::new(RejectedRequest { id, reply, error });
         let reply = reply(incoming, responses);
-        let size = incoming.payload.len();
+        let (size, max_bytes) = (incoming.payload.len(), limits.payload.0);
         if size as u64 > max_bytes {
             let message =
                 format!("the request has {size} bytes; at most {max_bytes} are accepted (limits.payload)");
             let error = JobError::new(ErrorCode::OutOfRange, message);
             return Err(rejected(id_near_start(&incoming.payload), reply.unwrap_or_default(), error));
         }
-        let parsed = parse(&incoming.payload);
+        let parsed = parse_within(&incoming.payload, limits.job(None));
         let (request, reply) = match (parsed, reply) {
             (Ok(request), Ok(reply)) => (request, reply),
             (Ok(request), Err(error)) => return Err(rejected(written_id(&request), None, error)),

@@ -63,21 +63,21 @@ fn values_that_no_daemon_can_use_were_valid() {
         ),
         (
             "[engine]\nbatch = 4\n[engine.tensorrt]\nopt_batch = 8",
-            "configuration: engine.tensorrt.opt_batch: 8 is more than the batch, 4",
+            "c.toml:4: engine.tensorrt.opt_batch: 8 is more than the batch, 4",
         ),
         (
             "[engine.tensorrt]\nmin_batch = 4\nopt_batch = 2",
-            "configuration: engine.tensorrt.min_batch: 4 is more than opt_batch, 2",
+            "c.toml:2: engine.tensorrt.min_batch: 4 is more than opt_batch, 2",
         ),
         (
             "[engine.tensorrt]\nint8 = true\ncalibration_table = \"/nope\"",
-            "configuration: engine.tensorrt.calibration_table: there is no file /nope",
+            "c.toml:3: engine.tensorrt.calibration_table: there is no file /nope",
         ),
         ("[spool]\npath = \"\"", "c.toml:2: spool.path: the path is empty; name a directory"),
-        ("[spool]\nmax_bytes = 1", "configuration: spool.max_bytes: 1 bytes must be at least 64 KiB"),
+        ("[spool]\nmax_bytes = 1", "c.toml:2: spool.max_bytes: 1 bytes must be at least 64 KiB"),
         (
             "[mqtt]\nmax_packet = \"1 GiB\"",
-            "configuration: mqtt.max_packet: 1073741824 bytes must lie between 1 KiB and 256 MiB",
+            "c.toml:2: mqtt.max_packet: 1073741824 bytes must lie between 1 KiB and 256 MiB",
         ),
         (
             "[mqtt]\npassword_file = \"\"",
@@ -85,7 +85,7 @@ fn values_that_no_daemon_can_use_were_valid() {
         ),
         (
             "[mqtt]\nurl = \"mqtts://b\"\ncert_file = \"/c\"",
-            "configuration: mqtt.cert_file requires mqtt.key_file; set both or neither",
+            "c.toml:3: mqtt.cert_file: requires mqtt.key_file; set both or neither",
         ),
         (
             "[mqtt]\nroot = \"d/{host}\"",
@@ -99,7 +99,7 @@ fn values_that_no_daemon_can_use_were_valid() {
         ("[board]\nroot = \"board\"", "c.toml:2: board.root: board is not an absolute path"),
         (
             "[mqtt]\npassword_file = \"/etc/passwd\"",
-            "configuration: mqtt.password_file requires mqtt.username; set both or neither",
+            "c.toml:2: mqtt.password_file: requires mqtt.username; set both or neither",
         ),
         ("[board]\nroot = \"/nope\"", "c.toml:2: board.root: there is no directory /nope"),
     ];
@@ -128,8 +128,7 @@ fn a_root_or_a_login_on_which_brokers_hang_up_was_valid() {
         ),
         (
             format!("username = \"a\"\npassword_file = {password:?}"),
-            "configuration: mqtt.password_file: 70000 bytes are more than a password can have, 65,535"
-                .to_owned(),
+            "c.toml:3: mqtt.password_file: 70000 bytes are more than a password can have, 65,535".to_owned(),
         ),
     ];
     for (text, expected) in cases {
@@ -142,15 +141,65 @@ fn a_shared_queue_on_the_daemons_own_topics_drew_everything_twice() {
     for topic in ["request", "cancel", "image", "state", "status", "error/x"] {
         let text = format!("node = \"board\"\n[mqtt]\nshared_queue = \"$share/g/denoised/board/{topic}\"");
         let expected = format!(
-            "denoised: configuration: mqtt.shared_queue: denoised/board/{topic} is a topic of this daemon itself; name \
-             one that is outside denoised/board, such as denoised/request\n"
+            "denoised: c.toml:3: mqtt.shared_queue: denoised/board/{topic} is a topic of this daemon itself; name one \
+             that is not, such as $share/denoised/denoised/request\n"
         );
         assert_eq!(refused(&text), expected);
     }
+    // The advice was the topic that is refused.
+    let message = refused("[mqtt]\nroot = \"denoised\"\nshared_queue = \"$share/denoised/denoised/request\"");
+    assert!(message.ends_with("such as $share/denoised/jobs/request\n"), "{message}");
     for fault in ["$share/g/a\\u0001", "$share/g\\u007f/a", "$share/+/a"] {
         let message = refused(&format!("[mqtt]\nshared_queue = \"{fault}\""));
         assert!(message.contains("c.toml:2: mqtt.shared_queue: invalid value"), "{message}");
     }
+}
+
+/// An invalid value hid every contradiction, and contradictions had no line.
+#[test]
+fn the_first_error_hid_the_others() {
+    let text = "[mqtt]\nurll = \"x\"\nmax_packet = 1\ncert_file = \"/c\"\nusername = 3\npassword_file = \"/p\"\n\
+                [spool]\nmax_bytes = 1\n[limits]\nqueue = 0\n[engine.tensorrt]\nmin_batch = 9\nopt_batch = 9\n";
+    let stderr = refused(text);
+    let mut found: Vec<_> = stderr.trim_start_matches("denoised: ").lines().collect();
+    found.sort_unstable();
+    let starts = [
+        "c.toml:10: limits.queue: 0 must lie between 1 and 1000000",
+        "c.toml:13: engine.tensorrt.opt_batch: 9 is more than the batch, 8",
+        "c.toml:2: mqtt.urll: unknown field `urll`",
+        "c.toml:3: mqtt.max_packet: 1 bytes must lie between 1 KiB and 256 MiB",
+        "c.toml:4: mqtt.cert_file: requires mqtt.key_file; set both or neither",
+        "c.toml:5: mqtt.username: invalid type: integer `3`, expected a string",
+        "c.toml:8: spool.max_bytes: 1 bytes must be at least 64 KiB",
+    ];
+    assert_eq!(found.len(), starts.len(), "{stderr}");
+    for (found, start) in found.iter().zip(starts) {
+        assert!(found.starts_with(start), "{found}");
+    }
+    // A variable is the place of its key.
+    let mut command = denoised();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    command.args(["check-config", "--config"]).arg(file.path()).env("DENOISED_SPOOL__MAX_BYTES", "1");
+    let expected = "denoised: DENOISED_SPOOL__MAX_BYTES: spool.max_bytes: 1 bytes must be at least 64 KiB\n";
+    assert_eq!(fails(&mut command, 2), expected);
+}
+
+/// The password that systemd passes on was dropped without a word.
+#[test]
+fn a_credential_without_a_user_name_was_dropped_silently() {
+    let credentials = tempfile::tempdir().unwrap();
+    std::fs::write(credentials.path().join("mqtt-password"), "secret").unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), format!("[models]\npaths = [{:?}]\n", model("digits"))).unwrap();
+    let mut command = denoised();
+    command.args(["check-config", "--config"]).arg(file.path());
+    command.env("CREDENTIALS_DIRECTORY", credentials.path());
+    let stderr = String::from_utf8(succeeds(&mut command).stderr).unwrap();
+    let expected = format!(
+        "denoised: warning: the password in {} is not sent, because mqtt.username is not set; set it, or empty the file\n",
+        credentials.path().join("mqtt-password").display()
+    );
+    assert_eq!(stderr, expected);
 }
 
 #[test]
@@ -169,6 +218,12 @@ fn keys_without_effect_were_not_reported() {
         (
             "[engine]\nproviders = [\"cpu\"]\n[engine.cuda]\ntf32 = true",
             "engine.cuda has no effect, because engine.providers has no cuda",
+        ),
+        // The list of the model has no tensorrt, and that of the engine has it.
+        (
+            "[engine]\nproviders = [\"tensorrt\", \"cpu\"]\n[engine.tensorrt]\nfp16 = true\n\
+             [models.engine.digits]\nproviders = [\"cpu\"]",
+            "engine.tensorrt has no effect, because models.engine.digits.providers has no tensorrt",
         ),
         (
             "[mqtt]\nca_file = \"/ca.pem\"",
@@ -295,7 +350,7 @@ fn overrides_by_the_name_of_a_link_were_reported_as_without_effect() {
     }
     assert_eq!(
         refused(&format!("{models}[models.engine.sd]\nbatch = 4\ntensorrt = {{ opt_batch = 5 }}\n")),
-        format!("denoised: configuration: {section}.tensorrt.opt_batch: 5 is more than the batch, 4\n")
+        format!("denoised: c.toml:5: {section}.tensorrt.opt_batch: 5 is more than the batch, 4\n")
     );
 }
 

@@ -89,7 +89,7 @@ fn a_folder_of_diffusers_own_onnx_converter_needs_no_config_json() {
     for part in ["transformer", "vae_decoder", "vae_encoder"] {
         std::fs::remove_file(flux.join(part).join("config.json")).unwrap();
     }
-    assert!(inspect(&flux, &[]).contains("  sample               [64, 16], batches"));
+    assert!(inspect(&flux, &[]).contains("  sample               [4096, 16], batches"));
 }
 
 #[test]

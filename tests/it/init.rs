@@ -136,10 +136,37 @@ fn init_prints_the_cause_of_a_failure_once() {
     let empty = bundle.join("empty");
     std::fs::create_dir(&empty).unwrap();
     let error = fails(denoised().arg("init").arg(&empty), 1);
-    assert!(error.contains("empty has no ONNX file; name the folder or the file of a network"), "{error}");
+    assert!(
+        error.contains("empty has no ONNX file; copy the network there, or export the model again"),
+        "{error}"
+    );
     std::fs::copy(bundle.join("network.onnx"), bundle.join("second.onnx")).unwrap();
     let error = fails(denoised().arg("init").arg(&bundle), 1);
     assert!(error.contains("has several ONNX files; name one: network.onnx, second.onnx"), "{error}");
+}
+
+/// The command that it printed failed, for want of text encoders, sizes or a scheduler.
+#[test]
+fn init_printed_a_next_command_that_cannot_work() {
+    let (_directory, sd) = crate::common::bundles::copy_bundle(&golden("latent/bundles/sd"), "sd");
+    let stderr = fails(denoised().arg("init").arg(sd.join("unet/model.onnx")), 2);
+    let root = sd.canonicalize().unwrap();
+    assert!(
+        stderr.contains(&format!("is the network of the pipeline in {}; name that folder", root.display()))
+    );
+    // A network of text without the rest of its pipeline.
+    let alone = sd.with_file_name("alone");
+    std::fs::create_dir(&alone).unwrap();
+    std::fs::copy(sd.join("unet/model.onnx"), alone.join("net.onnx")).unwrap();
+    let stderr = String::from_utf8(succeeds(denoised().arg("init").arg(&alone)).stderr).unwrap();
+    assert!(!stderr.contains("then run"), "{stderr}");
+    // A graph in the folder onnx was not found.
+    let (_directory, bundle) = folder();
+    std::fs::create_dir(bundle.join("onnx")).unwrap();
+    std::fs::rename(bundle.join("network.onnx"), bundle.join("onnx/network.onnx")).unwrap();
+    let output = succeeds(denoised().arg("init").arg(&bundle));
+    assert!(String::from_utf8(output.stdout).unwrap().contains("file = \"onnx/network.onnx\""));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("then run: denoised sample"));
 }
 
 #[test]

@@ -46,6 +46,7 @@ mod inspect;
 mod latent;
 #[cfg(feature = "system-tests")]
 mod load_errors;
+mod missing_library;
 mod mqtt_client;
 #[cfg(feature = "system-tests")]
 mod prepared_graphs;
@@ -64,8 +65,9 @@ mod retained_commands;
 mod sample_flags;
 mod sample_job;
 mod sample_refusals;
-mod seeds;
 #[cfg(feature = "system-tests")]
+mod second_prompts;
+mod seeds;
 mod service;
 #[cfg(feature = "system-tests")]
 mod signatures;

@@ -78,6 +78,36 @@ fn the_pixels_that_the_configuration_allows_bound_a_picture() {
     succeeds(command.args(["--steps", "2"]).args(size).arg("32"));
 }
 
+/// The field was the sampler, and the code `unknown_sampler`.
+#[test]
+fn a_number_of_steps_that_a_sampler_cannot_do_was_the_samplers_fault() {
+    let error = refusal(&model("digits"), &["--class", "3", "--sampler", "pndm"]);
+    assert!(
+        error.contains("--steps: steps is 2, which pndm cannot do with this model; use 4 (skip_prk_steps"),
+        "{error}"
+    );
+}
+
+/// The null label was missing, which the model has.
+#[test]
+fn guidance_without_a_class_was_reported_as_a_model_without_a_null_label() {
+    let error = refusal(&model("digits"), &["--guidance", "2"]);
+    assert!(
+        error.ends_with("--guidance: guidance needs a class; choose one from 0 to 9, or remove guidance\n"),
+        "{error}"
+    );
+}
+
+/// `--width` and `--format` were named, which nobody had given.
+#[test]
+fn a_flag_was_named_that_was_not_given() {
+    let scratch = tempfile::tempdir().unwrap();
+    let config = scratch.path().join("config.toml");
+    std::fs::write(&config, "[limits]\npixels = 16\n").unwrap();
+    let error = refusal(&bundle("sd"), &["--prompt", PROMPT, "--config", &config.display().to_string()]);
+    assert!(!error.contains("--width") && error.contains("the model's default size: "), "{error}");
+}
+
 #[test]
 fn the_command_that_init_advises_has_a_prompt_for_a_network_that_takes_text() {
     let (_directory, folder) = crate::common::bundles::copy_bundle(&bundle("sd"), "sd");

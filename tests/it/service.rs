@@ -132,7 +132,7 @@ fn invalid_requests_get_an_error_that_names_the_field_and_the_daemon_continues()
             "steps".into(),
             "steps is the string \"ten\", but must be an integer, 0 or more",
         ),
-        ("n", r#"{"id": "n", "steps": -1}"#, "bad_request", "steps".into(), "-1"),
+        ("n", r#"{"id": "n", "steps": -1}"#, "out_of_range", "steps".into(), "-1"),
         (
             "z",
             r#"{"id": "z", "steps": 0}"#,

@@ -79,7 +79,7 @@ fn the_client_certificate_is_sent_if_the_broker_requires_one() {
 
     let incomplete = format!("{trusting}\ncert_file = \"{path}/server.pem\"");
     let mut daemon = Daemon::start(&configuration(&broker, &incomplete));
-    daemon.wait_for("mqtt.cert_file requires mqtt.key_file; set both or neither");
+    daemon.wait_for("mqtt.cert_file: requires mqtt.key_file; set both or neither");
 
     let missing = format!("{trusting}\ncert_file = \"{path}/none.pem\"\nkey_file = \"{path}/server.key\"");
     let mut daemon = Daemon::start(&configuration(&broker, &missing));

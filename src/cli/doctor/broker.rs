@@ -21,7 +21,7 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
     let client_id = format!("denoised-doctor-{:08x}", fastrand::u32(..));
     let settings = match broker::settings(&config, client_id) {
         Ok(settings) => settings,
-        Err(error) => return vec![settings_finding(&error)],
+        Err(error) => return vec![settings_finding(&error, &config)],
     };
     let topics = Topics::new(config.root()).with_shared_queue(config.mqtt.shared_queue.parts());
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -35,7 +35,7 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
     let message = Message::new(topics.progress("doctor"), r#"{"step":0,"of":0,"eta_ms":0}"#);
     match runtime.block_on(probe::check(&settings, &topics, message)) {
         Ok(report) => report_findings(report, &config),
-        Err(CheckError::Tls(error)) => vec![settings_finding(&error)],
+        Err(CheckError::Tls(error)) => vec![settings_finding(&error, &config)],
         Err(CheckError::Closed(closure)) => {
             vec![closure_finding(closure, unreadable_password.as_deref(), &config.mqtt.url)]
         }
@@ -60,8 +60,14 @@ fn with_service_password(config: &Config, service_password: &Path) -> (Config, O
     (config, None)
 }
 
-/// A setting that cannot be used. The error names the key.
-fn settings_finding(error: &impl Display) -> Finding {
+/// A setting that cannot be used. The error names the key. A file that cannot be opened has a finding of its own.
+fn settings_finding(error: &impl Display, config: &Config) -> Finding {
+    let mqtt = &config.mqtt;
+    let files = [&mqtt.password_file, &mqtt.ca_file, &mqtt.cert_file, &mqtt.key_file];
+    if files.into_iter().flatten().any(|path| std::fs::File::open(path).is_err()) {
+        let found = format!("{} is not checked: {error}", mqtt.url);
+        return Finding::note("broker", found, "do what the line about this file says");
+    }
     let next = "correct this key in the configuration, or the file that it names";
     Finding::missing("broker", error.to_string(), next)
 }
@@ -144,6 +150,18 @@ mod tests {
         assert_eq!(with_service_password(&config, &password).0.mqtt.password_file, Some(password.clone()));
         let missing = directory.path().join("missing");
         assert_eq!(with_service_password(&config, &missing), (config, None));
+    }
+
+    /// A missing file was reported and counted as two missing things.
+    #[test]
+    fn a_missing_file_counted_twice() {
+        let mut config = Config::default();
+        config.mqtt.key_file = Some(PathBuf::from("/nonexistent/key.pem"));
+        let finding = settings_finding(&"mqtt.key_file /nonexistent/key.pem: no such file", &config);
+        assert_eq!(finding.state, super::super::finding::FindingState::Note);
+        config.mqtt.key_file = Some(PathBuf::from("/etc/passwd"));
+        let finding = settings_finding(&"mqtt.key_file /etc/passwd: no private key", &config);
+        assert_eq!(finding.state, super::super::finding::FindingState::Missing);
     }
 
     /// The consequence of a missing feature was printed as the advice.

@@ -1,5 +1,7 @@
 //! The inference engines: runs a tiny network on each engine and provider.
 
+use std::path::PathBuf;
+
 use super::finding::Finding;
 use crate::config::Config;
 use crate::inference::{EngineError, EngineKind, EngineOptions, Policy, Provider, ProviderFailure};
@@ -18,6 +20,14 @@ pub(super) fn findings(config: &Config, platform: &Platform) -> Vec<Finding> {
     let library = trial("ONNX Runtime", config, EngineKind::OnnxRuntime, Provider::Cpu, platform);
     let is_installed = library.next.is_none();
     findings.push(library);
+    let unused = config.engine_options(&first_model(config)).unused_without_onnx_runtime();
+    if !is_installed && !unused.is_empty() {
+        findings.push(Finding::note(
+            "engine options",
+            format!("{unused}, because no ONNX Runtime works"),
+            "install it as the line above says, or remove the section",
+        ));
+    }
     if is_installed {
         let others = config.engine.providers.iter().filter(|provider| **provider != Provider::Cpu);
         findings.extend(others.map(|provider| {
@@ -28,18 +38,35 @@ pub(super) fn findings(config: &Config, platform: &Platform) -> Vec<Finding> {
     findings
 }
 
+fn first_model(config: &Config) -> PathBuf {
+    config.models.paths.first().cloned().unwrap_or_default()
+}
+
+/// Whether a model may not be served without ONNX Runtime.
+fn requires_onnx_runtime(config: &Config) -> bool {
+    let requires = |path: &PathBuf| config.engine_options(path).required_provider().is_some();
+    match config.engine.kind {
+        EngineKind::OnnxRuntime => true,
+        EngineKind::Auto => config.models.paths.iter().any(requires),
+        EngineKind::Embedded => false,
+    }
+}
+
 /// Runs the tiny network on one provider.
 fn trial(about: &str, config: &Config, kind: EngineKind, provider: Provider, platform: &Platform) -> Finding {
-    let first = config.models.paths.first().cloned().unwrap_or_default();
     let options = EngineOptions {
         kind,
         providers: vec![provider],
         policy: Policy::Required,
-        ..config.engine_options(&first)
+        ..config.engine_options(&first_model(config))
     };
     let engine = &config.engine;
     let required = engine.policy == Policy::Required && engine.providers.first() == Some(&provider);
-    let needed = required || (provider == Provider::Cpu && engine.kind == kind);
+    let is_engine_needed = match kind {
+        EngineKind::OnnxRuntime => requires_onnx_runtime(config),
+        EngineKind::Embedded | EngineKind::Auto => engine.kind == kind,
+    };
+    let needed = required || (provider == Provider::Cpu && is_engine_needed);
     match evaluate(&options) {
         Ok(found) => Finding::good(about, found),
         Err(error) => {
@@ -154,15 +181,20 @@ fn other_build_step(provider: Provider, jetpack: Option<&JetPack>) -> String {
 
 /// Where to get the library.
 fn library_step(jetpack: Option<&JetPack>) -> String {
-    // JetPack 5 has Python 3.8, for which newer wheels do not exist.
-    let version =
-        if jetpack.is_some_and(|jetpack| jetpack.name == "JetPack 5") { "1.18.0" } else { "1.23.2" };
-    format!(
-        "python3 -m pip download --no-deps onnxruntime=={version}, unpack the wheel, and put \
-         onnxruntime/capi/libonnxruntime.so.{version} into /usr/lib/denoised or set [engine] library to it; \
-         {} lists builds with CUDA and TensorRT",
-        document("jetson.md")
-    )
+    let document = document("jetson.md");
+    match jetpack {
+        Some(jetpack) => format!(
+            "download onnxruntime-gpu {} for {jetpack} from the Jetson Zoo, unpack the wheel, and copy its \
+             onnxruntime/capi/libonnxruntime*.so* to /usr/lib/denoised, or set [engine] library; {document} has the \
+             commands",
+            jetpack.onnxruntime
+        ),
+        None => format!(
+            "python3 -m pip download --no-deps onnxruntime==1.23.2, unpack the wheel, and put \
+             onnxruntime/capi/libonnxruntime.so.1.23.2 into /usr/lib/denoised or set [engine] library to it; \
+             {document} lists builds with CUDA and TensorRT"
+        ),
+    }
 }
 
 /// Returns where a document is: where the package installs it, or in the repository.

@@ -15,6 +15,13 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
             .into_iter()
             .map(|warning| Finding::note("configuration", warning, "change or remove the key")),
     );
+    if let Some(path) = crate::service::broker::unused_password(config) {
+        findings.push(Finding::note(
+            "mqtt password",
+            format!("the password in {} is not sent, because mqtt.username is not set", path.display()),
+            "set mqtt.username, or empty the file",
+        ));
+    }
     if !config.ignored_variables.is_empty() {
         let found = format!("{} are ignored", config.ignored_variables.join(", "));
         findings.push(Finding::note(

@@ -7,8 +7,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Value};
 
+use super::LIMITS;
 use crate::cli::picture_file;
-use crate::job::Request;
+use crate::job::{Request, read_request};
 use crate::json_input::{Document, Json};
 
 /// The fields of a request that hold a picture.
@@ -60,8 +61,8 @@ fn parse_fields(
         };
         *picture = replacement;
     }
-    let request: Request =
-        document.read("the job").map_err(|error| anyhow!(error.message.replace(TOPIC_FORM, FILE_FORM)))?;
+    let request = read_request(&document, "the job", Some(LIMITS))
+        .map_err(|error| anyhow!(error.message.replace(TOPIC_FORM, FILE_FORM)))?;
     let fields = fields(&request)?;
     let is_topic =
         |field: &str| fields.get(field).is_some_and(Value::is_object) && !flags.contains_key(field);

@@ -122,11 +122,10 @@ impl NoiseFiles {
         Ok(())
     }
 
-    /// Returns a line about the seed if every random number comes from files.
-    pub(super) fn ignored_seed(&self, job: &Job) -> Option<String> {
+    /// Returns the fields without effect if every random number comes from files.
+    pub(super) fn ignored_fields(&self, job: &Job) -> &'static [&'static str] {
         let has_all = self.initial.is_some() && (self.steps.is_some() || self.needed == 0);
-        (has_all && job.init_image.is_none())
-            .then(|| "seed has no effect: all noise comes from files".to_owned())
+        if has_all && job.init_image.is_none() { &["seed", "noise"] } else { &[] }
     }
 
     /// Returns a line about draws in the file that nothing uses.

@@ -77,7 +77,11 @@ impl RequestedJob {
             Some(file) if self.is_from_file(field) && message.starts_with(field.as_str()) => {
                 anyhow!("{}: {message}", file.name)
             }
-            _ => anyhow!("{}: {message}", self.origin(field)),
+            _ => match (field.as_str(), self.is_set(field)) {
+                ("width" | "height", false) => anyhow!("the model's default size: {message}"),
+                ("format", false) => anyhow!("the ending of --output: {message}"),
+                _ => anyhow!("{}: {message}", self.origin(field)),
+            },
         }
     }
 

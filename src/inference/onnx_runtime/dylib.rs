@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use crate::inference::error::LibraryError;
+use super::library_file;
+use crate::inference::library_error::{LibraryError, LibraryFault};
 
 /// A loaded library. A process can load one only.
 #[derive(Debug, Clone)]
@@ -34,10 +35,11 @@ static LOADED: Mutex<Option<Runtime>> = Mutex::new(None);
 /// Loads the library, which must exist.
 pub(in crate::inference) fn load_required(configured: Option<&Path>) -> Result<Runtime, LibraryError> {
     match named_library(configured) {
-        Some(path) => load(&path),
+        Some(path) => load_named(&path),
         None => load(Path::new(FILE_NAME)).map_err(|error| LibraryError::NotFound {
             reason: match error {
-                LibraryError::Load { reason, .. } => reason,
+                LibraryError::Load { fault: LibraryFault::Loader { reason }, .. } => reason,
+                LibraryError::Load { fault, .. } => fault.to_string(),
                 other => other.to_string(),
             },
         }),
@@ -49,7 +51,7 @@ pub(in crate::inference) fn load_if_present(
     configured: Option<&Path>,
 ) -> Result<Option<Runtime>, LibraryError> {
     match named_library(configured) {
-        Some(path) => load(&path).map(Some),
+        Some(path) => load_named(&path).map(Some),
         None => match load(Path::new(FILE_NAME)) {
             Ok(runtime) => Ok(Some(runtime)),
             Err(error) => {
@@ -58,6 +60,16 @@ pub(in crate::inference) fn load_if_present(
             }
         },
     }
+}
+
+/// Loads a library by its path. A name without a directory is that of a file here or in the loader's path.
+fn load_named(path: &Path) -> Result<Runtime, LibraryError> {
+    if path.components().count() == 1 && !path.exists() {
+        return load(path);
+    }
+    let failed = |fault| LibraryError::Load { path: path.to_owned(), fault };
+    library_file::check(path).map_err(failed)?;
+    load(&std::path::absolute(path).map_err(|error| failed(LibraryFault::Unreadable(error)))?)
 }
 
 const FILE_NAME: &str = "libonnxruntime.so";
@@ -88,16 +100,33 @@ fn load(path: &Path) -> Result<Runtime, LibraryError> {
             Err(LibraryError::Other { requested: path.to_owned(), loaded: runtime.path.clone() })
         };
     }
-    let failed = |reason: String| LibraryError::Load { path: path.to_owned(), reason };
+    let failed = |fault| LibraryError::Load { path: path.to_owned(), fault };
     let environment = ort::init_from(path)
-        .map_err(|error| failed(error.to_string()))?
+        .map_err(|error| failed(load_fault(&error)))?
         .with_name("denoised")
         .with_telemetry(false)
         .build()
-        .map_err(|error| failed(error.to_string()))?;
+        .map_err(|error| failed(LibraryFault::Initialisation(error.to_string())))?;
     let runtime = Runtime { environment, version: version(path), path: path.to_owned() };
     log::info!("loaded ONNX Runtime {} from {}", runtime.version, path.display());
     Ok(loaded.insert(runtime).clone())
+}
+
+/// Returns what is wrong with a library that the dynamic loader or `ort` refuses.
+fn load_fault(error: &ort::LoadDynamicError) -> LibraryFault {
+    use ort::LoadDynamicError;
+    match error {
+        LoadDynamicError::Dlopen { error, .. } => {
+            let reason =
+                std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string);
+            LibraryFault::Loader { reason }
+        }
+        LoadDynamicError::MissingApi { .. } => LibraryFault::OtherLibrary,
+        LoadDynamicError::BadVersion { version_str, .. } => {
+            LibraryFault::TooOld { version: version_str.clone() }
+        }
+        LoadDynamicError::InvalidVersionString => LibraryFault::Initialisation(error.to_string()),
+    }
 }
 
 /// The version in the real name of the library's file, or the library's build information.

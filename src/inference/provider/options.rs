@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::ShapeProfile;
+use super::{Provider, ShapeProfile};
 use crate::units::{Bounded, ByteSize};
 
 /// The options of all providers.
@@ -18,6 +18,18 @@ pub struct ProviderOptions {
     pub cuda: Cuda,
     /// The options of OpenVINO.
     pub openvino: OpenVino,
+}
+
+impl ProviderOptions {
+    /// Returns the providers of which any option is set.
+    pub(crate) fn configured(&self) -> Vec<Provider> {
+        let sections = [
+            (Provider::TensorRt, self.tensorrt != TensorRt::default()),
+            (Provider::Cuda, self.cuda != Cuda::default()),
+            (Provider::OpenVino, self.openvino != OpenVino::default()),
+        ];
+        sections.into_iter().filter(|(_, is_set)| *is_set).map(|(provider, _)| provider).collect()
+    }
 }
 
 /// The options of TensorRT.
