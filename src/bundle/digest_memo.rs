@@ -3,17 +3,17 @@
 //! As in git's index, a file is taken for the one that was hashed if its path, length, times and inode are the same.
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
+use tempfile::NamedTempFile;
 
 const FILE: &str = "digests.json";
 
-/// How old a file's last change must be when it is hashed. A later change could otherwise have the same time.
-const MIN_AGE: Duration = Duration::from_secs(2);
+/// How old a file's last change must be when it is hashed, in seconds. A later change could otherwise have the same time.
+const MIN_AGE: i64 = 2;
 
 /// Smaller files are hashed in a few milliseconds.
 const MIN_LEN: u64 = 16 << 20;
@@ -21,7 +21,7 @@ const MIN_LEN: u64 = 16 << 20;
 /// More files are forgotten, those with the smallest paths first.
 const MAX_FILES: usize = 1000;
 
-/// What identifies the contents of a file without reading them.
+/// What identifies the contents of a file without reading them. Times are in seconds and nanoseconds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Identity {
     len: u64,
@@ -32,24 +32,22 @@ struct Identity {
 
 impl Identity {
     fn of(path: &Path) -> Option<Self> {
-        let metadata = path.metadata().ok()?;
-        Some(Self {
+        Some(Self::from_metadata(&path.metadata().ok()?))
+    }
+
+    fn from_metadata(metadata: &Metadata) -> Self {
+        Self {
             len: metadata.len(),
             inode: metadata.ino(),
             modified: (metadata.mtime(), metadata.mtime_nsec()),
             changed: (metadata.ctime(), metadata.ctime_nsec()),
-        })
+        }
     }
 
-    /// Whether the file is large, and its last change was long enough before this time.
-    fn is_worth_remembering(&self, now: SystemTime) -> bool {
-        if self.len < MIN_LEN {
-            return false;
-        }
-        let Some(limit) = now.checked_sub(MIN_AGE) else { return false };
-        let Ok(limit) = limit.duration_since(SystemTime::UNIX_EPOCH) else { return false };
-        let limit = (limit.as_secs().cast_signed(), i64::from(limit.subsec_nanos()));
-        self.modified < limit && self.changed < limit
+    /// Whether the file is large, and its last change was long enough before `now`.
+    fn is_worth_remembering(&self, now: (i64, i64)) -> bool {
+        let limit = (now.0 - MIN_AGE, now.1);
+        self.len >= MIN_LEN && self.modified < limit && self.changed < limit
     }
 }
 
@@ -63,23 +61,25 @@ struct Known {
 /// The digests of files by their real paths, in a file of a cache directory.
 #[derive(Debug, Default)]
 pub(super) struct DigestMemo {
-    path: Option<PathBuf>,
+    /// `None` remembers nothing.
+    directory: Option<PathBuf>,
     known: BTreeMap<PathBuf, Known>,
-    has_new: bool,
 }
 
-/// A file that is being hashed.
-pub(super) struct Pending {
-    path: PathBuf,
-    identity: Identity,
+/// Files that are being hashed.
+pub(super) struct Recording {
+    memo: DigestMemo,
+    /// The new file of digests. It was created before the files are hashed, and its time is the clock of file systems.
+    file: NamedTempFile,
+    pending: Vec<(PathBuf, Identity)>,
 }
 
 impl DigestMemo {
     /// Reads the digests in a directory. One that does not exist, or cannot be read, remembers none.
     pub(super) fn open(directory: &Path) -> Self {
-        let path = directory.join(FILE);
-        let known = std::fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
-        Self { path: Some(path), known: known.unwrap_or_default(), has_new: false }
+        let text = std::fs::read(directory.join(FILE)).ok();
+        let known = text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+        Self { directory: Some(directory.to_owned()), known }
     }
 
     /// The digest of a file, if it is the one that was hashed.
@@ -89,113 +89,134 @@ impl DigestMemo {
         (Identity::of(&path)? == known.identity).then_some(known.sha256.as_str())
     }
 
-    /// To be called before a file is hashed. `None` if it is small, or was changed so recently that its times do not show
-    /// whether it changes again.
-    pub(super) fn before_hashing(file: &Path) -> Option<Pending> {
-        let now = SystemTime::now();
-        let path = file.canonicalize().ok()?;
-        let identity = Identity::of(&path).filter(|identity| identity.is_worth_remembering(now))?;
-        Some(Pending { path, identity })
-    }
-
-    /// Adds the digest of a file unless it changed meanwhile.
-    pub(super) fn insert(&mut self, pending: Pending, sha256: String) {
-        if Identity::of(&pending.path).as_ref() == Some(&pending.identity) {
-            self.known.insert(pending.path, Known { identity: pending.identity, sha256 });
-            self.has_new = true;
+    /// To be called before files are hashed. `None` if nothing of them is to be remembered, or nothing can be.
+    pub(super) fn record(self, files: &[&Path]) -> Option<Recording> {
+        let directory = self.directory.as_ref()?;
+        let identified = files.iter().filter_map(|file| {
+            let path = file.canonicalize().ok()?;
+            Some((Identity::of(&path)?, path))
+        });
+        let large: Vec<_> = identified.filter(|(identity, _)| identity.len >= MIN_LEN).collect();
+        if large.is_empty() {
+            return None;
         }
+        let create = || {
+            std::fs::create_dir_all(directory)?;
+            let file = NamedTempFile::new_in(directory)?;
+            let now = Identity::from_metadata(&file.as_file().metadata()?).changed;
+            std::io::Result::Ok((file, now))
+        };
+        let (file, now) = create().inspect_err(|error| cannot_remember(directory, error)).ok()?;
+        let settled = large.into_iter().filter(|(identity, _)| identity.is_worth_remembering(now));
+        let pending = settled.map(|(identity, path)| (path, identity)).collect();
+        Some(Recording { memo: self, file, pending })
     }
+}
 
-    /// Writes the digests to their directory, if there are new ones and it can be written. Files that are gone are left
-    /// out.
-    pub(super) fn save(mut self) {
-        let Some(path) = self.path.as_ref().filter(|_| self.has_new) else { return };
-        self.known.retain(|file, _| file.exists());
-        while self.known.len() > MAX_FILES {
-            self.known.pop_first();
+impl Recording {
+    /// Writes the digests of files that did not change meanwhile. Files that are gone are forgotten.
+    pub(super) fn save(mut self, digest: impl Fn(&Path) -> Option<String>) {
+        let Some(directory) = &self.memo.directory else { return };
+        let known = &mut self.memo.known;
+        for (path, identity) in self.pending {
+            if let (Some(sha256), true) = (digest(&path), Identity::of(&path).as_ref() == Some(&identity)) {
+                known.insert(path, Known { identity, sha256 });
+            }
         }
-        if let Err(error) = replace(path, &self.known) {
-            log::debug!("{}: cannot remember digests: {error}", path.display());
+        known.retain(|file, _| file.exists());
+        while known.len() > MAX_FILES {
+            known.pop_first();
+        }
+        let written = serde_json::to_writer(&mut self.file, known).map_err(std::io::Error::from);
+        let replaced = written.and_then(|()| Ok(self.file.persist(directory.join(FILE))?));
+        if let Err(error) = replaced {
+            cannot_remember(directory, &error);
         }
     }
 }
 
-fn replace(path: &Path, known: &BTreeMap<PathBuf, Known>) -> std::io::Result<()> {
-    let directory = path.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(directory)?;
-    let mut file = tempfile::NamedTempFile::new_in(directory)?;
-    serde_json::to_writer(&mut file, known)?;
-    file.flush()?;
-    file.persist(path)?;
-    Ok(())
+fn cannot_remember(directory: &Path, error: &std::io::Error) {
+    log::debug!("{}: cannot remember digests: {error}", directory.display());
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// A memo of one file whose contents were last changed `age` ago.
-    fn memo(directory: &Path, file: &Path, age: Duration) -> Option<DigestMemo> {
-        std::fs::write(file, "weights").unwrap();
-        let times = std::fs::File::options().write(true).open(file).unwrap();
-        times.set_len(MIN_LEN).unwrap();
-        times.set_modified(SystemTime::now() - age).unwrap();
-        let mut pending = DigestMemo::before_hashing(file);
-        // The time of the change of the inode cannot be set.
-        if pending.is_none() && age > MIN_AGE {
-            let path = file.canonicalize().unwrap();
-            pending = Some(Pending { identity: Identity::of(&path).unwrap(), path });
-        }
-        let mut memo = DigestMemo::open(directory);
-        memo.insert(pending?, "digest".to_owned());
-        memo.save();
-        Some(DigestMemo::open(directory))
+    /// Records a digest for a file, which was just written, as if it had been changed long ago.
+    fn remember(directory: &Path, file: &Path) -> DigestMemo {
+        let mut recording = DigestMemo::open(directory).record(&[file]).unwrap();
+        assert!(recording.pending.is_empty());
+        let path = file.canonicalize().unwrap();
+        recording.pending.push((path.clone(), Identity::of(&path).unwrap()));
+        recording.save(|_| Some("digest".to_owned()));
+        DigestMemo::open(directory)
+    }
+
+    fn write(file: &Path, text: &str) -> std::fs::File {
+        std::fs::write(file, text).unwrap();
+        let file = std::fs::File::options().write(true).open(file).unwrap();
+        file.set_len(MIN_LEN).unwrap();
+        file
     }
 
     #[test]
     fn a_file_is_known_until_it_changes() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("weights.bin");
-        let memo = memo(directory.path(), &file, Duration::from_secs(60)).unwrap();
+        write(&file, "weights");
+        let memo = remember(directory.path(), &file);
         assert_eq!(memo.get(&file), Some("digest"));
         let link = directory.path().join("link.bin");
         std::os::unix::fs::symlink(&file, &link).unwrap();
         assert_eq!(memo.get(&link), Some("digest"));
-        let modified = file.metadata().unwrap().modified().unwrap();
         // Other contents of the same length, with the same modification time.
-        std::fs::write(&file, "WEIGHTS").unwrap();
-        let other = std::fs::File::options().write(true).open(&file).unwrap();
-        other.set_len(MIN_LEN).unwrap();
-        other.set_modified(modified).unwrap();
+        let modified = file.metadata().unwrap().modified().unwrap();
+        write(&file, "WEIGHTS").set_modified(modified).unwrap();
         assert_eq!(memo.get(&file), None);
         std::fs::remove_file(&file).unwrap();
         assert_eq!(memo.get(&file), None);
     }
 
     #[test]
-    fn a_file_that_has_just_changed_is_not_remembered() {
+    fn a_file_that_changes_while_it_is_hashed_is_not_remembered() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("weights.bin");
-        assert!(memo(directory.path(), &file, Duration::ZERO).is_none());
-        let at = |seconds: u64| (seconds.cast_signed(), 0);
-        let identity = |modified, changed| Identity { len: MIN_LEN, inode: 1, modified, changed };
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(100);
-        assert!(identity(at(97), at(97)).is_worth_remembering(now));
-        assert!(!identity(at(98), at(97)).is_worth_remembering(now));
-        assert!(!identity(at(97), at(99)).is_worth_remembering(now));
-        assert!(!identity(at(200), at(97)).is_worth_remembering(now));
-        assert!(!Identity { len: MIN_LEN - 1, ..identity(at(97), at(97)) }.is_worth_remembering(now));
+        write(&file, "weights");
+        let mut recording = DigestMemo::open(directory.path()).record(&[&file]).unwrap();
+        recording.pending.push((file.canonicalize().unwrap(), Identity::of(&file).unwrap()));
+        write(&file, "changed").set_len(MIN_LEN + 1).unwrap();
+        recording.save(|_| Some("digest".to_owned()));
+        assert_eq!(DigestMemo::open(directory.path()).get(&file), None);
     }
 
     #[test]
-    fn a_damaged_memo_and_a_missing_directory_remember_nothing() {
+    fn a_file_that_is_small_or_has_just_changed_is_not_remembered() {
+        let identity = |modified: i64, changed: i64| Identity {
+            len: MIN_LEN,
+            inode: 1,
+            modified: (modified, 0),
+            changed: (changed, 0),
+        };
+        assert!(identity(97, 97).is_worth_remembering((100, 0)));
+        assert!(!identity(98, 97).is_worth_remembering((100, 0)));
+        assert!(!identity(97, 99).is_worth_remembering((100, 0)));
+        // The clock was set back after the change.
+        assert!(!identity(200, 97).is_worth_remembering((100, 0)));
+        assert!(!Identity { len: MIN_LEN - 1, ..identity(97, 97) }.is_worth_remembering((100, 0)));
+    }
+
+    #[test]
+    fn a_damaged_memo_knows_nothing_and_small_files_make_no_directory() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("weights.bin");
         std::fs::write(directory.path().join(FILE), "{\"x").unwrap();
         std::fs::write(&file, "weights").unwrap();
         assert_eq!(DigestMemo::open(directory.path()).get(&file), None);
         let missing = directory.path().join("missing");
-        DigestMemo::open(&missing).save();
+        assert!(DigestMemo::open(&missing).record(&[&file]).is_none());
         assert!(!missing.exists());
+        write(&file, "weights");
+        assert!(DigestMemo::default().record(&[&file]).is_none());
     }
 }

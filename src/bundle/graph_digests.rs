@@ -93,22 +93,18 @@ fn list_digest<'a>(entries: impl Iterator<Item = (&'a str, &'a str)>) -> String 
 /// The digest of each file, by the memo or else by reading the file.
 fn known_digests<'a>(
     files: &[&'a Path],
-    mut memo: DigestMemo,
+    memo: DigestMemo,
 ) -> Result<BTreeMap<&'a Path, String>, BundleError> {
     let known = files.iter().filter_map(|file| Some((*file, memo.get(file)?.to_owned())));
     let mut all: BTreeMap<_, _> = known.collect();
     let unknown: Vec<_> = files.iter().filter(|file| !all.contains_key(*file)).copied().collect();
-    if unknown.is_empty() {
-        return Ok(all);
-    }
-    let pending: Vec<_> = unknown.iter().map(|file| DigestMemo::before_hashing(file)).collect();
+    let recording = memo.record(&unknown);
     let hashed = digests(&unknown)?;
-    for (file, pending) in unknown.iter().zip(pending) {
-        if let (Some(pending), Some(digest)) = (pending, hashed.get(file)) {
-            memo.insert(pending, digest.clone());
-        }
+    if let Some(recording) = recording {
+        let real: BTreeMap<_, _> =
+            hashed.iter().filter_map(|(file, digest)| Some((file.canonicalize().ok()?, digest))).collect();
+        recording.save(|path| real.get(path).map(|digest| (*digest).clone()));
     }
-    memo.save();
     all.extend(hashed);
     Ok(all)
 }

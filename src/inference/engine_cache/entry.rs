@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
 
@@ -13,8 +12,11 @@ use crate::inference::provider::Provider;
 /// of the libraries, the device.
 pub(in crate::inference) type Key = BTreeMap<&'static str, String>;
 
-/// The file with the key, which marks an entry as committed. Its modification time is that of the last use.
+/// The file with the key, which marks an entry as committed.
 pub(super) const KEY_FILE: &str = "key.json";
+
+/// The file with the number of an entry's last use. Uses are numbered, because clocks of boards jump.
+const USE_FILE: &str = "last_use";
 
 /// What an entry contains, for messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,8 +37,8 @@ pub(in crate::inference) struct Entry {
 }
 
 impl Entry {
-    /// The file with the key.
-    pub(in crate::inference) const KEY_FILE: &str = KEY_FILE;
+    /// The files that every entry has, besides its contents.
+    pub(in crate::inference) const OWN_FILES: [&str; 2] = [KEY_FILE, USE_FILE];
 
     /// Finds the place of an entry under `root`, and reports entries for the same model and provider with another key.
     /// Writes nothing.
@@ -101,12 +103,19 @@ impl Entry {
         self.outdated.iter().for_each(|directory| remove(directory));
     }
 
+    /// Makes this entry the one that was used last.
+    fn number_use(&self) -> std::io::Result<()> {
+        let others = directories(self.directory.parent().unwrap_or(Path::new(".")))?;
+        let last = others.iter().map(|directory| last_use(directory)).max().unwrap_or(0);
+        std::fs::write(self.directory.join(USE_FILE), (last + 1).to_string())
+    }
+
     /// Marks a committed entry as used now, and protects it from eviction.
     pub(in crate::inference) fn lock(&self) -> std::io::Result<EntryLock> {
         let file = File::open(self.directory.join(KEY_FILE))?;
         file.lock_shared()?;
         // In a cache that cannot be written nothing is evicted.
-        let _ = file.set_modified(SystemTime::now());
+        let _ = self.number_use();
         Ok(EntryLock { _file: file })
     }
 }
@@ -115,6 +124,12 @@ impl Entry {
 #[derive(Debug)]
 pub(in crate::inference) struct EntryLock {
     _file: File,
+}
+
+/// The number of the last use of the entry in a directory. 0 if it is unknown.
+pub(super) fn last_use(directory: &Path) -> u64 {
+    let number = std::fs::read_to_string(directory.join(USE_FILE)).ok();
+    number.and_then(|number| number.parse().ok()).unwrap_or(0)
 }
 
 pub(super) fn remove(directory: &Path) {

@@ -2,15 +2,14 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
-use super::entry::{KEY_FILE, directories, remove};
+use super::entry::{KEY_FILE, directories, last_use, remove};
 
 /// A committed entry.
 struct Candidate {
     directory: PathBuf,
     bytes: u64,
-    last_used: SystemTime,
+    last_use: u64,
 }
 
 /// Removes the least recently used entries until all entries together with `additional` bytes fit in `size`. Entries in
@@ -28,7 +27,7 @@ pub(in crate::inference) fn make_room(
     for directory in directories(root)? {
         candidates.extend(candidate(directory));
     }
-    candidates.sort_by_key(|candidate| candidate.last_used);
+    candidates.sort_by_key(|candidate| candidate.last_use);
     let mut total =
         candidates.iter().map(|candidate| candidate.bytes).sum::<u64>().saturating_add(additional);
     for candidate in candidates {
@@ -49,10 +48,10 @@ pub(in crate::inference) fn make_room(
 
 /// The entry in a directory. `None` if none is committed there; one may be built at the moment.
 fn candidate(directory: PathBuf) -> Option<Candidate> {
-    let last_used = directory.join(KEY_FILE).metadata().ok()?.modified().ok()?;
+    directory.join(KEY_FILE).metadata().ok()?;
     let files = std::fs::read_dir(&directory).ok()?.flatten();
     let bytes = files.filter_map(|file| Some(file.metadata().ok()?.len())).sum();
-    Some(Candidate { directory, bytes, last_used })
+    Some(Candidate { last_use: last_use(&directory), directory, bytes })
 }
 
 fn is_in_use(directory: &Path) -> bool {
@@ -62,18 +61,15 @@ fn is_in_use(directory: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
-    /// An entry of this many bytes, with its key, that was used this many seconds after the epoch.
+    /// An entry of this many bytes, with its key, and with this number of its last use.
     fn entry(root: &Path, name: &str, bytes: usize, used: u64) -> PathBuf {
         let directory = root.join(name);
         std::fs::create_dir(&directory).unwrap();
-        std::fs::write(directory.join("weights"), vec![0; bytes - 2]).unwrap();
+        std::fs::write(directory.join("weights"), vec![0; bytes - 3]).unwrap();
         std::fs::write(directory.join(KEY_FILE), "{}").unwrap();
-        let key = File::options().write(true).open(directory.join(KEY_FILE)).unwrap();
-        key.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(used)).unwrap();
+        std::fs::write(directory.join("last_use"), used.to_string()).unwrap();
         directory
     }
 

@@ -11,7 +11,7 @@ use super::checksums::{ChecksumWriter, Checksums};
 use super::external_tensors::Place;
 use crate::onnx::{ModelFiles, OWN_VALUES, widen_bytes};
 
-/// The bytes of a tensor that are read at once. The writer takes about five times as much memory.
+/// The bytes of a tensor that are read at once. The writer takes about six times as much memory.
 const CHUNK_LEN: usize = 2 << 20;
 /// Tensors of at least this size begin at a page, so that evaluations read no page of another tensor.
 const LARGE: u64 = 64 << 10;
