@@ -8,6 +8,7 @@ mod conditioning;
 mod config_keys;
 mod convolutions;
 mod declared_components;
+mod digest_memo;
 mod error;
 mod graph_digests;
 mod graphs;
@@ -40,6 +41,7 @@ use std::sync::Arc;
 use diffusion_samplers::sampler;
 
 use crate::onnx::ModelFiles;
+use digest_memo::DigestMemo;
 use graphs::Graphs;
 use json_file::{read_or_default, read_text};
 use latent_components::TEXT_ENCODERS;
@@ -165,7 +167,13 @@ impl Bundle {
 
     /// The SHA-256 of the graphs. The first call reads all weights.
     pub fn digests(&self) -> Result<Arc<GraphDigests>, BundleError> {
-        self.graphs.digests(&self.directory)
+        self.graphs.digests(&self.directory, DigestMemo::default)
+    }
+
+    /// The SHA-256 of the graphs. Digests that are remembered in a cache directory are not computed again, and new ones
+    /// are remembered there.
+    pub fn digests_remembered_in(&self, cache: &Path) -> Result<Arc<GraphDigests>, BundleError> {
+        self.graphs.digests(&self.directory, || DigestMemo::open(cache))
     }
 
     /// Every file of the directory and every key of its configurations, with how each is used.

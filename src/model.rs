@@ -91,7 +91,7 @@ impl Model {
         let start = Instant::now();
         // Before the digests are made and the network is opened, which takes long.
         let graphs = PipelineGraphs::read(&bundle, &denoiser::signature(&bundle, options)?)?;
-        let digests = bundle.digests()?;
+        let digests = bundle.digests_remembered_in(&options.cache)?;
         let mut predictor: Box<dyn Predictor> = Box::new(Denoiser::open(&bundle, options, pool, on_stage)?);
         let opened = Instant::now();
         let outputs_per_value = outputs_per_value(&bundle, predictor.as_mut())

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use sha2::{Digest, Sha256};
 
 use super::BundleError;
+use super::digest_memo::DigestMemo;
 use crate::onnx::ModelFiles;
 
 /// The digests of a bundle's graphs, in hexadecimal.
@@ -24,15 +25,16 @@ pub struct GraphDigests {
 }
 
 impl GraphDigests {
-    /// Reads all files of the graphs of a bundle, which may have gigabytes.
+    /// Reads all files of the graphs of a bundle, which may have gigabytes, except those that the memo knows.
     pub(super) fn read(
         bundle: &Path,
         graphs: &BTreeMap<PathBuf, Arc<ModelFiles>>,
+        memo: DigestMemo,
     ) -> Result<Self, BundleError> {
         let mut files: Vec<&Path> = graphs.values().flat_map(|graph| graph.paths()).collect();
         files.sort_unstable();
         files.dedup();
-        let digests = digests(&files)?;
+        let digests = known_digests(&files, memo)?;
         let digest = |file: &Path| digests.get(file).map_or("", String::as_str);
         let (mut by_name, mut by_path) = (BTreeMap::new(), BTreeMap::new());
         for (path, graph) in graphs {
@@ -86,6 +88,25 @@ fn list_digest<'a>(entries: impl Iterator<Item = (&'a str, &'a str)>) -> String 
         list
     });
     format!("{:x}", Sha256::digest(list))
+}
+
+/// The digest of each file, by the memo or else by reading the file.
+fn known_digests<'a>(
+    files: &[&'a Path],
+    memo: DigestMemo,
+) -> Result<BTreeMap<&'a Path, String>, BundleError> {
+    let known = files.iter().filter_map(|file| Some((*file, memo.get(file)?.to_owned())));
+    let mut all: BTreeMap<_, _> = known.collect();
+    let unknown: Vec<_> = files.iter().filter(|file| !all.contains_key(*file)).copied().collect();
+    let recording = memo.record(&unknown);
+    let hashed = digests(&unknown)?;
+    if let Some(recording) = recording {
+        let real: BTreeMap<_, _> =
+            hashed.iter().filter_map(|(file, digest)| Some((file.canonicalize().ok()?, digest))).collect();
+        recording.save(|path| real.get(path).map(|digest| (*digest).clone()));
+    }
+    all.extend(hashed);
+    Ok(all)
 }
 
 /// The digest of each file. As many files are read at the same time as there are processors.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::digest_memo::DigestMemo;
 use super::{BundleError, GraphDigests};
 use crate::onnx::ModelFiles;
 
@@ -31,12 +32,19 @@ impl Graphs {
         }
     }
 
-    /// The digests of the graphs, which are those of a bundle in this directory.
-    pub(super) fn digests(&self, bundle: &Path) -> Result<Arc<GraphDigests>, BundleError> {
+    /// The digests of the graphs, which are those of a bundle in this directory. Files that the memo knows are not read.
+    pub(super) fn digests(
+        &self,
+        bundle: &Path,
+        memo: impl FnOnce() -> DigestMemo,
+    ) -> Result<Arc<GraphDigests>, BundleError> {
         let mut known = self.digests.lock().unwrap_or_else(PoisonError::into_inner);
         match &*known {
             Some(digests) => Ok(Arc::clone(digests)),
-            None => Ok(Arc::clone(known.insert(Arc::new(GraphDigests::read(bundle, &self.files)?)))),
+            None => {
+                let digests = GraphDigests::read(bundle, &self.files, memo())?;
+                Ok(Arc::clone(known.insert(Arc::new(digests))))
+            }
         }
     }
 }
@@ -57,12 +65,12 @@ mod tests {
         assert!(Arc::ptr_eq(&first, &graphs.open(&graph).unwrap()));
         assert!(Arc::ptr_eq(&first, &graphs.get(&graph).unwrap()));
         // A digest that fails is no digest, and is made as soon as it can be.
-        let error = graphs.digests(bundle.path()).unwrap_err().to_string();
+        let error = graphs.digests(bundle.path(), DigestMemo::default).unwrap_err().to_string();
         assert!(error.starts_with(&graph.display().to_string()), "{error}");
         std::fs::copy(&golden, &graph).unwrap();
-        let digests = graphs.digests(bundle.path()).unwrap();
+        let digests = graphs.digests(bundle.path(), DigestMemo::default).unwrap();
         assert_eq!(digests.of(&graph), digests.total);
         std::fs::remove_file(&graph).unwrap();
-        assert!(Arc::ptr_eq(&digests, &graphs.digests(bundle.path()).unwrap()));
+        assert!(Arc::ptr_eq(&digests, &graphs.digests(bundle.path(), DigestMemo::default).unwrap()));
     }
 }
