@@ -165,6 +165,11 @@ impl Bundle {
         self.graphs.get(graph)
     }
 
+    /// All graphs by their names: those of their folders, or of their files if they are in no folder of the bundle.
+    pub(crate) fn graphs(&self) -> impl Iterator<Item = (String, &ModelFiles)> {
+        self.graphs.iter().map(|(path, files)| (graph_digests::name(&self.directory, path), files))
+    }
+
     /// The SHA-256 of the graphs. The first call reads all weights.
     pub fn digests(&self) -> Result<Arc<GraphDigests>, BundleError> {
         self.graphs.digests(&self.directory, DigestMemo::default)

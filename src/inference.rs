@@ -8,6 +8,7 @@ mod load;
 mod load_advice;
 mod onnx_runtime;
 mod options;
+mod prepared_graph;
 mod provider;
 mod rten;
 mod session;
@@ -22,6 +23,7 @@ pub use session_pool::{SessionPool, SessionSize};
 
 pub(crate) use graph_source::{GraphSource, LoadedSession, Warmup};
 pub(crate) use load::load;
+pub(crate) use prepared_graph::{Preparation, describe as describe_preparation};
 pub(crate) use provider::{InputShapes, ShapeProfile};
 pub(crate) use session::{Input, Session, Values};
 pub(crate) use session_pool::PooledSession;

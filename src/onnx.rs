@@ -5,14 +5,20 @@ mod error;
 mod external_data;
 mod header;
 mod model_files;
+mod real_files;
+mod representable;
 mod rewrite;
 #[allow(dead_code, unused_imports, reason = "prepared graphs call it")]
-mod rewriting;
+pub(crate) mod rewriting;
 mod topology;
+mod widening;
 
 pub(crate) use element_type::ElementType;
 pub use error::OnnxError;
 pub(crate) use header::{Header, Operator};
 pub(crate) use model_files::ModelFiles;
+pub(crate) use real_files::{OWN_VALUES, RealFiles};
+pub(crate) use representable::lost_content;
 pub(crate) use rewrite::{InlineData, Rewrite};
 pub(crate) use topology::{Node, Topology};
+pub(crate) use widening::{FLOAT16, STORED_TYPE, widen_bytes, widen_float16};

@@ -59,7 +59,7 @@ fn total(by_name: &BTreeMap<String, String>) -> String {
 }
 
 /// The name of a graph in a bundle: `unet` for unet/model.onnx.
-fn name(bundle: &Path, graph: &Path) -> String {
+pub(super) fn name(bundle: &Path, graph: &Path) -> String {
     let inside = graph.strip_prefix(bundle).unwrap_or(graph);
     let folder = inside.parent().and_then(|parent| parent.components().next());
     let name = match folder {

@@ -32,6 +32,11 @@ impl Graphs {
         }
     }
 
+    /// All graphs by their ONNX files.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Path, &ModelFiles)> {
+        self.files.iter().map(|(path, files)| (path.as_path(), files.as_ref()))
+    }
+
     /// The digests of the graphs, which are those of a bundle in this directory. Files that the memo knows are not read.
     pub(super) fn digests(
         &self,

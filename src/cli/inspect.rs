@@ -1,6 +1,7 @@
 //! `denoised inspect`: shows how the program reads a bundle, and what it can do with it.
 
 mod contents;
+mod preparation;
 mod samplers;
 
 use std::io::Write;
@@ -47,6 +48,7 @@ pub(super) fn run(arguments: &InspectArguments) -> Result<(), CommandError> {
     }
     section("Memory")?;
     memory(&model)?;
+    preparation::list(&model, &engine)?;
     section(&format!("Scheduler: {}", model.bundle.scheduler.class))?;
     scheduler(&model.bundle)?;
     section("Samplers")?;

@@ -16,6 +16,7 @@ pub(super) fn load_model(directory: &Path, options: &EngineOptions) -> Result<Mo
     spinner.enable_steady_tick(Duration::from_millis(200));
     let model = Model::load_into(&SessionPool::default(), directory, options, &mut |stage| match stage {
         LoadStage::Warming => spinner.set_message(format!("loading {name}")),
+        LoadStage::Preparing => spinner.set_message(format!("preparing the graph of {name}, once")),
         LoadStage::BuildingEngine => {
             let message = format!("building the engine of {name}, which may take minutes");
             if spinner.is_hidden() {

@@ -26,9 +26,13 @@ pub struct EngineConfig {
     pub policy: Policy,
     /// The maximum batch size.
     pub batch: Bounded<1, 1024>,
-    /// The directory for the engines that providers build.
+    /// The directory for the engines that providers build, and for prepared graphs.
     #[serde(deserialize_with = "super::checked::directory")]
     pub cache: PathBuf,
+    /// The size of that directory; what was not used for the longest time is removed.
+    pub cache_size: ByteSize,
+    /// Whether prepared graphs may have other nodes than the export.
+    pub rewrite: bool,
     /// The free memory that building an engine needs.
     pub build_memory: ByteSize,
     /// The memory for open graphs with their weights; unset: all stay open.
@@ -75,6 +79,8 @@ impl Default for EngineConfig {
             policy: options.policy,
             batch: Bounded(options.batch as u64),
             cache: options.cache,
+            cache_size: ByteSize(options.cache_size),
+            rewrite: options.rewrite,
             build_memory: ByteSize(options.build_memory),
             memory: None,
             vae_tile: None,
@@ -108,6 +114,8 @@ impl Config {
             policy,
             batch,
             cache,
+            cache_size,
+            rewrite,
             build_memory,
             memory,
             vae_tile,
@@ -126,6 +134,8 @@ impl Config {
                 openvino: own.openvino.unwrap_or_else(|| self.engine.openvino.clone()),
             },
             cache,
+            cache_size: cache_size.0,
+            rewrite,
             requires_cache: false,
             build_memory: build_memory.0,
             memory: memory.map(|bytes| bytes.0),

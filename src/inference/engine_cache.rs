@@ -1,64 +1,54 @@
-//! A directory for the engine that a provider builds from a graph, so that the next start finds it.
+//! The directory of engines that providers build and of graphs prepared for them, so that the next start finds them.
 //!
-//! The name of the directory ends in a digest of everything that the engine depends on. An engine with another digest is
-//! reported and removed once the new one works.
+//! The name of an entry ends in a digest of everything that it depends on. An entry with another digest is reported and
+//! removed once the new one works.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+mod entry;
+mod eviction;
+mod staged;
 
-use sha2::{Digest, Sha256};
+use std::path::Path;
 
 use super::provider::Provider;
+use entry::remove;
 
-/// Names and values that an engine depends on: the digest of the graph, the shapes, the provider's options, the versions
-/// of the libraries, the device.
-pub(super) type Key = BTreeMap<&'static str, String>;
+pub(super) use entry::{Content, Entry, EntryLock, Key};
+pub(super) use eviction::make_room;
+pub(super) use staged::StagedEntry;
 
-/// The directory of one engine. It is removed on drop unless it is committed.
+/// What to do if the cache cannot be written.
+pub(super) const CACHE_HINT: &str = "Give this user the directory (sudo install -d -o \"$USER\" DIRECTORY), or set \
+     [engine] cache to one that this user can write to";
+
+/// The directory in which a provider builds an engine. It is removed on drop unless it is committed.
 #[derive(Debug)]
 pub(super) struct EngineCache {
-    directory: PathBuf,
-    key: Key,
-    /// The directories of engines for the same model and provider with another key.
-    outdated: Vec<PathBuf>,
+    entry: Entry,
     /// Whether the directory held a committed engine when it was opened.
     pub(super) is_built: bool,
     committed: bool,
+    /// Of an engine that was found.
+    _lock: Option<EntryLock>,
 }
-
-/// The file that marks an engine as committed.
-const KEY_FILE: &str = "key.json";
 
 impl EngineCache {
     /// Opens the directory for an engine under `root`. Engines for the same model and provider with another key stay
     /// until this one is committed.
     pub(super) fn open(root: &Path, model: &str, provider: Provider, key: Key) -> std::io::Result<Self> {
-        let stem = format!("{model}-{provider}-");
-        let directory = root.join(format!("{stem}{}", digest(&key)?));
         std::fs::create_dir_all(root)?;
-        let mut outdated = Vec::new();
-        for entry in std::fs::read_dir(root)? {
-            let path = entry?.path();
-            let is_ours = path.file_name().is_some_and(|name| is_engine_of(&name.to_string_lossy(), &stem));
-            if is_ours && path != directory {
-                log::warn!(
-                    "the engine that {provider} built for {model} no longer fits ({}) and is built again",
-                    difference(&path, &key)
-                );
-                outdated.push(path);
-            }
-        }
-        let is_built = directory.join(KEY_FILE).is_file();
-        if !is_built && directory.exists() {
+        let entry = Entry::find(root, model, provider, Content::Engine, key)?;
+        let is_built = entry.is_committed();
+        if !is_built && entry.path().exists() {
             // An interrupted build may have left half an engine.
-            std::fs::remove_dir_all(&directory)?;
+            std::fs::remove_dir_all(entry.path())?;
         }
-        std::fs::create_dir_all(&directory)?;
-        Ok(Self { directory, key, outdated, is_built, committed: is_built })
+        std::fs::create_dir_all(entry.path())?;
+        let lock = if is_built { Some(entry.lock()?) } else { None };
+        Ok(Self { entry, is_built, committed: is_built, _lock: lock })
     }
 
     pub(super) fn path(&self) -> &Path {
-        &self.directory
+        self.entry.path()
     }
 
     /// Marks the engine as unverified before it is used, so that it is removed unless it is committed reopened.
@@ -68,10 +58,9 @@ impl EngineCache {
 
     /// Keeps the engine, which works, and removes those with another key. After an error the engine is not kept.
     pub(super) fn commit(mut self) -> std::io::Result<()> {
-        let json = serde_json::to_vec_pretty(&self.key)?;
-        std::fs::write(self.directory.join(KEY_FILE), json)?;
+        self.entry.write_key(self.entry.path())?;
         self.committed = true;
-        self.outdated.iter().for_each(|directory| remove(directory));
+        self.entry.remove_outdated();
         Ok(())
     }
 }
@@ -79,43 +68,16 @@ impl EngineCache {
 impl Drop for EngineCache {
     fn drop(&mut self) {
         if !self.committed {
-            remove(&self.directory);
+            remove(self.entry.path());
         }
     }
 }
 
-fn remove(directory: &Path) {
-    if let Err(error) = std::fs::remove_dir_all(directory) {
-        log::warn!("{}: cannot remove the engine: {error}", directory.display());
-    }
-}
-
-/// Whether a name is the stem and a digest. The stem of the model `a` is a prefix of the one of `a-b`.
-fn is_engine_of(name: &str, stem: &str) -> bool {
-    let digest = name.strip_prefix(stem);
-    digest.is_some_and(|digest| digest.len() == 16 && digest.bytes().all(|b| b.is_ascii_hexdigit()))
-}
-
-/// The first 8 bytes of the SHA-256 of a key, in hexadecimal.
-fn digest(key: &Key) -> std::io::Result<String> {
-    let mut hex = format!("{:x}", Sha256::digest(serde_json::to_vec(key)?));
-    hex.truncate(16);
-    Ok(hex)
-}
-
-/// Lists the entries that differ between the key of an engine and `key`.
-fn difference(directory: &Path, key: &Key) -> String {
-    let text = std::fs::read_to_string(directory.join(KEY_FILE)).unwrap_or_default();
-    let Ok(old) = serde_json::from_str::<BTreeMap<String, String>>(&text) else {
-        return "its build did not finish".to_owned();
-    };
-    let differs = key.iter().filter(|(name, value)| old.get(**name) != Some(value));
-    let names: Vec<_> = differs.map(|(name, _)| *name).collect();
-    format!("another {}", names.join(", another "))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use super::entry::difference;
     use super::*;
 
     fn key(graph: &str, device: &str) -> Key {

@@ -8,6 +8,7 @@ mod execution_provider;
 mod io_binding;
 mod loaded_library;
 mod messages;
+mod preparation;
 mod profile;
 mod provider_selection;
 mod session_builder;
@@ -15,15 +16,17 @@ mod values;
 
 use ort::value::{TensorElementType, ValueType};
 
+use super::engine_cache::EntryLock;
 use super::error::EvaluationError;
 use super::load_advice::{self, with_advice};
+use super::prepared_graph::Prepared;
 use super::session::{Input, Session};
 use crate::tensor::{DataType, Dim, GraphIo, ValueInfo};
 use cuda_graph::CudaGraphBuffers;
 use io_binding::IoBindingCache;
 use messages::message;
 
-pub(super) use dylib::{load_if_present, load_required};
+pub(super) use dylib::{is_at_least, load_if_present, load_required};
 pub(super) use session_builder::open;
 
 const ENGINE: &str = "onnxruntime";
@@ -34,6 +37,8 @@ struct OnnxRuntimeSession {
     buffers: Buffers,
     session: ort::session::Session,
     graph: GraphIo,
+    /// Keeps the entry of the engine cache from which weights are mapped.
+    _entry: Option<EntryLock>,
 }
 
 /// The memory of a session's inputs and outputs.
@@ -48,14 +53,19 @@ impl OnnxRuntimeSession {
     /// With buffers in host memory. They are `pinned` if a GPU reads them without a copy.
     fn new(session: ort::session::Session, pinned: bool) -> Self {
         let graph = graph_io(&session);
-        Self { session, graph, buffers: Buffers::Host(IoBindingCache::new(pinned)) }
+        Self { session, graph, buffers: Buffers::Host(IoBindingCache::new(pinned)), _entry: None }
     }
 
     /// With buffers on a GPU, for a provider that captures CUDA graphs.
     fn with_cuda_graph(session: ort::session::Session, device: i32) -> Result<Self, String> {
         let graph = graph_io(&session);
         let buffers = CudaGraphBuffers::new(&session, &graph, device)?;
-        Ok(Self { session, graph, buffers: Buffers::CudaGraph(Box::new(buffers)) })
+        Ok(Self { session, graph, buffers: Buffers::CudaGraph(Box::new(buffers)), _entry: None })
+    }
+
+    /// Protects the entry of a prepared graph from eviction as long as the session is open.
+    fn protecting(self, prepared: Option<Prepared>) -> Self {
+        Self { _entry: prepared.and_then(|prepared| prepared.lock), ..self }
     }
 }
 
@@ -94,7 +104,7 @@ impl Session for OnnxRuntimeSession {
         names: &[&str],
         outputs: &mut [Vec<f32>],
     ) -> Result<Vec<Vec<usize>>, EvaluationError> {
-        let Self { buffers, session, graph } = self;
+        let Self { buffers, session, graph, .. } = self;
         match buffers {
             Buffers::Host(cache) => cache.run(session, graph, inputs, names, outputs),
             Buffers::CudaGraph(buffers) => buffers.run(session, graph, inputs, names, outputs),

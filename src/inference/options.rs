@@ -64,8 +64,12 @@ pub struct EngineOptions {
     pub batch: usize,
     /// The options of each provider.
     pub provider: ProviderOptions,
-    /// The directory for the engines that providers build.
+    /// The directory for the engines that providers build, and for prepared graphs.
     pub cache: PathBuf,
+    /// The size in bytes that the cache keeps within, by removing what was not used for the longest time.
+    pub cache_size: u64,
+    /// Whether prepared graphs may have other nodes than the export, such as fused attention.
+    pub rewrite: bool,
     /// Whether an engine that cannot be kept in the cache is an error instead of a warning.
     pub requires_cache: bool,
     /// An engine is built only if this many bytes of memory are available.
@@ -98,6 +102,8 @@ impl Default for EngineOptions {
             batch: 8,
             provider: ProviderOptions::default(),
             cache: PathBuf::from("/var/cache/denoised"),
+            cache_size: 16 << 30,
+            rewrite: true,
             requires_cache: false,
             build_memory: 1 << 30,
             memory: None,
@@ -113,6 +119,8 @@ impl Default for EngineOptions {
 pub enum LoadStage {
     /// A provider builds an engine, which may take minutes.
     BuildingEngine,
+    /// The graph is converted for the provider and written to the engine cache, which takes up to a minute.
+    Preparing,
     /// The graph is loaded and evaluated for the first time.
     Warming,
 }

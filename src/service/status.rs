@@ -29,7 +29,7 @@ impl From<LoadStage> for Phase {
     fn from(stage: LoadStage) -> Self {
         match stage {
             LoadStage::BuildingEngine => Self::BuildingEngine,
-            LoadStage::Warming => Self::Warming,
+            LoadStage::Preparing | LoadStage::Warming => Self::Warming,
         }
     }
 }

@@ -46,6 +46,8 @@ mod latent;
 mod load_errors;
 mod mqtt_client;
 #[cfg(feature = "system-tests")]
+mod prepared_graphs;
+#[cfg(feature = "system-tests")]
 mod providers;
 #[cfg(feature = "system-tests")]
 mod reconnection;

@@ -1,18 +1,37 @@
-//! Opens a session from a graph's file, or, where a version of ONNX Runtime does not follow links, from a copy in memory
-//! whose external data is in the real files.
-
-use std::path::{Path, PathBuf};
+//! Opens a session from a graph's file, from a prepared graph, or, where a version of ONNX Runtime does not follow links,
+//! from a copy in memory whose external data is in the real files.
 
 use ort::session::Session;
-use ort::session::builder::SessionBuilder;
+use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 
 use super::provider_selection::AttemptError;
-use crate::onnx::{InlineData, ModelFiles, Rewrite};
+use crate::inference::prepared_graph::PreparedGraph;
+use crate::inference::provider::Provider;
+use crate::onnx::{InlineData, ModelFiles, RealFiles, Rewrite};
 
 /// The directory of external data for a graph in memory.
 const FOLDER: &str = "session.model_external_initializers_file_folder_path";
 
-/// Opens a session.
+/// Opens a session on a prepared graph.
+///
+/// On the CPU, optimisations that copy weights to another layout are left out: the weights stay mapped from the file.
+pub(super) fn commit_prepared(
+    mut builder: SessionBuilder,
+    graph: &PreparedGraph,
+    provider: Provider,
+) -> ort::Result<Session> {
+    if provider == Provider::Cpu {
+        builder = builder.with_optimization_level(GraphOptimizationLevel::Level2)?.with_prepacking(false)?;
+    }
+    match graph {
+        PreparedGraph::File(path) => builder.commit_from_file(path),
+        PreparedGraph::Memory { bytes, folder } => {
+            builder.with_config_entry(FOLDER, folder.to_string_lossy())?.commit_from_memory(bytes)
+        }
+    }
+}
+
+/// Opens a session on the exported graph.
 ///
 /// Versions from 1.24 on refuse external data whose real file is outside the folder of the graph's path, and 1.24.1 even
 /// if it is beside the real file of the graph, as in a hub's cache.
@@ -22,7 +41,7 @@ pub(super) fn commit(mut builder: SessionBuilder, files: &ModelFiles) -> Result<
     match (builder.commit_from_file(&files.graph), second) {
         (Err(error), Some(second)) if error.to_string().contains("escapes model directory") => {
             log::debug!("{}: opening a copy in memory, because its weights are links", files.graph.display());
-            let real = RealData::find(files).ok_or(error)?;
+            let real = RealFiles::find(files).ok_or(error)?;
             let location = |location: &str| real.location(files, location);
             let rewrite = Rewrite { inline: InlineData::Keep, location: &location };
             let copy = rewrite.apply(&files.graph).map_err(AttemptError::provider)?;
@@ -31,31 +50,5 @@ pub(super) fn commit(mut builder: SessionBuilder, files: &ModelFiles) -> Result<
                 .commit_from_memory(&copy.bytes)?)
         }
         (result, _) => Ok(result?),
-    }
-}
-
-/// The real files of external data.
-struct RealData {
-    /// A folder that contains them all.
-    folder: PathBuf,
-    /// In the order of [`ModelFiles::data`].
-    files: Vec<PathBuf>,
-}
-
-impl RealData {
-    fn find(files: &ModelFiles) -> Option<Self> {
-        let real: Vec<_> = files.data.iter().filter_map(|file| file.path.canonicalize().ok()).collect();
-        let mut folder = real.first()?.parent()?.to_owned();
-        while !real.iter().all(|file| file.starts_with(&folder)) {
-            folder.pop();
-        }
-        (real.len() == files.data.len()).then_some(Self { folder, files: real })
-    }
-
-    /// The path of a file relative to the folder.
-    fn location(&self, files: &ModelFiles, location: &str) -> String {
-        let real = files.data_index(location).and_then(|index| self.files.get(index));
-        let inside = real.and_then(|file| file.strip_prefix(&self.folder).ok());
-        inside.unwrap_or(Path::new(location)).to_string_lossy().into_owned()
     }
 }

@@ -20,7 +20,8 @@ impl Runtime {
     }
 }
 
-fn is_at_least(version: &str, min: (u32, u32)) -> bool {
+/// Whether a version is this one or a newer one. An unreadable version counts as newer.
+pub(in crate::inference) fn is_at_least(version: &str, min: (u32, u32)) -> bool {
     let mut numbers = version.split('.').map(str::parse::<u32>);
     match (numbers.next(), numbers.next()) {
         (Some(Ok(major)), Some(Ok(minor))) => (major, minor) >= min,

@@ -28,6 +28,15 @@ impl AttemptError {
         Self::Provider(ProviderFailure::Failed(message(&error.to_string())))
     }
 
+    /// The message of the error.
+    pub(super) fn reason(&self) -> String {
+        match self {
+            Self::Provider(failure) => failure.to_string(),
+            Self::Warmup(error) => error.to_string(),
+            Self::Engine(error) => error.to_string(),
+        }
+    }
+
     /// A file or directory that cannot be used.
     pub(super) fn io(
         operation: &'static str,

@@ -14,17 +14,14 @@ use super::execution_provider::{dispatch, is_compiled_in};
 use super::loaded_library::loaded_version;
 use super::profile::provider_shares;
 use super::provider_selection::{AttemptError, first_working};
-use super::{ENGINE, OnnxRuntimeSession, cuda_graph};
+use super::{ENGINE, OnnxRuntimeSession, cuda_graph, preparation};
 use crate::inference::backend::Backend;
-use crate::inference::engine_cache::{EngineCache, Key};
+use crate::inference::engine_cache::{CACHE_HINT, EngineCache, Key, make_room};
 use crate::inference::error::{EngineError, ProviderFailure};
 use crate::inference::graph_source::{GraphSource, LoadedSession, TEMPORARY_HINT, WarmupExtent};
 use crate::inference::load_advice;
 use crate::inference::options::{EngineOptions, LoadStage};
 use crate::inference::provider::{Provider, ProviderOptions, ShapeProfile, TensorRt};
-
-const CACHE_HINT: &str = "Give this user the directory (sudo install -d -o \"$USER\" DIRECTORY), or set [engine] cache to \
-     one that this user can write to";
 
 /// Opens a session on the first provider that works.
 pub(in crate::inference) fn open(
@@ -62,6 +59,7 @@ fn attempt(
     } else {
         None
     };
+    let prepared = preparation::open(runtime, source, options, provider, on_stage);
     let temporary = std::env::temp_dir();
     let profiles =
         tempfile::tempdir().map_err(AttemptError::io("create a directory in", &temporary, TEMPORARY_HINT))?;
@@ -88,7 +86,8 @@ fn attempt(
         // A failure from here on may be the fault of the cached engine.
         cache.mark_unverified();
     }
-    let loaded = commit(builder, source.files).and_then(|session| {
+    let opened = preparation::commit(builder, source, prepared.as_ref(), provider);
+    let loaded = opened.and_then(|session| {
         on_stage(LoadStage::Warming);
         let session = match &capture {
             Some(capture) => OnnxRuntimeSession::with_cuda_graph(session, capture.device)
@@ -100,13 +99,15 @@ fn attempt(
             (None, Provider::Cpu) => WarmupExtent::Smallest,
             (None, _) => WarmupExtent::All,
         };
-        warm_up(session, runtime, source, provider, extent)
+        warm_up(session.protecting(prepared), runtime, source, provider, extent)
     });
     drop(progress);
     let mut loaded = loaded?;
     if let Some(cache) = cache {
         let directory = cache.path().to_owned();
-        cache.commit().or_else(|error| not_kept(options, source, provider, &directory, error))?;
+        let kept = cache.commit();
+        kept.and_then(|()| make_room(&options.cache, options.cache_size, 0, &directory).map(|_| ()))
+            .or_else(|error| not_kept(options, source, provider, &directory, error))?;
     }
     if provider == Provider::TensorRt {
         loaded.backend.tensorrt = loaded_version("libnvinfer.so");
@@ -119,7 +120,7 @@ fn attempt(
 }
 
 /// Logs a message of ONNX Runtime. Errors are reported by the function that failed, so that they are not logged again.
-fn log_message(level: LogLevel, _category: &str, _id: &str, _location: &str, message: &str) {
+pub(super) fn log_message(level: LogLevel, _category: &str, _id: &str, _location: &str, message: &str) {
     match level {
         LogLevel::Warning => log::warn!("{ENGINE}: {message}"),
         _ => log::debug!("{ENGINE}: {message}"),
