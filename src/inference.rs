@@ -17,7 +17,7 @@ mod typed_buffer;
 pub use backend::{Backend, ProviderShare, RejectedProvider};
 pub use error::{EngineError, EvaluationError, LibraryError, ProviderFailure};
 pub use options::{EngineKind, EngineOptions, Host, LoadStage};
-pub use provider::{Arena, Cuda, OpenVino, OpenVinoPrecision, Policy, Provider, ProviderOptions, TensorRt};
+pub use provider::{Arena, ConvolutionSearch, Cuda, OpenVino, OpenVinoPrecision, Policy, Provider, ProviderOptions, TensorRt};
 pub use session_pool::{SessionPool, SessionSize};
 
 pub(crate) use graph_source::{GraphSource, LoadedSession, Warmup};
