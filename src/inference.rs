@@ -6,6 +6,7 @@ mod error;
 mod graph_source;
 mod load;
 mod load_advice;
+mod memory;
 mod onnx_runtime;
 mod options;
 mod provider;
@@ -16,12 +17,16 @@ mod typed_buffer;
 
 pub use backend::{Backend, ProviderShare, RejectedProvider};
 pub use error::{EngineError, EvaluationError, LibraryError, ProviderFailure};
+pub use memory::{EvaluationSize, MemoryBounds, ResidentMemory, SessionMemory};
 pub use options::{EngineKind, EngineOptions, Host, LoadStage};
-pub use provider::{Arena, ConvolutionSearch, Cuda, OpenVino, OpenVinoPrecision, Policy, Provider, ProviderOptions, TensorRt};
+pub use provider::{
+    Arena, ConvolutionSearch, Cuda, OpenVino, OpenVinoPrecision, Policy, Provider, ProviderOptions, TensorRt,
+};
 pub use session_pool::{SessionPool, SessionSize};
 
 pub(crate) use graph_source::{GraphSource, LoadedSession, Warmup};
-pub(crate) use load::load;
+pub(crate) use load::{load, widens_float16};
+pub(crate) use memory::MeasuredGraph;
 pub(crate) use provider::{InputShapes, ShapeProfile};
 pub(crate) use session::{Input, Session, Values};
 pub(crate) use session_pool::PooledSession;

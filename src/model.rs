@@ -9,10 +9,12 @@ mod component;
 mod denoiser;
 mod error;
 mod latent_pipeline;
+mod network_memory;
 mod pipeline_graphs;
 mod prompt_text;
 mod text_encoder;
 mod text_encoder_checks;
+mod tile_size;
 mod tokenizer;
 mod vae;
 mod vae_tiling;
@@ -113,8 +115,9 @@ impl Model {
         let is_rejected = |provider: &&Provider| provider.to_string() != backend.provider;
         let providers = options.providers.iter().skip_while(is_rejected).copied().collect();
         let options = EngineOptions { providers, ..options.clone() };
-        let latent =
-            graphs.map(|graphs| LatentPipeline::open(&bundle, graphs, &options, pool)).transpose()?;
+        let latent = graphs
+            .map(|graphs| LatentPipeline::open(&bundle, graphs, &options, pool, &*predictor))
+            .transpose()?;
         Ok(Self {
             session_sizes: pool.sizes(&bundle.name),
             latent: latent.map(Arc::new),

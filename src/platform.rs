@@ -6,6 +6,7 @@ mod access;
 mod host;
 mod jetson;
 mod libraries;
+mod memory;
 mod service_unit;
 mod tensorrt;
 mod thermal;

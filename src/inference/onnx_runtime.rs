@@ -13,6 +13,7 @@ mod provider_selection;
 mod session_builder;
 mod values;
 
+use ort::session::RunOptions;
 use ort::value::{TensorElementType, ValueType};
 
 use super::error::EvaluationError;
@@ -23,7 +24,8 @@ use cuda_graph::CudaGraphBuffers;
 use io_binding::IoBindingCache;
 use messages::message;
 
-pub(super) use dylib::{load_if_present, load_required};
+pub(super) use dylib::{Runtime, load_if_present, load_required};
+pub(super) use execution_provider::is_compiled_in;
 pub(super) use session_builder::open;
 
 const ENGINE: &str = "onnxruntime";
@@ -46,9 +48,9 @@ enum Buffers {
 
 impl OnnxRuntimeSession {
     /// With buffers in host memory. They are `pinned` if a GPU reads them without a copy.
-    fn new(session: ort::session::Session, pinned: bool) -> Self {
+    fn new(session: ort::session::Session, pinned: bool, options: RunOptions) -> Self {
         let graph = graph_io(&session);
-        Self { session, graph, buffers: Buffers::Host(IoBindingCache::new(pinned)) }
+        Self { session, graph, buffers: Buffers::Host(IoBindingCache::new(pinned, options)) }
     }
 
     /// With buffers on a GPU, for a provider that captures CUDA graphs.

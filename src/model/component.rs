@@ -1,7 +1,9 @@
 //! A graph around the denoiser: a text encoder, or one half of the autoencoder.
 
 use super::error::LatentError;
-use crate::inference::{EvaluationError, Input, PooledSession, Session, Values};
+use crate::inference::{
+    EvaluationError, EvaluationSize, Input, PooledSession, Session, SessionMemory, Values,
+};
 
 /// A graph with the name under which its errors are reported.
 pub(super) struct Component {
@@ -54,6 +56,16 @@ impl Component {
         Self { name: name.into(), session, batch }
     }
 
+    /// The size of an evaluation with this many values of one sample in its first input.
+    pub(super) fn size(&self, values: usize) -> EvaluationSize {
+        EvaluationSize { values: values as u64, batch: self.batch as u64 }
+    }
+
+    /// What is known of the graph's memory.
+    pub(super) fn memory(&self) -> &SessionMemory {
+        self.session.memory()
+    }
+
     /// Whether ArgMax returns the first of several equal values on the engine that runs the graph.
     pub(super) fn argmax_returns_first(&self) -> Result<bool, LatentError> {
         let returns_first =
@@ -77,9 +89,12 @@ impl Component {
             .map(|(input, values)| Input::new(input.name, batch_shape(input), values.as_values()))
             .collect();
         let mut values = vec![Vec::new(); outputs.len()];
+        let first = inputs.first().map_or(0, |input| input.shape.iter().product());
         let shapes = self
             .session
-            .with_session(|session: &mut dyn Session| session.run_all(&batched, outputs, &mut values))
+            .evaluate(self.size(first), |session: &mut dyn Session| {
+                session.run_all(&batched, outputs, &mut values)
+            })
             .and_then(|shapes| shapes)
             .map_err(|error| failed(fed().unwrap_or_else(|| self.name.clone()), error))?;
         let results = outputs.iter().zip(shapes).zip(values);

@@ -1,12 +1,14 @@
 //! The denoising network of a bundle, evaluated on batches.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use super::{Batch, ModelError};
+use super::{Batch, ModelError, network_memory};
 use crate::bundle::{Bundle, Manifest, Signature, TimestepShape};
 use crate::inference::{
     Backend, EngineOptions, EvaluationError, GraphSource, Input, InputShapes, LoadStage, LoadedSession,
-    PooledSession, Session, SessionPool, ShapeProfile, TensorRt, Values, Warmup, load,
+    MeasuredGraph, PooledSession, Provider, Session, SessionMemory, SessionPool, ShapeProfile, TensorRt,
+    Values, Warmup, load, widens_float16,
 };
 use crate::tensor::GraphIo;
 
@@ -21,6 +23,20 @@ pub trait Predictor: Send {
     /// Evaluates a batch whose length the signature allows. Replaces the contents of `output` by the predictions, one
     /// sample after the other.
     fn evaluate(&mut self, batch: &Batch, output: &mut Vec<f32>) -> Result<(), EvaluationError>;
+
+    /// What is known of the network's memory.
+    fn memory(&self) -> Option<&Arc<SessionMemory>> {
+        None
+    }
+
+    /// The largest batch of samples in this shape.
+    fn largest_batch(&self, sample: &[usize]) -> usize {
+        let signature = self.signature();
+        match self.memory() {
+            Some(memory) => network_memory::largest_batch(signature, memory, sample),
+            None => signature.largest_batch,
+        }
+    }
 }
 
 /// The network of a bundle, in a session of the pool.
@@ -38,14 +54,28 @@ impl Denoiser {
         pool: &SessionPool,
         on_stage: &mut dyn FnMut(LoadStage),
     ) -> Result<Self, ModelError> {
-        let bytes = bundle.files(&bundle.graph)?.peak_memory();
+        let files = bundle.files(&bundle.graph)?;
+        let bytes = files.peak_memory(widens_float16(options)?);
         pool.evict_for(bytes);
-        let (LoadedSession { session, backend }, signature) = load_session(bundle, options, on_stage)?;
+        network_memory::check_machine(&bundle.name, bytes, options)?;
+        let (loaded, growth) =
+            pool.measure_opening(&*options.host, || load_session(bundle, options, on_stage));
+        let (LoadedSession { session, backend }, signature) = loaded?;
+        let digests = bundle.digests()?;
+        let graph = MeasuredGraph {
+            sha256: digests.of(&bundle.graph),
+            weights: files.peak_memory(backend.provider == Provider::Cpu.to_string()),
+            values_per_token: network_memory::values_per_token(&signature),
+        };
+        let memory = SessionMemory::new(graph, &backend, options);
+        if let Some(growth) = growth {
+            growth.record(&memory);
+        }
         let reopen = {
             let (bundle, options) = (bundle.clone(), options.clone());
             move || Ok(load_session(&bundle, &options, &mut |_| {})?.0.session)
         };
-        let session = pool.insert(bundle.name.clone(), bytes, Some(session), Box::new(reopen));
+        let session = pool.insert(bundle.name.clone(), memory, Some(session), Box::new(reopen));
         Ok(Self { session, signature, backend })
     }
 }
@@ -60,7 +90,14 @@ impl Predictor for Denoiser {
     }
 
     fn evaluate(&mut self, batch: &Batch, output: &mut Vec<f32>) -> Result<(), EvaluationError> {
-        self.session.with_session(|session| evaluate(session, &self.signature, batch, output))?
+        let usual_shape = self.signature.input_shape();
+        let shape = if batch.shape.is_empty() { &usual_shape } else { &batch.shape };
+        let size = network_memory::evaluation_size(shape, batch.size());
+        self.session.evaluate(size, |session| evaluate(session, &self.signature, batch, output))?
+    }
+
+    fn memory(&self) -> Option<&Arc<SessionMemory>> {
+        Some(self.session.memory())
     }
 }
 

@@ -1,17 +1,23 @@
 //! The text encoders and the autoencoder around a denoiser of latents.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use super::Predictor;
 use super::component::Component;
 use super::error::LatentError;
 use super::pipeline_graphs::{PipelineGraphs, SizeLimits, TextEncoderGraph};
 use super::text_encoder::{Embedding, Layer, TextEncoder, concat_features, concat_tokens};
-use super::vae::{self, Autoencoder, LatentDistribution};
+use super::tile_size::CALIBRATION_SIDE;
+use super::vae::{self, Autoencoder, LatentDistribution, Tiling};
 use crate::bundle::{
     AutoencoderIo, Bundle, BundleError, LatentComponents, Manifest, PipelineKind, Role, Signature,
     TensorInput,
 };
-use crate::inference::{EngineOptions, GraphSource, InputShapes, PooledSession, SessionPool, Warmup, load};
+use crate::inference::{
+    Backend, EngineOptions, GraphSource, InputShapes, MeasuredGraph, PooledSession, Provider, SessionMemory,
+    SessionPool, Warmup, load,
+};
 use crate::tensor::{Dim, Tensor};
 
 /// A job's prompts and what else the text encoders and the denoiser are conditioned on.
@@ -58,8 +64,7 @@ pub struct LatentPipeline {
     text_encoders: Vec<TextEncoder>,
     decoder: Option<Autoencoder>,
     encoder: Option<Autoencoder>,
-    /// The longest side in pixels that the autoencoder processes at once.
-    tile: Option<usize>,
+    tiling: Tiling,
 }
 
 impl std::fmt::Debug for LatentPipeline {
@@ -83,30 +88,38 @@ impl LatentPipeline {
         graphs: PipelineGraphs,
         options: &EngineOptions,
         pool: &SessionPool,
+        denoiser: &dyn Predictor,
     ) -> Result<Self, BundleError> {
+        let backend = denoiser.backend();
         let PipelineGraphs { components, kind, text_encoders, decoder, encoder, limits } = graphs;
-        let session = |component: &str, graph: &Path, warmup: Warmup| {
-            pooled_session(bundle, component, graph, warmup, options, pool)
+        let session = |component: &str, graph: &Path, warmup: Warmup, values_per_token: Option<u64>| {
+            let memory = component_memory(bundle, graph, values_per_token, backend, options)?;
+            pooled_session(bundle, component, graph, warmup, options, pool, memory)
         };
         let open_text_encoder = |(i, graph): (usize, TextEncoderGraph)| {
             let TextEncoderGraph { path, tokenizer, io, config } = graph;
-            let session = session(&format!("text_encoder_{}", i + 1), &path, io.warmup(tokenizer.length))?;
+            let name = format!("text_encoder_{}", i + 1);
+            let session = session(&name, &path, io.warmup(tokenizer.length), None)?;
             let component = Component::new(directory_name(&path), session, io.batch);
             Ok::<_, BundleError>(TextEncoder::new(tokenizer, io, config, component))
         };
-        let autoencoder = |role: &str, channels: usize, (path, io): (PathBuf, AutoencoderIo)| {
-            let session = session(role, &path, autoencoder_warmup(&io, channels))?;
-            let component = Component::new(directory_name(&path), session, io.batch);
-            Ok::<_, BundleError>(Autoencoder { component, io })
-        };
-        let channels = components.vae.channels;
+        // Both halves have attention over the positions of the latent, with one head.
+        let autoencoder =
+            |role: &str, channels: usize, per_token: usize, (path, io): (PathBuf, AutoencoderIo)| {
+                let warmup = autoencoder_warmup(&io, channels);
+                let session = session(role, &path, warmup, Some((channels * per_token) as u64))?;
+                let component = Component::new(directory_name(&path), session, io.batch);
+                Ok::<_, BundleError>(Autoencoder { component, io })
+            };
+        let (channels, factor) = (components.vae.channels, components.vae.factor);
         let text_encoders =
             text_encoders.into_iter().enumerate().map(open_text_encoder).collect::<Result<_, _>>()?;
-        let decoder = decoder.map(|graph| autoencoder("vae_decoder", channels, graph)).transpose()?;
-        let encoder = encoder.map(|graph| autoencoder("vae_encoder", 3, graph)).transpose()?;
+        let decoder = decoder.map(|graph| autoencoder("vae_decoder", channels, 1, graph)).transpose()?;
+        let encoder =
+            encoder.map(|graph| autoencoder("vae_encoder", 3, factor * factor, graph)).transpose()?;
         let overlaps = pool.fits_denoiser_and_another(&bundle.name);
-        let tile = options.vae_tile;
-        Ok(Self { components, kind, overlaps, limits, text_encoders, decoder, encoder, tile })
+        let tiling = Tiling { configured: options.vae_tile, denoiser: denoiser.memory().cloned() };
+        Ok(Self { components, kind, overlaps, limits, text_encoders, decoder, encoder, tiling })
     }
 
     /// Encodes the prompts for samples of this shape.
@@ -195,13 +208,13 @@ impl LatentPipeline {
     /// The image [3, H, W] in −1..1 of a finished sample.
     pub fn decode(&self, sample: &[f32], shape: &[usize]) -> Result<Tensor, LatentError> {
         let decoder = self.decoder.as_ref().ok_or(LatentError::MissingComponent("vae_decoder"))?;
-        vae::decode(decoder, self.components.vae, sample, shape, self.tile)
+        vae::decode(decoder, self.components.vae, sample, shape, &self.tiling)
     }
 
     /// The distribution of the latents of an image [3, H, W] in −1..1.
     pub fn encode(&self, image: &Tensor) -> Result<LatentDistribution, LatentError> {
         let encoder = self.encoder.as_ref().ok_or(LatentError::MissingComponent("vae_encoder"))?;
-        vae::encode(encoder, self.components.vae, image, self.tile)
+        vae::encode(encoder, self.components.vae, image, &self.tiling)
     }
 
     /// A preview of a latent, if there is a projection for its channels.
@@ -229,26 +242,40 @@ fn pooled_session(
     warmup: Warmup,
     options: &EngineOptions,
     pool: &SessionPool,
+    memory: Arc<SessionMemory>,
 ) -> Result<PooledSession, BundleError> {
     let (name, options) = (format!("{}-{component}", bundle.name), options.clone());
     let (files, sha256) = (bundle.files(graph)?, bundle.digests()?.of(graph).to_owned());
-    let bytes = files.peak_memory();
     let open = move || {
         let (name, files, sha256) = (name.clone(), &files, sha256.as_str());
         let source = GraphSource { name, files, sha256, profile: None, warmup: warmup.clone() };
         Ok(load(&source, &options, &mut |_| {})?.session)
     };
     let label = format!("{}/{component}", bundle.name);
-    Ok(pool.insert(label, bytes, None, Box::new(open)))
+    Ok(pool.insert(label, memory, None, Box::new(open)))
 }
 
-/// The height and width in the warm-up of an autoencoder.
-const WARMUP_SIZE: usize = 16;
+/// What is known of the memory of a component.
+fn component_memory(
+    bundle: &Bundle,
+    graph: &Path,
+    values_per_token: Option<u64>,
+    backend: &Backend,
+    options: &EngineOptions,
+) -> Result<Arc<SessionMemory>, BundleError> {
+    let digests = bundle.digests()?;
+    let graph = MeasuredGraph {
+        sha256: digests.of(graph),
+        weights: bundle.files(graph)?.peak_memory(backend.provider == Provider::Cpu.to_string()),
+        values_per_token,
+    };
+    Ok(SessionMemory::new(graph, backend, options))
+}
 
 /// The warm-up of an autoencoder: one evaluation in a small shape, because a decoder takes as long for a full image as for
 /// a job.
 fn autoencoder_warmup(io: &AutoencoderIo, channels: usize) -> Warmup {
-    let [height, width] = io.size.map(|length| length.unwrap_or(WARMUP_SIZE));
+    let [height, width] = io.size.map(|length| length.unwrap_or(CALIBRATION_SIDE));
     let shape = vec![io.batch, channels, height, width];
     Warmup {
         shapes: vec![InputShapes(vec![(io.input.clone(), shape)])],

@@ -21,7 +21,7 @@ pub(super) fn from_profile_name(name: &str) -> Option<Provider> {
 }
 
 /// Whether ONNX Runtime's library was built with the provider. This does not mean that the provider works.
-pub(super) fn is_compiled_in(provider: Provider) -> bool {
+pub(in crate::inference) fn is_compiled_in(provider: Provider) -> bool {
     let available = match provider {
         Provider::TensorRt => TensorRT::is_available(),
         Provider::Cuda => CUDA::is_available(),

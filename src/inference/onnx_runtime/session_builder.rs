@@ -4,13 +4,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ort::logging::LogLevel;
-use ort::session::Session;
 use ort::session::builder::GraphOptimizationLevel;
+use ort::session::{RunOptions, Session};
 
 use super::build_progress::BuildProgress;
 use super::commit::commit;
 use super::dylib::Runtime;
 use super::execution_provider::{dispatch, is_compiled_in};
+use super::io_binding::shrinking_arena;
 use super::loaded_library::loaded_version;
 use super::profile::provider_shares;
 use super::provider_selection::{AttemptError, first_working};
@@ -68,6 +69,12 @@ fn attempt(
     let mut builder = Session::builder(&runtime.environment)?
         .with_logger(Arc::new(log_message))?
         .with_profiling(profiles.path().join("profile"))?;
+    // A graph that is evaluated once for each job holds no working memory between jobs. With a memory pattern, Stable
+    // Diffusion's decoder took 2.2 GB in place of 1.4 GB at 512×512, and the same time.
+    let is_evaluated_once = provider == Provider::Cpu && source.profile.is_none();
+    if is_evaluated_once {
+        builder = builder.with_memory_pattern(false)?;
+    }
     let directory = cache.as_ref().map(EngineCache::path);
     let dispatch = dispatch(provider, &options.provider, directory, profile.as_ref(), capture.is_some());
     if let Some(dispatch) = dispatch {
@@ -93,7 +100,10 @@ fn attempt(
         let session = match &capture {
             Some(capture) => OnnxRuntimeSession::with_cuda_graph(session, capture.device)
                 .map_err(|reason| AttemptError::Provider(ProviderFailure::Failed(reason)))?,
-            None => OnnxRuntimeSession::new(session, provider.reads_pinned_memory()),
+            None => {
+                let options = if is_evaluated_once { shrinking_arena() } else { RunOptions::new() };
+                OnnxRuntimeSession::new(session, provider.reads_pinned_memory(), options?)
+            }
         };
         let extent = match (&capture, provider) {
             (Some(_), _) => WarmupExtent::Captured,
