@@ -8,7 +8,6 @@ mod model_files;
 mod real_files;
 mod representable;
 mod rewrite;
-#[allow(dead_code, unused_imports, reason = "prepared graphs call it")]
 pub(crate) mod rewriting;
 mod topology;
 mod widening;

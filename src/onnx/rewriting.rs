@@ -10,9 +10,8 @@ mod values;
 
 use rten_onnx::onnx::{GraphProto, ModelProto};
 
-pub(crate) use attention::{AttentionCount, AttentionTarget, fuse_attention};
+pub(crate) use attention::{AttentionTarget, fuse_attention};
 pub(crate) use fold_shapes::fold_shapes;
-pub(crate) use remove_unused::remove_unused;
 
 /// The version of ONNX's own operator set. 0 if the model imports none.
 fn opset(model: &ModelProto) -> i64 {

@@ -1,10 +1,12 @@
 //! The changes that are made to a graph for a provider.
 
+use std::collections::BTreeMap;
+
 use rten_onnx::onnx::ModelProto;
 
 use crate::inference::onnx_runtime::is_at_least;
 use crate::inference::provider::Provider;
-use crate::onnx::rewriting::{AttentionTarget, fuse_attention};
+use crate::onnx::rewriting::{AttentionTarget, fold_shapes, fuse_attention};
 use crate::onnx::widen_float16;
 
 /// The version of the passes and of the entries that they are kept in. A new one prepares every graph again.
@@ -15,6 +17,8 @@ pub(super) const VERSION: u32 = 1;
 pub(super) struct Changes {
     /// The tensors that became float32.
     pub(super) widened: usize,
+    /// The nodes of shape arithmetic that were computed ahead of time.
+    pub(super) folded: usize,
     /// The attention blocks that became one node.
     pub(super) fused_attention: usize,
     /// The attention blocks that no pattern matches.
@@ -41,9 +45,11 @@ pub(super) fn apply(model: &mut ModelProto, target: Target<'_>) -> Changes {
         changes.widened = widen_float16(model);
     }
     if target.rewrite {
+        // First, because more attention is recognised where sizes are known: those that the graph declares.
+        changes.folded = fold_shapes(model, &BTreeMap::new());
         let attention = AttentionTarget {
             float16: !is_cpu,
-            broadcasts_masks: is_at_least(target.engine_version, (1, 20)),
+            broadcasts_masks: is_at_least(target.engine_version, (1, 21)),
         };
         let count = fuse_attention(model, attention);
         changes.fused_attention = count.fused;

@@ -20,6 +20,9 @@ pub(super) enum Arithmetic {
     Div,
 }
 
+/// Products of more symbols are not looked into.
+const MAX_FACTORS: usize = 32;
+
 /// What a symbol stands for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Definition {
@@ -37,6 +40,8 @@ enum Definition {
 #[derive(Debug, Default)]
 pub(super) struct Symbols {
     definitions: Vec<Definition>,
+    /// For each symbol, whether it is certainly not negative.
+    lengths: Vec<bool>,
     ids: HashMap<Definition, usize>,
 }
 
@@ -91,14 +96,7 @@ impl Symbols {
     pub(super) fn is_length(&self, dim: Dim) -> bool {
         match dim {
             Dim::Known(value) => value >= 0,
-            Dim::Symbol(id) => match &self.definitions[id] {
-                Definition::Axis(_) => true,
-                Definition::Product(factor, symbols) => {
-                    *factor >= 0 && symbols.iter().all(|symbol| self.is_length(Dim::Symbol(*symbol)))
-                }
-                Definition::Result(Arithmetic::Sub, ..) | Definition::Unknown(_) => false,
-                Definition::Result(_, a, b) => self.is_length(*a) && self.is_length(*b),
-            },
+            Dim::Symbol(id) => self.lengths[id],
         }
     }
 
@@ -107,6 +105,14 @@ impl Symbols {
             return Dim::Symbol(*id);
         }
         let id = self.definitions.len();
+        self.lengths.push(match &definition {
+            Definition::Axis(_) => true,
+            Definition::Product(factor, symbols) => {
+                *factor >= 0 && symbols.iter().all(|symbol| self.lengths[*symbol])
+            }
+            Definition::Result(Arithmetic::Sub, ..) | Definition::Unknown(_) => false,
+            Definition::Result(_, a, b) => self.is_length(*a) && self.is_length(*b),
+        });
         self.definitions.push(definition.clone());
         self.ids.insert(definition, id);
         Dim::Symbol(id)
@@ -116,14 +122,14 @@ impl Symbols {
         let ((factor, mut symbols), (other, others)) = (self.factors(a), self.factors(b));
         symbols.extend(others);
         symbols.sort_unstable();
-        let factor = factor.checked_mul(other)?;
+        let factor = factor.checked_mul(other).filter(|_| symbols.len() <= MAX_FACTORS)?;
         Some(self.monomial(factor, symbols))
     }
 
     /// `None` if the division leaves a remainder, or could.
     fn quotient(&mut self, a: Dim, b: Dim) -> Option<Dim> {
         let ((factor, mut symbols), (divisor, divisors)) = (self.factors(a), self.factors(b));
-        if divisor == 0 || factor % divisor != 0 {
+        if factor.checked_rem(divisor)? != 0 {
             return None;
         }
         for symbol in divisors {

@@ -61,12 +61,12 @@ fn drop_copies(graph: &mut GraphProto) {
     }
 }
 
-/// The values that nodes compute from shapes alone, by name.
+/// The small values that nodes compute from shapes and constants alone, by name.
 fn constants_of(graph: &GraphProto, opset: i64) -> BTreeMap<String, TensorProto> {
     let values = Values::infer(graph, opset);
     let index = GraphIndex::new(graph);
     let mut constants = BTreeMap::new();
-    for node in graph.node.iter().filter(|node| operator(node) != "Constant") {
+    for node in &graph.node {
         let [output] = node.output.as_slice() else { continue };
         if index.is_output(output) {
             continue;

@@ -92,7 +92,7 @@ impl NodeInputs<'_> {
             .collect();
         if let Some(output) = outputs.first_mut()
             && let Some(shape) = &output.shape
-            && shape.iter().try_fold(1, |len, dim| dim.known().map(|dim| dim * len)).is_some_and(is_small)
+            && shape.iter().try_fold(1_i64, |len, dim| len.checked_mul(dim.known()?)).is_some_and(is_small)
         {
             output.elements = elements::infer(self, shape, data_type, symbols);
         }

@@ -124,7 +124,8 @@ fn joined_source<'a>(rows: &Rows<'_>, index: &GraphIndex<'a>, values: &Values) -
 
 /// The shape of joined heads with this number of columns.
 fn joined_shape(rows: &Rows<'_>, columns: Dim) -> Option<[Dim; 3]> {
-    Some([rows.shape[0], rows.rows(), Dim::Known(rows.heads().known()? * columns.known()?)])
+    let columns = rows.heads().known()?.checked_mul(columns.known()?)?;
+    Some([rows.shape[0], rows.rows(), Dim::Known(columns)])
 }
 
 /// The value that the replacement produces.

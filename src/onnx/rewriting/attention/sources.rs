@@ -76,9 +76,30 @@ pub(super) fn trace<'a>(
             }
             ("Identity", _) => name = node.input.first()?,
             (_, Some((source, factor))) => (name, scale) = (source, scale * factor),
-            _ => break,
+            _ => {
+                let Some(source) = transposed_without_heads(index, values, name) else { break };
+                axes = axes.iter().map(|axis| [0, 1, 3, 2][*axis]).collect();
+                name = source;
+            }
         }
     }
     let shape = values.shape(name).filter(|shape| shape.len() == rank)?.to_vec();
     Some((Source { name, axes, shape }, scale))
+}
+
+/// The source of matrices that are transposed without an axis for heads, as current exporters transpose keys:
+/// [batch, heads, a, b] becomes [batch · heads, a, b], then [batch · heads, b, a], then [batch, heads, b, a].
+fn transposed_without_heads<'a>(index: &GraphIndex<'a>, values: &Values, name: &str) -> Option<&'a str> {
+    let input = |value: &str, kind: &str| {
+        let node = index.producer(value).filter(|node| operator(node) == kind)?;
+        Some((node, node.input.first()?.as_str()))
+    };
+    let (_, transposed) = input(name, "Reshape")?;
+    let (transpose, batch) = input(transposed, "Transpose")?;
+    let (_, source) = input(batch, "Reshape")?;
+    let &[images, heads, rows, columns] = values.shape(source)? else { return None };
+    let is_same = ints_attribute(transpose, "perm")? == [0, 2, 1]
+        && matches!(values.shape(batch)?, [_, a, b] if (*a, *b) == (rows, columns))
+        && values.shape(name)? == [images, heads, columns, rows];
+    is_same.then_some(source)
 }

@@ -39,14 +39,25 @@ pub(super) struct MaskAxes {
     pub(super) rows: bool,
 }
 
+/// How keys are transposed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Transposition {
+    /// At once.
+    Once,
+    /// First to heads.
+    Twice,
+    /// First to heads, then with the heads in the batch.
+    WithoutHeads,
+}
+
 /// An attention block with its sizes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Attention {
     pub(super) layout: Layout,
     pub(super) scale: Scale,
     pub(super) mask: Option<MaskAxes>,
-    /// Whether keys are transposed twice.
-    pub(super) transposed_twice: bool,
+    /// How keys with heads are transposed.
+    pub(super) transposition: Transposition,
     /// Whether the softmax is computed between conversions.
     pub(super) casts: bool,
     /// Whether sizes are computed when the graph runs.
@@ -68,7 +79,7 @@ impl Attention {
         layout: Layout::Projections,
         scale: Scale::Queries(0.5),
         mask: None,
-        transposed_twice: false,
+        transposition: Transposition::Once,
         casts: false,
         dynamic: false,
         batch: 2,
@@ -86,8 +97,8 @@ impl Attention {
         let query = self.operand(&mut net, &mut inputs, data_type, "query", self.rows, self.columns);
         let key = self.operand(&mut net, &mut inputs, data_type, "key", self.keys, self.columns);
         let value = self.operand(&mut net, &mut inputs, data_type, "value", self.keys, self.value_columns);
-        let query = self.to_heads(&mut net, &query);
-        let value = self.to_heads(&mut net, &value);
+        let query = self.split_heads(&mut net, &query);
+        let value = self.split_heads(&mut net, &value);
         let key = self.transposed(&mut net, &key);
         let (query, key) = self.scale_operands(&mut net, data_type, query, key);
         let mut scores = net.op("MatMul", &[&query, &key], Vec::new());
@@ -155,7 +166,7 @@ impl Attention {
         net.op("Concat", &[&batch, &rest], vec![new_int("axis", 0)])
     }
 
-    fn to_heads(&self, net: &mut Net, operand: &str) -> String {
+    fn split_heads(&self, net: &mut Net, operand: &str) -> String {
         match self.layout {
             Layout::Projections => net.op("Transpose", &[operand], vec![new_ints("perm", &[0, 2, 1, 3])]),
             Layout::Heads | Layout::Batched => operand.to_owned(),
@@ -163,17 +174,29 @@ impl Attention {
     }
 
     fn transposed(&self, net: &mut Net, key: &str) -> String {
-        let mut transpose =
-            |value: &str, perm: &[i64]| net.op("Transpose", &[value], vec![new_ints("perm", perm)]);
-        match (self.layout, self.transposed_twice) {
-            (Layout::Projections, false) => transpose(key, &[0, 2, 3, 1]),
-            (Layout::Projections, true) => {
-                let heads = transpose(key, &[0, 2, 1, 3]);
-                transpose(&heads, &[0, 1, 3, 2])
-            }
-            (Layout::Heads, _) => transpose(key, &[0, 1, 3, 2]),
-            (Layout::Batched, _) => transpose(key, &[0, 2, 1]),
+        let transpose = |net: &mut Net, value: &str, perm: &[i64]| {
+            net.op("Transpose", &[value], vec![new_ints("perm", perm)])
+        };
+        let heads = match (self.layout, self.transposition) {
+            (Layout::Batched, _) => return transpose(net, key, &[0, 2, 1]),
+            (Layout::Projections, Transposition::Once) => return transpose(net, key, &[0, 2, 3, 1]),
+            (Layout::Projections, _) => transpose(net, key, &[0, 2, 1, 3]),
+            (Layout::Heads, _) => key.to_owned(),
+        };
+        if self.transposition != Transposition::WithoutHeads {
+            return transpose(net, &heads, &[0, 1, 3, 2]);
         }
+        let shape = net.op("Shape", &[&heads], Vec::new());
+        let mut axes = |axes: &[i64]| {
+            let axes = net.vector(axes);
+            net.op("Gather", &[&shape, &axes], vec![new_int("axis", 0)])
+        };
+        let (matrix, back) = (axes(&[2, 3]), axes(&[0, 1, 3, 2]));
+        let rest = net.vector(&[-1]);
+        let target = net.op("Concat", &[&rest, &matrix], vec![new_int("axis", 0)]);
+        let batch = net.op("Reshape", &[&heads, &target], Vec::new());
+        let transposed = transpose(net, &batch, &[0, 2, 1]);
+        net.op("Reshape", &[&transposed, &back], Vec::new())
     }
 
     fn scale_operands(

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rten_onnx::onnx::{AttributeProto, DataType, GraphProto, ModelProto};
 
-use super::blocks::{Attention, Layout, MaskAxes, Scale};
+use super::blocks::{Attention, Layout, MaskAxes, Scale, Transposition};
 use super::graph::{Net, nodes, operators};
 use crate::onnx::rewriting::constants::{attribute, int_attribute, new_int, new_ints};
 use crate::onnx::rewriting::{AttentionCount, AttentionTarget, fold_shapes, fuse_attention};
@@ -25,9 +25,10 @@ fn scale(model: &ModelProto) -> f32 {
 
 #[test]
 fn projections_are_used_as_they_are() {
-    for dynamic in [false, true] {
-        let model = fused(Attention { dynamic, ..Attention::PLAIN });
-        assert_eq!(operators(&model), ["MultiHeadAttention"], "{dynamic}");
+    let transpositions = [Transposition::Once, Transposition::Twice, Transposition::WithoutHeads];
+    for (transposition, dynamic) in transpositions.into_iter().flat_map(|it| [(it, false), (it, true)]) {
+        let model = fused(Attention { transposition, dynamic, ..Attention::PLAIN });
+        assert_eq!(operators(&model), ["MultiHeadAttention"], "{transposition:?} {dynamic}");
         let node = nodes(&model, "MultiHeadAttention")[0];
         assert_eq!(node.input, ["query", "key", "value"]);
         assert_eq!(int_attribute(node, "num_heads"), Some(3));

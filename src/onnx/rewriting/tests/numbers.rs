@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use rten_onnx::onnx::DataType;
 
-use super::blocks::{Attention, Layout, MaskAxes, Scale};
+use super::blocks::{Attention, Layout, MaskAxes, Scale, Transposition};
 use super::onnx_runtime::{Shapes, first_output};
 use crate::onnx::rewriting::{AttentionCount, AttentionTarget, fold_shapes, fuse_attention};
 
@@ -18,16 +18,18 @@ fn attention() -> impl Strategy<Value = Attention> {
         factor.prop_map(Scale::Divided),
     ];
     let axes = any::<[bool; 3]>().prop_map(|[batch, heads, rows]| MaskAxes { batch, heads, rows });
-    let form = (layout, scale, proptest::option::of(axes), any::<[bool; 3]>());
+    let transposition =
+        prop_oneof![Just(Transposition::Once), Just(Transposition::Twice), Just(Transposition::WithoutHeads)];
+    let form = (layout, scale, proptest::option::of(axes), any::<[bool; 2]>(), transposition);
     (form, [1..4_usize, 1..5, 1..10, 1..10], [1..9_usize, 1..9]).prop_map(|(form, sizes, columns)| {
-        let (layout, scale, mask, [transposed_twice, casts, dynamic]) = form;
+        let (layout, scale, mask, [casts, dynamic], transposition) = form;
         let [batch, heads, rows, keys] = sizes;
         let [columns, value_columns] = columns;
         Attention {
             layout,
             scale,
             mask,
-            transposed_twice,
+            transposition,
             casts,
             dynamic,
             batch,

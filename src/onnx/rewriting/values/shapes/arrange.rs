@@ -31,21 +31,24 @@ impl SliceRange {
     /// The positions in an axis of this length.
     pub(in crate::onnx::rewriting::values) fn positions(&self, len: usize) -> Option<Vec<usize>> {
         let [start, end, step] = self.resolve(len as i64)?;
-        let count = (end - start + step - step.signum()) / step;
-        (0..count).map(|at| usize::try_from(start + at * step).ok()).collect()
+        (0..count(start, end, step)).map(|at| usize::try_from(start + at * step).ok()).collect()
     }
 
     fn len(&self, dim: Dim, symbols: &mut Symbols) -> Dim {
         let len = match dim {
-            Dim::Known(len) => self.resolve(len).map(|[start, end, step]| {
-                let rounded = end - start + step - step.signum();
-                Dim::Known((rounded / step).max(0))
-            }),
+            Dim::Known(len) => {
+                self.resolve(len).map(|[start, end, step]| Dim::Known(count(start, end, step)))
+            }
             Dim::Symbol(_) if self.step == 1 && self.start == 0 && self.end == i64::MAX => Some(dim),
             Dim::Symbol(_) => None,
         };
         len.unwrap_or_else(|| symbols.unknown())
     }
+}
+
+/// The number of steps from a position to before another one.
+fn count(start: i64, end: i64, step: i64) -> i64 {
+    (end - start).saturating_add(step).saturating_sub(step.signum()).checked_div(step).unwrap_or(0).max(0)
 }
 
 /// Infers the shape of the first output.
@@ -149,14 +152,14 @@ pub(in crate::onnx::rewriting::values) fn slice_ranges(node: &NodeInputs<'_>) ->
 pub(super) fn split(node: &NodeInputs<'_>) -> Option<Vec<Shape>> {
     let shape = node.shape(0)?;
     let axis = axis(node.int("axis").unwrap_or(0), shape.len())?;
-    let outputs = node.node.output.len();
+    let outputs = Some(node.node.output.len() as i64).filter(|outputs| *outputs > 0)?;
     let lens = match node.ints_or_input("split", 1) {
         Some(lens) => lens,
         None if node.has_input(1) => return None,
         None => {
             let len = shape[axis].known()?;
-            let chunk = (len + outputs as i64 - 1) / outputs as i64;
-            (0..outputs as i64).map(|output| chunk.min(len - output * chunk)).collect()
+            let chunk = len / outputs + i64::from(len % outputs != 0);
+            (0..outputs).map(|output| chunk.min(len - output * chunk)).collect()
         }
     };
     let part = |len| {

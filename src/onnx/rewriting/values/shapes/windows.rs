@@ -37,10 +37,10 @@ fn windows(node: &NodeInputs<'_>, kernel: &[i64], symbols: &mut Symbols) -> Opti
     };
     let mut dims = Vec::new();
     for (axis, (dim, kernel)) in image.iter().zip(kernel).enumerate() {
-        let padding = at("pads", axis, 0)? + at("pads", axis + image.len(), 0)?;
-        let reach = at("dilations", axis, 1)? * (kernel - 1);
-        let positions = match padding - reach {
-            less @ ..0 => symbols.compute(Arithmetic::Sub, *dim, Dim::Known(-less)),
+        let padding = at("pads", axis, 0)?.saturating_add(at("pads", axis + image.len(), 0)?);
+        let reach = at("dilations", axis, 1)?.saturating_mul(kernel.saturating_sub(1));
+        let positions = match padding.saturating_sub(reach) {
+            less @ ..0 => symbols.compute(Arithmetic::Sub, *dim, Dim::Known(less.saturating_neg())),
             more => symbols.compute(Arithmetic::Add, *dim, Dim::Known(more)),
         };
         dims.push(match at("strides", axis, 1)? {
