@@ -4,7 +4,8 @@ use std::path::Path;
 
 use rten_onnx::onnx::ModelProto;
 
-use crate::onnx::rewriting::{AttentionCount, AttentionTarget, fuse_attention};
+use crate::onnx::rewriting::attention::AttentionCount;
+use crate::onnx::rewriting::{AttentionTarget, fuse_attention};
 
 pub(super) fn load(graph: &str) -> ModelProto {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/latent/bundles");

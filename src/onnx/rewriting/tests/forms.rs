@@ -6,8 +6,9 @@ use rten_onnx::onnx::{AttributeProto, DataType, GraphProto, ModelProto};
 
 use super::blocks::{Attention, Layout, MaskAxes, Scale, Transposition};
 use super::graph::{Net, nodes, operators};
+use crate::onnx::rewriting::attention::AttentionCount;
 use crate::onnx::rewriting::constants::{attribute, int_attribute, new_int, new_ints};
-use crate::onnx::rewriting::{AttentionCount, AttentionTarget, fold_shapes, fuse_attention};
+use crate::onnx::rewriting::{AttentionTarget, fold_shapes, fuse_attention};
 
 const CPU: AttentionTarget = AttentionTarget { float16: false, broadcasts_masks: true };
 const FUSED: AttentionCount = AttentionCount { fused: 1, left: 0 };

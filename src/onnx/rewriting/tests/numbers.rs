@@ -5,7 +5,8 @@ use rten_onnx::onnx::DataType;
 
 use super::blocks::{Attention, Layout, MaskAxes, Scale, Transposition};
 use super::onnx_runtime::{Shapes, first_output};
-use crate::onnx::rewriting::{AttentionCount, AttentionTarget, fold_shapes, fuse_attention};
+use crate::onnx::rewriting::attention::AttentionCount;
+use crate::onnx::rewriting::{AttentionTarget, fold_shapes, fuse_attention};
 
 fn attention() -> impl Strategy<Value = Attention> {
     let layout = prop_oneof![Just(Layout::Projections), Just(Layout::Heads), Just(Layout::Batched)];
