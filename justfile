@@ -64,3 +64,8 @@ instructions:
 memory:
     cargo build --locked
     tests/memory
+
+# Run jobs that alternate between a folder and a copy of it; options such as --memory "4 GiB" bound the daemon
+alternate jobs folder *options:
+    cargo build --release --locked
+    benches/alternate {{jobs}} {{folder}} {{options}}

@@ -1,5 +1,6 @@
 //! The configuration: defaults, overridden by a file, overridden by environment variables.
 
+mod automatic;
 mod checked;
 mod consistency;
 mod engine;
@@ -20,6 +21,7 @@ use crate::job::JobLimits;
 use crate::platform::Platform;
 
 pub use crate::units::{Bounded, ByteSize};
+pub use automatic::{BatchLimit, MemoryLimit};
 pub use engine::{EngineConfig, ModelEngineConfig};
 pub use environment::process_environment;
 pub use layers::{ConfigErrors, ConfigFault, DEFAULT_FILE, load};

@@ -7,6 +7,7 @@ mod graph_source;
 mod library_error;
 mod load;
 mod load_advice;
+mod memory;
 mod onnx_runtime;
 mod options;
 mod prepared_graph;
@@ -19,12 +20,16 @@ mod typed_buffer;
 pub use backend::{Backend, ProviderShare, RejectedProvider};
 pub use error::{EngineError, EvaluationError, ProviderFailure};
 pub use library_error::{LibraryError, LibraryFault};
+pub use memory::{EvaluationSize, MemoryBounds, ResidentMemory, SessionMemory};
 pub use options::{EngineKind, EngineOptions, Host, LoadStage, OnStage};
-pub use provider::{Arena, Cuda, OpenVino, OpenVinoPrecision, Policy, Provider, ProviderOptions, TensorRt};
+pub use provider::{
+    Arena, ConvolutionSearch, Cuda, OpenVino, OpenVinoPrecision, Policy, Provider, ProviderOptions, TensorRt,
+};
 pub use session_pool::{SessionPool, SessionSize};
 
 pub(crate) use graph_source::{ExampleInputs, GraphDigest, GraphSource, ProvenBackend};
 pub(crate) use load::{component_options, load, planned_backend};
+pub(crate) use memory::MeasuredGraph;
 pub(crate) use prepared_graph::{Preparation, describe as describe_preparation};
 pub(crate) use provider::{InputShapes, ShapeProfile};
 pub(crate) use session::{Input, Session, Values};

@@ -15,6 +15,7 @@ mod steps;
 mod taken_sizes;
 mod validate;
 mod without_effect;
+mod working_memory;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -10,10 +10,12 @@ mod denoiser;
 mod error;
 mod example_inputs;
 mod latent_pipeline;
+mod network_memory;
 mod pipeline_graphs;
 mod prompt_text;
 mod text_encoder;
 mod text_encoder_checks;
+mod tile_size;
 mod tokenizer;
 mod vae;
 mod vae_tiling;
@@ -24,7 +26,7 @@ use std::time::{Duration, Instant};
 
 use crate::bundle::{Bundle, LatentSizes, Signature};
 use crate::inference::{
-    EngineError, EngineOptions, EvaluationError, LoadStage, OnStage, ProvenBackend, SessionPool, SessionSize,
+    EngineError, EngineOptions, EvaluationError, LoadStage, OnStage, SessionPool, SessionSize,
 };
 use denoiser::Denoiser;
 use pipeline_graphs::PipelineGraphs;
@@ -103,10 +105,10 @@ impl Model {
     ) -> Result<Self, ModelError> {
         let signature = denoiser::signature(&bundle, options)?;
         let graphs = PipelineGraphs::read(&bundle, &signature)?;
-        let backend = ProvenBackend::default();
-        let predictor = Denoiser::new(&bundle, options, pool, backend.clone(), on_stage)?;
-        let latent =
-            graphs.map(|graphs| LatentPipeline::new(&bundle, graphs, options, pool, &backend)).transpose()?;
+        let predictor = Denoiser::new(&bundle, options, pool, on_stage)?;
+        let latent = graphs
+            .map(|graphs| LatentPipeline::new(&bundle, graphs, options, pool, &predictor))
+            .transpose()?;
         bundle.make_digests(&options.cache);
         let mut model = Self {
             session_sizes: pool.sizes(&bundle.name),

@@ -166,13 +166,18 @@ impl Pipeline {
         }
         self.card = ModelCard::new(&model);
         self.model = model;
-        self.warmup = Warmup::new(&self.card);
+        self.warmup = self.new_warmup();
         true
+    }
+
+    fn new_warmup(&self) -> Warmup {
+        let predictor = &self.model.predictor;
+        Warmup::new(&self.card, predictor.largest_batch(&predictor.signature().sample_shape))
     }
 
     /// Evaluates the network in the batch that a default job takes. Its provider is known from then on.
     pub fn warm_up(&mut self) -> Result<(), EngineError> {
-        self.warmup = Warmup::new(&self.card);
+        self.warmup = self.new_warmup();
         if let Some(batch) = self.warmup.next_batch() {
             self.model.warm_up(batch)?;
         }

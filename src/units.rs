@@ -92,9 +92,21 @@ pub(crate) fn nearest_multiples(length: usize, step: usize) -> String {
     }
 }
 
+/// A number of bytes as a message has it: in GiB with one digit, or in whole MiB if it is less than one GiB.
+pub(crate) fn binary_size(bytes: u64) -> String {
+    const GIB: u64 = 1 << 30;
+    if bytes < GIB { format!("{} MiB", bytes >> 20) } else { format!("{:.1} GiB", bytes as f64 / GIB as f64) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_are_shown_in_a_fitting_unit() {
+        let sizes = [0, (1 << 30) - 1, 1 << 30, 5 << 29].map(binary_size);
+        assert_eq!(sizes, ["0 MiB", "1023 MiB", "1.0 GiB", "2.5 GiB"]);
+    }
 
     #[test]
     fn a_noun_agrees_with_its_count() {

@@ -40,6 +40,6 @@ pub(super) fn open_model(
             spinner.set_message(message);
         }
     });
-    let model = Model::open(&SessionPool::default(), directory, options, on_stage)?;
+    let model = Model::open(&SessionPool::with_budget(options.memory), directory, options, on_stage)?;
     Ok((model, display))
 }

@@ -11,8 +11,9 @@ use crate::config::Config;
 use crate::service::Signals;
 
 pub(super) fn run(file: &ConfigFile) -> Result<(), CommandError> {
-    let config = super::configuration(file.config.as_deref())?;
+    let mut config = super::configuration(file.config.as_deref())?;
     super::start_log(config.log.level.0);
+    log::info!("{}", config.resolve_memory());
     if !config.ignored_variables.is_empty() {
         log::info!("{}", super::ignored_variables(&config));
     }

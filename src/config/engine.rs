@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::{Bounded, ByteSize, Config};
+use super::{BatchLimit, Bounded, ByteSize, Config, MemoryLimit};
 use crate::bundle::model_name;
 use crate::inference::{
     Cuda, EngineKind, EngineOptions, OpenVino, Policy, Provider, ProviderOptions, TensorRt,
 };
+use crate::units::binary_size;
 
 /// The inference engine.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -25,8 +26,8 @@ pub struct EngineConfig {
     /// Whether the first provider must work.
     pub policy: Policy,
     /// The maximum batch size.
-    pub batch: Bounded<1, 1024>,
-    /// The directory for the engines that providers build, and for prepared graphs.
+    pub batch: BatchLimit,
+    /// The directory for the engines that providers build, for prepared graphs and for measurements.
     #[serde(deserialize_with = "super::checked::directory")]
     pub cache: PathBuf,
     /// The size of that directory; what was not used for the longest time is removed.
@@ -35,9 +36,9 @@ pub struct EngineConfig {
     pub rewrite: bool,
     /// The free memory that building an engine needs.
     pub build_memory: ByteSize,
-    /// The memory for open graphs with their weights; unset: all stay open.
-    pub memory: Option<ByteSize>,
-    /// The side of the VAE's tiles, in pixels; unset: no tiling.
+    /// The memory for open sessions with their weights and evaluations.
+    pub memory: MemoryLimit,
+    /// The side of the VAE's tiles, in pixels; unset: as `memory` allows.
     pub vae_tile: Option<Bounded<64, 65536>>,
     /// The provider that runs jobs while the first provider builds its engine.
     #[serde(deserialize_with = "super::checked::interim_provider")]
@@ -60,7 +61,7 @@ pub struct ModelEngineConfig {
     /// Whether the first provider must work.
     pub policy: Option<Policy>,
     /// The maximum batch size.
-    pub batch: Option<Bounded<1, 1024>>,
+    pub batch: Option<BatchLimit>,
     /// TensorRT's options; replaces the whole table.
     pub tensorrt: Option<TensorRt>,
     /// CUDA's options; replaces the whole table.
@@ -77,12 +78,12 @@ impl Default for EngineConfig {
             library: PathBuf::new(),
             providers: options.providers,
             policy: options.policy,
-            batch: Bounded(options.batch as u64),
+            batch: BatchLimit::Fixed(Bounded(options.batch as u64)),
             cache: options.cache,
             cache_size: ByteSize(options.cache_size),
             rewrite: options.rewrite,
             build_memory: ByteSize(options.build_memory),
-            memory: None,
+            memory: MemoryLimit::default(),
             vae_tile: None,
             interim_provider: options.interim_provider,
             tensorrt: TensorRt::default(),
@@ -104,6 +105,32 @@ impl Config {
             .next()
     }
 
+    /// Returns the memory limit of all sessions in bytes. With "auto" it is a share of what is free now.
+    pub fn memory_limit(&self) -> Option<u64> {
+        match self.engine.memory {
+            MemoryLimit::Auto => self.board.platform().memory_bounds().budget(),
+            MemoryLimit::Unlimited => None,
+            MemoryLimit::Bytes(bytes) => Some(bytes.0),
+        }
+    }
+
+    /// Replaces an automatic memory limit by the bytes that it means now, before anything is loaded. Returns the limit in
+    /// words.
+    pub fn resolve_memory(&mut self) -> String {
+        let bounds = self.board.platform().memory_bounds();
+        let source = match self.engine.memory {
+            MemoryLimit::Auto => format!(", of {bounds}"),
+            _ => String::new(),
+        };
+        let limit = self.memory_limit();
+        self.engine.memory =
+            limit.map_or(MemoryLimit::Unlimited, |bytes| MemoryLimit::Bytes(ByteSize(bytes)));
+        match limit {
+            Some(bytes) => format!("[engine] memory is {}{source}", binary_size(bytes)),
+            None => "[engine] memory is not limited".to_owned(),
+        }
+    }
+
     /// Returns the engine options for the bundle in this directory.
     pub fn engine_options(&self, bundle: &Path) -> EngineOptions {
         let own = self.engine_override(bundle).map(|(_, own)| own.clone()).unwrap_or_default();
@@ -117,17 +144,21 @@ impl Config {
             cache_size,
             rewrite,
             build_memory,
-            memory,
             vae_tile,
             interim_provider,
             ..
         } = self.engine.clone();
+        let batch = own.batch.unwrap_or(batch);
         EngineOptions {
             kind,
             library: (!library.as_os_str().is_empty()).then_some(library),
             providers: own.providers.unwrap_or(providers),
             policy: own.policy.unwrap_or(policy),
-            batch: own.batch.unwrap_or(batch).0 as usize,
+            batch: match batch {
+                BatchLimit::Auto => EngineOptions::default().batch,
+                BatchLimit::Fixed(batch) => batch.0 as usize,
+            },
+            adapts_batch: batch == BatchLimit::Auto,
             provider: ProviderOptions {
                 tensorrt: own.tensorrt.unwrap_or_else(|| self.engine.tensorrt.clone()),
                 cuda: own.cuda.unwrap_or_else(|| self.engine.cuda.clone()),
@@ -138,7 +169,7 @@ impl Config {
             rewrite,
             requires_cache: false,
             build_memory: build_memory.0,
-            memory: memory.map(|bytes| bytes.0),
+            memory: self.memory_limit(),
             vae_tile: vae_tile.map(|side| side.0 as usize),
             host: Arc::new(self.board.platform()),
             interim_provider,

@@ -148,7 +148,7 @@ pub(super) fn check_variable(name: &str, raw: &str) -> Result<Table, ConfigFault
 #[cfg(test)]
 mod tests {
     use super::super::layers::ConfigErrors;
-    use super::super::{Config, load};
+    use super::super::{BatchLimit, Bounded, Config, load};
 
     fn variable(name: &str, value: &str) -> Result<Config, ConfigErrors> {
         let empty = tempfile::NamedTempFile::new().unwrap();
@@ -188,7 +188,7 @@ mod tests {
             "DENOISED_NODE: node: the value is not valid UTF-8"
         );
         let config = variable("DENOISED_MODELS__ENGINE__DIGITS__BATCH", "4").unwrap();
-        assert_eq!(config.models.engine["digits"].batch.map(|batch| batch.0), Some(4));
+        assert_eq!(config.models.engine["digits"].batch, Some(BatchLimit::Fixed(Bounded(4))));
     }
 
     #[test]

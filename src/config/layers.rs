@@ -179,6 +179,7 @@ pub(super) fn deserialize(table: &Table) -> Result<Config, serde_path_to_error::
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{BatchLimit, Bounded};
 
     fn with_file(text: &str) -> Result<Config, ConfigErrors> {
         let directory = tempfile::tempdir().unwrap();
@@ -308,7 +309,7 @@ mod tests {
                     [engine]\nbatch = 4.0\ntensorrt = { min_batch = 2.0 }\n";
         let config = with_file(text).unwrap();
         assert_eq!((config.limits.steps.0, config.limits.queue.0), (50, 1000));
-        assert_eq!((config.mqtt.max_packet.0, config.engine.batch.0), (1 << 20, 4));
+        assert_eq!((config.mqtt.max_packet.0, config.engine.batch), (1 << 20, BatchLimit::Fixed(Bounded(4))));
         assert_eq!(config.engine.tensorrt.min_batch.map(|batch| batch.0), Some(2));
     }
 

@@ -17,6 +17,7 @@ mod selected_session;
 mod session_builder;
 mod values;
 
+use ort::session::RunOptions;
 use ort::sys::ONNXTensorElementDataType;
 use ort::value::ValueType;
 
@@ -36,7 +37,7 @@ pub(super) use dylib::{Runtime, is_at_least, load_if_present, load_required};
 pub(super) use execution_provider::is_compiled_in;
 pub(super) use selected_session::open;
 
-const ENGINE: &str = "onnxruntime";
+pub(super) const ENGINE: &str = "onnxruntime";
 
 /// The backend of a graph on a provider, of which no profile exists yet.
 pub(super) fn backend(runtime: &Runtime, provider: Option<Provider>) -> Backend {
@@ -64,9 +65,10 @@ enum Buffers {
 
 impl OnnxRuntimeSession {
     /// With buffers in host memory. They are `pinned` if a GPU reads them without a copy.
-    fn new(session: ort::session::Session, pinned: bool) -> Self {
+    fn new(session: ort::session::Session, pinned: bool, options: RunOptions) -> Self {
         let graph = graph_io(&session);
-        Self { session, graph, buffers: Buffers::Host(IoBindingCache::new(pinned)), _entry: None }
+        let buffers = Buffers::Host(IoBindingCache::new(pinned, options));
+        Self { session, graph, buffers, _entry: None }
     }
 
     /// With buffers on a GPU, for a provider that captures CUDA graphs.

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::memory::{MemoryBounds, ResidentMemory};
 use super::provider::{Policy, Provider, ProviderOptions};
 
 /// The choice of an engine.
@@ -25,6 +26,16 @@ pub trait Host: std::fmt::Debug + Send + Sync {
 
     /// The bytes of memory that a new allocation could get, if known.
     fn available_memory(&self) -> Option<u64>;
+
+    /// What bounds the memory of this process.
+    fn memory_bounds(&self) -> MemoryBounds {
+        MemoryBounds::default()
+    }
+
+    /// The resident memory of this process, if known.
+    fn resident_memory(&self) -> Option<ResidentMemory> {
+        None
+    }
 
     /// The version of an installed library, by its file name without a version. It is the one that providers beside
     /// this library of ONNX Runtime load; `None` is the library that is found without a configuration.
@@ -62,6 +73,8 @@ pub struct EngineOptions {
     pub policy: Policy,
     /// The largest number of samples in one evaluation.
     pub batch: usize,
+    /// Whether batches grow only while that evaluates more samples per second.
+    pub adapts_batch: bool,
     /// The options of each provider.
     pub provider: ProviderOptions,
     /// The directory for the engines that providers build, and for prepared graphs.
@@ -74,9 +87,10 @@ pub struct EngineOptions {
     pub requires_cache: bool,
     /// An engine is built only if this many bytes of memory are available.
     pub build_memory: u64,
-    /// The memory budget of all sessions, in bytes.
+    /// The memory budget of all sessions with their evaluations, in bytes.
     pub memory: Option<u64>,
-    /// The longest side in pixels that the autoencoder processes at once. Larger images are tiled.
+    /// The longest side in pixels that the autoencoder processes at once. Larger images are tiled. `None`: tiled only if
+    /// the memory budget asks for it.
     pub vae_tile: Option<usize>,
     /// The machine.
     pub host: Arc<dyn Host>,
@@ -117,6 +131,7 @@ impl Default for EngineOptions {
             providers: vec![Provider::TensorRt, Provider::Cuda, Provider::Cpu],
             policy: Policy::Preferred,
             batch: 8,
+            adapts_batch: false,
             provider: ProviderOptions::default(),
             cache: PathBuf::from("/var/cache/denoised"),
             cache_size: 16 << 30,

@@ -77,20 +77,19 @@ pub(super) fn open(
     open_session: OpenSession<'_>,
 ) -> Option<Prepared> {
     match request.provider {
-        Provider::Cpu if weights_len(&request.source.files) >= MIN_WEIGHTS => {
-            find_or_build(request, on_stage, open_session).unwrap_or_else(|error| {
+        Provider::Cpu if is_mapped(&request.source.files) => find_or_build(request, on_stage, open_session)
+            .unwrap_or_else(|error| {
                 request.report(error);
                 None
-            })
-        }
+            }),
         Provider::Cuda if request.options.rewrite && request.allows_memory() => rewritten(request),
         _ => None,
     }
 }
 
-/// The bytes of all files of a graph, of which all but a small part are weights.
-fn weights_len(files: &ModelFiles) -> u64 {
-    files.graph_len + files.data.iter().map(|file| file.len).sum::<u64>()
+/// Whether a graph is prepared for the CPU, so that its weights are float32 and mapped from files.
+pub(super) fn is_mapped(files: &ModelFiles) -> bool {
+    files.total_len() >= MIN_WEIGHTS
 }
 
 fn find_or_build(

@@ -4,7 +4,7 @@ mod options;
 mod shape_profile;
 mod tensorrt_version;
 
-pub use options::{Arena, Cuda, OpenVino, OpenVinoPrecision, ProviderOptions, TensorRt};
+pub use options::{Arena, ConvolutionSearch, Cuda, OpenVino, OpenVinoPrecision, ProviderOptions, TensorRt};
 pub(crate) use shape_profile::{InputShapes, ShapeProfile};
 
 /// An execution provider.
@@ -74,7 +74,12 @@ mod tests {
     #[test]
     fn options_that_are_not_set_are_not_passed_on() {
         assert_eq!(TensorRt::default().pairs(None, None, false), []);
-        assert_eq!(Cuda::default().pairs(false), []);
+        let small = [
+            ("arena_extend_strategy", "kSameAsRequested"),
+            ("cudnn_conv_algo_search", "HEURISTIC"),
+            ("cudnn_conv_use_max_workspace", "0"),
+        ];
+        assert_eq!(Cuda::default().pairs(false), small.map(|(key, value)| (key, value.to_owned())));
         assert_eq!(OpenVino::default().pairs(None), [("device_type", "CPU".to_owned())]);
     }
 
@@ -83,7 +88,8 @@ mod tests {
         let options: ProviderOptions = toml::from_str(
             "[tensorrt]\nfp16 = true\nint8 = true\ncalibration_table = \"t\"\ndla_core = 1\nworkspace = \"1 MiB\"\n\
              builder_level = 5\ncuda_graph = true\ndevice = 0\n[cuda]\nmemory_limit = \"2 MiB\"\n\
-             arena = \"same_as_requested\"\ntf32 = false\n[openvino]\ndevice = \"GPU\"\nthreads = 2\n",
+             arena = \"next_power_of_two\"\nconvolution_search = \"exhaustive\"\nconvolution_workspace = true\n\
+             tf32 = false\n[openvino]\ndevice = \"GPU\"\nthreads = 2\n",
         )
         .unwrap();
         let pairs = options.tensorrt.pairs(Some(Path::new("/c")), None, true);
@@ -105,7 +111,9 @@ mod tests {
         assert_eq!(pairs, expected.map(|(key, value)| (key, value.to_owned())));
         let cuda = [
             ("gpu_mem_limit", "2097152"),
-            ("arena_extend_strategy", "kSameAsRequested"),
+            ("arena_extend_strategy", "kNextPowerOfTwo"),
+            ("cudnn_conv_algo_search", "EXHAUSTIVE"),
+            ("cudnn_conv_use_max_workspace", "1"),
             ("enable_cuda_graph", "1"),
             ("use_tf32", "0"),
         ];

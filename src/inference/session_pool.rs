@@ -1,12 +1,14 @@
 //! An LRU pool of inference sessions under a memory budget.
 //!
 //! A session is opened when it is first used. If the budget does not allow another open session, idle sessions are evicted,
-//! the least recently used first. Callers that need memory of a session in use wait, and are served in order.
+//! the least recently used first. Callers that need memory of a session in use wait, and are served in order. A session
+//! counts with what its [`SessionMemory`] knows: its weights, its arena, and the evaluation that it runs.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::error::{EngineError, EvaluationError};
+use super::memory::{EvaluationSize, SessionMemory};
 use super::session::Session;
 
 /// The name of a pooled session and the memory that it takes.
@@ -14,7 +16,7 @@ use super::session::Session;
 pub struct SessionSize {
     /// The name of the model, followed by a slash and the component's name for a session other than the denoiser's.
     pub name: String,
-    /// The session's share of the memory limit, in bytes.
+    /// The memory of its weights in bytes, as estimated from the files.
     pub bytes: u64,
 }
 
@@ -46,11 +48,17 @@ struct Slots {
     clock: u64,
     /// The requests that wait, by the clock.
     queue: VecDeque<u64>,
+    /// How many sessions are in use or being opened.
+    in_use: usize,
+    /// How often a session was taken into use.
+    uses: u64,
 }
 
 struct Slot {
     name: String,
-    bytes: u64,
+    memory: Arc<SessionMemory>,
+    /// The memory that the present use needs, in bytes.
+    reserved: u64,
     last_used: u64,
     /// `None` while the session is in use.
     session: Option<ReopenableSession>,
@@ -71,6 +79,11 @@ impl Slot {
         self.session.as_ref().is_none_or(|reopenable| reopenable.session.is_some())
     }
 
+    /// The memory of the open session in bytes.
+    fn bytes(&self) -> u64 {
+        self.memory.held().max(self.reserved)
+    }
+
     fn is_evictable(&self) -> bool {
         self.session.as_ref().is_some_and(|reopenable| reopenable.session.is_some())
     }
@@ -80,6 +93,7 @@ impl Slot {
         if let Some(reopenable) = &mut self.session {
             reopenable.session = None;
         }
+        self.memory.set_closed();
     }
 }
 
@@ -87,6 +101,7 @@ impl Slot {
 pub(crate) struct PooledSession {
     pool: SessionPool,
     slot: usize,
+    memory: Arc<SessionMemory>,
 }
 
 impl SessionPool {
@@ -97,32 +112,36 @@ impl SessionPool {
     }
 
     /// Adds a session that is not open.
-    pub(crate) fn insert(&self, name: String, bytes: u64, open: Open) -> PooledSession {
+    pub(crate) fn insert(&self, name: String, memory: Arc<SessionMemory>, open: Open) -> PooledSession {
         let mut slots = self.lock();
         let last_used = slots.tick();
         let session = Some(ReopenableSession { open, session: None });
-        slots.slots.push(Some(Slot { name, bytes, last_used, session }));
+        let own = Arc::clone(&memory);
+        slots.slots.push(Some(Slot { name, memory, reserved: 0, last_used, session }));
         let slot = slots.slots.len() - 1;
         drop(slots);
-        PooledSession { pool: self.clone(), slot }
+        PooledSession { pool: self.clone(), slot, memory: own }
+    }
+
+    /// The memory that open sessions hold, in bytes. All of it may be had for another session.
+    pub(crate) fn held(&self) -> u64 {
+        self.lock().slots.iter().flatten().filter(|slot| slot.takes_memory()).map(Slot::bytes).sum()
     }
 
     /// The sessions of a model.
     pub(crate) fn sizes(&self, model: &str) -> Vec<SessionSize> {
-        let is_of_model =
-            |name: &str| name == model || name.strip_prefix(model).is_some_and(|rest| rest.starts_with('/'));
         let slots = self.lock();
-        let own = slots.slots.iter().flatten().filter(|slot| is_of_model(&slot.name));
-        own.map(|slot| SessionSize { name: slot.name.clone(), bytes: slot.bytes }).collect()
+        let size = |slot: &Slot| SessionSize { name: slot.name.clone(), bytes: slot.memory.weights() };
+        slots.of_model(model).map(size).collect()
     }
 
     /// Whether the budget allows the denoiser of a model and any one of its other sessions at the same time.
     pub(crate) fn fits_denoiser_and_another(&self, model: &str) -> bool {
-        let Some(budget) = self.lock().budget else { return true };
-        let (denoiser, others): (Vec<_>, Vec<_>) =
-            self.sizes(model).into_iter().partition(|size| size.name == model);
-        let denoiser: u64 = denoiser.iter().map(|size| size.bytes).sum();
-        others.iter().all(|other| denoiser + other.bytes <= budget)
+        let slots = self.lock();
+        let Some(budget) = slots.budget else { return true };
+        let (denoiser, others): (Vec<_>, Vec<_>) = slots.of_model(model).partition(|slot| slot.name == model);
+        let denoiser: u64 = denoiser.iter().map(|slot| slot.memory.held()).sum();
+        others.iter().all(|other| denoiser + other.memory.held() <= budget)
     }
 
     fn lock(&self) -> MutexGuard<'_, Slots> {
@@ -136,13 +155,33 @@ impl Slots {
         self.clock
     }
 
+    /// The sessions of a model.
+    fn of_model(&self, model: &str) -> impl Iterator<Item = &Slot> {
+        let is_of_model = move |name: &str| {
+            name == model || name.strip_prefix(model).is_some_and(|rest| rest.starts_with('/'))
+        };
+        self.slots.iter().flatten().filter(move |slot| is_of_model(&slot.name))
+    }
+
+    /// Counts a use, and returns its number.
+    fn begin_use(&mut self) -> u64 {
+        self.in_use += 1;
+        self.uses += 1;
+        self.uses
+    }
+
+    /// Whether the use with this number is the only one, and the newest.
+    fn is_alone(&self, use_number: u64) -> bool {
+        self.in_use == 1 && self.uses == use_number
+    }
+
     /// Evicts least-recently-used idle sessions, never `exclude`, until `additional` bytes fit in the budget. Returns
     /// `false` if that requires a session that is in use.
     fn evict_until_fits(&mut self, additional: u64, exclude: usize) -> bool {
         let Some(budget) = self.budget else { return true };
         loop {
             let open = self.slots.iter().flatten().filter(|slot| slot.takes_memory());
-            if open.map(|slot| slot.bytes).sum::<u64>() + additional <= budget {
+            if open.map(Slot::bytes).sum::<u64>() + additional <= budget {
                 return true;
             }
             let others = self.slots.iter_mut().enumerate().filter(|(slot, _)| *slot != exclude);
@@ -154,10 +193,15 @@ impl Slots {
         }
     }
 
-    /// Whether the request made at the time `requested` may take the session now.
-    fn is_available(&mut self, slot: usize, requested: u64) -> bool {
+    /// Whether the request made at the time `requested` may take the session now, for an evaluation of this size.
+    fn is_available(&mut self, slot: usize, requested: u64, size: Option<EvaluationSize>) -> bool {
         let Some(own) = self.slots[slot].as_ref() else { return true };
-        let additional = if own.takes_memory() { 0 } else { own.bytes };
+        let needed = size.map_or(0, |size| own.memory.required(size));
+        let additional = if own.takes_memory() {
+            needed.saturating_sub(own.bytes())
+        } else {
+            needed.max(own.memory.opening())
+        };
         let is_next = self.queue.front().is_none_or(|first| *first >= requested);
         !own.is_in_use() && is_next && (additional == 0 || self.evict_until_fits(additional, slot))
     }
@@ -174,22 +218,34 @@ impl PooledSession {
         &self,
         work: impl FnOnce(&mut dyn Session) -> R,
     ) -> Result<R, EvaluationError> {
-        let mut guard = self.acquire().ok_or(EvaluationError::Closed)?;
-        let Some(ReopenableSession { open, session }) = guard.session.as_mut() else {
-            return Err(EvaluationError::Closed);
-        };
-        let session = match session {
-            Some(session) => session,
-            closed => closed.insert(open().map_err(|error| EvaluationError::Open(Box::new(error)))?),
-        };
-        Ok(work(session.as_mut()))
+        let mut guard = self.acquire(None).ok_or(EvaluationError::Closed)?;
+        Ok(work(guard.open()?))
+    }
+
+    /// Calls `evaluate` with the session, which is opened first if it is not open, once the budget has room for an
+    /// evaluation of this size.
+    pub(crate) fn evaluate<T>(
+        &self,
+        size: EvaluationSize,
+        evaluate: impl FnOnce(&mut dyn Session) -> Result<T, EvaluationError>,
+    ) -> Result<T, EvaluationError> {
+        let mut guard = self.acquire(Some(size)).ok_or(EvaluationError::Closed)?;
+        let use_number = guard.use_number;
+        let session = guard.open()?;
+        let is_alone = || self.pool.lock().is_alone(use_number);
+        self.memory.measure_evaluation(size, is_alone, || evaluate(session))
+    }
+
+    /// What is known of the session's memory.
+    pub(crate) fn memory(&self) -> &Arc<SessionMemory> {
+        &self.memory
     }
 
     /// Waits until the session is idle and fits in the budget, and takes it out of its slot.
-    fn acquire(&self) -> Option<SessionGuard<'_>> {
+    fn acquire(&self, size: Option<EvaluationSize>) -> Option<SessionGuard<'_>> {
         let mut slots = self.pool.lock();
         let requested = slots.tick();
-        while !slots.is_available(self.slot, requested) {
+        while !slots.is_available(self.slot, requested, size) {
             if !slots.queue.contains(&requested) {
                 slots.queue.push_back(requested);
             }
@@ -199,8 +255,11 @@ impl PooledSession {
             slots.queue.retain(|waiting| *waiting != requested);
             self.pool.0.returned.notify_all();
         }
-        let session = slots.slots[self.slot].as_mut()?.session.take();
-        Some(SessionGuard { pooled: self, session, requested })
+        let slot = slots.slots[self.slot].as_mut()?;
+        slot.reserved = size.map_or(0, |size| self.memory.required(size));
+        let session = slot.session.take();
+        let use_number = slots.begin_use();
+        Some(SessionGuard { pooled: self, session, requested, use_number })
     }
 }
 
@@ -209,15 +268,35 @@ struct SessionGuard<'a> {
     pooled: &'a PooledSession,
     session: Option<ReopenableSession>,
     requested: u64,
+    use_number: u64,
+}
+
+impl SessionGuard<'_> {
+    /// The session, opened if it is not open.
+    fn open(&mut self) -> Result<&mut dyn Session, EvaluationError> {
+        let Some(ReopenableSession { open, session }) = self.session.as_mut() else {
+            return Err(EvaluationError::Closed);
+        };
+        if session.is_none() {
+            let is_alone = || self.pooled.pool.lock().is_alone(self.use_number);
+            let opened = self.pooled.memory.measure_opening(is_alone, open);
+            *session = Some(opened.map_err(|error| EvaluationError::Open(Box::new(error)))?);
+        }
+        session.as_deref_mut().map(|session| session as &mut dyn Session).ok_or(EvaluationError::Closed)
+    }
 }
 
 impl Drop for SessionGuard<'_> {
     fn drop(&mut self) {
         let pool = &self.pooled.pool;
-        if let Some(slot) = &mut pool.lock().slots[self.pooled.slot] {
+        let mut slots = pool.lock();
+        slots.in_use -= 1;
+        if let Some(slot) = &mut slots.slots[self.pooled.slot] {
             slot.session = self.session.take();
+            slot.reserved = 0;
             slot.last_used = self.requested;
         }
+        drop(slots);
         pool.0.returned.notify_all();
     }
 }
@@ -229,96 +308,4 @@ impl Drop for PooledSession {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::mpsc;
-
-    use super::*;
-    use crate::inference::session::Input;
-    use crate::tensor::GraphIo;
-
-    /// A session without inputs and outputs.
-    struct Empty(GraphIo);
-
-    impl Session for Empty {
-        fn graph(&self) -> &GraphIo {
-            &self.0
-        }
-
-        fn run_all(
-            &mut self,
-            _: &[Input<'_>],
-            _: &[&str],
-            _: &mut [Vec<f32>],
-        ) -> Result<Vec<Vec<usize>>, EvaluationError> {
-            Ok(Vec::new())
-        }
-    }
-
-    /// Two sessions of ten bytes each in a pool with a budget, and a log of which session was opened.
-    fn two(budget: Option<u64>) -> (SessionPool, [PooledSession; 2], mpsc::Receiver<usize>) {
-        let pool = SessionPool::with_budget(budget);
-        let (opened, log) = mpsc::sync_channel(100);
-        let session = |index: usize| {
-            let opened = opened.clone();
-            let open = move || {
-                opened.send(index).unwrap();
-                Ok(Box::new(Empty(GraphIo::default())) as Box<dyn Session>)
-            };
-            pool.insert(["net", "net/vae"][index].to_owned(), 10, Box::new(open))
-        };
-        let sessions = [session(0), session(1)];
-        (pool, sessions, log)
-    }
-
-    #[test]
-    fn sessions_that_fit_are_used_at_the_same_time() {
-        let (pool, [denoiser, vae], log) = two(Some(20));
-        assert!(pool.fits_denoiser_and_another("net"));
-        denoiser.with_session(|_| vae.with_session(|_| ()).unwrap()).unwrap();
-        denoiser.with_session(|_| ()).unwrap();
-        drop((denoiser, vae, pool));
-        assert_eq!(log.try_iter().collect::<Vec<_>>(), [0, 1]);
-    }
-
-    #[test]
-    fn a_request_without_room_waits_and_is_served_before_later_ones() {
-        let (pool, [denoiser, vae], log) = two(Some(19));
-        assert!(!pool.fits_denoiser_and_another("net"));
-        let (denoiser, vae) = (&denoiser, &vae);
-        std::thread::scope(|scope| {
-            let waiting = denoiser
-                .with_session(|_| {
-                    let waiting = scope.spawn(|| vae.with_session(|_| ()).unwrap());
-                    while pool.lock().queue.is_empty() {
-                        std::thread::yield_now();
-                    }
-                    waiting
-                })
-                .unwrap();
-            // The other request came first, so that this one has to open its session again.
-            denoiser.with_session(|_| ()).unwrap();
-            waiting.join().unwrap();
-        });
-        assert_eq!(log.try_iter().collect::<Vec<_>>(), [0, 1, 0]);
-    }
-
-    #[test]
-    fn a_model_whose_name_is_a_prefix_of_another_has_its_own_sessions() {
-        let (pool, _sessions, _log) = two(Some(20));
-        let _other = pool.insert("net-2".to_owned(), 0, Box::new(|| unreachable!()));
-        let names = |model| pool.sizes(model).into_iter().map(|size| size.name).collect::<Vec<_>>();
-        assert_eq!(
-            (names("net"), names("net-2")),
-            (vec!["net".into(), "net/vae".into()], vec!["net-2".into()])
-        );
-    }
-
-    #[test]
-    fn a_session_larger_than_the_budget_is_opened_alone() {
-        let (_pool, [denoiser, vae], log) = two(Some(5));
-        for session in [&denoiser, &vae, &vae, &denoiser] {
-            session.with_session(|_| ()).unwrap();
-        }
-        assert_eq!(log.try_iter().collect::<Vec<_>>(), [0, 1, 0]);
-    }
-}
+mod tests;

@@ -92,6 +92,14 @@ impl Request {
         Ok(Sizes { sample, latent, image: vec![3, height, width] })
     }
 
+    /// The number of pixels of which each side must be a multiple.
+    pub(super) fn size_multiple(&self, model: &ModelCard) -> usize {
+        model
+            .latent
+            .as_ref()
+            .map_or(1, |(_, components)| TakenSizes::new(model, components, self.image.is_some()).multiple())
+    }
+
     /// Validates the init image and the mask, which includes decoding them.
     pub(super) fn check_init_image(
         &self,

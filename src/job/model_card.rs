@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::bundle::{Bundle, LatentComponents, PipelineFacts, PipelineKind, Signature};
-use crate::inference::Backend;
+use crate::inference::{Backend, SessionMemory};
 use crate::model::{Model, SizeLimits};
 
 /// The facts about a loaded model that requests are checked against.
@@ -23,6 +23,8 @@ pub struct ModelCard {
     pub size_limits: Option<SizeLimits>,
     /// The memory of the largest graph with its weights, in bytes.
     pub largest_graph: u64,
+    /// What is known of the network's memory.
+    pub memory: Option<Arc<SessionMemory>>,
     /// Whether images can be encoded into latents.
     pub has_vae_encoder: bool,
 }
@@ -38,6 +40,7 @@ impl ModelCard {
             latent: model.latent.as_ref().map(|latent| (latent.kind, latent.components.clone())),
             size_limits: model.latent.as_ref().map(|latent| latent.limits),
             largest_graph: model.session_sizes.iter().map(|session| session.bytes).max().unwrap_or(0),
+            memory: model.predictor.memory().cloned(),
             has_vae_encoder: model.latent.as_ref().is_some_and(|latent| latent.has_encoder()),
         })
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::steps::{build_sampler, default_steps, find_sampler};
-use super::{ErrorCode, Job, JobError, ModelCard, Request, is_id, seed, shortened_id};
+use super::{ErrorCode, Job, JobError, ModelCard, Request, is_id, seed, shortened_id, working_memory};
 use crate::image::{DEFAULT_QUALITY, Encoding};
 use crate::units::counted;
 use diffusion_samplers::rng::Generator;
@@ -19,7 +19,7 @@ pub struct JobLimits {
     pub count: u64,
     /// The maximum number of pixels of an image, sent or made.
     pub pixels: u64,
-    /// The memory for open graphs in bytes, if it is limited.
+    /// The memory for open sessions with their evaluations in bytes, if it is limited.
     pub memory: Option<u64>,
 }
 
@@ -41,6 +41,9 @@ impl Request {
         check_decoder(model)?;
         let manifest = &model.bundle.manifest;
         let sizes = self.check_sizes(model, limits)?;
+        if let Some(limit) = limits.memory {
+            working_memory::check(model, &sizes, self.size_multiple(model), limit)?;
+        }
         let init_image = self.check_init_image(model, &sizes, limits)?;
         let text = self.check_text(model, &sizes)?;
         let steps = in_range("steps", self.steps, limits.steps, || default_steps(model))?;

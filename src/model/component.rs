@@ -3,7 +3,9 @@
 use std::time::Instant;
 
 use super::error::LatentError;
-use crate::inference::{EvaluationError, Input, PooledSession, Session, Values};
+use crate::inference::{
+    EvaluationError, EvaluationSize, Input, PooledSession, Session, SessionMemory, Values,
+};
 
 /// A graph with the name under which its errors are reported.
 pub(super) struct Component {
@@ -56,6 +58,16 @@ impl Component {
         Self { name: name.into(), session, batch }
     }
 
+    /// The size of an evaluation with this many values of one sample in its first input.
+    pub(super) fn size(&self, values: usize) -> EvaluationSize {
+        EvaluationSize { values: values as u64, batch: self.batch as u64 }
+    }
+
+    /// What is known of the graph's memory.
+    pub(super) fn memory(&self) -> &SessionMemory {
+        self.session.memory()
+    }
+
     /// Whether ArgMax returns the first of several equal values on the engine that runs the graph.
     pub(super) fn argmax_returns_first(&self) -> Result<bool, LatentError> {
         let returns_first =
@@ -85,10 +97,12 @@ impl Component {
             .collect();
         let mut values = vec![Vec::new(); outputs.len()];
         let started = Instant::now();
+        let first = inputs.first().map_or(0, |input| input.shape.iter().product());
         let shapes = self
             .session
-            .with_session(|session: &mut dyn Session| session.run_all(&batched, outputs, &mut values))
-            .and_then(|shapes| shapes)
+            .evaluate(self.size(first), |session: &mut dyn Session| {
+                session.run_all(&batched, outputs, &mut values)
+            })
             .map_err(|error| failed(fed().unwrap_or_else(|| self.name.clone()), error))?;
         log::debug!("evaluated {} in {} ms", self.name, started.elapsed().as_millis());
         let results = outputs.iter().zip(shapes).zip(values);

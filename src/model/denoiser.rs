@@ -4,12 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Batch, ModelError, example_inputs};
+use super::{Batch, ModelError, example_inputs, network_memory};
 use crate::bundle::{Bundle, Signature, TimestepShape};
 use crate::inference::{
-    Backend, EngineOptions, EvaluationError, GraphDigest, GraphSource, Input, InputShapes, OnStage,
-    PooledSession, ProvenBackend, Session, SessionPool, ShapeProfile, TensorRt, Values, load,
-    planned_backend,
+    Backend, EngineOptions, EvaluationError, GraphDigest, GraphSource, Input, InputShapes, MeasuredGraph,
+    OnStage, PooledSession, ProvenBackend, Session, SessionMemory, SessionPool, ShapeProfile, TensorRt,
+    Values, load, planned_backend,
 };
 use crate::tensor::GraphIo;
 
@@ -34,6 +34,20 @@ pub trait Predictor: Send {
     fn is_open(&self) -> bool {
         true
     }
+
+    /// What is known of the network's memory.
+    fn memory(&self) -> Option<&Arc<SessionMemory>> {
+        None
+    }
+
+    /// The largest batch of samples in this shape.
+    fn largest_batch(&self, sample: &[usize]) -> usize {
+        let signature = self.signature();
+        match self.memory() {
+            Some(memory) => network_memory::largest_batch(signature, memory, sample),
+            None => signature.largest_batch,
+        }
+    }
 }
 
 /// The network of a bundle, in a session of the pool, which is opened for the first evaluation and whenever it was evicted.
@@ -51,29 +65,36 @@ pub(super) struct Denoiser {
 }
 
 impl Denoiser {
-    /// Adds the network to the pool. `proven` is set by its first evaluation.
+    /// Adds the network to the pool.
     pub(super) fn new(
         bundle: &Bundle,
         options: &EngineOptions,
         pool: &SessionPool,
-        proven: ProvenBackend,
         on_stage: OnStage,
     ) -> Result<Self, ModelError> {
         let signature = signature(bundle, options)?;
+        let files = bundle.files(&bundle.graph)?;
+        let planned = planned_backend(options)?;
+        let proven = ProvenBackend::default();
+        let graph = MeasuredGraph {
+            files: Arc::clone(&files),
+            values_per_token: network_memory::values_per_token(&signature),
+            proven: ProvenBackend::clone(&proven),
+        };
+        let memory = SessionMemory::new(graph, &planned, options);
+        network_memory::check_machine(&bundle.name, memory.weights(), pool.held(), options)?;
         let source = GraphSource {
             name: bundle.name.clone(),
-            files: bundle.files(&bundle.graph)?,
+            files,
             digest: digest(bundle, &bundle.graph, &options.cache),
             profile: Some(shape_profile(&signature, &options.provider.tensorrt)),
             example: example_inputs::of_denoiser(&signature),
         };
-        let planned = planned_backend(options)?;
-        let bytes = source.files.peak_memory();
         let open = {
             let (options, proven) = (options.clone(), ProvenBackend::clone(&proven));
             move || load(&source, &options, &proven, &on_stage)
         };
-        let session = pool.insert(bundle.name.clone(), bytes, Box::new(open));
+        let session = pool.insert(bundle.name.clone(), memory, Box::new(open));
         Ok(Self {
             session,
             bundle: bundle.clone(),
@@ -100,6 +121,11 @@ impl Denoiser {
         self.signature = Signature { output, ..described };
         self.is_described = true;
         Ok(())
+    }
+
+    /// The backend, which the first evaluation sets.
+    pub(super) fn proven_backend(&self) -> &ProvenBackend {
+        &self.proven
     }
 
     fn log_backend(&self) {
@@ -134,7 +160,10 @@ impl Predictor for Denoiser {
 
     fn evaluate(&mut self, batch: &Batch, output: &mut Vec<f32>) -> Result<(), EvaluationError> {
         let started = Instant::now();
-        self.session.with_session(|session| evaluate(session, &self.signature, batch, output))??;
+        let usual_shape = self.signature.input_shape();
+        let shape = if batch.shape.is_empty() { &usual_shape } else { &batch.shape };
+        let size = network_memory::evaluation_size(shape, batch.size());
+        self.session.evaluate(size, |session| evaluate(session, &self.signature, batch, output))?;
         log::debug!(
             "evaluated {} with a batch of {} in {} ms",
             self.bundle.name,
@@ -156,6 +185,10 @@ impl Predictor for Denoiser {
 
     fn is_open(&self) -> bool {
         self.session.is_open()
+    }
+
+    fn memory(&self) -> Option<&Arc<SessionMemory>> {
+        Some(self.session.memory())
     }
 }
 

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use super::tokenizer::TokenizerError;
 use crate::bundle::{BundleError, SignatureError};
-use crate::inference::{EngineError, EvaluationError};
+use crate::inference::{EngineError, EvaluationError, MemoryBounds};
+use crate::units::binary_size;
 
 /// A model that cannot be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +31,20 @@ pub enum ModelError {
         graph: PathBuf,
         /// The fault, and what to do.
         fault: String,
+    },
+    /// The network is larger than the memory that is left.
+    #[error(
+        "{name}: its network needs {} of memory, but there are {bounds}; raise that limit, close other programs, or \
+         use a smaller model. [engine] memory = \"none\" turns this check off",
+        binary_size(*bytes)
+    )]
+    Memory {
+        /// The bundle.
+        name: String,
+        /// The memory of the open network in bytes.
+        bytes: u64,
+        /// What bounds the memory.
+        bounds: MemoryBounds,
     },
     /// A tokenizer of the bundle.
     #[error(transparent)]

@@ -3,20 +3,21 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::Predictor;
 use super::component::Component;
-use super::denoiser::digest;
+use super::denoiser::{Denoiser, digest};
 use super::error::LatentError;
 use super::example_inputs;
 use super::pipeline_graphs::{PipelineGraphs, SizeLimits, TextEncoderGraph};
 use super::text_encoder::{Embedding, Layer, TextEncoder, concat_features, concat_tokens};
-use super::vae::{self, Autoencoder, LatentDistribution};
+use super::vae::{self, Autoencoder, LatentDistribution, Tiling};
 use crate::bundle::{
     AutoencoderIo, Bundle, BundleError, LatentComponents, Manifest, PipelineKind, Role, Signature,
     TensorInput,
 };
 use crate::inference::{
-    EngineOptions, ExampleInputs, GraphSource, OnStage, PooledSession, ProvenBackend, SessionPool,
-    component_options, load,
+    EngineOptions, ExampleInputs, GraphSource, MeasuredGraph, OnStage, PooledSession, ProvenBackend,
+    SessionMemory, SessionPool, component_options, load,
 };
 use crate::tensor::{Dim, Tensor};
 
@@ -64,8 +65,7 @@ pub struct LatentPipeline {
     text_encoders: Vec<TextEncoder>,
     decoder: Option<Autoencoder>,
     encoder: Option<Autoencoder>,
-    /// The longest side in pixels that the autoencoder processes at once.
-    tile: Option<usize>,
+    tiling: Tiling,
 }
 
 impl std::fmt::Debug for LatentPipeline {
@@ -83,38 +83,48 @@ struct PromptEmbeddings {
 }
 
 impl LatentPipeline {
-    /// Adds the sessions to the pool, which opens each when it is first used. `network` is the backend of the denoiser.
+    /// Adds the sessions to the pool, which opens each when it is first used.
     pub(super) fn new(
         bundle: &Bundle,
         graphs: PipelineGraphs,
         options: &EngineOptions,
         pool: &SessionPool,
-        network: &ProvenBackend,
+        network: &Denoiser,
     ) -> Result<Self, BundleError> {
         let PipelineGraphs { components, kind, text_encoders, decoder, encoder, limits } = graphs;
-        let session = |component: &str, graph: &Path, example: ExampleInputs| {
-            pooled_session(bundle, (component, graph, example), options, pool, network)
-        };
+        let session = |graph: ComponentGraph| pooled_session(bundle, graph, options, pool, network);
         let open_text_encoder = |(i, graph): (usize, TextEncoderGraph)| {
             let TextEncoderGraph { path, tokenizer, io, config } = graph;
-            let example = example_inputs::of_text_encoder(&io, tokenizer.length);
-            let session = session(&format!("text_encoder_{}", i + 1), &path, example)?;
+            let session = session(ComponentGraph {
+                role: format!("text_encoder_{}", i + 1),
+                path: &path,
+                example: example_inputs::of_text_encoder(&io, tokenizer.length),
+                values_per_token: None,
+            })?;
             let component = Component::new(directory_name(&path), session, io.batch);
             Ok::<_, BundleError>(TextEncoder::new(tokenizer, io, config, component))
         };
-        let autoencoder = |role: &str, channels: usize, (path, io): (PathBuf, AutoencoderIo)| {
-            let session = session(role, &path, example_inputs::of_autoencoder(&io, channels))?;
-            let component = Component::new(directory_name(&path), session, io.batch);
-            Ok::<_, BundleError>(Autoencoder { component, io })
-        };
+        // Both halves have attention over the positions of the latent, with one head.
+        let autoencoder =
+            |role: &str, channels: usize, per_token: usize, (path, io): (PathBuf, AutoencoderIo)| {
+                let session = session(ComponentGraph {
+                    role: role.to_owned(),
+                    path: &path,
+                    example: example_inputs::of_autoencoder(&io, channels),
+                    values_per_token: Some((channels * per_token) as u64),
+                })?;
+                let component = Component::new(directory_name(&path), session, io.batch);
+                Ok::<_, BundleError>(Autoencoder { component, io })
+            };
+        let (channels, factor) = (components.vae.channels, components.vae.factor);
         let text_encoders =
             text_encoders.into_iter().enumerate().map(open_text_encoder).collect::<Result<_, _>>()?;
-        let decoder =
-            decoder.map(|graph| autoencoder("vae_decoder", components.vae.channels, graph)).transpose()?;
-        let encoder = encoder.map(|graph| autoencoder("vae_encoder", 3, graph)).transpose()?;
+        let decoder = decoder.map(|graph| autoencoder("vae_decoder", channels, 1, graph)).transpose()?;
+        let encoder =
+            encoder.map(|graph| autoencoder("vae_encoder", 3, factor * factor, graph)).transpose()?;
         let overlaps = pool.fits_denoiser_and_another(&bundle.name);
-        let tile = options.vae_tile;
-        Ok(Self { components, kind, overlaps, limits, text_encoders, decoder, encoder, tile })
+        let tiling = Tiling { configured: options.vae_tile, denoiser: network.memory().cloned() };
+        Ok(Self { components, kind, overlaps, limits, text_encoders, decoder, encoder, tiling })
     }
 
     /// Encodes the prompts for samples of this shape.
@@ -204,13 +214,13 @@ impl LatentPipeline {
     /// The image [3, H, W] in −1..1 of a finished sample.
     pub fn decode(&self, sample: &[f32], shape: &[usize]) -> Result<Tensor, LatentError> {
         let decoder = self.decoder.as_ref().ok_or(LatentError::MissingComponent("vae_decoder"))?;
-        vae::decode(decoder, self.components.vae, sample, shape, self.tile)
+        vae::decode(decoder, self.components.vae, sample, shape, &self.tiling)
     }
 
     /// The distribution of the latents of an image [3, H, W] in −1..1.
     pub fn encode(&self, image: &Tensor) -> Result<LatentDistribution, LatentError> {
         let encoder = self.encoder.as_ref().ok_or(LatentError::MissingComponent("vae_encoder"))?;
-        vae::encode(encoder, self.components.vae, image, self.tile)
+        vae::encode(encoder, self.components.vae, image, &self.tiling)
     }
 
     /// Opens the decoder without evaluating it, if it is not open.
@@ -235,30 +245,42 @@ fn directory_name(graph: &Path) -> String {
     name.map_or_else(|| graph.display().to_string(), |name| name.to_string_lossy().into_owned())
 }
 
+/// A graph beside the denoiser.
+struct ComponentGraph<'a> {
+    role: String,
+    path: &'a Path,
+    example: ExampleInputs,
+    /// How many values of a sample have one token of the largest attention.
+    values_per_token: Option<u64>,
+}
+
 /// Adds the session of a component to the pool.
 fn pooled_session(
     bundle: &Bundle,
-    (component, graph, example): (&str, &Path, ExampleInputs),
+    graph: ComponentGraph<'_>,
     options: &EngineOptions,
     pool: &SessionPool,
-    network: &ProvenBackend,
+    network: &Denoiser,
 ) -> Result<PooledSession, BundleError> {
+    let ComponentGraph { role, path, example, values_per_token } = graph;
+    let (proven, on_stage): (ProvenBackend, OnStage) = (ProvenBackend::default(), Arc::new(|_| {}));
+    let files = bundle.files(path)?;
+    let graph =
+        MeasuredGraph { files: Arc::clone(&files), values_per_token, proven: ProvenBackend::clone(&proven) };
+    let memory = SessionMemory::new(graph, network.backend(), options);
     let source = GraphSource {
-        name: format!("{}-{component}", bundle.name),
-        files: bundle.files(graph)?,
-        digest: digest(bundle, graph, &options.cache),
+        name: format!("{}-{role}", bundle.name),
+        files,
+        digest: digest(bundle, path, &options.cache),
         profile: None,
         example,
     };
-    let bytes = source.files.peak_memory();
-    let (options, network) = (options.clone(), ProvenBackend::clone(network));
-    let (proven, on_stage): (ProvenBackend, OnStage) = (ProvenBackend::default(), Arc::new(|_| {}));
+    let (options, network) = (options.clone(), ProvenBackend::clone(network.proven_backend()));
     let open = move || {
         let options = component_options(&options, network.get())?;
         load(&source, &options, &proven, &on_stage)
     };
-    let label = format!("{}/{component}", bundle.name);
-    Ok(pool.insert(label, bytes, Box::new(open)))
+    Ok(pool.insert(format!("{}/{role}", bundle.name), memory, Box::new(open)))
 }
 
 /// The tensor for each input of the denoiser that the pipeline fills.

@@ -1,15 +1,27 @@
 //! The autoencoder, which maps images to latents and back (Rombach et al. 2022, section 3.1).
 
+use std::sync::Arc;
+
 use super::component::{Component, SampleInput, SampleValues};
 use super::error::LatentError;
+use super::tile_size::{CALIBRATION_SIDE, Extent, largest_tile};
 use super::vae_tiling::{Scale, tiled};
 use crate::bundle::{AutoencoderIo, VaeConfig};
+use crate::inference::SessionMemory;
 use crate::tensor::Tensor;
 
 /// The encoder or the decoder.
 pub(super) struct Autoencoder {
     pub(super) component: Component,
     pub(super) io: AutoencoderIo,
+}
+
+/// How large pictures are tiled.
+pub(super) struct Tiling {
+    /// The longest side in pixels that is processed at once; `None`: as the memory budget allows.
+    pub(super) configured: Option<usize>,
+    /// The memory of the denoiser, for which tiles leave room.
+    pub(super) denoiser: Option<Arc<SessionMemory>>,
 }
 
 /// The output of the encoder for an image.
@@ -43,37 +55,44 @@ impl LatentDistribution {
     }
 }
 
-/// The image [3, H, W] in −1..1 of a latent [C, H/f, W/f] that the denoiser produced. With `tile`, it is decoded in tiles
-/// of at most `tile` pixels a side.
+/// The image [3, H, W] in −1..1 of a latent [C, H/f, W/f] that the denoiser produced.
 pub(super) fn decode(
     decoder: &Autoencoder,
     config: VaeConfig,
     latent: &[f32],
     shape: &[usize],
-    tile: Option<usize>,
+    tiling: &Tiling,
 ) -> Result<Tensor, LatentError> {
     let mut unscaled = Tensor::new(shape, latent.to_vec());
     config.unscale(&mut unscaled.data);
     let scale = Scale::Up(config.factor);
     let decode = |latent: &Tensor| run(decoder, latent, scale, &[3]);
-    let tile = decoder.tile(tile).map(|tile| tile / config.factor);
+    let extent = Extent { height: shape[1], width: shape[2], values: shape[0] };
+    let calibrate = |side: usize| decode(&Tensor::zeros([shape[0], side, side])).map(|_| ());
+    let tile = decoder.tile(tiling, extent, config.factor, calibrate)?;
     match tile.filter(|side| shape[1] > *side || shape[2] > *side) {
         None => decode(&unscaled),
         Some(side) => tiled(&unscaled, side, scale, decode),
     }
 }
 
-/// The distribution of the latents of an image [3, H, W] in −1..1. With `tile`, it is encoded in tiles of at most `tile`
-/// pixels a side.
+/// The distribution of the latents of an image [3, H, W] in −1..1.
 pub(super) fn encode(
     encoder: &Autoencoder,
     config: VaeConfig,
     image: &Tensor,
-    tile: Option<usize>,
+    tiling: &Tiling,
 ) -> Result<LatentDistribution, LatentError> {
     let scale = Scale::Down(config.factor);
     let encode = |image: &Tensor| run(encoder, image, scale, &[config.channels, 2 * config.channels]);
-    let tile = encoder.tile(tile);
+    let factor = config.factor;
+    let extent = Extent {
+        height: image.shape[1] / factor,
+        width: image.shape[2] / factor,
+        values: image.shape[0] * factor * factor,
+    };
+    let calibrate = |side: usize| encode(&Tensor::zeros([3, side * factor, side * factor])).map(|_| ());
+    let tile = encoder.tile(tiling, extent, factor, calibrate)?.map(|side| side * factor);
     let found = match tile.filter(|tile| image.shape[1] > *tile || image.shape[2] > *tile) {
         None => encode(image)?,
         Some(side) => tiled(image, side, scale, encode)?,
@@ -94,9 +113,40 @@ pub(super) fn encode(
 }
 
 impl Autoencoder {
-    /// The longest side that is processed at once. A graph of a fixed size processes the whole.
-    fn tile(&self, configured: Option<usize>) -> Option<usize> {
-        configured.filter(|_| self.io.size == [None, None])
+    /// The longest side in latents that is processed at once; `None` for the whole. A graph of a fixed size processes the
+    /// whole. `calibrate` evaluates a small square, whose memory shows that of larger ones.
+    fn tile(
+        &self,
+        tiling: &Tiling,
+        extent: Extent,
+        factor: usize,
+        calibrate: impl FnOnce(usize) -> Result<(), LatentError>,
+    ) -> Result<Option<usize>, LatentError> {
+        if self.io.size != [None, None] {
+            return Ok(None);
+        }
+        if let Some(pixels) = tiling.configured {
+            return Ok(Some(pixels / factor));
+        }
+        let memory = self.component.memory();
+        if memory.budget().is_none() || extent.height.max(extent.width) <= CALIBRATION_SIDE {
+            return Ok(None);
+        }
+        if !memory.is_calibrated() {
+            calibrate(CALIBRATION_SIDE)?;
+        }
+        let others = tiling.denoiser.as_ref().map_or(0, |denoiser| denoiser.held());
+        let side = largest_tile(memory, extent, self.io.batch as u64, others);
+        if let Some(side) = side {
+            log::info!(
+                "{}: {}×{} pixels are processed in tiles of {} pixels ([engine] memory)",
+                self.component.name,
+                extent.width * factor,
+                extent.height * factor,
+                side * factor
+            );
+        }
+        Ok(side)
     }
 }
 

@@ -26,6 +26,11 @@ impl ElementType {
         Some(elements.checked_mul(bits)?.div_ceil(8))
     }
 
+    /// Whether this is float16.
+    pub(crate) fn is_float16(self) -> bool {
+        DataType(self.0) == DataType::FLOAT16
+    }
+
     /// Whether engines compute this type on few devices only.
     pub(crate) fn is_uncommon(self) -> bool {
         let common = [

@@ -2,12 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest, Sha256};
+
 use super::error::OnnxError;
 use super::external_data::{DataFile, data_files, normalized};
 use super::header::Header;
+use super::topology::Topology;
 
 /// A graph and all files that it consists of. All of them exist and are whole.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct ModelFiles {
     /// The ONNX file.
     pub(crate) graph: PathBuf,
@@ -40,9 +43,42 @@ impl ModelFiles {
     }
 
     /// An estimate of the memory in bytes that the graph takes at most while it is opened: twice its file, which the
-    /// engine parses and then holds, and once each file of its external data.
-    pub(crate) fn peak_memory(&self) -> u64 {
-        2 * self.graph_len + self.data.iter().map(|file| file.len).sum::<u64>()
+    /// engine parses and then holds, and once each file of its external data. With `widens_float16`, the engine converts
+    /// float16 weights to float32, which doubles them.
+    pub(crate) fn peak_memory(&self, widens_float16: bool) -> u64 {
+        self.graph_len + self.total_len() + if widens_float16 { self.float16_bytes() } else { 0 }
+    }
+
+    /// The memory in bytes of all files, mapped by the engine with float16 weights as float32.
+    pub(crate) fn mapped_memory(&self) -> u64 {
+        self.total_len().saturating_add(self.float16_bytes())
+    }
+
+    /// The bytes of all files, of which all but a small part are weights.
+    pub(crate) fn total_len(&self) -> u64 {
+        self.graph_len + self.data.iter().map(|file| file.len).sum::<u64>()
+    }
+
+    /// A digest, in hexadecimal, of all but the values of weights: what the memory of the graph depends on. Unlike the
+    /// digest of the weights it is made in no time.
+    pub(crate) fn structure_digest(&self) -> String {
+        let Self { graph_len, header, data, .. } = self;
+        let lengths: Vec<u64> = data.iter().map(|file| file.len).collect();
+        format!("{:x}", Sha256::digest(format!("{graph_len} {lengths:?} {header:?}")))
+    }
+
+    /// The size of the float16 weights; 0 if there are none, or the file cannot be read again.
+    fn float16_bytes(&self) -> u64 {
+        if !self.header.element_types.iter().any(|element| element.is_float16()) {
+            return 0;
+        }
+        let weights = Topology::read(&self.graph).map(|graph| graph.weights).unwrap_or_default();
+        let float16 = weights.values().filter(|weight| weight.element.is_float16());
+        let bytes = float16.map(|weight| {
+            let lengths = weight.shape.iter().map(|length| u64::try_from(*length).unwrap_or(0));
+            lengths.fold(2, u64::saturating_mul)
+        });
+        bytes.fold(0, u64::saturating_add)
     }
 
     /// Whether the graph has external data, and the graph or the data is a link to a file in another folder.

@@ -9,7 +9,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use super::guidance::Guidance;
-use crate::bundle::{Manifest, Signature};
+use crate::bundle::Manifest;
 use crate::inference::{Backend, EvaluationError};
 use crate::job::Job;
 use crate::model::{Batch, Predictor};
@@ -184,7 +184,7 @@ impl Batcher {
         if let Err(error) = predictor.open() {
             return Err(BatchFailure { error, jobs: self.images.iter().map(|image| image.id.job).collect() });
         }
-        self.select(predictor.signature());
+        self.select(predictor);
         let start = Instant::now();
         let evaluated = self.evaluate(predictor, manifest);
         let slots = self.selected.iter().map(|&i| self.images[i].guidance.slots()).sum();
@@ -217,7 +217,8 @@ impl Batcher {
         });
     }
 
-    fn select(&mut self, signature: &Signature) {
+    fn select(&mut self, predictor: &dyn Predictor) {
+        let signature = predictor.signature();
         let images = &self.images;
         self.selected.clear();
         self.selected.extend(0..images.len());
@@ -231,10 +232,11 @@ impl Batcher {
         };
         let first = &images[first];
         let time = first.trajectory.time();
+        let largest_batch = predictor.largest_batch(&first.shape);
         let mut slots = 0;
         self.selected.retain(|&i| {
             let image = &images[i];
-            let fits = slots + image.guidance.slots() <= signature.largest_batch
+            let fits = slots + image.guidance.slots() <= largest_batch
                 && !first.exact
                 && !image.exact
                 && (signature.mixes_time_steps() || image.trajectory.time() == time)
@@ -256,14 +258,16 @@ impl Batcher {
         self.batch.clear();
         let outputs = Rc::make_mut(&mut self.outputs);
         outputs.clear();
+        let mut largest_batch = predictor.signature().largest_batch;
         if let Some(&first) = self.selected.first() {
+            largest_batch = predictor.largest_batch(&self.images[first].shape);
             predictor.signature().write_input_shape(&self.images[first].shape, &mut self.batch.shape);
         }
         for &i in &self.selected {
             let image = &self.images[i];
             let time = image.trajectory.time();
             for slot in 0..image.guidance.slots() {
-                if self.batch.size() == predictor.signature().largest_batch {
+                if self.batch.size() == largest_batch {
                     evaluate_batch(predictor, &mut self.batch, &mut self.partial_output, outputs)?;
                 }
                 let append_sample = |input: &mut Vec<f32>| image.trajectory.append_input(input);

@@ -18,8 +18,9 @@ pub(super) struct Warmup(VecDeque<usize>);
 
 impl Warmup {
     /// The batch of one image of a default job, then the others in ascending order.
-    pub(super) fn new(card: &Arc<ModelCard>) -> Self {
-        let (min, max) = (card.signature.smallest_batch(), card.signature.largest_batch);
+    /// `max` is the largest batch of the default size that fits in memory.
+    pub(super) fn new(card: &Arc<ModelCard>, max: usize) -> Self {
+        let min = card.signature.smallest_batch();
         Self(batches(default_slots(card), min, max))
     }
 

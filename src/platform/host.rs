@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{Platform, tensorrt};
-use crate::inference::Host;
+use crate::inference::{Host, MemoryBounds, ResidentMemory};
 
 impl Host for Platform {
     fn device(&self) -> String {
@@ -12,6 +12,14 @@ impl Host for Platform {
 
     fn available_memory(&self) -> Option<u64> {
         self.available_memory()
+    }
+
+    fn memory_bounds(&self) -> MemoryBounds {
+        self.memory_bounds()
+    }
+
+    fn resident_memory(&self) -> Option<ResidentMemory> {
+        self.resident_memory()
     }
 
     fn library_version(&self, file: &str, onnxruntime: Option<&Path>) -> Option<String> {

@@ -60,7 +60,7 @@ impl JobRegistry {
         Self {
             responses: Responses::new(topics, config.mqtt.qos),
             limits: config.limits.clone(),
-            memory: config.engine.memory.map(|bytes| bytes.0),
+            memory: config.memory_limit(),
             models: Vec::new(),
             jobs: BTreeMap::new(),
             committing: CommittingJobs::default(),

@@ -201,11 +201,17 @@ fn a_daemon_samples_prompts_and_continues_after_invalid_requests() {
 fn sessions_are_evicted_to_stay_within_the_memory_limit() {
     let broker = Broker::start();
     let mut subscriber = Subscriber::start(&broker, "denoised/test/#");
-    // The limit fits the larger network, but not both.
-    let engine = "[engine]\nkind = \"embedded\"\nmemory = \"2800 KiB\"";
+    // The limit fits the larger network, but not both. Nothing is measured on a machine without files in /proc.
+    let machine = tempfile::tempdir().unwrap();
+    let engine = |memory: &str| {
+        let root = machine.path();
+        format!(
+            "[board]\nroot = {root:?}\n[engine]\nkind = \"embedded\"\nmemory = \"{memory}\"\ncache = {root:?}"
+        )
+    };
     let models = [bundle("sd"), bundle("sdxl")];
     let models: Vec<&Path> = models.iter().map(PathBuf::as_path).collect();
-    let mut daemon = Daemon::start(&configuration(&broker, "test", &models, engine));
+    let mut daemon = Daemon::start(&configuration(&broker, "test", &models, &engine("2800 KiB")));
     subscriber.wait_for_phase("ready");
     let mut images = Vec::new();
     for round in 0..4 {
@@ -223,8 +229,7 @@ fn sessions_are_evicted_to_stay_within_the_memory_limit() {
         daemon.wait_for(&format!("evicted session {graph} (memory limit)"));
     }
     // A job whose largest session exceeds the limit is rejected before it starts.
-    let engine = "[engine]\nkind = \"embedded\"\nmemory = \"100 KiB\"";
-    let _other = Daemon::start(&configuration(&broker, "small", &[&bundle("sd")], engine));
+    let _other = Daemon::start(&configuration(&broker, "small", &[&bundle("sd")], &engine("100 KiB")));
     let mut subscriber = Subscriber::start(&broker, "denoised/small/#");
     subscriber.wait_for_phase("ready");
     publish(&broker, "denoised/small/request", r#"{"id": "large", "prompt": ""}"#, &[]);

@@ -46,6 +46,7 @@ mod inspect;
 mod latent;
 #[cfg(feature = "system-tests")]
 mod load_errors;
+mod memory;
 mod missing_library;
 mod mqtt_client;
 #[cfg(feature = "system-tests")]

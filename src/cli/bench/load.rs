@@ -8,7 +8,7 @@ use super::monitor::Monitor;
 use crate::cli::open_model::open_model;
 use crate::inference::EngineOptions;
 use crate::model::{Model, ModelError};
-use crate::platform::ResidentMemory;
+use crate::platform::Platform;
 
 /// Loads a model twice, the second time with what the first load left in the engine cache.
 pub(super) fn measure(
@@ -33,7 +33,7 @@ pub(super) fn measure(
         first_ms: milliseconds(first),
         later_ms: milliseconds(later),
         gpu_memory_mib: readings.gpu_memory_mib,
-        resident_mib: ResidentMemory::of_this_process().map(|memory| mebibytes(memory.current)),
+        resident_mib: Platform::default().resident_memory().map(|memory| mebibytes(memory.total)),
     };
     Ok((model, figures))
 }

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::figures::{MemoryFigures, Readings, mebibytes, rounded};
-use crate::platform::{GpuReading, NvidiaSmi, Platform, PowerRail, ResidentMemory, input_power};
+use crate::platform::{GpuReading, NvidiaSmi, Platform, PowerRail, input_power};
 
 /// How often the sensors are read.
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -95,7 +95,7 @@ impl Monitor {
     pub(super) fn memory(&self) -> MemoryFigures {
         let totals = self.sampler.lock();
         MemoryFigures {
-            resident_peak_mib: ResidentMemory::of_this_process().map(|memory| mebibytes(memory.peak)),
+            resident_peak_mib: Platform::default().resident_memory().map(|memory| mebibytes(memory.peak)),
             gpu_before_mib: self.gpu_before,
             gpu_peak_mib: totals.gpu_peak,
             available_before_mib: self.available_before.map(mebibytes),

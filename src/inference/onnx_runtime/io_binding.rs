@@ -1,7 +1,7 @@
 //! Input and output buffers that stay bound to a session: one set for each combination of shapes.
 
 use ort::memory::{AllocationDevice, Allocator, MemoryType};
-use ort::session::{IoBinding, Session, SessionOutputs};
+use ort::session::{IoBinding, RunOptions, Session, SessionOutputs};
 use ort::value::DynTensor;
 
 use super::failed;
@@ -22,11 +22,19 @@ pub(super) struct IoBindingCache {
     bindings: Vec<BoundBuffers>,
     /// Whether the buffers are in pinned memory, which a GPU reads without a copy.
     pinned: bool,
+    options: RunOptions,
+}
+
+/// Options for evaluations on the CPU after which the arena returns its memory to the system.
+pub(super) fn shrinking_arena() -> ort::Result<RunOptions> {
+    let mut options = RunOptions::new()?;
+    options.set("memory.enable_memory_arena_shrinkage", "cpu:0")?;
+    Ok(options)
 }
 
 impl IoBindingCache {
-    pub(super) fn new(pinned: bool) -> Self {
-        Self { bindings: Vec::with_capacity(MAX_BINDINGS), pinned }
+    pub(super) fn new(pinned: bool, options: RunOptions) -> Self {
+        Self { bindings: Vec::with_capacity(MAX_BINDINGS), pinned, options }
     }
 
     /// Evaluates the graph for some of its outputs and returns their shapes.
@@ -44,7 +52,7 @@ impl IoBindingCache {
             Some(index) => self.bindings.remove(index),
             None => BoundBuffers::new(session, graph, inputs, names, self.pinned).map_err(failed)?,
         };
-        let results = buffers.run(session, graph, inputs).map_err(failed)?;
+        let results = buffers.run(session, graph, inputs, &self.options).map_err(failed)?;
         let read = |(name, output): (&&str, &mut Vec<f32>)| read(&results[*name], output);
         let shapes = names.iter().zip(outputs).map(read).collect::<Result<Vec<_>, _>>()?;
         drop(results);
@@ -106,6 +114,7 @@ impl BoundBuffers {
         session: &'a mut Session,
         graph: &GraphIo,
         inputs: &[Input<'_>],
+        options: &RunOptions,
     ) -> ort::Result<SessionOutputs<'a>> {
         for ((name, element, shape, tensor), (_, input)) in
             self.inputs.iter_mut().zip(match_inputs(graph, inputs))
@@ -114,7 +123,7 @@ impl BoundBuffers {
             // Binding copies the values to the device, if the graph runs on one.
             self.binding.bind_input(&name[..], tensor)?;
         }
-        session.run_binding(&self.binding)
+        session.run_binding_with_options(&self.binding, options)
     }
 
     /// Binds buffers for outputs of the shapes that the last evaluation returned.

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use ort::session::Session as OrtSession;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
+use ort::session::{RunOptions, Session as OrtSession};
 
 use super::commit::{self, commit_prepared};
 use super::dylib::Runtime;
@@ -27,7 +27,8 @@ pub(super) fn open(
     let request = Request { source, options, provider, engine_version: &runtime.version };
     prepared_graph::open(&request, on_stage, &mut |graph| {
         open_for_comparison(runtime, source, graph)
-            .map(|session| Box::new(OnnxRuntimeSession::new(session, false)) as Box<dyn Session>)
+            .and_then(|session| Ok(OnnxRuntimeSession::new(session, false, RunOptions::new()?)))
+            .map(|session| Box::new(session) as Box<dyn Session>)
             .map_err(|error| error.reason())
     })
 }

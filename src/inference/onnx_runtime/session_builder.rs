@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use ort::logging::LogLevel;
-use ort::session::Session;
+use ort::session::{RunOptions, Session};
 
 use super::build_progress::BuildProgress;
 use super::dylib::Runtime;
 use super::execution_provider::{dispatch, is_compiled_in};
+use super::io_binding::shrinking_arena;
 use super::proof::Proof;
 use super::provider_selection::AttemptError;
 use super::{ENGINE, OnnxRuntimeSession, preparation};
@@ -88,6 +89,12 @@ impl SessionOpener {
         if let Some(profiles) = profiles {
             builder = builder.with_profiling(profiles.join("profile"))?;
         }
+        // A graph that is evaluated once for each job holds no working memory between jobs. With a memory pattern, Stable
+        // Diffusion's decoder took 2.2 GB in place of 1.4 GB at 512×512, and the same time.
+        let is_evaluated_once = provider == Provider::Cpu && source.profile.is_none();
+        if is_evaluated_once {
+            builder = builder.with_memory_pattern(false)?;
+        }
         let directory = cache.as_ref().map(EngineCache::path);
         let dispatch = dispatch(provider, &options.provider, directory, profile.as_ref(), capture.is_some());
         if let Some(dispatch) = dispatch {
@@ -116,7 +123,10 @@ impl SessionOpener {
         let session = match &capture {
             Some(capture) => OnnxRuntimeSession::with_cuda_graph(session, capture.device)
                 .map_err(|reason| AttemptError::Provider(ProviderFailure::Failed(reason)))?,
-            None => OnnxRuntimeSession::new(session, provider.reads_pinned_memory()),
+            None => {
+                let options = if is_evaluated_once { shrinking_arena() } else { RunOptions::new() };
+                OnnxRuntimeSession::new(session, provider.reads_pinned_memory(), options?)
+            }
         };
         Ok(Opened { session: session.protecting(prepared), cache, is_captured: capture.is_some() })
     }

@@ -2,7 +2,7 @@
 
 use super::passes::Target;
 use super::write::Weights;
-use super::{MIN_WEIGHTS, decode, passes, weights_len};
+use super::{MIN_WEIGHTS, decode, is_mapped, passes};
 use crate::inference::provider::Provider;
 use crate::onnx::ModelFiles;
 
@@ -25,7 +25,7 @@ pub(crate) fn describe(
     rewrite: bool,
 ) -> Result<Preparation, String> {
     match provider {
-        Provider::Cpu if weights_len(files) < MIN_WEIGHTS => {
+        Provider::Cpu if !is_mapped(files) => {
             return Err(format!("it has less than {} MiB of weights", MIN_WEIGHTS >> 20));
         }
         Provider::Cuda if !rewrite => return Err("[engine] rewrite is false".to_owned()),

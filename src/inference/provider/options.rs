@@ -1,4 +1,4 @@
-//! The options of each execution provider. An option that is not set is not passed on, so that older versions of ONNX
+//! The options of each execution provider. An option without a value is not passed on, so that older versions of ONNX
 //! Runtime get no option that they do not know.
 
 use std::path::{Path, PathBuf};
@@ -69,7 +69,11 @@ pub struct Cuda {
     /// The largest size of the arena.
     pub memory_limit: Option<ByteSize>,
     /// How the arena grows.
-    pub arena: Option<Arena>,
+    pub arena: Arena,
+    /// How the algorithm of a convolution is chosen.
+    pub convolution_search: ConvolutionSearch,
+    /// Whether convolutions may take as much memory as their fastest algorithm asks for, in place of 32 MB.
+    pub convolution_workspace: bool,
     /// Whether to capture an evaluation as a CUDA graph and replay it. Every batch is padded to the largest.
     pub cuda_graph: bool,
     /// Whether to allow TensorFloat-32, which is faster and less precise.
@@ -77,13 +81,27 @@ pub struct Cuda {
 }
 
 /// How an arena grows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Arena {
     /// Each extension is larger than the last one, by powers of two.
     NextPowerOfTwo,
     /// Each extension has the requested size.
+    #[default]
     SameAsRequested,
+}
+
+/// How cuDNN's algorithm for a convolution is chosen, once for each shape.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ConvolutionSearch {
+    /// Every algorithm is timed, each with its own workspace.
+    Exhaustive,
+    /// cuDNN predicts the fastest algorithm.
+    #[default]
+    Heuristic,
+    /// One algorithm serves all convolutions.
+    Default,
 }
 
 /// The options of OpenVINO.
@@ -191,14 +209,21 @@ impl TensorRt {
 
 impl Cuda {
     pub(in crate::inference) fn pairs(&self, capture: bool) -> Pairs {
-        let arena = self.arena.map(|arena| match arena {
+        let arena = match self.arena {
             Arena::NextPowerOfTwo => "kNextPowerOfTwo",
             Arena::SameAsRequested => "kSameAsRequested",
-        });
+        };
+        let search = match self.convolution_search {
+            ConvolutionSearch::Exhaustive => "EXHAUSTIVE",
+            ConvolutionSearch::Heuristic => "HEURISTIC",
+            ConvolutionSearch::Default => "DEFAULT",
+        };
         [
             set("device_id", self.device.map(|n| n.0)),
             set("gpu_mem_limit", self.memory_limit.map(|size| size.0)),
-            set("arena_extend_strategy", arena),
+            set("arena_extend_strategy", Some(arena)),
+            set("cudnn_conv_algo_search", Some(search)),
+            set("cudnn_conv_use_max_workspace", Some(flag(self.convolution_workspace))),
             set("enable_cuda_graph", capture.then(|| flag(true))),
             set("use_tf32", self.tf32.map(flag)),
         ]

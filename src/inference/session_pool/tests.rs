@@ -1,0 +1,88 @@
+use std::sync::mpsc;
+
+use super::*;
+use crate::inference::session::Input;
+use crate::tensor::GraphIo;
+
+/// A session without inputs and outputs.
+struct Empty(GraphIo);
+
+impl Session for Empty {
+    fn graph(&self) -> &GraphIo {
+        &self.0
+    }
+
+    fn run_all(
+        &mut self,
+        _: &[Input<'_>],
+        _: &[&str],
+        _: &mut [Vec<f32>],
+    ) -> Result<Vec<Vec<usize>>, EvaluationError> {
+        Ok(Vec::new())
+    }
+}
+
+/// Two sessions of ten bytes each in a pool with a budget, and a log of which session was opened.
+fn two(budget: Option<u64>) -> (SessionPool, [PooledSession; 2], mpsc::Receiver<usize>) {
+    let pool = SessionPool::with_budget(budget);
+    let (opened, log) = mpsc::sync_channel(100);
+    let session = |index: usize| {
+        let opened = opened.clone();
+        let open = move || {
+            opened.send(index).unwrap();
+            Ok(Box::new(Empty(GraphIo::default())) as Box<dyn Session>)
+        };
+        pool.insert(["net", "net/vae"][index].to_owned(), SessionMemory::fixed(10), Box::new(open))
+    };
+    let sessions = [session(0), session(1)];
+    (pool, sessions, log)
+}
+
+#[test]
+fn sessions_that_fit_are_used_at_the_same_time() {
+    let (pool, [denoiser, vae], log) = two(Some(20));
+    assert!(pool.fits_denoiser_and_another("net"));
+    denoiser.with_session(|_| vae.with_session(|_| ()).unwrap()).unwrap();
+    denoiser.with_session(|_| ()).unwrap();
+    drop((denoiser, vae, pool));
+    assert_eq!(log.try_iter().collect::<Vec<_>>(), [0, 1]);
+}
+
+#[test]
+fn a_request_without_room_waits_and_is_served_before_later_ones() {
+    let (pool, [denoiser, vae], log) = two(Some(19));
+    assert!(!pool.fits_denoiser_and_another("net"));
+    let (denoiser, vae) = (&denoiser, &vae);
+    std::thread::scope(|scope| {
+        let waiting = denoiser
+            .with_session(|_| {
+                let waiting = scope.spawn(|| vae.with_session(|_| ()).unwrap());
+                while pool.lock().queue.is_empty() {
+                    std::thread::yield_now();
+                }
+                waiting
+            })
+            .unwrap();
+        // The other request came first, so that this one has to open its session again.
+        denoiser.with_session(|_| ()).unwrap();
+        waiting.join().unwrap();
+    });
+    assert_eq!(log.try_iter().collect::<Vec<_>>(), [0, 1, 0]);
+}
+
+#[test]
+fn a_model_whose_name_is_a_prefix_of_another_has_its_own_sessions() {
+    let (pool, _sessions, _log) = two(Some(20));
+    let _other = pool.insert("net-2".to_owned(), SessionMemory::fixed(0), Box::new(|| unreachable!()));
+    let names = |model| pool.sizes(model).into_iter().map(|size| size.name).collect::<Vec<_>>();
+    assert_eq!((names("net"), names("net-2")), (vec!["net".into(), "net/vae".into()], vec!["net-2".into()]));
+}
+
+#[test]
+fn a_session_larger_than_the_budget_is_opened_alone() {
+    let (_pool, [denoiser, vae], log) = two(Some(5));
+    for session in [&denoiser, &vae, &vae, &denoiser] {
+        session.with_session(|_| ()).unwrap();
+    }
+    assert_eq!(log.try_iter().collect::<Vec<_>>(), [0, 1, 0]);
+}
