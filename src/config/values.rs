@@ -289,6 +289,15 @@ fn invalid<E: Error>(found: &str, expected: &str) -> E {
 mod tests {
     use super::*;
 
+    /// With a fixed root, another `node` changes no topic.
+    #[test]
+    fn a_fixed_root_is_distinguished_by_its_own_key() {
+        for (root, key) in [("home/printer", "mqtt.root"), ("home/{node}", "node"), ("{node}/{node}", "node")]
+        {
+            assert_eq!(TopicRoot(root.to_owned()).distinguishing_key(), key);
+        }
+    }
+
     #[test]
     fn broker_urls_have_default_ports_and_no_secrets() {
         let url: BrokerUrl = "mqtts://broker.example".parse().unwrap();
