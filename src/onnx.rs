@@ -1,6 +1,5 @@
 //! ONNX files, read without an engine and without their weights.
 
-mod element_type;
 mod error;
 mod external_data;
 mod header;
@@ -12,7 +11,6 @@ pub(crate) mod rewriting;
 mod topology;
 mod widening;
 
-pub(crate) use element_type::ElementType;
 pub use error::OnnxError;
 pub(crate) use header::{Header, Operator};
 pub(crate) use model_files::ModelFiles;

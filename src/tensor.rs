@@ -1,6 +1,8 @@
 //! Tensors, and how an ONNX graph describes its inputs and outputs.
 
-use crate::onnx::ElementType;
+mod element_type;
+
+pub(crate) use element_type::ElementType;
 
 /// `f32` values in row-major order, with their shape.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::BundleError;
-use crate::onnx::{ElementType, Topology};
+use crate::onnx::Topology;
+use crate::tensor::ElementType;
 
 /// A type with a smaller share of the weights, in percent, is not named.
 const MIN_PERCENT: u64 = 5;

@@ -99,7 +99,7 @@ mod tests {
         assert_eq!(memory("memory = 4096"), Ok(MemoryLimit::Bytes(ByteSize(4096))));
         assert_eq!(
             memory("memory = \"much\"").unwrap_err(),
-            "\"much\" is not a unit; use B, KiB, MiB, GiB, kB, MB or GB; \"auto\" takes a share of the free memory, \
+            "\"much\" is not a size; write one such as \"512 MiB\"; \"auto\" takes a share of the free memory, \
              \"none\" sets no limit"
         );
         assert!(memory("memory = 0").unwrap_err().contains("expected \"auto\", \"none\", a size"));

@@ -1,6 +1,7 @@
 //! What to do about a graph that an engine cannot load or evaluate.
 
-use crate::onnx::{ElementType, Header, Operator};
+use crate::onnx::{Header, Operator};
+use crate::tensor::ElementType;
 
 /// Advice for one cause.
 #[derive(Debug, PartialEq, Eq)]

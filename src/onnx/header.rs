@@ -9,12 +9,11 @@ use std::path::Path;
 
 use rten_onnx::protobuf::{DecodeMessage, ValueReader};
 
-use super::element_type::ElementType;
 use super::error::OnnxError;
 use super::topology::Topology;
 use crate::file_kind::{Expected, unexpected_content};
 use crate::regular_file;
-use crate::tensor::GraphIo;
+use crate::tensor::{ElementType, GraphIo};
 use decode::Model;
 
 /// The contents of an ONNX file without the weights.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::element_type::ElementType;
+use crate::tensor::ElementType;
 
 /// The nodes and the weights of a graph. Nested graphs are left out.
 #[derive(Debug, Default)]

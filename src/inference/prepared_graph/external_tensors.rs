@@ -2,7 +2,8 @@
 
 use rten_onnx::onnx::{DataLocation, DataType, GraphProto, NodeProto, StringStringEntryProto, TensorProto};
 
-use crate::onnx::{ElementType, FLOAT16, STORED_TYPE};
+use crate::onnx::{FLOAT16, STORED_TYPE};
+use crate::tensor::ElementType;
 
 /// Where the values of a tensor are.
 #[derive(Debug, Clone, PartialEq, Eq)]

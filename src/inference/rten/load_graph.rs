@@ -11,7 +11,8 @@ use super::onnx_defaults::write_out;
 use super::{ENGINE, load_error};
 use crate::inference::error::EngineError;
 use crate::inference::graph_source::TEMPORARY_HINT;
-use crate::onnx::{ElementType, InlineData, ModelFiles, Rewrite};
+use crate::onnx::{InlineData, ModelFiles, Rewrite};
+use crate::tensor::ElementType;
 
 /// The link to the graph's own file beside its copy.
 const OWN_DATA: &str = "graph.data";

@@ -7,9 +7,8 @@ use rten_onnx::protobuf::{DecodeMessage, FieldValue, Fields, OwnedValues, Protob
 
 use super::value_info::{axis_names, element_type, value_info};
 use super::{ExternalTensor, Header, Operator};
-use crate::onnx::element_type::ElementType;
 use crate::onnx::topology::{self, Topology, Weight};
-use crate::tensor::{GraphIo, ValueInfo};
+use crate::tensor::{ElementType, GraphIo, ValueInfo};
 
 /// ONNX's own operators are in the domain "", which may also be written out.
 fn domain(name: String) -> String {

@@ -2,8 +2,7 @@
 
 use rten_onnx::onnx::{Dimension, ValueInfoProto};
 
-use crate::onnx::element_type::ElementType;
-use crate::tensor::{DataType, Dim, ValueInfo};
+use crate::tensor::{DataType, Dim, ElementType, ValueInfo};
 
 /// The element type that a graph declares for a value.
 pub(super) fn element_type(value: &ValueInfoProto) -> Option<ElementType> {
