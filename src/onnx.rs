@@ -18,4 +18,4 @@ pub(crate) use real_files::{OWN_VALUES, RealFiles};
 pub(crate) use representable::lost_content;
 pub(crate) use rewrite::{InlineData, Rewrite};
 pub(crate) use topology::{Node, Topology};
-pub(crate) use widening::{FLOAT16, STORED_TYPE, widen_bytes, widen_float16};
+pub(crate) use widening::{FLOAT16, STORED_TYPE, widen_float16, widen_values};

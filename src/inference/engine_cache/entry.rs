@@ -93,9 +93,7 @@ impl Entry {
 
     /// Writes the key to a directory, which commits the entry there.
     pub(super) fn write_key(&self, directory: &Path) -> std::io::Result<()> {
-        let mut file = File::create(directory.join(KEY_FILE))?;
-        serde_json::to_writer_pretty(&mut file, &self.key)?;
-        file.sync_all()
+        std::fs::write(directory.join(KEY_FILE), serde_json::to_vec_pretty(&self.key)?)
     }
 
     /// Removes the entries with another key.

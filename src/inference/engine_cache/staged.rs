@@ -45,19 +45,15 @@ impl StagedEntry {
         &self.directory
     }
 
-    /// Moves the entry, whose files are on disk, to its place, and removes those with another key.
+    /// Moves the entry to its place, and removes those with another key.
     pub(in crate::inference) fn commit(mut self) -> std::io::Result<()> {
         self.entry.write_key(&self.directory)?;
-        File::open(&self.directory)?.sync_all()?;
         let target = self.entry.path();
         if target.exists() {
             std::fs::remove_dir_all(target)?;
         }
         std::fs::rename(&self.directory, target)?;
         self.committed = true;
-        if let Some(root) = target.parent() {
-            File::open(root)?.sync_all()?;
-        }
         self.entry.remove_outdated();
         Ok(())
     }

@@ -1,7 +1,6 @@
 //! The list of an entry's files with their checksums.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -36,9 +35,7 @@ pub(super) enum GraphKind {
 impl Manifest {
     /// Writes the manifest to the directory of an entry.
     pub(super) fn write(&self, directory: &Path) -> std::io::Result<()> {
-        let mut file = File::create(directory.join(FILE))?;
-        serde_json::to_writer(&mut file, self)?;
-        file.sync_all()
+        std::fs::write(directory.join(FILE), serde_json::to_vec(self)?)
     }
 
     /// Reads the manifest of an entry and compares all files with it. Fails with what is wrong with the entry.

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use super::checksums::{ChecksumWriter, Checksums};
 use super::external_tensors::Place;
-use crate::onnx::{ModelFiles, OWN_VALUES, widen_bytes};
+use crate::onnx::{ModelFiles, OWN_VALUES, widen_values};
 
-/// The bytes of a tensor that are read at once. The writer takes about six times as much memory.
-const CHUNK_LEN: usize = 2 << 20;
+/// The bytes of a tensor that are read at once. They stay in the processor's cache until they are written.
+const CHUNK_LEN: usize = 256 << 10;
 /// Tensors of at least this size begin at a page, so that evaluations read no page of another tensor.
 const LARGE: u64 = 64 << 10;
 const PAGE: u64 = 4096;
@@ -27,6 +27,9 @@ pub(super) struct WeightsWriter<'a> {
     /// The files that are read, by their locations.
     sources: BTreeMap<String, File>,
     out: ChecksumWriter<File>,
+    /// What is read, in units of float16 values, and what becomes of it.
+    chunk: Vec<u16>,
+    widened: Vec<f32>,
     /// The bytes to write in all, for the log.
     total: u64,
     logged: Instant,
@@ -40,8 +43,16 @@ impl<'a> WeightsWriter<'a> {
         files: &'a ModelFiles,
         total: u64,
     ) -> std::io::Result<Self> {
-        let out = ChecksumWriter::new(File::create_new(path)?);
-        Ok(Self { name, files, sources: BTreeMap::new(), out, total, logged: Instant::now() })
+        Ok(Self {
+            name,
+            files,
+            sources: BTreeMap::new(),
+            out: ChecksumWriter::new(File::create_new(path)?),
+            chunk: vec![0; CHUNK_LEN / 2],
+            widened: vec![0.0; CHUNK_LEN / 2],
+            total,
+            logged: Instant::now(),
+        })
     }
 
     /// Writes the values of one tensor. Returns the offset.
@@ -51,17 +62,17 @@ impl<'a> WeightsWriter<'a> {
         self.out.write_all(&[0; PAGE as usize][..padding as usize])?;
         let start = self.out.len();
         let source = source(&mut self.sources, self.files, &place.location)?;
-        let (mut chunk, mut converted) = (vec![0; CHUNK_LEN.min(place.len as usize)], Vec::new());
         let mut position = 0;
         while position < place.len {
-            let len = chunk.len().min((place.len - position) as usize);
-            source.read_exact_at(&mut chunk[..len], place.offset + position)?;
+            let len = CHUNK_LEN.min((place.len - position) as usize);
+            let bytes = &mut bytemuck::cast_slice_mut(&mut self.chunk)[..len];
+            source.read_exact_at(bytes, place.offset + position)?;
             if place.is_float16 {
-                converted.clear();
-                widen_bytes(&chunk[..len], &mut converted);
-                self.out.write_all(&converted)?;
+                let widened = &mut self.widened[..len / 2];
+                widen_values(&mut self.chunk[..len / 2], widened);
+                self.out.write_all(bytemuck::cast_slice(widened))?;
             } else {
-                self.out.write_all(&chunk[..len])?;
+                self.out.write_all(bytes)?;
             }
             position += len as u64;
             if self.logged.elapsed() >= LOG_INTERVAL {
@@ -73,11 +84,10 @@ impl<'a> WeightsWriter<'a> {
         Ok(start)
     }
 
-    /// Waits until the file is on disk, and returns its checksums.
-    pub(super) fn finish(self) -> std::io::Result<Checksums> {
-        let (file, sums) = self.out.finish();
-        file.sync_all()?;
-        Ok(sums)
+    /// Returns the checksums of the file. They are why nothing waits for the disk: an entry that a power loss cuts off is
+    /// noticed and made again.
+    pub(super) fn finish(self) -> Checksums {
+        self.out.finish().1
     }
 }
 

@@ -57,7 +57,7 @@ pub(super) fn write_with_weights(
     if let Some(graph) = &mut model.graph {
         write_weights(graph, &mut writer)?;
     }
-    let weights = (WEIGHTS.to_owned(), writer.finish()?);
+    let weights = (WEIGHTS.to_owned(), writer.finish());
     let graph = write_graph(directory, model)?;
     Ok(Manifest { graph: GraphKind::OwnWeights, files: BTreeMap::from([weights, graph]) })
 }
@@ -85,8 +85,6 @@ pub(super) fn write_graph_only(directory: &Path, model: &ModelProto) -> std::io:
 fn write_graph(directory: &Path, model: &ModelProto) -> std::io::Result<(String, Checksums)> {
     let path = directory.join(GRAPH);
     let bytes = model.write_buf().map_err(std::io::Error::other)?;
-    let mut file = File::create_new(&path)?;
-    file.write_all(&bytes)?;
-    file.sync_all()?;
+    File::create_new(&path)?.write_all(&bytes)?;
     Ok((GRAPH.to_owned(), Checksums::read(&path)?))
 }
