@@ -21,7 +21,7 @@ const LAYERS: [(&str, &[&str]); 22] = [
     ("spool", &["mqtt", "panics"]),
     ("bundle", &["file_kind", "onnx", "regular_file", "serde_message", "tensor", "toml_document", "units"]),
     ("image", &["bundle", "npy"]),
-    ("inference", &["onnx", "tensor", "units"]),
+    ("inference", &["file_kind", "onnx", "regular_file", "tensor", "units"]),
     ("platform", &["inference"]),
     ("model", &["bundle", "inference", "regular_file", "serde_message", "tensor", "units"]),
     ("job", &["bundle", "image", "inference", "json_input", "model", "tensor", "topic_name", "units"]),
