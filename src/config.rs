@@ -50,6 +50,9 @@ pub struct Config {
     /// Environment variables that begin with `DENOISED_` and that others set for their own purposes.
     #[serde(skip)]
     pub ignored_variables: Vec<String>,
+    /// The bytes that an automatic memory limit of the sessions means since it was fixed.
+    #[serde(skip)]
+    automatic_memory: Option<u64>,
 }
 
 /// The broker and the connection to it.

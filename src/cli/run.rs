@@ -13,7 +13,7 @@ use crate::service::Signals;
 pub(super) fn run(file: &ConfigFile) -> Result<(), CommandError> {
     let mut config = super::configuration(file.config.as_deref())?;
     super::start_log(config.log.level.0);
-    log::info!("{}", config.resolve_memory());
+    log::info!("{}", config.fix_memory());
     if !config.ignored_variables.is_empty() {
         log::info!("{}", super::ignored_variables(&config));
     }

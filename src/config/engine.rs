@@ -105,26 +105,27 @@ impl Config {
             .next()
     }
 
-    /// Returns the memory limit of all sessions in bytes. With "auto" it is a share of what is free now.
+    /// Returns the memory limit of all sessions in bytes. With "auto" it is a share of what is free now, or was when it was
+    /// fixed.
     pub fn memory_limit(&self) -> Option<u64> {
         match self.engine.memory {
-            MemoryLimit::Auto => self.board.platform().memory_bounds().budget(),
+            MemoryLimit::Auto => {
+                self.automatic_memory.or_else(|| self.board.platform().memory_bounds().budget())
+            }
             MemoryLimit::Unlimited => None,
             MemoryLimit::Bytes(bytes) => Some(bytes.0),
         }
     }
 
-    /// Replaces an automatic memory limit by the bytes that it means now, before anything is loaded. Returns the limit in
-    /// words.
-    pub fn resolve_memory(&mut self) -> String {
+    /// Fixes an automatic memory limit to the bytes that it means now, before anything is loaded. Returns the limit in words.
+    pub fn fix_memory(&mut self) -> String {
         let bounds = self.board.platform().memory_bounds();
         let source = match self.engine.memory {
             MemoryLimit::Auto => format!(", of {bounds}"),
             _ => String::new(),
         };
         let limit = self.memory_limit();
-        self.engine.memory =
-            limit.map_or(MemoryLimit::Unlimited, |bytes| MemoryLimit::Bytes(ByteSize(bytes)));
+        self.automatic_memory = limit;
         match limit {
             Some(bytes) => format!("[engine] memory is {}{source}", binary_size(bytes)),
             None => "[engine] memory is not limited".to_owned(),
