@@ -21,6 +21,7 @@ mod manifest_defaults;
 mod manifest_use;
 mod missing_file;
 mod model_index;
+mod network_graph;
 mod network_size;
 mod onnx_file;
 pub(crate) mod other_graph;
@@ -32,6 +33,7 @@ mod published_scaling;
 mod required_components;
 mod sample_size;
 mod scheduler_config;
+mod scheduler_file;
 mod signature;
 mod text_encoder_io;
 pub(crate) mod tokenizer_source;
@@ -40,19 +42,17 @@ pub(crate) mod weight_types;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use diffusion_samplers::sampler;
-
 use crate::onnx::ModelFiles;
-use crate::regular_file;
 use digest_memo::DigestMemo;
 use graphs::Graphs;
 use json_file::{read_or_default, read_text};
 use latent_components::TEXT_ENCODERS;
-use missing_file::SCHEDULER_ADVICE;
 pub(crate) use missing_file::{network_advice, other_graphs};
-use model_index::{Component, ModelIndex};
+use model_index::ModelIndex;
+use network_graph::{component_of, described_graph, network_graph};
 use network_size::{NetworkConfig, network_size};
 pub(crate) use other_graph::other_graph;
+use scheduler_file::{fitting, for_pipeline, scheduler};
 
 pub use crate::onnx::OnnxError;
 pub use autoencoder_config::{LatentStatistics, VaeConfig};
@@ -261,113 +261,6 @@ impl Bundle {
 pub(crate) fn model_name(directory: &Path) -> String {
     let canonical = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
     canonical.file_name().map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned())
-}
-
-/// The graph that denoised.toml names.
-fn described_graph(directory: &Path, description: &Path, file: &Path) -> Result<PathBuf, BundleError> {
-    let path = directory.join(file);
-    match regular_file::check(&path) {
-        Ok(()) => Ok(path),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let name = file.display();
-            let fault = format!("graph.file: there is no file {name} in this folder; correct the name");
-            Err(BundleError::Content { path: description.to_owned(), fault })
-        }
-        Err(error) => Err(BundleError::reading(&path)(error)),
-    }
-}
-
-/// The graph of the network: of the component that model_index.json names, if there are two.
-fn network_graph(directory: &Path, index: &ModelIndex) -> Result<PathBuf, BundleError> {
-    let networks = ["unet", "transformer"].map(|component| (component, format!("{component}/model.onnx")));
-    let present: Vec<_> = networks.iter().filter(|(_, file)| directory.join(file).is_file()).collect();
-    let is_named = |component: &str| matches!(index.component(component), Some(Component::Class { .. }));
-    let named: Vec<_> = present.iter().filter(|(component, _)| is_named(component)).collect();
-    match (present.as_slice(), named.as_slice()) {
-        ([_, _, ..], [(_, file)]) => Ok(directory.join(file)),
-        ([_, _, ..], _) => Err(BundleError::Content {
-            path: directory.to_owned(),
-            fault: "it has two networks, unet/model.onnx and transformer/model.onnx; name one in denoised.toml: [graph] \
-                    file = \"unet/model.onnx\""
-                .to_owned(),
-        }),
-        _ => first_file(directory, &NETWORK_GRAPHS, network_advice)
-            .map_err(|missing| other_graph::misnamed_network(directory).unwrap_or(missing)),
-    }
-}
-
-/// The folder of a graph in a bundle; `None` if the graph lies in the bundle itself.
-fn component_of(directory: &Path, graph: &Path) -> Option<String> {
-    let folder = graph.parent().filter(|folder| *folder != directory)?;
-    folder.file_name().map(|name| name.to_string_lossy().into_owned())
-}
-
-/// The scheduler's configuration, of the class that model_index.json names.
-fn scheduler(
-    directory: &Path,
-    index: &ModelIndex,
-    description: &Path,
-    manifest: &Manifest,
-) -> Result<SchedulerConfig, BundleError> {
-    let files = ["scheduler/scheduler_config.json", "scheduler_config.json"];
-    let file = first_file(directory, &files, |_| SCHEDULER_ADVICE.to_owned());
-    let file = match (file, &manifest.scheduler) {
-        (Ok(file), _) => file,
-        (Err(_), Some(section)) => return Ok(SchedulerConfig::from_section(description, section)?),
-        (Err(missing), None) => return Err(missing),
-    };
-    let named = index.class_of("scheduler");
-    if let Some(Err(error)) = named.map(sampler::by_class) {
-        return Err(index.fault(format!("scheduler: {error}")));
-    }
-    let config = SchedulerConfig::read_as(&file, named)?;
-    if let Some(other) = &config.class_in_file {
-        log::warn!(
-            "{}: _class_name is {other}, but model_index.json names {}, which is used with the keys of this file",
-            file.display(),
-            config.class
-        );
-    }
-    Ok(config)
-}
-
-/// The scheduler, if a pipeline of this kind works with it.
-fn fitting(scheduler: SchedulerConfig, kind: Option<PipelineKind>) -> Result<SchedulerConfig, BundleError> {
-    match kind.and_then(|kind| pipeline_keys::scheduler_fault(kind, &scheduler)) {
-        Some(fault) => Err(BundleError::Content { path: scheduler.path, fault }),
-        None => Ok(scheduler),
-    }
-}
-
-/// The scheduler as the pipeline's constructor makes it.
-fn for_pipeline(
-    scheduler: SchedulerConfig,
-    kind: Option<PipelineKind>,
-    index: &ModelIndex,
-) -> Result<SchedulerConfig, BundleError> {
-    let mut scheduler = fitting(scheduler, kind)?;
-    if pipeline_keys::replaces_keys(kind, index) {
-        scheduler.set_by_pipeline = pipeline_keys::replaced_keys(&scheduler);
-    }
-    Ok(scheduler.checked()?)
-}
-
-/// Returns the first of these files that exists. `advice` says what to do about a folder without any.
-fn first_file(
-    directory: &Path,
-    candidates: &[&str],
-    advice: impl FnOnce(&Path) -> String,
-) -> Result<PathBuf, BundleError> {
-    for path in candidates.iter().map(|candidate| directory.join(candidate)).filter(|path| path.exists()) {
-        regular_file::check(&path).map_err(BundleError::reading(&path))?;
-    }
-    candidates.iter().map(|candidate| directory.join(candidate)).find(|path| path.is_file()).ok_or_else(
-        || BundleError::Missing {
-            directory: directory.to_owned(),
-            searched: candidates.iter().map(|&c| c.to_owned()).collect(),
-            advice: advice(directory),
-        },
-    )
 }
 
 /// The sections of denoised.toml as they are written. A file that is not valid is reported by [`read_manifest`].

@@ -1,11 +1,30 @@
-//! What to do about a folder without a network or a scheduler: what it has instead.
+//! Finds a file of a folder, and says what to do about a folder without a network or a scheduler: what it has instead.
 
 use std::path::{Path, PathBuf};
 
-use super::NETWORK_GRAPHS;
+use super::{BundleError, NETWORK_GRAPHS};
+use crate::regular_file;
 
 /// The folders of a network in a pipeline.
 const NETWORK_FOLDERS: [&str; 3] = ["unet", "transformer", ""];
+
+/// Returns the first of these files that exists. `advice` says what to do about a folder without any.
+pub(super) fn first_file(
+    directory: &Path,
+    candidates: &[&str],
+    advice: impl FnOnce(&Path) -> String,
+) -> Result<PathBuf, BundleError> {
+    for path in candidates.iter().map(|candidate| directory.join(candidate)).filter(|path| path.exists()) {
+        regular_file::check(&path).map_err(BundleError::reading(&path))?;
+    }
+    candidates.iter().map(|candidate| directory.join(candidate)).find(|path| path.is_file()).ok_or_else(
+        || BundleError::Missing {
+            directory: directory.to_owned(),
+            searched: candidates.iter().map(|&c| c.to_owned()).collect(),
+            advice: advice(directory),
+        },
+    )
+}
 
 /// Advice about a folder that has none of [`NETWORK_GRAPHS`].
 pub(crate) fn network_advice(directory: &Path) -> String {

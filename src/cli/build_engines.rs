@@ -22,18 +22,25 @@ pub(super) fn run(file: &ConfigFile) -> Result<(), CommandError> {
     check_cache_owner(&config)?;
     for path in &config.models.paths {
         let start = Instant::now();
-        let has_built = Arc::new(AtomicBool::new(false));
+        let (has_built, has_prepared) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
         let options = EngineOptions { requires_cache: true, ..config.engine_options(path) };
         let on_stage: OnStage = {
-            let has_built = Arc::clone(&has_built);
+            let (has_built, has_prepared) = (Arc::clone(&has_built), Arc::clone(&has_prepared));
             Arc::new(move |stage| {
                 has_built.fetch_or(stage == LoadStage::BuildingEngine, Ordering::Relaxed);
+                has_prepared.fetch_or(stage == LoadStage::Preparing, Ordering::Relaxed);
             })
         };
         let model = load(path, &options, on_stage).map_err(|error| anyhow!("{}: {error}", path.display()))?;
-        let has_built = has_built.load(Ordering::Relaxed);
+        let made = if has_built.load(Ordering::Relaxed) {
+            Some("the engine was built")
+        } else if has_prepared.load(Ordering::Relaxed) {
+            Some("the graph was prepared")
+        } else {
+            None
+        };
         let backend = model.predictor.backend();
-        writeln!(Stdout, "{}", report(&model.bundle.name, has_built, &options, backend, start.elapsed()))?;
+        writeln!(Stdout, "{}", report(&model.bundle.name, made, &options, backend, start.elapsed()))?;
     }
     Ok(())
 }
@@ -42,10 +49,10 @@ fn load(path: &Path, options: &EngineOptions, on_stage: OnStage) -> Result<Model
     Model::load_bundle(Bundle::open(path)?, options, on_stage)
 }
 
-/// Returns the line about one model.
+/// Returns the line about one model. `made` says what is new in the cache.
 fn report(
     name: &str,
-    has_built: bool,
+    made: Option<&str>,
     options: &EngineOptions,
     backend: &Backend,
     elapsed: Duration,
@@ -55,10 +62,10 @@ fn report(
         .rejected_providers
         .iter()
         .find(|rejected| builders.iter().any(|builder| builder.to_string() == rejected.provider));
-    let result = match rejected {
-        Some(rejected) => format!("no engine is kept, because {} does not work here", rejected.provider),
-        None if has_built => format!("the engine was built and is kept in {}", options.cache.display()),
-        None => "nothing had to be built".to_owned(),
+    let result = match (rejected, made) {
+        (Some(rejected), _) => format!("no engine is kept, because {} does not work here", rejected.provider),
+        (None, Some(made)) => format!("{made} and is kept in {}", options.cache.display()),
+        (None, None) => "nothing had to be built".to_owned(),
     };
     let Backend { engine, version, provider, .. } = backend;
     format!("{name}: {result}, {elapsed:.1?}; it runs on {engine} {version} with {provider}")

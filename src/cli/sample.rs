@@ -183,6 +183,16 @@ struct Samples {
     backend: Backend,
 }
 
+/// Encodes the prompts before the network is opened, and closes the text encoders, which no other job needs. The pipeline
+/// finds the embeddings in the cache, and reports an error.
+fn encode_prompts(model: &Model, job: &Job) {
+    if let (Some(latent), Some(text)) = (&model.latent, &job.text)
+        && latent.conditions(text, model.predictor.signature(), &job.sizes.latent).is_ok()
+    {
+        latent.close_text_encoders();
+    }
+}
+
 fn sample(model: Model, loading: LoadDisplay, job: &Job, noise: &NoiseFiles) -> anyhow::Result<Samples> {
     let empty = vec![Vec::new(); job.count];
     let backend = job.model.backend.clone();
@@ -190,6 +200,7 @@ fn sample(model: Model, loading: LoadDisplay, job: &Job, noise: &NoiseFiles) -> 
     let mut loading = Some(loading);
     let mut failure = None;
     let mut progress = ProgressDisplay::new(&model.bundle.name);
+    encode_prompts(&model, job);
     let mut pipeline = Pipeline::new(model).with_given_noise(noise.source());
     pipeline.accept(job.clone());
     while !pipeline.is_idle() {

@@ -90,6 +90,10 @@ impl Slot {
 
     fn evict(&mut self) {
         log::info!("evicted session {} (memory limit)", self.name);
+        self.close();
+    }
+
+    fn close(&mut self) {
         if let Some(reopenable) = &mut self.session {
             reopenable.session = None;
         }
@@ -211,6 +215,14 @@ impl PooledSession {
     /// Whether the session takes memory: it is open, or in use.
     pub(crate) fn is_open(&self) -> bool {
         self.pool.lock().slots[self.slot].as_ref().is_some_and(Slot::takes_memory)
+    }
+
+    /// Closes the session unless it is in use. The next use opens it again.
+    pub(crate) fn close(&self) {
+        if let Some(slot) = self.pool.lock().slots[self.slot].as_mut().filter(|slot| slot.is_evictable()) {
+            slot.close();
+        }
+        self.pool.0.returned.notify_all();
     }
 
     /// Calls `work` with the session, which is opened first if it is not open.

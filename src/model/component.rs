@@ -75,6 +75,11 @@ impl Component {
         returns_first.map_err(|error| failed(self.name.clone(), error))
     }
 
+    /// Closes the graph unless it is in use. The next evaluation opens it again.
+    pub(super) fn close(&self) {
+        self.session.close();
+    }
+
     /// Opens the graph without evaluating it, if it is not open.
     pub(super) fn open(&self) -> Result<(), LatentError> {
         self.session.with_session(|_| ()).map_err(|error| failed(self.name.clone(), error))

@@ -223,6 +223,11 @@ impl LatentPipeline {
         vae::encode(encoder, self.components.vae, image, &self.tiling)
     }
 
+    /// Closes the text encoders, whose embeddings stay cached. A prompt that is not cached opens them again.
+    pub(crate) fn close_text_encoders(&self) {
+        self.text_encoders.iter().for_each(TextEncoder::close);
+    }
+
     /// Opens the decoder without evaluating it, if it is not open.
     pub(crate) fn open_decoder(&self) -> Result<(), LatentError> {
         self.decoder.as_ref().map_or(Ok(()), |decoder| decoder.component.open())

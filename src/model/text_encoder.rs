@@ -62,6 +62,11 @@ impl TextEncoder {
         Ok(embedding)
     }
 
+    /// Closes the graph. Embeddings stay in the cache.
+    pub(super) fn close(&self) {
+        self.component.close();
+    }
+
     fn cache(&self) -> MutexGuard<'_, LruCache> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
