@@ -123,7 +123,7 @@ fn solve(rows: &mut [Vec<f64>]) -> Option<()> {
 mod tests {
     use super::*;
 
-    /// It was reported as used, and jobs were told that there is none.
+    /// `inspect` reported it as used, and receipts reported that the model has none.
     #[test]
     fn a_projection_of_the_wrong_size_was_ignored() {
         let projection = Projection { factors: vec![[0.0; 3]; 3], bias: [0.0; 3] };

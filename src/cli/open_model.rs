@@ -9,7 +9,7 @@ use indicatif::ProgressBar;
 use crate::inference::{EngineOptions, LoadStage, SessionPool};
 use crate::model::{Model, ModelError};
 
-/// A terminal's view of what is being opened. It is removed on drop.
+/// Shows on a terminal that a model is being opened. Dropping it clears the line.
 pub(super) struct LoadDisplay(ProgressBar);
 
 impl Drop for LoadDisplay {

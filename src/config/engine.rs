@@ -105,8 +105,8 @@ impl Config {
             .next()
     }
 
-    /// Returns the memory limit of all sessions in bytes. With "auto" it is a share of what is free now, or was when it was
-    /// fixed.
+    /// Returns the memory limit of all sessions in bytes. "auto" is the limit that was fixed at the start; before that, a
+    /// share of the memory that is free now.
     pub fn memory_limit(&self) -> Option<u64> {
         match self.engine.memory {
             MemoryLimit::Auto => {

@@ -37,7 +37,7 @@ struct Sampler {
     totals: Arc<Mutex<Totals>>,
 }
 
-/// The readings of a phase, and what is kept beyond it.
+/// The readings of a phase, and the extremes of the whole run.
 #[derive(Debug, Default)]
 struct Totals {
     phase: Phase,

@@ -78,7 +78,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let [old, new, used, own] = [("old", 2), ("new", 3), ("used", 1), ("own", 0)]
             .map(|(name, time)| entry(root.path(), name, 100, time));
-        // A build that goes on has no key and does not count.
+        // An unfinished build has no key, and does not count.
         let unfinished = root.path().join("unfinished");
         std::fs::create_dir(&unfinished).unwrap();
         std::fs::write(unfinished.join("x.engine"), [0; 1000]).unwrap();

@@ -124,7 +124,7 @@ impl SessionMemory {
         self.predict(size, 1.0)
     }
 
-    /// The same with attention of so many times its smallest size.
+    /// Predicts [`Self::required`] with attention that takes `attention` times its smallest size.
     fn predict(&self, size: EvaluationSize, attention: f64) -> u64 {
         let state = self.lock();
         let attention = attention * state.estimate.attention;
@@ -237,7 +237,7 @@ impl Source {
         State { measurements: self.store.get(&estimate.key), estimate, ..State::default() }
     }
 
-    /// Replaces what is known once the graph has proved to run on another backend than was planned. Returns whether it has.
+    /// Replaces the state if the graph proved to run on another backend than planned. Returns whether it did.
     fn follow_provider(&self, state: &mut State) -> bool {
         if state.is_proven {
             return false;

@@ -86,3 +86,16 @@ fn a_session_larger_than_the_budget_is_opened_alone() {
     }
     assert_eq!(log.try_iter().collect::<Vec<_>>(), [0, 1, 0]);
 }
+
+#[test]
+fn a_closed_session_is_opened_again_at_its_next_use() {
+    let (pool, [denoiser, vae], log) = two(None);
+    denoiser.with_session(|_| ()).unwrap();
+    vae.with_session(|_| vae.close()).unwrap();
+    denoiser.close();
+    assert_eq!([denoiser.is_open(), vae.is_open()], [false, true]);
+    assert_eq!(pool.held(), 10);
+    denoiser.with_session(|_| ()).unwrap();
+    vae.with_session(|_| ()).unwrap();
+    assert_eq!(log.try_iter().collect::<Vec<_>>(), [0, 1, 0]);
+}
