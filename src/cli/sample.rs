@@ -191,7 +191,8 @@ fn encode_prompts(model: &mut Model, job: &Job) {
     let (Some(latent), Some(text)) = (latent, &job.text) else { return };
     let signature = predictor.signature().clone();
     std::thread::scope(|scope| {
-        if latent.overlaps {
+        // Other providers may build an engine, for which they get all memory.
+        if latent.overlaps && !predictor.backend().prepares_shapes() {
             let open = || {
                 if let Err(error) = predictor.open() {
                     log::debug!("cannot open the network in advance: {error}");
