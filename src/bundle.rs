@@ -209,6 +209,11 @@ impl Bundle {
         self.graphs.digests(&self.directory, || DigestMemo::open(cache))
     }
 
+    /// The SHA-256 of one graph of the bundle, in hexadecimal, without waiting for those of others.
+    pub(crate) fn digest(&self, graph: &Path, cache: &Path) -> Result<String, BundleError> {
+        self.graphs.digest(graph, || DigestMemo::open(cache))
+    }
+
     /// Makes the digests in the background, so that they are there when a receipt needs them.
     pub(crate) fn make_digests(&self, cache: &Path) {
         let (bundle, cache) = (self.clone(), cache.to_owned());

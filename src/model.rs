@@ -71,13 +71,14 @@ impl Model {
         Self::load_bundle(Bundle::open(directory)?, options, Arc::new(|_| {}))
     }
 
-    /// Does the same with a bundle that is open already. Reports each stage.
+    /// Does the same with a bundle that is open already. Reports each stage of each of its graphs.
     pub fn load_bundle(
         bundle: Bundle,
         options: &EngineOptions,
         on_stage: OnStage,
     ) -> Result<Self, ModelError> {
-        let mut model = Self::open_bundle(&SessionPool::default(), bundle, options, on_stage)?;
+        let components = Arc::clone(&on_stage);
+        let mut model = Self::open_bundle(&SessionPool::default(), bundle, options, on_stage, &components)?;
         model.warm_up(model.predictor.signature().smallest_batch())?;
         Ok(model)
     }
@@ -94,7 +95,15 @@ impl Model {
         on_stage: OnStage,
     ) -> Result<Self, ModelError> {
         on_stage(LoadStage::Warming);
-        Self::open_bundle(pool, Bundle::open(directory)?, options, on_stage)
+        let silent: OnStage = Arc::new(|_| {});
+        Self::open_bundle(pool, Bundle::open(directory)?, options, on_stage, &silent)
+    }
+
+    /// Puts into the engine cache what the graphs around the network need there. That of the network is there once it was
+    /// evaluated.
+    pub(crate) fn prepare_components(&self) -> Result<(), LatentError> {
+        let Some(latent) = &self.latent else { return Ok(()) };
+        latent.prepare(&self.predictor.signature().sample_shape, self.predictor.backend().prepares_shapes())
     }
 
     fn open_bundle(
@@ -102,12 +111,13 @@ impl Model {
         bundle: Bundle,
         options: &EngineOptions,
         on_stage: OnStage,
+        on_component_stage: &OnStage,
     ) -> Result<Self, ModelError> {
         let signature = denoiser::signature(&bundle, options)?;
         let graphs = PipelineGraphs::read(&bundle, &signature)?;
         let predictor = Denoiser::new(&bundle, options, pool, on_stage)?;
         let latent = graphs
-            .map(|graphs| LatentPipeline::new(&bundle, graphs, options, pool, &predictor))
+            .map(|graphs| LatentPipeline::new(&bundle, graphs, options, pool, &predictor, on_component_stage))
             .transpose()?;
         bundle.make_digests(&options.cache);
         let mut model = Self {

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
@@ -20,6 +21,9 @@ const MIN_LEN: u64 = 16 << 20;
 
 /// More files are forgotten, those with the smallest paths first.
 const MAX_FILES: usize = 1000;
+
+/// Held while the file of digests is replaced, because the digests of several graphs are made at the same time.
+static REPLACING: Mutex<()> = Mutex::new(());
 
 /// What identifies the contents of a file without reading them. Times are in seconds and nanoseconds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,10 +118,12 @@ impl DigestMemo {
 }
 
 impl Recording {
-    /// Writes the digests of files that did not change meanwhile. Files that are gone are forgotten.
+    /// Adds the digests of files that did not change meanwhile to those that are known by now. Files that are gone are
+    /// forgotten.
     pub(super) fn save(mut self, digest: impl Fn(&Path) -> Option<String>) {
         let Some(directory) = &self.memo.directory else { return };
-        let known = &mut self.memo.known;
+        let _replacing = REPLACING.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = DigestMemo::open(directory).known;
         for (path, identity) in self.pending {
             if let (Some(sha256), true) = (digest(&path), Identity::of(&path).as_ref() == Some(&identity)) {
                 known.insert(path, Known { identity, sha256 });
@@ -127,7 +133,7 @@ impl Recording {
         while known.len() > MAX_FILES {
             known.pop_first();
         }
-        let written = serde_json::to_writer(&mut self.file, known).map_err(std::io::Error::from);
+        let written = serde_json::to_writer(&mut self.file, &known).map_err(std::io::Error::from);
         let replaced = written.and_then(|()| Ok(self.file.persist(directory.join(FILE))?));
         if let Err(error) = replaced {
             cannot_remember(directory, &error);
@@ -176,6 +182,21 @@ mod tests {
         assert_eq!(memo.get(&file), None);
         std::fs::remove_file(&file).unwrap();
         assert_eq!(memo.get(&file), None);
+    }
+
+    #[test]
+    fn digests_that_were_made_at_the_same_time_are_all_remembered() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = ["a.bin", "b.bin"].map(|name| directory.path().join(name));
+        files.iter().for_each(|file| drop(write(file, "weights")));
+        let recordings = files.each_ref().map(|file| {
+            let mut recording = DigestMemo::open(directory.path()).record(&[file]).unwrap();
+            recording.pending.push((file.canonicalize().unwrap(), Identity::of(file).unwrap()));
+            recording
+        });
+        recordings.into_iter().for_each(|recording| recording.save(|_| Some("digest".to_owned())));
+        let memo = DigestMemo::open(directory.path());
+        assert_eq!(files.each_ref().map(|file| memo.get(file)), [Some("digest"); 2]);
     }
 
     #[test]

@@ -5,7 +5,6 @@ use std::fmt::Write;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use sha2::{Digest, Sha256};
@@ -21,33 +20,13 @@ pub struct GraphDigests {
     pub total: String,
     /// By the name of the graph's folder, or of its file if it is in no folder of the bundle.
     pub by_name: BTreeMap<String, String>,
-    by_path: BTreeMap<PathBuf, String>,
 }
 
 impl GraphDigests {
-    /// Reads all files of the graphs of a bundle, which may have gigabytes, except those that the memo knows.
-    pub(super) fn read(
-        bundle: &Path,
-        graphs: &BTreeMap<PathBuf, Arc<ModelFiles>>,
-        memo: DigestMemo,
-    ) -> Result<Self, BundleError> {
-        let mut files: Vec<&Path> = graphs.values().flat_map(|graph| graph.paths()).collect();
-        files.sort_unstable();
-        files.dedup();
-        let digests = known_digests(&files, memo)?;
-        let digest = |file: &Path| digests.get(file).map_or("", String::as_str);
-        let (mut by_name, mut by_path) = (BTreeMap::new(), BTreeMap::new());
-        for (path, graph) in graphs {
-            let own = graph_digest(graph, digest);
-            by_name.insert(name(bundle, path), own.clone());
-            by_path.insert(path.clone(), own);
-        }
-        Ok(Self { total: total(&by_name), by_name, by_path })
-    }
-
-    /// The digest of the graph in this file. Empty for a file that is not a graph of the bundle.
-    pub(crate) fn of(&self, graph: &Path) -> &str {
-        self.by_path.get(graph).map_or("", String::as_str)
+    /// The digests of a bundle from those of its graphs.
+    pub(super) fn new(bundle: &Path, by_path: impl IntoIterator<Item = (PathBuf, String)>) -> Self {
+        let by_name = by_path.into_iter().map(|(path, digest)| (name(bundle, &path), digest)).collect();
+        Self { total: total(&by_name), by_name }
     }
 }
 
@@ -69,15 +48,21 @@ pub(super) fn name(bundle: &Path, graph: &Path) -> String {
     name.to_string_lossy().into_owned()
 }
 
-/// The digest of the ONNX file, or, if there is external data, of the list of all files in the format of `sha256sum`.
-fn graph_digest<'a>(graph: &'a ModelFiles, digest: impl Fn(&Path) -> &'a str) -> String {
+/// The digest of the ONNX file, or, if there is external data, of the list of all files in the format of `sha256sum`. Reads
+/// all files, which may have gigabytes, except those that the memo knows.
+pub(super) fn graph_digest(graph: &ModelFiles, memo: DigestMemo) -> Result<String, BundleError> {
+    let mut files: Vec<&Path> = graph.paths().collect();
+    files.sort_unstable();
+    files.dedup();
+    let digests = known_digests(&files, memo)?;
+    let digest = |file: &Path| digests.get(file).map_or("", String::as_str);
     let own = digest(&graph.graph);
     if graph.data.is_empty() {
-        return own.to_owned();
+        return Ok(own.to_owned());
     }
     let name = graph.graph.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let data = graph.data.iter().map(|file| (digest(&file.path), file.location.as_str()));
-    list_digest([(own, name.as_str())].into_iter().chain(data))
+    Ok(list_digest([(own, name.as_str())].into_iter().chain(data)))
 }
 
 /// The digest of lines with a digest and a name each, as `sha256sum` writes them.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::digest_memo::DigestMemo;
+use super::graph_digests::graph_digest;
 use super::{BundleError, GraphDigests};
 use crate::onnx::ModelFiles;
 
@@ -14,6 +15,8 @@ use crate::onnx::ModelFiles;
 pub(super) struct Graphs {
     files: BTreeMap<PathBuf, Arc<ModelFiles>>,
     digests: Mutex<Option<Arc<GraphDigests>>>,
+    /// The digest of each graph. The lock is held while it is made.
+    by_graph: BTreeMap<PathBuf, Mutex<Option<String>>>,
 }
 
 impl Graphs {
@@ -21,6 +24,7 @@ impl Graphs {
     pub(super) fn open(&mut self, graph: &Path) -> Result<Arc<ModelFiles>, BundleError> {
         let files = self.get(graph)?;
         self.files.insert(graph.to_owned(), Arc::clone(&files));
+        self.by_graph.entry(graph.to_owned()).or_default();
         Ok(files)
     }
 
@@ -41,15 +45,30 @@ impl Graphs {
     pub(super) fn digests(
         &self,
         bundle: &Path,
-        memo: impl FnOnce() -> DigestMemo,
+        memo: impl Fn() -> DigestMemo,
     ) -> Result<Arc<GraphDigests>, BundleError> {
         let mut known = self.digests.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(digests) = &*known {
+            return Ok(Arc::clone(digests));
+        }
+        let digest = |graph: &PathBuf| Ok((graph.clone(), self.digest(graph, &memo)?));
+        let digests = self.files.keys().map(digest).collect::<Result<Vec<_>, BundleError>>()?;
+        Ok(Arc::clone(known.insert(Arc::new(GraphDigests::new(bundle, digests)))))
+    }
+
+    /// The digest of one graph, without waiting for those of others. Empty for a file that is not a graph of the bundle.
+    pub(super) fn digest(
+        &self,
+        graph: &Path,
+        memo: impl FnOnce() -> DigestMemo,
+    ) -> Result<String, BundleError> {
+        let (Some(files), Some(known)) = (self.files.get(graph), self.by_graph.get(graph)) else {
+            return Ok(String::new());
+        };
+        let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
         match &*known {
-            Some(digests) => Ok(Arc::clone(digests)),
-            None => {
-                let digests = GraphDigests::read(bundle, &self.files, memo())?;
-                Ok(Arc::clone(known.insert(Arc::new(digests))))
-            }
+            Some(digest) => Ok(digest.clone()),
+            None => Ok(known.insert(graph_digest(files, memo())?).clone()),
         }
     }
 }
@@ -74,8 +93,8 @@ mod tests {
         assert!(error.starts_with(&graph.display().to_string()), "{error}");
         std::fs::copy(&golden, &graph).unwrap();
         let digests = graphs.digests(bundle.path(), DigestMemo::default).unwrap();
-        assert_eq!(digests.of(&graph), digests.total);
         std::fs::remove_file(&graph).unwrap();
         assert!(Arc::ptr_eq(&digests, &graphs.digests(bundle.path(), DigestMemo::default).unwrap()));
+        assert_eq!(graphs.digest(&graph, DigestMemo::default).unwrap(), digests.total);
     }
 }

@@ -1,9 +1,9 @@
-//! `denoised build-engines`: builds the engines of all models before the daemon's first start.
+//! `denoised build-engines`: builds the engines and prepares the graphs of all models before the daemon's first start.
 
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail};
@@ -22,25 +22,30 @@ pub(super) fn run(file: &ConfigFile) -> Result<(), CommandError> {
     check_cache_owner(&config)?;
     for path in &config.models.paths {
         let start = Instant::now();
-        let (has_built, has_prepared) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
+        let (has_built, prepared) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
         let options = EngineOptions { requires_cache: true, ..config.engine_options(path) };
         let on_stage: OnStage = {
-            let (has_built, has_prepared) = (Arc::clone(&has_built), Arc::clone(&has_prepared));
+            let (has_built, prepared) = (Arc::clone(&has_built), Arc::clone(&prepared));
             Arc::new(move |stage| {
                 has_built.fetch_or(stage == LoadStage::BuildingEngine, Ordering::Relaxed);
-                has_prepared.fetch_or(stage == LoadStage::Preparing, Ordering::Relaxed);
+                prepared.fetch_add(usize::from(stage == LoadStage::Preparing), Ordering::Relaxed);
             })
         };
-        let model = load(path, &options, on_stage).map_err(|error| anyhow!("{}: {error}", path.display()))?;
-        let made = if has_built.load(Ordering::Relaxed) {
-            Some("the engine was built")
-        } else if has_prepared.load(Ordering::Relaxed) {
-            Some("the graph was prepared")
-        } else {
-            None
+        let error = |error: &dyn std::fmt::Display| anyhow!("{}: {error}", path.display());
+        let model = load(path, &options, on_stage).map_err(|fault| error(&fault))?;
+        model.prepare_components().map_err(|fault| error(&fault))?;
+        let made = match (has_built.load(Ordering::Relaxed), prepared.load(Ordering::Relaxed)) {
+            (true, _) => Some("the engine was built and is kept".to_owned()),
+            (false, 0) => None,
+            (false, 1) => Some("its graph was prepared and is kept".to_owned()),
+            (false, count) => Some(format!("{count} graphs were prepared and are kept")),
         };
         let backend = model.predictor.backend();
-        writeln!(Stdout, "{}", report(&model.bundle.name, made, &options, backend, start.elapsed()))?;
+        writeln!(
+            Stdout,
+            "{}",
+            report(&model.bundle.name, made.as_deref(), &options, backend, start.elapsed())
+        )?;
     }
     Ok(())
 }
@@ -64,7 +69,7 @@ fn report(
         .find(|rejected| builders.iter().any(|builder| builder.to_string() == rejected.provider));
     let result = match (rejected, made) {
         (Some(rejected), _) => format!("no engine is kept, because {} does not work here", rejected.provider),
-        (None, Some(made)) => format!("{made} and is kept in {}", options.cache.display()),
+        (None, Some(made)) => format!("{made} in {}", options.cache.display()),
         (None, None) => "nothing had to be built".to_owned(),
     };
     let Backend { engine, version, provider, .. } = backend;

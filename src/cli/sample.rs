@@ -183,24 +183,42 @@ struct Samples {
     backend: Backend,
 }
 
-/// Encodes the prompts before the network is opened, and closes the text encoders, which no other job needs. The pipeline
-/// finds the embeddings in the cache, and reports an error.
-fn encode_prompts(model: &Model, job: &Job) {
-    if let (Some(latent), Some(text)) = (&model.latent, &job.text)
-        && latent.conditions(text, model.predictor.signature(), &job.sizes.latent).is_ok()
-    {
-        latent.close_text_encoders();
-    }
+/// Encodes the prompts, and closes the text encoders, which no other job needs, before the first step. The network is opened
+/// meanwhile if memory has room for it beside them: that maps its weights and reads none. The pipeline finds the embeddings
+/// in the cache and the network in memory, and reports errors.
+fn encode_prompts(model: &mut Model, job: &Job) {
+    let Model { predictor, latent, .. } = model;
+    let (Some(latent), Some(text)) = (latent, &job.text) else { return };
+    let signature = predictor.signature().clone();
+    std::thread::scope(|scope| {
+        // Other providers may build an engine, for which they get all memory.
+        if latent.overlaps && !predictor.backend().prepares_shapes() {
+            let open = || {
+                if let Err(error) = predictor.open() {
+                    log::debug!("cannot open the network in advance: {error}");
+                }
+            };
+            // Without the thread, the first step opens the network.
+            if let Err(error) =
+                std::thread::Builder::new().name("network".to_owned()).spawn_scoped(scope, open)
+            {
+                log::debug!("cannot start a thread that opens the network: {error}");
+            }
+        }
+        if latent.conditions(text, &signature, &job.sizes.latent).is_ok() {
+            latent.close_text_encoders();
+        }
+    });
 }
 
-fn sample(model: Model, loading: LoadDisplay, job: &Job, noise: &NoiseFiles) -> anyhow::Result<Samples> {
+fn sample(mut model: Model, loading: LoadDisplay, job: &Job, noise: &NoiseFiles) -> anyhow::Result<Samples> {
     let empty = vec![Vec::new(); job.count];
     let backend = job.model.backend.clone();
     let mut result = Samples { samples: empty.clone(), latents: empty, truncated: Vec::new(), backend };
     let mut loading = Some(loading);
     let mut failure = None;
     let mut progress = ProgressDisplay::new(&model.bundle.name);
-    encode_prompts(&model, job);
+    encode_prompts(&mut model, job);
     let mut pipeline = Pipeline::new(model).with_given_noise(noise.source());
     pipeline.accept(job.clone());
     while !pipeline.is_idle() {

@@ -146,7 +146,7 @@ impl Denoiser {
 /// Returns the digest of a graph of the bundle, which is made when it is first needed.
 pub(super) fn digest(bundle: &Bundle, graph: &Path, cache: &Path) -> GraphDigest {
     let (bundle, graph, cache) = (bundle.clone(), graph.to_owned(), cache.to_owned());
-    Arc::new(move || Ok(bundle.digests_remembered_in(&cache)?.of(&graph).to_owned()))
+    Arc::new(move || Ok(bundle.digest(&graph, &cache)?))
 }
 
 impl Predictor for Denoiser {

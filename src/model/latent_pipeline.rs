@@ -41,6 +41,21 @@ pub struct TextConditioning {
     pub time_ids: [f32; 6],
 }
 
+impl TextConditioning {
+    /// An empty prompt without guidance.
+    fn empty() -> Self {
+        Self {
+            prompt: [String::new(), String::new()],
+            negative: None,
+            clip_skip: None,
+            max_sequence_length: None,
+            guidance: 1.0,
+            guided: false,
+            time_ids: [0.0; 6],
+        }
+    }
+}
+
 /// The tensors that the denoiser takes besides samples and time steps, in the order of its signature.
 #[derive(Debug, Clone, Default)]
 pub struct Conditions {
@@ -83,16 +98,17 @@ struct PromptEmbeddings {
 }
 
 impl LatentPipeline {
-    /// Adds the sessions to the pool, which opens each when it is first used.
+    /// Adds the sessions to the pool, which opens each when it is first used, and reports its stages.
     pub(super) fn new(
         bundle: &Bundle,
         graphs: PipelineGraphs,
         options: &EngineOptions,
         pool: &SessionPool,
         network: &Denoiser,
+        on_stage: &OnStage,
     ) -> Result<Self, BundleError> {
         let PipelineGraphs { components, kind, text_encoders, decoder, encoder, limits } = graphs;
-        let session = |graph: ComponentGraph| pooled_session(bundle, graph, options, pool, network);
+        let session = |graph: ComponentGraph| pooled_session(bundle, graph, options, pool, network, on_stage);
         let open_text_encoder = |(i, graph): (usize, TextEncoderGraph)| {
             let TextEncoderGraph { path, tokenizer, io, config } = graph;
             let session = session(ComponentGraph {
@@ -233,6 +249,34 @@ impl LatentPipeline {
         self.decoder.as_ref().map_or(Ok(()), |decoder| decoder.component.open())
     }
 
+    /// Opens each graph once, so that what is prepared for its provider is in the engine cache, and closes it again. Where
+    /// providers build engines in the first evaluation, that is made too: with empty prompts, and for a latent of this
+    /// `shape`.
+    pub(super) fn prepare(&self, shape: &[usize], evaluates: bool) -> Result<(), LatentError> {
+        let halves = [(&self.decoder, false), (&self.encoder, true)];
+        if evaluates {
+            let text = TextConditioning::empty();
+            self.encode_prompt(&text.prompt, None, &text)?;
+        }
+        for text_encoder in &self.text_encoders {
+            text_encoder.open()?;
+            text_encoder.close();
+        }
+        for (half, is_encoder) in halves {
+            let Some(half) = half else { continue };
+            match (evaluates, is_encoder) {
+                (false, _) => half.component.open()?,
+                (true, false) => drop(self.decode(&vec![0.0; shape.iter().product()], shape)?),
+                (true, true) => {
+                    let factor = self.components.vae.factor;
+                    drop(self.encode(&Tensor::zeros([3, shape[1] * factor, shape[2] * factor]))?);
+                }
+            }
+            half.component.close();
+        }
+        Ok(())
+    }
+
     /// A preview of a latent, if there is a projection for its channels.
     pub fn preview(&self, latent: &[f32], shape: &[usize], manifest: &Manifest) -> Option<Tensor> {
         Some(manifest.projection(self.kind, shape[0])?.apply(latent, shape))
@@ -266,9 +310,10 @@ fn pooled_session(
     options: &EngineOptions,
     pool: &SessionPool,
     network: &Denoiser,
+    on_stage: &OnStage,
 ) -> Result<PooledSession, BundleError> {
     let ComponentGraph { role, path, example, values_per_token } = graph;
-    let (proven, on_stage): (ProvenBackend, OnStage) = (ProvenBackend::default(), Arc::new(|_| {}));
+    let (proven, on_stage) = (ProvenBackend::default(), Arc::clone(on_stage));
     let files = bundle.files(path)?;
     let graph =
         MeasuredGraph { files: Arc::clone(&files), values_per_token, proven: ProvenBackend::clone(&proven) };

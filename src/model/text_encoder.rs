@@ -62,6 +62,11 @@ impl TextEncoder {
         Ok(embedding)
     }
 
+    /// Opens the graph without evaluating it, if it is not open.
+    pub(super) fn open(&self) -> Result<(), LatentError> {
+        self.component.open()
+    }
+
     /// Closes the graph. Embeddings stay in the cache.
     pub(super) fn close(&self) {
         self.component.close();

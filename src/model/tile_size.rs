@@ -10,6 +10,10 @@ const STEP: usize = 8;
 /// Tiles smaller than this many latents take other sessions' memory rather than becoming smaller.
 const MIN_SIDE_BESIDE_OTHERS: usize = 32;
 
+/// The most working memory for one pixel of the picture, without attention. Stable Diffusion's decoder takes 5.4 KiB: two or
+/// three maps of 256 channels in float32.
+const MAX_BYTES_PER_PIXEL: u64 = 32 << 10;
+
 /// A picture or a latent that an autoencoder processes, in latents.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Extent {
@@ -46,9 +50,38 @@ pub(super) fn largest_tile(memory: &SessionMemory, extent: Extent, batch: u64, o
     Some(side.unwrap_or(STEP)).filter(|side| *side < longest)
 }
 
+/// Whether the whole fits beside `others` by a bound that no autoencoder exceeds, so that none of its evaluations has to be
+/// measured. A latent has `factor` pixels on each side.
+pub(super) fn fits_unmeasured(
+    memory: &SessionMemory,
+    extent: Extent,
+    factor: usize,
+    batch: u64,
+    others: u64,
+) -> bool {
+    let Some(budget) = memory.budget() else { return true };
+    let pixels = (extent.height * extent.width * factor * factor) as u64 * batch;
+    let size = EvaluationSize { batch, ..extent.tile(extent.height.max(extent.width)) };
+    let bound = memory.required_at_most(size).saturating_add(pixels.saturating_mul(MAX_BYTES_PER_PIXEL));
+    bound.saturating_add(others) <= budget
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_picture_fits_unmeasured_by_32_kib_for_each_pixel() {
+        let fits = |budget: u64, others: u64| {
+            let memory = SessionMemory::known(1000, Some(budget), &[]);
+            fits_unmeasured(&memory, Extent { height: 32, width: 16, values: 4 }, 8, 2, others)
+        };
+        let bound = 1000 + 2 * (32 * 8) * (16 * 8) * (32 << 10);
+        assert!(fits(bound, 0) && !fits(bound - 1, 0));
+        assert!(fits(bound + 500, 500) && !fits(bound + 500, 501));
+        let unlimited = SessionMemory::known(1000, None, &[]);
+        assert!(fits_unmeasured(&unlimited, Extent { height: 32, width: 16, values: 4 }, 8, 2, 0));
+    }
 
     /// An autoencoder with 1000 bytes of weights that needs 10 bytes for each value.
     fn tile(budget: Option<u64>, height: usize, width: usize, others: u64) -> Option<usize> {

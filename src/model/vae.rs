@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::component::{Component, SampleInput, SampleValues};
 use super::error::LatentError;
-use super::tile_size::{CALIBRATION_SIDE, Extent, largest_tile};
+use super::tile_size::{CALIBRATION_SIDE, Extent, fits_unmeasured, largest_tile};
 use super::vae_tiling::{Scale, tiled};
 use crate::bundle::{AutoencoderIo, VaeConfig};
 use crate::inference::SessionMemory;
@@ -114,7 +114,8 @@ pub(super) fn encode(
 
 impl Autoencoder {
     /// The longest side in latents that is processed at once; `None` for the whole. A graph of a fixed size processes the
-    /// whole. `calibrate` evaluates a small square, whose memory shows that of larger ones.
+    /// whole. Where nothing was measured and memory is not ample, `calibrate` evaluates a small square, whose memory shows
+    /// that of larger ones.
     fn tile(
         &self,
         tiling: &Tiling,
@@ -132,11 +133,15 @@ impl Autoencoder {
         if memory.budget().is_none() || extent.height.max(extent.width) <= CALIBRATION_SIDE {
             return Ok(None);
         }
+        let (batch, others) =
+            (self.io.batch as u64, tiling.denoiser.as_ref().map_or(0, |denoiser| denoiser.held()));
         if !memory.is_calibrated() {
+            if fits_unmeasured(memory, extent, factor, batch, others) {
+                return Ok(None);
+            }
             calibrate(CALIBRATION_SIDE)?;
         }
-        let others = tiling.denoiser.as_ref().map_or(0, |denoiser| denoiser.held());
-        let side = largest_tile(memory, extent, self.io.batch as u64, others);
+        let side = largest_tile(memory, extent, batch, others);
         if let Some(side) = side {
             log::info!(
                 "{}: {}×{} pixels are processed in tiles of {} pixels ([engine] memory)",

@@ -4,7 +4,8 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::common::bundles::model;
-use crate::common::commands::{denoised, fails, library, succeeds};
+use crate::common::commands::{denoised, fails, library, onnxruntime, succeeds};
+use crate::common::pipelines::bundle;
 
 /// Returns a command that builds the engine of `swissroll` for OpenVINO.
 fn build_engines(cache: &Path) -> Command {
@@ -43,6 +44,20 @@ fn a_cache_that_does_not_exist_is_made() {
     let engines: Vec<_> = std::fs::read_dir(&cache).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert_eq!(engines.len(), 1);
     assert!(engines[0].join("key.json").is_file());
+}
+
+/// Only the network's graph was prepared, so that the first job prepared the others.
+#[test]
+fn the_graphs_around_the_network_are_opened_once() {
+    let cache = tempfile::tempdir().unwrap();
+    let mut command = build_engines(cache.path());
+    command.env("DENOISED_ENGINE__LIBRARY", onnxruntime()).env("DENOISED_ENGINE__PROVIDERS", "cpu");
+    command.env("DENOISED_MODELS__PATHS", bundle("sd")).env("RUST_LOG", "denoised=debug");
+    let log = String::from_utf8(succeeds(&mut command).stderr).unwrap();
+    for graph in ["sd", "sd-text_encoder_1", "sd-vae_decoder", "sd-vae_encoder"] {
+        assert_eq!(log.matches(&format!("opened {graph} on cpu")).count(), 1, "{graph}: {log}");
+    }
+    assert_eq!(log.matches("evaluated ").count(), 1, "{log}");
 }
 
 #[test]

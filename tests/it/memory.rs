@@ -110,8 +110,8 @@ fn the_decoder_tiles_by_itself_as_vae_tile_does() {
         let stderr = succeeds(&mut command).stderr;
         (values(&output).1, String::from_utf8(stderr).unwrap())
     };
-    // The first picture with a limit measures 16×16 latents.
-    let (_, log) = picture("measured.npy", &[("DENOISED_ENGINE__MEMORY", "4 GiB")]);
+    // The first picture with a limit that is not ample measures 16×16 latents.
+    let (_, log) = picture("measured.npy", &[("DENOISED_ENGINE__MEMORY", "300 MiB")]);
     assert!(!log.contains("in tiles of"), "{log}");
     // With 4 MiB for those and the attention of one head, 32×32 latents take 19 MiB, and 40×40 take 34 MiB.
     set_measurement(&cache, "vae_decoder", 4 * 16 * 16, 4 << 20);

@@ -41,20 +41,34 @@ fn sample_opens_and_evaluates_only_what_its_job_needs() {
     for engine in ["onnxruntime", "embedded"] {
         let log = sample_log(engine, &bundle("sd"), &["--prompt", PROMPT, "--width", "16", "--height", "16"]);
         let activity = activity(log.lines());
-        // The decoder is opened while the network is, so that their order is open.
+        // The network is opened while prompts are encoded, and the decoder after that, so that their order is open.
         let mut opened = of(&activity, "opened");
-        assert_eq!(opened[0], "opened sd-text_encoder_1 on cpu", "{log}");
         opened.sort_unstable();
         let expected =
             ["opened sd on cpu", "opened sd-text_encoder_1 on cpu", "opened sd-vae_decoder on cpu"];
         assert_eq!(opened, expected, "{log}");
-        // The prompt and the empty one are encoded before the network is opened.
-        let network = activity.iter().position(|event| *event == "opened sd on cpu").unwrap();
+        // The prompt and the empty one are encoded before the first step.
+        let network = activity.iter().position(|event| event.starts_with("evaluated sd")).unwrap();
         assert_eq!(of(&activity[..network], "evaluated"), ["evaluated text_encoder"; 2], "{log}");
         let expected =
             ["evaluated sd with a batch of 2", "evaluated sd with a batch of 2", "evaluated vae_decoder"];
         assert_eq!(of(&activity[network..], "evaluated"), expected, "{log}");
     }
+}
+
+#[test]
+fn a_large_decoder_is_evaluated_on_a_small_square_only_where_memory_is_not_ample() {
+    let evaluations = |memory: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = sample("onnxruntime", &bundle("sd"), &folder.path().join("x.npy"));
+        command.args(["--prompt", PROMPT, "--steps", "1", "--width", "64", "--height", "64"]);
+        // A cache of its own: without a measurement of an earlier start.
+        command.env("DENOISED_ENGINE__CACHE", folder.path().join("cache"));
+        command.env("DENOISED_ENGINE__MEMORY", memory).env("RUST_LOG", "denoised=debug");
+        let log = String::from_utf8(succeeds(&mut command).stderr).unwrap();
+        activity(log.lines()).into_iter().filter(|event| *event == "evaluated vae_decoder").count()
+    };
+    assert_eq!(["none", "1 GiB", "64 MiB"].map(evaluations), [1, 1, 2]);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use super::entry::{KEY_FILE, directories, last_use, remove};
+use super::staged::is_temporary;
 
 /// A committed entry.
 struct Candidate {
@@ -13,7 +14,8 @@ struct Candidate {
 }
 
 /// Removes the least recently used entries until all entries together with `additional` bytes fit in `size`. Entries in
-/// use and `exclude` stay. Returns whether they fit. Nothing is removed for more bytes than the cache may have.
+/// use, entries that are being written, and `exclude` stay. Returns whether they fit. Nothing is removed for more bytes than
+/// the cache may have.
 pub(in crate::inference) fn make_room(
     root: &Path,
     size: u64,
@@ -23,13 +25,17 @@ pub(in crate::inference) fn make_room(
     if additional > size {
         return Ok(false);
     }
-    let mut candidates = Vec::new();
+    let (mut candidates, mut total) = (Vec::new(), additional);
     for directory in directories(root)? {
-        candidates.extend(candidate(directory));
+        if is_temporary(&directory) {
+            let is_other = directory != exclude;
+            total = total.saturating_add(if is_other { len(&directory) } else { 0 });
+        } else if let Some(candidate) = candidate(directory) {
+            total = total.saturating_add(candidate.bytes);
+            candidates.push(candidate);
+        }
     }
     candidates.sort_by_key(|candidate| candidate.last_use);
-    let mut total =
-        candidates.iter().map(|candidate| candidate.bytes).sum::<u64>().saturating_add(additional);
     for candidate in candidates {
         if total <= size {
             break;
@@ -49,9 +55,13 @@ pub(in crate::inference) fn make_room(
 /// The entry in a directory. `None` if none is committed there; one may be built at the moment.
 fn candidate(directory: PathBuf) -> Option<Candidate> {
     directory.join(KEY_FILE).metadata().ok()?;
-    let files = std::fs::read_dir(&directory).ok()?.flatten();
-    let bytes = files.filter_map(|file| Some(file.metadata().ok()?.len())).sum();
-    Some(Candidate { last_use: last_use(&directory), directory, bytes })
+    Some(Candidate { last_use: last_use(&directory), bytes: len(&directory), directory })
+}
+
+/// The bytes of the files in a directory.
+fn len(directory: &Path) -> u64 {
+    let files = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    files.filter_map(|file| Some(file.metadata().ok()?.len())).sum()
 }
 
 fn is_in_use(directory: &Path) -> bool {
@@ -82,6 +92,13 @@ mod tests {
         let unfinished = root.path().join("unfinished");
         std::fs::create_dir(&unfinished).unwrap();
         std::fs::write(unfinished.join("x.engine"), [0; 1000]).unwrap();
+        // One that is being written has the length that it will have.
+        let written = root.path().join("written.tmp");
+        std::fs::create_dir(&written).unwrap();
+        File::create(written.join("weights.bin")).unwrap().set_len(300).unwrap();
+        assert!(make_room(root.path(), 700, 0, &own).unwrap());
+        assert!(make_room(root.path(), 400, 0, &written).unwrap());
+        std::fs::remove_dir_all(&written).unwrap();
         let lock = File::open(used.join(KEY_FILE)).unwrap();
         lock.lock_shared().unwrap();
         let exists = || [&old, &new, &used, &own, &unfinished].map(|path| path.exists());

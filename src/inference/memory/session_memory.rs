@@ -124,6 +124,11 @@ impl SessionMemory {
         self.predict(size, 1.0)
     }
 
+    /// [`Self::required`] with an engine that stores the matrices of attention.
+    pub(crate) fn required_at_most(&self, size: EvaluationSize) -> u64 {
+        self.predict(size, MAX_ATTENTION)
+    }
+
     /// Predicts [`Self::required`] with attention that takes `attention` times its smallest size.
     fn predict(&self, size: EvaluationSize, attention: f64) -> u64 {
         let state = self.lock();
@@ -147,7 +152,7 @@ impl SessionMemory {
         let Some(budget) = self.budget else { return wanted.max(min) };
         let fits = |batch: &usize| {
             let size = EvaluationSize { values, batch: *batch as u64 };
-            self.predict(size, MAX_ATTENTION) <= budget
+            self.required_at_most(size) <= budget
         };
         (min..=wanted.max(min)).rev().find(fits).unwrap_or(min)
     }

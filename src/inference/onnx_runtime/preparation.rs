@@ -39,7 +39,10 @@ fn open_for_comparison(
     source: &GraphSource,
     graph: Option<&PreparedGraph>,
 ) -> Result<OrtSession, AttemptError> {
-    let builder = OrtSession::builder(&runtime.environment)?.with_logger(Arc::new(log_message))?;
+    // For one evaluation a memory pattern is of no use, and it reserves address space for all weights.
+    let builder = OrtSession::builder(&runtime.environment)?
+        .with_logger(Arc::new(log_message))?
+        .with_memory_pattern(false)?;
     match graph {
         Some(graph) => Ok(commit_prepared(builder, graph, Provider::Cpu)?),
         None => {

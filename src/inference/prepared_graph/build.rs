@@ -6,7 +6,8 @@ use rten_onnx::onnx::{ModelProto, StringStringEntryProto};
 
 use super::external_tensors::try_for_each;
 use super::manifest::{GraphKind, Manifest};
-use super::write::{GRAPH, Weights, write_graph_only, write_with_weights};
+use super::weights::WeightsFile;
+use super::write::{GRAPH, WEIGHTS, Weights, lay_out, write_graph_only, write_with_weights};
 use super::{OpenSession, PreparedGraph, Request, comparison, make_room, passes};
 
 /// Why no graph is prepared.
@@ -49,10 +50,12 @@ pub(super) fn build(
         let graph = request.with_exported_weights(&directory.join(GRAPH)).map_err(BuildError::Content)?;
         (manifest, graph)
     } else {
-        if !make_room(&options.cache, options.cache_size, weights.len, directory)? {
-            return Err(BuildError::TooLarge(weights.len));
+        let layout = lay_out(model).map_err(BuildError::Content)?;
+        let weights = WeightsFile::create(&directory.join(WEIGHTS), files, &layout)?;
+        if !make_room(&options.cache, options.cache_size, layout.len, directory)? {
+            return Err(BuildError::TooLarge(layout.len));
         }
-        let manifest = write_with_weights(directory, &request.source.name, files, model, weights)?;
+        let manifest = write_with_weights(directory, &request.source.name, model, &weights)?;
         (manifest, PreparedGraph::File(directory.join(GRAPH)))
     };
     match compare(request, &graph, open_session).map_err(BuildError::Content)? {

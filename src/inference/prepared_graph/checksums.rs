@@ -9,14 +9,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde::{Deserialize, Serialize};
 
 /// The length of the parts. Long enough that one part is read in few calls, and short enough to share the work evenly.
-const PART_LEN: usize = 8 << 20;
+pub(super) const PART_LEN: usize = 8 << 20;
 /// The bytes that are read at once. They stay in the processor's cache until their checksum is computed.
 const READ_LEN: usize = 1 << 18;
 
 /// The length of a file and the CRC-32 of each of its parts.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Checksums {
-    pub(super) len: u64,
+    len: u64,
     crc32: Vec<u32>,
 }
 
@@ -32,11 +32,6 @@ pub(super) struct ChecksumWriter<W> {
 impl<W: Write> ChecksumWriter<W> {
     pub(super) fn new(inner: W) -> Self {
         Self { inner, sums: Checksums::default(), hasher: crc32fast::Hasher::new(), filled: 0 }
-    }
-
-    /// The number of bytes written.
-    pub(super) fn len(&self) -> u64 {
-        self.sums.len
     }
 
     fn update(&mut self, mut bytes: &[u8]) {
@@ -79,6 +74,11 @@ impl<W: Write> Write for ChecksumWriter<W> {
 }
 
 impl Checksums {
+    /// The checksums of a file of this length, with the CRC-32 of each part.
+    pub(super) fn new(len: u64, crc32: Vec<u32>) -> Self {
+        Self { len, crc32 }
+    }
+
     /// The checksums of a file.
     pub(super) fn read(path: &Path) -> std::io::Result<Self> {
         let mut writer = ChecksumWriter::new(std::io::sink());

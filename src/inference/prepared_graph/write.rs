@@ -5,17 +5,17 @@ use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
-use rten_onnx::onnx::{GraphProto, ModelProto, TensorProto};
+use rten_onnx::onnx::{ModelProto, TensorProto};
 
 use super::checksums::Checksums;
 use super::external_tensors::{Place, move_to, try_for_each};
 use super::manifest::{GraphKind, Manifest};
-use super::weights::WeightsWriter;
-use crate::onnx::ModelFiles;
+use super::weights::{Layout, WeightsFile};
 
 /// The graph in an entry.
 pub(super) const GRAPH: &str = "model.onnx";
-const WEIGHTS: &str = "weights.bin";
+/// Its weights.
+pub(super) const WEIGHTS: &str = "weights.bin";
 
 /// A decoded graph, with what is known of its external weights.
 pub(super) struct Weights {
@@ -45,35 +45,34 @@ fn place(tensor: &TensorProto) -> Result<Place, String> {
     Place::of(tensor).ok_or_else(|| format!("the place or the size of the values of {name:?} is unknown"))
 }
 
-/// Writes an entry whose weights are its own.
-pub(super) fn write_with_weights(
-    directory: &Path,
-    name: &str,
-    files: &ModelFiles,
-    model: &mut ModelProto,
-    weights: &Weights,
-) -> std::io::Result<Manifest> {
-    let mut writer = WeightsWriter::create(&directory.join(WEIGHTS), name, files, weights.len)?;
-    if let Some(graph) = &mut model.graph {
-        write_weights(graph, &mut writer)?;
-    }
-    let weights = (WEIGHTS.to_owned(), writer.finish());
-    let graph = write_graph(directory, model)?;
-    Ok(Manifest { graph: GraphKind::OwnWeights, files: BTreeMap::from([weights, graph]) })
-}
-
-fn write_weights(graph: &mut GraphProto, writer: &mut WeightsWriter<'_>) -> std::io::Result<()> {
+/// Gives all external tensors their places in a file of weights of the entry.
+pub(super) fn lay_out(model: &mut ModelProto) -> Result<Layout, String> {
+    let mut layout = Layout::default();
+    let Some(graph) = &mut model.graph else { return Ok(layout) };
     try_for_each(graph, &mut |tensor| {
-        let place = place(tensor).map_err(std::io::Error::other)?;
+        let place = place(tensor)?;
         if place.len == 0 {
             tensor.external_data.clear();
             tensor.data_location = None;
             return Ok(());
         }
-        let offset = writer.write(&place)?;
-        move_to(tensor, WEIGHTS, offset, place.prepared_len());
-        Ok(())
-    })
+        let len = place.prepared_len();
+        move_to(tensor, WEIGHTS, layout.push(place), len);
+        Ok::<_, String>(())
+    })?;
+    Ok(layout)
+}
+
+/// Writes an entry whose weights are its own. `name` is the graph's in the log.
+pub(super) fn write_with_weights(
+    directory: &Path,
+    name: &str,
+    model: &ModelProto,
+    weights: &WeightsFile<'_>,
+) -> std::io::Result<Manifest> {
+    let graph = write_graph(directory, model)?;
+    let weights = (WEIGHTS.to_owned(), weights.write(name)?);
+    Ok(Manifest { graph: GraphKind::OwnWeights, files: BTreeMap::from([weights, graph]) })
 }
 
 /// Writes an entry whose graph refers to the weights of the export by the locations that the export names.
