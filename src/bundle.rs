@@ -3,6 +3,7 @@
 //! Nothing here opens an inference engine.
 
 mod autoencoder_config;
+mod autoencoder_halves;
 mod autoencoder_io;
 mod conditioning;
 mod config_keys;
@@ -34,6 +35,7 @@ mod required_components;
 mod sample_size;
 mod scheduler_config;
 mod scheduler_file;
+mod scheduler_keys;
 mod signature;
 mod text_encoder_io;
 pub(crate) mod tokenizer_source;
@@ -148,10 +150,11 @@ impl Bundle {
             graphs.open(component)?;
         }
         let kind = signature.as_ref().and_then(PipelineKind::from_signature);
+        autoencoder_halves::warn_of_differences(directory, kind)?;
         let scheduler = for_pipeline(scheduler, kind, &index)?;
         index.check_components(latent.as_ref(), &graph)?;
         let component = manifest.graph.file.is_none().then(|| component_of(directory, &graph)).flatten();
-        declared_components::check_presence(directory, &index, component.as_deref())?;
+        declared_components::check_presence(directory, &index, component.as_deref(), kind)?;
         if let (Some(kind), true) = (kind, latent.is_some()) {
             required_components::check(directory, &index, kind)?;
         }
@@ -177,7 +180,7 @@ impl Bundle {
             graphs: Arc::new(graphs),
             signature,
         };
-        manifest_use::warn_of_unused_sections(&bundle, &read_table(&description)?);
+        manifest_use::warn_of_unused(&bundle, &read_table(&description)?);
         Ok(bundle)
     }
 

@@ -23,6 +23,7 @@ mod progress;
 mod run;
 mod sample;
 mod stdout;
+mod usage;
 mod visualize;
 
 use std::path::{Path, PathBuf};
@@ -84,7 +85,7 @@ enum Command {
 
 /// Parses the command line and runs the command. Prints an error and returns the process's exit code.
 pub fn run() -> u8 {
-    match run_command(Cli::parse().command) {
+    match run_command(usage::parse::<Cli>().command) {
         Ok(()) => 0,
         Err(error) => {
             eprintln!("denoised: {error}");

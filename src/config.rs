@@ -10,6 +10,7 @@ mod known_keys;
 mod layers;
 #[cfg(test)]
 mod message_tests;
+mod unused_engine_options;
 mod values;
 
 use std::collections::BTreeMap;

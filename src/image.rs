@@ -1,6 +1,7 @@
 //! Encodes samples as images or arrays, and decodes images and arrays into samples.
 
 mod decode;
+mod decode_array;
 mod encode;
 mod grid;
 mod jpeg_markers;

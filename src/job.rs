@@ -25,6 +25,7 @@ use crate::model::TextConditioning;
 use diffusion_samplers::rng::Generator;
 use diffusion_samplers::sampler::{Options, Sampler};
 
+pub(crate) use attachment::is_address;
 pub use attachment::{Attachment, RetainedTopic};
 pub use cancellation::{invalid_cancellation, parse_cancellation};
 pub use error::{ErrorCode, JobError};

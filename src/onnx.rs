@@ -12,6 +12,7 @@ mod topology;
 mod widening;
 
 pub use error::OnnxError;
+pub(crate) use error::decoding_fault;
 pub(crate) use header::{Header, Operator};
 pub(crate) use model_files::ModelFiles;
 pub(crate) use real_files::{OWN_VALUES, RealFiles};

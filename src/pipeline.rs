@@ -23,9 +23,8 @@ use diffusion_samplers::rng::Noise;
 
 use batcher::{BatchFailure, Batcher};
 use codec_worker::{CodecResult, CodecTask, CodecWorker};
-use guidance::slots_per_image;
 use image_events::ImageEvents;
-use latency::{BatchLoad, LatencyEstimator};
+use latency::LatencyEstimator;
 use queue::Queue;
 use running_job::{JobState, RunningJob};
 use warmup::Warmup;
@@ -79,7 +78,7 @@ impl Pipeline {
             batcher: Batcher::default(),
             codec: CodecWorker::new(&model, &wake),
             wake,
-            latency: LatencyEstimator::new(model.first_evaluation),
+            latency: latency_estimator(&model),
             card: ModelCard::new(&model),
             warmup: Warmup::default(),
             model,
@@ -159,7 +158,7 @@ impl Pipeline {
         let is_running = self.jobs.iter().any(RunningJob::is_running);
         let Some(model) = self.replacement.take_if(|_| !is_running) else { return false };
         self.codec = CodecWorker::new(&model, &self.wake);
-        self.latency = LatencyEstimator::new(model.first_evaluation);
+        self.latency = latency_estimator(&model);
         // Results that are ready stay valid; those still being encoded were lost with the codec worker.
         for job in self.jobs.iter_mut().filter(|job| matches!(job.state, JobState::Encoding)) {
             job.state = JobState::Queued;
@@ -182,7 +181,7 @@ impl Pipeline {
             self.model.warm_up(batch)?;
         }
         self.card = ModelCard::new(&self.model);
-        self.latency = LatencyEstimator::new(self.model.first_evaluation);
+        self.latency = latency_estimator(&self.model);
         Ok(())
     }
 
@@ -280,7 +279,7 @@ impl Pipeline {
                     self.fail(job_number, error, on_event);
                 }
                 CodecResult::Decoded { image, picture: Ok(picture), latents, elapsed } => {
-                    self.latency.record_decoding(elapsed);
+                    self.latency.record_decoding(latents.len(), elapsed);
                     let backend = self.model.predictor.backend();
                     let finished = self.jobs.finish_image(image, picture, Some(latents), backend, on_event);
                     if let Err(error) = finished {
@@ -297,21 +296,15 @@ impl Pipeline {
     /// Admits images in job order while the batch has capacity. Every job gets at least one running image so
     /// that a long job cannot starve the others.
     fn admit_images(&mut self) {
-        let (signature, manifest) = (self.model.predictor.signature(), &self.model.bundle.manifest);
-        let capacity = signature.largest_batch * MAX_RUNNING_BATCHES;
+        let (predictor, manifest) = (&self.model.predictor, &self.model.bundle.manifest);
+        let capacity = predictor.signature().largest_batch * MAX_RUNNING_BATCHES;
         let is_blocked = self.is_start_blocked();
         for running in self.jobs.first_mut().filter(|running| !is_blocked || running.is_running()) {
             let Some(prepared) = running.prepared().cloned() else { continue };
             if let Some(deadline) = running.deadline().filter(|_| !running.is_running()) {
-                let slots_per_image = slots_per_image(&running.job);
-                let load = BatchLoad {
-                    images: running.job.count,
-                    slots_per_image,
-                    slots_ahead: self.batcher.slots_ahead_of(running.job.priority),
-                    batch_slots: if running.job.exact { slots_per_image } else { signature.largest_batch },
-                };
+                let load = self.batcher.load_of(&running.job, predictor.as_ref());
                 let remaining = deadline.saturating_duration_since(Instant::now());
-                running.reduce_steps_to(self.latency.evaluations_within(remaining, load));
+                running.reduce_steps_to(self.latency.evaluations_within(remaining, &load));
             }
             while let Some(index) = running.start_image(self.batcher.running() < capacity) {
                 let noise = self.given_noise.as_mut().map_or((None, None), |given| given(index));
@@ -336,7 +329,7 @@ impl Pipeline {
         });
         images.failed.into_iter().for_each(|job| self.batcher.evict_job(job));
         let timing = self.batcher.latest_timing();
-        self.latency.record(timing.slots, timing.elapsed);
+        self.latency.record(timing.sample_size, timing.slots, timing.elapsed);
         if let Err(BatchFailure { error, jobs }) = evaluated {
             let error = JobError::new(ErrorCode::Engine, &error);
             for job in jobs {
@@ -349,4 +342,8 @@ impl Pipeline {
         self.batcher.evict_job(number);
         self.jobs.fail(number, error, on_event);
     }
+}
+
+fn latency_estimator(model: &Model) -> LatencyEstimator {
+    LatencyEstimator::new(model.first_evaluation, model.predictor.signature().sample_shape.iter().product())
 }

@@ -3,10 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use serde_json::Value as Json;
 
 use super::BundleError;
-use super::config_keys::{AUTOENCODER_USED, read_keys};
 use super::convolutions::Convolutions;
 use super::graphs::Graphs;
 use super::json_file::read_or_default;
@@ -68,19 +66,6 @@ pub(super) fn configuration_file(directory: &Path) -> Option<PathBuf> {
     files.into_iter().find(|file| file.is_file())
 }
 
-/// The keys in which the encoder's configuration differs from the decoder's, which applies.
-pub(super) fn differing_keys(directory: &Path) -> Result<Vec<String>, BundleError> {
-    let [decoder, encoder] =
-        ["vae_decoder", "vae_encoder"].map(|folder| directory.join(folder).join("config.json"));
-    if !decoder.is_file() || !encoder.is_file() {
-        return Ok(Vec::new());
-    }
-    let (decoder, encoder) = (read_keys(&decoder)?, read_keys(&encoder)?);
-    let differs =
-        |key: &&&str| decoder.get(**key).unwrap_or(&Json::Null) != encoder.get(**key).unwrap_or(&Json::Null);
-    Ok(AUTOENCODER_USED.iter().filter(differs).map(|key| (*key).to_owned()).collect())
-}
-
 impl VaeConfig {
     /// Reads the configuration of a bundle. What it lacks is taken from the graphs.
     pub(super) fn read(
@@ -95,14 +80,6 @@ impl VaeConfig {
         let fault = |fault: String| BundleError::Content { path: path.clone().unwrap_or_default(), fault };
         let own_path = path.as_deref().unwrap_or(directory);
         check_channels(own_path, "latent_channels", file.latent_channels)?;
-        let differing = differing_keys(directory)?;
-        if !differing.is_empty() {
-            log::warn!(
-                "{}: the config.json of vae_encoder and vae_decoder differ in {}; that of vae_decoder is used",
-                directory.display(),
-                differing.join(", ")
-            );
-        }
         let named = index.class_of("vae").filter(|class| class.starts_with("Autoencoder"));
         let is_tiny = named.or(file._class_name.as_deref()) == Some(TINY);
         let channels = match file.latent_channels {

@@ -15,23 +15,24 @@ const NETWORKS: [&str; 2] = ["unet", "transformer"];
 const AUTOENCODER_GRAPHS: [&str; 2] = ["vae_decoder", "vae_encoder"];
 
 /// Checks that every component that model_index.json declares is there. `network` is the component of the network's graph;
-/// `None` if denoised.toml names the graph, or if it lies beside the folders of the components.
+/// `None` if denoised.toml names the graph, or if it lies beside the folders of the components. `kind` is the network's.
 pub(super) fn check_presence(
     directory: &Path,
     index: &ModelIndex,
     network: Option<&str>,
+    kind: Option<PipelineKind>,
 ) -> Result<(), BundleError> {
     let is_declared = |name: &str| matches!(index.component(name), Some(Component::Class { .. }));
     let has_graph = |name: &str| directory.join(name).join("model.onnx").is_file();
     if let Some(name) =
         NETWORKS.iter().find(|name| network.is_some_and(|own| own != **name) && is_declared(name))
     {
-        return Err(missing(directory, index, name));
+        return Err(missing(directory, index, name, kind));
     }
     let encoders = TEXT_ENCODERS.map(|(encoder, _)| encoder);
     let mut graphs = encoders.iter().chain(&AUTOENCODER_GRAPHS);
     if let Some(name) = graphs.find(|name| is_declared(name) && !has_graph(name)) {
-        return Err(missing(directory, index, name));
+        return Err(missing(directory, index, name, kind));
     }
     if is_declared("vae") && !AUTOENCODER_GRAPHS.iter().any(|name| has_graph(name)) {
         return Err(index.fault(
@@ -40,25 +41,46 @@ pub(super) fn check_presence(
                 .to_owned(),
         ));
     }
-    let tokenizers = TEXT_ENCODERS.map(|(_, tokenizer)| tokenizer);
-    match tokenizers.iter().find(|name| is_declared(name) && !directory.join(name).is_dir()) {
-        Some(name) => Err(index.fault(format!(
-            "{name} is declared, but the folder {name} is missing; export the whole pipeline, or set {name} and its text \
-             encoder to [null, null] if the pipeline should run without them"
-        ))),
+    let mut encoders = TEXT_ENCODERS.iter();
+    match encoders.find(|(_, tokenizer)| is_declared(tokenizer) && !directory.join(tokenizer).is_dir()) {
+        Some((encoder, name)) => {
+            let advice = match is_optional(encoder, kind) {
+                true => format!(
+                    ", or set {name} and its text encoder to [null, null] if the pipeline should run without them"
+                ),
+                false => String::new(),
+            };
+            Err(index.fault(format!(
+                "{name} is declared, but the folder {name} is missing; export the whole pipeline{advice}"
+            )))
+        }
         None => Ok(()),
     }
 }
 
 /// The error for a component whose graph is missing.
-fn missing(directory: &Path, index: &ModelIndex, name: &str) -> BundleError {
+fn missing(directory: &Path, index: &ModelIndex, name: &str, kind: Option<PipelineKind>) -> BundleError {
     let advice = match other_graph(directory, name) {
         Some(file) => format!("{file} is there; rename it to model.onnx"),
-        None => format!(
+        None if is_optional(name, kind) => format!(
             "export the whole pipeline, or set {name} to [null, null] if the pipeline should run without it"
         ),
+        None => "export the whole pipeline".to_owned(),
     };
     index.fault(format!("{name} is declared, but {name}/model.onnx is missing; {advice}"))
+}
+
+/// Whether a pipeline of this kind, which declares a component, also works without it.
+fn is_optional(name: &str, kind: Option<PipelineKind>) -> bool {
+    match TEXT_ENCODERS.iter().position(|(encoder, _)| *encoder == name) {
+        // SDXL's refiner, which has the second text encoder alone, does not declare the first.
+        Some(place) => kind.is_none_or(|kind| match kind {
+            PipelineKind::StableDiffusionXl => place > 1,
+            kind => place >= *kind.facts().text_encoders.start(),
+        }),
+        // Without it, jobs can't begin at an image.
+        None => name == "vae_encoder",
+    }
 }
 
 /// Checks that the networks and the text encoders have the classes that a pipeline of this kind works with. The classes of

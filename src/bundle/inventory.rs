@@ -7,12 +7,12 @@ use std::path::Path;
 
 use serde_json::{Map, Value as Json};
 
-use super::autoencoder_config::{configuration_file, differing_keys};
+use super::autoencoder_config::configuration_file;
+use super::autoencoder_halves::{differing_keys, is_used};
 use super::config_keys::{ConfigKind, Known, configurations, read_keys};
 use super::json_file::read_text;
-use super::manifest_use::unused_section;
+use super::manifest_use::{unused_key, unused_section};
 use super::model_index::{Component, ModelIndex, is_runtime_class, is_unknown_class};
-use super::pipeline_kind::LatentScaling;
 use super::{Bundle, BundleError, PipelineKind, TEXT_ENCODERS};
 use files::{list, unused_reason, used_files};
 
@@ -96,7 +96,7 @@ impl Inventory {
         pipeline: Option<PipelineKind>,
     ) -> Result<(), BundleError> {
         let directory = bundle.directory.as_path();
-        let differing = differing_keys(directory)?;
+        let differing = differing_keys(directory, pipeline)?;
         let applied = configuration_file(directory);
         for (file, kind) in configurations(directory, &bundle.graph) {
             let path = directory.join(&file);
@@ -138,14 +138,17 @@ impl Inventory {
         let table: toml::Table = toml::from_str(&text).unwrap_or_default();
         let mut keys = BTreeMap::new();
         for (section, value) in table {
-            let status = || {
-                unused_section(bundle, &section)
-                    .map_or(KeyUse::Used, |reason| KeyUse::NotUsed(reason.to_owned()))
+            let unused = unused_section(bundle, &section);
+            let status = |key: Option<&str>| {
+                let unused = unused.map(str::to_owned);
+                unused.or_else(|| unused_key(bundle, &section, key?)).map_or(KeyUse::Used, KeyUse::NotUsed)
             };
             match value.as_table() {
-                Some(table) => keys.extend(table.keys().map(|key| (format!("{section}.{key}"), status()))),
+                Some(table) => {
+                    keys.extend(table.keys().map(|key| (format!("{section}.{key}"), status(Some(key)))));
+                }
                 None => {
-                    keys.insert(section.clone(), status());
+                    keys.insert(section.clone(), status(None));
                 }
             }
         }
@@ -221,13 +224,12 @@ fn content(token: &Json) -> &Json {
 /// How a key of the autoencoder's configuration is used by a pipeline of this kind.
 fn autoencoder_key(key: &str, keys: &Map<String, Json>, kind: Option<PipelineKind>) -> KeyUse {
     let is_null = |key: &str| keys.get(key).is_none_or(Json::is_null);
-    let scaling = kind.map_or(LatentScaling::Factor, |kind| kind.facts().latent_scaling);
     match key {
         key if is_null(key) => KeyUse::WithoutEffect,
-        "shift_factor" if scaling != LatentScaling::FactorAndShift => {
+        "shift_factor" if !is_used(key, kind) => {
             KeyUse::NotUsed("only the pipelines of SD3 and Flux use it".to_owned())
         }
-        "latents_mean" | "latents_std" if scaling != LatentScaling::FactorAndStatistics => {
+        "latents_mean" | "latents_std" if !is_used(key, kind) => {
             KeyUse::NotUsed("only SDXL's pipelines use it".to_owned())
         }
         "latents_mean" | "latents_std" if is_null("latents_mean") || is_null("latents_std") => {

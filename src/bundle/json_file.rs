@@ -7,6 +7,7 @@ use serde_json::Value as Json;
 
 use super::BundleError;
 use crate::file_kind::{Expected, unexpected_content};
+use crate::json_input::with_digits;
 use crate::regular_file;
 use crate::serde_message::{DocumentFormat, json_file_fault, without_rust_types};
 
@@ -30,7 +31,7 @@ pub(crate) fn read_or_default<T: DeserializeOwned + Default>(path: &Path) -> Res
         let key = Some(error.path().to_string()).filter(|key| key != ".");
         let key = key.map_or_else(String::new, |key| format!("{key}: "));
         let reason = without_rust_types(&error.into_inner().to_string(), DocumentFormat::Json);
-        fault(format!("{key}{reason}"))
+        fault(format!("{key}{}", with_digits(&reason, &text)))
     })
 }
 
@@ -85,4 +86,33 @@ pub(super) fn check_files(directory: &Path) -> Result<(), BundleError> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Default, serde::Deserialize)]
+    #[serde(default)]
+    struct Config {
+        #[allow(dead_code)]
+        channels: Option<usize>,
+    }
+
+    /// 18446744073709551617 was repeated as 18446744073709552000.
+    #[test]
+    fn a_large_integer_of_a_configuration_was_repeated_rounded() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for (number, written) in [
+            ("18446744073709551617", "18446744073709551617"),
+            ("-99999999999999999999", "-99999999999999999999"),
+            ("1.5", "1.5"),
+        ] {
+            std::fs::write(file.path(), format!("{{\"channels\": {number}}}")).unwrap();
+            let error = read_or_default::<Config>(file.path()).unwrap_err().to_string();
+            let expected =
+                format!("channels: invalid type: number `{written}`, expected an integer, 0 or more");
+            assert!(error.ends_with(&expected), "{error}");
+        }
+    }
 }

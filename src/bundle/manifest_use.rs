@@ -1,6 +1,7 @@
 //! The sections of denoised.toml that have no effect in a folder.
 
 use super::Bundle;
+use diffusion_samplers::scheduler_settings::KeyStatus;
 
 /// Why a section has no effect; `None` if it is used.
 pub(super) fn unused_section(bundle: &Bundle, section: &str) -> Option<&'static str> {
@@ -20,12 +21,33 @@ pub(super) fn unused_section(bundle: &Bundle, section: &str) -> Option<&'static 
     }
 }
 
-/// Logs the sections that have no effect.
-pub(super) fn warn_of_unused_sections(bundle: &Bundle, table: &toml::Table) {
-    for section in table.keys() {
+/// Why a key of a section that is used has no effect; `None` if it is used. The keys of other sections than `[scheduler]`
+/// are all known.
+pub(super) fn unused_key(bundle: &Bundle, section: &str, key: &str) -> Option<String> {
+    if section != "scheduler" || key == "class" || key.starts_with('_') {
+        return None;
+    }
+    let report = bundle.scheduler.report().ok()?;
+    let line = report.into_iter().find(|line| line.key == key)?;
+    match line.status {
+        KeyStatus::Unknown => Some(bundle.scheduler.unused_key(key)),
+        KeyStatus::Ignored => Some(format!("{} has this key, but does not use it", bundle.scheduler.class)),
+        KeyStatus::Used | KeyStatus::Defaulted | KeyStatus::Implied => None,
+    }
+}
+
+/// Logs the sections and keys that have no effect.
+pub(super) fn warn_of_unused(bundle: &Bundle, table: &toml::Table) {
+    let path = bundle.directory.join("denoised.toml");
+    for (section, value) in table {
         if let Some(reason) = unused_section(bundle, section) {
-            let path = bundle.directory.join("denoised.toml");
             log::warn!("{}: [{section}] has no effect: {reason}", path.display());
+            continue;
+        }
+        for key in value.as_table().into_iter().flat_map(toml::Table::keys) {
+            if let Some(reason) = unused_key(bundle, section, key) {
+                log::warn!("{}: {section}.{key} has no effect: {reason}", path.display());
+            }
         }
     }
 }

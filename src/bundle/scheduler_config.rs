@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use serde_json::Value as Json;
 
 use super::pipeline_keys::{PipelineKey, PipelineTask};
+use super::scheduler_keys::{build, known_keys, nearest_key};
 use crate::regular_file;
 use crate::serde_message::json_file_fault;
-use diffusion_samplers::sampler::{self, Options, Patches, SamplerError, SamplerSpec};
+use diffusion_samplers::sampler::{self, SamplerError, SamplerSpec};
 use diffusion_samplers::scheduler_settings::{KeyReport, KeyStatus, Settings, Value};
 
 /// The contents of a scheduler configuration.
@@ -41,6 +42,8 @@ enum Fault {
     Json(String),
     #[error("_class_name must be a string such as \"DDIMScheduler\"")]
     Class,
+    #[error("scheduler.{key}: no scheduler has this key; did you mean {nearest}?")]
+    Misspelt { key: String, nearest: String },
     #[error(transparent)]
     Sampler(#[from] SamplerError),
 }
@@ -70,8 +73,20 @@ impl SchedulerConfig {
             section.insert("_class_name".to_owned(), class);
         }
         let text = serde_json::to_string(&section).map_err(|error| Fault::Json(error.to_string()));
-        text.and_then(|text| Self::parse(path, &text, None))
+        let config = text.and_then(|text| Self::parse(path, &text, None));
+        config
+            .and_then(|config| config.misspelt_key().map_or(Ok(config), Err))
             .map_err(|fault| ConfigError { path: path.to_owned(), fault })
+    }
+
+    /// The error for a key that no class has, and that is spelt like one.
+    fn misspelt_key(&self) -> Option<Fault> {
+        let known = known_keys(&self.values);
+        let names = || known.iter().map(String::as_str).chain(["class"]);
+        self.values.keys().filter(|key| !known.contains(*key)).find_map(|key| {
+            let nearest = nearest_key(key, names())?.to_owned();
+            Some(Fault::Misspelt { key: key.clone(), nearest })
+        })
     }
 
     fn parse(path: &Path, text: &str, named: Option<&str>) -> Result<Self, Fault> {
@@ -150,6 +165,21 @@ impl SchedulerConfig {
         Ok(settings.report())
     }
 
+    /// The key of the configuration's own class that a key which no class has most likely means.
+    pub fn nearest_key(&self, key: &str) -> Option<String> {
+        if known_keys(&self.values).contains(key) {
+            return None;
+        }
+        let known = self.read_keys();
+        nearest_key(key, known.keys().map(String::as_str)).map(str::to_owned)
+    }
+
+    /// What is to be said about a key that the configuration's own class does not have.
+    pub(super) fn unused_key(&self, key: &str) -> String {
+        let hint = self.nearest_key(key).map_or_else(String::new, |key| format!("; did you mean {key}?"));
+        format!("{} has no such key{hint}", self.class)
+    }
+
     /// The keys that the configuration's own class reads, with the values of the file or the defaults.
     pub(super) fn read_keys(&self) -> BTreeMap<String, Value> {
         let mut settings = self.settings();
@@ -165,12 +195,6 @@ impl SchedulerConfig {
     pub(super) fn value(&self, key: &str) -> Option<&Value> {
         self.values.get(key)
     }
-}
-
-fn build(sampler: &SamplerSpec, settings: &mut Settings) -> Result<(), SamplerError> {
-    let patches = Some(Patches { count: 4096, linear_sigmas: false });
-    let options = Options { patches, ..Options::new(4) };
-    sampler.build(settings, &options).map(drop)
 }
 
 /// How Python's json writes infinities, which JSON does not have.
@@ -266,5 +290,24 @@ mod tests {
         assert_eq!(other.class, "DPMSolverMultistepScheduler");
         assert_eq!(other.class_in_file.as_deref(), Some("DDIMScheduler"));
         assert_eq!(other.values, BTreeMap::from([("beta_start".to_owned(), Value::Number(0.001))]));
+    }
+
+    /// A misspelt key of `[scheduler]` was ignored, and `inspect` called it used.
+    #[test]
+    fn a_misspelt_key_of_the_section_was_ignored() {
+        let read = |text: &str| {
+            SchedulerConfig::from_section(Path::new("denoised.toml"), &toml::from_str(text).unwrap())
+                .map(|config| config.values.len())
+                .map_err(|error| error.to_string())
+        };
+        let class = "class = \"DDPMScheduler\"\n";
+        assert_eq!(
+            read(&format!("{class}beta_strat = 0.1")),
+            Err("denoised.toml: scheduler.beta_strat: no scheduler has this key; did you mean beta_start?"
+                .to_owned())
+        );
+        // Keys of another class, and those that the class reads only together.
+        assert_eq!(read(&format!("{class}solver_order = 3\nuse_karras_sigmas = true")), Ok(2));
+        assert_eq!(read(&format!("{class}colour = 3")), Ok(1));
     }
 }

@@ -12,6 +12,7 @@ mod timed_predictor;
 
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::anyhow;
@@ -22,7 +23,9 @@ use super::flag_values::whole_number;
 use super::precision::precision;
 use super::stdout::Stdout;
 use crate::bundle::other_graph::missing_decoder;
-use crate::inference::EngineOptions;
+use crate::inference::{EngineOptions, SessionPool};
+use crate::job::{Job, ModelCard};
+use crate::model::Model;
 use crate::pipeline::Pipeline;
 use job_template::JobTemplate;
 use ladder::{ImageSize, image_size};
@@ -76,16 +79,13 @@ pub(super) fn run(arguments: &BenchArguments) -> Result<(), CommandError> {
     let repeat = usize::from(arguments.repeat);
     let monitor =
         Monitor::start(&config.board.platform(), options.provider.cuda.device.map_or(0, |gpu| gpu.0));
+    check_flags(arguments, &options)?;
     let (model, load) = load::measure(&arguments.model, &options, cache.is_some(), &monitor)?;
     let precision = precision(&model, &options)?;
     let (model, log) = timed_predictor::with_log(model);
-    let batches =
-        ladder::batches(&arguments.batch, model.predictor.signature()).map_err(CommandError::usage)?;
     let mut pipeline = Pipeline::new(model);
-    let template = JobTemplate::new(pipeline.model(), options.memory);
-    let jobs = template.evaluation_jobs(pipeline.card(), &arguments.size, &batches, repeat);
-    let jobs = jobs.map_err(CommandError::usage)?;
-    let default_job = template.default_job(pipeline.card(), arguments.steps).map_err(CommandError::usage)?;
+    let (jobs, default_job) = requested_jobs(arguments, pipeline.model(), pipeline.card(), options.memory)
+        .map_err(CommandError::usage)?;
     let evaluations: Vec<_> =
         jobs.into_iter().map(|job| job::evaluate(&mut pipeline, &log, job, repeat, &monitor)).collect();
     let job = job::run(&mut pipeline, &log, &default_job, repeat, &monitor)?;
@@ -95,4 +95,26 @@ pub(super) fn run(arguments: &BenchArguments) -> Result<(), CommandError> {
         false => write!(Stdout, "{}", table::table(&report))?,
     }
     Ok(())
+}
+
+/// Refuses what the model does not take before its network is opened.
+fn check_flags(arguments: &BenchArguments, options: &EngineOptions) -> Result<(), CommandError> {
+    let pool = SessionPool::with_budget(options.memory);
+    let model = Model::open(&pool, &arguments.model, options, Arc::new(|_| {}))?;
+    let jobs = requested_jobs(arguments, &model, &ModelCard::new(&model), options.memory);
+    jobs.map(drop).map_err(CommandError::usage)
+}
+
+/// Returns the jobs for single evaluations, and the model's usual job.
+fn requested_jobs(
+    arguments: &BenchArguments,
+    model: &Model,
+    card: &Arc<ModelCard>,
+    memory: Option<u64>,
+) -> anyhow::Result<(Vec<Job>, Job)> {
+    let batches = ladder::batches(&arguments.batch, model.predictor.signature())?;
+    let template = JobTemplate::new(model, memory);
+    let repeat = usize::from(arguments.repeat);
+    let jobs = template.evaluation_jobs(card, &arguments.size, &batches, repeat)?;
+    Ok((jobs, template.default_job(card, arguments.steps)?))
 }

@@ -187,7 +187,10 @@ fn scheduler(bundle: &Bundle) -> anyhow::Result<()> {
             KeyStatus::Ignored => "without effect in this class",
             KeyStatus::Unknown => "not a key of this class",
         };
-        writeln!(Stdout, "  {:<28} {:<20} {status}", line.key, line.value.to_string())?;
+        let meant =
+            (line.status == KeyStatus::Unknown).then(|| bundle.scheduler.nearest_key(&line.key)).flatten();
+        let hint = meant.map_or_else(String::new, |key| format!("; did you mean {key}?"));
+        writeln!(Stdout, "  {:<28} {:<20} {status}{hint}", line.key, line.value.to_string())?;
     }
     let set: Vec<_> =
         bundle.scheduler.set_for_inpainting().map(|(key, value)| format!("{key} {value}")).collect();

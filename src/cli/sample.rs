@@ -170,7 +170,11 @@ fn check_outputs(arguments: &SampleArguments) -> anyhow::Result<OutputTarget> {
 fn unknown_keys(scheduler: &SchedulerConfig) -> anyhow::Result<Vec<String>> {
     let (path, class) = (scheduler.path.display(), &scheduler.class);
     let keys = scheduler.report()?.into_iter().filter(|line| line.status == KeyStatus::Unknown);
-    let notice = |key: &str| format!("--scheduler: {path}: {key} is not a key of {class} and has no effect");
+    let notice = |key: &str| {
+        let hint =
+            scheduler.nearest_key(key).map_or_else(String::new, |key| format!("; did you mean {key}?"));
+        format!("--scheduler: {path}: {key} is not a key of {class} and has no effect{hint}")
+    };
     Ok(keys.map(|line| notice(&line.key)).collect())
 }
 

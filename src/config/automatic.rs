@@ -1,6 +1,6 @@
 //! Values of `[engine]` that are a number, or a word that leaves the number to the daemon.
 
-use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
+use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
 use super::{Bounded, ByteSize};
 
@@ -27,7 +27,9 @@ impl<'de> Deserialize<'de> for MemoryLimit {
             fn visit_i64<E: Error>(self, n: i64) -> Result<MemoryLimit, E> {
                 match u64::try_from(n) {
                     Ok(n) if n > 0 => Ok(MemoryLimit::Bytes(ByteSize(n))),
-                    _ => Err(E::invalid_value(Unexpected::Signed(n), &self)),
+                    _ => Err(E::custom(format!(
+                        "{n} is no limit; set a size such as \"4 GiB\", \"auto\", or \"none\" for no limit"
+                    ))),
                 }
             }
             fn visit_str<E: Error>(self, text: &str) -> Result<MemoryLimit, E> {
@@ -72,7 +74,9 @@ impl<'de> Deserialize<'de> for BatchLimit {
             fn visit_str<E: Error>(self, text: &str) -> Result<BatchLimit, E> {
                 match text {
                     "auto" => Ok(BatchLimit::Auto),
-                    other => Err(E::invalid_value(Unexpected::Str(other), &self)),
+                    other => {
+                        Err(E::custom(format!("{other:?} is neither \"auto\" nor a number from 1 to 1024")))
+                    }
                 }
             }
         }
@@ -102,7 +106,10 @@ mod tests {
             "\"much\" is not a size; write one such as \"512 MiB\"; \"auto\" takes a share of the free memory, \
              \"none\" sets no limit"
         );
-        assert!(memory("memory = 0").unwrap_err().contains("expected \"auto\", \"none\", a size"));
+        assert_eq!(
+            memory("memory = 0").unwrap_err(),
+            "0 is no limit; set a size such as \"4 GiB\", \"auto\", or \"none\" for no limit"
+        );
     }
 
     #[test]
@@ -112,8 +119,10 @@ mod tests {
         assert_eq!(batch("batch = \"auto\""), Ok(BatchLimit::Auto));
         assert_eq!(batch("batch = 4"), Ok(BatchLimit::Fixed(Bounded(4))));
         assert_eq!(batch("batch = 0").unwrap_err(), "0 must lie between 1 and 1024");
-        assert!(
-            batch("batch = \"all\"").unwrap_err().contains("expected \"auto\" or a number from 1 to 1024")
+        // "invalid value: string".
+        assert_eq!(
+            batch("batch = \"big\"").unwrap_err(),
+            "\"big\" is neither \"auto\" nor a number from 1 to 1024"
         );
     }
 }

@@ -1,10 +1,9 @@
 //! Checks of the whole configuration: keys that contradict each other, and keys that have no effect.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::{Config, ModelEngineConfig, MqttConfig};
-use crate::bundle::model_name;
-use crate::inference::{EngineKind, EngineOptions, Policy, Provider, ProviderOptions, TensorRt};
+use crate::inference::{EngineKind, EngineOptions, Provider, TensorRt};
 use crate::mqtt::Topics;
 use crate::topic_name::MAX_BYTES;
 
@@ -111,7 +110,7 @@ fn tensorrt_faults(config: &Config, path: &Path) -> Vec<Inconsistency> {
 }
 
 /// Returns the key of an engine option of a model: that of its override if `is_own`, or else that of `[engine]`.
-fn engine_keys(
+pub(super) fn engine_keys(
     config: &Config,
     path: &Path,
     option: &str,
@@ -125,7 +124,7 @@ fn engine_keys(
 }
 
 /// Returns the section that has the TensorRT options of a model.
-fn tensorrt_keys(config: &Config, path: &Path) -> Vec<String> {
+pub(super) fn tensorrt_keys(config: &Config, path: &Path) -> Vec<String> {
     engine_keys(config, path, "tensorrt", |own| own.tensorrt.is_some())
 }
 
@@ -170,85 +169,6 @@ impl Config {
             }),
         ];
         warnings.into_iter().flatten().collect()
-    }
-
-    /// Returns which overrides apply to no model.
-    fn override_warnings(&self) -> Vec<String> {
-        let models: Vec<_> = self.models.paths.iter().map(|path| (model_name(path), path)).collect();
-        let applied = |path: &Path| self.engine_override(path).map(|(key, _)| key);
-        let unused =
-            self.models.engine.keys().filter(|key| models.iter().all(|(_, path)| applied(path) != Some(key)));
-        let reason = |key: &String| match models.iter().find(|(name, _)| name == key) {
-            // A link's name comes before that of its directory.
-            Some((_, path)) => {
-                format!("models.engine.{} applies to the same model", applied(path).unwrap_or(key))
-            }
-            None => {
-                let names: Vec<_> = models.iter().map(|(name, _)| name.as_str()).collect();
-                format!("models.paths has only {}", names.join(", "))
-            }
-        };
-        unused.map(|key| format!("models.engine.{key} has no effect: {}", reason(key))).collect()
-    }
-
-    fn engine_warnings(&self) -> Vec<String> {
-        let engine = &self.engine;
-        let mut warnings = self.override_warnings();
-        if engine.kind == EngineKind::Embedded && engine.policy == Policy::Required {
-            warnings.push("engine.policy has no effect with kind = \"embedded\"".to_owned());
-        }
-        let options: Vec<_> = self.models.paths.iter().map(|path| self.engine_options(path)).collect();
-        let is_used = |provider: Provider| {
-            engine.interim_provider == Some(provider)
-                || options.iter().any(|options| options.providers.contains(&provider))
-        };
-        let sections = ProviderOptions {
-            tensorrt: engine.tensorrt.clone(),
-            cuda: engine.cuda.clone(),
-            openvino: engine.openvino.clone(),
-        };
-        let unused = sections.configured().into_iter().filter(|provider| !is_used(*provider));
-        warnings.extend(unused.map(|provider| {
-            let lists = self.provider_lists().join(" and ");
-            format!("engine.{provider} has no effect, because {lists} has no {provider}")
-        }));
-        let builds = |options: &EngineOptions| options.providers.first().is_some_and(|p| p.builds_engines());
-        if engine.interim_provider.is_some() && !options.iter().any(builds) {
-            warnings.push(
-                "engine.interim_provider has no effect, because the first provider builds no engine"
-                    .to_owned(),
-            );
-        }
-        warnings
-    }
-
-    /// Returns the keys of the lists of providers that the models use.
-    fn provider_lists(&self) -> Vec<String> {
-        let key = |path: &PathBuf| engine_keys(self, path, "providers", |own| own.providers.is_some());
-        let mut lists: Vec<_> = self.models.paths.iter().map(|path| key(path).join(".")).collect();
-        lists.sort();
-        lists.dedup();
-        lists
-    }
-
-    /// What has no effect among the options of the model in a directory.
-    fn provider_warnings(&self, path: &Path, options: &EngineOptions) -> Vec<String> {
-        let mut warnings = Vec::new();
-        let after_cpu = options.providers.iter().skip_while(|provider| **provider != Provider::Cpu).skip(1);
-        for provider in after_cpu {
-            let key = engine_keys(self, path, "providers", |own| own.providers.is_some()).join(".");
-            warnings.push(format!("{key}: {provider} after cpu is never used; move cpu to the end"));
-        }
-        let (tensorrt, key) = (&options.provider.tensorrt, tensorrt_keys(self, path).join("."));
-        if tensorrt.calibration_table.is_some() && !tensorrt.int8 {
-            warnings.push(format!("{key}.calibration_table has no effect without int8 = true"));
-        }
-        if tensorrt.dla_core.is_some() && !tensorrt.fp16 && !tensorrt.int8 {
-            warnings.push(format!(
-                "{key}.dla_core has no effect without fp16 or int8, the only types that a DLA has"
-            ));
-        }
-        warnings
     }
 }
 

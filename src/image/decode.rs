@@ -6,6 +6,7 @@ use std::io::Cursor;
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Rgb, RgbImage};
 
+use super::decode_array::decode_array;
 use super::orientation::orientation;
 use super::{ImageError, jpeg_markers, png_chunks, webp_chunks};
 use crate::bundle::SampleKind;
@@ -23,26 +24,11 @@ pub struct DecodeTarget<'a> {
     pub max_pixels: u64,
 }
 
-/// Decodes a PNG, JPEG or WebP image, or a NumPy array of float32 values.
+/// Decodes a PNG, JPEG or WebP image, or a NumPy array of float32 values in the target's range.
 ///
 /// An image is turned as its EXIF data says, and loses its transparency, as `load_image` of diffusers does it.
 pub fn decode(bytes: &[u8], target: DecodeTarget<'_>) -> Result<Vec<f32>, ImageError> {
-    if bytes.starts_with(b"\x93NUMPY") {
-        decode_array(bytes, target.shape)
-    } else {
-        decode_image(bytes, target)
-    }
-}
-
-/// Takes an array of this shape, with or without a leading axis of length 1.
-fn decode_array(bytes: &[u8], shape: &[usize]) -> Result<Vec<f32>, ImageError> {
-    let array = crate::npy::parse(bytes).map_err(|error| ImageError::Decode(error.to_string()))?;
-    let leading_one = array.shape().first() == Some(&1) && &array.shape()[1..] == shape;
-    if array.shape() != shape && !leading_one {
-        let found = array.shape();
-        return Err(ImageError::Decode(format!("the array has shape {found:?}, but {shape:?} is needed")));
-    }
-    Ok(array.iter().copied().collect())
+    if bytes.starts_with(b"\x93NUMPY") { decode_array(bytes, target) } else { decode_image(bytes, target) }
 }
 
 fn decode_image(bytes: &[u8], target: DecodeTarget<'_>) -> Result<Vec<f32>, ImageError> {

@@ -28,6 +28,8 @@ const MEMORY: &str =
     "Memory is short: close other programs, or set [engine] batch, vae_tile or memory to smaller values";
 const LINKS: &str = "This version does not follow links out of the folder: copy the folder without links (cp -rL), or \
      use another version of ONNX Runtime";
+const FOREIGN: &str =
+    "which another program or a library of custom operators brings: export the model without it";
 const CONTRADICTION: &str =
     "The shapes, types or names in the graph contradict each other: export the model again";
 const SHAPES: &str = "The shapes in the graph do not fit its inputs: use a size that the network can take, or export the \
@@ -110,10 +112,7 @@ fn operator(version: &str, header: &Header, reason: &str) -> Advice {
              model again",
             header.opset().unwrap_or_default()
         ),
-        (_, false) => format!(
-            "ONNX Runtime {version} has no operator {operator}, which another program or a library of custom operators \
-             brings: export the model without it"
-        ),
+        (_, false) => format!("ONNX Runtime {version} has no operator {operator}, {FOREIGN}"),
     })
 }
 
@@ -127,8 +126,12 @@ pub(super) fn embedded(header: &Header, reason: &str) -> String {
     {
         return text;
     }
+    if let Some(operator) = header.custom_operators().find(|operator| !is_of_onnx_runtime(operator)) {
+        return format!("No engine here has the operator {operator}, {FOREIGN}");
+    }
     let says = |text: &str| reason.contains(text);
-    if says("parse error") || says("unknown model file type") {
+    let is_damaged = ["parse error", "unknown model file type", "it ends early", "its contents are damaged"];
+    if is_damaged.iter().any(|text| says(text)) {
         return DAMAGED.to_owned();
     }
     if let Some((before, _)) = reason.split_once(" operator not ") {
@@ -199,6 +202,11 @@ fn compiled_for_a_device(header: &Header) -> Option<String> {
         "The graph holds an engine that was compiled for one device (EPContext): use the graph that it was compiled from"
             .to_owned()
     })
+}
+
+/// Whether ONNX Runtime has operators of this domain.
+fn is_of_onnx_runtime(operator: &Operator) -> bool {
+    ["com.microsoft", "com.ms.", "ai.onnx"].iter().any(|domain| operator.domain.starts_with(domain))
 }
 
 fn made_for_tensorrt(operator: &Operator) -> Option<&'static str> {

@@ -90,6 +90,12 @@ fn decode_base64(text: &str) -> Result<Vec<u8>, String> {
     let compact: String = data.chars().filter(|c| !c.is_ascii_whitespace()).map(standard).collect();
     WITHOUT_PADDING.decode(&compact).map_err(|_| {
         let shown = shortened(text, MAX_SHOWN);
+        if is_address(text) {
+            return format!(
+                "is {shown:?}, an address, and addresses are not fetched; download the file, and send it in base64 or \
+                 as a retained message: {{\"topic\": \"…\"}}"
+            );
+        }
         if is_location(text) {
             return format!(
                 "is {shown:?}, the name of a file and not its contents; send the file in base64, or write {{\"file\": \
@@ -104,11 +110,21 @@ fn decode_base64(text: &str) -> Result<Vec<u8>, String> {
     })
 }
 
-/// Whether a text is a path or an address.
+/// Whether a text is the address of a file, such as `https://example.org/fox.png`, also without its scheme.
+pub(crate) fn is_address(text: &str) -> bool {
+    let is_scheme = |scheme: &str| {
+        scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+            && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
+    };
+    text.trim_start().split_once("://").is_some_and(|(scheme, _)| is_scheme(scheme))
+        || ["//", "www."].iter().any(|start| text.starts_with(start))
+}
+
+/// Whether a text is a path.
 fn is_location(text: &str) -> bool {
     let ending = text.rsplit_once('.').map(|(_, ending)| ending.to_ascii_lowercase());
     let is_picture = ending.is_some_and(|ending| PICTURE_ENDINGS.contains(&ending.as_str()));
-    is_picture || text.contains("://") || text.starts_with("./") || text.starts_with("../")
+    is_picture || ["./", "../", "~/"].iter().any(|start| text.starts_with(start))
 }
 
 /// The endings of the names of pictures and arrays.
@@ -180,7 +196,7 @@ mod tests {
     fn a_path_in_place_of_a_picture_was_reported_as_an_invalid_byte() {
         let fault = |text: &str| decode_base64(text).unwrap_err();
         let advice = "the name of a file and not its contents; send the file in base64, or write";
-        for path in ["photos/fox.png", "/tmp/x.JPG", "https://example.org/a", "./x"] {
+        for path in ["photos/fox.png", "/tmp/x.JPG", "~/fox", "./x"] {
             assert!(
                 fault(path).starts_with(&format!("is {path:?}, {advice} {{\"file\": {path:?}}}")),
                 "{path}"
@@ -192,5 +208,25 @@ mod tests {
         );
         assert_eq!(fault("ab!d"), "is not base64: it has the character '!'; send a file in base64");
         assert_eq!(fault("abcde"), "is not complete base64; send the whole file");
+    }
+
+    #[test]
+    fn an_address_was_taken_for_the_name_of_a_file() {
+        for address in [
+            "https://example.org/fox.png",
+            "HTTP://example.org/a",
+            "file:///srv/fox.png",
+            "s3://pictures/fox.png",
+        ] {
+            let expected = format!(
+                "is {address:?}, an address, and addresses are not fetched; download the file, and send it in base64 \
+                 or as a retained message: {{\"topic\": \"…\"}}"
+            );
+            assert_eq!(decode_base64(address), Err(expected));
+        }
+        assert!(is_address("www.example.org/fox.png") && is_address("//example.org/fox.png"));
+        for other in ["photos/fox.png", "a b://c", "://x", "c:/fox.png"] {
+            assert!(!is_address(other), "{other}");
+        }
     }
 }

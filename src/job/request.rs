@@ -59,9 +59,10 @@ pub struct Request {
     pub crop: Option<[u64; 2]>,
     /// SDXL `target_size` micro-conditioning: height, width.
     pub target_size: Option<[u64; 2]>,
-    /// The init image of img2img or inpainting.
+    /// The init image of img2img or inpainting. An array has float32 values from -1 (black) to 1 (white), or those of
+    /// `sample.range`.
     pub image: Option<Attachment>,
-    /// The inpainting mask: white pixels are repainted.
+    /// The inpainting mask: white pixels are repainted, and in an array those of 1.
     pub mask: Option<Attachment>,
     /// img2img strength, 0 to 1: how much noise is added to the image; 1 ignores it.
     pub strength: Option<f64>,

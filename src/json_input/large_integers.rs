@@ -10,6 +10,23 @@ pub(super) fn restore_digits(value: &mut Json, text: &str) {
     restore(value, &mut Numbers(text));
 }
 
+/// Replaces the rounded forms of integers beyond 64 bits in a message about a JSON text by their digits.
+pub(crate) fn with_digits(message: &str, text: &str) -> String {
+    let mut message = message.to_owned();
+    for digits in Numbers(text).filter(|number| !number.contains(['.', 'e', 'E'])) {
+        let Some(rounded) = digits.parse::<f64>().ok().filter(|number| number.abs() >= MIN_ROUNDED) else {
+            continue;
+        };
+        let scientific = format!("{rounded:e}");
+        // As serde, Rust and serde_json write it.
+        for form in [format!("{rounded}.0"), format!("{rounded}"), scientific.replace('e', "e+"), scientific]
+        {
+            message = message.replace(&form, digits);
+        }
+    }
+    message
+}
+
 fn restore(value: &mut Json, numbers: &mut Numbers<'_>) {
     match value {
         Json::Integer(_) => {
@@ -86,5 +103,22 @@ mod tests {
                 ("y".to_owned(), Json::Float(100.0)),
             ])
         );
+    }
+
+    #[test]
+    fn a_message_about_a_rounded_integer_has_its_digits() {
+        let text = r#"{"a": [1, 18446744073709551617], "b": -9223372036854775809, "c": 7}"#;
+        for (message, expected) in [
+            (
+                "number `18446744073709552000.0`, expected a string",
+                "number `18446744073709551617`, expected a string",
+            ),
+            ("it is [1,1.8446744073709552e19]", "it is [1,18446744073709551617]"),
+            ("it is 1.8446744073709552e+19", "it is 18446744073709551617"),
+            ("it is -9.223372036854776e18", "it is -9223372036854775809"),
+            ("it is 7", "it is 7"),
+        ] {
+            assert_eq!(with_digits(message, text), expected);
+        }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use rten_onnx::protobuf::{ErrorKind, ProtobufError};
+
 /// An ONNX file, or a file of its external data, that cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {fault}", path.display())]
@@ -21,5 +23,14 @@ impl OnnxError {
     pub(super) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();
         move |error| Self { path, fault: error.to_string() }
+    }
+}
+
+/// Why a file cannot be decoded. The decoder's own messages name Rust types.
+pub(crate) fn decoding_fault(error: &ProtobufError) -> String {
+    match error.kind() {
+        ErrorKind::IoError(error) if error.kind() != std::io::ErrorKind::UnexpectedEof => error.to_string(),
+        ErrorKind::IoError(_) | ErrorKind::Eof => "it ends early".to_owned(),
+        _ => "its contents are damaged".to_owned(),
     }
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use rten_onnx::protobuf::{DecodeMessage, ValueReader};
 
-use super::error::OnnxError;
+use super::error::{OnnxError, decoding_fault};
 use super::topology::Topology;
 use crate::file_kind::{Expected, unexpected_content};
 use crate::regular_file;
@@ -97,11 +97,17 @@ fn read(path: &Path) -> Result<Model, OnnxError> {
         return Err(OnnxError::new(path, fault));
     }
     let damaged = |reason: String| {
-        OnnxError::new(path, format!("this is not a whole ONNX file ({reason}); export it again"))
+        OnnxError::new(
+            path,
+            format!(
+                "this is not a whole ONNX file ({reason}); copy or download it again, or export it again"
+            ),
+        )
     };
     let file = File::open(path).map_err(OnnxError::io(path))?;
     let len = file.metadata().map_err(OnnxError::io(path))?.len();
-    let model = Model::decode(ValueReader::from_file(file)).map_err(|error| damaged(error.to_string()))?;
+    let model =
+        Model::decode(ValueReader::from_file(file)).map_err(|error| damaged(decoding_fault(&error)))?;
     if model.graph_len > len {
         return Err(damaged(format!("its graph has {} bytes, but the file has {len}", model.graph_len)));
     }

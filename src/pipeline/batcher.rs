@@ -4,11 +4,13 @@
 //! Images may differ in sampler, step count, seed, class and guidance, and join at any step. A step
 //! allocates nothing once the buffers have grown to the batch's size.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use super::guidance::Guidance;
+use super::guidance::{Guidance, slots_per_image};
+use super::latency::BatchLoad;
 use crate::bundle::Manifest;
 use crate::inference::{Backend, EvaluationError};
 use crate::job::Job;
@@ -118,8 +120,14 @@ impl RunningImage {
 /// The size of a batch and the duration of its evaluation.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct BatchTiming {
+    /// The number of values of a sample.
+    pub(super) sample_size: usize,
     pub(super) slots: usize,
     pub(super) elapsed: Duration,
+}
+
+fn sample_size(shape: &[usize]) -> usize {
+    shape.iter().product()
 }
 
 /// The running images of one model.
@@ -143,12 +151,23 @@ impl Batcher {
         self.images.len()
     }
 
-    /// The number of slots of the images whose turn comes no later than that of a job with a deadline and this
-    /// priority.
-    pub(super) fn slots_ahead_of(&self, priority: i32) -> usize {
-        let ahead =
-            self.images.iter().filter(|image| (image.priority, image.has_deadline) >= (priority, true));
-        ahead.map(|image| image.guidance.slots()).sum()
+    /// Returns what a job with a deadline needs, and what the images need whose turn comes no later.
+    pub(super) fn load_of(&self, job: &Job, predictor: &dyn Predictor) -> BatchLoad {
+        let mut slots_ahead = BTreeMap::new();
+        for image in
+            self.images.iter().filter(|image| (image.priority, image.has_deadline) >= (job.priority, true))
+        {
+            *slots_ahead.entry(sample_size(&image.shape)).or_default() += image.guidance.slots();
+        }
+        let slots_per_image = slots_per_image(job);
+        let largest = || predictor.largest_batch(&job.sizes.sample);
+        BatchLoad {
+            sample_size: sample_size(&job.sizes.sample),
+            images: job.count,
+            slots_per_image,
+            slots_ahead,
+            batch_slots: if job.exact { slots_per_image } else { largest() },
+        }
     }
 
     /// The latest step's batch; it has no slots if the step evaluated nothing.
@@ -188,7 +207,8 @@ impl Batcher {
         let start = Instant::now();
         let evaluated = self.evaluate(predictor, manifest);
         let slots = self.selected.iter().map(|&i| self.images[i].guidance.slots()).sum();
-        self.latest = BatchTiming { slots, elapsed: start.elapsed() };
+        let sample_size = self.selected.first().map_or(0, |&i| sample_size(&self.images[i].shape));
+        self.latest = BatchTiming { sample_size, slots, elapsed: start.elapsed() };
         if let Err(error) = evaluated {
             let jobs = self.selected.iter().map(|&i| self.images[i].id.job).collect();
             return Err(BatchFailure { error, jobs });

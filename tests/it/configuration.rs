@@ -1,5 +1,8 @@
 //! Configurations that are refused, reported or ignored: by `check-config`, and by the daemon.
 
+mod unused_keys;
+mod variables;
+
 use std::process::Command;
 
 use crate::common::bundles::model;
@@ -202,55 +205,6 @@ fn a_credential_without_a_user_name_was_dropped_silently() {
     assert_eq!(stderr, expected);
 }
 
-#[test]
-fn keys_without_effect_were_not_reported() {
-    let models = format!("[models]\npaths = [{:?}]\n", model("digits").display().to_string());
-    let cases = [
-        ("[models.engine.nope]\nbatch = 1", "models.engine.nope has no effect: models.paths has only digits"),
-        (
-            "[engine]\nproviders = [\"cpu\", \"cuda\"]",
-            "engine.providers: cuda after cpu is never used; move cpu to the end",
-        ),
-        (
-            "[engine]\nproviders = [\"cuda\", \"cpu\"]\ninterim_provider = \"cpu\"",
-            "engine.interim_provider has no effect, because the first provider builds no engine",
-        ),
-        (
-            "[engine]\nproviders = [\"cpu\"]\n[engine.cuda]\ntf32 = true",
-            "engine.cuda has no effect, because engine.providers has no cuda",
-        ),
-        // The list of the model has no tensorrt, and that of the engine has it.
-        (
-            "[engine]\nproviders = [\"tensorrt\", \"cpu\"]\n[engine.tensorrt]\nfp16 = true\n\
-             [models.engine.digits]\nproviders = [\"cpu\"]",
-            "engine.tensorrt has no effect, because models.engine.digits.providers has no tensorrt",
-        ),
-        (
-            "[mqtt]\nca_file = \"/ca.pem\"",
-            "mqtt.ca_file has no effect, because mqtt.url is not mqtts://\ndenoised: warning: mqtt.ca_file: there is no \
-             file /ca.pem on this machine",
-        ),
-        ("[engine]\nlibrary = \"/lib.so\"", "engine.library: there is no file /lib.so on this machine"),
-        (
-            "[limits]\npayload = \"32 MiB\"",
-            "limits.payload is more than mqtt.max_packet, so that the largest requests never arrive",
-        ),
-        (
-            "[engine.tensorrt]\ndla_core = 0",
-            "engine.tensorrt.dla_core has no effect without fp16 or int8, the only types that a DLA has",
-        ),
-    ];
-    for (text, expected) in cases {
-        let stderr = warned(&format!("{models}{text}\n"));
-        assert_eq!(stderr, format!("denoised: warning: {expected}\n"), "{text}");
-    }
-    assert_eq!(warned(&models), "");
-    assert_eq!(
-        warned("[models]\npaths = [\"/nope\"]"),
-        "denoised: warning: models.paths: there is no directory /nope on this machine\n"
-    );
-}
-
 /// `check-config` called files valid with which `run` ended at once.
 #[test]
 fn files_that_no_daemon_can_use_were_valid() {
@@ -312,141 +266,6 @@ fn files_that_no_daemon_can_use_were_valid() {
         String::from_utf8(succeeds(&mut command).stderr).unwrap(),
         format!("denoised: warning: mqtt.ca_file: there is no file {folder}/absent.pem on this machine\n")
     );
-}
-
-/// A link may have another name than its directory.
-#[test]
-fn overrides_by_the_name_of_a_link_were_reported_as_without_effect() {
-    let directory = tempfile::tempdir().unwrap();
-    let link = directory.path().join("sd");
-    std::os::unix::fs::symlink(model("digits"), &link).unwrap();
-    let models = format!("[models]\npaths = [{:?}]\n", link.display().to_string());
-    let section = "models.engine.sd";
-    for name in ["sd", "digits"] {
-        assert_eq!(warned(&format!("{models}[models.engine.{name}]\nbatch = 1\n")), "");
-    }
-    for (text, expected) in [
-        (
-            "[models.engine.sd]\nbatch = 1\n[models.engine.digits]\nbatch = 2\n",
-            "models.engine.digits has no effect: models.engine.sd applies to the same model",
-        ),
-        (
-            "[models.engine.nope]\nbatch = 1\n",
-            "models.engine.nope has no effect: models.paths has only digits",
-        ),
-        (
-            "[models.engine.sd]\nproviders = [\"cpu\", \"cuda\"]\n",
-            &format!("{section}.providers: cuda after cpu is never used; move cpu to the end"),
-        ),
-        (
-            "[models.engine.sd.tensorrt]\ndla_core = 0\n",
-            &format!(
-                "{section}.tensorrt.dla_core has no effect without fp16 or int8, the only types that a DLA has"
-            ),
-        ),
-    ] {
-        let stderr = warned(&format!("{models}{text}"));
-        assert_eq!(stderr, format!("denoised: warning: {expected}\n"), "{text}");
-    }
-    assert_eq!(
-        refused(&format!("{models}[models.engine.sd]\nbatch = 4\ntensorrt = {{ opt_batch = 5 }}\n")),
-        format!("denoised: c.toml:5: {section}.tensorrt.opt_batch: 5 is more than the batch, 4\n")
-    );
-}
-
-#[test]
-fn foreign_variables_are_ignored_with_one_line() {
-    let (_file, mut command) = check_config("");
-    command
-        .env("DENOISED_PORT", "tcp://10.0.0.1:1883")
-        .env("DENOISED_SERVICE_HOST", "10.0.0.1")
-        .env("DENOISED_SERVICE_PORT", "1883")
-        .env("DENOISED_PROGRAM", "denoised")
-        .env("DENOISED_MODELS__PATHS", model("digits"));
-    let stderr = String::from_utf8(succeeds(&mut command).stderr).unwrap();
-    assert_eq!(
-        stderr,
-        "denoised: ignoring the environment variables DENOISED_PORT, DENOISED_PROGRAM, DENOISED_SERVICE_HOST, \
-         DENOISED_SERVICE_PORT: they are no keys of the configuration\n"
-    );
-    let (_file, mut command) = check_config("");
-    let stderr = fails(command.env("DENOISED_MQTT_URL", "mqtt://b"), 2);
-    assert_eq!(
-        stderr,
-        "denoised: DENOISED_MQTT_URL: mqtt_url: there is no such key; the nearest one is DENOISED_MQTT__URL\n"
-    );
-}
-
-#[test]
-fn a_variable_that_is_not_utf8_ended_the_program() {
-    let not_utf8: &std::ffi::OsStr = std::os::unix::ffi::OsStrExt::from_bytes(b"\xff");
-    let (_file, mut command) = check_config("");
-    succeeds(command.env("ANYTHING", not_utf8));
-    let stderr = fails(command.env("DENOISED_SPOOL__PATH", not_utf8), 2);
-    assert_eq!(stderr, "denoised: DENOISED_SPOOL__PATH: spool.path: the value is not valid UTF-8\n");
-}
-
-#[cfg(feature = "system-tests")]
-mod daemon {
-    use crate::common::broker::Broker;
-    use crate::common::daemon::{Daemon, configuration};
-    use crate::common::golden;
-
-    #[test]
-    fn the_daemon_starts_beside_a_service_of_its_name() {
-        let broker = Broker::start();
-        let text =
-            configuration(&broker, "test", &[&golden("gaussian")], "[models.engine.nope]\nbatch = 1\n");
-        let variables =
-            [("DENOISED_PORT", "tcp://10.0.0.1:1883"), ("DENOISED_PORT_1883_TCP_ADDR", "10.0.0.1")];
-        let mut daemon =
-            Daemon::with_variables(&text, &variables.map(|(name, value)| (name, value.to_owned())));
-        daemon.wait_for("ignoring the environment variables DENOISED_PORT, DENOISED_PORT_1883_TCP_ADDR: ");
-        daemon.wait_for("models.engine.nope has no effect: models.paths has only gaussian");
-        daemon.wait_for("ready: requests are accepted");
-        assert_eq!(daemon.terminate(), Some(0));
-    }
-
-    /// The topics change with the host name, for example because a board got one by DHCP. Nobody noticed why the
-    /// requests had no answers.
-    #[test]
-    fn a_changed_host_name_was_silent() {
-        let broker = Broker::start();
-        let text = configuration(&broker, "", &[&golden("gaussian")], "");
-        let spool = std::sync::Arc::new(tempfile::tempdir().unwrap());
-        let mut daemon = Daemon::with_spool(&text, &spool);
-        daemon.wait_for("ready: requests are accepted on denoised/");
-        assert_eq!(daemon.terminate(), Some(0));
-        assert_eq!(daemon.count("the host name changed"), 0);
-        let file = spool.path().join("topic-root");
-        let present = std::fs::read_to_string(&file).unwrap();
-        let host = present.trim_end().strip_prefix("denoised/").unwrap().to_owned();
-        std::fs::write(&file, "denoised/kitchen\n").unwrap();
-        let expected = format!(
-            "the host name changed from kitchen to {host}, so that the root of all topics is denoised/{host} and no \
-             longer denoised/kitchen; clients of the old topics reach nobody; to keep the old topics, set node = \
-             \"kitchen\"; to use the new ones, set node = \"{host}\""
-        );
-        // Every start reports it, until the node has a name.
-        for _ in 0..2 {
-            let mut daemon = Daemon::with_spool(&text, &spool);
-            daemon.wait_for(&expected);
-            daemon.wait_for("ready");
-            assert_eq!(daemon.terminate(), Some(0));
-        }
-        let mut command = crate::common::commands::denoised();
-        let output = command.arg("doctor").env("DENOISED_SPOOL__PATH", spool.path()).output().unwrap();
-        let text = text.replace("node = \"\"", "node = \"kitchen\"");
-        let mut daemon = Daemon::with_spool(&text, &spool);
-        daemon.wait_for("ready");
-        assert_eq!(daemon.terminate(), Some(0));
-        assert_eq!(daemon.count("topics is"), 0);
-        let stdout = String::from_utf8(output.stdout).unwrap();
-        assert!(
-            stdout.contains("note     topics               the host name changed from kitchen to "),
-            "{stdout}"
-        );
-    }
 }
 
 /// A model's denoised.toml has the same words as the configuration.

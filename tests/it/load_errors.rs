@@ -213,7 +213,7 @@ fn each_failure_to_load_has_the_advice_for_its_own_cause() {
             |model| with_operator(model, "com.example", "Frobnicate"),
             &[
                 ("onnxruntime", "has no operator com.example:Frobnicate, which another program"),
-                ("embedded", "The embedded engine has no operator com.example:Frobnicate"),
+                ("embedded", "No engine here has the operator com.example:Frobnicate, which another program"),
             ],
         ),
         (

@@ -64,6 +64,7 @@ mod retained;
 #[cfg(feature = "system-tests")]
 mod retained_commands;
 mod sample_flags;
+mod sample_inputs;
 mod sample_job;
 mod sample_refusals;
 #[cfg(feature = "system-tests")]

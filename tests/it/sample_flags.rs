@@ -135,7 +135,7 @@ fn a_key_that_another_scheduler_does_not_have_is_reported() {
     let output_of_run = succeeds(gaussian(&output).args(["--steps", "2", "--scheduler"]).arg(&scheduler));
     let text = String::from_utf8(output_of_run.stderr).unwrap();
     let expected = format!(
-        "--scheduler: {}: beta_shedule is not a key of DDIMScheduler and has no effect\n",
+        "--scheduler: {}: beta_shedule is not a key of DDIMScheduler and has no effect; did you mean beta_schedule?\n",
         scheduler.display()
     );
     assert!(text.starts_with(&expected), "{text}");

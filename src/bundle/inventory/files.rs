@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use serde_json::Value as Json;
 
 use super::{KeyUse, is_component, special_token_key};
-use crate::bundle::autoencoder_config::{configuration_file, differing_keys};
+use crate::bundle::autoencoder_config::configuration_file;
+use crate::bundle::autoencoder_halves::differing_keys;
 use crate::bundle::config_keys::read_keys;
 use crate::bundle::tokenizer_source::TokenizerSource;
-use crate::bundle::{Bundle, BundleError, LatentComponents, TEXT_ENCODERS};
+use crate::bundle::{Bundle, BundleError, LatentComponents, PipelineKind, TEXT_ENCODERS};
 
 /// The files that are read for a bundle.
 pub(super) fn used_files(bundle: &Bundle) -> Result<Vec<PathBuf>, BundleError> {
@@ -24,7 +25,8 @@ pub(super) fn used_files(bundle: &Bundle) -> Result<Vec<PathBuf>, BundleError> {
         graphs.extend(latent.text_encoders.iter().map(|(graph, _)| graph.clone()));
         graphs.extend(latent.decoder.iter().chain(&latent.encoder).cloned());
         used.extend(configuration_file(directory));
-        if differing_keys(directory)?.is_empty() {
+        let kind = bundle.signature.as_ref().and_then(PipelineKind::from_signature);
+        if differing_keys(directory, kind)?.is_empty() {
             used.push(directory.join("vae_encoder/config.json"));
         }
         used.push(directory.join("transformer/config.json"));

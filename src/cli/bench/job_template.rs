@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::anyhow;
 
 use super::ladder::ImageSize;
 use crate::image;
-use crate::job::{Attachment, Job, JobLimits, ModelCard, Request};
+use crate::job::{Attachment, Job, JobError, JobLimits, ModelCard, Request};
 use crate::model::Model;
 
 /// The prompt for a model that takes text. Its length does not matter: prompts are padded.
@@ -43,7 +43,10 @@ impl JobTemplate {
     /// Returns the model's usual job: one picture.
     pub(super) fn default_job(&self, card: &Arc<ModelCard>, steps: Option<u64>) -> anyhow::Result<Job> {
         let request = Request { steps, ..self.request.clone() };
-        self.check(card, request, None).context("cannot run the model's usual job")
+        self.check(card, request, None)?.map_err(|error| match error.field.as_deref() {
+            Some("steps") if steps.is_some() => anyhow!("--steps: {error}"),
+            _ => anyhow!(error).context("cannot run the model's usual job"),
+        })
     }
 
     /// Returns a job for each size and each number of samples in an evaluation, without guidance: each image is one
@@ -67,8 +70,13 @@ impl JobTemplate {
                 height: size.map(|size| size.height),
                 ..self.request.clone()
             };
-            let context = if size.is_some() { "--size" } else { "cannot evaluate the model" };
-            self.check(card, request, size).context(context)
+            self.check(card, request, size)?.map_err(|error| match (size, error.field.as_deref()) {
+                (Some(_), Some(field @ ("width" | "height"))) => {
+                    let advice = format!("remove {field}");
+                    anyhow!("--size: {}", error.message.replace(&advice, "remove --size"))
+                }
+                _ => anyhow!(error).context("cannot evaluate the model"),
+            })
         };
         shapes.map(job).collect()
     }
@@ -79,11 +87,11 @@ impl JobTemplate {
         card: &Arc<ModelCard>,
         request: Request,
         size: Option<&ImageSize>,
-    ) -> anyhow::Result<Job> {
+    ) -> anyhow::Result<Result<Job, JobError>> {
         let init_size = self.init_size.map(|usual| size.copied().unwrap_or(usual));
         let picture = init_size.map(white_picture).transpose()?;
         let request = Request { image: picture.clone(), mask: picture, ..request };
-        Ok(request.check(std::slice::from_ref(card), self.limits, || SEED)?)
+        Ok(request.check(std::slice::from_ref(card), self.limits, || SEED))
     }
 }
 

@@ -91,7 +91,7 @@ pub(super) struct ImageArguments {
     /// The image's height in pixels [default: the model's]
     #[arg(long, value_name = "PIXELS", value_parser = whole_number, allow_negative_numbers = true)]
     height: Option<u64>,
-    /// The image to start from: PNG, JPEG, WebP or .npy
+    /// The image to start from: PNG, JPEG, WebP, or .npy of float32 from -1 (black) to 1 (white)
     #[arg(long, value_name = "FILE")]
     image: Option<PathBuf>,
     /// The inpainting mask: white, or 1 in a .npy, is repainted

@@ -87,6 +87,7 @@ fn read_picture(members: &[(String, Json)], directory: &Path) -> anyhow::Result<
     let [(_, Json::String(file))] = members else {
         bail!("expected a picture in base64 or {{\"file\": \"…\"}}, the path of one");
     };
+    picture_file::check_address(Path::new(file))?;
     Ok(BASE64.encode(picture_file::read(&directory.join(file))?))
 }
 

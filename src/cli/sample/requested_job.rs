@@ -80,6 +80,12 @@ impl RequestedJob {
             _ => match (field.as_str(), self.is_set(field)) {
                 ("width" | "height", false) => anyhow!("the model's default size: {message}"),
                 ("format", false) => anyhow!("the ending of --output: {message}"),
+                ("noise", true) if self.request.noise.as_ref().is_some_and(|name| name.ends_with(".npy")) => {
+                    anyhow!(
+                        "{}: {message}; a file is given by --init-noise or --step-noise",
+                        self.origin(field)
+                    )
+                }
                 _ => anyhow!("{}: {message}", self.origin(field)),
             },
         }

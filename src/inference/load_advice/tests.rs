@@ -122,6 +122,12 @@ fn advice_of_the_embedded_engine_fits_its_message() {
         ),
         ("", &[1], "error in attribute \"mode\": unsupported value", "does not serve all of ONNX"),
         ("trt.plugins", &[1], "trt.plugins/Q operator not supported or not enabled", "a plugin of TensorRT"),
+        (
+            "com.microsoft",
+            &[1],
+            "com.microsoft/Q operator not supported or not enabled",
+            "The embedded engine has no operator com.microsoft:Q: install ONNX Runtime",
+        ),
     ] {
         let advice = embedded(&header(domain, "Q", types), reason);
         assert!(advice.contains(expected), "{reason}: {advice}");
@@ -138,4 +144,17 @@ fn an_evaluation_gets_advice_only_if_its_message_shows_the_cause() {
         assert_eq!(evaluation(reason).as_deref(), expected, "{reason}");
     }
     assert_eq!(with_advice("a failed.\n", Some("Do b".to_owned())), "a failed. Do b");
+}
+
+/// ONNX Runtime was recommended, which lacks such an operator too.
+#[test]
+fn another_engine_was_recommended_for_an_operator_that_no_engine_has() {
+    for domain in ["my.company", "org.pytorch.aten", "mmdeploy"] {
+        let reason = format!("{domain}/Q operator not supported or not enabled");
+        let expected = format!(
+            "No engine here has the operator {domain}:Q, which another program or a library of custom operators brings: \
+             export the model without it"
+        );
+        assert_eq!(embedded(&header(domain, "Q", &[1]), &reason), expected);
+    }
 }

@@ -2,7 +2,7 @@
 
 use rten_onnx::onnx::ModelProto;
 
-use crate::onnx::{InlineData, ModelFiles, OWN_VALUES, Rewrite, lost_content};
+use crate::onnx::{InlineData, ModelFiles, OWN_VALUES, Rewrite, decoding_fault, lost_content};
 
 use super::external_tensors::hoist_constants;
 
@@ -12,11 +12,11 @@ use super::external_tensors::hoist_constants;
 pub(super) fn decode(files: &ModelFiles) -> Result<ModelProto, String> {
     let rewrite =
         Rewrite { inline: InlineData::External(OWN_VALUES), location: &|location| location.to_owned() };
-    let copy = rewrite.apply(&files.graph).map_err(|error| error.to_string())?;
-    if let Some(content) = lost_content(&copy.bytes).map_err(|error| error.to_string())? {
+    let copy = rewrite.apply(&files.graph).map_err(|error| decoding_fault(&error))?;
+    if let Some(content) = lost_content(&copy.bytes).map_err(|error| decoding_fault(&error))? {
         return Err(format!("it has {content}"));
     }
-    let mut model = ModelProto::parse_buf(&copy.bytes).map_err(|error| error.to_string())?;
+    let mut model = ModelProto::parse_buf(&copy.bytes).map_err(|error| decoding_fault(&error))?;
     model.graph.iter_mut().for_each(hoist_constants);
     Ok(model)
 }

@@ -11,7 +11,7 @@ use super::onnx_defaults::write_out;
 use super::{ENGINE, load_error};
 use crate::inference::error::EngineError;
 use crate::inference::graph_source::TEMPORARY_HINT;
-use crate::onnx::{InlineData, ModelFiles, Rewrite};
+use crate::onnx::{InlineData, ModelFiles, Rewrite, decoding_fault};
 use crate::tensor::ElementType;
 
 /// The link to the graph's own file beside its copy.
@@ -24,8 +24,8 @@ pub(super) fn load_graph(options: &ModelOptions, files: &ModelFiles) -> Result<r
         files.data_index(location).map_or_else(|| location.to_owned(), |index| format!("{index}.data"))
     };
     let rewrite = Rewrite { inline: InlineData::External(OWN_DATA), location: &location };
-    let copy = rewrite.apply(&files.graph).map_err(|error| failed(error.to_string()))?;
-    let mut model = ModelProto::parse_buf(&copy.bytes).map_err(|error| failed(error.to_string()))?;
+    let copy = rewrite.apply(&files.graph).map_err(|error| failed(decoding_fault(&error)))?;
+    let mut model = ModelProto::parse_buf(&copy.bytes).map_err(|error| failed(decoding_fault(&error)))?;
     let changed = copy.unpacked | write_out(&mut model).map_err(failed)?;
     drop(copy);
     let has_extension =

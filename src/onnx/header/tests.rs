@@ -40,6 +40,30 @@ fn a_file_that_is_no_whole_graph_is_an_error_with_its_name() {
     }
 }
 
+/// "error in message denoised::onnx::header::decode::Model field 7: io error: failed to fill whole buffer".
+#[test]
+fn a_damaged_file_was_reported_with_names_of_rust() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let whole = std::fs::read(golden()).unwrap();
+    let error = |bytes: &[u8]| {
+        std::fs::write(file.path(), bytes).unwrap();
+        Header::read(file.path()).unwrap_err().to_string()
+    };
+    // The operator sets follow the graph.
+    for length in (3..whole.len() - 64).step_by(41) {
+        let error = error(&whole[..length]);
+        let plain = ["::", "  ", "io error", "buffer", "message", "field"];
+        assert!(plain.iter().all(|word| !error.contains(word)), "{length}: {error}");
+        assert!(error.ends_with("); copy or download it again, or export it again"), "{length}: {error}");
+    }
+    // A graph that is no message.
+    let expected = "this is not a whole ONNX file (its contents are damaged); copy or download it again, or export it again";
+    let damaged = error(b"\x08\x08\x3a\x02\x0f\x0f");
+    assert!(damaged.ends_with(expected), "{damaged}");
+    let short = error(b"\x08\x08\x3a\x7f\x0a");
+    assert!(short.contains("(it ends early)") || short.contains("(its graph has 127 bytes"), "{short}");
+}
+
 /// A protobuf field of the wire type LEN.
 fn field(number: u8, length: u64) -> Vec<u8> {
     let mut bytes = vec![number << 3 | 2];

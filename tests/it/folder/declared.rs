@@ -20,7 +20,8 @@ fn a_declared_component_that_is_missing_is_named() {
         std::fs::remove_dir_all(without.join(part)).unwrap();
         let error = refusal(&without);
         assert!(error.contains(&format!("model_index.json: {expected}")), "{part}: {error}");
-        assert!(error.contains("to [null, null]"), "{error}");
+        // A pipeline that can't do without it was recommended to do so.
+        assert_eq!(error.contains("to [null, null]"), name == "sd3", "{error}");
     }
     let (_directory, renamed) = folder("sd3");
     let encoder = renamed.join("text_encoder_3");
