@@ -119,7 +119,7 @@ fn lock(root: &Path) -> std::io::Result<File> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::channel;
+    use std::sync::mpsc::sync_channel;
 
     use super::*;
     use crate::inference::engine_cache::{Content, Key};
@@ -137,7 +137,7 @@ mod tests {
             ["a", "b"].map(|model| StagedEntry::create(root.path(), entry(root.path(), model)));
         let (first, other) = (first.unwrap(), other.unwrap());
         std::fs::write(first.path().join("weights.bin"), "first").unwrap();
-        let (sender, receiver) = channel();
+        let (sender, receiver) = sync_channel(1);
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 let second = StagedEntry::create(root.path(), entry(root.path(), "a")).unwrap();
