@@ -175,7 +175,7 @@ mod tests {
         let options = EngineOptions::default();
         let mut selection = Selection::new([Provider::Cuda, Provider::Cpu], &options, Path::new("model.onnx"));
         let advice = |_: &str| Advice { text: String::new(), concerns_graph: false };
-        let mut open = |selection: &mut Selection| selection.open_next(advice, Ok).unwrap();
+        let open = |selection: &mut Selection| selection.open_next(advice, Ok).unwrap();
         assert_eq!(open(&mut selection), Provider::Cuda);
         selection.try_again(Provider::Cuda);
         assert_eq!([open(&mut selection), open(&mut selection)], [Provider::Cuda, Provider::Cpu]);
