@@ -1,6 +1,7 @@
 //! Runs an ONNX graph on an engine and an execution provider. Knows neither diffusion nor bundles.
 
 mod backend;
+mod cuda_graphs;
 mod engine_cache;
 mod error;
 mod graph_source;
@@ -23,10 +24,12 @@ pub use library_error::{LibraryError, LibraryFault};
 pub use memory::{EvaluationSize, MemoryBounds, ResidentMemory, SessionMemory};
 pub use options::{EngineKind, EngineOptions, Host, LoadStage, OnStage};
 pub use provider::{
-    Arena, ConvolutionSearch, Cuda, OpenVino, OpenVinoPrecision, Policy, Provider, ProviderOptions, TensorRt,
+    Arena, ConvolutionSearch, Cuda, CudaGraphMode, OpenVino, OpenVinoPrecision, Policy, Provider,
+    ProviderOptions, TensorRt,
 };
 pub use session_pool::{SessionPool, SessionSize};
 
+pub(crate) use cuda_graphs::{CaptureStatus, padded_batch};
 pub(crate) use graph_source::{ExampleInputs, GraphDigest, GraphSource, ProvenBackend};
 pub(crate) use load::{component_options, load, planned_backend};
 pub(crate) use memory::MeasuredGraph;

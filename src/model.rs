@@ -137,11 +137,14 @@ impl Model {
 
     /// Evaluates the network with zeros at its default size in a batch of this size.
     ///
-    /// Where a provider prepares a shape at its first evaluation, a second one is timed.
+    /// Where a provider prepares a shape at its first evaluation, a second one is timed. Where the second one is captured, a
+    /// third.
     pub fn warm_up(&mut self, batch: usize) -> Result<(), EngineError> {
         let sample_shape = self.predictor.signature().sample_shape.clone();
         let mut evaluation = self.evaluate_zeros(&sample_shape, batch)?;
-        if self.predictor.backend().prepares_shapes() {
+        let preparing = if self.predictor.captures_shapes() { 2 } else { 1 };
+        let preparing = if self.predictor.backend().prepares_shapes() { preparing } else { 0 };
+        for _ in 0..preparing {
             evaluation = self.evaluate_zeros(&sample_shape, batch)?;
         }
         self.outputs_per_value = evaluation.outputs_per_value;

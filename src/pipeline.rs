@@ -174,10 +174,16 @@ impl Pipeline {
         Warmup::new(&self.card, predictor.largest_batch(&predictor.signature().sample_shape))
     }
 
+    fn next_warmup_batch(&mut self) -> Option<usize> {
+        let predictor = &self.model.predictor;
+        let sample = &predictor.signature().sample_shape;
+        self.warmup.next_batch(|batch| predictor.padded_batch(batch, sample))
+    }
+
     /// Evaluates the network in the batch that a default job takes. Its provider is known from then on.
     pub fn warm_up(&mut self) -> Result<(), EngineError> {
         self.warmup = self.new_warmup();
-        if let Some(batch) = self.warmup.next_batch() {
+        if let Some(batch) = self.next_warmup_batch() {
             self.model.warm_up(batch)?;
         }
         self.card = ModelCard::new(&self.model);
@@ -192,7 +198,7 @@ impl Pipeline {
         if !predictor.backend().prepares_shapes() || !predictor.is_open() {
             return false;
         }
-        let Some(batch) = self.warmup.next_batch() else { return false };
+        let Some(batch) = self.next_warmup_batch() else { return false };
         if let Err(error) = self.model.warm_up(batch) {
             log::warn!("{}: cannot warm up a batch of {batch}: {error}", self.model.bundle.name);
         }

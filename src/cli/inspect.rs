@@ -78,6 +78,9 @@ fn identity(model: &Model, options: &EngineOptions) -> anyhow::Result<()> {
     for share in &backend.provider_shares {
         row("provider share", share)?;
     }
+    if backend.cuda_graph {
+        row("CUDA graphs", "evaluations are captured and replayed")?;
+    }
     for rejected in &backend.rejected_providers {
         let reason = format_args!("{} does not work here: {}", rejected.provider, rejected.reason);
         row("rejected provider", reason)?;

@@ -171,8 +171,8 @@ mod tests {
         );
         assert_eq!(
             message("DENOISED_ENGINE__CUDA__CUDA_GRAPH", "yes"),
-            "DENOISED_ENGINE__CUDA__CUDA_GRAPH: engine.cuda.cuda_graph: invalid type: string \"yes\", expected a \
-             boolean"
+            "DENOISED_ENGINE__CUDA__CUDA_GRAPH: engine.cuda.cuda_graph: invalid value: string \"yes\", expected \
+             \"auto\", true or false"
         );
         assert_eq!(
             message("DENOISED_LIMITS__STEPS", "many"),

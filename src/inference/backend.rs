@@ -13,6 +13,9 @@ pub struct Backend {
     pub version: String,
     /// The execution provider.
     pub provider: String,
+    /// Whether evaluations are captured as CUDA graphs.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub cuda_graph: bool,
     /// The share of each provider in the first evaluation. Empty before it, and for an engine without providers.
     pub provider_shares: Vec<ProviderShare>,
     /// The version of TensorRT, if it runs the network.
@@ -51,6 +54,7 @@ impl Backend {
             engine,
             version,
             provider,
+            cuda_graph: false,
             provider_shares: Vec::new(),
             tensorrt: None,
             rejected_providers: Vec::new(),

@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use super::backend::Backend;
+use super::cuda_graphs::CaptureStatus;
 use super::provider::{InputShapes, ShapeProfile};
 use crate::onnx::ModelFiles;
 
@@ -27,8 +28,10 @@ pub(crate) struct GraphSource {
     /// The digest, which engines that providers build and prepared graphs are found by.
     pub(crate) digest: GraphDigest,
     /// The shapes in which the graph is evaluated again and again. `None` for a graph that is evaluated once per job:
-    /// neither an engine nor a CUDA graph is made for its shapes.
+    /// no engine is made for its shapes.
     pub(crate) profile: Option<ShapeProfile>,
+    /// Whether evaluations are captured as CUDA graphs. `None` for a graph whose shapes hardly recur.
+    pub(crate) capture: Option<CaptureStatus>,
     /// With which a prepared graph is compared with this one.
     pub(crate) example: ExampleInputs,
 }

@@ -1,9 +1,11 @@
 //! The execution providers of ONNX Runtime, and their options.
 
+mod cuda_graph_mode;
 mod options;
 mod shape_profile;
 mod tensorrt_version;
 
+pub use cuda_graph_mode::CudaGraphMode;
 pub use options::{Arena, ConvolutionSearch, Cuda, OpenVino, OpenVinoPrecision, ProviderOptions, TensorRt};
 pub(crate) use shape_profile::{InputShapes, ShapeProfile};
 
@@ -49,20 +51,40 @@ impl Provider {
         matches!(self, Self::TensorRt | Self::OpenVino)
     }
 
-    /// Whether the provider's GPU reads pinned host memory without a copy.
-    pub(super) fn reads_pinned_memory(self) -> bool {
+    /// Whether the provider runs on a GPU with CUDA, which reads pinned host memory without a copy.
+    pub(super) fn uses_gpu(self) -> bool {
         matches!(self, Self::TensorRt | Self::Cuda)
     }
 
-    /// The index of the GPU on which evaluations are captured as CUDA graphs, if `cuda_graph` is set.
-    pub(super) fn cuda_graph_device(self, options: &ProviderOptions) -> Option<i32> {
-        let (is_set, device) = match self {
-            Self::TensorRt => (options.tensorrt.cuda_graph, options.tensorrt.device),
-            Self::Cuda => (options.cuda.cuda_graph, options.cuda.device),
-            Self::OpenVino | Self::Cpu => (false, None),
-        };
-        is_set.then(|| device.map_or(0, |device| device.0 as i32))
+    /// Whether evaluations are captured as CUDA graphs.
+    pub(super) fn cuda_graph(self, options: &ProviderOptions) -> CudaGraphMode {
+        match self {
+            Self::TensorRt if options.tensorrt.cuda_graph => CudaGraphMode::OneShape,
+            Self::Cuda => options.cuda.cuda_graph,
+            Self::TensorRt | Self::OpenVino | Self::Cpu => CudaGraphMode::Off,
+        }
     }
+
+    /// The index of the GPU that the provider uses.
+    pub(super) fn gpu(self, options: &ProviderOptions) -> i32 {
+        let device = match self {
+            Self::TensorRt => options.tensorrt.device,
+            Self::Cuda => options.cuda.device,
+            Self::OpenVino | Self::Cpu => None,
+        };
+        device.map_or(0, |device| device.0 as i32)
+    }
+}
+
+/// What a session captures as CUDA graphs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum GraphCapture {
+    /// Nothing.
+    Off,
+    /// The one shape to which all dynamic axes are fixed.
+    OneShape,
+    /// Each shape.
+    PerShape,
 }
 
 #[cfg(test)]
@@ -79,7 +101,10 @@ mod tests {
             ("cudnn_conv_algo_search", "HEURISTIC"),
             ("cudnn_conv_use_max_workspace", "0"),
         ];
-        assert_eq!(Cuda::default().pairs(false), small.map(|(key, value)| (key, value.to_owned())));
+        assert_eq!(
+            Cuda::default().pairs(GraphCapture::Off),
+            small.map(|(key, value)| (key, value.to_owned()))
+        );
         assert_eq!(OpenVino::default().pairs(None), [("device_type", "CPU".to_owned())]);
     }
 
@@ -117,7 +142,13 @@ mod tests {
             ("enable_cuda_graph", "1"),
             ("use_tf32", "0"),
         ];
-        assert_eq!(options.cuda.pairs(true), cuda.map(|(key, value)| (key, value.to_owned())));
+        assert_eq!(
+            options.cuda.pairs(GraphCapture::OneShape),
+            cuda.map(|(key, value)| (key, value.to_owned()))
+        );
+        let per_shape = options.cuda.pairs(GraphCapture::PerShape);
+        assert!(per_shape.contains(&("enable_cuda_graph", "1".to_owned())));
+        assert!(per_shape.contains(&("sdpa_kernel", "19".to_owned())));
         let openvino = [("device_type", "GPU"), ("num_of_threads", "2"), ("cache_dir", "/c")];
         assert_eq!(
             options.openvino.pairs(Some(Path::new("/c"))),

@@ -7,9 +7,9 @@ use std::time::Instant;
 use super::{Batch, ModelError, example_inputs, network_memory};
 use crate::bundle::{Bundle, Signature, TimestepShape};
 use crate::inference::{
-    Backend, EngineOptions, EvaluationError, GraphDigest, GraphSource, Input, InputShapes, MeasuredGraph,
-    OnStage, PooledSession, ProvenBackend, Session, SessionMemory, SessionPool, ShapeProfile, TensorRt,
-    Values, load, planned_backend,
+    Backend, CaptureStatus, EngineOptions, EvaluationError, GraphDigest, GraphSource, Input, InputShapes,
+    MeasuredGraph, OnStage, PooledSession, ProvenBackend, Session, SessionMemory, SessionPool, ShapeProfile,
+    TensorRt, Values, load, padded_batch, planned_backend,
 };
 use crate::tensor::GraphIo;
 
@@ -40,6 +40,16 @@ pub trait Predictor: Send {
         None
     }
 
+    /// Whether the second evaluation of a shape is captured as a CUDA graph, which later ones replay.
+    fn captures_shapes(&self) -> bool {
+        false
+    }
+
+    /// The size of the batch in which this number of samples of a shape is evaluated. What is missing is padding.
+    fn padded_batch(&self, samples: usize, _sample: &[usize]) -> usize {
+        samples.max(self.signature().smallest_batch())
+    }
+
     /// The largest batch of samples in this shape.
     fn largest_batch(&self, sample: &[usize]) -> usize {
         let signature = self.signature();
@@ -57,6 +67,7 @@ pub(super) struct Denoiser {
     signature: Signature,
     planned: Backend,
     proven: ProvenBackend,
+    capture: CaptureStatus,
     created: Instant,
     /// Whether the signature is that of the engine's own description of the graph.
     is_described: bool,
@@ -83,11 +94,13 @@ impl Denoiser {
         };
         let memory = SessionMemory::new(graph, &planned, options);
         network_memory::check_machine(&bundle.name, memory.weights(), pool.held(), options)?;
+        let capture = CaptureStatus::default();
         let source = GraphSource {
             name: bundle.name.clone(),
             files,
             digest: digest(bundle, &bundle.graph, &options.cache),
             profile: Some(shape_profile(&signature, &options.provider.tensorrt)),
+            capture: Some(capture.clone()),
             example: example_inputs::of_denoiser(&signature),
         };
         let open = {
@@ -101,6 +114,7 @@ impl Denoiser {
             signature,
             planned,
             proven,
+            capture,
             created: Instant::now(),
             is_described: false,
             is_proven: false,
@@ -139,6 +153,9 @@ impl Denoiser {
         );
         for share in &backend.provider_shares {
             log::info!("model {name}: {share}");
+        }
+        if backend.cuda_graph {
+            log::info!("model {name}: evaluations are captured as CUDA graphs");
         }
     }
 }
@@ -189,6 +206,15 @@ impl Predictor for Denoiser {
 
     fn memory(&self) -> Option<&Arc<SessionMemory>> {
         Some(self.session.memory())
+    }
+
+    fn captures_shapes(&self) -> bool {
+        self.capture.is_capturing()
+    }
+
+    fn padded_batch(&self, samples: usize, sample: &[usize]) -> usize {
+        let samples = samples.max(self.signature.smallest_batch());
+        if self.captures_shapes() { padded_batch(samples, self.largest_batch(sample)) } else { samples }
     }
 }
 

@@ -16,10 +16,13 @@ use crate::bundle::{
     TensorInput,
 };
 use crate::inference::{
-    EngineOptions, ExampleInputs, GraphSource, MeasuredGraph, OnStage, PooledSession, ProvenBackend,
-    SessionMemory, SessionPool, component_options, load,
+    CaptureStatus, EngineOptions, ExampleInputs, GraphSource, MeasuredGraph, OnStage, PooledSession,
+    ProvenBackend, SessionMemory, SessionPool, component_options, load,
 };
 use crate::tensor::{Dim, Tensor};
+
+/// The role of the graph that is evaluated for every image.
+const DECODER: &str = "vae_decoder";
 
 /// A job's prompts and what else the text encoders and the denoiser are conditioned on.
 #[derive(Debug, Clone, PartialEq)]
@@ -135,7 +138,7 @@ impl LatentPipeline {
         let (channels, factor) = (components.vae.channels, components.vae.factor);
         let text_encoders =
             text_encoders.into_iter().enumerate().map(open_text_encoder).collect::<Result<_, _>>()?;
-        let decoder = decoder.map(|graph| autoencoder("vae_decoder", channels, 1, graph)).transpose()?;
+        let decoder = decoder.map(|graph| autoencoder(DECODER, channels, 1, graph)).transpose()?;
         let encoder =
             encoder.map(|graph| autoencoder("vae_encoder", 3, factor * factor, graph)).transpose()?;
         let overlaps = pool.fits_denoiser_and_another(&bundle.name);
@@ -323,6 +326,7 @@ fn pooled_session(
         files,
         digest: digest(bundle, path, &options.cache),
         profile: None,
+        capture: (role == DECODER).then(CaptureStatus::default),
         example,
     };
     let (options, network) = (options.clone(), ProvenBackend::clone(network.proven_backend()));

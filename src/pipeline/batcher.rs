@@ -278,24 +278,23 @@ impl Batcher {
         self.batch.clear();
         let outputs = Rc::make_mut(&mut self.outputs);
         outputs.clear();
-        let mut largest_batch = predictor.signature().largest_batch;
-        if let Some(&first) = self.selected.first() {
-            largest_batch = predictor.largest_batch(&self.images[first].shape);
-            predictor.signature().write_input_shape(&self.images[first].shape, &mut self.batch.shape);
-        }
+        let Some(&first) = self.selected.first() else { return Ok(()) };
+        let sample = &self.images[first].shape;
+        let largest_batch = predictor.largest_batch(sample);
+        predictor.signature().write_input_shape(sample, &mut self.batch.shape);
         for &i in &self.selected {
             let image = &self.images[i];
             let time = image.trajectory.time();
             for slot in 0..image.guidance.slots() {
                 if self.batch.size() == largest_batch {
-                    evaluate_batch(predictor, &mut self.batch, &mut self.partial_output, outputs)?;
+                    evaluate_batch(predictor, sample, &mut self.batch, &mut self.partial_output, outputs)?;
                 }
                 let append_sample = |input: &mut Vec<f32>| image.trajectory.append_input(input);
                 let tensors = &predictor.signature().tensors;
                 image.guidance.append_to_batch(slot, &mut self.batch, append_sample, time, manifest, tensors);
             }
         }
-        evaluate_batch(predictor, &mut self.batch, &mut self.partial_output, outputs)
+        evaluate_batch(predictor, sample, &mut self.batch, &mut self.partial_output, outputs)
     }
 
     /// Combines the outputs of each image's slots, and resumes the images.
@@ -318,17 +317,19 @@ impl Batcher {
     }
 }
 
-/// Evaluates a batch, appends its outputs, and clears it. A graph with a fixed batch size gets copies of the
-/// first sample as padding.
+/// Evaluates a batch of samples of this shape, appends its outputs, and clears it. Copies of the first sample are the padding
+/// of a network that takes only some batch sizes.
 fn evaluate_batch(
     predictor: &mut dyn Predictor,
+    sample: &[usize],
     batch: &mut Batch,
     partial_output: &mut Vec<f32>,
     outputs: &mut Vec<f32>,
 ) -> Result<(), EvaluationError> {
     let signature = predictor.signature();
     let (samples, len) = (batch.size(), signature.own_len(&batch.shape));
-    while batch.size() < signature.smallest_batch() {
+    let padded = predictor.padded_batch(samples, sample);
+    while batch.size() < padded {
         batch.repeat_first(&signature.tensors);
     }
     // The first evaluation of a step writes to `outputs` directly, which saves a copy.

@@ -24,8 +24,9 @@ impl Warmup {
         Self(batches(default_slots(card), min, max))
     }
 
-    pub(super) fn next_batch(&mut self) -> Option<usize> {
-        self.0.pop_front()
+    /// The next batch size, of those that are not padded to another: `padded` returns the size to which one is padded.
+    pub(super) fn next_batch(&mut self, padded: impl Fn(usize) -> usize) -> Option<usize> {
+        std::iter::from_fn(|| self.0.pop_front()).find(|size| padded(*size) == *size)
     }
 }
 
@@ -50,6 +51,17 @@ fn default_slots(card: &Arc<ModelCard>) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::inference::padded_batch;
+
+    #[test]
+    fn batch_sizes_that_are_padded_to_others_are_left_out() {
+        let sizes = |padded: fn(usize) -> usize| {
+            let mut warmup = Warmup(batches(2, 1, 6));
+            std::iter::from_fn(|| warmup.next_batch(padded)).collect::<Vec<_>>()
+        };
+        assert_eq!(sizes(|size| size), [2, 1, 3, 4, 5, 6]);
+        assert_eq!(sizes(|size| padded_batch(size, 6)), [2, 1, 4, 6]);
+    }
 
     #[test]
     fn the_warm_up_has_a_bounded_number_of_batch_sizes() {

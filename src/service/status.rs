@@ -44,6 +44,9 @@ struct ModelState {
     engine: &'static str,
     engine_version: String,
     provider: String,
+    /// Whether evaluations are captured as CUDA graphs.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    cuda_graph: bool,
     provider_shares: Vec<ProviderShare>,
     rejected_providers: Vec<RejectedProvider>,
     ms_per_nfe: Option<f64>,
@@ -60,6 +63,7 @@ impl ModelState {
             engine: backend.engine,
             engine_version: backend.version,
             provider: backend.provider,
+            cuda_graph: backend.cuda_graph,
             provider_shares: backend.provider_shares,
             rejected_providers: backend.rejected_providers,
             ms_per_nfe: None,

@@ -89,6 +89,46 @@ fn batching_changes_no_byte_with_an_exact_network() {
     }
 }
 
+/// A network whose batches are padded to powers of two.
+struct Padded(Box<dyn Predictor>);
+
+impl Predictor for Padded {
+    fn signature(&self) -> &Signature {
+        self.0.signature()
+    }
+
+    fn backend(&self) -> &Backend {
+        self.0.backend()
+    }
+
+    fn evaluate(&mut self, batch: &Batch, output: &mut Vec<f32>) -> Result<(), EvaluationError> {
+        self.0.evaluate(batch, output)
+    }
+
+    fn padded_batch(&self, samples: usize, sample: &[usize]) -> usize {
+        samples.next_power_of_two().min(self.largest_batch(sample))
+    }
+}
+
+#[test]
+fn padding_to_powers_of_two_changes_no_byte_with_an_exact_network() {
+    for (largest, sizes) in [(8, vec![1, 2, 4, 8]), (5, vec![1, 2, 4, 5])] {
+        let alone = sample_separately(|| Exact::model(&[1, 4, 5], largest, TimestepShape::PerSample).0);
+        let batches = std::cell::RefCell::default();
+        let recorded = sample_together(|| {
+            let (model, own) = Exact::model(&[1, 4, 5], largest, TimestepShape::PerSample);
+            *batches.borrow_mut() = own;
+            Model { predictor: Box::new(Padded(model.predictor)), ..model }
+        });
+        check_jobs(&recorded, &alone);
+        assert!(alone.iter().all(|(key, image)| recorded.images[key] == *image));
+        let mut evaluated = batches.borrow().lock().unwrap().clone();
+        evaluated.sort_unstable();
+        evaluated.dedup();
+        assert!(evaluated.len() > 1 && evaluated.iter().all(|size| sizes.contains(size)), "{evaluated:?}");
+    }
+}
+
 fn onnxruntime() -> EngineOptions {
     EngineOptions {
         kind: EngineKind::OnnxRuntime,

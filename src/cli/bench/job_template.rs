@@ -14,7 +14,7 @@ const PROMPT: &str = "a red fox in the snow";
 /// The seed of every job, so that two runs of the command do the same.
 const SEED: u64 = 1;
 /// A job's steps beyond those that are measured, so that it does not end before.
-const MORE_STEPS: u64 = 2;
+const MORE_STEPS: u64 = 3;
 
 /// What all jobs of a model need.
 pub(super) struct JobTemplate {

@@ -23,6 +23,9 @@ pub(super) fn table(report: &Report) -> String {
     for share in &backend.provider_shares {
         table.row("provider share", share);
     }
+    if backend.cuda_graph {
+        table.row("CUDA graphs", "evaluations are captured and replayed");
+    }
     for rejected in &backend.rejected_providers {
         table.row("rejected provider", format!("{}: {}", rejected.provider, rejected.reason));
     }

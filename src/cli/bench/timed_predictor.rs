@@ -57,6 +57,14 @@ impl Predictor for TimedPredictor {
         self.predictor.backend()
     }
 
+    fn captures_shapes(&self) -> bool {
+        self.predictor.captures_shapes()
+    }
+
+    fn padded_batch(&self, samples: usize, sample: &[usize]) -> usize {
+        self.predictor.padded_batch(samples, sample)
+    }
+
     fn evaluate(&mut self, batch: &Batch, output: &mut Vec<f32>) -> Result<(), EvaluationError> {
         let start = Instant::now();
         let evaluated = self.predictor.evaluate(batch, output);

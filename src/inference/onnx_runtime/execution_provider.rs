@@ -7,7 +7,7 @@ use ort::ep::{
     TensorRT,
 };
 
-use crate::inference::provider::{Provider, ProviderOptions, ShapeProfile};
+use crate::inference::provider::{GraphCapture, Provider, ProviderOptions, ShapeProfile};
 
 /// The provider by ONNX Runtime's name for it, which profiles use.
 pub(super) fn from_profile_name(name: &str) -> Option<Provider> {
@@ -34,18 +34,18 @@ pub(in crate::inference) fn is_compiled_in(provider: Provider) -> bool {
 /// The provider to register in a session, which fails the session if it cannot be registered. `None` for the CPU, which
 /// every session has.
 ///
-/// `cache` is the directory for the engine that the provider builds for the shapes in `profile`. With `capture`,
-/// evaluations become CUDA graphs.
+/// `cache` is the directory for the engine that the provider builds for the shapes in `profile`.
 pub(super) fn dispatch(
     provider: Provider,
     options: &ProviderOptions,
     cache: Option<&Path>,
     profile: Option<&ShapeProfile>,
-    capture: bool,
+    capture: GraphCapture,
 ) -> Option<ExecutionProviderDispatch> {
     let dispatch = match provider {
         Provider::TensorRt => {
-            configured(TensorRT::default(), options.tensorrt.pairs(cache, profile, capture)).build()
+            let captures = capture != GraphCapture::Off;
+            configured(TensorRT::default(), options.tensorrt.pairs(cache, profile, captures)).build()
         }
         Provider::Cuda => configured(CUDA::default(), options.cuda.pairs(capture)).build(),
         Provider::OpenVino => configured(OpenVINO::default(), options.openvino.pairs(cache)).build(),

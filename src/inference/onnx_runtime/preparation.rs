@@ -27,7 +27,7 @@ pub(super) fn open(
     let request = Request { source, options, provider, engine_version: &runtime.version };
     prepared_graph::open(&request, on_stage, &mut |graph| {
         open_for_comparison(runtime, source, graph)
-            .and_then(|session| Ok(OnnxRuntimeSession::new(session, false, RunOptions::new()?)))
+            .and_then(|session| Ok(OnnxRuntimeSession::new(session, RunOptions::new()?)))
             .map(|session| Box::new(session) as Box<dyn Session>)
             .map_err(|error| error.reason())
     })
@@ -68,4 +68,17 @@ pub(super) fn commit(
         );
         commit::commit(builder, &source.files)
     })
+}
+
+/// Opens a session on the prepared graph, or on the exported one if there is none. Nothing else is tried if that fails.
+pub(super) fn commit_only(
+    builder: SessionBuilder,
+    source: &GraphSource,
+    prepared: Option<&Prepared>,
+    provider: Provider,
+) -> Result<OrtSession, AttemptError> {
+    match prepared {
+        Some(prepared) => Ok(commit_prepared(builder, &prepared.graph, provider)?),
+        None => commit::commit(builder, &source.files),
+    }
 }

@@ -14,7 +14,7 @@ use crate::inference::backend::Backend;
 use crate::inference::engine_cache::EngineCache;
 use crate::inference::error::{EvaluationError, ProviderFailure};
 use crate::inference::graph_source::TEMPORARY_HINT;
-use crate::inference::provider::Provider;
+use crate::inference::provider::{GraphCapture, Provider};
 use crate::inference::session::{Input, Session};
 
 /// What is left to do until a session's provider counts as working. Dropping it removes an engine that was not proven.
@@ -24,14 +24,14 @@ pub(super) struct Proof {
     pub(super) profiles: TempDir,
     /// The cache for the engine that the provider builds.
     pub(super) cache: Option<EngineCache>,
-    /// Whether evaluations become CUDA graphs.
-    pub(super) is_captured: bool,
+    /// What the session captures as CUDA graphs.
+    pub(super) capture: GraphCapture,
     /// Whether the first evaluation builds an engine, which may take minutes.
     pub(super) builds_engine: bool,
 }
 
 impl Proof {
-    /// Makes the first evaluation. A captured CUDA graph is also replayed once.
+    /// Makes the first evaluation. A CUDA graph that the options ask for is also captured.
     pub(super) fn evaluate(
         &self,
         session: &mut OnnxRuntimeSession,
@@ -42,7 +42,10 @@ impl Proof {
     ) -> Result<Vec<Vec<usize>>, EvaluationError> {
         let _progress = self.builds_engine.then(|| BuildProgress::new(&opener.source.name, self.provider));
         let shapes = session.run_all(inputs, names, outputs)?;
-        if self.is_captured { session.run_all(inputs, names, outputs) } else { Ok(shapes) }
+        match self.capture {
+            GraphCapture::OneShape => session.run_all(inputs, names, outputs),
+            GraphCapture::Off | GraphCapture::PerShape => Ok(shapes),
+        }
     }
 
     /// Ends the profile, and checks that the provider ran at least one node.
@@ -51,12 +54,13 @@ impl Proof {
         session: &mut OnnxRuntimeSession,
         opener: &SessionOpener,
     ) -> Result<Backend, AttemptError> {
-        let Self { provider, profiles, cache, .. } = self;
+        let Self { provider, profiles, cache, capture, .. } = self;
         let SessionOpener { source, options, .. } = opener;
-        let profile = session.session.end_profiling()?;
+        let profile = session.end_profiling()?;
         let nodes = if provider.builds_engines() { &source.files.header.node_names[..] } else { &[] };
         let profile = Path::new(&profile);
         let mut backend = super::backend(&opener.runtime, Some(provider));
+        backend.cuda_graph = capture != GraphCapture::Off;
         backend.provider_shares = provider_shares(profile, nodes).map_err(AttemptError::io(
             "read the profile",
             profile,

@@ -89,6 +89,11 @@ impl Selection {
         Err(EngineError::Provider { provider, failure })
     }
 
+    /// Puts a provider in front of those that are left.
+    pub(super) fn try_again(&mut self, provider: Provider) {
+        self.remaining.push_front(provider);
+    }
+
     /// Records that a provider does not work. If it is required, that is an error, as is a fault of anything else: of the
     /// graph, by the `advice`, or of a file.
     pub(super) fn reject(
@@ -163,6 +168,18 @@ mod tests {
         let (selected, tried) = select(Policy::Required, failure);
         assert!(matches!(selected, Err(EngineError::Provider { provider: Provider::Cuda, .. })));
         assert_eq!(tried, [Provider::Cuda]);
+    }
+
+    #[test]
+    fn a_provider_is_tried_again_before_the_next_one() {
+        let options = EngineOptions::default();
+        let mut selection =
+            Selection::new([Provider::Cuda, Provider::Cpu], &options, Path::new("model.onnx"));
+        let advice = |_: &str| Advice { text: String::new(), concerns_graph: false };
+        let open = |selection: &mut Selection| selection.open_next(advice, Ok).unwrap();
+        assert_eq!(open(&mut selection), Provider::Cuda);
+        selection.try_again(Provider::Cuda);
+        assert_eq!([open(&mut selection), open(&mut selection)], [Provider::Cuda, Provider::Cpu]);
     }
 
     #[test]

@@ -4,12 +4,13 @@ use super::dylib::Runtime;
 use super::proof::Proof;
 use super::provider_selection::{AttemptError, Selection};
 use super::session_builder::SessionOpener;
+use super::shape_graphs::ShapeGraphs;
 use super::{ENGINE, OnnxRuntimeSession};
 use crate::inference::backend::Backend;
 use crate::inference::error::{EngineError, EvaluationError};
 use crate::inference::graph_source::{GraphSource, ProvenBackend};
 use crate::inference::options::{EngineOptions, OnStage};
-use crate::inference::provider::Provider;
+use crate::inference::provider::{GraphCapture, Provider};
 use crate::inference::session::{Input, Session};
 use crate::tensor::GraphIo;
 
@@ -22,18 +23,18 @@ pub(in crate::inference) fn open(
     on_stage: &OnStage,
 ) -> Result<Box<dyn Session>, EngineError> {
     let opener = SessionOpener { runtime, source: source.clone(), options: options.clone() };
-    let graph = &source.files.graph;
     let (graph, state) = match proven.get() {
         Some(backend) => {
             let is_proven = |provider: &Provider| provider.to_string() == backend.provider;
-            let provider = options.providers.iter().copied().find(is_proven);
-            let mut selection = Selection::new([provider.unwrap_or(Provider::Cpu)], options, graph);
-            let session =
-                selection.open_next(|reason| opener.advice(reason), |provider| opener.reopen(provider))?;
-            (session.graph.clone(), State::Proven(session))
+            let provider = options.providers.iter().copied().find(is_proven).unwrap_or(Provider::Cpu);
+            let session = reopen(&opener, provider)?;
+            (
+                session.graph.clone(),
+                State::Proven(Box::new(ProvenSession { session: Some(session), opener, provider })),
+            )
         }
         None => {
-            let selection = Selection::new(options.providers.clone(), options, graph);
+            let selection = Selection::new(options.providers.clone(), options, &source.files.graph);
             let unproven =
                 Selecting { selection, opener, on_stage: on_stage.clone(), proven: proven.clone() };
             let candidate = unproven.open_next()?;
@@ -51,9 +52,56 @@ struct SelectedSession {
 
 enum State {
     Unproven(Box<Candidate>),
-    Proven(OnnxRuntimeSession),
+    Proven(Box<ProvenSession>),
     /// No provider runs the graph, for this reason.
     Refused(String),
+}
+
+/// A session on a provider that runs the graph.
+struct ProvenSession {
+    /// `None` if it could not be opened again.
+    session: Option<OnnxRuntimeSession>,
+    opener: SessionOpener,
+    provider: Provider,
+}
+
+/// Opens a session on a provider that is proven to run the graph.
+fn reopen(opener: &SessionOpener, provider: Provider) -> Result<OnnxRuntimeSession, EngineError> {
+    let mut selection = Selection::new([provider], &opener.options, &opener.source.files.graph);
+    selection.open_next(|reason| opener.advice(reason), |provider| opener.reopen(provider))
+}
+
+impl ProvenSession {
+    /// Evaluates the graph. The session is opened again if its CUDA graphs can be of no more use.
+    fn run_all(
+        &mut self,
+        inputs: &[Input<'_>],
+        names: &[&str],
+        outputs: &mut [Vec<f32>],
+    ) -> Result<Vec<Vec<usize>>, EvaluationError> {
+        let graphs = self.session.as_ref().and_then(OnnxRuntimeSession::shape_graphs);
+        if graphs.is_some_and(ShapeGraphs::is_due_for_opening) {
+            log::info!("{}: opening it again, to capture other CUDA graphs", self.opener.source.name);
+            self.session = None;
+        }
+        let session = self.open()?;
+        let result = session.run_all(inputs, names, outputs);
+        let failure = session.shape_graphs().and_then(ShapeGraphs::failure).map(str::to_owned);
+        let Some(reason) = failure else { return result };
+        self.opener.give_up_capture(&reason);
+        self.session = None;
+        self.open()?.run_all(inputs, names, outputs)
+    }
+
+    fn open(&mut self) -> Result<&mut OnnxRuntimeSession, EvaluationError> {
+        let session = match self.session.take() {
+            Some(session) => session,
+            None => {
+                reopen(&self.opener, self.provider).map_err(|error| EvaluationError::Open(Box::new(error)))?
+            }
+        };
+        Ok(self.session.insert(session))
+    }
 }
 
 /// A session on a provider that can be registered.
@@ -86,10 +134,18 @@ impl Selecting {
         self.open_next()
     }
 
-    fn set_proven(self, backend: Backend) {
+    /// Opens a session on a provider that was tried, and may work with what has changed.
+    fn open_again(mut self, provider: Provider) -> Result<Candidate, EngineError> {
+        self.selection.try_again(provider);
+        self.open_next()
+    }
+
+    /// Publishes the backend, and returns the session that serves from now on.
+    fn into_proven(self, session: OnnxRuntimeSession, provider: Provider, backend: Backend) -> ProvenSession {
         let backend = Backend { rejected_providers: self.selection.into_rejected(), ..backend };
         // Sessions of one graph are opened one after the other.
         let _ = self.proven.set(backend);
+        ProvenSession { session: Some(session), opener: self.opener, provider }
     }
 }
 
@@ -136,8 +192,8 @@ impl SelectedSession {
             let failure = match proof.evaluate(&mut session, &selecting.opener, inputs, names, outputs) {
                 Ok(shapes) => match proof.complete(&mut session, &selecting.opener) {
                     Ok(backend) => {
-                        self.state = State::Proven(session);
-                        selecting.set_proven(backend);
+                        self.state =
+                            State::Proven(Box::new(selecting.into_proven(session, provider, backend)));
                         return Ok(shapes);
                     }
                     Err(failure) => failure,
@@ -145,6 +201,13 @@ impl SelectedSession {
                 Err(error) if provider == Provider::Cpu => {
                     self.state = State::Unproven(Box::new(Candidate { session, proof, selecting }));
                     return Err(error);
+                }
+                Err(error) if proof.capture == GraphCapture::PerShape => {
+                    // Without CUDA graphs the same provider may evaluate the graph.
+                    selecting.opener.give_up_capture(&error.to_string());
+                    drop((proof, session));
+                    candidate = self.next_candidate(selecting.open_again(provider))?;
+                    continue;
                 }
                 Err(error) => {
                     // An engine that cannot be evaluated is not kept.
@@ -154,11 +217,20 @@ impl SelectedSession {
             };
             // Its memory is free before another session is opened.
             drop(session);
-            candidate = selecting.open_after(provider, failure).map_err(|error| {
-                self.state = State::Refused(error.to_string());
-                EvaluationError::Open(Box::new(error))
-            })?;
-            self.graph = candidate.session.graph.clone();
+            candidate = self.next_candidate(selecting.open_after(provider, failure))?;
         }
+    }
+
+    /// Describes the session that is evaluated next, or records why there is none.
+    fn next_candidate(
+        &mut self,
+        opened: Result<Candidate, EngineError>,
+    ) -> Result<Candidate, EvaluationError> {
+        let candidate = opened.map_err(|error| {
+            self.state = State::Refused(error.to_string());
+            EvaluationError::Open(Box::new(error))
+        })?;
+        self.graph = candidate.session.graph.clone();
+        Ok(candidate)
     }
 }

@@ -5,21 +5,23 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use ort::logging::LogLevel;
+use ort::session::builder::SessionBuilder;
 use ort::session::{RunOptions, Session};
 
 use super::build_progress::BuildProgress;
+use super::capture::Capture;
 use super::dylib::Runtime;
 use super::execution_provider::{dispatch, is_compiled_in};
 use super::io_binding::shrinking_arena;
 use super::proof::Proof;
 use super::provider_selection::AttemptError;
-use super::{ENGINE, OnnxRuntimeSession, preparation};
+use super::{ENGINE, OnnxRuntimeSession, gpu_lock, preparation};
 use crate::inference::engine_cache::{CACHE_HINT, EngineCache, Key, make_room};
 use crate::inference::error::{EngineError, ProviderFailure};
 use crate::inference::graph_source::{GraphSource, TEMPORARY_HINT};
 use crate::inference::load_advice::{self, Advice};
 use crate::inference::options::{EngineOptions, LoadStage, OnStage};
-use crate::inference::provider::{Provider, ProviderOptions, ShapeProfile, TensorRt};
+use crate::inference::provider::{GraphCapture, Provider, ProviderOptions, ShapeProfile};
 
 /// Opens sessions of a graph.
 pub(super) struct SessionOpener {
@@ -46,10 +48,9 @@ impl SessionOpener {
             &temporary,
             TEMPORARY_HINT,
         ))?;
-        let Opened { session, cache, is_captured } =
-            self.open(provider, Some(profiles.path()), &**on_stage)?;
+        let Opened { session, cache, capture } = self.open(provider, Some(profiles.path()), &**on_stage)?;
         let builds_engine = self.source.profile.is_none() && is_building(provider, cache.as_ref());
-        Ok((session, Proof { provider, profiles, cache, is_captured, builds_engine }))
+        Ok((session, Proof { provider, profiles, cache, capture, builds_engine }))
     }
 
     /// Opens a session on a provider that is proven to run the graph.
@@ -73,38 +74,17 @@ impl SessionOpener {
             let version = runtime.version.clone();
             return Err(AttemptError::Provider(ProviderFailure::NotCompiledIn { version }));
         }
-        let capture = capture(runtime, source, options, provider)?;
-        let profile = match (&capture, provider) {
-            (Some(capture), _) => Some(capture.profile.clone()),
-            (None, Provider::TensorRt) => source.profile.clone(),
-            (None, _) => None,
-        };
+        let mut capture = Capture::new(runtime, source, options, provider)?;
         let mut cache = if provider.builds_engines() {
-            open_cache(runtime, source, options, provider, profile.as_ref())?
+            open_cache(runtime, source, options, provider, capture.profile.as_ref())?
         } else {
             None
         };
         let prepared = preparation::open(runtime, source, options, provider, on_stage);
-        let mut builder = Session::builder(&runtime.environment)?.with_logger(Arc::new(log_message))?;
-        if let Some(profiles) = profiles {
-            builder = builder.with_profiling(profiles.join("profile"))?;
-        }
-        // A graph that is evaluated once for each job holds no working memory between jobs. With a memory pattern, Stable
-        // Diffusion's decoder took 2.2 GB in place of 1.4 GB at 512×512, and the same time.
-        let is_evaluated_once = provider == Provider::Cpu && source.profile.is_none();
-        // With one, ONNX Runtime also reserves as much address space as all weights take, although it maps them.
-        let is_cramped = options.host.memory_bounds().address_space.is_some();
-        if is_evaluated_once || is_cramped {
-            builder = builder.with_memory_pattern(false)?;
-        }
-        let directory = cache.as_ref().map(EngineCache::path);
-        let dispatch = dispatch(provider, &options.provider, directory, profile.as_ref(), capture.is_some());
-        if let Some(dispatch) = dispatch {
-            builder = builder.with_execution_providers([dispatch])?;
-        }
-        for (axis, length) in capture.iter().flat_map(|capture| &capture.fixed_axes) {
-            builder = builder.with_dimension_override(axis, *length as i64)?;
-        }
+        let _sharing = provider.uses_gpu().then(gpu_lock::share);
+        let directory = cache.as_ref().map(|cache| cache.path().to_owned());
+        let registration = Registration { provider, profiles, cache: directory.as_deref() };
+        let builder = self.register(&registration, &capture)?;
         // The provider is registered, so that its libraries exist.
         let progress = if is_building(provider, cache.as_ref()) {
             check_memory(options)?;
@@ -118,27 +98,96 @@ impl SessionOpener {
             cache.mark_unverified();
         }
         let started = Instant::now();
-        let session = preparation::commit(builder, source, prepared.as_ref(), provider)?;
+        let prepared_graph = prepared.as_ref();
+        let captures_shapes = capture.kind == GraphCapture::PerShape;
+        let capturing = captures_shapes
+            .then(|| preparation::commit_only(builder.clone(), source, prepared_graph, provider));
+        let session = match capturing {
+            Some(Ok(session)) => session,
+            None => preparation::commit(builder, source, prepared_graph, provider)?,
+            Some(Err(error)) => {
+                self.give_up_capture(&error.reason());
+                capture = capture.without_capture();
+                let builder = self.register(&registration, &capture)?;
+                preparation::commit(builder, source, prepared_graph, provider)?
+            }
+        };
         drop(progress);
         log::debug!("opened {} on {provider} in {} ms", source.name, started.elapsed().as_millis());
         on_stage(LoadStage::Warming);
-        let session = match &capture {
-            Some(capture) => OnnxRuntimeSession::with_cuda_graph(session, capture.device)
-                .map_err(|reason| AttemptError::Provider(ProviderFailure::Failed(reason)))?,
-            None => {
-                let options = if is_evaluated_once { shrinking_arena() } else { RunOptions::new() };
-                OnnxRuntimeSession::new(session, provider.reads_pinned_memory(), options?)
+        let session = match (capture.kind, provider) {
+            (GraphCapture::Off, _) if provider.uses_gpu() => {
+                OnnxRuntimeSession::on_gpu(session, RunOptions::new()?)
             }
+            (GraphCapture::Off, _) if self.is_evaluated_once(provider) => {
+                OnnxRuntimeSession::new(session, shrinking_arena()?)
+            }
+            (GraphCapture::Off, _) => OnnxRuntimeSession::new(session, RunOptions::new()?),
+            (GraphCapture::OneShape, _) => OnnxRuntimeSession::with_one_graph(session, capture.gpu)
+                .map_err(|reason| AttemptError::Provider(ProviderFailure::Failed(reason)))?,
+            (GraphCapture::PerShape, _) => OnnxRuntimeSession::with_shape_graphs(session, capture.gpu)?,
         };
-        Ok(Opened { session: session.protecting(prepared), cache, is_captured: capture.is_some() })
+        capture.publish(source);
+        Ok(Opened { session: session.protecting(prepared), cache, capture: capture.kind })
     }
+
+    /// Prepares a session with the provider registered.
+    fn register(
+        &self,
+        registration: &Registration<'_>,
+        capture: &Capture,
+    ) -> Result<SessionBuilder, AttemptError> {
+        let Registration { provider, profiles, cache } = *registration;
+        let builder = Session::builder(&self.runtime.environment)?;
+        let mut builder = builder.with_logger(Arc::new(log_message))?;
+        if let Some(profiles) = profiles {
+            builder = builder.with_profiling(profiles.join("profile"))?;
+        }
+        // A graph that is evaluated once for each job holds no working memory between jobs. With a memory pattern, Stable
+        // Diffusion's decoder took 2.2 GB in place of 1.4 GB at 512×512, and the same time.
+        // With one, ONNX Runtime also reserves as much address space as all weights take, although it maps them.
+        let is_cramped = self.options.host.memory_bounds().address_space.is_some();
+        if self.is_evaluated_once(provider) || is_cramped {
+            builder = builder.with_memory_pattern(false)?;
+        }
+        let profile = capture.profile.as_ref();
+        let dispatch = dispatch(provider, &self.options.provider, cache, profile, capture.kind);
+        if let Some(dispatch) = dispatch {
+            builder = builder.with_execution_providers([dispatch])?;
+        }
+        for (axis, length) in &capture.fixed_axes {
+            builder = builder.with_dimension_override(axis, *length as i64)?;
+        }
+        Ok(builder)
+    }
+
+    /// Whether the graph is evaluated once for each job on the CPU.
+    fn is_evaluated_once(&self, provider: Provider) -> bool {
+        provider == Provider::Cpu && self.source.profile.is_none()
+    }
+
+    /// Records that no session of the graph captures from now on.
+    pub(super) fn give_up_capture(&self, reason: &str) {
+        if let Some(status) = &self.source.capture {
+            status.set_unavailable(&self.source.name, reason);
+        }
+    }
+}
+
+/// What a session is opened with.
+struct Registration<'a> {
+    provider: Provider,
+    /// The directory for the profile.
+    profiles: Option<&'a Path>,
+    /// The directory for the engine that the provider builds.
+    cache: Option<&'a Path>,
 }
 
 /// A session on a provider, and the cache for the engine that the provider built.
 struct Opened {
     session: OnnxRuntimeSession,
     cache: Option<EngineCache>,
-    is_captured: bool,
+    capture: GraphCapture,
 }
 
 /// Whether the provider has no engine in the cache and builds one.
@@ -149,53 +198,13 @@ fn is_building(provider: Provider, cache: Option<&EngineCache>) -> bool {
 /// Logs a message of ONNX Runtime. Errors are reported by the function that failed, so that they are not logged again.
 pub(super) fn log_message(level: LogLevel, _category: &str, _id: &str, _location: &str, message: &str) {
     match level {
+        // Captured graphs are checked: see `shape_graphs`.
+        LogLevel::Warning if message.contains("Use the CUDA Graph feature with caution") => {
+            log::debug!("{ENGINE}: {message}");
+        }
         LogLevel::Warning => log::warn!("{ENGINE}: {message}"),
         _ => log::debug!("{ENGINE}: {message}"),
     }
-}
-
-/// How evaluations are captured as a CUDA graph.
-struct Capture {
-    /// The index of the GPU.
-    device: i32,
-    /// The name and length of each dynamic axis. A captured graph serves one shape only.
-    fixed_axes: Vec<(String, usize)>,
-    profile: ShapeProfile,
-}
-
-fn capture(
-    runtime: &Runtime,
-    source: &GraphSource,
-    options: &EngineOptions,
-    provider: Provider,
-) -> Result<Option<Capture>, AttemptError> {
-    let Some(device) = provider.cuda_graph_device(&options.provider) else { return Ok(None) };
-    check_capture(runtime, options, provider)?;
-    // A graph that is not evaluated repeatedly in the same shapes is not captured.
-    let Some(profile) = &source.profile else { return Ok(None) };
-    let fixed_axes = source.files.header.dynamic_axes(&profile.max.0);
-    Ok(Some(Capture { device, fixed_axes, profile: profile.fixed_to_max() }))
-}
-
-/// Checks that the version and the other options allow a CUDA graph.
-fn check_capture(runtime: &Runtime, options: &EngineOptions, provider: Provider) -> Result<(), AttemptError> {
-    let failed = |reason: String| Err(AttemptError::Provider(ProviderFailure::Failed(reason)));
-    if !runtime.is_at_least(1, 23) {
-        // `ort` copies between host and GPU by functions that older versions lack.
-        return failed(format!(
-            "cuda_graph needs ONNX Runtime 1.23 or newer, but this is {}; install a newer one, or remove cuda_graph",
-            runtime.version
-        ));
-    }
-    let TensorRt { min_batch, opt_batch, .. } = options.provider.tensorrt;
-    if provider == Provider::TensorRt && min_batch.or(opt_batch).is_some() {
-        return failed(
-            "cuda_graph pads every batch to the largest, so that min_batch and opt_batch have no effect; remove \
-             them, or cuda_graph"
-                .to_owned(),
-        );
-    }
-    Ok(())
 }
 
 /// Keeps an engine that works, and removes other entries of the cache if it is too large.

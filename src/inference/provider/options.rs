@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Provider, ShapeProfile};
+use super::{CudaGraphMode, GraphCapture, Provider, ShapeProfile};
 use crate::units::{Bounded, ByteSize};
 
 /// The options of all providers.
@@ -74,8 +74,8 @@ pub struct Cuda {
     pub convolution_search: ConvolutionSearch,
     /// Whether convolutions may take as much memory as their fastest algorithm asks for, in place of 32 MB.
     pub convolution_workspace: bool,
-    /// Whether to capture an evaluation as a CUDA graph and replay it. Every batch is padded to the largest.
-    pub cuda_graph: bool,
+    /// Whether to capture evaluations as CUDA graphs and replay them.
+    pub cuda_graph: CudaGraphMode,
     /// Whether to allow TensorFloat-32, which is faster and less precise.
     pub tf32: Option<bool>,
 }
@@ -207,8 +207,13 @@ impl TensorRt {
     }
 }
 
+/// The kernels of `MultiHeadAttention` without a state in the session: flash attention (1), memory-efficient attention (2)
+/// and the plain one (16). Those of TensorRT keep the sequence length of the latest evaluation, which a captured graph of
+/// another length would read.
+const STATELESS_ATTENTION: u32 = 1 + 2 + 16;
+
 impl Cuda {
-    pub(in crate::inference) fn pairs(&self, capture: bool) -> Pairs {
+    pub(in crate::inference) fn pairs(&self, capture: GraphCapture) -> Pairs {
         let arena = match self.arena {
             Arena::NextPowerOfTwo => "kNextPowerOfTwo",
             Arena::SameAsRequested => "kSameAsRequested",
@@ -224,7 +229,8 @@ impl Cuda {
             set("arena_extend_strategy", Some(arena)),
             set("cudnn_conv_algo_search", Some(search)),
             set("cudnn_conv_use_max_workspace", Some(flag(self.convolution_workspace))),
-            set("enable_cuda_graph", capture.then(|| flag(true))),
+            set("enable_cuda_graph", (capture != GraphCapture::Off).then(|| flag(true))),
+            set("sdpa_kernel", (capture == GraphCapture::PerShape).then_some(STATELESS_ATTENTION)),
             set("use_tf32", self.tf32.map(flag)),
         ]
         .into_iter()
