@@ -10,6 +10,7 @@ mod convolutions;
 mod declared_components;
 mod digest_memo;
 mod error;
+mod families;
 mod graph_digests;
 mod graphs;
 mod inventory;
@@ -36,6 +37,8 @@ mod scheduler_config;
 mod scheduler_file;
 mod signature;
 mod text_encoder_io;
+mod text_encoding;
+mod text_model;
 pub(crate) mod tokenizer_source;
 pub(crate) mod weight_types;
 
@@ -59,6 +62,7 @@ pub use autoencoder_config::{LatentStatistics, VaeConfig};
 pub use autoencoder_io::AutoencoderIo;
 pub use conditioning::{Role, TensorInput};
 pub use error::BundleError;
+pub use families::PipelineKind;
 pub use graph_digests::GraphDigests;
 pub use inventory::{FileUse, Inventory, KeyUse};
 pub use latent_components::LatentComponents;
@@ -67,12 +71,18 @@ pub use manifest::{Classes, Condition, Defaults, GraphNames, Manifest, SampleDes
 pub(crate) use onnx_file::embedding_shape;
 pub use onnx_file::{class_count, graph_io};
 pub use pipeline_keys::PipelineTask;
-pub use pipeline_kind::{LatentScaling, PipelineFacts, PipelineKind, StrengthRule};
+pub use pipeline_kind::{GuidanceRule, LatentScaling, PipelineFacts, StrengthRule, TimeConvention};
 pub use preview_projection::Projection;
 pub use scheduler_config::{ConfigError, SchedulerConfig};
 pub(crate) use signature::graph_key;
-pub use signature::{NetworkSize, Signature, SignatureError, TimeInput, TimestepShape};
+pub use signature::{NetworkSize, SampleLayout, Signature, SignatureError, TimeInput, TimestepShape};
 pub use text_encoder_io::{TextEncoderConfig, TextEncoderIo};
+pub(crate) use text_encoding::{
+    FramedPrompt, LayerRule, Masking, Pooled, RowUse, TextEncoderFacts, TextLength,
+};
+#[cfg(test)]
+pub(crate) use text_model::{CLIP, GEMMA, QWEN};
+pub(crate) use text_model::{TextModel, VocabularyForm};
 
 /// Where the ONNX file of the network is usually, relative to the bundle, the first choice first.
 pub(crate) const NETWORK_GRAPHS: [&str; 3] = ["unet/model.onnx", "transformer/model.onnx", "model.onnx"];

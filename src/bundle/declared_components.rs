@@ -62,16 +62,16 @@ fn missing(directory: &Path, index: &ModelIndex, name: &str) -> BundleError {
 }
 
 /// Checks that the networks and the text encoders have the classes that a pipeline of this kind works with. The classes of
-/// a runtime, and those of other libraries, say nothing.
+/// a runtime, such as OnnxRuntimeModel, and those of other libraries say nothing.
 pub(super) fn check_classes(index: &ModelIndex, kind: PipelineKind) -> Result<(), BundleError> {
-    let encoders = TEXT_ENCODERS.iter().zip(text_encoder_classes(kind));
-    let networks = NETWORKS.iter().map(|name| (*name, network_class(kind)));
-    for (name, expected) in networks.chain(encoders.map(|((name, _), expected)| (*name, *expected))) {
+    let facts = kind.facts();
+    let encoders = TEXT_ENCODERS.iter().zip(facts.text_encoders);
+    let networks = NETWORKS.iter().map(|name| (*name, facts.network_classes));
+    for (name, expected) in networks.chain(encoders.map(|((name, _), encoder)| (*name, encoder.classes))) {
         let Some(Component::Class { library, class }) = index.component(name) else { continue };
         let is_judged = ["diffusers", "transformers"].contains(&library);
         let plain = RUNTIMES.iter().find_map(|runtime| class.strip_prefix(runtime)).unwrap_or(class);
-        let is_known = KNOWN_CLASSES.contains(&plain);
-        if is_judged && is_known && !expected.contains(&plain) {
+        if is_judged && is_network_or_text_encoder(plain) && !expected.contains(&plain) {
             return Err(index.fault(format!(
                 "{name} is {class}, but that of {} is {}; export the folder again, or correct the class",
                 kind.title(),
@@ -82,39 +82,12 @@ pub(super) fn check_classes(index: &ModelIndex, kind: PipelineKind) -> Result<()
     Ok(())
 }
 
-/// The classes that are judged. The classes of a runtime, such as OnnxRuntimeModel, are none of them.
-const KNOWN_CLASSES: [&str; 8] = [
-    "UNet2DConditionModel",
-    "UNet2DModel",
-    "UNet1DModel",
-    "SD3Transformer2DModel",
-    "FluxTransformer2DModel",
-    "CLIPTextModel",
-    "CLIPTextModelWithProjection",
-    "T5EncoderModel",
-];
-
-fn network_class(kind: PipelineKind) -> &'static [&'static str] {
-    match kind {
-        PipelineKind::StableDiffusion | PipelineKind::LatentConsistency | PipelineKind::StableDiffusionXl => {
-            &["UNet2DConditionModel"]
-        }
-        PipelineKind::StableDiffusion3 => &["SD3Transformer2DModel"],
-        PipelineKind::Flux => &["FluxTransformer2DModel"],
-    }
-}
-
-/// The classes of each text encoder, in order.
-fn text_encoder_classes(kind: PipelineKind) -> &'static [&'static [&'static str]] {
-    match kind {
-        // The projection is not read.
-        PipelineKind::StableDiffusion | PipelineKind::LatentConsistency => {
-            &[&["CLIPTextModel", "CLIPTextModelWithProjection"]]
-        }
-        PipelineKind::StableDiffusionXl => &[&["CLIPTextModel"], &["CLIPTextModelWithProjection"]],
-        PipelineKind::StableDiffusion3 => {
-            &[&["CLIPTextModelWithProjection"], &["CLIPTextModelWithProjection"], &["T5EncoderModel"]]
-        }
-        PipelineKind::Flux => &[&["CLIPTextModel"], &["T5EncoderModel"]],
-    }
+/// Whether a class is that of a network or a text encoder of any pipeline that is served.
+fn is_network_or_text_encoder(class: &str) -> bool {
+    let is_of = |kind: PipelineKind| {
+        let facts = kind.facts();
+        let encoders = facts.text_encoders.iter().flat_map(|encoder| encoder.classes);
+        facts.network_classes.iter().chain(encoders).any(|known| *known == class)
+    };
+    ["UNet2DModel", "UNet1DModel"].contains(&class) || PipelineKind::ALL.into_iter().any(is_of)
 }

@@ -168,7 +168,7 @@ impl SchedulerConfig {
 }
 
 fn build(sampler: &SamplerSpec, settings: &mut Settings) -> Result<(), SamplerError> {
-    let patches = Some(Patches { count: 4096, linear_sigmas: false });
+    let patches = Some(Patches { count: 4096, linear_sigmas: false, empirical_shift: false });
     let options = Options { patches, ..Options::new(4) };
     sampler.build(settings, &options).map(drop)
 }

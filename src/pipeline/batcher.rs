@@ -92,6 +92,11 @@ impl RunningImage {
         }
     }
 
+    /// Batch slots that its next evaluation takes.
+    fn slots(&self) -> usize {
+        self.guidance.slots_at(self.trajectory.time())
+    }
+
     /// Resumes the trajectory with the output of its evaluation.
     fn resume(&mut self, output: Output, step: u64, on_event: &mut impl FnMut(ImageId, ImageEvent)) {
         self.state = ImageState::Done;
@@ -148,7 +153,7 @@ impl Batcher {
     pub(super) fn slots_ahead_of(&self, priority: i32) -> usize {
         let ahead =
             self.images.iter().filter(|image| (image.priority, image.has_deadline) >= (priority, true));
-        ahead.map(|image| image.guidance.slots()).sum()
+        ahead.map(RunningImage::slots).sum()
     }
 
     /// The latest step's batch; it has no slots if the step evaluated nothing.
@@ -187,7 +192,7 @@ impl Batcher {
         self.select(predictor);
         let start = Instant::now();
         let evaluated = self.evaluate(predictor, manifest);
-        let slots = self.selected.iter().map(|&i| self.images[i].guidance.slots()).sum();
+        let slots = self.selected.iter().map(|&i| self.images[i].slots()).sum();
         self.latest = BatchTiming { slots, elapsed: start.elapsed() };
         if let Err(error) = evaluated {
             let jobs = self.selected.iter().map(|&i| self.images[i].id.job).collect();
@@ -236,7 +241,7 @@ impl Batcher {
         let mut slots = 0;
         self.selected.retain(|&i| {
             let image = &images[i];
-            let fits = slots + image.guidance.slots() <= largest_batch
+            let fits = slots + image.slots() <= largest_batch
                 && !first.exact
                 && !image.exact
                 && (signature.mixes_time_steps() || image.trajectory.time() == time)
@@ -244,7 +249,7 @@ impl Batcher {
                 && image.guidance.is_batchable_with(&first.guidance);
             // The first one is selected even if guidance takes more slots than a batch has.
             let is_selected = slots == 0 || fits;
-            slots += if is_selected { image.guidance.slots() } else { 0 };
+            slots += if is_selected { image.slots() } else { 0 };
             is_selected
         });
     }
@@ -266,8 +271,8 @@ impl Batcher {
         for &i in &self.selected {
             let image = &self.images[i];
             let time = image.trajectory.time();
-            for slot in 0..image.guidance.slots() {
-                if self.batch.size() == largest_batch {
+            for slot in 0..image.slots() {
+                if self.batch.size() == largest_batch || !image.guidance.fits_into(&self.batch, slot) {
                     evaluate_batch(predictor, &mut self.batch, &mut self.partial_output, outputs)?;
                 }
                 let append_sample = |input: &mut Vec<f32>| image.trajectory.append_input(input);
@@ -284,7 +289,7 @@ impl Batcher {
         let mut rest = &mut Rc::make_mut(&mut self.outputs)[..];
         for &i in &self.selected {
             let image = &self.images[i];
-            let (outputs, others) = rest.split_at_mut(image.guidance.slots() * len);
+            let (outputs, others) = rest.split_at_mut(image.slots() * len);
             image.guidance.combine(outputs, len, image.shape.iter().product());
             rest = others;
         }
@@ -292,7 +297,7 @@ impl Batcher {
         for &i in &self.selected {
             let image = &mut self.images[i];
             let output = Output::from_batch(Rc::clone(&self.outputs), start..start + len);
-            start += image.guidance.slots() * len;
+            start += image.slots() * len;
             image.resume(output, self.step, on_event);
         }
     }

@@ -78,10 +78,9 @@ fn unserved_meaning(name: &str) -> Option<&'static str> {
         return Some("a ControlNet input");
     }
     Some(match name {
-        "encoder_attention_mask"
-        | "attention_mask"
-        | "encoder_hidden_states_mask"
-        | "prompt_attention_mask" => "a mask of the text's tokens, as PixArt, SANA and their kind take it",
+        "attention_mask" | "encoder_hidden_states_mask" => {
+            "a mask of the text's tokens, as Chroma, Qwen-Image and their kind take it"
+        }
         "image_embeds" | "image_embeddings" | "ip_hidden_states" | "ip_adapter_image_embeds" => {
             "the embedding of an image (IP-Adapter, unCLIP)"
         }
