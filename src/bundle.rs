@@ -11,6 +11,7 @@ mod convolutions;
 mod declared_components;
 mod digest_memo;
 mod error;
+mod families;
 mod graph_digests;
 mod graphs;
 mod inventory;
@@ -38,6 +39,8 @@ mod scheduler_file;
 mod scheduler_keys;
 mod signature;
 mod text_encoder_io;
+mod text_encoding;
+mod text_model;
 pub(crate) mod tokenizer_source;
 pub(crate) mod weight_types;
 
@@ -61,6 +64,7 @@ pub use autoencoder_config::{LatentStatistics, VaeConfig};
 pub use autoencoder_io::AutoencoderIo;
 pub use conditioning::{Role, TensorInput};
 pub use error::BundleError;
+pub use families::PipelineKind;
 pub use graph_digests::GraphDigests;
 pub use inventory::{FileUse, Inventory, KeyUse};
 pub use latent_components::LatentComponents;
@@ -69,12 +73,18 @@ pub use manifest::{Classes, Condition, Defaults, GraphNames, Manifest, SampleDes
 pub(crate) use onnx_file::embedding_shape;
 pub use onnx_file::{class_count, graph_io};
 pub use pipeline_keys::PipelineTask;
-pub use pipeline_kind::{LatentScaling, PipelineFacts, PipelineKind, StrengthRule};
+pub use pipeline_kind::{GuidanceRule, LatentScaling, PipelineFacts, StrengthRule, TimeConvention};
 pub use preview_projection::Projection;
 pub use scheduler_config::{ConfigError, SchedulerConfig};
 pub(crate) use signature::graph_key;
-pub use signature::{NetworkSize, Signature, SignatureError, TimeInput, TimestepShape};
+pub use signature::{NetworkSize, SampleLayout, Signature, SignatureError, TimeInput, TimestepShape};
 pub use text_encoder_io::{TextEncoderConfig, TextEncoderIo};
+pub(crate) use text_encoding::{
+    FramedPrompt, LayerRule, Masking, Pooled, RowUse, TextEncoderFacts, TextLength,
+};
+#[cfg(test)]
+pub(crate) use text_model::{CLIP, GEMMA, QWEN};
+pub(crate) use text_model::{TextModel, VocabularyForm};
 
 /// Where the ONNX file of the network is usually, relative to the bundle, the first choice first.
 pub(crate) const NETWORK_GRAPHS: [&str; 3] = ["unet/model.onnx", "transformer/model.onnx", "model.onnx"];
@@ -138,7 +148,7 @@ impl Bundle {
         let (network, signature) = network_size(&graph, io, &manifest, &config, latent.as_ref(), &index)?;
         if let Some(signature) = &signature {
             let kind = PipelineKind::from_signature(signature);
-            index.check_kind(kind)?;
+            index.check_kind(kind, signature.text_mask())?;
             kind.map_or(Ok(()), |kind| declared_components::check_classes(&index, kind))?;
             sample_size::check_sample(&graph, &signature.sample_shape)?;
             if let (Some(latent), Some(kind)) = (&mut latent, kind) {

@@ -99,6 +99,11 @@ impl std::fmt::Debug for Job {
 }
 
 impl Job {
+    /// The side of the patches of which samples have one row each; `None` for latents that are not packed.
+    pub(crate) fn packing(&self) -> Option<usize> {
+        self.model.latent.as_ref().and_then(|(kind, _)| kind.facts().packing)
+    }
+
     /// Returns the seed of the image with this index.
     pub fn image_seed(&self, index: usize) -> u64 {
         self.seed.wrapping_add(index as u64)

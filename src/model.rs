@@ -7,6 +7,8 @@ mod batch;
 mod batch_invariance;
 mod component;
 mod denoiser;
+mod embedding_cache;
+mod embedding_store;
 mod error;
 mod example_inputs;
 mod latent_pipeline;
@@ -15,6 +17,7 @@ mod pipeline_graphs;
 mod prompt_text;
 mod text_encoder;
 mod text_encoder_checks;
+mod text_encoder_graph;
 mod tile_size;
 mod tokenizer;
 mod vae;
@@ -128,7 +131,8 @@ impl Model {
             first_evaluation: None,
             outputs_per_value: 1,
         };
-        model.outputs_per_value = match signature.declared_outputs_per_value() {
+        let of_family = model.latent.as_ref().and_then(|latent| latent.kind.facts().outputs_per_value);
+        model.outputs_per_value = match of_family.or(signature.declared_outputs_per_value()) {
             Some(outputs) => outputs,
             None => model.evaluate_smallest_size()?,
         };

@@ -43,8 +43,10 @@ const CHANNELS: usize = 4;
 /// The defaults of diffusers' `AutoencoderKL`.
 const DEFAULT_SCALING: f32 = 0.18215;
 const DEFAULT_FACTOR: usize = 8;
-/// An autoencoder whose latents need no scaling and are no distribution.
-const TINY: &str = "AutoencoderTiny";
+/// Autoencoders whose latents need no scaling without `scaling_factor`, and are no distribution.
+const DETERMINISTIC: [&str; 3] = ["AutoencoderTiny", "AutoencoderDC", AUTOENCODER_OF_FLUX2];
+/// The autoencoder of FLUX.2, whose graphs take and give patches of 2×2, normalised by its batch norm.
+pub(super) const AUTOENCODER_OF_FLUX2: &str = "AutoencoderKLFlux2";
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -81,7 +83,8 @@ impl VaeConfig {
         let own_path = path.as_deref().unwrap_or(directory);
         check_channels(own_path, "latent_channels", file.latent_channels)?;
         let named = index.class_of("vae").filter(|class| class.starts_with("Autoencoder"));
-        let is_tiny = named.or(file._class_name.as_deref()) == Some(TINY);
+        let class = named.or(file._class_name.as_deref());
+        let is_deterministic = class.is_some_and(|class| DETERMINISTIC.contains(&class));
         let channels = match file.latent_channels {
             Some(channels) => channels,
             None => {
@@ -105,7 +108,24 @@ impl VaeConfig {
             }
             None => scale([decoder, encoder])?,
         };
-        let scaling = file.scaling_factor.unwrap_or(if is_tiny { 1.0 } else { DEFAULT_SCALING });
+        let (channels, factor) = match (class, decoder) {
+            (Some(AUTOENCODER_OF_FLUX2), Some(decoder)) => {
+                let (own, patched) = (latent_channels(decoder, graphs)?, 4 * channels);
+                if own.is_some_and(|own| own != patched) {
+                    return Err(BundleError::Content {
+                        path: decoder.to_owned(),
+                        fault: format!(
+                            "it takes latents of {channels} channels, but those of FLUX.2 are patches of {patched}, \
+                             normalised by the autoencoder's batch norm, whose numbers are in no configuration; export \
+                             the decoder with its batch norm by models/export"
+                        ),
+                    });
+                }
+                (patched, 2 * factor)
+            }
+            _ => (channels, factor),
+        };
+        let scaling = file.scaling_factor.unwrap_or(if is_deterministic { 1.0 } else { DEFAULT_SCALING });
         if !scaling.is_normal() {
             return Err(fault(format!("scaling_factor is {scaling}, but must be a number other than 0")));
         }
@@ -140,7 +160,7 @@ impl VaeConfig {
             scaling,
             shift: file.shift_factor.unwrap_or(0.0),
             statistics,
-            is_deterministic: is_tiny,
+            is_deterministic,
         })
     }
 

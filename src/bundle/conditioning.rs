@@ -35,7 +35,7 @@ impl TensorInput {
 
     /// Checks the axes and the type of an input with this role.
     pub(super) fn new(value: &ValueInfo, role: Role) -> Result<Self, SignatureError> {
-        if role.is_position() {
+        if role.is_position() || role == Role::TextMask {
             number(value)?
         } else {
             floating(value)?
@@ -45,7 +45,7 @@ impl TensorInput {
             return Err(unsupported(value, role.expected_axes()));
         }
         let last = value.shape.last().and_then(Dim::length);
-        if let Some(fixed) = last.filter(|fixed| role.width().is_some_and(|needed| needed != *fixed)) {
+        if let Some(fixed) = last.filter(|fixed| !role.takes_width(*fixed)) {
             return Err(unsupported(value, role.wrong_width(fixed)));
         }
         // Positions without a batch axis, or with one of length 1, are the same for all samples. Exports of diffusers up
@@ -61,6 +61,8 @@ impl TensorInput {
 pub enum Role {
     /// The prompt's embeddings, one row per token.
     Text,
+    /// Which rows of the prompt's embeddings count: 1, or 0 for padding.
+    TextMask,
     /// The pooled embedding of the prompt.
     Pooled,
     /// SDXL's micro-conditioning: original size, crop and target size.
@@ -69,15 +71,16 @@ pub enum Role {
     GuidanceEmbedding,
     /// The guidance weight (Flux).
     Guidance,
-    /// The positions of the image's patches (Flux).
+    /// The positions of the image's patches: three numbers each for Flux, four for FLUX.2.
     ImageIds,
-    /// The positions of the text's tokens (Flux).
+    /// The positions of the text's tokens: as many numbers.
     TextIds,
 }
 
 impl Role {
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::Text,
+        Self::TextMask,
         Self::Pooled,
         Self::TimeIds,
         Self::GuidanceEmbedding,
@@ -90,6 +93,7 @@ impl Role {
     pub(super) fn key(self) -> &'static str {
         match self {
             Self::Text => "text",
+            Self::TextMask => "text_mask",
             Self::Pooled => "pooled",
             Self::TimeIds => "time_ids",
             Self::GuidanceEmbedding => "timestep_cond",
@@ -103,6 +107,7 @@ impl Role {
     pub(super) fn meaning(self) -> &'static str {
         match self {
             Self::Text => "the prompt's embeddings",
+            Self::TextMask => "the mask of the prompt's embeddings",
             Self::Pooled => "the pooled embedding of the prompt",
             Self::TimeIds => "SDXL's sizes",
             Self::GuidanceEmbedding => "the embedding of the guidance weight",
@@ -116,6 +121,7 @@ impl Role {
     pub(super) fn usual_names(self) -> &'static [&'static str] {
         match self {
             Self::Text => &["encoder_hidden_states"],
+            Self::TextMask => &["encoder_attention_mask", "prompt_attention_mask"],
             Self::Pooled => &["text_embeds", "pooled_projections"],
             Self::TimeIds => &["time_ids"],
             Self::GuidanceEmbedding => &["timestep_cond"],
@@ -133,7 +139,7 @@ impl Role {
     fn ranks(self) -> std::ops::RangeInclusive<usize> {
         match self {
             Self::Text => 3..=3,
-            Self::Pooled | Self::TimeIds | Self::GuidanceEmbedding => 2..=2,
+            Self::TextMask | Self::Pooled | Self::TimeIds | Self::GuidanceEmbedding => 2..=2,
             Self::Guidance => 1..=1,
             Self::ImageIds | Self::TextIds => 2..=3,
         }
@@ -142,22 +148,23 @@ impl Role {
     fn expected_axes(self) -> &'static str {
         match self {
             Self::Text => "text embeddings have three axes: batch, tokens and width",
+            Self::TextMask => "the mask of a text has two axes: batch and tokens",
             Self::Pooled => "the pooled embedding of a text has two axes: batch and width",
             Self::TimeIds => "time_ids has two axes: batch and 6 numbers",
             Self::GuidanceEmbedding => "the embedding of the guidance weight has two axes: batch and width",
             Self::Guidance => "the guidance weight has one axis, the batch",
             Self::ImageIds | Self::TextIds => {
-                "positions have the axes of their tokens and of 3 numbers, and may have a batch axis before them"
+                "positions have the axes of their tokens and of 3 or 4 numbers, and may have a batch axis before them"
             }
         }
     }
 
-    /// The length of the last axis, if the role determines it.
-    fn width(self) -> Option<usize> {
+    /// Whether the last axis may have this length.
+    fn takes_width(self, width: usize) -> bool {
         match self {
-            Self::TimeIds => Some(6),
-            Self::ImageIds | Self::TextIds => Some(3),
-            _ => None,
+            Self::TimeIds => width == 6,
+            Self::ImageIds | Self::TextIds => width == 3 || width == 4,
+            _ => true,
         }
     }
 
@@ -168,8 +175,7 @@ impl Role {
                  base network"
             }
             (Self::TimeIds, _) => "time_ids has 6 numbers: original size, crop and target size",
-            (_, 4) => "positions of 4 numbers are those of FLUX.2, which is not served",
-            _ => "a position has 3 numbers",
+            _ => "a position has 3 numbers, or 4 in FLUX.2",
         }
     }
 }
@@ -197,8 +203,15 @@ mod tests {
         let refiner = ValueInfo::with_axes("time_ids", DataType::F32, &[None, Some(5)]);
         let error = TensorInput::new(&refiner, Role::TimeIds).unwrap_err().to_string();
         assert!(error.contains("time_ids float32[?, 5]") && error.contains("SDXL's refiner"), "{error}");
-        let flux2 = ValueInfo::with_axes("img_ids", DataType::I64, &[None, Some(4)]);
-        assert!(TensorInput::new(&flux2, Role::ImageIds).unwrap_err().to_string().contains("FLUX.2"));
+        let other = ValueInfo::with_axes("img_ids", DataType::I64, &[None, Some(5)]);
+        assert!(TensorInput::new(&other, Role::ImageIds).unwrap_err().to_string().contains("FLUX.2"));
+        assert!(
+            TensorInput::new(
+                &ValueInfo::with_axes("img_ids", DataType::I64, &[None, Some(4)]),
+                Role::ImageIds
+            )
+            .is_ok()
+        );
     }
 
     #[test]

@@ -5,9 +5,10 @@ use std::path::Path;
 
 use serde_json::{Map, Value as Json};
 
+use super::autoencoder_config::AUTOENCODER_OF_FLUX2;
 use super::json_file::read_or_default;
 use super::model_index::refused_class;
-use super::{BundleError, TEXT_ENCODERS};
+use super::{BundleError, PipelineKind, TEXT_ENCODERS, text_model};
 
 /// What a configuration describes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +43,7 @@ const BOOKKEEPING: &str = "\
 
 const NETWORK_USED: &str = "\
     in_channels sample_size num_class_embeds joint_attention_dim down_block_types block_out_channels \
-    patch_size pos_embed_max_size _diffusers_version";
+    patch_size pos_embed_max_size _diffusers_version _class_name timestep_scale";
 
 /// The keys of UNet2DModel, UNet2DConditionModel, UNet1DModel, SD3Transformer2DModel and FluxTransformer2DModel.
 const NETWORK_WITHOUT_EFFECT: &str = "\
@@ -73,16 +74,20 @@ pub(super) const AUTOENCODER_USED: [&str; 8] = [
     "latents_std",
 ];
 
-/// The keys of AutoencoderKL and AutoencoderTiny.
+/// The keys of AutoencoderKL, AutoencoderTiny, AutoencoderDC and AutoencoderKLFlux2, whose graphs contain their batch norm.
 const AUTOENCODER_WITHOUT_EFFECT: &str = "\
-    act_fn decoder_block_out_channels down_block_out_channels down_block_types force_upcast in_channels \
+    act_fn batch_norm_eps batch_norm_momentum patch_size attention_head_dim decoder_act_fns decoder_block_out_channels decoder_block_types decoder_conv_act_fn \
+    decoder_in_shortcut decoder_layers_per_block decoder_norm_types decoder_qkv_multiscales down_block_out_channels \
+    down_block_types downsample_block_type encoder_block_types encoder_layers_per_block encoder_out_shortcut \
+    encoder_qkv_multiscales force_upcast in_channels \
     latent_magnitude latent_shift layers_per_block layers_per_down_block layers_per_up_block \
     mid_block_add_attention norm_num_groups num_decoder_blocks num_encoder_blocks out_channels \
-    sample_size up_block_out_channels up_block_types upsample_fn upsampling_scaling_factor \
+    sample_size up_block_out_channels up_block_types upsample_block_type upsample_fn upsampling_scaling_factor \
     use_post_quant_conv use_quant_conv";
 
 const TEXT_ENCODER_USED: &str = "\
-    vocab_size max_position_embeddings use_attention_mask eos_token_id hidden_size d_model projection_dim";
+    vocab_size max_position_embeddings use_attention_mask eos_token_id hidden_size d_model projection_dim \
+    num_hidden_layers";
 
 /// The keys of CLIPTextConfig and T5Config.
 const TEXT_ENCODER_WITHOUT_EFFECT: &str = "\
@@ -94,7 +99,7 @@ const TEXT_ENCODER_WITHOUT_EFFECT: &str = "\
     initializer_factor initializer_range intermediate_size is_decoder is_encoder_decoder is_gated_act \
     label2id layer_norm_eps layer_norm_epsilon length_penalty max_length min_length n_positions \
     no_repeat_ngram_size num_attention_heads num_beam_groups num_beams num_decoder_layers num_heads \
-    num_hidden_layers num_layers num_return_sequences output_attentions output_hidden_states output_past \
+    num_layers num_return_sequences output_attentions output_hidden_states output_past \
     output_scores pad_token_id prefix problem_type pruned_heads \
     relative_attention_max_distance relative_attention_num_buckets remove_invalid_values \
     repetition_penalty return_dict return_dict_in_generate scale_decoder_outputs sep_token_id \
@@ -111,11 +116,8 @@ const TOKENIZER_WITHOUT_EFFECT: &str = "\
     clean_up_tokenization_spaces do_lower_case errors extra_ids fix_mistral_regex init_inputs is_local \
     legacy local_files_only max_length merges_file model_input_names name_or_path pad_to_multiple_of \
     pad_token_type_id processor_class sp_model_kwargs spaces_between_special_tokens \
-    special_tokens_map_file stride tokenizer_file truncation_strategy trust_remote_code use_fast \
-    vocab_file";
-
-/// The models whose text encoders are supported, by the start of `model_type`.
-const TEXT_MODELS: [&str; 4] = ["clip", "t5", "mt5", "umt5"];
+    special_tokens_map_file stride tokenizer_file truncation_strategy trust_remote_code \
+    use_default_system_prompt use_fast vocab_file";
 
 impl ConfigKind {
     /// What is known of a key.
@@ -127,17 +129,28 @@ impl ConfigKind {
             Self::Tokenizer => (TOKENIZER_USED, TOKENIZER_WITHOUT_EFFECT),
         };
         let is_in = |keys: &str| keys.split_whitespace().any(|known| known == key);
+        let is_of_family = match self {
+            Self::Network => PipelineKind::ALL.into_iter().any(|kind| is_in(kind.facts().network_keys)),
+            Self::TextEncoder => text_model::ALL.into_iter().any(|model| is_in(model.config_keys)),
+            Self::Autoencoder | Self::Tokenizer => false,
+        };
         if is_in(used) || self == Self::Autoencoder && AUTOENCODER_USED.contains(&key) {
             Known::Used
-        } else if is_in(without_effect) || is_in(BOOKKEEPING) {
+        } else if is_in(without_effect) || is_of_family || is_in(BOOKKEEPING) {
             Known::WithoutEffect
         } else {
             Known::Unknown
         }
     }
 
+    /// Whether a key describes what the graph computes. That is so for a batch norm only in the graphs of FLUX.2.
+    fn describes_graph(self, keys: &Map<String, Json>, key: &str) -> bool {
+        let is_of_flux2 = keys.get("_class_name").and_then(Json::as_str) == Some(AUTOENCODER_OF_FLUX2);
+        self.known(key) != Known::Unknown && (is_of_flux2 || !key.starts_with("batch_norm"))
+    }
+
     /// Why this value of a key cannot be served.
-    fn refusal(self, component: &str, key: &str, value: &Json) -> Option<String> {
+    fn refusal(self, component: &str, keys: &Map<String, Json>, key: &str, value: &Json) -> Option<String> {
         let text = value.as_str();
         match (self, key) {
             (Self::Network | Self::Autoencoder, "_class_name") => refused_class(component, "", text?),
@@ -153,11 +166,16 @@ impl ConfigKind {
                 text.filter(|kind| kind.contains("image")).map(image_input(key))
             }
             (Self::TextEncoder, "model_type") => {
-                let kind = text.filter(|kind| !TEXT_MODELS.iter().any(|model| kind.starts_with(model)))?;
-                Some(format!("{key} is {kind:?}, but only text encoders of CLIP and T5 are supported"))
+                let starts = text_model::ALL.into_iter().flat_map(|model| model.model_types);
+                let kind = text.filter(|kind| !starts.clone().any(|start| kind.starts_with(start)))?;
+                let titles: Vec<_> = text_model::ALL.iter().map(|model| model.title).collect();
+                Some(format!(
+                    "{key} is {kind:?}, but only text encoders of {} are supported",
+                    titles.join(", ")
+                ))
             }
             (Self::Tokenizer, "tokenizer_class") => refused_class("tokenizer", "transformers", text?),
-            (Self::Autoencoder, key) if self.known(key) == Known::Unknown && !value.is_null() => {
+            (Self::Autoencoder, key) if !value.is_null() && !self.describes_graph(keys, key) => {
                 let scales = ["latents_", "batch_norm"].iter().any(|start| key.starts_with(start))
                     || ["scaling", "scale_factor", "shift"].iter().any(|part| key.contains(part))
                     || ["_mean", "_std"].iter().any(|end| key.ends_with(end));
@@ -205,9 +223,10 @@ pub(super) fn check_all(directory: &Path, graph: &Path) -> Result<(), BundleErro
     for (file, kind) in configurations(directory, graph) {
         let path = directory.join(&file);
         let component = file.split('/').next().unwrap_or_default();
-        for (key, value) in read_keys(&path)? {
-            if let Some(fault) = kind.refusal(component, &key, &value) {
-                let fault = if fault.starts_with(&key) { fault } else { format!("{key}: {fault}") };
+        let keys = read_keys(&path)?;
+        for (key, value) in &keys {
+            if let Some(fault) = kind.refusal(component, &keys, key, value) {
+                let fault = if fault.starts_with(key) { fault } else { format!("{key}: {fault}") };
                 return Err(BundleError::Content { path, fault });
             }
         }
@@ -301,14 +320,20 @@ mod tests {
             (ConfigKind::Network, "_class_name", "\"UNet2DConditionModel\"", false),
             (ConfigKind::Network, "_class_name", "\"UNetOfMyOwn\"", false),
             (ConfigKind::Network, "_class_name", "\"UNet3DConditionModel\"", true),
-            (ConfigKind::Network, "_class_name", "\"SanaTransformer2DModel\"", true),
+            (ConfigKind::Network, "_class_name", "\"SanaTransformer2DModel\"", false),
+            (ConfigKind::Network, "_class_name", "\"LuminaNextDiT2DModel\"", true),
             (ConfigKind::TextEncoder, "model_type", "\"clip_text_model\"", false),
-            (ConfigKind::TextEncoder, "model_type", "\"gemma2\"", true),
+            (ConfigKind::TextEncoder, "model_type", "\"gemma2\"", false),
+            (ConfigKind::TextEncoder, "model_type", "\"llama\"", true),
             (ConfigKind::Tokenizer, "tokenizer_class", "\"CLIPTokenizer\"", false),
-            (ConfigKind::Tokenizer, "tokenizer_class", "\"GemmaTokenizer\"", true),
+            (ConfigKind::Tokenizer, "tokenizer_class", "\"GemmaTokenizer\"", false),
+            (ConfigKind::Tokenizer, "tokenizer_class", "\"LlamaTokenizer\"", true),
         ] {
             let value: Json = serde_json::from_str(value).unwrap();
-            assert_eq!(kind.refusal("unet", key, &value).is_some(), refused, "{key} {value}");
+            let is_transformer =
+                value.as_str().is_some_and(|class| class.contains("DiT") || class.contains("Transformer"));
+            let component = if is_transformer { "transformer" } else { "unet" };
+            assert_eq!(kind.refusal(component, &Map::new(), key, &value).is_some(), refused, "{key} {value}");
         }
     }
 }

@@ -76,24 +76,27 @@ fn is_optional(name: &str, kind: Option<PipelineKind>) -> bool {
         // SDXL's refiner, which has the second text encoder alone, does not declare the first.
         Some(place) => kind.is_none_or(|kind| match kind {
             PipelineKind::StableDiffusionXl => place > 1,
-            kind => place >= *kind.facts().text_encoders.start(),
+            kind => kind.facts().text_encoders.get(place).is_none_or(|encoder| encoder.is_optional),
         }),
         // Without it, jobs can't begin at an image.
         None => name == "vae_encoder",
     }
 }
 
-/// Checks that the networks and the text encoders have the classes that a pipeline of this kind works with. The classes of
-/// a runtime, and those of other libraries, say nothing.
+/// Checks that the networks, the text encoders and the autoencoder have the classes that a pipeline of this kind works
+/// with. The classes of
+/// a runtime, such as OnnxRuntimeModel, and those of other libraries say nothing.
 pub(super) fn check_classes(index: &ModelIndex, kind: PipelineKind) -> Result<(), BundleError> {
-    let encoders = TEXT_ENCODERS.iter().zip(text_encoder_classes(kind));
-    let networks = NETWORKS.iter().map(|name| (*name, network_class(kind)));
-    for (name, expected) in networks.chain(encoders.map(|((name, _), expected)| (*name, *expected))) {
+    let facts = kind.facts();
+    let encoders = TEXT_ENCODERS.iter().zip(facts.text_encoders);
+    let networks = NETWORKS.iter().map(|name| (*name, facts.network_classes));
+    let encoders = encoders.map(|((name, _), encoder)| (*name, encoder.classes));
+    let autoencoder = ("vae", facts.autoencoder_classes);
+    for (name, expected) in networks.chain(encoders).chain([autoencoder]) {
         let Some(Component::Class { library, class }) = index.component(name) else { continue };
         let is_judged = ["diffusers", "transformers"].contains(&library);
         let plain = RUNTIMES.iter().find_map(|runtime| class.strip_prefix(runtime)).unwrap_or(class);
-        let is_known = KNOWN_CLASSES.contains(&plain);
-        if is_judged && is_known && !expected.contains(&plain) {
+        if is_judged && is_of_a_pipeline(plain) && !expected.contains(&plain) {
             return Err(index.fault(format!(
                 "{name} is {class}, but that of {} is {}; export the folder again, or correct the class",
                 kind.title(),
@@ -104,39 +107,17 @@ pub(super) fn check_classes(index: &ModelIndex, kind: PipelineKind) -> Result<()
     Ok(())
 }
 
-/// The classes that are judged. The classes of a runtime, such as OnnxRuntimeModel, are none of them.
-const KNOWN_CLASSES: [&str; 8] = [
-    "UNet2DConditionModel",
-    "UNet2DModel",
-    "UNet1DModel",
-    "SD3Transformer2DModel",
-    "FluxTransformer2DModel",
-    "CLIPTextModel",
-    "CLIPTextModelWithProjection",
-    "T5EncoderModel",
-];
-
-fn network_class(kind: PipelineKind) -> &'static [&'static str] {
-    match kind {
-        PipelineKind::StableDiffusion | PipelineKind::LatentConsistency | PipelineKind::StableDiffusionXl => {
-            &["UNet2DConditionModel"]
-        }
-        PipelineKind::StableDiffusion3 => &["SD3Transformer2DModel"],
-        PipelineKind::Flux => &["FluxTransformer2DModel"],
-    }
-}
-
-/// The classes of each text encoder, in order.
-fn text_encoder_classes(kind: PipelineKind) -> &'static [&'static [&'static str]] {
-    match kind {
-        // The projection is not read.
-        PipelineKind::StableDiffusion | PipelineKind::LatentConsistency => {
-            &[&["CLIPTextModel", "CLIPTextModelWithProjection"]]
-        }
-        PipelineKind::StableDiffusionXl => &[&["CLIPTextModel"], &["CLIPTextModelWithProjection"]],
-        PipelineKind::StableDiffusion3 => {
-            &[&["CLIPTextModelWithProjection"], &["CLIPTextModelWithProjection"], &["T5EncoderModel"]]
-        }
-        PipelineKind::Flux => &[&["CLIPTextModel"], &["T5EncoderModel"]],
-    }
+/// Whether a class is that of a component of any pipeline that is served.
+fn is_of_a_pipeline(class: &str) -> bool {
+    let is_of = |kind: PipelineKind| {
+        let facts = kind.facts();
+        let encoders = facts.text_encoders.iter().flat_map(|encoder| encoder.classes);
+        facts
+            .network_classes
+            .iter()
+            .chain(facts.autoencoder_classes)
+            .chain(encoders)
+            .any(|known| *known == class)
+    };
+    ["UNet2DModel", "UNet1DModel"].contains(&class) || PipelineKind::ALL.into_iter().any(is_of)
 }

@@ -70,7 +70,7 @@ impl Inventory {
         let zeroes = kind.is_some_and(|kind| kind.facts().may_zero_unconditional);
         let status = |key: &str, value: &Json| match (key, index.component(key)) {
             (_, Some(Component::Absent)) => KeyUse::WithoutEffect,
-            ("_class_name", _) => KeyUse::Used,
+            ("_class_name" | "is_distilled", _) => KeyUse::Used,
             ("force_zeros_for_empty_prompt", _) if zeroes => KeyUse::Used,
             ("force_zeros_for_empty_prompt", _) => KeyUse::NotUsed("only SDXL's pipelines use it".to_owned()),
             ("requires_safety_checker" | "requires_aesthetics_score" | "is_cosxl_edit", _) => {
@@ -198,6 +198,8 @@ fn is_of_latents(key: &str) -> bool {
         "pos_embed_max_size",
         "joint_attention_dim",
         "_diffusers_version",
+        "_class_name",
+        "timestep_scale",
     ]
     .contains(&key)
 }
@@ -227,7 +229,7 @@ fn autoencoder_key(key: &str, keys: &Map<String, Json>, kind: Option<PipelineKin
     match key {
         key if is_null(key) => KeyUse::WithoutEffect,
         "shift_factor" if !is_used(key, kind) => {
-            KeyUse::NotUsed("only the pipelines of SD3 and Flux use it".to_owned())
+            KeyUse::NotUsed("only the pipelines of SD3, Flux and Z-Image use it".to_owned())
         }
         "latents_mean" | "latents_std" if !is_used(key, kind) => {
             KeyUse::NotUsed("only SDXL's pipelines use it".to_owned())

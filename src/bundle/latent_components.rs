@@ -8,7 +8,7 @@ use super::autoencoder_config::VaeConfig;
 use super::graphs::Graphs;
 use super::json_file::read_or_default;
 use super::model_index::{Component, ModelIndex};
-use super::{BundleError, PipelineKind};
+use super::{BundleError, PipelineKind, TextEncoderFacts, TextModel};
 
 /// The components around the denoiser of a latent diffusion pipeline.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,6 +27,8 @@ pub struct LatentComponents {
     pub has_safety_checker: bool,
     /// `force_zeros_for_empty_prompt` of model_index.json: a missing negative prompt has embeddings of zeros.
     pub force_zeros_for_empty_prompt: bool,
+    /// `is_distilled` of model_index.json: the network applies guidance itself.
+    pub is_distilled: bool,
     /// `joint_attention_dim` of transformer/config.json: the width of the text embeddings.
     pub joint_attention_dim: Option<usize>,
 }
@@ -35,6 +37,12 @@ pub struct LatentComponents {
 #[serde(default)]
 struct TokenizerFile {
     tokenizer_class: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct ModelFile {
+    model_type: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -80,36 +88,66 @@ impl LatentComponents {
             encoder,
             has_safety_checker: graph("safety_checker").is_some(),
             force_zeros_for_empty_prompt: index.flag("force_zeros_for_empty_prompt")?.unwrap_or(true),
+            is_distilled: index.flag("is_distilled")?.unwrap_or(false),
             joint_attention_dim: transformer.joint_attention_dim,
         }))
+    }
+
+    /// The place of each text encoder among those of its pipeline, from 0.
+    fn places(&self) -> Vec<usize> {
+        let place = |graph: &Path| {
+            let folder = graph.parent()?.file_name()?;
+            TEXT_ENCODERS.iter().position(|(encoder, _)| folder == *encoder)
+        };
+        self.text_encoders.iter().filter_map(|(graph, _)| place(graph)).collect()
+    }
+
+    /// What a pipeline of this kind does with each text encoder, with its place among all of them, from 0.
+    pub(crate) fn text_encoder_facts(&self, kind: PipelineKind) -> Vec<(usize, &'static TextEncoderFacts)> {
+        let all = kind.facts().text_encoders;
+        self.places().into_iter().filter_map(|place| Some((place, all.get(place)?))).collect()
     }
 
     /// Checks that no text encoder is missing before another, and that each tokenizer is of the model that a pipeline of
     /// this kind has in its place.
     pub(super) fn check_text_encoders(&self, kind: PipelineKind) -> Result<(), BundleError> {
-        let folder =
-            |graph: &Path| graph.parent()?.file_name().map(|name| name.to_string_lossy().into_owned());
-        let found: Vec<String> = self.text_encoders.iter().filter_map(|(graph, _)| folder(graph)).collect();
-        // SDXL's pipeline works with the second one alone.
-        let is_second_of_sdxl = kind == PipelineKind::StableDiffusionXl && found == [TEXT_ENCODERS[1].0];
-        let missing = TEXT_ENCODERS.iter().zip(&found).find(|((expected, _), found)| expected != found);
-        if let (Some(((expected, _), found)), false) = (missing, is_second_of_sdxl) {
+        let places = self.places();
+        let (title, all) = (kind.title(), kind.facts().text_encoders);
+        let is_missing = |place: &usize| {
+            !places.contains(place) && all.get(*place).is_none_or(|encoder| !encoder.is_optional)
+        };
+        let last = places.last().copied().unwrap_or(0);
+        if let Some(missing) = (0..last).find(is_missing) {
             let path = self.text_encoders[0].1.parent().unwrap_or(Path::new("")).to_owned();
+            let found = places.iter().find(|place| **place > missing).copied().unwrap_or(last);
+            let (expected, found) = (TEXT_ENCODERS[missing].0, TEXT_ENCODERS[found].0);
             let fault =
                 format!("{expected}/model.onnx is missing, but {found} is there; export the whole pipeline");
             return Err(BundleError::Content { path, fault });
         }
-        for (i, ((_, directory), named)) in self.text_encoders.iter().zip(&self.tokenizer_classes).enumerate()
+        for ((graph, directory), (named, (place, facts))) in
+            self.text_encoders.iter().zip(self.tokenizer_classes.iter().zip(self.text_encoder_facts(kind)))
         {
+            let path = graph.with_file_name("config.json");
+            let model: ModelFile = read_or_default(&path)?;
+            let is_other = |kind: &str| !facts.model.model_types.iter().any(|start| kind.starts_with(start));
+            if let Some(kind) = model.model_type.filter(|kind| is_other(kind)) {
+                let fault = format!(
+                    "model_type is {kind:?}, but text encoder {} of {} is {}; export the pipeline again",
+                    place + 1,
+                    title,
+                    facts.model.title
+                );
+                return Err(BundleError::Content { path, fault });
+            }
             let config: TokenizerFile = read_or_default(&directory.join("tokenizer_config.json"))?;
             let Some(class) = named.as_ref().or(config.tokenizer_class.as_ref()) else { continue };
-            let expected = if kind.facts().t5 == Some(i) { "T5" } else { "CLIP" };
-            if ["T5", "CLIP"].iter().any(|model| class.starts_with(model)) && !class.starts_with(expected) {
-                let title = kind.title();
+            if TextModel::of_tokenizer(class).is_some_and(|model| model != facts.model) {
                 let fault = format!(
-                    "the class of this tokenizer is {class}, but text encoder {} of {title} is {expected}; export the \
-                     pipeline again",
-                    i + 1
+                    "the class of this tokenizer is {class}, but text encoder {} of {title} is {}; export the pipeline \
+                     again",
+                    place + 1,
+                    facts.model.title
                 );
                 return Err(BundleError::Content { path: directory.clone(), fault });
             }

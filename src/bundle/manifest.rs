@@ -53,6 +53,8 @@ pub struct GraphNames {
     pub class_labels: Option<String>,
     /// The input for the prompt's embeddings, one row per token.
     pub text: Option<String>,
+    /// The input for the mask of these embeddings.
+    pub text_mask: Option<String>,
     /// The input for the pooled embedding of the prompt.
     pub pooled: Option<String>,
     /// The input for SDXL's sizes.
@@ -74,6 +76,7 @@ impl GraphNames {
     pub(super) fn role_name(&self, role: Role) -> Option<&str> {
         let name = match role {
             Role::Text => &self.text,
+            Role::TextMask => &self.text_mask,
             Role::Pooled => &self.pooled,
             Role::TimeIds => &self.time_ids,
             Role::GuidanceEmbedding => &self.timestep_cond,

@@ -39,7 +39,7 @@ fn build(name: &str, steps: usize, scheduler: &SchedulerConfig) -> Result<(), Sa
     if sampler.inpaints() {
         return Ok(());
     }
-    let patches = Some(Patches { count: 4096, linear_sigmas: false });
+    let patches = Some(Patches { count: 4096, linear_sigmas: false, empirical_shift: false });
     let options = Options { patches, ..Options::new(steps) };
     sampler.build(&mut scheduler.settings_for(&sampler, PipelineTask::Generation), &options).map(drop)
 }

@@ -1,12 +1,14 @@
 //! model_index.json: the classes of a pipeline and of its components.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value as Json};
 
 use super::json_file::read_or_default;
 use super::pipeline_class::{PipelineClass, RUNTIMES, other_family, served_names};
-use super::{BundleError, LatentComponents, PipelineKind};
+use super::{BundleError, LatentComponents, PipelineKind, Role, text_model};
+use crate::tensor::GraphIo;
 
 /// The contents of model_index.json. Without the file it is empty.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -24,30 +26,39 @@ pub(super) enum Component<'a> {
     Class { library: &'a str, class: &'a str },
 }
 
-/// The classes of diffusers and transformers that a component may have.
-const SERVED_CLASSES: [(&str, &[&str]); 5] = [
-    ("unet", &["UNet2DConditionModel", "UNet2DModel", "UNet1DModel"]),
-    ("transformer", &["SD3Transformer2DModel", "FluxTransformer2DModel"]),
-    ("vae", &["AutoencoderKL", "AutoencoderTiny"]),
-    ("text_encoder", &["CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel"]),
-    (
-        "tokenizer",
-        &[
-            "CLIPTokenizer",
-            "CLIPTokenizerFast",
-            "T5Tokenizer",
-            "T5TokenizerFast",
-            "PreTrainedTokenizerFast",
-            "TokenizersBackend",
-        ],
-    ),
-];
+/// The classes of networks without text.
+const UNETS: [&str; 2] = ["UNet2DModel", "UNet1DModel"];
 
-/// The classes that a component of this name may have; `None` if it is not used.
-fn served_classes(component: &str) -> Option<&'static [&'static str]> {
+/// The classes of tokenizers that serve any model.
+const GENERIC_TOKENIZERS: [&str; 2] = ["PreTrainedTokenizerFast", "TokenizersBackend"];
+
+/// The classes of diffusers and transformers that a component of this name may have; `None` if it is not used.
+fn served_classes(component: &str) -> Option<Vec<&'static str>> {
     let base = component.trim_end_matches(|c: char| c.is_ascii_digit()).trim_end_matches('_');
-    let base = if base.starts_with("vae") { "vae" } else { base };
-    SERVED_CLASSES.iter().find(|(name, _)| *name == base).map(|(_, classes)| *classes)
+    let families = || PipelineKind::ALL.into_iter().map(PipelineKind::facts);
+    let networks = |is_unet: bool| {
+        let classes = families().flat_map(|facts| facts.network_classes);
+        classes.filter(move |class| class.starts_with("UNet") == is_unet).copied()
+    };
+    let mut classes: Vec<&str> = match base {
+        "unet" => networks(true).chain(UNETS).collect(),
+        "transformer" => networks(false).collect(),
+        base if base.starts_with("vae") => {
+            families().flat_map(|facts| facts.autoencoder_classes).copied().collect()
+        }
+        "text_encoder" => {
+            let encoders = families().flat_map(|facts| facts.text_encoders);
+            encoders.flat_map(|encoder| encoder.classes).copied().collect()
+        }
+        "tokenizer" => {
+            let own = text_model::ALL.into_iter().flat_map(|model| model.tokenizer_classes);
+            own.copied().chain(GENERIC_TOKENIZERS).collect()
+        }
+        _ => return None,
+    };
+    let mut seen = BTreeSet::new();
+    classes.retain(|class| seen.insert(*class));
+    Some(classes)
 }
 
 /// Whether a class is one of a runtime, which says nothing about the graph.
@@ -201,8 +212,31 @@ impl ModelIndex {
         Ok(())
     }
 
-    /// Checks that the class is one for a network of this kind. `None` is a network that takes no text.
-    pub(super) fn check_kind(&self, kind: Option<PipelineKind>) -> Result<(), BundleError> {
+    /// The family that the pipeline's class names, or else that of the network: one that the inputs of its graph do not show.
+    pub(super) fn named_kind(&self, network_class: Option<&str>, io: &GraphIo) -> Option<PipelineKind> {
+        let kinds = match self.pipeline() {
+            Ok(PipelineClass::TextToImage(kinds)) => kinds,
+            _ => {
+                let has_class = |kind: &PipelineKind| {
+                    network_class.is_some_and(|class| kind.facts().network_classes.contains(&class))
+                };
+                PipelineKind::ALL.into_iter().filter(has_class).collect()
+            }
+        };
+        let has_input =
+            |role: &Role| io.inputs.iter().any(|input| role.usual_names().contains(&input.name.as_str()));
+        let named = |kind: &&PipelineKind| !kind.facts().is_found_by_inputs;
+        let fits = |kind: &&PipelineKind| kind.facts().required_inputs.iter().all(has_input);
+        kinds.iter().filter(named).find(fits).or_else(|| kinds.iter().find(named)).copied()
+    }
+
+    /// Checks that the class is one for a network of this kind, which has this input for the mask of a text. `None` is a
+    /// network that takes no text, or one of no known family.
+    pub(super) fn check_kind(
+        &self,
+        kind: Option<PipelineKind>,
+        text_mask: Option<&str>,
+    ) -> Result<(), BundleError> {
         let fits = match (self.pipeline()?, kind) {
             (PipelineClass::Generic, _) => true,
             (PipelineClass::Unconditional, kind) => kind.is_none(),
@@ -211,8 +245,14 @@ impl ModelIndex {
         if fits {
             return Ok(());
         }
-        let network = kind.map_or("a network that takes no text", PipelineKind::title);
         let class = self.class().unwrap_or_default();
+        if let (None, Some(mask)) = (kind, text_mask) {
+            return Err(self.fault(format!(
+                "_class_name is {class:?}, but the network takes {mask}, a mask of the text's tokens, which pipelines of \
+                 this class do not have; export the network without it, or correct _class_name"
+            )));
+        }
+        let network = kind.map_or("a network that takes no text", PipelineKind::title);
         Err(self.fault(format!(
             "_class_name is {class:?}, but by its inputs the network is {network}; export the folder again, or correct \
              _class_name"
@@ -269,18 +309,24 @@ mod tests {
             (r#""image_encoder": ["transformers", "CLIPVisionModelWithProjection"]"#, None),
             (r#""tokenizer_2": ["transformers", "T5TokenizerFast"]"#, None),
             (r#""text_encoder_2": [null, null]"#, None),
+            (r#""vae": ["diffusers", "AutoencoderDC"]"#, None),
             (
-                r#""vae": ["diffusers", "AutoencoderDC"]"#,
-                Some("vae: the class AutoencoderDC is not supported"),
+                r#""vae": ["diffusers", "AutoencoderKLWan"]"#,
+                Some("vae: the class AutoencoderKLWan is not supported"),
             ),
             (
                 r#""unet": ["diffusers", "UNet3DConditionModel"]"#,
                 Some("unet: the class UNet3DConditionModel"),
             ),
-            (r#""transformer": ["diffusers", "PixArtTransformer2DModel"]"#, Some("PixArtTransformer2DModel")),
+            (r#""transformer": ["diffusers", "PixArtTransformer2DModel"]"#, None),
             (
-                r#""text_encoder": ["transformers", "Gemma2Model"]"#,
-                Some("text_encoder: the class Gemma2Model"),
+                r#""transformer": ["diffusers", "LTXVideoTransformer3DModel"]"#,
+                Some("LTXVideoTransformer3DModel"),
+            ),
+            (r#""text_encoder": ["transformers", "Gemma2Model"]"#, None),
+            (
+                r#""text_encoder": ["transformers", "LlamaForCausalLM"]"#,
+                Some("text_encoder: the class LlamaForCausalLM"),
             ),
             (r#""tokenizer": ["transformers", "BertTokenizer"]"#, Some("tokenizer: the class BertTokenizer")),
             (r#""requires_aesthetics_score": true"#, Some("SDXL's refiner")),
@@ -308,13 +354,17 @@ mod tests {
             entries: serde_json::from_str(&format!(r#"{{"_class_name": {class}}}"#)).unwrap(),
         };
         let xl = index("\"StableDiffusionXLPipeline\"");
-        assert!(xl.check_kind(Some(PipelineKind::StableDiffusionXl)).is_ok());
-        let error = xl.check_kind(Some(PipelineKind::StableDiffusion)).unwrap_err().to_string();
+        assert!(xl.check_kind(Some(PipelineKind::StableDiffusionXl), None).is_ok());
+        let error = xl.check_kind(Some(PipelineKind::StableDiffusion), None).unwrap_err().to_string();
         assert!(error.contains("by its inputs the network is Stable Diffusion;"), "{error}");
-        assert!(xl.check_kind(None).is_err());
-        assert!(index("\"DDPMPipeline\"").check_kind(None).is_ok());
+        assert!(xl.check_kind(None, None).is_err());
+        let error = xl.check_kind(None, Some("mask")).unwrap_err().to_string();
+        assert!(error.contains("the network takes mask, a mask of the text's tokens"), "{error}");
+        assert!(index("\"DDPMPipeline\"").check_kind(None, None).is_ok());
         assert!(
-            index("\"StableDiffusionPipeline\"").check_kind(Some(PipelineKind::LatentConsistency)).is_ok()
+            index("\"StableDiffusionPipeline\"")
+                .check_kind(Some(PipelineKind::LatentConsistency), None)
+                .is_ok()
         );
         assert_eq!(index(r#"["module", "FluxPipeline"]"#).class(), Some("FluxPipeline"));
     }

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use super::convolutions::Convolutions;
 use super::model_index::ModelIndex;
 use super::sample_size::SampleSize;
+use super::signature::SampleLayout;
 use super::{
     BundleError, LatentComponents, LatentSizes, Manifest, NetworkSize, PipelineKind, Signature, pipeline_keys,
 };
@@ -21,6 +22,8 @@ pub(super) struct NetworkConfig {
     sample_size: Option<SampleSize>,
     pub(super) num_class_embeds: Option<usize>,
     _diffusers_version: Option<String>,
+    pub(super) _class_name: Option<String>,
+    timestep_scale: Option<f64>,
 }
 
 /// The lengths of the network's dynamic axes, and how it is fed if all its inputs are known. What the
@@ -35,11 +38,14 @@ pub(super) fn network_size(
 ) -> Result<(NetworkSize, Option<Signature>), BundleError> {
     check_in_channels(graph, io, manifest, config, latent)?;
     let channels = match (config.in_channels, latent) {
-        (None, Some(_)) => input_channels(graph, io, manifest)?,
+        (None, Some(latent)) => input_channels(graph, io, manifest, Some(latent.vae.channels))?,
         (configured, _) => configured,
     };
-    // A network of packed latents takes 2×2 patches, so it has four channels for each latent channel.
-    let packed = channels.zip(latent).is_some_and(|(n, latent)| n == 4 * latent.vae.channels);
+    let named_kind = index.named_kind(config._class_name.as_deref(), io);
+    // A network of packed latents has the channels of a patch: of 2×2, unless the family has another one.
+    let side = named_kind.map_or(Some(2), |kind| kind.facts().packing);
+    let packed = channels.zip(latent).zip(side);
+    let packed = packed.is_some_and(|((n, latent), side)| n == side * side * latent.vae.channels);
     let size = config.sample_size.map(SampleSize::height_and_width);
     let own_channels = latent.filter(|_| !packed).map(|latent| latent.vae.channels);
     let default_size = PipelineKind::StableDiffusion.facts().default_sample_size;
@@ -48,6 +54,8 @@ pub(super) fn network_size(
         size: size.or_else(|| latent.map(|_| (default_size, default_size))),
         packed,
         own_channels,
+        named_kind,
+        timestep_scale: config.timestep_scale,
     };
     // A graph with other inputs is reported when it is loaded.
     let signature = Signature::resolve(io, manifest, network, 1).ok();
@@ -110,8 +118,8 @@ fn check_in_channels(
     latent: Option<&LatentComponents>,
 ) -> Result<(), BundleError> {
     // The graph of a network of pixels may add channels of its own.
-    let (Some(configured), Some(_)) = (config.in_channels, latent) else { return Ok(()) };
-    match input_channels(graph, io, manifest)? {
+    let (Some(configured), Some(latent)) = (config.in_channels, latent) else { return Ok(()) };
+    match input_channels(graph, io, manifest, Some(latent.vae.channels))? {
         Some(own) if own != configured => {
             let found = format!("the graph beside it takes samples of {}", counted(own as u64, "channel"));
             Err(contradiction(graph, "in_channels", configured, &found))
@@ -136,11 +144,17 @@ fn check_class_embeddings(
 }
 
 /// The channels of the network's sample where no configuration gives them.
-fn input_channels(graph: &Path, io: &GraphIo, manifest: &Manifest) -> Result<Option<usize>, BundleError> {
+fn input_channels(
+    graph: &Path,
+    io: &GraphIo,
+    manifest: &Manifest,
+    latent_channels: Option<usize>,
+) -> Result<Option<usize>, BundleError> {
     // A graph without such an input is reported when it is loaded.
     let Ok(sample) = Signature::sample_input(io, manifest) else { return Ok(None) };
-    let axis = if sample.shape.len() == 3 { 2 } else { 1 };
-    match sample.shape.get(axis).and_then(|axis| axis.length()) {
+    let (_, axes) = SampleLayout::split(&sample.shape, latent_channels);
+    let axis = if axes.len() == 3 { 2 } else { 1 };
+    match axes.get(axis).and_then(|axis| axis.length()) {
         Some(channels) => Ok(Some(channels)),
         None => Ok(Convolutions::read(graph)?.input_channels(&sample.name)),
     }
@@ -161,7 +175,11 @@ mod tests {
             let mut io = graph_io(&graph).unwrap();
             let sample = io.inputs.iter_mut().find(|input| input.name == "sample").unwrap();
             sample.shape = vec![Dim::Dynamic; 4];
-            assert_eq!(input_channels(&graph, &io, &Manifest::default()).unwrap(), Some(channels), "{name}");
+            assert_eq!(
+                input_channels(&graph, &io, &Manifest::default(), None).unwrap(),
+                Some(channels),
+                "{name}"
+            );
         }
     }
 }

@@ -3,56 +3,37 @@
 use super::PipelineKind;
 
 /// What the class of a pipeline says about its network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum PipelineClass {
     /// A class that loads the class that the files name, so that it says nothing.
     Generic,
     /// A pipeline without text, whose samples are images.
     Unconditional,
-    /// A pipeline with a prompt whose network is of one of these kinds.
-    TextToImage(&'static [PipelineKind]),
+    /// A pipeline with a prompt whose network is of one of these families.
+    TextToImage(Vec<PipelineKind>),
 }
 
-const STABLE_DIFFUSION: PipelineClass =
-    PipelineClass::TextToImage(&[PipelineKind::StableDiffusion, PipelineKind::LatentConsistency]);
-const LATENT_CONSISTENCY: PipelineClass = PipelineClass::TextToImage(&[PipelineKind::LatentConsistency]);
-const STABLE_DIFFUSION_XL: PipelineClass = PipelineClass::TextToImage(&[PipelineKind::StableDiffusionXl]);
-const STABLE_DIFFUSION_3: PipelineClass = PipelineClass::TextToImage(&[PipelineKind::StableDiffusion3]);
-const FLUX: PipelineClass = PipelineClass::TextToImage(&[PipelineKind::Flux]);
+/// The pipelines without text that are served.
+const UNCONDITIONAL: [&str; 7] = [
+    "DDPMPipeline",
+    "DDIMPipeline",
+    "PNDMPipeline",
+    "KarrasVePipeline",
+    "ScoreSdeVePipeline",
+    "RePaintPipeline",
+    "ConsistencyModelPipeline",
+];
 
-/// The classes that are served, without the prefix of a runtime.
-const SERVED: [(&str, PipelineClass); 31] = [
-    ("StableDiffusionPipeline", STABLE_DIFFUSION),
-    ("StableDiffusionOnnxPipeline", STABLE_DIFFUSION),
-    ("StableDiffusionImg2ImgPipeline", STABLE_DIFFUSION),
-    ("StableDiffusionInpaintPipeline", STABLE_DIFFUSION),
-    ("StableDiffusionInpaintPipelineLegacy", STABLE_DIFFUSION),
-    ("LatentConsistencyModelPipeline", LATENT_CONSISTENCY),
-    ("LatentConsistencyModelImg2ImgPipeline", LATENT_CONSISTENCY),
-    ("StableDiffusionXLPipeline", STABLE_DIFFUSION_XL),
-    ("StableDiffusionXLImg2ImgPipeline", STABLE_DIFFUSION_XL),
-    ("StableDiffusionXLInpaintPipeline", STABLE_DIFFUSION_XL),
-    ("StableDiffusion3Pipeline", STABLE_DIFFUSION_3),
-    ("StableDiffusion3Img2ImgPipeline", STABLE_DIFFUSION_3),
-    ("StableDiffusion3InpaintPipeline", STABLE_DIFFUSION_3),
-    ("FluxPipeline", FLUX),
-    ("FluxImg2ImgPipeline", FLUX),
-    ("FluxInpaintPipeline", FLUX),
-    ("DDPMPipeline", PipelineClass::Unconditional),
-    ("DDIMPipeline", PipelineClass::Unconditional),
-    ("PNDMPipeline", PipelineClass::Unconditional),
-    ("KarrasVePipeline", PipelineClass::Unconditional),
-    ("ScoreSdeVePipeline", PipelineClass::Unconditional),
-    ("RePaintPipeline", PipelineClass::Unconditional),
-    ("ConsistencyModelPipeline", PipelineClass::Unconditional),
-    ("DiffusionPipeline", PipelineClass::Generic),
-    ("AutoPipelineForText2Image", PipelineClass::Generic),
-    ("AutoPipelineForImage2Image", PipelineClass::Generic),
-    ("AutoPipelineForInpainting", PipelineClass::Generic),
-    ("PipelineForText2Image", PipelineClass::Generic),
-    ("PipelineForImage2Image", PipelineClass::Generic),
-    ("PipelineForInpainting", PipelineClass::Generic),
-    ("Pipeline", PipelineClass::Generic),
+/// The classes that load the class that the files name.
+const GENERIC: [&str; 8] = [
+    "DiffusionPipeline",
+    "AutoPipelineForText2Image",
+    "AutoPipelineForImage2Image",
+    "AutoPipelineForInpainting",
+    "PipelineForText2Image",
+    "PipelineForImage2Image",
+    "PipelineForInpainting",
+    "Pipeline",
 ];
 
 /// The prefixes that runtimes put before the names of the classes of diffusers and transformers.
@@ -98,8 +79,8 @@ const NOT_SERVED: [(&str, &str); 34] = [
 
 /// Families of models whose network, text encoder or autoencoder is none that is served.
 const OTHER_FAMILIES: [&str; 35] = [
-    "PixArt",
-    "Sana",
+    "PixArtAlpha",
+    "SanaSprint",
     "Kandinsky",
     "Kolors",
     "HunyuanDiT",
@@ -109,7 +90,7 @@ const OTHER_FAMILIES: [&str; 35] = [
     "Chroma",
     "CogView",
     "Flux2",
-    "ZImage",
+    "ZImageOmni",
     "QwenImage",
     "HiDream",
     "OmniGen",
@@ -136,11 +117,23 @@ const OTHER_FAMILIES: [&str; 35] = [
 ];
 
 impl PipelineClass {
+    /// The class of this name, without the prefix of a runtime.
+    fn served(name: &str) -> Option<Self> {
+        let kinds: Vec<_> =
+            PipelineKind::ALL.into_iter().filter(|kind| kind.facts().classes.contains(&name)).collect();
+        match name {
+            _ if !kinds.is_empty() => Some(Self::TextToImage(kinds)),
+            name if UNCONDITIONAL.contains(&name) => Some(Self::Unconditional),
+            name if GENERIC.contains(&name) => Some(Self::Generic),
+            _ => None,
+        }
+    }
+
     /// The class of this name. The error is why it is not served.
     pub(super) fn from_name(name: &str) -> Result<Self, String> {
         let plain = RUNTIMES.iter().find_map(|runtime| name.strip_prefix(runtime)).unwrap_or(name);
-        if let Some((_, class)) = SERVED.iter().find(|(served, _)| *served == plain || *served == name) {
-            return Ok(*class);
+        if let Some(class) = [plain, name].into_iter().find_map(Self::served) {
+            return Ok(class);
         }
         let reason = match (NOT_SERVED.iter().find(|(part, _)| plain.contains(part)), other_family(plain)) {
             (Some((_, reason)), _) => (*reason).to_owned(),
@@ -159,11 +152,16 @@ pub(super) fn other_family(class: &str) -> Option<&'static str> {
 
 /// The classes that are served, for messages.
 pub(super) fn served_names() -> String {
-    let names = SERVED.iter().filter(|(name, class)| {
-        *class != PipelineClass::Generic
-            && !["Onnx", "Legacy", "Img2Img", "Inpaint"].iter().any(|part| name.contains(part))
-    });
-    names.map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
+    let is_main =
+        |name: &&str| !["Onnx", "Legacy", "Img2Img", "Inpaint"].iter().any(|part| name.contains(part));
+    let mut names: Vec<&str> = Vec::new();
+    for name in PipelineKind::ALL.iter().flat_map(|kind| kind.facts().classes).chain(&UNCONDITIONAL).copied()
+    {
+        if is_main(&name) && !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names.join(", ")
 }
 
 #[cfg(test)]
@@ -175,9 +173,11 @@ mod tests {
         for name in
             ["StableDiffusionPipeline", "OnnxStableDiffusionPipeline", "ORTStableDiffusionImg2ImgPipeline"]
         {
-            assert_eq!(PipelineClass::from_name(name), Ok(STABLE_DIFFUSION), "{name}");
+            let kinds = vec![PipelineKind::LatentConsistency, PipelineKind::StableDiffusion];
+            assert_eq!(PipelineClass::from_name(name), Ok(PipelineClass::TextToImage(kinds)), "{name}");
         }
-        assert_eq!(PipelineClass::from_name("ORTStableDiffusionXLPipeline"), Ok(STABLE_DIFFUSION_XL));
+        let xl = PipelineClass::TextToImage(vec![PipelineKind::StableDiffusionXl]);
+        assert_eq!(PipelineClass::from_name("ORTStableDiffusionXLPipeline"), Ok(xl));
         assert_eq!(PipelineClass::from_name("ORTDiffusionPipeline"), Ok(PipelineClass::Generic));
         assert_eq!(PipelineClass::from_name("DDPMPipeline"), Ok(PipelineClass::Unconditional));
     }
@@ -185,8 +185,8 @@ mod tests {
     #[test]
     fn a_class_that_is_not_served_is_refused_with_the_reason() {
         for (name, reason) in [
-            ("PixArtSigmaPipeline", "PixArt models are not supported"),
-            ("SanaPipeline", "Sana models"),
+            ("PixArtAlphaPipeline", "PixArtAlpha models are not supported"),
+            ("SanaSprintPipeline", "SanaSprint models"),
             ("StableDiffusionControlNetPipeline", "a ControlNet"),
             ("StableDiffusionXLInstructPix2PixPipeline", "edits a picture"),
             ("StableDiffusionUpscalePipeline", "enlarges"),

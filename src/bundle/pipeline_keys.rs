@@ -68,21 +68,20 @@ pub(super) fn scheduler_fault(kind: PipelineKind, scheduler: &SchedulerConfig) -
     let is_path = sampler::by_class(class).ok()?.time() == TimeConditioning::Path;
     let predicts_flow =
         scheduler.value("prediction_type") == Some(&Value::Text("flow_prediction".to_owned()));
-    match kind {
-        PipelineKind::StableDiffusion3 | PipelineKind::Flux => (!is_path && !predicts_flow).then(|| {
+    if kind.facts().predicts_flow {
+        return (!is_path && !predicts_flow).then(|| {
             format!(
                 "{class} is for networks that predict noise, but the network of {title} predicts the velocity of a flow; \
                  use the configuration that the model was published with, such as FlowMatchEulerDiscreteScheduler"
             )
-        }),
-        _ => is_path.then(|| {
-            format!(
-                "{class} is for networks that predict the velocity of a flow, and the pipelines of {title} do not work \
-                 with it; use the configuration that the model was published with, such as PNDMScheduler or \
-                 EulerDiscreteScheduler"
-            )
-        }),
+        });
     }
+    is_path.then(|| {
+        format!(
+            "{class} is for networks that predict the velocity of a flow, and the pipelines of {title} do not work with it; \
+             use the configuration that the model was published with, such as PNDMScheduler or EulerDiscreteScheduler"
+        )
+    })
 }
 
 #[cfg(test)]

@@ -1,24 +1,8 @@
-//! The kinds of text-to-image pipelines, and the facts in which they differ.
+//! What distinguishes the families of text-to-image pipelines. [`families`](super::families) has the table of each.
 
-use std::ops::RangeInclusive;
-
-use super::preview_projection::{self, Factors};
-use super::{Role, Signature};
-
-/// A kind of text-to-image pipeline.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PipelineKind {
-    /// Stable Diffusion 1 and 2.
-    StableDiffusion,
-    /// A latent consistency model (Luo et al. 2023) distilled from Stable Diffusion.
-    LatentConsistency,
-    /// SDXL.
-    StableDiffusionXl,
-    /// Stable Diffusion 3.
-    StableDiffusion3,
-    /// Flux.
-    Flux,
-}
+use super::preview_projection::Factors;
+use super::text_encoding::TextEncoderFacts;
+use super::{PipelineKind, Role, Signature};
 
 /// How `strength` of image-to-image shortens the schedule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,22 +26,70 @@ pub enum LatentScaling {
     FactorAndShift,
 }
 
-/// What distinguishes the pipelines of one kind. Defaults are those of the diffusers pipeline.
+/// How the sampler's time step t, from 0 to 1000, becomes the network's input.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum TimeConvention {
+    /// t.
+    Step,
+    /// t · `timestep_scale` of the network's configuration.
+    ScaledStep(f64),
+    /// t / 1000, the noise level of a straight path.
+    Sigma,
+    /// 1 − t / 1000, the signal level of a straight path.
+    InverseSigma,
+}
+
+/// How the outputs with and without the prompt are combined with a guidance weight w.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GuidanceRule {
+    /// u + w · (c − u), for a weight of more than 1.
+    FromUnconditional,
+    /// c + w · (c − u), for a weight of more than 0.
+    FromConditional,
+}
+
+/// What distinguishes the pipelines of one family. Defaults are those of the diffusers pipeline.
 #[derive(Debug, Clone)]
 pub struct PipelineFacts {
-    /// How many text encoders the bundle may have.
-    pub text_encoders: RangeInclusive<usize>,
-    /// Which text encoder, from 0, is T5.
-    pub t5: Option<usize>,
-    /// The default number of T5 tokens.
-    pub sequence_length: usize,
+    /// The name of the pipeline in messages.
+    pub(super) title: &'static str,
+    /// The classes of pipelines in model_index.json.
+    pub(super) classes: &'static [&'static str],
+    /// The classes of the network.
+    pub(super) network_classes: &'static [&'static str],
+    /// The classes of the autoencoder.
+    pub(super) autoencoder_classes: &'static [&'static str],
+    /// The keys of the network's configuration that say nothing beside its graph, separated by blanks.
+    pub(super) network_keys: &'static str,
+    /// The inputs of the network without which it is of another family.
+    pub(super) required_inputs: &'static [Role],
+    /// Whether these inputs show the family, so that no class needs to be named.
+    pub(super) is_found_by_inputs: bool,
+    /// The text encoders, in the order of their folders.
+    pub(crate) text_encoders: &'static [TextEncoderFacts],
+    /// How the network takes the time.
+    pub(super) time: TimeConvention,
+    /// Whether the network predicts the velocity of a flow.
+    pub(super) predicts_flow: bool,
+    /// Whether the network predicts the negative of what its sampler takes.
+    pub(super) negates_output: bool,
+    /// How many values the network predicts per value of a sample, if all networks of the family predict as many.
+    pub(crate) outputs_per_value: Option<usize>,
     /// The default number of steps.
     pub steps: usize,
     /// The default guidance weight.
     pub guidance: f64,
+    /// How the outputs with and without the prompt are combined.
+    pub guidance_rule: GuidanceRule,
+    /// Whether a job may bound the norm of guided predictions, and end guidance early.
+    pub has_guidance_limits: bool,
     /// Whether the network itself applies guidance, so that it is never evaluated without the prompt, even where
     /// it has no input for the weight.
     pub is_guidance_distilled: bool,
+    /// Whether the pipeline passes η to its sampler.
+    pub(crate) passes_eta: bool,
+    /// Whether the pipeline starts from images.
+    pub takes_image: bool,
     /// The default strength of image-to-image.
     pub strength: f64,
     /// The default strength of inpainting.
@@ -66,12 +98,18 @@ pub struct PipelineFacts {
     pub strength_rule: StrengthRule,
     /// The height and width of a latent must be multiples of this.
     pub latent_multiple: usize,
-    /// Whether the sampler's latents are packed: one row per patch of 2×2.
-    pub is_packed: bool,
+    /// The side of the patches of which the sampler's latents have one row each; `None` for latents that are not packed.
+    pub packing: Option<usize>,
+    /// How many positions of a latent are one token of the network's largest attention.
+    pub(crate) positions_per_token: usize,
     /// Whether the default schedule has linearly spaced sigmas, shifted by the number of patches.
     pub has_linear_sigmas: bool,
+    /// Whether this shift is FLUX.2's, which depends on the number of steps too.
+    pub(crate) has_empirical_shift: bool,
     /// The default height and width of a latent, where the network's own sample does not give them.
     pub latent_size: Option<usize>,
+    /// Whether a job may have a negative prompt. Without it, guidance compares with an empty prompt.
+    pub has_negative_prompt: bool,
     /// Whether the second text encoder may have a prompt of its own.
     pub has_second_prompt: bool,
     /// Whether layers of CLIP can be skipped.
@@ -82,117 +120,33 @@ pub struct PipelineFacts {
     pub may_zero_unconditional: bool,
     /// The keys by which latents are converted for the autoencoder.
     pub latent_scaling: LatentScaling,
+    /// `scaling_factor` and `shift_factor` of the published autoencoder.
+    pub(super) published_scaling: (f32, f32),
     /// The height and width of a latent where no configuration has `sample_size`.
     pub(super) default_sample_size: usize,
     /// The published projection from latents to previews.
     pub(super) preview: Option<&'static Factors>,
 }
 
-const STABLE_DIFFUSION: PipelineFacts = PipelineFacts {
-    text_encoders: 1..=1,
-    t5: None,
-    sequence_length: 256,
-    steps: 50,
-    guidance: 7.5,
-    is_guidance_distilled: false,
-    strength: 0.8,
-    inpaint_strength: 1.0,
-    strength_rule: StrengthRule::Floor,
-    latent_multiple: 1,
-    is_packed: false,
-    has_linear_sigmas: false,
-    latent_size: None,
-    has_second_prompt: false,
-    has_clip_skip: true,
-    has_micro_conditioning: false,
-    may_zero_unconditional: false,
-    latent_scaling: LatentScaling::Factor,
-    default_sample_size: 64,
-    preview: Some(&preview_projection::STABLE_DIFFUSION),
-};
-
-const LATENT_CONSISTENCY: PipelineFacts =
-    PipelineFacts { steps: 4, guidance: 8.5, strength_rule: StrengthRule::Rescaled, ..STABLE_DIFFUSION };
-
-const STABLE_DIFFUSION_XL: PipelineFacts = PipelineFacts {
-    text_encoders: 1..=2,
-    guidance: 5.0,
-    strength: 0.3,
-    inpaint_strength: 0.9999,
-    has_second_prompt: true,
-    has_micro_conditioning: true,
-    may_zero_unconditional: true,
-    latent_scaling: LatentScaling::FactorAndStatistics,
-    default_sample_size: 128,
-    preview: Some(&preview_projection::STABLE_DIFFUSION_XL),
-    ..STABLE_DIFFUSION
-};
-
-const STABLE_DIFFUSION_3: PipelineFacts = PipelineFacts {
-    text_encoders: 2..=3,
-    t5: Some(2),
-    steps: 28,
-    guidance: 7.0,
-    strength: 0.6,
-    inpaint_strength: 0.6,
-    strength_rule: StrengthRule::Ceil,
-    latent_multiple: 2,
-    has_second_prompt: true,
-    latent_scaling: LatentScaling::FactorAndShift,
-    default_sample_size: 128,
-    preview: None,
-    ..STABLE_DIFFUSION
-};
-
-const FLUX: PipelineFacts = PipelineFacts {
-    text_encoders: 2..=2,
-    t5: Some(1),
-    sequence_length: 512,
-    guidance: 3.5,
-    is_guidance_distilled: true,
-    is_packed: true,
-    has_linear_sigmas: true,
-    latent_size: Some(128),
-    has_clip_skip: false,
-    ..STABLE_DIFFUSION_3
-};
-
 impl PipelineKind {
-    /// The pipeline whose denoiser has these inputs; `None` if the denoiser takes no text.
+    /// The pipeline whose denoiser has these inputs: the one that a class names, or else one that its inputs show. `None` if
+    /// the denoiser takes no text, or if its family is not known.
     pub(crate) fn from_signature(signature: &Signature) -> Option<Self> {
         if !signature.has(Role::Text) {
             return None;
         }
-        let kind = match (signature.has(Role::Pooled), signature.has(Role::TimeIds)) {
-            _ if signature.has(Role::ImageIds) => Self::Flux,
-            (true, true) => Self::StableDiffusionXl,
-            (true, false) => Self::StableDiffusion3,
-            (false, _) if signature.has(Role::GuidanceEmbedding) => Self::LatentConsistency,
-            (false, _) => Self::StableDiffusion,
+        let fits = |kind: &Self| {
+            let required = kind.facts().required_inputs;
+            let takes_mask = required.contains(&Role::TextMask);
+            required.iter().all(|role| signature.has(*role)) && takes_mask == signature.has(Role::TextMask)
         };
-        Some(kind)
+        let by_inputs = || Self::ALL.into_iter().filter(|kind| kind.facts().is_found_by_inputs).find(fits);
+        signature.named_kind.filter(fits).or_else(by_inputs)
     }
 
     /// The name of the pipeline.
     pub fn title(self) -> &'static str {
-        match self {
-            Self::StableDiffusion => "Stable Diffusion",
-            Self::LatentConsistency => "Latent consistency",
-            Self::StableDiffusionXl => "Stable Diffusion XL",
-            Self::StableDiffusion3 => "Stable Diffusion 3",
-            Self::Flux => "Flux",
-        }
-    }
-
-    /// The facts of this kind.
-    pub fn facts(self) -> &'static PipelineFacts {
-        match self {
-            Self::StableDiffusion => &STABLE_DIFFUSION,
-            Self::LatentConsistency => &LATENT_CONSISTENCY,
-            Self::StableDiffusionXl => &STABLE_DIFFUSION_XL,
-            Self::StableDiffusion3 => &STABLE_DIFFUSION_3,
-            Self::Flux => &FLUX,
-        }
+        self.facts().title
     }
 }
 
@@ -200,6 +154,41 @@ impl PipelineFacts {
     /// The default strength of image-to-image, or of inpainting.
     pub fn default_strength(&self, has_mask: bool) -> f64 {
         if has_mask { self.inpaint_strength } else { self.strength }
+    }
+
+    /// How the network takes the time, with the `timestep_scale` of its configuration.
+    pub(super) fn time_convention(&self, timestep_scale: Option<f64>) -> TimeConvention {
+        match (self.time, timestep_scale) {
+            (TimeConvention::ScaledStep(_), Some(scale)) => TimeConvention::ScaledStep(scale),
+            (time, _) => time,
+        }
+    }
+
+    /// The default number of tokens of the text encoder that takes as many as a job asks for.
+    pub(crate) fn sequence_length(&self) -> Option<usize> {
+        self.text_encoders.iter().find_map(|encoder| encoder.length.default())
+    }
+}
+
+impl TimeConvention {
+    /// The network's input for a time step.
+    pub(crate) fn convert(self, t: f64) -> f64 {
+        match self {
+            Self::Step => t,
+            Self::ScaledStep(scale) => t * scale,
+            Self::Sigma => t / 1000.0,
+            Self::InverseSigma => (1000.0 - t) / 1000.0,
+        }
+    }
+}
+
+impl GuidanceRule {
+    /// Whether a weight has an effect, so that the network is evaluated without the prompt too.
+    pub fn is_on(self, weight: f64) -> bool {
+        match self {
+            Self::FromUnconditional => weight > 1.0,
+            Self::FromConditional => weight > 0.0,
+        }
     }
 }
 
@@ -222,12 +211,27 @@ mod tests {
     use crate::bundle::{Manifest, NetworkSize};
     use crate::tensor::{DataType, GraphIo, ValueInfo};
 
-    #[test]
-    fn the_inputs_of_the_denoiser_determine_the_kind() {
+    fn kind(names: &[&str], named: Option<PipelineKind>) -> Option<PipelineKind> {
         let value = |name: &str, axes: &[Option<usize>]| ValueInfo::with_axes(name, DataType::F32, axes);
         let image = |name: &str| value(name, &[None, Some(4), Some(8), Some(8)]);
         let time = value("timestep", &[None]);
-        for (names, kind) in [
+        let conditioning = |name: &str| match name {
+            "encoder_hidden_states" => value(name, &[None, None, Some(8)]),
+            "encoder_attention_mask" => value(name, &[None, None]),
+            "time_ids" => value(name, &[None, Some(6)]),
+            "img_ids" | "txt_ids" => value(name, &[None, Some(3)]),
+            _ => value(name, &[None, Some(8)]),
+        };
+        let inputs = names.iter().map(|name| conditioning(name)).chain([image("sample"), time]);
+        let graph = GraphIo { inputs: inputs.collect(), outputs: vec![image("out_sample")] };
+        let network = NetworkSize { named_kind: named, ..NetworkSize::default() };
+        let signature = Signature::resolve(&graph, &Manifest::default(), network, 8).unwrap();
+        PipelineKind::from_signature(&signature)
+    }
+
+    #[test]
+    fn the_inputs_of_the_denoiser_determine_the_kind() {
+        for (names, expected) in [
             (&[][..], None),
             (&["encoder_hidden_states"], Some(PipelineKind::StableDiffusion)),
             (&["encoder_hidden_states", "timestep_cond"], Some(PipelineKind::LatentConsistency)),
@@ -237,18 +241,24 @@ mod tests {
                 &["encoder_hidden_states", "pooled_projections", "img_ids", "txt_ids"],
                 Some(PipelineKind::Flux),
             ),
+            // Several families take a mask of the text.
+            (&["encoder_hidden_states", "encoder_attention_mask"], None),
         ] {
-            let conditioning = |name: &str| match name {
-                "encoder_hidden_states" => value(name, &[None, None, Some(8)]),
-                "time_ids" => value(name, &[None, Some(6)]),
-                "img_ids" | "txt_ids" => value(name, &[None, Some(3)]),
-                _ => value(name, &[None, Some(8)]),
-            };
-            let inputs = names.iter().map(|name| conditioning(name)).chain([image("sample"), time.clone()]);
-            let graph = GraphIo { inputs: inputs.collect(), outputs: vec![image("out_sample")] };
-            let signature =
-                Signature::resolve(&graph, &Manifest::default(), NetworkSize::default(), 8).unwrap();
-            assert_eq!(PipelineKind::from_signature(&signature), kind, "{names:?}");
+            assert_eq!(kind(names, None), expected, "{names:?}");
+        }
+    }
+
+    #[test]
+    fn a_named_kind_needs_its_inputs() {
+        let mask = &["encoder_hidden_states", "encoder_attention_mask"][..];
+        let rows = &mask[..1];
+        for (names, named, expected) in [
+            (mask, PipelineKind::Sana, Some(PipelineKind::Sana)),
+            (mask, PipelineKind::ZImage, None),
+            (rows, PipelineKind::ZImage, Some(PipelineKind::ZImage)),
+            (rows, PipelineKind::Sana, Some(PipelineKind::StableDiffusion)),
+        ] {
+            assert_eq!(kind(names, Some(named)), expected, "{named:?}");
         }
     }
 
@@ -257,5 +267,16 @@ mod tests {
         for (rule, left) in [(StrengthRule::Floor, 2), (StrengthRule::Ceil, 3), (StrengthRule::Rescaled, 5)] {
             assert_eq!(rule.steps_left(5, 0.5), left, "{rule:?}");
         }
+    }
+
+    #[test]
+    fn time_is_given_as_the_family_takes_it() {
+        let given = [
+            TimeConvention::Step,
+            TimeConvention::ScaledStep(0.5),
+            TimeConvention::Sigma,
+            TimeConvention::InverseSigma,
+        ];
+        assert_eq!(given.map(|time| time.convert(750.0)), [750.0, 375.0, 0.75, 0.25]);
     }
 }

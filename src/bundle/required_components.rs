@@ -12,7 +12,8 @@ pub(super) fn check(directory: &Path, index: &ModelIndex, kind: PipelineKind) ->
     let is_null = |component: &str| index.component(component) == Some(Component::Absent);
     let has_graph =
         |component: &str| directory.join(component).join("model.onnx").is_file() && !is_null(component);
-    let needed = needed_encoders(kind).iter().map(|(encoder, _)| *encoder);
+    let encoders = TEXT_ENCODERS.iter().zip(kind.facts().text_encoders);
+    let needed = encoders.filter(|(_, facts)| !facts.is_optional).map(|((encoder, _), _)| *encoder);
     let decoder = Some("vae_decoder").filter(|decoder| !has_graph(decoder) && !has_graph("vae_encoder"));
     if let Some(component) = needed.filter(|encoder| !has_graph(encoder)).chain(decoder).next() {
         let title = kind.title();
@@ -38,14 +39,5 @@ pub(super) fn check(directory: &Path, index: &ModelIndex, kind: PipelineKind) ->
             Err(BundleError::Content { path: directory.to_owned(), fault })
         }
         None => Ok(()),
-    }
-}
-
-/// The text encoders without which a pipeline of this kind does not work.
-fn needed_encoders(kind: PipelineKind) -> &'static [(&'static str, &'static str)] {
-    match kind {
-        // SDXL's refiner has the second one alone.
-        PipelineKind::StableDiffusionXl => &TEXT_ENCODERS[1..2],
-        kind => &TEXT_ENCODERS[..*kind.facts().text_encoders.start()],
     }
 }

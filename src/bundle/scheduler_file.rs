@@ -5,11 +5,11 @@ use std::path::Path;
 use diffusion_samplers::sampler;
 
 use super::BundleError;
+use super::PipelineKind;
 use super::manifest::Manifest;
 use super::missing_file::{SCHEDULER_ADVICE, first_file};
 use super::model_index::ModelIndex;
 use super::pipeline_keys;
-use super::pipeline_kind::PipelineKind;
 use super::scheduler_config::SchedulerConfig;
 
 /// The scheduler's configuration, of the class that model_index.json names.

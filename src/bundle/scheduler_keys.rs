@@ -10,7 +10,7 @@ const MIN_SIMILARITY: f64 = 0.85;
 
 /// Reads the keys of a configuration as this sampler does.
 pub(super) fn build(sampler: &SamplerSpec, settings: &mut Settings) -> Result<(), SamplerError> {
-    let patches = Some(Patches { count: 4096, linear_sigmas: false });
+    let patches = Some(Patches { count: 4096, linear_sigmas: false, empirical_shift: false });
     let options = Options { patches, ..Options::new(4) };
     sampler.build(settings, &options).map(drop)
 }

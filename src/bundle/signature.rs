@@ -4,16 +4,18 @@ mod advice;
 mod axes;
 mod channels;
 mod error;
+mod layout;
 mod output;
 mod resolve;
 
-use super::{Role, TensorInput};
+use super::{PipelineKind, Role, TensorInput, TimeConvention};
 use crate::tensor::{DataType, GraphIo};
 
 pub(crate) use advice::graph_key;
 pub(super) use axes::{floating, integer, number};
 pub use error::SignatureError;
 pub(super) use error::{list, unsupported};
+pub use layout::SampleLayout;
 
 /// How many time steps a graph takes in one evaluation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,8 +37,8 @@ pub struct TimeInput {
     pub element: DataType,
     /// How many time steps the graph takes.
     pub shape: TimestepShape,
-    /// The sampler's time step is divided by this: 1000 for Flux, else 1.
-    pub timestep_scale: f64,
+    /// How the sampler's time step is converted.
+    pub convention: TimeConvention,
 }
 
 /// How a denoiser is fed and read.
@@ -48,6 +50,8 @@ pub struct Signature {
     pub sample: String,
     /// The type of the samples' elements.
     pub sample_element: DataType,
+    /// The axes that the graph has for samples.
+    pub layout: SampleLayout,
     /// The shape of a sample, without the batch axis and the extra channels.
     pub sample_shape: Vec<usize>,
     /// The batch size, if the graph fixes it.
@@ -68,10 +72,14 @@ pub struct Signature {
     pub extra_channels: usize,
     /// The name of the output that is read.
     pub output: String,
+    /// Whether the output is the negative of what the sampler takes.
+    pub negates_output: bool,
+    /// The family of pipelines that the bundle's files name, if its inputs do not show it.
+    pub named_kind: Option<PipelineKind>,
 }
 
 /// The channels and the size of samples in a network's configuration.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct NetworkSize {
     /// `in_channels`.
     pub channels: Option<usize>,
@@ -81,6 +89,10 @@ pub struct NetworkSize {
     pub packed: bool,
     /// The channels of a latent, if the network may take extra channels.
     pub own_channels: Option<usize>,
+    /// The family of pipelines that the bundle's files name, if its inputs do not show it.
+    pub named_kind: Option<PipelineKind>,
+    /// `timestep_scale`.
+    pub timestep_scale: Option<f64>,
 }
 
 impl Signature {
@@ -137,6 +149,12 @@ impl Signature {
         sample.shape.get(1).filter(|_| sample.shape.len() == 3)?.length().or(of_positions)
     }
 
+    /// The input for the mask of the prompt's embeddings.
+    pub(super) fn text_mask(&self) -> Option<&str> {
+        let mask = self.tensors.iter().find(|input| input.role == Role::TextMask)?;
+        Some(&mask.name)
+    }
+
     /// Whether an input has this role.
     pub fn has(&self, role: Role) -> bool {
         self.tensors.iter().any(|input| input.role == role)
@@ -155,7 +173,7 @@ impl Signature {
             let own = tensor.usual_shape(&self.sample_shape);
             (tensor.name.clone(), if tensor.is_shared { own } else { per_sample(&own) })
         });
-        [(self.sample.clone(), per_sample(&self.input_shape())), (self.time.name.clone(), time)]
+        [(self.sample.clone(), self.layout.axes(batch, &self.input_shape())), (self.time.name.clone(), time)]
             .into_iter()
             .chain(numbers)
             .chain(tensors)

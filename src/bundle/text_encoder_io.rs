@@ -51,6 +51,8 @@ pub struct TextEncoderConfig {
     pub projection_dim: Option<usize>,
     /// The number of tokens in the vocabulary.
     pub vocab_size: Option<usize>,
+    /// The number of layers.
+    pub num_hidden_layers: Option<usize>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -65,6 +67,7 @@ pub(super) struct TextEncoderFile {
     d_model: serde_json::Value,
     projection_dim: serde_json::Value,
     vocab_size: Option<usize>,
+    num_hidden_layers: serde_json::Value,
 }
 
 impl TextEncoderConfig {
@@ -79,6 +82,7 @@ impl TextEncoderConfig {
             hidden_size: number(&file.hidden_size).or(number(&file.d_model)),
             projection_dim: number(&file.projection_dim),
             vocab_size: file.vocab_size,
+            num_hidden_layers: number(&file.num_hidden_layers),
         })
     }
 }
@@ -131,6 +135,13 @@ impl TextEncoderIo {
             pooled: pooled.map(name),
             hidden,
         })
+    }
+}
+
+impl TextEncoderIo {
+    /// The output of the layer with this number, counted from 1.
+    pub(crate) fn hidden_layer(&self, number: usize) -> Option<&str> {
+        self.hidden.iter().find(|name| layer_index(name) == Some(number)).map(String::as_str)
     }
 }
 

@@ -9,15 +9,6 @@ use std::sync::OnceLock;
 use super::JobError;
 use crate::bundle::PipelineKind;
 
-/// How many positions of a latent are one token of the largest attention.
-fn positions_per_token(kind: PipelineKind) -> usize {
-    match kind {
-        PipelineKind::StableDiffusion | PipelineKind::LatentConsistency => 1,
-        // SDXL has no attention in its first level; the transformers take patches of 2×2.
-        PipelineKind::StableDiffusionXl | PipelineKind::StableDiffusion3 | PipelineKind::Flux => 4,
-    }
-}
-
 /// The machine's memory in bytes, if it is known.
 pub(super) fn machine_memory() -> Option<u64> {
     static MEMORY: OnceLock<Option<u64>> = OnceLock::new();
@@ -38,7 +29,7 @@ pub(super) fn check(
     (factor, multiple): (usize, usize),
     memory: u64,
 ) -> Result<(), JobError> {
-    let per_token = (factor * factor * positions_per_token(kind)) as u128;
+    let per_token = (factor * factor * kind.facts().positions_per_token) as u128;
     let tokens = (height as u128 * width as u128) / per_token;
     let bytes = tokens.saturating_mul(tokens).saturating_mul(4);
     if bytes <= u128::from(memory) {

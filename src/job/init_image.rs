@@ -77,10 +77,10 @@ impl Request {
             attention_memory::check(*kind, (height, width), (vae.factor, taken.multiple()), memory)?;
         }
         let latent = vec![vae.channels, height / vae.factor, width / vae.factor];
-        let sample =
-            if facts.is_packed { vec![latent[1] * latent[2] / 4, 4 * latent[0]] } else { latent.clone() };
-        if let Some(patches) = model.signature.fixed_patches().filter(|n| facts.is_packed && *n != sample[0])
-        {
+        let packed = |side: usize| vec![latent[1] * latent[2] / (side * side), side * side * latent[0]];
+        let sample = facts.packing.map_or_else(|| latent.clone(), packed);
+        let fixed = model.signature.fixed_patches().filter(|_| facts.packing.is_some());
+        if let Some(patches) = fixed.filter(|patches| *patches != sample[0]) {
             let message = format!(
                 "{width}×{height} pixels are {} patches, but the network of {} only takes {patches}; use another width \
                  or height",
@@ -121,6 +121,10 @@ impl Request {
                 _ => Ok(None),
             };
         };
+        if model.latent.is_some() && !model.facts().takes_image {
+            let message = format!("the pipeline of {} only starts from noise; remove image", model.name());
+            return Err(JobError::out_of_range("image", message));
+        }
         if model.latent.is_some() && !model.has_vae_encoder {
             let message = format!("{} has no vae_encoder, so it can't start from an image", model.name());
             return Err(JobError::out_of_range("image", message));

@@ -8,7 +8,7 @@ use crate::model::{LatentError, TextConditioning};
 /// The longest prompt, in bytes; the text encoders take far less.
 const MAX_PROMPT_LEN: usize = 20_000;
 
-/// The most tokens for T5.
+/// The most tokens of a text encoder that takes as many as a job asks for.
 pub(super) const MAX_SEQUENCE_LENGTH: u64 = 512;
 
 impl Request {
@@ -30,6 +30,7 @@ impl Request {
         let is_embedded = model.has_embedded_guidance();
         let guidance = self.check_guidance_scale(model, facts.guidance)?;
         self.refuse_unsupported_fields(model, facts)?;
+        self.check_guidance_limits()?;
         if let Some(n) = self.max_sequence_length.filter(|n| !(1..=MAX_SEQUENCE_LENGTH).contains(n)) {
             let message =
                 format!("max_sequence_length is {n}, but must lie between 1 and {MAX_SEQUENCE_LENGTH}");
@@ -55,7 +56,10 @@ impl Request {
             clip_skip: self.clip_skip.map(|n| n as usize).filter(|n| *n > 0),
             max_sequence_length: self.max_sequence_length.map(|n| n as usize),
             guidance,
-            guided: guidance > 1.0 && !is_embedded,
+            guidance_rule: facts.guidance_rule,
+            cfg_normalization: self.cfg_normalization.filter(|limit| *limit > 0.0),
+            cfg_truncation: self.cfg_truncation.filter(|share| *share < 1.0),
+            guided: facts.guidance_rule.is_on(guidance) && !is_embedded,
             time_ids: self.micro_conditioning(sizes),
         }))
     }
@@ -95,13 +99,28 @@ impl Request {
         Err(JobError::out_of_range("guidance", message))
     }
 
+    fn check_guidance_limits(&self) -> Result<(), JobError> {
+        for (field, given, max) in
+            [("cfg_normalization", self.cfg_normalization, 100), ("cfg_truncation", self.cfg_truncation, 1)]
+        {
+            if let Some(value) = given.filter(|value| !(0.0..=f64::from(max)).contains(value)) {
+                let message = format!("{field} is {value}, but must lie between 0 and {max}");
+                return Err(JobError::out_of_range(field, message));
+            }
+        }
+        Ok(())
+    }
+
     /// Refuses fields that other pipelines have.
     fn refuse_unsupported_fields(&self, model: &ModelCard, facts: &PipelineFacts) -> Result<(), JobError> {
         let fields = [
+            ("negative_prompt", self.negative_prompt.is_some(), facts.has_negative_prompt),
             ("prompt_2", self.prompt_2.is_some(), facts.has_second_prompt),
             ("negative_prompt_2", self.negative_prompt_2.is_some(), facts.has_second_prompt),
             ("clip_skip", self.clip_skip.is_some(), facts.has_clip_skip),
-            ("max_sequence_length", self.max_sequence_length.is_some(), facts.t5.is_some()),
+            ("max_sequence_length", self.max_sequence_length.is_some(), facts.sequence_length().is_some()),
+            ("cfg_normalization", self.cfg_normalization.is_some(), facts.has_guidance_limits),
+            ("cfg_truncation", self.cfg_truncation.is_some(), facts.has_guidance_limits),
             ("original_size", self.original_size.is_some(), facts.has_micro_conditioning),
             ("crop", self.crop.is_some(), facts.has_micro_conditioning),
             ("target_size", self.target_size.is_some(), facts.has_micro_conditioning),
@@ -123,6 +142,8 @@ impl Request {
             ("negative_prompt", self.negative_prompt.is_some()),
             ("negative_prompt_2", self.negative_prompt_2.is_some()),
             ("clip_skip", self.clip_skip.is_some()),
+            ("cfg_normalization", self.cfg_normalization.is_some()),
+            ("cfg_truncation", self.cfg_truncation.is_some()),
             ("max_sequence_length", self.max_sequence_length.is_some()),
             ("original_size", self.original_size.is_some()),
             ("crop", self.crop.is_some()),
@@ -138,7 +159,7 @@ impl Request {
     }
 }
 
-/// Refuses a number of T5 tokens that the graphs do not take.
+/// Refuses a number of tokens that the graphs do not take.
 fn check_sequence_length(model: &ModelCard, given: Option<u64>) -> Result<(), JobError> {
     let limits = model.size_limits.filter(|limits| limits.fixes_sequence_length);
     match (limits, given) {

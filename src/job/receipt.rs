@@ -92,9 +92,15 @@ pub struct Prompts {
     /// The number of CLIP's last layers that are skipped.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clip_skip: Option<usize>,
-    /// The number of tokens for T5.
+    /// The number of tokens for T5 or a language model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_sequence_length: Option<usize>,
+    /// The largest norm of a guided prediction, in norms of the prediction with the prompt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cfg_normalization: Option<f64>,
+    /// The share of the way from noise to the image after which guidance ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cfg_truncation: Option<f64>,
 }
 
 impl Prompts {
@@ -107,6 +113,8 @@ impl Prompts {
             negative_prompt_2: text.negative.as_ref().and_then(second),
             clip_skip: text.clip_skip,
             max_sequence_length: text.max_sequence_length,
+            cfg_normalization: text.cfg_normalization,
+            cfg_truncation: text.cfg_truncation,
         }
     }
 }

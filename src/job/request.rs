@@ -37,6 +37,10 @@ pub struct Request {
     pub eta: Option<f64>,
     /// Guidance rescale φ, 0 to 1 (Lin et al. 2024, section 3.4); 0 turns it off.
     pub guidance_rescale: Option<f64>,
+    /// The largest norm of a guided prediction, in norms of the prediction with the prompt; 0 bounds nothing (Z-Image).
+    pub cfg_normalization: Option<f64>,
+    /// The share of the way from noise to the image after which guidance ends; 1 never ends it (Z-Image).
+    pub cfg_truncation: Option<f64>,
     /// The text that the image should follow.
     pub prompt: Option<String>,
     /// The text that the image should avoid.
@@ -47,7 +51,7 @@ pub struct Request {
     pub negative_prompt_2: Option<String>,
     /// The number of CLIP's last layers to skip.
     pub clip_skip: Option<u64>,
-    /// The number of tokens for T5, 1 to 512.
+    /// The number of tokens for T5 or a language model, 1 to 512.
     pub max_sequence_length: Option<u64>,
     /// The image's width in pixels.
     pub width: Option<u64>,

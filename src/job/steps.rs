@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::init_image::{InitImage, Sizes};
 use super::{ErrorCode, Job, JobError, ModelCard};
-use crate::bundle::{PipelineKind, StrengthRule};
+use crate::bundle::StrengthRule;
 use diffusion_samplers::sampler::{self, Options, Patches, Sampler, SamplerError, SamplerSpec, Strength};
 
 /// Finds the sampler with this name, or the one of the bundle's scheduler class.
@@ -106,11 +106,10 @@ pub(super) fn default_steps(model: &ModelCard) -> usize {
     model.bundle.manifest.default.steps.unwrap_or(model.facts().steps)
 }
 
-/// The η that the reference pipeline passes to a sampler. Those of Stable Diffusion and SDXL pass one.
+/// The η that the reference pipeline passes to a sampler, if it passes one.
 fn pipeline_eta(model: &ModelCard, spec: &SamplerSpec) -> Option<f64> {
     let (kind, _) = model.latent.as_ref()?;
-    let passes_eta = matches!(kind, PipelineKind::StableDiffusion | PipelineKind::StableDiffusionXl);
-    spec.pipeline_eta().filter(|_| passes_eta)
+    spec.pipeline_eta().filter(|_| kind.facts().passes_eta)
 }
 
 /// The part of the schedule that img2img runs.
@@ -131,8 +130,10 @@ fn strength(model: &ModelCard, init_image: &InitImage, steps: usize) -> Result<S
 /// The number of patches, which a schedule that depends on the image's size needs.
 fn patches(model: &ModelCard, sizes: &Sizes) -> Option<Patches> {
     model.latent.as_ref()?;
+    let side = model.facts().packing.unwrap_or(2);
     Some(Patches {
-        count: sizes.latent[1] * sizes.latent[2] / 4,
+        count: sizes.latent[1] * sizes.latent[2] / (side * side),
         linear_sigmas: model.facts().has_linear_sigmas,
+        empirical_shift: model.facts().has_empirical_shift,
     })
 }

@@ -24,14 +24,14 @@ struct Side {
 impl<'a> TakenSizes<'a> {
     pub(super) fn new(model: &'a ModelCard, components: &LatentComponents, has_image: bool) -> Self {
         let (facts, factor) = (model.facts(), components.vae.factor);
-        let is_flexible = model.signature.dynamic_size || facts.is_packed;
+        let is_flexible = model.signature.dynamic_size || facts.packing.is_some();
         let own_multiple = model.size_limits.map_or(1, |limits| limits.latent_multiple);
         let largest = model.size_limits.and_then(|limits| limits.largest_latent);
         let largest = largest.map_or(usize::MAX, |latents| latents.saturating_mul(factor));
         let side = |axis: usize| {
             let own = model.signature.sample_shape.get(axis + 1).copied();
             let of_patches =
-                model.signature.fixed_patches().filter(|_| facts.is_packed).and_then(square_side);
+                facts.packing.and_then(|side| square_side(model.signature.fixed_patches()?, side));
             let default = of_patches.or(facts.latent_size).or(own).unwrap_or(0) * factor;
             let decoder = model.size_limits.and_then(|limits| limits.decoded_latent[axis]);
             let encoder = model.size_limits.and_then(|limits| limits.encoded_picture[axis]);
@@ -82,10 +82,10 @@ fn check_multiple(field: &str, length: usize, step: usize) -> Result<(), JobErro
     Err(JobError::out_of_range(field, message))
 }
 
-/// The side of a square latent that is cut into this number of patches of 2×2.
-fn square_side(patches: usize) -> Option<usize> {
+/// The side of a square latent that is cut into this number of patches, which have the side `patch`.
+fn square_side(patches: usize, patch: usize) -> Option<usize> {
     let side = patches.isqrt();
-    (side * side == patches).then_some(2 * side)
+    (side * side == patches).then_some(patch * side)
 }
 
 fn least_common_multiple(a: usize, b: usize) -> usize {
@@ -114,7 +114,8 @@ mod tests {
 
     #[test]
     fn a_fixed_number_of_patches_has_a_square_side() {
-        assert_eq!([64, 60].map(square_side), [Some(16), None]);
+        assert_eq!([64, 60].map(|patches| square_side(patches, 2)), [Some(16), None]);
+        assert_eq!(square_side(64, 1), Some(8));
     }
 
     #[test]

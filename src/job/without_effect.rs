@@ -80,7 +80,9 @@ impl Request {
 impl ModelCard {
     /// Returns whether the network applies guidance itself, so that it is never evaluated without the prompt.
     pub(super) fn has_embedded_guidance(&self) -> bool {
-        self.latent.is_some() && (self.facts().is_guidance_distilled || self.has_guidance_input())
+        self.latent.as_ref().is_some_and(|(kind, components)| {
+            kind.facts().is_guidance_distilled || components.is_distilled || self.has_guidance_input()
+        })
     }
 
     /// Returns whether a job's guidance scale reaches the network or the combination of its outputs.

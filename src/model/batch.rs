@@ -1,6 +1,6 @@
 //! A batch of samples with their time steps and conditions.
 
-use crate::bundle::{Manifest, Signature, TensorInput};
+use crate::bundle::{Manifest, Role, Signature, TensorInput};
 use crate::tensor::Tensor;
 
 /// Samples with their time steps and conditions, in buffers that are reused.
@@ -21,12 +21,18 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// A batch of zeros in the usual shapes, with the default values of the conditions.
+    /// A batch of zeros in the usual shapes, whose texts have no padding, with the default values of the conditions.
     pub(super) fn zeros(signature: &Signature, manifest: &Manifest, samples: usize) -> Self {
         let shape = signature.input_shape();
         let len = shape.iter().product();
-        let zeros = |input: &TensorInput| Tensor::zeros(input.usual_shape(&signature.sample_shape));
-        let tensors: Vec<Tensor> = signature.tensors.iter().map(zeros).collect();
+        let tensor = |input: &TensorInput| {
+            let mut tensor = Tensor::zeros(input.usual_shape(&signature.sample_shape));
+            if input.role == Role::TextMask {
+                tensor.data.fill(1.0);
+            }
+            tensor
+        };
+        let tensors: Vec<Tensor> = signature.tensors.iter().map(tensor).collect();
         let mut batch = Self { shape, ..Self::default() };
         for _ in 0..samples {
             batch.push(|x| x.extend(std::iter::repeat_n(0.0, len)), 0.0, 0, manifest);

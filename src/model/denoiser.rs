@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Batch, ModelError, example_inputs, network_memory};
-use crate::bundle::{Bundle, Signature, TimestepShape};
+use crate::bundle::{Bundle, Signature, TimeConvention, TimestepShape};
 use crate::inference::{
     Backend, CaptureStatus, EngineOptions, EvaluationError, GraphDigest, GraphSource, Input, InputShapes,
     MeasuredGraph, OnStage, PooledSession, ProvenBackend, Session, SessionMemory, SessionPool, ShapeProfile,
@@ -256,15 +256,15 @@ fn evaluate(
         TimestepShape::Single => (&batch.times[..1], &[1]),
         TimestepShape::Scalar => (&batch.times[..1], &[]),
     };
-    let scaled: Vec<f64>;
-    let times = if signature.time.timestep_scale == 1.0 {
+    let converted: Vec<f64>;
+    let times = if signature.time.convention == TimeConvention::Step {
         times
     } else {
-        scaled = times.iter().map(|t| t / signature.time.timestep_scale).collect();
-        &scaled
+        converted = times.iter().map(|t| signature.time.convention.convert(*t)).collect();
+        &converted
     };
     let mut inputs = vec![
-        Input::new(&signature.sample, per_sample(input_shape), Values::F32(&batch.samples)),
+        Input::new(&signature.sample, signature.layout.axes(n, input_shape), Values::F32(&batch.samples)),
         Input::new(&signature.time.name, time_shape, Values::F64(times)),
     ];
     if let Some((name, _)) = &signature.class {
@@ -287,7 +287,13 @@ fn evaluate(
             );
             Err(EvaluationError::Engine { engine, reason })
         }
-        result => result.map(|_| ()),
+        result => {
+            result?;
+            if signature.negates_output {
+                output.iter_mut().for_each(|x| *x = -*x);
+            }
+            Ok(())
+        }
     }
 }
 
@@ -303,7 +309,7 @@ fn sides(shape: &[usize]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bundle::{Role, TensorInput, TimeInput};
+    use crate::bundle::{Role, SampleLayout, TensorInput, TimeInput};
     use crate::tensor::{DataType, Dim};
     use crate::units::Bounded;
 
@@ -318,6 +324,7 @@ mod tests {
         let signature = Signature {
             sample: "sample".to_owned(),
             sample_shape: vec![4, 8, 8],
+            layout: SampleLayout::Batched,
             graph: GraphIo::default(),
             sample_element: DataType::F32,
             fixed_batch: None,
@@ -326,7 +333,7 @@ mod tests {
                 name: "timestep".to_owned(),
                 element: DataType::I64,
                 shape: TimestepShape::PerSample,
-                timestep_scale: 1.0,
+                convention: TimeConvention::Step,
             },
             class: None,
             conditions: vec![("strength".to_owned(), DataType::F32)],
@@ -337,6 +344,8 @@ mod tests {
             dynamic_size: true,
             extra_channels: 5,
             output: "out_sample".to_owned(),
+            negates_output: false,
+            named_kind: None,
         };
         let options = TensorRt { min_batch: Some(Bounded(2)), ..TensorRt::default() };
         let ShapeProfile { min, opt, max } = shape_profile(&signature, &options);

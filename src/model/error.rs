@@ -60,6 +60,15 @@ pub enum ModelError {
         /// The input that a prompt fills.
         input: String,
     },
+    /// The inputs of the network are those of several families.
+    #[error(
+        "{graph}: several families of models have these inputs; name the class of the pipeline in model_index.json, such as \
+         \"_class_name\": \"SanaPipeline\""
+    )]
+    UnknownFamily {
+        /// The file of the graph.
+        graph: PathBuf,
+    },
     /// The bundle has more text encoders than the pipeline.
     #[error(
         "{name}: it has {found} text encoders, but the pipeline of its network has {max}; remove the folders of the last \

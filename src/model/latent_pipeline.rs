@@ -6,14 +6,17 @@ use std::sync::Arc;
 use super::Predictor;
 use super::component::Component;
 use super::denoiser::{Denoiser, digest};
+use super::embedding_cache::{EmbeddingCache, EncoderIdentity};
+use super::embedding_store::EmbeddingStore;
 use super::error::LatentError;
 use super::example_inputs;
-use super::pipeline_graphs::{PipelineGraphs, SizeLimits, TextEncoderGraph};
-use super::text_encoder::{Embedding, Layer, TextEncoder, concat_features, concat_tokens};
+use super::pipeline_graphs::{PipelineGraphs, SizeLimits};
+use super::text_encoder::{EncoderInput, TextEncoder, concat_features, concat_tokens};
+use super::text_encoder_graph::TextEncoderGraph;
 use super::vae::{self, Autoencoder, LatentDistribution, Tiling};
 use crate::bundle::{
-    AutoencoderIo, Bundle, BundleError, LatentComponents, Manifest, PipelineKind, Role, Signature,
-    TensorInput,
+    AutoencoderIo, Bundle, BundleError, GuidanceRule, LatentComponents, Manifest, PipelineKind, Role, RowUse,
+    Signature, TensorInput,
 };
 use crate::inference::{
     CaptureStatus, EngineOptions, ExampleInputs, GraphSource, MeasuredGraph, OnStage, PooledSession,
@@ -33,10 +36,16 @@ pub struct TextConditioning {
     pub negative: Option<[String; 2]>,
     /// How many of CLIP's last layers are skipped.
     pub clip_skip: Option<usize>,
-    /// The number of T5 tokens.
+    /// The number of tokens of the text encoder that takes as many as a job asks for.
     pub max_sequence_length: Option<usize>,
     /// The guidance weight.
     pub guidance: f64,
+    /// How the outputs with and without the prompt are combined.
+    pub guidance_rule: GuidanceRule,
+    /// The largest norm of a guided prediction, in norms of the prediction with the prompt.
+    pub cfg_normalization: Option<f64>,
+    /// The share of the way from noise to the image after which guidance ends.
+    pub cfg_truncation: Option<f64>,
     /// Whether the network is evaluated without the prompt too.
     pub guided: bool,
     /// SDXL's micro-conditioning: height and width of the original, top and left of the crop, height and width of the
@@ -53,6 +62,9 @@ impl TextConditioning {
             clip_skip: None,
             max_sequence_length: None,
             guidance: 1.0,
+            guidance_rule: GuidanceRule::FromUnconditional,
+            cfg_normalization: None,
+            cfg_truncation: None,
             guided: false,
             time_ids: [0.0; 6],
         }
@@ -96,6 +108,8 @@ impl std::fmt::Debug for LatentPipeline {
 struct PromptEmbeddings {
     /// One row per token.
     rows: Tensor,
+    /// For each row 1, or 0 if it is padding.
+    mask: Vec<f32>,
     pooled: Vec<f32>,
     truncated: Vec<String>,
 }
@@ -113,15 +127,28 @@ impl LatentPipeline {
         let PipelineGraphs { components, kind, text_encoders, decoder, encoder, limits } = graphs;
         let session = |graph: ComponentGraph| pooled_session(bundle, graph, options, pool, network, on_stage);
         let open_text_encoder = |(i, graph): (usize, TextEncoderGraph)| {
-            let TextEncoderGraph { path, tokenizer, io, config } = graph;
+            let length = graph.facts.length.default().unwrap_or(graph.tokenizer.length);
+            let proven = ProvenBackend::default();
             let session = session(ComponentGraph {
                 role: format!("text_encoder_{}", i + 1),
-                path: &path,
-                example: example_inputs::of_text_encoder(&io, tokenizer.length),
+                path: &graph.path,
+                example: example_inputs::of_text_encoder(&graph.io, length),
                 values_per_token: None,
+                proven: ProvenBackend::clone(&proven),
             })?;
-            let component = Component::new(directory_name(&path), session, io.batch);
-            Ok::<_, BundleError>(TextEncoder::new(tokenizer, io, config, component))
+            let component = Component::new(directory_name(&graph.path), session, graph.io.batch);
+            let config = graph.path.with_file_name("config.json");
+            let files = EncoderIdentity::tokenizer_files(&graph.tokenizer_path).chain([config]).collect();
+            let identity = EncoderIdentity::new(
+                digest(bundle, &graph.path, &options.cache),
+                files,
+                format!("{:?}", graph.facts),
+                options,
+                network.backend().clone(),
+                (ProvenBackend::clone(network.proven_backend()), proven),
+            );
+            let store = EmbeddingStore::new(&options.cache, options.cache_size);
+            Ok::<_, BundleError>(TextEncoder::new(graph, component, EmbeddingCache::new(store, identity)))
         };
         // Both halves have attention over the positions of the latent, with one head.
         let autoencoder =
@@ -131,6 +158,7 @@ impl LatentPipeline {
                     path: &path,
                     example: example_inputs::of_autoencoder(&io, channels),
                     values_per_token: Some((channels * per_token) as u64),
+                    proven: ProvenBackend::default(),
                 })?;
                 let component = Component::new(directory_name(&path), session, io.batch);
                 Ok::<_, BundleError>(Autoencoder { component, io })
@@ -153,7 +181,8 @@ impl LatentPipeline {
         signature: &Signature,
         shape: &[usize],
     ) -> Result<Conditions, LatentError> {
-        let prompt = self.encode_prompt(&text.prompt, text.clip_skip, text)?;
+        let packing = self.kind.facts().packing.unwrap_or(1);
+        let prompt = self.encode_prompt(&text.prompt, false, text)?;
         let mut conditions = Conditions { truncated: prompt.truncated.clone(), ..Conditions::default() };
         if text.guided {
             let zeros =
@@ -161,73 +190,68 @@ impl LatentPipeline {
             let negative = match &text.negative {
                 None if zeros => PromptEmbeddings {
                     rows: Tensor::zeros(prompt.rows.shape.clone()),
+                    mask: prompt.mask.clone(),
                     pooled: vec![0.0; prompt.pooled.len()],
                     truncated: Vec::new(),
                 },
-                None => self.encode_prompt(&[String::new(), String::new()], None, text)?,
-                Some(negative) => self.encode_prompt(negative, None, text)?,
+                None => self.encode_prompt(&[String::new(), String::new()], true, text)?,
+                Some(negative) => self.encode_prompt(negative, true, text)?,
             };
             conditions.truncated.extend(negative.truncated.iter().cloned());
-            conditions.unconditional = input_tensors(&negative, text, signature, shape)?;
+            conditions.unconditional = input_tensors(&negative, text, signature, shape, packing)?;
         }
-        conditions.conditional = input_tensors(&prompt, text, signature, shape)?;
+        conditions.conditional = input_tensors(&prompt, text, signature, shape, packing)?;
         Ok(conditions)
     }
 
     fn encode_prompt(
         &self,
         prompt: &[String; 2],
-        clip_skip: Option<usize>,
+        is_negative: bool,
         text: &TextConditioning,
     ) -> Result<PromptEmbeddings, LatentError> {
-        let skip = clip_skip.unwrap_or(0);
-        let facts = self.kind.facts();
-        let t5_length = text.max_sequence_length.unwrap_or(self.limits.sequence_length);
-        let encode = |which: usize, layer: Layer| -> Result<Embedding, LatentError> {
-            let encoder = &self.text_encoders[which];
-            let length = if Some(which) == facts.t5 { t5_length } else { encoder.tokenizer.length };
+        let sequence_length = text.max_sequence_length.unwrap_or(self.limits.sequence_length);
+        // The reference skips no layers for a negative prompt.
+        let skipped_layers = text.clip_skip.filter(|_| !is_negative).unwrap_or(0);
+        let mut embeddings = PromptEmbeddings {
+            rows: Tensor::zeros([0, 0]),
+            mask: Vec::new(),
+            pooled: Vec::new(),
+            truncated: Vec::new(),
+        };
+        for encoder in &self.text_encoders {
             // Without the reference's `prompt_3`, the third encoder gets the first prompt.
-            encoder.encode(&prompt[usize::from(which == 1)], layer, length)
-        };
-        let (rows, pooled, truncated) = match self.kind {
-            PipelineKind::StableDiffusion | PipelineKind::LatentConsistency => {
-                let layer = if skip == 0 { Layer::Last } else { Layer::BeforeLast(skip) };
-                let clip = encode(0, layer)?;
-                (clip.rows, Vec::new(), vec![clip.truncated])
+            let prompt = &prompt[usize::from(encoder.place() == 1)];
+            let input = EncoderInput { prompt, is_negative, skipped_layers, sequence_length };
+            let own = encoder.encode(&input)?;
+            let PromptEmbeddings { rows, mask, pooled, truncated } = &mut embeddings;
+            match encoder.facts().rows {
+                // Truncation is normal for an encoder of which only the pooled embedding is used.
+                RowUse::Unused => {}
+                RowUse::Beside if rows.shape[0] > 0 => *rows = concat_features(&[rows, &own.rows]),
+                RowUse::After => {
+                    *rows = concat_tokens(rows, &own.rows);
+                    mask.extend(own.mask);
+                }
+                RowUse::Beside | RowUse::Unpadded | RowUse::FirstAndLast => {
+                    (*rows, *mask) = (own.rows, own.mask);
+                }
             }
-            PipelineKind::StableDiffusionXl => {
-                let all = (0..self.text_encoders.len())
-                    .map(|which| encode(which, Layer::BeforeLast(1 + skip)))
-                    .collect::<Result<Vec<_>, _>>()?;
-                let rows = concat_features(&all.iter().map(|one| &one.rows).collect::<Vec<_>>());
-                let pooled = all.last().map(|last| last.pooled.clone()).unwrap_or_default();
-                (rows, pooled, all.into_iter().map(|one| one.truncated).collect())
+            if encoder.facts().has_rows() {
+                truncated.extend(own.truncated);
             }
-            PipelineKind::StableDiffusion3 => {
-                let first = encode(0, Layer::BeforeLast(1 + skip))?;
-                let second = encode(1, Layer::BeforeLast(1 + skip))?;
-                let clip = concat_features(&[&first.rows, &second.rows]);
-                let (t5, t5_truncated) = if self.text_encoders.len() > 2 {
-                    let t5 = encode(2, Layer::Last)?;
-                    (t5.rows, t5.truncated)
-                } else {
-                    let width = self.components.joint_attention_dim.unwrap_or(clip.shape[1]);
-                    (Tensor::zeros([t5_length, width]), None)
-                };
-                let pooled = [first.pooled, second.pooled].concat();
-                let truncated = vec![first.truncated, second.truncated, t5_truncated];
-                (concat_tokens(&clip, &t5), pooled, truncated)
+            if encoder.facts().pooled.is_some() {
+                pooled.extend(own.pooled);
             }
-            PipelineKind::Flux => {
-                let clip = encode(0, Layer::Last)?;
-                let t5 = encode(1, Layer::Last)?;
-                // Flux uses only the pooled embedding of CLIP, so truncation by CLIP is normal.
-                (t5.rows, clip.pooled, vec![t5.truncated])
-            }
-        };
-        let mut truncated: Vec<String> = truncated.into_iter().flatten().collect();
-        truncated.dedup();
-        Ok(PromptEmbeddings { rows, pooled, truncated })
+        }
+        let missing = self.kind.facts().text_encoders.iter().skip(self.text_encoders.len());
+        if missing.into_iter().any(|facts| facts.rows == RowUse::After) {
+            let width = self.components.joint_attention_dim.unwrap_or(embeddings.rows.shape[1]);
+            let zeros = Tensor::zeros([sequence_length, width]);
+            embeddings.rows = concat_tokens(&embeddings.rows, &zeros);
+        }
+        embeddings.truncated.dedup();
+        Ok(embeddings)
     }
 
     /// The image [3, H, W] in −1..1 of a finished sample.
@@ -259,7 +283,7 @@ impl LatentPipeline {
         let halves = [(&self.decoder, false), (&self.encoder, true)];
         if evaluates {
             let text = TextConditioning::empty();
-            self.encode_prompt(&text.prompt, None, &text)?;
+            self.encode_prompt(&text.prompt, false, &text)?;
         }
         for text_encoder in &self.text_encoders {
             text_encoder.open()?;
@@ -304,6 +328,8 @@ struct ComponentGraph<'a> {
     example: ExampleInputs,
     /// How many values of a sample have one token of the largest attention.
     values_per_token: Option<u64>,
+    /// The backend, which the first evaluation sets.
+    proven: ProvenBackend,
 }
 
 /// Adds the session of a component to the pool.
@@ -315,8 +341,8 @@ fn pooled_session(
     network: &Denoiser,
     on_stage: &OnStage,
 ) -> Result<PooledSession, BundleError> {
-    let ComponentGraph { role, path, example, values_per_token } = graph;
-    let (proven, on_stage) = (ProvenBackend::default(), Arc::clone(on_stage));
+    let ComponentGraph { role, path, example, values_per_token, proven } = graph;
+    let on_stage = Arc::clone(on_stage);
     let files = bundle.files(path)?;
     let graph =
         MeasuredGraph { files: Arc::clone(&files), values_per_token, proven: ProvenBackend::clone(&proven) };
@@ -343,9 +369,11 @@ fn input_tensors(
     text: &TextConditioning,
     signature: &Signature,
     shape: &[usize],
+    packing: usize,
 ) -> Result<Vec<Tensor>, LatentError> {
     let tensor = |input: &TensorInput| match input.role {
         Role::Text => prompt.rows.clone(),
+        Role::TextMask => Tensor::new([prompt.mask.len()], prompt.mask.clone()),
         Role::Pooled => Tensor::new([prompt.pooled.len()], prompt.pooled.clone()),
         Role::TimeIds => Tensor::new([6], text.time_ids.to_vec()),
         Role::GuidanceEmbedding => {
@@ -353,8 +381,8 @@ fn input_tensors(
             Tensor::new([width], guidance_embedding(text.guidance - 1.0, width))
         }
         Role::Guidance => Tensor::new([], vec![text.guidance as f32]),
-        Role::TextIds => positions(input, vec![0.0; prompt.rows.shape[0] * 3]),
-        Role::ImageIds => positions(input, image_ids(shape)),
+        Role::TextIds => positions(input, text_ids(prompt.rows.shape[0], position_width(input))),
+        Role::ImageIds => positions(input, image_ids(shape, packing, position_width(input))),
     };
     let checked = |input: &TensorInput| {
         let tensor = tensor(input);
@@ -368,11 +396,23 @@ fn input_tensors(
     signature.tensors.iter().map(checked).collect()
 }
 
-/// Positions of three numbers each, with the axes that the graph has.
+/// How many numbers a position has: three in Flux, four in FLUX.2.
+fn position_width(input: &TensorInput) -> usize {
+    input.shape.last().and_then(Dim::length).unwrap_or(3)
+}
+
+/// Positions with the axes that the graph has.
 fn positions(input: &TensorInput, values: Vec<f32>) -> Tensor {
-    let count = values.len() / 3;
-    let shape = if input.shape.len() == 3 { vec![1, count, 3] } else { vec![count, 3] };
+    let width = position_width(input);
+    let count = values.len() / width;
+    let shape = if input.shape.len() == 3 { vec![1, count, width] } else { vec![count, width] };
     Tensor::new(shape, values)
+}
+
+/// The positions of tokens: zeros, or with four numbers the place of a token as the last one.
+fn text_ids(tokens: usize, width: usize) -> Vec<f32> {
+    let position = |i: usize| (0..width).map(move |axis| if axis == 3 { i as f32 } else { 0.0 });
+    (0..tokens).flat_map(position).collect()
 }
 
 /// The embedding of a guidance weight for a latent consistency model: sines and cosines of 1000·w
@@ -386,9 +426,9 @@ fn guidance_embedding(w: f64, width: usize) -> Vec<f32> {
     sines.chain(cosines).chain(std::iter::repeat_n(0.0, width % 2)).collect()
 }
 
-/// The row and column of each 2×2 patch of a latent.
-fn image_ids(shape: &[usize]) -> Vec<f32> {
-    let (height, width) = (shape[1] / 2, shape[2] / 2);
-    let position = |i: usize| [0.0, (i / width) as f32, (i % width) as f32];
+/// The row and column of each patch of a latent, as the second and third of `numbers`.
+fn image_ids(shape: &[usize], side: usize, numbers: usize) -> Vec<f32> {
+    let (height, width) = (shape[1] / side, shape[2] / side);
+    let position = |i: usize| [0.0, (i / width) as f32, (i % width) as f32, 0.0].into_iter().take(numbers);
     (0..height * width).flat_map(position).collect()
 }

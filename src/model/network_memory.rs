@@ -31,14 +31,13 @@ pub(super) fn evaluation_size(input_shape: &[usize], batch: usize) -> Evaluation
 /// nothing is known.
 pub(super) fn values_per_token(signature: &Signature) -> Option<u64> {
     let shape = signature.input_shape();
-    let positions = match PipelineKind::from_signature(signature)? {
-        PipelineKind::StableDiffusion | PipelineKind::LatentConsistency => 1,
-        // SDXL has no attention in its first level; the transformers take patches of 2×2.
-        PipelineKind::StableDiffusionXl | PipelineKind::StableDiffusion3 => 4,
+    let facts = PipelineKind::from_signature(signature)?.facts();
+    let values = match facts.packing.is_some() {
         // A sample has one row for each token.
-        PipelineKind::Flux => return shape.last().map(|values| *values as u64),
+        true => *shape.last()?,
+        false => shape.first()? * facts.positions_per_token,
     };
-    shape.first().map(|channels| (channels * positions) as u64)
+    Some(values as u64)
 }
 
 /// The largest batch for samples of this shape: the signature's, or what the memory allows.

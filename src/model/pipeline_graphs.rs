@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use super::tokenizer::Tokenizer;
-use super::{ModelError, text_encoder_checks};
+use super::ModelError;
+use super::text_encoder_graph::TextEncoderGraph;
 use crate::bundle::{
-    AutoencoderIo, Bundle, LatentComponents, LatentSizes, PipelineKind, Role, Signature, SignatureError,
-    TextEncoderConfig, TextEncoderIo, embedding_shape,
+    AutoencoderIo, Bundle, LatentComponents, LatentSizes, LayerRule, Masking, PipelineKind, Role, RowUse,
+    Signature, SignatureError, TextLength,
 };
 use crate::tensor::{Dim, GraphIo};
 
@@ -21,9 +21,9 @@ pub struct SizeLimits {
     pub decoded_latent: [Option<usize>; 2],
     /// The height and width of the encoder's pictures, where its graph fixes them.
     pub encoded_picture: [Option<usize>; 2],
-    /// The default number of T5 tokens.
+    /// The default number of tokens of the text encoder that takes as many as a job asks for.
     pub sequence_length: usize,
-    /// Whether the graphs take no other number of T5 tokens.
+    /// Whether the graphs take no other number of them.
     pub fixes_sequence_length: bool,
     /// How many of CLIP's last layers can be skipped.
     pub largest_clip_skip: usize,
@@ -39,20 +39,15 @@ pub(super) struct PipelineGraphs {
     pub(super) limits: SizeLimits,
 }
 
-/// The graph of a text encoder with its tokenizer.
-pub(super) struct TextEncoderGraph {
-    pub(super) path: PathBuf,
-    pub(super) tokenizer: Tokenizer,
-    pub(super) io: TextEncoderIo,
-    pub(super) config: TextEncoderConfig,
-}
-
 impl PipelineGraphs {
     /// Reads the graphs around a bundle's denoiser. Returns `None` if the denoiser takes no text.
     pub(super) fn read(bundle: &Bundle, signature: &Signature) -> Result<Option<Self>, ModelError> {
         let Some(kind) = PipelineKind::from_signature(signature) else {
             return match signature.tensors.first() {
                 None => Ok(None),
+                Some(_) if signature.has(Role::Text) => {
+                    Err(ModelError::UnknownFamily { graph: bundle.graph.clone() })
+                }
                 Some(input) => {
                     Err(ModelError::NoTextInput { graph: bundle.graph.clone(), input: input.name.clone() })
                 }
@@ -60,16 +55,15 @@ impl PipelineGraphs {
         };
         bundle.check_components(kind)?;
         let Some(components) = &bundle.latent else { return Ok(None) };
-        let (found, max) = (components.text_encoders.len(), *kind.facts().text_encoders.end());
+        let (found, max) = (components.text_encoders.len(), kind.facts().text_encoders.len());
         if found > max {
             return Err(ModelError::TooManyTextEncoders { name: bundle.name.clone(), found, max });
         }
-        let text_encoders =
-            components.text_encoders.iter().enumerate().zip(&components.tokenizer_classes).map(
-                |((i, (path, tokenizer)), class)| {
-                    TextEncoderGraph::read(bundle, path, (tokenizer, class.as_deref()), kind, (i, found))
-                },
-            );
+        let facts = components.text_encoder_facts(kind);
+        let text_encoders = components.text_encoders.iter().zip(&components.tokenizer_classes).zip(facts);
+        let text_encoders = text_encoders.map(|(((path, tokenizer), class), facts)| {
+            TextEncoderGraph::read(bundle, path, (tokenizer, class.as_deref()), kind, facts)
+        });
         let text_encoders = text_encoders.collect::<Result<Vec<_>, _>>()?;
         let decoder = autoencoder(bundle, components.decoder.as_deref(), components, AutoencoderIo::decoder)?;
         let encoder = autoencoder(bundle, components.encoder.as_deref(), components, AutoencoderIo::encoder)?;
@@ -86,65 +80,12 @@ impl PipelineGraphs {
             encoded_picture: size(&encoder),
             sequence_length,
             fixes_sequence_length,
-            largest_clip_skip: largest_clip_skip(kind, &text_encoders),
+            largest_clip_skip: largest_clip_skip(&text_encoders),
         };
         check_sizes(signature, components.vae.factor, decoder.as_ref(), encoder.as_ref())?;
         let vae = components.vae.reduced_to(kind.facts().latent_scaling);
         let components = LatentComponents { vae, ..components.clone() };
         Ok(Some(Self { components, kind, text_encoders, decoder, encoder, limits }))
-    }
-}
-
-impl TextEncoderGraph {
-    fn read(
-        bundle: &Bundle,
-        path: &Path,
-        (tokenizer_path, tokenizer_class): (&Path, Option<&str>),
-        kind: PipelineKind,
-        (index, count): (usize, usize),
-    ) -> Result<Self, ModelError> {
-        let mut io = resolve(bundle, path, TextEncoderIo::resolve)?;
-        let mut config = TextEncoderConfig::read(path)?;
-        let tokenizer = Tokenizer::open(tokenizer_path, tokenizer_class, config.max_position_embeddings)?;
-        let embedding = embedding_shape(path, &io.ids)?;
-        let fault = |fault: String| mismatch(path, fault);
-        text_encoder_checks::check_config(&io, &config, embedding).map_err(fault)?;
-        let vocabulary = config.vocab_size.or(embedding.map(|[rows, _]| rows));
-        tokenizer.check_vocabulary(tokenizer_path, vocabulary, path)?;
-        // The other pipelines of diffusers never mask.
-        config.use_attention_mask &=
-            matches!(kind, PipelineKind::StableDiffusion | PipelineKind::LatentConsistency);
-        let is_t5 = Some(index) == kind.facts().t5;
-        if let Some(length) = io.length.filter(|length| *length != tokenizer.length && !is_t5) {
-            let fault = format!(
-                "its input {} takes {length} tokens, but the tokenizer in {} pads prompts to {}; export the text encoder \
-                 with a dynamic length, or with that one",
-                io.ids,
-                tokenizer_path.display(),
-                tokenizer.length
-            );
-            return Err(mismatch(path, fault));
-        }
-        if let Some(max) = config.max_position_embeddings.filter(|max| tokenizer.length > *max && !is_t5) {
-            let fault = format!(
-                "it has positions for {max} tokens (max_position_embeddings in its config.json), but the tokenizer in {} \
-                 pads prompts to {}: they are not of one model, so export both again",
-                tokenizer_path.display(),
-                tokenizer.length
-            );
-            return Err(mismatch(path, fault));
-        }
-        text_encoder_checks::check_outputs(&mut io, kind, (index, count)).map_err(fault)?;
-        if io.pooled.is_some() {
-            let graph = &bundle.files(path)?.header.io;
-            text_encoder_checks::choose_pooled(graph, &mut io, &config, kind).map_err(fault)?;
-        }
-        // Exports of CLIP leave these widths out, or declare them as dynamic.
-        let is_projected = io.pooled.as_deref() == Some("text_embeds");
-        let pooled_width = if is_projected { config.projection_dim } else { config.hidden_size };
-        io.width = io.width.or(config.hidden_size);
-        io.pooled_width = io.pooled_width.or(pooled_width);
-        Ok(Self { path: path.to_owned(), tokenizer, io, config })
     }
 }
 
@@ -174,23 +115,23 @@ fn mismatch(graph: &Path, fault: impl Into<String>) -> ModelError {
 }
 
 /// How many layers every CLIP text encoder of a pipeline has to skip. The first one, the token embeddings, is none of them.
-fn largest_clip_skip(kind: PipelineKind, text_encoders: &[TextEncoderGraph]) -> usize {
-    // The other pipelines read the last layer but one without skipping any.
-    let is_last_read = matches!(kind, PipelineKind::StableDiffusion | PipelineKind::LatentConsistency);
-    let kept = if is_last_read { 2 } else { 3 };
-    let clip = text_encoders.iter().enumerate().filter(|(i, _)| Some(*i) != kind.facts().t5);
-    clip.map(|(_, encoder)| encoder.io.hidden.len().saturating_sub(kept)).min().unwrap_or(0)
+fn largest_clip_skip(text_encoders: &[TextEncoderGraph]) -> usize {
+    let clip = text_encoders.iter().filter(|encoder| encoder.facts.model.is_clip());
+    let skippable = |encoder: &TextEncoderGraph| {
+        let kept = if encoder.facts.layer == LayerRule::Last { 2 } else { 3 };
+        encoder.io.hidden.len().saturating_sub(kept)
+    };
+    clip.map(skippable).min().unwrap_or(0)
 }
 
-/// The number of T5 tokens, and whether the graphs fix it. Checks the network's number of text rows.
+/// The number of tokens of the text encoder that takes as many as a job asks for, and whether the graphs fix it. Checks the
+/// network's number of text rows.
 fn sequence_length(
     bundle: &Bundle,
     kind: PipelineKind,
     text_encoders: &[TextEncoderGraph],
     signature: &Signature,
 ) -> Result<(usize, bool), ModelError> {
-    let facts = kind.facts();
-    let clip = text_encoders.first().map_or(0, |encoder| encoder.tokenizer.length);
     let fixed = |role: Role| {
         let input = signature.tensors.iter().find(|input| input.role == role)?;
         input.shape.iter().rev().nth(1)?.length()
@@ -203,27 +144,32 @@ fn sequence_length(
         );
         mismatch(&bundle.graph, fault)
     };
-    let Some(t5) = facts.t5 else {
+    let has_rows_of_tokenizer = |encoder: &&TextEncoderGraph| {
+        encoder.facts.has_rows() && encoder.facts.length == TextLength::Tokenizer
+    };
+    let clip = text_encoders.iter().find(has_rows_of_tokenizer).map_or(0, |encoder| encoder.tokenizer.length);
+    let Some(default) = kind.facts().sequence_length() else {
         return match rows {
             Some(rows) if rows != clip => Err(wrong_rows(rows, clip.to_string())),
-            _ => Ok((facts.sequence_length, false)),
+            _ => Ok((0, false)),
         };
     };
-    // Stable Diffusion 3 puts the rows of CLIP before those of T5.
-    let before = if kind == PipelineKind::StableDiffusion3 { clip } else { 0 };
     let of_network =
-        match rows.map(|rows| rows.checked_sub(before).filter(|rows| *rows > 0).ok_or(rows)).transpose() {
+        match rows.map(|rows| rows.checked_sub(clip).filter(|rows| *rows > 0).ok_or(rows)).transpose() {
             Ok(of_network) => of_network,
-            Err(rows) => return Err(wrong_rows(rows, format!("{before} and those of T5"))),
+            Err(rows) => return Err(wrong_rows(rows, format!("{clip} and those of T5"))),
         };
-    let of_encoder = text_encoders.get(t5).and_then(|encoder| encoder.io.length);
+    let encoder = text_encoders.iter().find(|encoder| encoder.facts.length.default().is_some());
+    // An encoder that hides padding takes fewer tokens too.
+    let of_encoder = encoder.filter(|encoder| encoder.facts.masking != Masking::Always);
+    let of_encoder = of_encoder.and_then(|encoder| encoder.io.length);
     match (of_network, of_encoder) {
         (Some(network), Some(encoder)) if network != encoder => {
-            Err(wrong_rows(network + before, (encoder + before).to_string()))
+            Err(wrong_rows(network + clip, (encoder + clip).to_string()))
         }
         (network, encoder) => match network.or(encoder) {
             Some(length) => Ok((length, true)),
-            None => Ok((facts.sequence_length, false)),
+            None => Ok((default, false)),
         },
     }
 }
@@ -236,20 +182,17 @@ fn check_widths(
     signature: &Signature,
     components: &LatentComponents,
 ) -> Result<(), ModelError> {
-    let width = |index: usize| text_encoders.get(index).and_then(|encoder| encoder.io.width);
-    let pooled = |index: usize| text_encoders.get(index).and_then(|encoder| encoder.io.pooled_width);
-    let sum = |widths: Vec<Option<usize>>| widths.into_iter().sum::<Option<usize>>();
-    let all = || (0..text_encoders.len()).map(width).collect();
-    let (text, pooled) = match kind {
-        PipelineKind::StableDiffusion | PipelineKind::LatentConsistency => (width(0), None),
-        PipelineKind::StableDiffusionXl => (sum(all()), pooled(text_encoders.len() - 1)),
-        PipelineKind::StableDiffusion3 => {
-            let clip = sum(vec![width(0), width(1)]);
-            let t5 = if text_encoders.len() > 2 { width(2) } else { components.joint_attention_dim };
-            (clip.zip(t5).map(|(clip, t5)| clip.max(t5)), sum(vec![pooled(0), pooled(1)]))
-        }
-        PipelineKind::Flux => (width(1), pooled(0)),
-    };
+    let sum = |widths: &mut dyn Iterator<Item = Option<usize>>| widths.sum::<Option<usize>>();
+    let beside =
+        text_encoders.iter().filter(|encoder| !matches!(encoder.facts.rows, RowUse::Unused | RowUse::After));
+    let mut text = sum(&mut beside.map(|encoder| encoder.io.width));
+    if kind.facts().text_encoders.iter().any(|facts| facts.rows == RowUse::After) {
+        let after = text_encoders.iter().find(|encoder| encoder.facts.rows == RowUse::After);
+        let width = after.map_or(components.joint_attention_dim, |encoder| encoder.io.width);
+        text = text.zip(width).map(|(beside, after)| beside.max(after));
+    }
+    let pooled = text_encoders.iter().filter(|encoder| encoder.facts.pooled.is_some());
+    let pooled = sum(&mut pooled.map(|encoder| encoder.io.pooled_width));
     for (role, given, what) in
         [(Role::Text, text, "text embeddings"), (Role::Pooled, pooled, "pooled embeddings")]
     {

@@ -1,24 +1,18 @@
 //! The text encoders of a pipeline.
 
-use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 use super::component::{Component, SampleInput, SampleOutput, SampleValues};
+use super::embedding_cache::EmbeddingCache;
 use super::error::LatentError;
-use super::tokenizer::{Tokenizer, Tokens};
-use crate::bundle::{TextEncoderConfig, TextEncoderIo};
+use super::text_encoder_graph::TextEncoderGraph;
+use super::tokenizer::Tokens;
+use crate::bundle::{FramedPrompt, LayerRule, Masking, RowUse, TextEncoderFacts, TextLength};
 use crate::tensor::Tensor;
-
-/// The number of embeddings that are cached.
-const EMBEDDING_CACHE_LEN: usize = 32;
 
 /// A text encoder with its tokenizer and a cache of embeddings.
 pub(super) struct TextEncoder {
-    pub(super) tokenizer: Tokenizer,
-    pub(super) io: TextEncoderIo,
-    config: TextEncoderConfig,
+    graph: TextEncoderGraph,
     component: Component,
-    cache: Mutex<LruCache>,
+    cache: EmbeddingCache,
 }
 
 /// The layer of a text encoder that is used.
@@ -28,6 +22,19 @@ pub(super) enum Layer {
     Last,
     /// The n-th one before the last, without the norm.
     BeforeLast(usize),
+    /// Those with these numbers, counted from 1, side by side.
+    Numbered(&'static [usize]),
+}
+
+/// A prompt for a text encoder.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct EncoderInput<'a> {
+    pub(super) prompt: &'a str,
+    pub(super) is_negative: bool,
+    /// How many of the last layers are skipped.
+    pub(super) skipped_layers: usize,
+    /// The number of tokens of an encoder that takes as many as a job asks for.
+    pub(super) sequence_length: usize,
 }
 
 /// The embedding of a prompt.
@@ -35,6 +42,8 @@ pub(super) enum Layer {
 pub(super) struct Embedding {
     /// One row per token.
     pub(super) rows: Tensor,
+    /// For each row 1, or 0 if it is padding.
+    pub(super) mask: Vec<f32>,
     /// The pooled embedding. Empty if the text encoder has none.
     pub(super) pooled: Vec<f32>,
     /// The part of the prompt that exceeds the text encoder's length.
@@ -42,24 +51,36 @@ pub(super) struct Embedding {
 }
 
 impl TextEncoder {
-    pub(super) fn new(
-        tokenizer: Tokenizer,
-        io: TextEncoderIo,
-        config: TextEncoderConfig,
-        component: Component,
-    ) -> Self {
-        Self { tokenizer, io, config, component, cache: Mutex::default() }
+    pub(super) fn new(graph: TextEncoderGraph, component: Component, cache: EmbeddingCache) -> Self {
+        Self { graph, component, cache }
     }
 
-    /// Encodes a prompt, padded or truncated to `length` tokens.
-    pub(super) fn encode(&self, prompt: &str, layer: Layer, length: usize) -> Result<Embedding, LatentError> {
-        let key = (prompt.to_owned(), layer, length);
-        if let Some(embedding) = self.cache().get(&key) {
-            return Ok(embedding);
-        }
-        let embedding = self.evaluate(prompt, layer, length)?;
-        self.cache().insert(key, embedding.clone());
-        Ok(embedding)
+    /// What the pipeline does with it.
+    pub(super) fn facts(&self) -> &'static TextEncoderFacts {
+        self.graph.facts
+    }
+
+    /// Its place among the text encoders of the pipeline, from 0.
+    pub(super) fn place(&self) -> usize {
+        self.graph.place
+    }
+
+    /// Encodes a prompt.
+    pub(super) fn encode(&self, input: &EncoderInput<'_>) -> Result<Embedding, LatentError> {
+        let facts = self.graph.facts;
+        let framed = facts.template.frame(input.prompt, input.is_negative);
+        let layer = match facts.layer {
+            LayerRule::Last if input.skipped_layers == 0 => Layer::Last,
+            LayerRule::Last => Layer::BeforeLast(input.skipped_layers),
+            LayerRule::BeforeLast => Layer::BeforeLast(1 + input.skipped_layers),
+            LayerRule::Numbered(layers) => Layer::Numbered(layers),
+        };
+        let length = match facts.length {
+            TextLength::Tokenizer => self.graph.tokenizer.length,
+            TextLength::Requested(_) => input.sequence_length,
+        };
+        let text = [&*framed.before, &*framed.prompt, framed.after].map(str::to_owned);
+        self.cache.get_or_encode((text, layer, length), || self.evaluate(&framed, layer, length))
     }
 
     /// Opens the graph without evaluating it, if it is not open.
@@ -72,34 +93,58 @@ impl TextEncoder {
         self.component.close();
     }
 
-    fn cache(&self) -> MutexGuard<'_, LruCache> {
-        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn evaluate(&self, prompt: &str, layer: Layer, length: usize) -> Result<Embedding, LatentError> {
-        let tokens = self.tokenizer.encode(prompt, length).map_err(LatentError::Tokens)?;
-        let rows = layer_output(&self.io, layer)?;
-        let pooled = self.io.pooled.as_deref();
-        let outputs: Vec<&str> = [rows].into_iter().chain(pooled).collect();
-        let mut found = self.component.run(&self.inputs(&tokens.ids, &tokens), &outputs)?.into_iter();
-        let SampleOutput { shape, values } = found.next().unwrap_or_default();
-        if shape.len() != 2 || shape[0] != length {
-            return Err(self.component.wrong_shape(rows, format!("[{length}, a width]"), shape));
+    /// Encodes a text in `asked` tokens.
+    fn evaluate(
+        &self,
+        framed: &FramedPrompt<'_>,
+        layer: Layer,
+        asked: usize,
+    ) -> Result<Embedding, LatentError> {
+        let TextEncoderGraph { io, tokenizer, facts, .. } = &self.graph;
+        let length = self.graph.encoded_length(&framed.before, asked).map_err(LatentError::Tokens)?;
+        let mut tokens = tokenizer.encode(framed, length).map_err(LatentError::Tokens)?;
+        match io.length {
+            None if facts.rows == RowUse::Unpadded => tokens.ids.truncate(tokens.unpadded_len),
+            Some(fixed) if facts.masking == Masking::Always => tokenizer.pad(&mut tokens.ids, fixed),
+            _ => {}
         }
-        let mut pooled_values = found.next().unwrap_or_default().values;
+        let fed = tokens.ids.len();
+        let rows = self.graph.layer_outputs(layer)?;
+        let pooled = io.pooled.as_deref();
+        let outputs: Vec<&str> = rows.iter().copied().chain(pooled).collect();
+        let mut found = self.component.run(&self.inputs(&tokens.ids, &tokens), &outputs)?;
+        let mut pooled_values =
+            if pooled.is_some() { found.pop().unwrap_or_default().values } else { Vec::new() };
+        let mut layers = Vec::with_capacity(found.len());
+        for (SampleOutput { shape, values }, name) in found.into_iter().zip(&rows) {
+            if shape.len() != 2 || shape[0] != fed {
+                return Err(self.component.wrong_shape(name, format!("[{fed}, a width]"), shape));
+            }
+            layers.push(Tensor::new(shape, values));
+        }
         if let (Some(pooled), false) = (pooled, self.component.argmax_returns_first()?) {
             let ids = self.with_unique_maximum(&tokens.ids);
             let mut found = self.component.run(&self.inputs(&ids, &tokens), &[pooled])?;
             pooled_values = found.pop().unwrap_or_default().values;
         }
-        Ok(Embedding { rows: Tensor::new(shape, values), pooled: pooled_values, truncated: tokens.truncated })
+        let chosen = match facts.rows {
+            RowUse::Unpadded => 0..tokens.unpadded_len,
+            RowUse::FirstAndLast => length - (asked - 1).min(length)..length,
+            RowUse::Unused | RowUse::Beside | RowUse::After => 0..length,
+        };
+        let first = (facts.rows == RowUse::FirstAndLast && chosen.start > 0).then_some(0);
+        let chosen: Vec<usize> = first.into_iter().chain(chosen).collect();
+        let mask = chosen.iter().map(|row| if *row < tokens.unpadded_len { 1.0 } else { 0.0 });
+        let (mask, rows) =
+            (mask.collect(), selected(concat_features(&layers.iter().collect::<Vec<_>>()), &chosen));
+        Ok(Embedding { rows, mask, pooled: pooled_values, truncated: tokens.truncated })
     }
 
     /// The inputs of the graph for these token ids.
     fn inputs(&self, ids: &[i64], tokens: &Tokens) -> Vec<SampleInput<'_>> {
-        let io = &self.io;
+        let io = &self.graph.io;
         let length = ids.len() as i64;
-        let visible = if self.config.use_attention_mask { tokens.unpadded_len as i64 } else { length };
+        let visible = if self.graph.masks_padding() { tokens.unpadded_len as i64 } else { length };
         let input =
             |name, values| SampleInput { name, shape: vec![ids.len()], values: SampleValues::I64(values) };
         let others = [
@@ -116,9 +161,9 @@ impl TextEncoder {
     /// CLIP pools with ArgMax at the first end-of-text token, which its padding may repeat. An engine whose ArgMax returns
     /// the last one then finds the first one. No row depends on later tokens, so the result is the same.
     fn with_unique_maximum(&self, ids: &[i64]) -> Vec<i64> {
-        let Some(at) = pooled_position(ids, self.config.eos_token_id) else { return ids.to_vec() };
+        let Some(at) = pooled_position(ids, self.graph.config.eos_token_id) else { return ids.to_vec() };
         let mut changed = ids[..=at].to_vec();
-        if let Some(fixed) = self.io.length {
+        if let Some(fixed) = self.graph.io.length {
             // Any id that is neither the largest one nor the end of the text.
             let other = (0..).find(|id| *id != ids[at]).unwrap_or(0);
             changed.resize(fixed, other);
@@ -135,41 +180,14 @@ fn pooled_position(ids: &[i64], eos: Option<i64>) -> Option<usize> {
     ids.iter().position(|id| *id == target)
 }
 
-/// The prompt, the layer and the length of an embedding.
-type EmbeddingKey = (String, Layer, usize);
-
-/// The most recently used embeddings, the latest last.
-#[derive(Default)]
-struct LruCache(VecDeque<(EmbeddingKey, Embedding)>);
-
-impl LruCache {
-    fn get(&mut self, key: &EmbeddingKey) -> Option<Embedding> {
-        let index = self.0.iter().position(|(cached, _)| cached == key)?;
-        let entry = self.0.remove(index)?;
-        let embedding = entry.1.clone();
-        self.0.push_back(entry);
-        Some(embedding)
+/// These rows of a tensor.
+fn selected(tensor: Tensor, rows: &[usize]) -> Tensor {
+    if rows.len() == tensor.shape[0] {
+        return tensor;
     }
-
-    fn insert(&mut self, key: EmbeddingKey, embedding: Embedding) {
-        // Another thread may have encoded the same prompt.
-        self.0.retain(|(cached, _)| *cached != key);
-        if self.0.len() == EMBEDDING_CACHE_LEN {
-            self.0.pop_front();
-        }
-        self.0.push_back((key, embedding));
-    }
-}
-
-/// The output for a layer. The first of the hidden layers holds the token embeddings.
-fn layer_output(io: &TextEncoderIo, layer: Layer) -> Result<&str, LatentError> {
-    let count = io.hidden.len();
-    match layer {
-        Layer::Last => io.last.as_deref().ok_or(LatentError::NoLayers),
-        Layer::BeforeLast(_) if count == 0 => Err(LatentError::NoLayers),
-        Layer::BeforeLast(n) if n + 1 < count => Ok(&io.hidden[count - 1 - n]),
-        Layer::BeforeLast(n) => Err(LatentError::Layers { requested: n - 1, max: count.saturating_sub(3) }),
-    }
+    let width = tensor.shape[1];
+    let data = rows.iter().flat_map(|row| &tensor.data[row * width..][..width]).copied().collect();
+    Tensor::new([rows.len(), width], data)
 }
 
 /// Concatenates the rows of the same token.
@@ -220,22 +238,9 @@ mod tests {
     }
 
     #[test]
-    fn the_least_recently_used_embedding_leaves_the_cache() {
-        let key = |i: usize| (i.to_string(), Layer::Last, 77);
-        let embedding = |i: usize| Embedding {
-            rows: Tensor::new([], vec![i as f32]),
-            pooled: Vec::new(),
-            truncated: None,
-        };
-        let mut cache = LruCache::default();
-        for i in 0..EMBEDDING_CACHE_LEN {
-            cache.insert(key(i), embedding(i));
-        }
-        assert_eq!(cache.get(&key(0)), Some(embedding(0)));
-        cache.insert(key(99), embedding(99));
-        assert_eq!((cache.get(&key(0)), cache.get(&key(1))), (Some(embedding(0)), None));
-        // Inserted once more, an embedding takes no further room.
-        cache.insert(key(0), embedding(0));
-        assert_eq!(cache.0.len(), EMBEDDING_CACHE_LEN);
+    fn rows_are_selected_in_order() {
+        let tensor = Tensor::new([3, 2], vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+        assert_eq!(selected(tensor.clone(), &[0, 2]), Tensor::new([2, 2], vec![1.0, 2.0, 5.0, 6.0]));
+        assert_eq!(selected(tensor.clone(), &[0, 1, 2]), tensor);
     }
 }

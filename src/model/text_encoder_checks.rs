@@ -1,6 +1,6 @@
 //! Whether the graph of a text encoder fits its configuration and the pipeline, and which of its outputs is read.
 
-use crate::bundle::{PipelineKind, TextEncoderConfig, TextEncoderIo};
+use crate::bundle::{LayerRule, PipelineKind, Pooled, TextEncoderConfig, TextEncoderFacts, TextEncoderIo};
 use crate::tensor::GraphIo;
 
 /// The projected embedding of CLIPTextModelWithProjection.
@@ -15,9 +15,10 @@ pub(super) fn choose_pooled(
     graph: &GraphIo,
     io: &mut TextEncoderIo,
     config: &TextEncoderConfig,
+    pooled: Pooled,
     kind: PipelineKind,
 ) -> Result<(), String> {
-    let reads_projected = kind != PipelineKind::Flux;
+    let reads_projected = pooled == Pooled::Projected;
     let (read, other) = if reads_projected { (PROJECTED, NOT_PROJECTED) } else { (NOT_PROJECTED, PROJECTED) };
     if let Some(output) = graph.outputs.iter().find(|output| output.name == read) {
         io.pooled = Some(output.name.clone());
@@ -46,8 +47,10 @@ pub(super) fn check_config(
     io: &TextEncoderIo,
     config: &TextEncoderConfig,
     embedding: Option<[usize; 2]>,
+    facts: &TextEncoderFacts,
 ) -> Result<(), String> {
-    let width = io.width.or(embedding.map(|[_, width]| width));
+    let own = io.width.filter(|_| facts.layers_beside() == 1 || !has_one_output(io, facts));
+    let width = own.or(embedding.map(|[_, width]| width));
     let rows = embedding.map(|[rows, _]| rows);
     for (key, configured, own, what) in [
         ("hidden_size or d_model", config.hidden_size, width, "the width of its embeddings"),
@@ -65,19 +68,24 @@ pub(super) fn check_config(
     Ok(())
 }
 
+/// Whether the only output with rows is that of the layers that a pipeline reads, as exports for one pipeline have it.
+pub(super) fn has_one_output(io: &TextEncoderIo, facts: &TextEncoderFacts) -> bool {
+    facts.may_have_one_output() && io.hidden.is_empty() && io.last.is_some()
+}
+
 /// Checks that a text encoder has the outputs that the pipeline reads, and forgets a pooled embedding that it does not read.
-pub(super) fn check_outputs(
-    io: &mut TextEncoderIo,
-    kind: PipelineKind,
-    (index, count): (usize, usize),
-) -> Result<(), String> {
-    let is_t5 = Some(index) == kind.facts().t5;
-    let (reads_layers, reads_pooled) = match kind {
-        PipelineKind::StableDiffusion | PipelineKind::LatentConsistency => (false, false),
-        PipelineKind::StableDiffusionXl => (true, index + 1 == count),
-        PipelineKind::StableDiffusion3 => (!is_t5, !is_t5),
-        PipelineKind::Flux => (false, !is_t5),
-    };
+pub(super) fn check_outputs(io: &mut TextEncoderIo, facts: &TextEncoderFacts) -> Result<(), String> {
+    let reads_pooled = facts.pooled.is_some();
+    let reads_layers = facts.layer != LayerRule::Last && !has_one_output(io, facts);
+    let is_missing = |layers: &[usize]| layers.iter().any(|layer| io.hidden_layer(*layer).is_none());
+    if let (LayerRule::Numbered(layers), true) = (facts.layer, reads_layers)
+        && is_missing(layers)
+    {
+        return Err(format!(
+            "it lacks one of the outputs hidden_states.{}, which this pipeline reads; export it with output_hidden_states",
+            layers.iter().map(usize::to_string).collect::<Vec<_>>().join(", hidden_states.")
+        ));
+    }
     if !reads_pooled {
         io.pooled = None;
     }
@@ -114,7 +122,12 @@ mod tests {
                 projection_dim: Some(24),
                 ..TextEncoderConfig::default()
             };
-            choose_pooled(&graph, &mut io, &config, kind).map(|()| io.pooled.unwrap_or_default())
+            {
+                let pooled =
+                    if kind == PipelineKind::Flux { Pooled::NotProjected } else { Pooled::Projected };
+                choose_pooled(&graph, &mut io, &config, pooled, kind)
+            }
+            .map(|()| io.pooled.unwrap_or_default())
         };
         let xl = PipelineKind::StableDiffusionXl;
         let both = [("text_embeds", None), ("pooler_output", None)];

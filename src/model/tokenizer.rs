@@ -1,6 +1,7 @@
-//! The tokenizers of CLIP and T5.
+//! The tokenizers of text encoders.
 
 mod added_tokens;
+mod byte_level;
 mod config;
 mod merges;
 #[cfg(test)]
@@ -14,6 +15,7 @@ use tokenizers::AddedToken;
 
 use super::prompt_text::{PromptTokenizer, with_clip_cleaning, with_own_normalizer};
 use crate::bundle::tokenizer_source::TokenizerSource;
+use crate::bundle::{FramedPrompt, TextModel, VocabularyForm};
 use crate::regular_file;
 use crate::serde_message::{DocumentFormat, json_file_fault, without_rust_types};
 use added_tokens::{AddedTokens, Piece, expand_vectors};
@@ -32,7 +34,7 @@ pub struct TokenizerError {
 /// The tokenizer of one text encoder.
 ///
 /// A tokenizer of CLIP reads a prompt as transformers' `CLIPTokenizer` of version 4 does, one of the class
-/// `CLIPTokenizerFast` or of T5 as the library tokenizers does.
+/// `CLIPTokenizerFast` or of another model as the library tokenizers does.
 pub(super) struct Tokenizer {
     inner: PromptTokenizer,
     /// The tokens at which a prompt is split before the rest is read. Empty if `inner` has them.
@@ -64,42 +66,41 @@ const END: &str = "<|endoftext|>";
 /// The number of tokens of CLIP.
 const CLIP_LENGTH: usize = 77;
 
-const CLIP_TOKENS: &[(&str, &str)] =
-    &[("bos_token", START), ("eos_token", END), ("unk_token", END), ("pad_token", END)];
-const T5_TOKENS: &[(&str, &str)] = &[("eos_token", "</s>"), ("unk_token", "<unk>"), ("pad_token", "<pad>")];
-
 impl Tokenizer {
-    /// Opens the tokenizer in a directory. `class` is the one that model_index.json names, and `positions` the number of
-    /// tokens that the text encoder takes.
+    /// Opens the tokenizer in a directory, which is that of a model unless its class shows another. `class` is the one that
+    /// model_index.json names, and `positions` the number of tokens that the text encoder takes.
     pub(super) fn open(
         directory: &Path,
+        model: &'static TextModel,
         class: Option<&str>,
         positions: Option<usize>,
     ) -> Result<Self, TokenizerError> {
-        let is_t5 = |class: Option<&str>| class.is_some_and(|class| class.starts_with("T5"));
-        let config =
-            TokenizerConfig::read(
-                directory,
-                |own| {
-                    if is_t5(class.or(own)) { T5_TOKENS } else { CLIP_TOKENS }
-                },
-            )?;
+        let config = TokenizerConfig::read(directory, |own| TextModel::of_class_or(class.or(own), model))?;
         let fault = |reason: String| TokenizerError { path: directory.to_owned(), reason };
         let named = class.or(config.class.as_deref());
-        let mut tokenizer = match TokenizerSource::find(directory, named) {
-            TokenizerSource::TokenizerJson => {
-                let cleans = named.is_none_or(|class| !class.starts_with("T5") && !class.ends_with("Fast"));
+        let model = TextModel::of_class_or(named, model);
+        let mut tokenizer = match (TokenizerSource::find(directory, model, named), model.vocabulary) {
+            (TokenizerSource::TokenizerJson, _) => {
+                let cleans = !model.is_fast(named);
                 Self::from_file(&directory.join("tokenizer.json"), cleans, &config)?
             }
-            TokenizerSource::Vocabulary { is_fast } => Self::from_vocabulary(directory, is_fast, &config)?,
-            TokenizerSource::SentencePiece => {
-                return Err(fault(
-                    "it has no tokenizer.json, and spiece.model alone is not supported; create it in Python: \
-                     T5TokenizerFast.from_pretrained(\"FOLDER\").save_pretrained(\"FOLDER\")"
-                        .to_owned(),
-                ));
+            (TokenizerSource::Vocabulary { .. }, VocabularyForm::ByteLevel(pattern)) => {
+                Self::from_byte_level(directory, pattern, &config)?
+            }
+            (TokenizerSource::Vocabulary { is_fast }, _) => {
+                Self::from_vocabulary(directory, is_fast, &config)?
+            }
+            (TokenizerSource::SentencePiece, _) => {
+                return Err(fault(format!(
+                    "it has no tokenizer.json, and a file of SentencePiece alone is not supported; create it in Python: \
+                     {}.from_pretrained(\"FOLDER\").save_pretrained(\"FOLDER\")",
+                    model.fast_class()
+                )));
             }
         };
+        if model.adds_tokens_by_config {
+            tokenizer.set_added_tokens(directory, &config)?;
+        }
         tokenizer.length = config.length.or(positions).unwrap_or(CLIP_LENGTH);
         Ok(tokenizer)
     }
@@ -134,32 +135,59 @@ impl Tokenizer {
         Ok(Self { inner, added, begin, end, pad, unknown, truncates_left, length: CLIP_LENGTH })
     }
 
-    /// Tokenizes a prompt, padded or truncated to `length` tokens.
-    pub(super) fn encode(&self, prompt: &str, length: usize) -> Result<Tokens, String> {
+    /// The tokens that the class of the tokenizer puts around a text, as the configuration says.
+    fn set_added_tokens(&mut self, directory: &Path, config: &TokenizerConfig) -> Result<(), TokenizerError> {
+        let id = |name: &str| self.inner.token_to_id(name);
+        let added = |is_added: bool, attribute: &str| {
+            let id = is_added.then(|| special_id(directory, config, attribute, id)).transpose()?;
+            Ok::<_, TokenizerError>(id.into_iter().collect())
+        };
+        let begin = added(config.adds_begin.unwrap_or(true), "bos_token")?;
+        let end = added(config.adds_end.unwrap_or(false), "eos_token")?;
+        (self.begin, self.end) = (begin, end);
+        Ok(())
+    }
+
+    /// The number of tokens of a text, with those that are put around it.
+    pub(super) fn count(&self, text: &str) -> Result<usize, String> {
+        Ok(self.begin.len() + self.tokens(text)?.len() + self.end.len())
+    }
+
+    /// Tokenizes a prompt with the text around it, padded or truncated to `length` tokens.
+    pub(super) fn encode(&self, framed: &FramedPrompt<'_>, length: usize) -> Result<Tokens, String> {
+        let FramedPrompt { before, prompt, after } = framed;
         let expanded = self.expand_vectors(prompt);
         let prompt = expanded.as_deref().unwrap_or(prompt);
-        let mut tokens = self.tokens(prompt)?;
+        let own = before.len()..before.len() + prompt.len();
+        let text = [before, prompt, after].concat();
+        let mut tokens = self.tokens(&text)?;
         let room = length.saturating_sub(self.begin.len() + self.end.len());
         let mut truncated = None;
         if tokens.len() > room {
-            truncated = Some(if self.truncates_left {
+            let cut = if self.truncates_left {
                 let kept = tokens.split_off(tokens.len() - room);
-                let rest = tokens.last().and_then(|(_, range)| prompt.get(..range.end));
+                let end = tokens.last().map_or(0, |(_, range)| range.end);
                 tokens = kept;
-                rest
+                own.start..end.min(own.end)
             } else {
-                let rest = prompt.get(tokens[room].1.start..);
+                let start = tokens[room].1.start;
                 tokens.truncate(room);
-                rest
-            });
+                start.max(own.start)..own.end
+            };
+            // Without a part of the prompt, only the text after it was cut.
+            truncated = (!cut.is_empty()).then(|| text.get(cut).unwrap_or(prompt).trim().to_owned());
         }
         let own = tokens.iter().map(|(id, _)| id);
         let mut ids: Vec<i64> =
             self.begin.iter().chain(own).chain(&self.end).map(|id| i64::from(*id)).collect();
         let unpadded_len = ids.len();
-        ids.resize(length, i64::from(self.pad));
-        let truncated = truncated.map(|rest| rest.unwrap_or(prompt).trim().to_owned());
+        self.pad(&mut ids, length);
         Ok(Tokens { ids, unpadded_len, truncated })
+    }
+
+    /// Pads token ids to a length.
+    pub(super) fn pad(&self, ids: &mut Vec<i64>, length: usize) {
+        ids.resize(length, i64::from(self.pad));
     }
 
     /// The prompt's own tokens with their bytes.

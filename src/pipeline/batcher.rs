@@ -94,6 +94,11 @@ impl RunningImage {
         }
     }
 
+    /// Batch slots that its next evaluation takes.
+    fn slots(&self) -> usize {
+        self.guidance.slots_at(self.trajectory.time())
+    }
+
     /// Resumes the trajectory with the output of its evaluation.
     fn resume(&mut self, output: Output, step: u64, on_event: &mut impl FnMut(ImageId, ImageEvent)) {
         self.state = ImageState::Done;
@@ -157,7 +162,7 @@ impl Batcher {
         for image in
             self.images.iter().filter(|image| (image.priority, image.has_deadline) >= (job.priority, true))
         {
-            *slots_ahead.entry(sample_size(&image.shape)).or_default() += image.guidance.slots();
+            *slots_ahead.entry(sample_size(&image.shape)).or_default() += image.slots();
         }
         let slots_per_image = slots_per_image(job);
         let largest = || predictor.largest_batch(&job.sizes.sample);
@@ -206,7 +211,7 @@ impl Batcher {
         self.select(predictor);
         let start = Instant::now();
         let evaluated = self.evaluate(predictor, manifest);
-        let slots = self.selected.iter().map(|&i| self.images[i].guidance.slots()).sum();
+        let slots = self.selected.iter().map(|&i| self.images[i].slots()).sum();
         let sample_size = self.selected.first().map_or(0, |&i| sample_size(&self.images[i].shape));
         self.latest = BatchTiming { sample_size, slots, elapsed: start.elapsed() };
         if let Err(error) = evaluated {
@@ -256,7 +261,7 @@ impl Batcher {
         let mut slots = 0;
         self.selected.retain(|&i| {
             let image = &images[i];
-            let fits = slots + image.guidance.slots() <= largest_batch
+            let fits = slots + image.slots() <= largest_batch
                 && !first.exact
                 && !image.exact
                 && (signature.mixes_time_steps() || image.trajectory.time() == time)
@@ -264,7 +269,7 @@ impl Batcher {
                 && image.guidance.is_batchable_with(&first.guidance);
             // The first one is selected even if guidance takes more slots than a batch has.
             let is_selected = slots == 0 || fits;
-            slots += if is_selected { image.guidance.slots() } else { 0 };
+            slots += if is_selected { image.slots() } else { 0 };
             is_selected
         });
     }
@@ -285,8 +290,8 @@ impl Batcher {
         for &i in &self.selected {
             let image = &self.images[i];
             let time = image.trajectory.time();
-            for slot in 0..image.guidance.slots() {
-                if self.batch.size() == largest_batch {
+            for slot in 0..image.slots() {
+                if self.batch.size() == largest_batch || !image.guidance.fits_into(&self.batch, slot) {
                     evaluate_batch(predictor, sample, &mut self.batch, &mut self.partial_output, outputs)?;
                 }
                 let append_sample = |input: &mut Vec<f32>| image.trajectory.append_input(input);
@@ -303,7 +308,7 @@ impl Batcher {
         let mut rest = &mut Rc::make_mut(&mut self.outputs)[..];
         for &i in &self.selected {
             let image = &self.images[i];
-            let (outputs, others) = rest.split_at_mut(image.guidance.slots() * len);
+            let (outputs, others) = rest.split_at_mut(image.slots() * len);
             image.guidance.combine(outputs, len, image.shape.iter().product());
             rest = others;
         }
@@ -311,7 +316,7 @@ impl Batcher {
         for &i in &self.selected {
             let image = &mut self.images[i];
             let output = Output::from_batch(Rc::clone(&self.outputs), start..start + len);
-            start += image.guidance.slots() * len;
+            start += image.slots() * len;
             image.resume(output, self.step, on_event);
         }
     }

@@ -116,20 +116,25 @@ impl Prepared {
         (sampler::InitialState { noise: initial, image, inpaint }, extra_channels)
     }
 
-    /// Converts a latent to the layout of the sampler: FLUX packs patches of 2×2.
+    /// The side of the patches of which the sampler's latents have one row each.
+    fn packing(&self) -> Option<usize> {
+        self.kind?.facts().packing
+    }
+
+    /// Converts a latent to the layout of the sampler.
     fn pack(&self, latent: Vec<f32>, sizes: &Sizes) -> Vec<f32> {
-        if self.kind != Some(PipelineKind::Flux) {
-            return latent;
+        match self.packing() {
+            Some(side) => packing::pack(&latent, &sizes.latent, side),
+            None => latent,
         }
-        packing::pack(&latent, &sizes.latent)
     }
 
     /// Converts a sample to the layout of the VAE.
     pub(super) fn unpack(&self, sample: Vec<f32>, sizes: &Sizes) -> Vec<f32> {
-        if self.kind != Some(PipelineKind::Flux) {
-            return sample;
+        match self.packing() {
+            Some(side) => packing::unpack(sample, &sizes.latent, side),
+            None => sample,
         }
-        packing::unpack(sample, &sizes.latent)
     }
 }
 

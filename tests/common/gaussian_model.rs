@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use denoised::bundle::{Bundle, Signature, TimeInput, TimestepShape};
+use denoised::bundle::{Bundle, SampleLayout, Signature, TimeConvention, TimeInput, TimestepShape};
 use denoised::inference::{Backend, EvaluationError};
 use denoised::model::{Batch, Model, Predictor};
 use denoised::tensor::{DataType, GraphIo};
@@ -62,13 +62,16 @@ impl Exact {
                     name: input("timestep"),
                     element: DataType::F32,
                     shape: time,
-                    timestep_scale: 1.0,
+                    convention: TimeConvention::Step,
                 },
                 class: Some((input("class_labels"), DataType::I64)),
                 conditions: Vec::new(),
                 tensors: Vec::new(),
                 dynamic_size: false,
                 extra_channels: 0,
+                layout: SampleLayout::default(),
+                named_kind: None,
+                negates_output: false,
                 output: input("out_sample"),
             },
             backend: Backend::new("exact", "1".to_owned(), "cpu".to_owned()),

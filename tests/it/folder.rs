@@ -96,8 +96,8 @@ fn a_folder_of_diffusers_own_onnx_converter_needs_no_config_json() {
 fn a_pipeline_that_is_not_served_is_refused_by_its_class() {
     for (class, expected) in [
         (
-            "PixArtSigmaPipeline",
-            "_class_name is \"PixArtSigmaPipeline\", which is not supported: PixArt models",
+            "PixArtAlphaPipeline",
+            "_class_name is \"PixArtAlphaPipeline\", which is not supported: PixArtAlpha models",
         ),
         ("StableDiffusionInstructPix2PixPipeline", "it edits a picture by an instruction"),
         ("StableDiffusionControlNetPipeline", "by a ControlNet"),
@@ -126,12 +126,12 @@ fn files_that_contradict_the_pipeline_are_refused_by_their_key() {
         (
             "model_index.json",
             |index| index["vae"] = json!(["diffusers", "AutoencoderDC"]),
-            "vae: the class AutoencoderDC is not supported for vae",
+            "vae is AutoencoderDC, but that of Stable Diffusion is AutoencoderKL or AutoencoderTiny",
         ),
         (
             "model_index.json",
             |index| index["text_encoder"] = json!(["transformers", "Gemma2Model"]),
-            "text_encoder: the class Gemma2Model is not supported",
+            "text_encoder is Gemma2Model, but that of Stable Diffusion is CLIPTextModel or",
         ),
         (
             "model_index.json",
@@ -165,7 +165,7 @@ fn files_that_contradict_the_pipeline_are_refused_by_their_key() {
         (
             "text_encoder/config.json",
             |config| config["model_type"] = json!("gemma2"),
-            "model_type is \"gemma2\", but only text encoders of CLIP and T5",
+            "model_type is \"gemma2\", but text encoder 1 of Stable Diffusion is CLIP",
         ),
     ];
     for (file, change, expected) in cases {

@@ -33,6 +33,7 @@ mod examples;
 mod exports;
 #[cfg(feature = "system-tests")]
 mod external_data;
+mod families;
 mod few_steps;
 mod figures;
 #[cfg(feature = "system-tests")]

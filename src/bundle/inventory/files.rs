@@ -9,6 +9,7 @@ use super::{KeyUse, is_component, special_token_key};
 use crate::bundle::autoencoder_config::configuration_file;
 use crate::bundle::autoencoder_halves::differing_keys;
 use crate::bundle::config_keys::read_keys;
+use crate::bundle::text_model::{CLIP, TextModel};
 use crate::bundle::tokenizer_source::TokenizerSource;
 use crate::bundle::{Bundle, BundleError, LatentComponents, PipelineKind, TEXT_ENCODERS};
 
@@ -30,10 +31,14 @@ pub(super) fn used_files(bundle: &Bundle) -> Result<Vec<PathBuf>, BundleError> {
             used.push(directory.join("vae_encoder/config.json"));
         }
         used.push(directory.join("transformer/config.json"));
-        for ((_, tokenizer), class) in latent.text_encoders.iter().zip(&latent.tokenizer_classes) {
-            used.extend(
-                tokenizer_files(tokenizer, class.as_deref())?.into_iter().map(|file| tokenizer.join(file)),
-            );
+        let kind = bundle.signature.as_ref().and_then(PipelineKind::from_signature);
+        let facts = kind.map(|kind| latent.text_encoder_facts(kind)).unwrap_or_default();
+        let models = facts.into_iter().map(|(_, facts)| facts.model).chain(std::iter::repeat(&CLIP));
+        for (((_, tokenizer), class), model) in
+            latent.text_encoders.iter().zip(&latent.tokenizer_classes).zip(models)
+        {
+            let files = tokenizer_files(tokenizer, model, class.as_deref())?;
+            used.extend(files.into_iter().map(|file| tokenizer.join(file)));
         }
     }
     let is_autoencoder = |graph: &Path| {
@@ -52,11 +57,16 @@ pub(super) fn used_files(bundle: &Bundle) -> Result<Vec<PathBuf>, BundleError> {
 }
 
 /// The files of a tokenizer's directory that are read.
-fn tokenizer_files(directory: &Path, class: Option<&str>) -> Result<Vec<&'static str>, BundleError> {
+fn tokenizer_files(
+    directory: &Path,
+    model: &'static TextModel,
+    class: Option<&str>,
+) -> Result<Vec<&'static str>, BundleError> {
     let config = read_keys(&directory.join("tokenizer_config.json"))?;
     let own = config.get("tokenizer_class").and_then(Json::as_str);
     let mut files = vec!["tokenizer_config.json"];
-    files.extend(match TokenizerSource::find(directory, class.or(own)) {
+    let class = class.or(own);
+    files.extend(match TokenizerSource::find(directory, TextModel::of_class_or(class, model), class) {
         TokenizerSource::TokenizerJson => &["tokenizer.json"][..],
         TokenizerSource::Vocabulary { .. } => &["vocab.json", "merges.txt"],
         TokenizerSource::SentencePiece => &[],
@@ -124,7 +134,9 @@ pub(super) fn unused_reason(directory: &Path, path: &Path, latent: Option<&Laten
         (_, "special_tokens_map.json" | "added_tokens.json", _) => {
             "tokenizer_config.json has other tokens, which are used"
         }
-        (_, "spiece.model" | "sentencepiece.bpe.model", _) => "the vocabulary is read from tokenizer.json",
+        (_, "spiece.model" | "sentencepiece.bpe.model" | "tokenizer.model", _) => {
+            "the vocabulary is read from tokenizer.json"
+        }
         ("vae_encoder", "config.json", _) => "vae_decoder/config.json has other values, which are used",
         ("vae", ..) => "vae_decoder and vae_encoder are used",
         (folder, name, _) if folder != name && !is_component(folder) => {

@@ -78,10 +78,9 @@ fn unserved_meaning(name: &str) -> Option<&'static str> {
         return Some("a ControlNet input");
     }
     Some(match name {
-        "encoder_attention_mask"
-        | "attention_mask"
-        | "encoder_hidden_states_mask"
-        | "prompt_attention_mask" => "a mask of the text's tokens, as PixArt, SANA and their kind take it",
+        "attention_mask" | "encoder_hidden_states_mask" => {
+            "a mask of the text's tokens, as Chroma, Qwen-Image and their kind take it"
+        }
         "image_embeds" | "image_embeddings" | "ip_hidden_states" | "ip_adapter_image_embeds" => {
             "the embedding of an image (IP-Adapter, unCLIP)"
         }
@@ -127,7 +126,8 @@ mod tests {
         assert_eq!(graph_key(&value("context", &rows)), Some("text"));
         assert_eq!(graph_key(&value("guidance", &[None])), Some("guidance"));
         assert_eq!(graph_key(&value("strength", &[None])), None);
-        assert_eq!(graph_key(&value("encoder_attention_mask", &rows[1..])), None);
+        assert_eq!(graph_key(&value("encoder_attention_mask", &rows[1..])), Some("text_mask"));
+        assert_eq!(graph_key(&value("attention_mask", &rows[1..])), None);
     }
 
     #[test]
@@ -136,7 +136,7 @@ mod tests {
             ("down_block_additional_residuals_0", "a ControlNet input"),
             ("mid_block_additional_residual", "a ControlNet input"),
             ("controlnet_block_samples", "a ControlNet input"),
-            ("encoder_attention_mask", "a mask of the text's tokens"),
+            ("attention_mask", "a mask of the text's tokens"),
             ("image_embeds", "IP-Adapter"),
         ] {
             let found = advice(name, DataType::F32, &[None, Some(320), None, None], &[]);

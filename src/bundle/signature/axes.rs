@@ -4,12 +4,13 @@ use super::error::unsupported;
 use super::{NetworkSize, SignatureError, TimestepShape};
 use crate::tensor::{DataType, Dim, ValueInfo};
 
-/// Returns the batch size, if it is fixed, and the shape of one sample.
+/// Returns the batch size, if it is fixed, and the shape of one sample. `declared` are the axes of the batch and of a sample.
 pub(super) fn sample_axes(
     input: &ValueInfo,
+    declared: &[Dim],
     network: NetworkSize,
 ) -> Result<(Option<usize>, Vec<usize>), SignatureError> {
-    let Some((batch, axes)) = input.shape.split_first().filter(|(_, axes)| !axes.is_empty()) else {
+    let Some((batch, axes)) = declared.split_first().filter(|(_, axes)| !axes.is_empty()) else {
         return Err(unsupported(input, "a sample needs a batch axis and at least one more"));
     };
     let from_config = |axis: usize| match (axis, axes.len()) {

@@ -76,7 +76,7 @@ mod tests {
             packed,
             channels: packed.then_some(own),
             own_channels: (!packed).then_some(own),
-            size: None,
+            ..NetworkSize::default()
         };
         let extra = split_extra_channels(&sample, &mut shape, network).map_err(|error| error.to_string())?;
         Ok((extra, shape))

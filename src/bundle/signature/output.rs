@@ -1,7 +1,7 @@
 //! Which output of a denoiser's graph holds the prediction.
 
-use super::SignatureError;
 use super::error::list;
+use super::{SampleLayout, SignatureError};
 use crate::tensor::{Dim, GraphIo, ValueInfo};
 
 /// The names that exporters give the prediction.
@@ -50,7 +50,8 @@ fn is_prediction(output: &ValueInfo, own: &[usize]) -> bool {
         // Other lengths depend on the job, or are checked at the first evaluation.
         _ => true,
     };
-    output.shape.len() == own.len() + 1 && output.shape[1..].iter().zip(own).enumerate().all(fits)
+    let (_, axes) = SampleLayout::split(&output.shape, Some(own[channels]).filter(|_| own.len() == 3));
+    axes.len() == own.len() + 1 && axes[1..].iter().zip(own).enumerate().all(fits)
 }
 
 /// How many values a prediction has per value of the samples, if the output declares its channels.

@@ -5,8 +5,8 @@ use super::axes::{floating, integer, number, sample_axes, timestep_shape};
 use super::channels::split_extra_channels;
 use super::error::{list, not_an_input, unsupported};
 use super::output::prediction;
-use super::{NetworkSize, Signature, SignatureError, TimeInput};
-use crate::bundle::{GraphNames, Manifest, Role, TensorInput};
+use super::{NetworkSize, SampleLayout, Signature, SignatureError, TimeInput};
+use crate::bundle::{GraphNames, Manifest, PipelineKind, Role, TensorInput, TimeConvention};
 use crate::tensor::{DataType, Dim, GraphIo, ValueInfo};
 
 const SAMPLE_NAMES: [&str; 3] = ["sample", "latent_sample", "hidden_states"];
@@ -35,7 +35,8 @@ impl Signature {
         let class = find(graph, names.class_labels.as_deref(), &CLASS_NAMES, "[graph] class_labels")?;
         floating(sample)?;
         let network = network.with_packed_axis(sample);
-        let (sample_batch, mut sample_shape) = sample_axes(sample, network)?;
+        let (layout, axes) = SampleLayout::split(&sample.shape, network.channels.or(network.own_channels));
+        let (sample_batch, mut sample_shape) = sample_axes(sample, &axes, network)?;
         let extra_channels = split_extra_channels(sample, &mut sample_shape, network)?;
         let conditions = conditions(graph, manifest)?;
         let single: Vec<&ValueInfo> = [Some(sample), Some(time), class]
@@ -56,12 +57,13 @@ impl Signature {
         let per_sample = class.into_iter().chain(conditions.iter().copied()).chain(per_sample);
         let fixed_batch = common_batch(sample_batch, per_sample)?;
         let output = prediction(graph, names.output.as_deref(), &sample_shape)?;
-        Ok(Self {
+        let mut signature = Self {
             graph: graph.clone(),
             sample: sample.name.clone(),
             sample_element: sample.element,
             sample_shape,
-            dynamic_size: sample.shape.len() == 4 && sample.shape[2..] == [Dim::Dynamic, Dim::Dynamic],
+            layout,
+            dynamic_size: axes.len() == 4 && axes[2..] == [Dim::Dynamic, Dim::Dynamic],
             extra_channels,
             fixed_batch,
             largest_batch: fixed_batch.unwrap_or(largest_batch),
@@ -69,13 +71,20 @@ impl Signature {
                 name: time.name.clone(),
                 element: number(time)?,
                 shape: timestep_shape(time, fixed_batch)?,
-                timestep_scale: if network.packed { 1000.0 } else { 1.0 },
+                convention: if network.packed { TimeConvention::Sigma } else { TimeConvention::Step },
             },
             class: class.map(class_input).transpose()?,
             conditions: conditions.into_iter().map(condition_input).collect::<Result<_, _>>()?,
             tensors: tensors.into_iter().map(|(_, tensor)| tensor).collect(),
             output: output.name.clone(),
-        })
+            negates_output: false,
+            named_kind: network.named_kind,
+        };
+        if let Some(kind) = PipelineKind::from_signature(&signature) {
+            signature.time.convention = kind.facts().time_convention(network.timestep_scale);
+            signature.negates_output = kind.facts().negates_output;
+        }
+        Ok(signature)
     }
 }
 
@@ -264,8 +273,7 @@ mod tests {
         graph.inputs[0].shape[3] = Dim::Dynamic;
         let error = resolve(&graph).unwrap_err();
         assert!(error.to_string().contains("sample_size"), "{error}");
-        let network =
-            NetworkSize { channels: Some(1), size: Some((28, 32)), own_channels: None, packed: false };
+        let network = NetworkSize { channels: Some(1), size: Some((28, 32)), ..NetworkSize::default() };
         let signature = Signature::resolve(&graph, &Manifest::default(), network, 8).unwrap();
         assert_eq!(signature.sample_shape, [1, 28, 32]);
     }
@@ -313,7 +321,7 @@ mod tests {
         graph.outputs[0].shape = vec![Dim::Dynamic, Dim::Dynamic, Dim::Fixed(64)];
         let network = NetworkSize { own_channels: Some(16), ..NetworkSize::default() };
         let signature = Signature::resolve(&graph, &Manifest::default(), network, 8).unwrap();
-        assert_eq!((signature.sample_shape[1], signature.time.timestep_scale), (64, 1000.0));
+        assert_eq!((signature.sample_shape[1], signature.time.convention), (64, TimeConvention::Sigma));
         assert_eq!(signature.fixed_patches(), None);
     }
 }

@@ -11,8 +11,10 @@ use diffusion_samplers::sampler::{self, Options, Patches, SamplerError};
 pub(super) fn list(bundle: &Bundle, all: bool) -> std::io::Result<()> {
     let steps = bundle.manifest.default.steps.unwrap_or(10);
     // Schedules that depend on the image's size need its number of patches; any number shows whether they build.
-    let options =
-        Options { patches: Some(Patches { count: 4096, linear_sigmas: false }), ..Options::new(steps) };
+    let options = Options {
+        patches: Some(Patches { count: 4096, linear_sigmas: false, empirical_shift: false }),
+        ..Options::new(steps)
+    };
     let build = |name: &str| {
         sampler::by_name(name).and_then(|choice| {
             choice.check_class(&bundle.scheduler.class, &mut bundle.scheduler.settings())?;

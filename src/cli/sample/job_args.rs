@@ -37,6 +37,13 @@ pub(super) struct SamplingArguments {
     /// Guidance rescale, 0 to 1; 0 turns it off [default: 0]
     #[arg(long, value_name = "FACTOR", value_parser = number, allow_negative_numbers = true)]
     guidance_rescale: Option<f64>,
+    /// The largest norm of a guided prediction, in norms of the one with the prompt; 0 bounds nothing (Z-Image)
+    /// [default: 0]
+    #[arg(long, value_name = "FACTOR", value_parser = number, allow_negative_numbers = true)]
+    cfg_normalization: Option<f64>,
+    /// The share of the way from noise to the image after which guidance ends, 0 to 1 (Z-Image) [default: 1]
+    #[arg(long, value_name = "SHARE", value_parser = number, allow_negative_numbers = true)]
+    cfg_truncation: Option<f64>,
     /// The noise of a stochastic sampler, 0 (none) to 1 (all) [default: the sampler's]
     #[arg(long, value_name = "FACTOR", value_parser = number, allow_negative_numbers = true)]
     eta: Option<f64>,
@@ -76,7 +83,7 @@ pub(super) struct PromptArguments {
     /// The number of CLIP's last layers to skip [default: 0]
     #[arg(long, value_name = "LAYERS", value_parser = whole_number, allow_negative_numbers = true)]
     clip_skip: Option<u64>,
-    /// The number of tokens for T5, 1 to 512 [default: 256; 512 for Flux]
+    /// The number of tokens for T5 or a language model, 1 to 512 [default: the model's]
     #[arg(long, value_name = "TOKENS", value_parser = whole_number, allow_negative_numbers = true)]
     max_sequence_length: Option<u64>,
 }
@@ -125,6 +132,8 @@ pub(super) fn to_request(
         conditions: (!sampling.conditions.is_empty()).then(|| sampling.conditions.iter().cloned().collect()),
         guidance: sampling.guidance,
         guidance_rescale: sampling.guidance_rescale,
+        cfg_normalization: sampling.cfg_normalization,
+        cfg_truncation: sampling.cfg_truncation,
         eta: sampling.eta,
         noise: sampling.noise.clone(),
         exact: sampling.exact.then_some(true),

@@ -64,8 +64,8 @@ impl NoiseArrays {
         let packed = [&[images], &sizes.sample[..]].concat();
         let initial = self.initial.map(|array| {
             // Flux: diffusers' `latents` are packed.
-            if array.shape() == packed && packed != latent {
-                let unpacked = split_first_axis(&array).into_iter().map(|x| unpack(x, &sizes.latent));
+            if let Some(side) = job.packing().filter(|_| array.shape() == packed) {
+                let unpacked = split_first_axis(&array).into_iter().map(|x| unpack(x, &sizes.latent, side));
                 return Ok(unpacked.collect());
             }
             check_shape(&array, latent, 0, "--init-noise", requested)?;

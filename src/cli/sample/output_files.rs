@@ -49,13 +49,14 @@ pub(super) fn write_samples(output: &OutputTarget, samples: &[Vec<f32>], job: &J
     }
 }
 
-/// Writes latents in the layout of diffusers' `output_type="latent"`: Flux packs them.
+/// Writes latents in the layout of diffusers' `output_type="latent"`: Flux packs them. Those of FLUX.2 are packed and
+/// normalised, as its network predicts them.
 pub(super) fn write_latents(path: &Path, latents: &[Vec<f32>], job: &Job) -> anyhow::Result<()> {
     let sizes = &job.sizes;
-    if sizes.sample == sizes.latent {
+    let Some(side) = job.packing() else {
         return write_array(path, &sizes.latent, latents);
-    }
-    let packed: Vec<_> = latents.iter().map(|latent| pack(latent, &sizes.latent)).collect();
+    };
+    let packed: Vec<_> = latents.iter().map(|latent| pack(latent, &sizes.latent, side)).collect();
     write_array(path, &sizes.sample, &packed)
 }
 

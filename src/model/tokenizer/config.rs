@@ -11,6 +11,7 @@ use serde_json::{Map, Value as Json};
 use tokenizers::AddedToken;
 
 use super::{TokenizerError, json};
+use crate::bundle::TextModel;
 
 /// The attributes that name special tokens, in the order in which transformers adds them to a vocabulary.
 const SPECIAL_TOKENS: [&str; 7] =
@@ -23,6 +24,10 @@ const EXTRA: &str = "extra_special_tokens";
 pub(super) struct TokenizerConfig {
     /// `tokenizer_class`.
     pub(super) class: Option<String>,
+    /// `add_bos_token`.
+    pub(super) adds_begin: Option<bool>,
+    /// `add_eos_token`.
+    pub(super) adds_end: Option<bool>,
     /// `model_max_length`, if it is a length.
     pub(super) length: Option<usize>,
     /// Whether a long prompt loses its beginning.
@@ -53,10 +58,10 @@ impl SpecialToken {
 }
 
 impl TokenizerConfig {
-    /// Reads the files in a directory. `defaults` are the special tokens of the tokenizer's class.
+    /// Reads the files in a directory. `model` is the one of the tokenizer's class.
     pub(super) fn read(
         directory: &Path,
-        defaults: impl FnOnce(Option<&str>) -> &'static [(&'static str, &'static str)],
+        model: impl FnOnce(Option<&str>) -> &'static TextModel,
     ) -> Result<Self, TokenizerError> {
         let path = directory.join("tokenizer_config.json");
         let fault = |key: &str, fault: String| TokenizerError {
@@ -75,7 +80,8 @@ impl TokenizerConfig {
             }
         };
         let class = config.get("tokenizer_class").and_then(Json::as_str).map(str::to_owned);
-        for (attribute, content) in defaults(class.as_deref()) {
+        let model = model(class.as_deref());
+        for (attribute, content) in model.special_tokens {
             config.entry(*attribute).or_insert_with(|| Json::from(*content));
         }
         let mut special = Vec::new();
@@ -83,7 +89,7 @@ impl TokenizerConfig {
             match config.get(attribute) {
                 None => {}
                 // An id would have to be guessed, so that transformers fails when it encodes.
-                Some(Json::Null) if ["bos_token", "eos_token", "pad_token"].contains(&attribute) => {
+                Some(Json::Null) if model.needed_tokens.contains(&attribute) => {
                     return Err(fault(
                         attribute,
                         "is null, but prompts need it; name a token of the vocabulary".to_owned(),
@@ -111,20 +117,21 @@ impl TokenizerConfig {
             Some(Some("left")) => Ok(true),
             Some(_) => Err(fault(key, "must be \"left\" or \"right\"".to_owned())),
         };
-        if side("padding_side")? {
+        // Pipelines pad the texts of language models on the right, whatever the file has.
+        if side("padding_side")? && !model.is_language_model {
             let reason =
                 "is \"left\", which text encoders of diffusion models do not take; set it to \"right\"";
             return Err(fault("padding_side", reason.to_owned()));
         }
         let length = max_length(&config).map_err(|(key, error)| fault(key, error))?;
+        let flag = |key: &str| config.get(key).and_then(Json::as_bool);
         Ok(Self {
             class,
+            adds_begin: flag("add_bos_token"),
+            adds_end: flag("add_eos_token"),
             length,
             truncates_left: side("truncation_side")?,
-            splits_special_tokens: config
-                .get("split_special_tokens")
-                .and_then(Json::as_bool)
-                .unwrap_or(false),
+            splits_special_tokens: flag("split_special_tokens").unwrap_or(false),
             added,
             special,
         })

@@ -1,9 +1,9 @@
-//! The byte-pair encoding in a vocab.json and a merges.txt, as transformers' CLIPTokenizer reads it.
+//! The byte-pair encoding in a vocab.json and a merges.txt, as transformers' tokenizers of CLIP and Qwen read it.
 
 use std::collections::HashMap;
 use std::path::Path;
 
-use tokenizers::models::bpe::BPE;
+use tokenizers::models::bpe::{BPE, Vocab};
 
 use super::{EMPTY_VOCABULARY, TokenizerError, json};
 use crate::regular_file;
@@ -17,6 +17,30 @@ const LAST_MERGE: usize = 49152 - 256 - 2 + 1;
 /// Whether a token is a symbol that the vocabulary lacks, so that it is read as the unknown token.
 pub(super) fn is_without_id(id: u32) -> bool {
     id >= WITHOUT_ID
+}
+
+/// Reads the files of a byte-level encoding in a directory.
+pub(super) fn read_byte_level(directory: &Path) -> Result<BPE, TokenizerError> {
+    let (vocabulary, merges) = (directory.join("vocab.json"), directory.join("merges.txt"));
+    let fault = |path: &Path, reason: String| TokenizerError { path: path.to_owned(), reason };
+    let tokens: HashMap<String, u32> = json(&vocabulary)?.unwrap_or_default();
+    if tokens.is_empty() {
+        return Err(fault(&vocabulary, EMPTY_VOCABULARY.to_owned()));
+    }
+    let text = regular_file::read_text(&merges).map_err(|error| fault(&merges, error.to_string()))?;
+    let mut pairs = Vec::new();
+    let lines = text.lines().map(str::trim).enumerate();
+    for (_, line) in lines.filter(|(i, line)| !line.is_empty() && !(*i == 0 && line.starts_with("#version:")))
+    {
+        let Some((left, right)) = line.split_once(' ') else {
+            let reason =
+                format!("the line {line:?} is not a merge of two tokens; export the tokenizer again");
+            return Err(fault(&merges, reason));
+        };
+        pairs.push((left.to_owned(), right.to_owned()));
+    }
+    let builder = BPE::builder().vocab_and_merges(tokens.into_iter().collect::<Vocab>(), pairs);
+    builder.build().map_err(|error| fault(&merges, error.to_string()))
 }
 
 /// Reads both files. The fast class refuses what the other one passes over.
@@ -65,7 +89,7 @@ pub(super) fn read(
         }
     }
     BPE::builder()
-        .vocab_and_merges(tokens.into_iter().collect::<tokenizers::models::bpe::Vocab>(), pairs)
+        .vocab_and_merges(tokens.into_iter().collect::<Vocab>(), pairs)
         .unk_token(unknown.to_owned())
         .end_of_word_suffix("</w>".to_owned())
         .build()

@@ -71,7 +71,7 @@ fn keys_that_a_pipeline_of_diffusers_does_not_use_have_no_effect_and_are_reporte
     for expected in [
         "    not used           latents_mean: only SDXL's pipelines use it\n",
         "    not used           latents_std: only SDXL's pipelines use it\n",
-        "    not used           shift_factor: only the pipelines of SD3 and Flux use it\n",
+        "    not used           shift_factor: only the pipelines of SD3, Flux and Z-Image use it\n",
     ] {
         assert!(report.contains(expected), "{expected}: {report}");
     }

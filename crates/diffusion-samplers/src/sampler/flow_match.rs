@@ -46,7 +46,11 @@ impl Shift {
             return Err(SettingsError::refused("use_dynamic_shifting", true, reason).into());
         };
         let slope = (max - base) / (max_patches - base_patches);
-        Ok(Self::BySize { mu: base + slope * (patches.count as f64 - base_patches), linear })
+        let mu = match patches.empirical_shift {
+            true => empirical_mu(patches.count, options.steps),
+            false => base + slope * (patches.count as f64 - base_patches),
+        };
+        Ok(Self::BySize { mu, linear })
     }
 
     fn apply(self, sigma: f64) -> f64 {
@@ -58,6 +62,19 @@ impl Shift {
             }
         }
     }
+}
+
+/// μ of FLUX.2 for a number of patches and of steps: a line through the values that were measured for 10 and 200 steps
+/// (`compute_empirical_mu` of its pipelines).
+fn empirical_mu(patches: usize, steps: usize) -> f64 {
+    let (patches, steps) = (patches as f64, steps as f64);
+    let of_200_steps = 0.000_169_27 * patches + 0.456_666_66;
+    if patches > 4300.0 {
+        return of_200_steps;
+    }
+    let of_10_steps = 8.738_095_24e-5 * patches + 1.898_333_33;
+    let slope = (of_200_steps - of_10_steps) / 190.0;
+    slope * steps + of_200_steps - 200.0 * slope
 }
 
 /// The first `n` noise levels, and the number of training time steps. The reference applies a fixed shift twice: to the
@@ -172,4 +189,17 @@ fn heun(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, 
     let nodes: Vec<Node> = sigmas[..sigmas.len() - 1].iter().map(|sigma| node(*sigma, train)).collect();
     // On the straight path, too, the derivative is (x − x̂_0)/σ.
     Ok(Arc::new(Plan::new(heun::HeunStep::from_sigmas(&nodes, &sigmas))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_empirical_shift_meets_its_measured_lines() {
+        let line = |patches: f64| 0.000_169_27 * patches + 0.456_666_66;
+        assert!((empirical_mu(1024, 200) - line(1024.0)).abs() < 1e-12);
+        assert!((empirical_mu(1024, 10) - (8.738_095_24e-5 * 1024.0 + 1.898_333_33)).abs() < 1e-12);
+        assert_eq!(empirical_mu(4301, 4), line(4301.0));
+    }
 }

@@ -30,6 +30,9 @@ pub struct Patches {
     pub count: usize,
     /// Whether the pipeline spaces the noise levels evenly from 1 to 1/n before it shifts them.
     pub linear_sigmas: bool,
+    /// Whether the shift grows with the number of patches and of steps as it was measured for FLUX.2, and not along the line
+    /// of the configuration.
+    pub empirical_shift: bool,
 }
 
 /// The part of the schedule to run. A run from an image (SDEdit, Meng et al. 2022) runs only the end.
