@@ -5,12 +5,13 @@ from pathlib import Path
 
 import torch
 from diffusers import Flux2Transformer2DModel
+from diffusers.models.transformers import transformer_flux2
 
 import autoencoders
 import text_encoders
 from graphs import Graph, Options
 from mmdit import Network
-from replacements import RotaryTable, replace_rms_norms
+from replacements import POSITIONS, RotaryTable, replace_rms_norms, replaced, rotate
 
 # The pipeline's text_encoder_out_layers, counted from 1.
 LAYERS = [9, 18, 27]
@@ -22,7 +23,8 @@ def klein(model: Path, options: Options) -> Iterator[Graph]:
     transformer = Flux2Transformer2DModel.from_pretrained(model / "transformer", torch_dtype=options.dtype)
     replace_rms_norms(transformer)
     config, dtype, batch = transformer.config, options.dtype, options.batch or 2
-    transformer.pos_embed = RotaryTable(config.rope_theta, config.axes_dims_rope)
+    widths = config.axes_dims_rope
+    transformer.pos_embed = RotaryTable(config.rope_theta, widths, [POSITIONS] * len(widths))
     height, width = options.latent_size(autoencoders.factor(autoencoders.read_config(model)) * 2)
     rows = options.text_length or ROWS
     zero = torch.zeros(1, dtype=torch.int64)
@@ -44,5 +46,6 @@ def klein(model: Path, options: Options) -> Iterator[Graph]:
             "timestep": {0: "batch_size"}, "sample": tokens}
     if config.guidance_embeds:
         axes["guidance"] = {0: "batch_size"}
-    yield Graph("transformer", Network(transformer, list(inputs)), inputs, ["sample"], axes)
+    with replaced(transformer_flux2, "apply_rotary_emb", rotate):
+        yield Graph("transformer", Network(transformer, list(inputs)), inputs, ["sample"], axes)
     yield from autoencoders.graphs(model, options)

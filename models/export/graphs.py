@@ -9,7 +9,7 @@ import onnx
 import torch
 from onnx.external_data_helper import ExternalDataInfo, set_external_data, uses_external_data
 
-from replacements import traceable_movedim
+from replacements import movedim, replaced
 
 # Larger graphs keep their weights in a second file, which an engine can map into memory.
 EXTERNAL_BYTES = 64 << 20
@@ -77,7 +77,7 @@ def write(graph: Graph, out: Path, options: Options) -> Path:
     fixed = options.fixed()
     axes = {name: free for name, named in graph.axes.items()
             if (free := {axis: label for axis, label in named.items() if label not in fixed})}
-    with torch.no_grad(), traceable_movedim():
+    with torch.no_grad(), replaced(torch.Tensor, "movedim", movedim):
         torch.onnx.export(
             graph.module.eval(), tuple(graph.inputs.values()), str(path), input_names=list(graph.inputs),
             output_names=graph.outputs, dynamic_axes=axes, opset_version=options.opset, do_constant_folding=True,

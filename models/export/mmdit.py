@@ -5,11 +5,12 @@ from pathlib import Path
 
 import torch
 from diffusers import FluxTransformer2DModel, SD3Transformer2DModel
+from diffusers.models.transformers import transformer_flux
 
 import autoencoders
 import text_encoders
 from graphs import Graph, Options
-from replacements import RotaryTable, replace_rms_norms
+from replacements import POSITIONS, RotaryTable, replace_rms_norms, replaced, rotate
 
 OUTPUT = "out_hidden_states"
 TEXT = {0: "batch_size", 1: "sequence_length"}
@@ -55,7 +56,8 @@ def flux(model: Path, options: Options) -> Iterator[Graph]:
     transformer = FluxTransformer2DModel.from_pretrained(model / "transformer", torch_dtype=options.dtype)
     replace_rms_norms(transformer)
     config, dtype, batch = transformer.config, options.dtype, options.batch or 2
-    transformer.pos_embed = RotaryTable(transformer.pos_embed.theta, config.axes_dims_rope)
+    widths = config.axes_dims_rope
+    transformer.pos_embed = RotaryTable(transformer.pos_embed.theta, widths, [POSITIONS] * len(widths))
     height, width = options.latent_size(autoencoders.factor(autoencoders.read_config(model)) * 2)
     rows = options.text_length or 512
     inputs = {
@@ -72,5 +74,6 @@ def flux(model: Path, options: Options) -> Iterator[Graph]:
     axes = {"hidden_states": tokens, "encoder_hidden_states": TEXT, "img_ids": {0: "image_tokens"},
             "txt_ids": {0: "sequence_length"}, OUTPUT: tokens}
     axes |= {name: {0: "batch_size"} for name in ("pooled_projections", "timestep", "guidance") if name in inputs}
-    yield Graph("transformer", Network(transformer, list(inputs)), inputs, [OUTPUT], axes)
+    with replaced(transformer_flux, "apply_rotary_emb", rotate):
+        yield Graph("transformer", Network(transformer, list(inputs)), inputs, [OUTPUT], axes)
     yield from autoencoders.graphs(model, options)

@@ -57,9 +57,9 @@ def attach_text_encoder(pipe, encoder, session: Session) -> None:
         rows = output.get("last_hidden_state", output.get("prompt_embeds"))
         hidden = [output[name] for name in sorted((name for name in output if name.startswith("hidden_states.")),
                                                   key=lambda name: int(name.split(".")[1]))]
-        if kind == "ZImagePipeline":
+        if kind.startswith("ZImage"):
             hidden = [rows, None]
-        elif kind == "Flux2KleinPipeline":
+        elif kind.startswith("Flux2Klein"):
             hidden = dict(zip((9, 18, 27), rows.chunk(3, dim=-1)))
         pooled = output.get("text_embeds", output.get("pooler_output"))
         return TextOutput(last_hidden_state=rows, hidden_states=hidden, text_embeds=pooled, pooler_output=pooled)

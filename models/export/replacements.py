@@ -30,41 +30,38 @@ def replace_rms_norms(module: torch.nn.Module) -> None:
 
 
 class RotaryTable(torch.nn.Module):
-    """Rotary embedding of Flux by lookup.
+    """Rotary factors of whole positions by lookup: ids [S, axes] to cosines and sines [S, D].
 
-    diffusers computes angles in float64, which few engines support, and fixes the number of tokens in the trace. The
-    table holds their cosines and sines for every whole position, rounded once.
+    Flux computes angles in float64, which few engines support, and Z-Image multiplies complex numbers. `sin` is negated
+    at even channels, as `rotate` uses it.
     """
 
-    def __init__(self, theta: float, axes: list[int], positions: int = POSITIONS):
+    def __init__(self, theta: float, widths: list[int], positions: list[int], angles: torch.dtype = torch.float64):
         super().__init__()
-        self.axes = list(axes)
-        for width in sorted(set(axes)):
-            frequencies = theta ** -(torch.arange(0, width, 2, dtype=torch.float64) / width)
-            angles = torch.outer(torch.arange(positions, dtype=torch.float64), frequencies)
-            angles = angles.repeat_interleave(2, dim=1)
-            self.register_buffer(f"cos_{width}", angles.cos().float(), persistent=False)
-            self.register_buffer(f"sin_{width}", angles.sin().float(), persistent=False)
+        self.axes = len(widths)
+        for axis, (width, count) in enumerate(zip(widths, positions)):
+            frequencies = 1.0 / theta ** (torch.arange(0, width, 2, dtype=torch.float64) / width)
+            table = torch.outer(torch.arange(count, dtype=torch.float64), frequencies).to(angles)
+            table = table.repeat_interleave(2, dim=1)
+            sign = torch.tensor([-1.0, 1.0]).repeat(width // 2)
+            self.register_buffer(f"cos_{axis}", table.cos().float(), persistent=False)
+            self.register_buffer(f"sin_{axis}", table.sin().float() * sign, persistent=False)
 
     def forward(self, ids):
         ids = ids.long()
-        parts = {kind: torch.cat([getattr(self, f"{kind}_{width}")[ids[:, axis]]
-                                  for axis, width in enumerate(self.axes)], dim=-1) for kind in ("cos", "sin")}
-        return parts["cos"], parts["sin"]
+        return tuple(torch.cat([getattr(self, f"{kind}_{axis}")[ids[:, axis]] for axis in range(self.axes)], dim=-1)
+                     for kind in ("cos", "sin"))
 
 
-def rotate_pairs(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotates neighbouring channels of x [B, S, heads, D] by angles [S, D/2], as a product of complex numbers."""
-    real, imaginary = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-    cos, sin = cos[None, :, None, :], sin[None, :, None, :]
-    rotated = torch.stack([real * cos - imaginary * sin, real * sin + imaginary * cos], dim=-1)
-    return rotated.flatten(-2).to(x.dtype)
+def rotate(x: torch.Tensor, factors: tuple[torch.Tensor, torch.Tensor], **_) -> torch.Tensor:
+    """Rotates neighbouring channels of x [B, S, heads, D] by the factors of RotaryTable.
 
-
-def angle_table(theta: float, width: int, positions: int) -> torch.Tensor:
-    """Returns Z-Image's angles [positions, width / 2], rounded to float32 as diffusers does."""
-    frequencies = 1.0 / theta ** (torch.arange(0, width, 2, dtype=torch.float64) / width)
-    return torch.outer(torch.arange(positions, dtype=torch.float64), frequencies).float()
+    It takes the place of diffusers' apply_rotary_emb, which writes the number of tokens into the graph.
+    """
+    cos, sin = (factor[None, :, None, :] for factor in factors)
+    swapped = torch.arange(x.shape[-1]).reshape(-1, 2).flip(1).reshape(-1)
+    wide = x.float()
+    return (wide * cos + wide.index_select(-1, swapped) * sin).to(x.dtype)
 
 
 def attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
@@ -76,20 +73,18 @@ def attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> to
 
 
 @contextmanager
-def traceable_movedim():
-    """Lets Tensor.movedim write a permutation of whole axes.
-
-    The exporter computes it from the rank, and writes an invalid Transpose where shape inference has lost that.
-    """
-    original = torch.Tensor.movedim
-
-    def movedim(tensor, source, destination):
-        order = list(range(tensor.dim()))
-        order.insert(destination % tensor.dim(), order.pop(source % tensor.dim()))
-        return tensor.permute(order)
-
-    torch.Tensor.movedim = movedim
+def replaced(owner, name: str, function):
+    """Sets an attribute of a module or class for the time of an export."""
+    original = getattr(owner, name)
+    setattr(owner, name, function)
     try:
         yield
     finally:
-        torch.Tensor.movedim = original
+        setattr(owner, name, original)
+
+
+def movedim(tensor: torch.Tensor, source: int, destination: int) -> torch.Tensor:
+    """Takes the place of Tensor.movedim, for which the exporter writes an invalid Transpose where it has lost the rank."""
+    order = list(range(tensor.dim()))
+    order.insert(destination % tensor.dim(), order.pop(source % tensor.dim()))
+    return tensor.permute(order)

@@ -7,10 +7,13 @@ import json
 from pathlib import Path
 
 import torch
+import transformers
 from transformers import AutoConfig, AutoModel, CLIPTextModel, CLIPTextModelWithProjection, T5EncoderModel
 
 from graphs import Graph, Options
 
+# Layers that are left out are unexpected weights to transformers, which it lists.
+transformers.logging.set_verbosity_error()
 HALF_MAX = 65504.0
 BATCH_TEXT = {0: "batch_size", 1: "sequence_length"}
 

@@ -10,20 +10,20 @@ from diffusers.models.transformers.transformer_z_image import SEQ_MULTI_OF
 import autoencoders
 import text_encoders
 from graphs import Graph, Options
-from replacements import angle_table, attention, rotate_pairs
+from replacements import RotaryTable, attention, rotate
 
 HALF_MAX = 65504.0
 
 
 class RealAttention:
-    """Z-Image's attention with rotary factors as (cosine, sine) instead of complex numbers."""
+    """Z-Image's attention with the factors of RotaryTable instead of complex numbers."""
 
     def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, freqs_cis=None):
         query, key, value = (layer(hidden_states).unflatten(-1, (attn.heads, -1))
                              for layer in (attn.to_q, attn.to_k, attn.to_v))
         query = query if attn.norm_q is None else attn.norm_q(query)
         key = key if attn.norm_k is None else attn.norm_k(key)
-        return attn.to_out[0](attention(rotate_pairs(query, *freqs_cis), rotate_pairs(key, *freqs_cis), value))
+        return attn.to_out[0](attention(rotate(query, freqs_cis), rotate(key, freqs_cis), value))
 
 
 def clamped_gate(x1, x3):
@@ -48,13 +48,8 @@ class Network(torch.nn.Module):
                 module.set_processor(RealAttention())
             if transformer.dtype == torch.float16 and hasattr(module, "_forward_silu_gating"):
                 module._forward_silu_gating = clamped_gate
-        # Positions of axis 0 count text rows, those of the others rows and columns of patches.
-        for axis, (width, positions) in enumerate(zip(config.axes_dims, config.axes_lens)):
-            self.register_buffer(f"angles_{axis}", angle_table(config.rope_theta, width, positions), persistent=False)
-
-    def rotary(self, *ids):
-        angles = torch.cat([getattr(self, f"angles_{axis}")[places] for axis, places in enumerate(ids)], dim=-1)
-        return angles.cos(), angles.sin()
+        # Axis 0 counts text rows, the others rows and columns of patches. diffusers rounds the angles to float32.
+        self.rotary = RotaryTable(config.rope_theta, config.axes_dims, config.axes_lens, torch.float32)
 
     @staticmethod
     def padded(rows, pad_token, total):
@@ -80,8 +75,8 @@ class Network(torch.nn.Module):
         place = torch.arange(tokens)
         frame = self.padded_places((text_total + 1).expand(tokens) if torch.is_tensor(text_total)
                                    else torch.full([tokens], text_total + 1), total)
-        x_rotary = self.rotary(frame, self.padded_places(place // columns, total),
-                               self.padded_places(place % columns, total))
+        x_rotary = self.rotary(torch.stack([frame, self.padded_places(place // columns, total),
+                                            self.padded_places(place % columns, total)], dim=1))
         for layer in net.noise_refiner:
             x = layer(x, None, x_rotary, time)
 
@@ -89,7 +84,7 @@ class Network(torch.nn.Module):
         text = self.padded(text, net.cap_pad_token, text_total)[None].float()
         text_places = torch.arange(1, text_total + 1)
         zeros = torch.zeros_like(text_places)
-        text_rotary = self.rotary(text_places, zeros, zeros)
+        text_rotary = self.rotary(torch.stack([text_places, zeros, zeros], dim=1))
         for layer in net.context_refiner:
             text = layer(text, None, text_rotary)
 

@@ -79,27 +79,27 @@ def cases(folder: str) -> list[Case]:
         ],
         "sd_turbo": [
             Case("sd_turbo_default", sd, FOX, 1, 0.0, (128, 128), 42, documented=True),
-            Case("sd_turbo_four", sd, SHIP, 4, 0.0, (96, 160), 3),
+            Case("sd_turbo_four", sd, SHIP, 4, 0.0, (48, 80), 3),
             Case("sd_turbo_image", sd_image, SHIP, 2, 0.0, (64, 96), 4, options={"strength": 0.5}, images=["wide.png"]),
         ],
         "sdxl_turbo": [
             Case("sdxl_turbo_default", xl, FOX, 1, 0.0, (128, 128), 42, documented=True),
-            Case("sdxl_turbo_four", xl, SHIP, 4, 0.0, (96, 160), 3),
+            Case("sdxl_turbo_four", xl, SHIP, 4, 0.0, (48, 80), 3),
         ],
         "sdxl_lightning_4step": [
-            Case("lightning_default", xl, FOX, 4, 0.0, (128, 128), 42, documented=True),
+            Case("lightning_default", xl, FOX, 4, 0.0, (64, 64), 42, documented=True),
             Case("lightning_eight", xl, SHIP, 8, 0.0, (64, 96), 3),
         ],
         "hyper_sdxl_8steps": [
-            Case("hyper_default", xl, FOX, 8, 0.0, (128, 128), 42, options={"eta": 1.0}, documented=True),
+            Case("hyper_default", xl, FOX, 8, 0.0, (64, 64), 42, options={"eta": 1.0}, documented=True),
             Case("hyper_eta", xl, SHIP, 4, 0.0, (64, 96), 3, options={"eta": 0.3}),
         ],
         "sdxl_lcm": [
-            Case("lcm_xl_default", xl, FOX, 4, 1.0, (128, 128), 42, documented=True),
+            Case("lcm_xl_default", xl, FOX, 4, 1.0, (64, 64), 42, documented=True),
             Case("lcm_xl_guided", xl, SHIP, 6, 1.8, (64, 96), 3),
         ],
         "lcm": [
-            Case("lcm_default", lcm, FOX, 4, 8.5, (128, 128), 42, documented=True),
+            Case("lcm_default", lcm, FOX, 4, 8.5, (64, 64), 42, documented=True),
             Case("lcm_wide", lcm, SHIP, 6, 3.0, (64, 96), 3),
         ],
     }[folder]
