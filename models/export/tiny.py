@@ -1,7 +1,7 @@
 """Makes tiny diffusers folders with random weights: `python tiny.py FAMILY OUT`.
 
 The networks are trained for a moment on synthetic latents, so that sampling stays in a natural range and prompts
-matter. All weights are numbers of half precision. No third-party data or weights are used.
+matter. All weights are numbers of half precision. No third-party weights are used.
 """
 
 import json

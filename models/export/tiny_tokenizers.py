@@ -7,6 +7,7 @@ from pathlib import Path
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer
 
+# The last sentence begins SANA's instruction (diffusers, Apache-2.0), which then takes fewer tokens.
 CORPUS = [
     "a red fox in the snow", "a small blue ship under the moon, watercolor", "city at night", "two dogs by the sea",
     "an old house in the mountains at dawn", "portrait of a woman with a green hat", "blurry, bright, low quality",
