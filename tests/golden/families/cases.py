@@ -68,8 +68,6 @@ def cases(folder: str) -> list[Case]:
             Case("zimage_turbo_wide", zimage, LONG, 5, 0.0, (48, 112), 3),
             Case("zimage_turbo_image", zimage_image, SHIP, 8, 0.0, (64, 96), 4, options={"strength": 0.6},
                  images=["wide.png"]),
-            Case("zimage_turbo_lcm", zimage, SHIP, 4, 0.0, (48, 64), 5,
-                 scheduler=diffusers.FlowMatchLCMScheduler(shift=3.0)),
         ],
         "z_image": [
             Case("zimage_default", zimage, FOX, 50, 5.0, (48, 48), 42, "", documented=True),
