@@ -32,6 +32,14 @@ train name minutes="80":
 golden:
     python tests/golden/make_golden.py
 
+# Export a tiny folder of each family and compare it with torch (needs models/export/requirements.txt)
+export-test *arguments:
+    cd models/export && python -m pytest -q test_export.py {{arguments}}
+
+# Make the tiny folders of tests/golden/families and their references again (needs models/export/requirements.txt)
+families *folders:
+    python tests/golden/families/make.py tests/golden/families {{folders}}
+
 # Build for aarch64 and JetPack 5, run the result under qemu, and compare its samples with x86-64
 arm:
     tests/arm

@@ -1,0 +1,134 @@
+"""Exports a diffusers folder as a folder of ONNX graphs that `denoised` runs.
+
+    python export.py MODEL OUT [--dtype float16] [--weights int8] [--height 1024 --width 1024 --batch 1]
+
+MODEL is a folder as diffusers saves it, with model_index.json. README.md has a command for each family.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+import warnings
+from pathlib import Path
+
+import torch
+
+import cross_attention
+import flux2
+import mmdit
+import unet
+import z_image
+from graphs import Graph, Options, write
+from quantize import BITS, quantize
+
+FAMILIES = {
+    "StableDiffusionPipeline": unet.stable_diffusion,
+    "StableDiffusionImg2ImgPipeline": unet.stable_diffusion,
+    "StableDiffusionInpaintPipeline": unet.stable_diffusion,
+    "LatentConsistencyModelPipeline": unet.stable_diffusion,
+    "StableDiffusionXLPipeline": unet.stable_diffusion_xl,
+    "StableDiffusionXLImg2ImgPipeline": unet.stable_diffusion_xl,
+    "StableDiffusionXLInpaintPipeline": unet.stable_diffusion_xl,
+    "StableDiffusion3Pipeline": mmdit.stable_diffusion_3,
+    "FluxPipeline": mmdit.flux,
+    "SanaPipeline": cross_attention.sana,
+    "SanaSprintPipeline": cross_attention.sana,
+    "PixArtSigmaPipeline": cross_attention.pixart_sigma,
+    "ZImagePipeline": z_image.z_image,
+    "Flux2KleinPipeline": flux2.klein,
+}
+# Local names that diffusers and transformers write into configurations.
+LOCAL_KEYS = ("_name_or_path",)
+
+
+def main() -> None:
+    given = arguments()
+    options = Options(getattr(torch, given.dtype), given.opset, given.batch, given.height, given.width,
+                      given.text_length, given.external_data)
+    export(given.model, given.out, options, given.weights, given.only)
+
+
+def export(model: Path, out: Path, options: Options, weights: str | None = None, only: list[str] | None = None) -> None:
+    """Writes the folder `out`; `weights` is "int8" or "int4", `only` names the graphs to write."""
+    index = read_json(model / "model_index.json")
+    family = FAMILIES.get(index["_class_name"])
+    if family is None:
+        sys.exit(f"{model}/model_index.json: the pipeline {index['_class_name']} can't be exported; these can: "
+                 + ", ".join(FAMILIES))
+    out.mkdir(parents=True, exist_ok=True)
+    copy_settings(model, out, index)
+    warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
+    torch.manual_seed(0)
+    for graph in family(model, options):
+        if not only or graph.folder in only:
+            export_graph(graph, model, out, options, weights)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", type=Path, help="folder with model_index.json, as diffusers saves it")
+    parser.add_argument("out", type=Path, help="folder to write")
+    parser.add_argument("--dtype", choices=["float32", "float16"], default="float32",
+                        help="type of weights and activations [default: float32]")
+    parser.add_argument("--weights", choices=list(BITS),
+                        help="store the weights of text encoders and the network in 8 or 4 bits; needs ONNX Runtime")
+    parser.add_argument("--opset", type=int, default=17, help="[default: 17]")
+    parser.add_argument("--height", type=int, help="fix the height of pictures, in pixels")
+    parser.add_argument("--width", type=int, help="fix the width of pictures, in pixels")
+    parser.add_argument("--batch", type=int, help="fix the batch size; guidance evaluates two samples a picture")
+    parser.add_argument("--text-length", type=int, help="fix the number of text rows")
+    parser.add_argument("--external-data", action="store_true",
+                        help="keep weights in model.onnx_data, also of graphs under 64 MiB")
+    parser.add_argument("--only", nargs="+", metavar="FOLDER",
+                        help="export these graphs alone, such as transformer or vae_decoder")
+    given = parser.parse_args()
+    if not (given.model / "model_index.json").is_file():
+        parser.error(f"{given.model} has no model_index.json; name a folder that diffusers saved")
+    return given
+
+
+def export_graph(graph: Graph, model: Path, out: Path, options: Options, weights: str | None) -> None:
+    name, config = graph.folder, graph.config
+    path = write(graph, out, options)
+    source = model / ("vae" if name.startswith("vae_") else name) / "config.json"
+    write_json(path.parent / "config.json", config or read_json(source))
+    quantised = ""
+    if weights and not name.startswith("vae_"):
+        quantised = f", {quantize(path, weights, options.external_data)} weights in {weights}"
+    size = sum(file.stat().st_size for file in path.parent.glob("model.onnx*"))
+    print(f"{path}: {size / 1e6:.1f} MB{quantised}", flush=True)
+
+
+def copy_settings(model: Path, out: Path, index: dict) -> None:
+    """Copies the model index, the scheduler and the tokenizers."""
+    write_json(out / "model_index.json", index)
+    for folder in sorted(model.iterdir()):
+        if folder.name == "scheduler" or folder.name.startswith("tokenizer"):
+            target = out / folder.name
+            shutil.copytree(folder, target, dirs_exist_ok=True)
+            for file in target.glob("*config.json"):
+                write_json(file, read_json(file))
+            if folder.name.startswith("tokenizer"):
+                complete_tokenizer(folder, target)
+
+
+def complete_tokenizer(folder: Path, target: Path) -> None:
+    """Writes tokenizer.json where only the files of a Python tokenizer exist. CLIP needs vocab.json alone."""
+    if (target / "tokenizer.json").is_file() or (target / "vocab.json").is_file():
+        return
+    from transformers import AutoTokenizer
+    AutoTokenizer.from_pretrained(folder).backend_tokenizer.save(str(target / "tokenizer.json"))
+
+
+def read_json(path: Path) -> dict:
+    return json.loads(path.read_text())
+
+
+def write_json(path: Path, content: dict) -> None:
+    content = {key: value for key, value in content.items() if key not in LOCAL_KEYS}
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    main()
