@@ -69,10 +69,11 @@ impl TextEncoder {
     pub(super) fn encode(&self, input: &EncoderInput<'_>) -> Result<Embedding, LatentError> {
         let facts = self.graph.facts;
         let framed = facts.template.frame(input.prompt, input.is_negative);
+        let skipped_layers = if facts.model.is_clip() { input.skipped_layers } else { 0 };
         let layer = match facts.layer {
-            LayerRule::Last if input.skipped_layers == 0 => Layer::Last,
-            LayerRule::Last => Layer::BeforeLast(input.skipped_layers),
-            LayerRule::BeforeLast => Layer::BeforeLast(1 + input.skipped_layers),
+            LayerRule::Last if skipped_layers == 0 => Layer::Last,
+            LayerRule::Last => Layer::BeforeLast(skipped_layers),
+            LayerRule::BeforeLast => Layer::BeforeLast(1 + skipped_layers),
             LayerRule::Numbered(layers) => Layer::Numbered(layers),
         };
         let length = match facts.length {

@@ -32,6 +32,8 @@ fn sample_log(engine: &str, model: &Path, more: &[&str]) -> String {
     let folder = tempfile::tempdir().unwrap();
     let mut command = sample(engine, model, &folder.path().join("x.npy"));
     command.args(["--steps", "2", "--sampler", "ddim", "--seed", "1"]).args(more);
+    // A cache of its own: without embeddings of an earlier start.
+    command.env("DENOISED_ENGINE__CACHE", folder.path().join("cache"));
     let output = succeeds(command.env("RUST_LOG", "denoised=debug"));
     String::from_utf8(output.stderr).unwrap()
 }
@@ -96,8 +98,13 @@ fn the_daemon_evaluates_a_default_job_s_batch_once_before_it_is_ready() {
     );
     let text = configuration(&broker, "test", &[&bundle("sd"), &model("digits")], &engine);
     let mut subscriber = Subscriber::start(&broker, "denoised/test/#");
-    let debug = [("RUST_LOG", "denoised=debug".to_owned())];
-    let mut daemon = Daemon::with_variables(&text, &debug);
+    // A cache of its own: without embeddings of an earlier start.
+    let cache = tempfile::tempdir().unwrap();
+    let variables = [
+        ("RUST_LOG", "denoised=debug".to_owned()),
+        ("DENOISED_ENGINE__CACHE", cache.path().display().to_string()),
+    ];
+    let mut daemon = Daemon::with_variables(&text, &variables);
     let state = subscriber.wait_for_phase("ready");
     for index in 0..2 {
         assert_eq!(state["models"][index]["provider_shares"][0]["provider"], "cpu", "{state}");
