@@ -30,7 +30,7 @@ pub(super) fn read_byte_level(directory: &Path) -> Result<BPE, TokenizerError> {
     let text = regular_file::read_text(&merges).map_err(|error| fault(&merges, error.to_string()))?;
     let mut pairs = Vec::new();
     let lines = text.lines().map(str::trim).enumerate();
-    for (_, line) in lines.filter(|(i, line)| !line.is_empty() && !(*i == 0 && line.starts_with("#version:")))
+    for (_, line) in lines.filter(|(i, line)| !(line.is_empty() || *i == 0 && line.starts_with("#version:")))
     {
         let Some((left, right)) = line.split_once(' ') else {
             let reason =
