@@ -89,7 +89,7 @@ class Plan:
                 self.layers[row, 1] = index
                 self.places[row, :2] = [(0.52, -0.48, 0), (0.52, 0.48, 0)]
                 text = f"two {name}"
-            elif shown == PAIR and (other := draw.choice(base)) != index and not self.is_held_out(entry, entries[other]):
+            elif shown == PAIR and not self.is_held_out(entry, entries[other := draw.choice(base)]):
                 self.layers[row, 1] = other
                 self.places[row, :2] = [(0.52, -0.48, 0), (0.52, 0.48, 0)]
                 text = f"{name} and {captions.name_of(entries[other], draw)}"
@@ -99,7 +99,8 @@ class Plan:
                 text = f"{name} in a {box}"
             else:
                 if moved and draw.random() < 0.3:
-                    self.places[row, 0] = (draw.uniform(0.9, 1.02), draw.uniform(-0.06, 0.06), draw.uniform(-0.06, 0.06))
+                    x, y = draw.uniform(-0.06, 0.06), draw.uniform(-0.06, 0.06)
+                    self.places[row, 0] = (draw.uniform(0.9, 1.02), x, y)
                 colour = None
                 is_recoloured = shares[index] > 0.35 and entry["category"] not in ("Flags", "People & Body")
                 if is_recoloured and draw.random() < 0.2:

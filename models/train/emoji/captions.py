@@ -14,7 +14,7 @@ HELD_OUT_CONTENTS = {"box": ["red heart", "dog face"], "basket": ["pizza"], "buc
 HELD_OUT_PAIRS = [{"pizza", "rocket"}, {"cat face", "rose"}, {"robot", "strawberry"}]
 HELD_OUT_SMALL = {"octopus", "hamburger"}
 
-TEMPLATES = ["{}", "{}", "{}", "{}", "a {}", "the {}", "{} emoji", "emoji of a {}", "a picture of a {}", "an icon of {}"]
+TEMPLATES = [*["{}"] * 4, "a {}", "the {}", "{} emoji", "emoji of a {}", "a picture of a {}", "an icon of {}"]
 
 
 def name_of(entry: dict, draw: random.Random) -> str:

@@ -10,7 +10,7 @@ import time
 import torch
 
 from sampler import time_steps
-from training import DEVICE, Every, Fit, log, save
+from training import CUDA, DEVICE, Every, Fit, log, save
 
 SHARE = 0.42  # of the time, for drawing the trajectories
 STEPS = 10  # of a trajectory
@@ -19,7 +19,7 @@ FEW = 4  # Half of the training is at the time steps of so many steps.
 
 def trajectories(given, task, seconds: float):
     """Noise, final latents and prompts. Every twentieth batch has no prompt and no guidance."""
-    begin, due = time.time(), Every(5 if DEVICE.type == "cuda" else 60)
+    begin, due = time.time(), Every(5 if CUDA else 60)
     found = []
     while time.time() - begin < seconds and len(found) * task.batch < 400_000:
         _, ids = task.batch_of_prompts()
@@ -27,8 +27,9 @@ def trajectories(given, task, seconds: float):
         if len(found) % 20 == 19:
             ids, guidance = task.empty.expand(len(ids), -1), 1
         noise = torch.randn(len(ids), 4, 16, 16, device=DEVICE)
-        # With gradients, because the U-Net is compiled for that.
-        latents = task.noise.sample(task.network, noise, ids, task.empty, STEPS, guidance)
+        # On a GPU the U-Net is compiled for evaluations with gradients only.
+        with torch.set_grad_enabled(CUDA):
+            latents = task.noise.sample(task.network, noise, ids, task.empty, STEPS, guidance)
         found.append((noise.half(), latents.half(), ids))
         if due():
             log(f"distillation: {len(found) * task.batch} trajectories")

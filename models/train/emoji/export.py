@@ -1,7 +1,7 @@
 """Export trained weights into a bundle that both `denoised` and diffusers load.
 
-The folder is that of a StableDiffusionPipeline in float16, with a graph beside the weights of each component. The graphs of
-the U-Net and the text encoder have no weights of their own: their external data are the safetensors files. Those of the
+The folder is that of a StableDiffusionPipeline in float16, with a graph beside the weights of each component. The graphs
+of the U-Net and the text encoder have no weights of their own: their external data are the safetensors files. Those of the
 autoencoder have, because external data may not lie in another folder.
 """
 
@@ -132,7 +132,9 @@ def halve_weights(model: onnx.ModelProto, places: dict):
         halved = values.astype(np.float16)
         if not np.array_equal(halved.astype(np.float32), values):
             continue  # a constant, not a weight
-        key = next((key for key in (name.split(".", depth)[-1] for depth in range(4)) if key in places), None)
+        # Without the name of the module around it; some versions of transformers write one more level.
+        own = name.split(".", 1)[-1]
+        key = next((key for key in (own, f"text_model.{own}") if key in places), None)
         tensor.CopyFrom(onnx.numpy_helper.from_array(halved, f"{name}.float16"))
         if key:
             file, offset, length, shape = places[key]

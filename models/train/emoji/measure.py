@@ -74,7 +74,9 @@ def measure_settings(given, model: Model, judge, pictures, entries) -> list[str]
     features, found = classifier.features_and_labels(judge, real)
     right = (found == labels).float().mean(0).tolist()
     others = plain_pictures(pictures[candidates[given.count: 2 * given.count]]).to(DEVICE)
-    floor = classifier.frechet(features, classifier.features_and_labels(judge, others)[0]) if len(others) > 200 else None
+    floor = None
+    if len(others) > 200:
+        floor = classifier.frechet(features, classifier.features_and_labels(judge, others)[0])
     rows = [f"Prompts: the first names of {len(chosen)} emoji.", "",
             "| steps | guidance | evaluations | category | subcategory | emoji | Fréchet distance |",
             "|---|---|---|---|---|---|---|",
@@ -107,10 +109,11 @@ def measure_memory(given, model: Model, pictures, entries) -> list[str]:
     between = torch.cdist(flat[::7], flat) / flat.shape[1] ** 0.5
     between = between.masked_fill(between < 1e-4, 9).min(1).values
     same = sum(prompt in entries[i]["names"] for prompt, i in zip(prompts, index.tolist())) / len(prompts)
-    sheet.save(torch.stack([drawn[:SHOWN], training[index[:SHOWN]]], 1).flatten(0, 1), 8, given.bundle / "nearest.png", 1)
-    return ["", f"Of {len(prompts)} samples, {same:.1%} have a training picture with the prompt's name as their nearest. "
-            f"The median distance to it (root mean square of −1..1) is {nearest.median():.3f}; between a training picture "
-            f"and the nearest other one it is {between.median():.3f}."]
+    pairs = torch.stack([drawn[:SHOWN], training[index[:SHOWN]]], 1).flatten(0, 1)
+    sheet.save(pairs, 8, given.bundle / "nearest.png", 1)
+    return ["", f"Of {len(prompts)} samples, {same:.1%} have a training picture with the prompt's name as their "
+            f"nearest. The median distance to it (root mean square of −1..1) is {nearest.median():.3f}; between a "
+            f"training picture and the nearest other one it is {between.median():.3f}."]
 
 
 def compare(given, model: Model) -> list[str]:

@@ -20,7 +20,7 @@ def scheduler() -> DPMSolverMultistepScheduler:
 # Widths of the autoencoder; widths, layers and blocks (with attention or not) of the U-Net.
 SIZES = {
     "full": {"autoencoder": (32, 48, 48), "widths": (96, 96), "layers": 2, "attends": (True, True)},
-    "small": {"autoencoder": (16, 32, 48), "widths": (48, 96, 160), "layers": 1, "attends": (False, True, True)},
+    "small": {"autoencoder": (16, 32, 48), "widths": (48, 96, 160), "layers": 1, "attends": (False, True, False)},
 }
 
 

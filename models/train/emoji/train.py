@@ -2,8 +2,8 @@
 
 Every phase has a budget of seconds and uses a GPU if there is one, so the same command serves a GPU for minutes and a
 processor for hours. A phase that was stopped resumes from its state in `--work`; delete the `*.state` files to begin
-again. `all` trains the autoencoder and the classifier in one process, while another one prepares the prompts and compiles
-the U-Net, which is then trained on the latents.
+again. `all` trains the autoencoder and the classifier in one process, while another one prepares the prompts and
+compiles the U-Net, which is then trained on the latents.
 """
 
 import argparse
