@@ -11,7 +11,7 @@ import augment
 import data
 import networks
 import sheet
-from training import CUDA, DEVICE, START, Fit, load, log, precision, save, to_device
+from training import CUDA, DEVICE, START, Fit, load, log, precision, record, save, to_device
 
 PRIOR = 5e-4  # weight of the divergence from a normal distribution
 
@@ -46,11 +46,11 @@ def train(given):
         if fit.keeps():
             fit.keep()
     fit.keep()
-    finish(fit.finish(), painter, given, fit.steps)
+    finish(fit.finish(), painter, given, fit)
 
 
 @torch.no_grad()
-def finish(network, painter, given, steps: int):
+def finish(network, painter, given, fit: Fit):
     """Measure the reconstruction, set the scaling factor, and write the files."""
     with precision():
         wanted = painter(torch.arange(1024, device=DEVICE))
@@ -58,13 +58,10 @@ def finish(network, painter, given, steps: int):
         found = torch.cat([network.decode(part).sample for part in latents[:128].split(64)])
     difference = (found.float() - wanted[:128]).abs().mean().item()
     scaling = round(1 / latents.float().std().item(), 4)
-    log(f"autoencoder: {steps} steps, mean absolute difference {difference:.4f} of −1..1, scaling {scaling}")
+    log(f"autoencoder: {fit.steps} steps, mean absolute difference {difference:.4f} of −1..1, scaling {scaling}")
     sheet.save(torch.stack([wanted[:48], found[:48]], 1).flatten(0, 1), 16, given.out / "autoencoder.png", 1)
     save({"vae": network}, given.out / "vae.safetensors")
-    settings = {"size": given.size, "scaling_factor": scaling, "steps": steps, "difference": difference}
-    part = given.out / "vae.part"
-    part.write_text(json.dumps(settings))
-    part.rename(given.out / "vae.json")
+    record(given.out, "vae", fit, size=given.size, scaling_factor=scaling, difference=difference)
 
 
 def trained(folder: Path):

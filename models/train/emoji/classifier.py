@@ -10,7 +10,7 @@ import torch.nn.functional as F
 import augment
 import data
 import networks
-from training import CUDA, DEVICE, Fit, load, log, precision, save, to_device
+from training import CUDA, DEVICE, Fit, load, log, precision, record, save, to_device
 
 HELD_OUT = 2048  # augmented pictures
 
@@ -56,6 +56,7 @@ def train(given):
     network = fit.finish()
     save({"classifier": network}, given.out / "classifier.safetensors", torch.float32)
     agreement = agreements(network, painter(torch.arange(HELD_OUT, device=DEVICE)), labels[:HELD_OUT])
+    record(given.out, "classifier", fit, agreement=agreement)
     log(f"classifier: {fit.steps} steps; right on {HELD_OUT} held-out augmentations: category {agreement[0]:.1%}, "
         f"subcategory {agreement[1]:.1%}, emoji {agreement[2]:.1%}")
 

@@ -10,7 +10,7 @@ import time
 import torch
 
 from sampler import time_steps
-from training import CUDA, DEVICE, Every, Fit, log, save
+from training import CUDA, DEVICE, Every, Fit, log, record, save
 
 SHARE = 0.42  # of the time, for drawing the trajectories
 STEPS = 10  # of a trajectory
@@ -53,4 +53,5 @@ def train(given, task, seconds: float) -> torch.nn.Module:
             save(fit.average.parts(), given.out / "distilled.safetensors")
     distilled = fit.finish()
     save(distilled.parts(), given.out / "distilled.safetensors")
+    record(given.out, "distillation", fit, trajectories=len(noise))
     return distilled

@@ -215,6 +215,9 @@ def main():
     networks.scheduler().save_pretrained(given.bundle / "scheduler")
     shutil.copytree(given.work / "tokenizer", given.bundle / "tokenizer", dirs_exist_ok=True)
     model_index(given.bundle)
+    here = Path(__file__).parent
+    shutil.copytree(here / "bundle", given.bundle, dirs_exist_ok=True)
+    shutil.copy(here.parents[2] / "LICENSE-APACHE", given.bundle)
     graphs(given.bundle, vae, network)
     check_folder(given.bundle)
 

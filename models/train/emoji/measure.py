@@ -5,6 +5,7 @@ whose latents are compared with those of diffusers' pipeline for the same seeds.
 """
 
 import argparse
+import json
 import random
 import subprocess
 import time
@@ -141,12 +142,24 @@ def held_out_prompts() -> list[str]:
     return prompts + [f"small {name}" for name in sorted(captions.HELD_OUT_SMALL)]
 
 
+def training_table(out: Path) -> list[str]:
+    """What each phase of the training took."""
+    rows = ["", "| trained | seconds | steps | loss | on |", "|---|---|---|---|---|"]
+    for phase in ("vae", "network", "distillation", "classifier"):
+        file = out / f"{phase}.json"
+        if file.exists():
+            facts = json.loads(file.read_text())
+            rows.append(f"| {phase} | {facts['seconds']} | {facts['steps']:,} | {facts['loss']:.3f} | {facts['device']} |")
+    return rows
+
+
 def into_readme(bundle: Path, lines: list[str]):
     """Replace what the README has between the two marks."""
     file = bundle / "README.md"
     text = file.read_text()
     before, after = text[: text.index(START)], text[text.index(END):]
-    file.write_text("\n".join([before + START, *lines, after]))
+    text = "\n".join([before + START, *lines, after])
+    file.write_text(text.replace("COMBINED", ", ".join(held_out_prompts()) + "."))
 
 
 def main():
@@ -170,6 +183,7 @@ def main():
     lines = measure_settings(given, model, judge, pictures, entries)
     lines += measure_memory(given, model, pictures, entries)
     lines += compare(given, model) if given.denoised else []
+    lines += training_table(given.out or given.work)
     lines += ["", f"Measured in {time.time() - begin:.0f} s on {DEVICE.type}."]
     print("\n".join(lines))
     if (given.bundle / "README.md").exists():

@@ -13,7 +13,7 @@ import networks
 import sheet
 import tokenizer
 from sampler import Noise
-from training import CUDA, DEVICE, START, Fit, load, log, precision, save, to_device
+from training import CUDA, DEVICE, START, Fit, log, precision, record, save, to_device
 
 DROP_PROMPT = 0.1  # Ho & Salimans 2022, section 3.2
 # The first 24 are those of the README's sheet. No training picture combines the words of the last eight.
@@ -150,6 +150,7 @@ def train(given):
     fit.keep()
     base = fit.finish()
     save(base.parts(), given.out / "base.safetensors")
+    record(given.out, "network", fit, batch=task.batch, pictures=given.pictures)
     task.draw(base, 20, given.guidance, given.out / "base-20.png")
     if given.distillation > 0:
         network.load_state_dict(base.state_dict())

@@ -1,7 +1,9 @@
 """What all phases of the training share: the device, time, files of weights, and the optimiser."""
 
 import copy
+import json
 import math
+import platform
 import time
 from pathlib import Path
 
@@ -26,6 +28,16 @@ def log(*words):
 def precision():
     """bfloat16 on a GPU, float32 on a processor."""
     return torch.autocast("cuda", torch.bfloat16, enabled=CUDA)
+
+
+def record(folder: Path, phase: str, fit: "Fit", **facts):
+    """Write `PHASE.json`: what was trained, for how long, and on what. `measure.py` puts it into the README."""
+    device = torch.cuda.get_device_name() if CUDA else f"{torch.get_num_threads()} threads of {platform.machine()}"
+    loss = torch.stack(fit.losses[-100:]).mean().item() if fit.losses else None
+    facts |= {"steps": fit.steps, "seconds": round(time.time() - fit.begin), "loss": loss, "device": device}
+    part = folder / f"{phase}.part"
+    part.write_text(json.dumps(facts))
+    part.rename(folder / f"{phase}.json")
 
 
 def to_device(network: torch.nn.Module) -> torch.nn.Module:
