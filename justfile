@@ -28,6 +28,10 @@ soak requests="2000" brokers="100" daemons="50":
 train name minutes="80":
     cd models/train && python {{name}}.py --minutes {{minutes}} && python export.py {{name}} && python measure.py {{name}}
 
+# Train the text-to-emoji model, export it and measure it (needs models/train/emoji/requirements.txt)
+emoji *options:
+    cd models/train/emoji && python data.py && python tokenizer.py && python train.py all {{options}} && python export.py && python measure.py
+
 # Regenerate the golden files from torch and diffusers (needs models/train/requirements.txt)
 golden:
     python tests/golden/make_golden.py
