@@ -61,14 +61,14 @@ def attach_text_encoder(pipe, encoder, session: Session) -> None:
             hidden = [rows, None]
         elif kind.startswith("Flux2Klein"):
             hidden = dict(zip((9, 18, 27), rows.chunk(3, dim=-1)))
-        pooled = output.get("text_embeds", output.get("pooler_output"))
-        return TextOutput(last_hidden_state=rows, hidden_states=hidden, text_embeds=pooled, pooler_output=pooled)
+        return TextOutput(last_hidden_state=rows, hidden_states=hidden, text_embeds=output.get("text_embeds"),
+                          pooler_output=output.get("pooler_output"))
 
     encoder.forward = forward
 
 
 class TextOutput(SimpleNamespace):
-    """The output of a text encoder; its first element is the pooled, projected row or else the last hidden state."""
+    """The output of a text encoder; its first element is the projected row or else the last hidden state."""
 
     def __getitem__(self, index):
         first = self.last_hidden_state if self.text_embeds is None else self.text_embeds
