@@ -73,7 +73,7 @@ def cases(folder: str) -> list[Case]:
             Case("zimage_default", zimage, FOX, 50, 5.0, (48, 48), 42, "", documented=True),
             Case("zimage_low", zimage, SHIP, 6, 1.0, (64, 48), 3, "blurry"),
             Case("zimage_normalised", zimage, LONG, 6, 4.0, (48, 64), 4, "bright",
-                 options={"cfg_normalization": True, "cfg_truncation": 0.7}),
+                 options={"cfg_normalization": 1.0, "cfg_truncation": 0.7}),
         ],
         "sd_turbo": [
             Case("sd_turbo_default", sd, FOX, 1, 0.0, (128, 128), 42, documented=True),
