@@ -43,7 +43,7 @@ fn a_broken_bundle_is_reported_with_its_file_and_the_error() {
         (
             "class",
             |b| edit(b, "scheduler/scheduler_config.json", "DDPMScheduler", "DreamScheduler"),
-            "_class_name \"DreamScheduler\" is not supported",
+            "_class_name is \"DreamScheduler\", which is not supported",
         ),
         ("json", |b| edit(b, "scheduler/scheduler_config.json", "{", "["), "scheduler_config.json"),
         (
