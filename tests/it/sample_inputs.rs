@@ -163,7 +163,7 @@ fn a_scheduler_file_that_is_not_json_had_the_message_of_the_parser() {
         ),
         (
             "{\"_class_name\": \"DDIMScheduler\", \"clip_sample\": True}",
-            "line 1, column 50: no JSON value begins with `True`; write true",
+            "line 1, column 49: no JSON value begins with `True`; write true",
         ),
     ] {
         let (_directory, file) = written("scheduler_config.json", text.as_bytes());
