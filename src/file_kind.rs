@@ -25,6 +25,12 @@ pub(crate) fn unexpected_content(path: &Path, expected: Expected) -> std::io::Re
     Ok(recognise(&head, expected))
 }
 
+/// What a text contains that is not JSON, with what to do. `None` if nothing speaks against it.
+pub(crate) fn unexpected_text(text: &str) -> Option<&'static str> {
+    let bytes = text.as_bytes();
+    recognise(&bytes[..bytes.len().min(HEAD)], Expected::Text)
+}
+
 fn recognise(head: &[u8], expected: Expected) -> Option<&'static str> {
     let text = head.trim_ascii_start().to_ascii_lowercase();
     let starts_with = |prefixes: &[&[u8]]| prefixes.iter().any(|prefix| text.starts_with(prefix));

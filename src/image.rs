@@ -12,7 +12,7 @@ mod webp_chunks;
 
 use serde::{Deserialize, Serialize};
 
-pub use decode::{DecodeTarget, decode};
+pub use decode::{Content, DecodeTarget, decode};
 pub use encode::{DEFAULT_QUALITY, Encoding, check_format, check_size, encode, encode_image, png, to_image};
 pub use grid::{grid, grid_size, rows};
 pub use plot::arrows;

@@ -4,6 +4,7 @@
 //! as one line. A document is therefore parsed into a [`Json`] value first, which is then deserialized by a reader
 //! whose errors name the field. A number such as `3.0` or `1e2` is an integer where an integer is expected.
 
+mod file_fault;
 mod large_integers;
 mod reader;
 mod synonyms;
@@ -12,6 +13,7 @@ mod value;
 
 use serde::de::DeserializeOwned;
 
+pub(crate) use file_fault::file_fault;
 pub(crate) use large_integers::with_digits;
 pub(crate) use synonyms::field_meant_by;
 pub(crate) use value::{Json, shortened};

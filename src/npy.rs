@@ -54,6 +54,9 @@ pub fn read(path: &Path) -> Result<ArrayD<f32>, NpyError> {
 
 /// Checks the header against the file's length before anything is allocated: a small file may declare any shape.
 fn check(bytes: &[u8]) -> Result<(), String> {
+    if bytes.is_empty() {
+        return Err("it is empty; write a .npy file with numpy.save".to_owned());
+    }
     if !bytes.starts_with(MAGIC) {
         return Err("this is not a .npy file; write one with numpy.save".to_owned());
     }
@@ -150,7 +153,7 @@ mod tests {
     #[test]
     fn a_file_that_is_no_float32_array_is_described() {
         for (bytes, expected) in [
-            (&b""[..], "this is not a .npy file; write one with numpy.save"),
+            (&b""[..], "it is empty; write a .npy file with numpy.save"),
             (b"\x89PNG\r\n\x1a\n", "this is not a .npy file; write one with numpy.save"),
             (MAGIC, "the file is cut off in its header; write it again"),
             (

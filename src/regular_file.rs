@@ -32,7 +32,12 @@ pub(crate) fn read_text(path: &Path) -> std::io::Result<String> {
     }
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
-        Error::new(ErrorKind::InvalidData, format!("it is not text in UTF-8: byte {at} is no character"))
+        Error::new(
+            ErrorKind::InvalidData,
+            format!(
+                "it is not text in UTF-8: byte {at} is no character; save it as UTF-8, or download it again"
+            ),
+        )
     })
 }
 
@@ -58,7 +63,10 @@ mod tests {
         std::fs::write(&file, "{}").unwrap();
         assert_eq!(read_text(&file).unwrap(), "{}");
         std::fs::write(&file, b"{\xff}").unwrap();
-        assert_eq!(error(&file), "it is not text in UTF-8: byte 1 is no character");
+        assert_eq!(
+            error(&file),
+            "it is not text in UTF-8: byte 1 is no character; save it as UTF-8, or download it again"
+        );
         File::create(&file).unwrap().set_len((MAX_MIB << 20) + 1).unwrap();
         assert_eq!(error(&file), "it has more than 64 MiB, which no configuration or vocabulary has");
         let refused = |kind| format!("it is {kind}, not a regular file; put the file itself there");

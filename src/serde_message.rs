@@ -76,18 +76,6 @@ fn plain_expected(message: &str, format: DocumentFormat) -> String {
     format!("{before}expected {}{place}", plain_type(expected, format))
 }
 
-/// Returns what is wrong with a file that is not valid JSON, with what to do where that is known.
-pub(crate) fn json_file_fault(text: &str, error: &serde_json::Error) -> String {
-    if text.starts_with('\u{feff}') {
-        return "it begins with a byte order mark (BOM), which JSON files must not have; save it as UTF-8 without one"
-            .to_owned();
-    }
-    if error.is_eof() {
-        return format!("it ends early, in line {}; copy or export it again", error.line());
-    }
-    without_rust_types(&error.to_string(), DocumentFormat::Json)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -148,19 +136,5 @@ mod tests {
         for message in ["expected a map", "expected map", "expected struct Request"] {
             assert_eq!(without_rust_types(message, DocumentFormat::Json), "expected an object");
         }
-    }
-
-    #[test]
-    fn a_byte_order_mark_or_a_cut_off_file_had_the_message_of_the_parser() {
-        let fault =
-            |text: &str| json_file_fault(text, &serde_json::from_str::<serde_json::Value>(text).unwrap_err());
-        assert_eq!(
-            fault("\u{feff}{}"),
-            "it begins with a byte order mark (BOM), which JSON files must not have; save it as UTF-8 without one"
-        );
-        for text in ["{\"a\": 1,\n\"b", "{\"a\":\n[1, 2"] {
-            assert_eq!(fault(text), "it ends early, in line 2; copy or export it again");
-        }
-        assert_eq!(fault("{,}"), "key must be a string at line 1 column 2");
     }
 }

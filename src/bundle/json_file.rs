@@ -7,9 +7,9 @@ use serde_json::Value as Json;
 
 use super::BundleError;
 use crate::file_kind::{Expected, unexpected_content};
-use crate::json_input::with_digits;
+use crate::json_input::{file_fault, with_digits};
 use crate::regular_file;
-use crate::serde_message::{DocumentFormat, json_file_fault, without_rust_types};
+use crate::serde_message::{DocumentFormat, without_rust_types};
 
 /// Returns `None` if the file does not exist.
 pub(crate) fn read_text(path: &Path) -> Result<Option<String>, BundleError> {
@@ -25,7 +25,7 @@ pub(crate) fn read_text(path: &Path) -> Result<Option<String>, BundleError> {
 pub(crate) fn read_or_default<T: DeserializeOwned + Default>(path: &Path) -> Result<T, BundleError> {
     let Some(text) = read_text(path)? else { return Ok(T::default()) };
     let fault = |fault: String| BundleError::Content { path: path.to_owned(), fault };
-    let value: Json = serde_json::from_str(&text).map_err(|error| fault(json_file_fault(&text, &error)))?;
+    let value: Json = serde_json::from_str(&text).map_err(|_| fault(file_fault(&text)))?;
     serde_path_to_error::deserialize(with_whole_numbers(value)).map_err(|error| {
         // "." is the whole file.
         let key = Some(error.path().to_string()).filter(|key| key != ".");

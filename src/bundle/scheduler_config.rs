@@ -7,10 +7,10 @@ use serde_json::Value as Json;
 
 use super::pipeline_keys::{PipelineKey, PipelineTask};
 use super::scheduler_keys::{build, known_keys, nearest_key};
+use crate::json_input::file_fault;
 use crate::regular_file;
-use crate::serde_message::json_file_fault;
 use diffusion_samplers::sampler::{self, SamplerError, SamplerSpec};
-use diffusion_samplers::scheduler_settings::{KeyReport, KeyStatus, Settings, Value};
+use diffusion_samplers::scheduler_settings::{KeyReport, KeyStatus, Settings, SettingsError, Value};
 
 /// The contents of a scheduler configuration.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,6 +22,8 @@ pub struct SchedulerConfig {
     /// `_class_name`, if model_index.json names another class.
     pub class_in_file: Option<String>,
     values: BTreeMap<String, Value>,
+    /// Whether the keys are those of the section `[scheduler]` of a denoised.toml.
+    is_section: bool,
     /// The keys that the pipeline's constructor sets.
     pub(super) set_by_pipeline: Vec<PipelineKey>,
 }
@@ -40,12 +42,37 @@ enum Fault {
     Read(#[from] std::io::Error),
     #[error("{0}")]
     Json(String),
-    #[error("_class_name must be a string such as \"DDIMScheduler\"")]
-    Class,
+    #[error("{key} is {found}, but must be a string such as \"DDIMScheduler\"")]
+    Class { key: &'static str, found: String },
+    #[error("{0} is missing; add the class of the scheduler, such as \"DDIMScheduler\"")]
+    NoClass(&'static str),
     #[error("scheduler.{key}: no scheduler has this key; did you mean {nearest}?")]
     Misspelt { key: String, nearest: String },
+    #[error("{key} is {class:?}, which is not supported; use one of: {}", known.join(", "))]
+    UnknownClass { key: &'static str, class: String, known: Vec<&'static str> },
+    #[error("scheduler.{0}")]
+    Section(SettingsError),
     #[error(transparent)]
     Sampler(#[from] SamplerError),
+}
+
+impl Fault {
+    /// An error in the keys of a file, or of the section `[scheduler]`.
+    fn from_sampler(error: SamplerError, is_section: bool) -> Self {
+        match error {
+            SamplerError::UnknownClass { class, known } => {
+                Self::UnknownClass { key: class_key(is_section), class, known }
+            }
+            // Its text begins with the key.
+            SamplerError::Setting(error) if is_section => Self::Section(error),
+            error => error.into(),
+        }
+    }
+}
+
+/// The key of the class.
+fn class_key(is_section: bool) -> &'static str {
+    if is_section { "scheduler.class" } else { "_class_name" }
 }
 
 impl SchedulerConfig {
@@ -68,13 +95,11 @@ impl SchedulerConfig {
         path: &Path,
         section: &BTreeMap<String, toml::Value>,
     ) -> Result<Self, ConfigError> {
-        let mut section = section.clone();
-        if let Some(class) = section.remove("class") {
-            section.insert("_class_name".to_owned(), class);
-        }
-        let text = serde_json::to_string(&section).map_err(|error| Fault::Json(error.to_string()));
-        let config = text.and_then(|text| Self::parse(path, &text, None));
-        config
+        let object = section.iter().map(|(key, value)| {
+            let key = if key == "class" { "_class_name" } else { key };
+            (key.to_owned(), toml_to_json(value))
+        });
+        Self::from_object(path, &object.collect(), None, true)
             .and_then(|config| config.misspelt_key().map_or(Ok(config), Err))
             .map_err(|fault| ConfigError { path: path.to_owned(), fault })
     }
@@ -90,14 +115,28 @@ impl SchedulerConfig {
     }
 
     fn parse(path: &Path, text: &str, named: Option<&str>) -> Result<Self, Fault> {
-        let object: BTreeMap<String, Json> = serde_json::from_str(&with_quoted_infinities(text))
-            .map_err(|error| Fault::Json(json_file_fault(text, &error)))?;
+        let object: BTreeMap<String, Json> =
+            serde_json::from_str(&with_infinities(text, |word| format!("\"{word}\""))).map_err(|_| {
+                // A number of the same length keeps the columns.
+                let text = with_infinities(text, |word| "1".repeat(word.len()));
+                Fault::Json(file_fault(&text))
+            })?;
+        Self::from_object(path, &object, named, false)
+    }
+
+    fn from_object(
+        path: &Path,
+        object: &BTreeMap<String, Json>,
+        named: Option<&str>,
+        is_section: bool,
+    ) -> Result<Self, Fault> {
+        let key = class_key(is_section);
         let in_file = match object.get("_class_name") {
             Some(Json::String(class)) => Some(class.as_str()),
             None => None,
-            Some(_) => return Err(Fault::Class),
+            Some(other) => return Err(Fault::Class { key, found: other.to_string() }),
         };
-        let class = named.or(in_file).ok_or(Fault::Class)?.to_owned();
+        let class = named.or(in_file).ok_or(Fault::NoClass(key))?.to_owned();
         // diffusers lists here which values are only the defaults of the class that wrote the file.
         let defaults: BTreeSet<&str> = match object.get("_use_default_values") {
             Some(Json::Array(keys)) => keys.iter().filter_map(Json::as_str).collect(),
@@ -110,7 +149,7 @@ impl SchedulerConfig {
             .collect();
         let class_in_file = in_file.filter(|in_file| *in_file != class).map(str::to_owned);
         let set_by_pipeline = Vec::new();
-        Ok(Self { path: path.to_owned(), class, class_in_file, values, set_by_pipeline })
+        Ok(Self { path: path.to_owned(), class, class_in_file, values, is_section, set_by_pipeline })
     }
 
     /// The keys and values as they are in the file.
@@ -153,7 +192,10 @@ impl SchedulerConfig {
     pub(super) fn checked(self) -> Result<Self, ConfigError> {
         match self.report() {
             Ok(_) | Err(SamplerError::Steps { .. } | SamplerError::NotFinite { .. }) => Ok(self),
-            Err(error) => Err(ConfigError { path: self.path, fault: error.into() }),
+            Err(error) => {
+                let fault = Fault::from_sampler(error, self.is_section);
+                Err(ConfigError { path: self.path, fault })
+            }
         }
     }
 
@@ -201,11 +243,11 @@ impl SchedulerConfig {
 const INFINITY: &str = "Infinity";
 const NEGATIVE_INFINITY: &str = "-Infinity";
 
-/// Puts quotes around every bare infinity outside of strings. [`convert`] turns them into numbers.
+/// Replaces every bare infinity outside of strings. [`convert`] turns those in quotes into numbers.
 ///
 /// A JSON5 parser would read infinities too, but also accept comments, trailing commas and single quotes, which diffusers
 /// rejects.
-fn with_quoted_infinities(text: &str) -> String {
+fn with_infinities(text: &str, replacement: impl Fn(&str) -> String) -> String {
     let mut quoted = String::with_capacity(text.len());
     let mut rest = text;
     let mut in_string = false;
@@ -214,7 +256,7 @@ fn with_quoted_infinities(text: &str) -> String {
             [INFINITY, NEGATIVE_INFINITY].into_iter().find(|word| !in_string && rest.starts_with(word));
         let taken = match (word, next) {
             (Some(word), _) => {
-                quoted.extend(["\"", word, "\""]);
+                quoted.push_str(&replacement(word));
                 word.len()
             }
             // An escaped character never ends a string.
@@ -230,6 +272,16 @@ fn with_quoted_infinities(text: &str) -> String {
         rest = &rest[taken..];
     }
     quoted
+}
+
+/// A value of denoised.toml. JSON has no infinities, which become strings as those of a JSON file.
+fn toml_to_json(value: &toml::Value) -> Json {
+    match value {
+        toml::Value::Float(number) if number.is_infinite() => {
+            if *number > 0.0 { INFINITY } else { NEGATIVE_INFINITY }.into()
+        }
+        other => serde_json::to_value(other).unwrap_or_else(|_| other.to_string().into()),
+    }
 }
 
 fn convert(json: &Json) -> Value {
@@ -265,49 +317,4 @@ fn to_json(value: &Value) -> Json {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn infinities_are_numbers_except_in_strings() {
-        let text = r#"{"_class_name": "DPMSolverMultistepScheduler", "lambda_min_clipped": -Infinity,
-            "note": "an \"Infinity\" \\", "other": [Infinity, 1]}"#;
-        let config = SchedulerConfig::parse(Path::new("x.json"), text, None).unwrap();
-        assert_eq!(config.values["lambda_min_clipped"], Value::Number(f64::NEG_INFINITY));
-        assert_eq!(config.values["note"], Value::Text("an \"Infinity\" \\".to_owned()));
-        assert_eq!(config.to_json(PipelineTask::Generation)["lambda_min_clipped"], "-Infinity");
-        assert_eq!(config.values["other"], Value::Other("[\"Infinity\",1]".to_owned()));
-    }
-
-    #[test]
-    fn the_class_of_model_index_takes_the_keys_of_the_file() {
-        let text = r#"{"_class_name": "DDIMScheduler", "beta_start": 0.001, "beta_end": 0.02,
-            "_use_default_values": ["beta_end"]}"#;
-        let parse = |named| SchedulerConfig::parse(Path::new("x.json"), text, named).unwrap();
-        let own = parse(None);
-        assert_eq!((own.class.as_str(), own.class_in_file.as_deref()), ("DDIMScheduler", None));
-        let other = parse(Some("DPMSolverMultistepScheduler"));
-        assert_eq!(other.class, "DPMSolverMultistepScheduler");
-        assert_eq!(other.class_in_file.as_deref(), Some("DDIMScheduler"));
-        assert_eq!(other.values, BTreeMap::from([("beta_start".to_owned(), Value::Number(0.001))]));
-    }
-
-    /// A misspelt key of `[scheduler]` was ignored, and `inspect` called it used.
-    #[test]
-    fn a_misspelt_key_of_the_section_was_ignored() {
-        let read = |text: &str| {
-            SchedulerConfig::from_section(Path::new("denoised.toml"), &toml::from_str(text).unwrap())
-                .map(|config| config.values.len())
-                .map_err(|error| error.to_string())
-        };
-        let class = "class = \"DDPMScheduler\"\n";
-        assert_eq!(
-            read(&format!("{class}beta_strat = 0.1")),
-            Err("denoised.toml: scheduler.beta_strat: no scheduler has this key; did you mean beta_start?"
-                .to_owned())
-        );
-        // Keys of another class, and those that the class reads only together.
-        assert_eq!(read(&format!("{class}solver_order = 3\nuse_karras_sigmas = true")), Ok(2));
-        assert_eq!(read(&format!("{class}colour = 3")), Ok(1));
-    }
-}
+mod tests;

@@ -3,16 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use diffusion_samplers::sampler::{self, Options, Patches, SamplerError, SamplerSpec};
-use diffusion_samplers::scheduler_settings::{KeyStatus, Settings, Value};
+use diffusion_samplers::scheduler_settings::{KeyStatus, Settings, SettingsError, Value};
 
 /// The least similarity of a key to the one that it means, by Jaro and Winkler.
 const MIN_SIMILARITY: f64 = 0.85;
 
-/// Reads the keys of a configuration as this sampler does.
+/// Reads the keys of a configuration as this sampler does. A `steps_offset` that only a single step is possible with is
+/// no error: the number of steps is checked for each job.
 pub(super) fn build(sampler: &SamplerSpec, settings: &mut Settings) -> Result<(), SamplerError> {
     let patches = Some(Patches { count: 4096, linear_sigmas: false, empirical_shift: false });
-    let options = Options { patches, ..Options::new(4) };
-    sampler.build(settings, &options).map(drop)
+    let mut build = |steps| sampler.build(settings, &Options { patches, ..Options::new(steps) }).map(drop);
+    match build(4) {
+        Err(SamplerError::Setting(SettingsError::StepsOffset { .. })) => build(1),
+        built => built,
+    }
 }
 
 /// The keys of a configuration that some class of scheduler has, and those that every class reads without them: a job may

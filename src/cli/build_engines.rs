@@ -31,9 +31,9 @@ pub(super) fn run(file: &ConfigFile) -> Result<(), CommandError> {
                 prepared.fetch_add(usize::from(stage == LoadStage::Preparing), Ordering::Relaxed);
             })
         };
-        let error = |error: &dyn std::fmt::Display| anyhow!("{}: {error}", path.display());
-        let model = load(path, &options, on_stage).map_err(|fault| error(&fault))?;
-        model.prepare_components().map_err(|fault| error(&fault))?;
+        let model =
+            load(path, &options, on_stage).map_err(|error| of_model(path, error.of_configured_model()))?;
+        model.prepare_components().map_err(|error| of_model(path, error.to_string()))?;
         let made = match (has_built.load(Ordering::Relaxed), prepared.load(Ordering::Relaxed)) {
             (true, _) => Some("the engine was built and is kept".to_owned()),
             (false, 0) => None,
@@ -48,6 +48,12 @@ pub(super) fn run(file: &ConfigFile) -> Result<(), CommandError> {
         )?;
     }
     Ok(())
+}
+
+/// The error of a model, which is named once.
+fn of_model(path: &Path, error: String) -> anyhow::Error {
+    let path = path.display().to_string();
+    if error.contains(&path) { anyhow!(error) } else { anyhow!("{path}: {error}") }
 }
 
 fn load(path: &Path, options: &EngineOptions, on_stage: OnStage) -> Result<Model, ModelError> {

@@ -105,10 +105,13 @@ fn identity(model: &Model, options: &EngineOptions) -> anyhow::Result<()> {
 fn inputs(model: &mut Model) -> anyhow::Result<()> {
     let bundle = &model.bundle;
     let signature = model.predictor.signature();
-    for input in &signature.graph.inputs {
+    // The embedded engine converts types, and infers dimensions that the file leaves open.
+    let files = bundle.files(&bundle.graph)?;
+    let declared = &files.header.io;
+    for input in &declared.inputs {
         row("input", input)?;
     }
-    for output in &signature.graph.outputs {
+    for output in &declared.outputs {
         row("output", output)?;
     }
     let (shape, batch) = (default_shape(model), signature.largest_batch);
@@ -117,7 +120,9 @@ fn inputs(model: &mut Model) -> anyhow::Result<()> {
         TimestepShape::PerSample => "one for each sample",
         TimestepShape::Scalar | TimestepShape::Single => "one for the whole batch",
     };
-    row("timestep", format_args!("{} {}, {time}", signature.time.name, signature.time.element))?;
+    let element = declared.inputs.iter().find(|input| input.name == signature.time.name);
+    let element = element.map_or(signature.time.element, |input| input.element);
+    row("timestep", format_args!("{} {element}, {time}", signature.time.name))?;
     if signature.class.is_some() {
         let classes = bundle.classes();
         match bundle.manifest.classes.null {

@@ -12,6 +12,7 @@ const MAX_MIB: u64 = 256;
 
 /// Reads a file, pipe or device up to the limit.
 pub(super) fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    ensure!(!path.as_os_str().is_empty(), "the path is empty; name a file");
     check_address(path)?;
     ensure!(!path.is_dir(), "{} is a directory; name a file", path.display());
     let file = std::fs::File::open(path).with_context(|| format!("cannot read {}", path.display()))?;

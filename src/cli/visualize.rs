@@ -21,7 +21,7 @@ use super::output::{check_file, known_endings, save};
 use super::picture_file;
 use super::progress::ProgressDisplay;
 use crate::bundle::SampleKind;
-use crate::image::{self as pictures, DecodeTarget, Format, ImageError};
+use crate::image::{self as pictures, Content, DecodeTarget, Format, ImageError};
 use crate::job::{Job, JobLimits, ModelCard, Request};
 use crate::model::{Batch, Model};
 
@@ -175,7 +175,13 @@ impl Figure {
     fn read(&self, path: &Path) -> anyhow::Result<Vec<f32>> {
         let sample = &self.model.bundle.manifest.sample;
         let shape = &self.model.predictor.signature().sample_shape;
-        let pixels = DecodeTarget { shape, kind: sample.kind, range: sample.range, max_pixels: u64::MAX };
+        let pixels = DecodeTarget {
+            content: Content::Image,
+            shape,
+            kind: sample.kind,
+            range: sample.range,
+            max_pixels: u64::MAX,
+        };
         let fault = || format!("--image: {}", path.display());
         let bytes = picture_file::read(path).with_context(|| "--image".to_owned())?;
         pictures::decode(&bytes, pixels).with_context(fault)

@@ -1,41 +1,45 @@
 //! NumPy arrays to samples.
 
 use super::ImageError;
-use super::decode::DecodeTarget;
+use super::decode::{Content, DecodeTarget};
 use crate::bundle::SampleKind;
 
-/// How far beyond black and white the values of an image may lie, in multiples of their distance: samples exceed the range
-/// a little, but levels from 0 to 255 are those of another scale.
-const TOLERANCE: f32 = 4.0;
+/// How far beyond black and white the values of an array may lie: the rounding of floats.
+const TOLERANCE: f32 = 1e-3;
 
-/// Takes an array of the target's shape, with or without a leading axis of length 1, and with the target's range.
+/// Takes an array of the target's shape, with or without a leading axis of length 1, and with the target's range. A mask
+/// may have a single channel.
 pub(super) fn decode_array(bytes: &[u8], target: DecodeTarget<'_>) -> Result<Vec<f32>, ImageError> {
-    let DecodeTarget { shape, kind, range: [low, high], .. } = target;
+    let DecodeTarget { shape, kind, range: [low, high], content, .. } = target;
+    let fault = |reason: String| Err(ImageError::Decode(reason));
     let array = crate::npy::parse(bytes).map_err(|error| ImageError::Decode(error.to_string()))?;
-    let is_image = kind == SampleKind::Image;
-    let leading_one = array.shape().first() == Some(&1) && &array.shape()[1..] == shape;
-    if array.shape() != shape && !leading_one {
-        let found = array.shape();
-        let range = match is_image {
-            true => format!(", with values from {low} (black) to {high} (white)"),
+    let (subject, [dark, light]) = match content {
+        Content::Image => ("an image", ["black", "white"]),
+        Content::Mask => ("a mask", ["kept", "repainted"]),
+    };
+    let has_range = kind == SampleKind::Image || content == Content::Mask;
+    let plane = [&[1], shape.get(1..).unwrap_or_default()].concat();
+    let needed = if content == Content::Mask { &plane } else { shape };
+    let found = array.shape();
+    let is_shape = |shape: &[usize]| found == shape || found.split_first() == Some((&1, shape));
+    if !is_shape(needed) && !is_shape(shape) {
+        let range = match has_range {
+            true => format!(", with values from {low} ({dark}) to {high} ({light})"),
             false => String::new(),
         };
-        return Err(ImageError::Decode(format!(
-            "the array has shape {found:?}, but {shape:?} is needed{range}"
-        )));
+        return fault(format!("the array has shape {found:?}, but {needed:?} is needed{range}"));
     }
     let values: Vec<f32> = array.iter().copied().collect();
     if !values.iter().all(|value| value.is_finite()) {
-        return Err(ImageError::Decode("the array contains NaN or infinity; use finite values".to_owned()));
+        return fault("the array contains NaN or infinity; use finite values".to_owned());
     }
     let min = values.iter().copied().fold(f32::INFINITY, f32::min);
     let max = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let margin = TOLERANCE * (high - low);
-    if is_image && (min < low - margin || max > high + margin) {
-        return Err(ImageError::Decode(format!(
-            "the array has values from {min} to {max}, but those of an image lie between {low} (black) and {high} (white); \
-             scale them"
-        )));
+    if has_range && (min < low - TOLERANCE || max > high + TOLERANCE) {
+        return fault(format!(
+            "the array has values from {min} to {max}, but those of {subject} lie between {low} ({dark}) and {high} \
+             ({light}); scale or clip them"
+        ));
     }
     Ok(values)
 }
@@ -47,7 +51,8 @@ mod tests {
 
     fn fault(shape: &[usize], values: &[f32], range: [f32; 2], kind: SampleKind) -> Option<String> {
         let file = crate::npy::write(shape, values).unwrap();
-        let target = DecodeTarget { shape: &[1, 1, 2], kind, range, max_pixels: 1000 };
+        let target =
+            DecodeTarget { shape: &[1, 1, 2], kind, range, max_pixels: 1000, content: Content::Image };
         decode(&file, target).err().map(|error| error.to_string())
     }
 
@@ -57,21 +62,20 @@ mod tests {
         assert_eq!(
             of_image(&[0.0, 255.0]).as_deref(),
             Some(
-                "the array has values from 0 to 255, but those of an image lie between -1 (black) and 1 (white); scale them"
+                "the array has values from 0 to 255, but those of an image lie between -1 (black) and 1 (white); scale or clip them"
             )
         );
         assert_eq!(
             fault(&[1, 1, 2], &[0.0, 255.0], [0.0, 1.0], SampleKind::Image).as_deref(),
             Some(
-                "the array has values from 0 to 255, but those of an image lie between 0 (black) and 1 (white); scale them"
+                "the array has values from 0 to 255, but those of an image lie between 0 (black) and 1 (white); scale or clip them"
             )
         );
         assert_eq!(
             of_image(&[0.0, f32::NAN]).as_deref(),
             Some("the array contains NaN or infinity; use finite values")
         );
-        // A sample that was not clipped, and points, which have no black and white.
-        assert_eq!(of_image(&[-1.5, 4.0]), None);
+        // Points have no black and white.
         assert_eq!(fault(&[1, 1, 2], &[0.0, 255.0], [-1.0, 1.0], SampleKind::Points), None);
     }
 
@@ -87,5 +91,38 @@ mod tests {
             fault(&[2], &[0.0, 1.0], [-1.0, 1.0], SampleKind::Points).as_deref(),
             Some("the array has shape [2], but [1, 1, 2] is needed")
         );
+    }
+
+    /// Values from -9 to 9 were taken for those of an image, and a mask of -1 to 2 was accepted.
+    #[test]
+    fn an_array_with_values_a_little_out_of_range_was_accepted() {
+        let decoded = |values: &[f32], shape: &[usize], content| {
+            let range = if content == Content::Mask { [0.0, 1.0] } else { [-1.0, 1.0] };
+            let file = crate::npy::write(shape, values).unwrap();
+            let target =
+                DecodeTarget { shape: &[3, 1, 1], kind: SampleKind::Image, range, max_pixels: 1000, content };
+            decode(&file, target).map_err(|error| error.to_string())
+        };
+        let (image, mask) = (Content::Image, Content::Mask);
+        assert_eq!(
+            decoded(&[0.0, 0.5, 1.01], &[3, 1, 1], image).unwrap_err(),
+            "the array has values from 0 to 1.01, but those of an image lie between -1 (black) and 1 (white); scale or \
+             clip them"
+        );
+        let of_mask = |min: &str, max: &str| {
+            format!(
+                "the array has values from {min} to {max}, but those of a mask lie between 0 (kept) and 1 (repainted); \
+                 scale or clip them"
+            )
+        };
+        assert_eq!(decoded(&[-1.0], &[1, 1, 1], mask).unwrap_err(), of_mask("-1", "-1"));
+        // The shape of the image was reported as the fault.
+        assert_eq!(decoded(&[0.0, 0.5, 2.0], &[3, 1, 1], mask).unwrap_err(), of_mask("0", "2"));
+        assert_eq!(
+            decoded(&[0.0; 2], &[2, 1, 1], mask).unwrap_err(),
+            "the array has shape [2, 1, 1], but [1, 1, 1] is needed, with values from 0 (kept) to 1 (repainted)"
+        );
+        assert_eq!(decoded(&[1.0005, -1.0005, 0.0], &[1, 3, 1, 1], image), Ok(vec![1.0005, -1.0005, 0.0]));
+        assert_eq!(decoded(&[-0.0005], &[1, 1, 1, 1], mask), Ok(vec![-0.0005]));
     }
 }

@@ -164,6 +164,11 @@ impl Request {
                     let message = format!("{size} bytes; at most {max_bytes} are taken (limits.payload)");
                     return Err(wrong(message));
                 }
+                Some(Ok(bytes)) if bytes.is_empty() => {
+                    return Err(wrong(
+                        "the message is empty; publish a PNG, JPEG, WebP or .npy file".to_owned(),
+                    ));
+                }
                 Some(Ok(bytes)) => *attachment = Attachment::from_bytes(bytes),
             }
         }

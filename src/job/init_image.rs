@@ -6,7 +6,7 @@ use super::attention_memory;
 use super::taken_sizes::TakenSizes;
 use super::{JobError, JobLimits, ModelCard, Request};
 use crate::bundle::{PipelineTask, SampleKind};
-use crate::image::{self, DecodeTarget};
+use crate::image::{self, Content, DecodeTarget};
 use crate::model::LatentError;
 use crate::tensor::Tensor;
 use diffusion_samplers::trajectory::KnownRegion;
@@ -68,9 +68,11 @@ impl Request {
         let height = taken.check("height", self.height, 0)?;
         let width = taken.check("width", self.width, 1)?;
         if (height as u64).saturating_mul(width as u64) > limits.pixels {
-            let message =
-                format!("{width}×{height} pixels are more than limits.pixels allows, {}", limits.pixels);
             let longer = if height > width { "height" } else { "width" };
+            let message = format!(
+                "{width}×{height} pixels are more than {} (limits.pixels); use a smaller {longer}",
+                limits.pixels
+            );
             return Err(JobError::out_of_range(longer, message));
         }
         if let (Some((kind, _)), Some(memory)) = (&model.latent, attention_memory::machine_memory()) {
@@ -161,15 +163,16 @@ impl InitImage {
     /// Decodes the image and the mask.
     pub fn decode(&self) -> Result<DecodedInitImage, JobError> {
         let Self { shape, kind, range, max_pixels, .. } = self;
-        let target = DecodeTarget { shape, kind: *kind, range: *range, max_pixels: *max_pixels };
+        let target = DecodeTarget {
+            content: Content::Image,
+            shape,
+            kind: *kind,
+            range: *range,
+            max_pixels: *max_pixels,
+        };
         let image = Tensor::new(shape.clone(), decode("image", &self.image, target)?);
-        let mask = self.mask.as_ref().map(|file| {
-            let plane = [&[1], &shape[1..]].concat();
-            let all_channels = DecodeTarget { range: [0.0, 1.0], ..target };
-            let one_channel = DecodeTarget { shape: &plane, ..all_channels };
-            decode("mask", file, one_channel)
-                .or_else(|error| decode("mask", file, all_channels).map_err(|_| error))
-        });
+        let of_mask = DecodeTarget { content: Content::Mask, range: [0.0, 1.0], ..target };
+        let mask = self.mask.as_ref().map(|file| decode("mask", file, of_mask));
         Ok(DecodedInitImage { image, mask: mask.transpose()? })
     }
 }

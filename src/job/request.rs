@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::id::written_id;
 use super::prompt::MAX_SEQUENCE_LENGTH;
+use super::validate::limit_key;
 use super::{Attachment, ErrorCode, JobError, JobLimits, seed};
 use crate::image::Format;
 use crate::json_input::{Document, InputError, MAX_EXACT_INTEGER};
@@ -133,7 +134,9 @@ pub(crate) fn read_request(
         let found = document.field(&field).filter(|value| value.is_no_count());
         match found.zip(range(&field, limits)) {
             Some((found, (min, max))) => {
-                let message = format!("{field} is {found}, but must lie between {min} and {max}");
+                let is_negative = found.to_string().starts_with('-');
+                let key = limits.filter(|_| !is_negative).map_or("", |_| limit_key(&field, max));
+                let message = format!("{field} is {found}, but must lie between {min} and {max}{key}");
                 JobError::out_of_range(&field, message)
             }
             None => bad_request(error),
@@ -165,7 +168,7 @@ mod tests {
         let limits = JobLimits { steps: 1000, count: 64, pixels: 1 << 22, memory: None };
         for (payload, message) in [
             (r#"{"steps": -1}"#, "steps is -1, but must lie between 1 and 1000"),
-            (r#"{"steps": 1e30}"#, "steps is 1e30, but must lie between 1 and 1000"),
+            (r#"{"steps": 1e30}"#, "steps is 1e30, but must lie between 1 and 1000 (limits.steps)"),
             (r#"{"count": -2}"#, "count is -2, but must lie between 1 and 64"),
             (
                 r#"{"preview_every": 1e30}"#,

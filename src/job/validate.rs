@@ -284,8 +284,25 @@ fn in_range(
         None => Ok(default()),
         Some(n) if (1..=max).contains(&n) => Ok(n as usize),
         Some(n) => {
-            let message = format!("{field} is {n}, but must lie between 1 and {max}");
-            Err(JobError::out_of_range(field, message))
+            let key = if n > max { limit_key(field, max) } else { "" };
+            Err(JobError::out_of_range(
+                field,
+                format!("{field} is {n}, but must lie between 1 and {max}{key}"),
+            ))
         }
+    }
+}
+
+/// The largest values of `limits.steps` and `limits.count`.
+const MAX_STEPS: u64 = 100_000;
+const MAX_COUNT: u64 = 10_000;
+
+/// The key that limits a field to `max`, in parentheses; nothing if no larger value can be configured.
+pub(super) fn limit_key(field: &str, max: u64) -> &'static str {
+    match field {
+        "steps" if max < MAX_STEPS => " (limits.steps)",
+        "count" if max < MAX_COUNT => " (limits.count)",
+        "width" | "height" => " (limits.pixels)",
+        _ => "",
     }
 }

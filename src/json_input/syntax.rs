@@ -4,7 +4,8 @@ use super::large_integers::restore_digits;
 use super::value::{Json, shortened};
 
 /// serde_json's messages, and what they mean. `{}` is the text at the fault.
-const FAULTS: [(&str, &str); 19] = [
+const FAULTS: [(&str, &str); 20] = [
+    ("recursion limit exceeded", TOO_DEEP),
     ("EOF while parsing an object", "it ends before an object is closed by `}`"),
     ("EOF while parsing a list", "it ends before an array is closed by `]`"),
     ("EOF while parsing a string", "it ends before a string is closed by `\"`"),
@@ -29,6 +30,9 @@ const FAULTS: [(&str, &str); 19] = [
     ),
 ];
 
+/// What is wrong with a text that is nested too deep.
+const TOO_DEEP: &str = "its arrays and objects are nested more than 127 deep";
+
 /// The longest piece of the text that an error message quotes, in characters.
 const MAX_QUOTED: usize = 24;
 
@@ -41,37 +45,65 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Json, String> {
         format!("it is not UTF-8 text: byte {} is 0x{byte:02x}", position + 1)
     })?;
     if text.trim_ascii().is_empty() {
-        return Err("it is empty".to_owned());
+        return Err("it is empty; write a JSON object".to_owned());
     }
-    let mut value = serde_json::from_str(text).map_err(|error| describe(&error, text))?;
+    let mut value =
+        serde_json::from_str(text).map_err(|error| SyntaxFault::new(&error, text).to_message(text))?;
     restore_digits(&mut value, text);
     Ok(value)
 }
 
-fn describe(error: &serde_json::Error, text: &str) -> String {
-    let message = error.to_string();
-    let message = message.split(" at line ").next().unwrap_or_default();
-    if message == "recursion limit exceeded" {
-        return "its arrays and objects are nested more than 127 deep".to_owned();
-    }
-    let line = text.split('\n').nth(error.line().saturating_sub(1)).unwrap_or_default();
-    // A word that is not complete, such as `nul`, is noticed at the character after it.
-    let column = error.column() - usize::from(message == "expected ident" && error.column() > 1);
-    let (character, quoted) = token(line, column);
-    let plain = FAULTS.iter().find(|(fault, _)| *fault == message).map_or(message, |(_, plain)| plain);
-    let plain = plain.replace("{}", &quoted);
-    if error.is_eof() {
-        return plain;
-    }
-    let place = match text.trim_ascii_end().contains('\n') {
-        true => format!("line {}, character {character}", error.line()),
-        false => format!("character {character}"),
-    };
-    format!("{plain} ({place})")
+/// Why a text is not JSON.
+pub(super) struct SyntaxFault {
+    /// The rule that it breaks.
+    pub(super) reason: String,
+    /// The line of the fault, from 1.
+    pub(super) line: usize,
+    /// The number of the fault's first character in its line, from 1.
+    pub(super) character: usize,
+    /// The text at the fault, which may be empty.
+    pub(super) token: String,
+    /// Whether the text ends too early.
+    pub(super) is_early_end: bool,
 }
 
-/// Returns the number of the first character of the token at this column, both from 1, and the token in quotes.
-fn token(line: &str, column: usize) -> (usize, String) {
+impl SyntaxFault {
+    /// The fault of a text that serde_json refuses with an error.
+    pub(super) fn new(error: &serde_json::Error, text: &str) -> Self {
+        let message = error.to_string();
+        let message = message.split(" at line ").next().unwrap_or_default();
+        let line = text.split('\n').nth(error.line().saturating_sub(1)).unwrap_or_default();
+        // A word that is not complete, such as `nul`, is noticed at the character after it.
+        let column = error.column() - usize::from(message == "expected ident" && error.column() > 1);
+        let (character, token) = token(line, column);
+        let quoted = match token {
+            "" => "the end of the line".to_owned(),
+            token => format!("`{}`", shortened(token, MAX_QUOTED)),
+        };
+        let plain = FAULTS.iter().find(|(fault, _)| *fault == message).map_or(message, |(_, plain)| plain);
+        Self {
+            reason: plain.replace("{}", &quoted),
+            line: error.line(),
+            character,
+            token: token.to_owned(),
+            is_early_end: error.is_eof(),
+        }
+    }
+
+    fn to_message(&self, text: &str) -> String {
+        let Self { reason, line, character, .. } = self;
+        if self.is_early_end || reason == TOO_DEEP {
+            return reason.clone();
+        }
+        match text.trim_ascii_end().contains('\n') {
+            true => format!("{reason} (line {line}, character {character})"),
+            false => format!("{reason} (character {character})"),
+        }
+    }
+}
+
+/// Returns the number of the first character of the token at this column, both from 1, and the token.
+fn token(line: &str, column: usize) -> (usize, &str) {
     let is_delimiter = |c: char| c.is_whitespace() || ",:[]{}\"".contains(c);
     let fault = line.floor_char_boundary(column.saturating_sub(1));
     let start = match line[fault..].chars().next() {
@@ -81,9 +113,5 @@ fn token(line: &str, column: usize) -> (usize, String) {
     let first = line[start..].chars().next().map_or(0, char::len_utf8);
     let length = line[start + first..].find(is_delimiter).map_or(line.len() - start, |length| first + length);
     let length = if line[start..].starts_with(is_delimiter) { first } else { length };
-    let quoted = match &line[start..start + length] {
-        "" => "the end of the line".to_owned(),
-        token => format!("`{}`", shortened(token, MAX_QUOTED)),
-    };
-    (line[..start].chars().count() + 1, quoted)
+    (line[..start].chars().count() + 1, &line[start..start + length])
 }

@@ -154,8 +154,8 @@ fn integers_beyond_64_bits_were_repeated_rounded() {
 fn a_text_that_is_not_json_is_reported_in_plain_words() {
     let deep = "[".repeat(200);
     for (text, message) in [
-        ("", "it is empty"),
-        (" \n", "it is empty"),
+        ("", "it is empty; write a JSON object"),
+        (" \n", "it is empty; write a JSON object"),
         ("{", "it ends before an object is closed by `}`"),
         ("[1", "it ends before an array is closed by `]`"),
         ("{\"id", "it ends before a string is closed by `\"`"),

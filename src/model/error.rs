@@ -84,6 +84,18 @@ pub enum ModelError {
     },
 }
 
+impl ModelError {
+    /// The error of a model that `models.paths` names. It begins with that key if the path is no model's directory.
+    pub(crate) fn of_configured_model(&self) -> String {
+        match self {
+            Self::Bundle(BundleError::NoDirectory(_) | BundleError::Missing { .. }) => {
+                format!("models.paths: {self}")
+            }
+            _ => self.to_string(),
+        }
+    }
+}
+
 /// A job that the pipeline cannot prepare or finish.
 #[derive(Debug, thiserror::Error)]
 pub enum LatentError {

@@ -16,8 +16,9 @@ use tokenizers::AddedToken;
 use super::prompt_text::{PromptTokenizer, with_clip_cleaning, with_own_normalizer};
 use crate::bundle::tokenizer_source::TokenizerSource;
 use crate::bundle::{FramedPrompt, TextModel, VocabularyForm};
+use crate::json_input::file_fault;
 use crate::regular_file;
-use crate::serde_message::{DocumentFormat, json_file_fault, without_rust_types};
+use crate::serde_message::{DocumentFormat, without_rust_types};
 use added_tokens::{AddedTokens, Piece, expand_vectors};
 use config::{SpecialToken, TokenizerConfig};
 
@@ -314,8 +315,8 @@ fn add_tokens(inner: &mut tokenizers::Tokenizer, config: &TokenizerConfig, wraps
 fn reason(file: &Path, error: &tokenizers::Error) -> String {
     let text = regular_file::read_text(file).unwrap_or_default();
     match serde_json::from_str::<serde::de::IgnoredAny>(&text) {
-        Err(fault) if !text.is_empty() => json_file_fault(&text, &fault),
-        _ => plain_reason(error),
+        Err(_) => file_fault(&text),
+        Ok(_) => plain_reason(error),
     }
 }
 
@@ -323,9 +324,13 @@ fn reason(file: &Path, error: &tokenizers::Error) -> String {
 fn json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, TokenizerError> {
     let fault = |reason: String| TokenizerError { path: path.to_owned(), reason };
     match regular_file::read_text(path) {
-        Ok(text) => {
-            serde_json::from_str(&text).map(Some).map_err(|error| fault(json_file_fault(&text, &error)))
-        }
+        Ok(text) => serde_json::from_str(&text).map(Some).map_err(|error| {
+            let reason = match error.is_data() {
+                true => without_rust_types(&error.to_string(), DocumentFormat::Json),
+                false => file_fault(&text),
+            };
+            fault(reason)
+        }),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(fault(error.to_string())),
     }

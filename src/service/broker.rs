@@ -97,6 +97,12 @@ pub(crate) fn file_faults(config: &Config) -> Vec<ServiceError> {
     password.into_iter().chain([ca_file, certificate].into_iter().flatten().map(ServiceError::Tls)).collect()
 }
 
+/// Returns why the daemon cannot use the password that systemd passes from a file, if this process can read it.
+pub(crate) fn credential_fault(path: &Path) -> Option<ServiceError> {
+    std::fs::File::open(path).ok()?;
+    PasswordSource::Credential(path.to_owned()).read().err()
+}
+
 /// Converts the QoS of the configuration.
 pub(super) fn publish_qos(qos: PublishQos) -> QoS {
     match qos {

@@ -72,6 +72,22 @@ fn a_provider_that_does_not_work_is_named_as_the_reason_for_no_engine() {
     );
 }
 
+/// The path was printed twice, and the key that names it was not.
+#[test]
+fn a_wrong_path_of_a_model_was_reported_without_its_key() {
+    let cache = tempfile::tempdir().unwrap();
+    let expected =
+        "denoised: models.paths: /nonexistent/model is not a directory; name the directory of a model\n";
+    let mut command = build_engines(cache.path());
+    let stderr = fails(command.env("DENOISED_MODELS__PATHS", "/nonexistent/model"), 1);
+    assert_eq!(stderr, expected);
+    let mut command = denoised();
+    command.arg("run").env("DENOISED_MODELS__PATHS", "/nonexistent/model");
+    command.env("DENOISED_MQTT__URL", "mqtt://127.0.0.1:1").env("DENOISED_SPOOL__PATH", cache.path());
+    let stderr = fails(command.env("DENOISED_ENGINE__KIND", "embedded"), 1);
+    assert!(stderr.ends_with(expected), "{stderr}");
+}
+
 /// The service can read engines of root, but neither replace nor remove them.
 #[test]
 fn root_built_engines_in_the_cache_of_the_service() {

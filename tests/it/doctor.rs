@@ -229,6 +229,33 @@ fn the_text_output_has_the_same_findings() {
     assert!(text.contains("good     embedded engine      embedded rten 0.27 works on cpu"), "{text}");
 }
 
+/// An empty password file, or a file without a certificate, was good in one line and missing in the next.
+#[test]
+fn one_file_was_good_and_missing() {
+    let home = tempfile::tempdir().unwrap();
+    let keys = [
+        ("mqtt.password_file", "it is empty; write the password to it"),
+        ("mqtt.ca_file", "the file contains no certificate in PEM format"),
+    ];
+    for (key, fault) in keys {
+        let file = home.path().join(key);
+        std::fs::write(&file, "").unwrap();
+        let variable = format!("DENOISED_{}", key.to_uppercase().replace('.', "__"));
+        let mut command = denoised();
+        command.env("DENOISED_MQTT__URL", "mqtts://127.0.0.1:1").env(variable, &file);
+        command.env("DENOISED_MQTT__USERNAME", "board").env("DENOISED_ENGINE__KIND", "embedded");
+        let (found, code) = findings(&mut command);
+        let states: Vec<_> = found.iter().filter(|finding| finding["about"] == key).collect();
+        assert!(states.len() == 1 && states[0]["state"] == "missing", "{states:?}");
+        let expected = format!("{}: {fault}", file.display());
+        assert!(states[0]["found"].as_str().unwrap().starts_with(&expected), "{states:?}");
+        let next = format!("correct the file, or set {key} to another one");
+        assert_eq!(states[0]["next"], next);
+        let broker = about(&found, "broker");
+        assert_eq!((&broker["state"], code), (&"note".into(), Some(1)), "{broker}");
+    }
+}
+
 #[test]
 fn a_root_that_does_not_exist_described_an_empty_machine() {
     let stderr = fails(denoised().args(["doctor", "--root", "/nope"]), 2);

@@ -59,7 +59,7 @@ fn the_scheduler_class_of_model_index_is_used_with_the_keys_of_the_file() {
     edit(&named, "model_index.json", |index| index["scheduler"] = json!(["diffusers", "DreamScheduler"]));
     let error = refusal(&named);
     assert!(
-        error.contains("model_index.json: scheduler: _class_name \"DreamScheduler\" is not supported"),
+        error.contains("model_index.json: scheduler: the class \"DreamScheduler\" is not supported"),
         "{error}"
     );
 }

@@ -43,7 +43,7 @@ fn a_broken_bundle_is_reported_with_its_file_and_the_error() {
         (
             "class",
             |b| edit(b, "scheduler/scheduler_config.json", "DDPMScheduler", "DreamScheduler"),
-            "_class_name \"DreamScheduler\" is not supported",
+            "_class_name is \"DreamScheduler\", which is not supported",
         ),
         ("json", |b| edit(b, "scheduler/scheduler_config.json", "{", "["), "scheduler_config.json"),
         (
@@ -68,6 +68,22 @@ fn a_broken_bundle_is_reported_with_its_file_and_the_error() {
     }
     let stderr = fails(denoised().args(["inspect", "/nonexistent"]), 1);
     assert!(stderr.contains("/nonexistent is not a directory"), "{stderr}");
+}
+
+/// The embedded engine has int32 in place of int64, and knows the sizes of outputs that the file leaves open.
+#[test]
+fn the_embedded_engines_own_types_were_shown_as_those_of_the_file() {
+    let digits = crate::common::bundles::model("digits");
+    let output = succeeds(denoised().arg("inspect").arg(digits).args(["--engine", "embedded"]));
+    let report = String::from_utf8(output.stdout).unwrap();
+    for expected in [
+        "  input                timestep int64[?]\n",
+        "  input                class_labels int64[?]\n",
+        "  output               out_sample float32[?, 1, ?, ?]\n",
+        "  timestep             timestep int64, one for each sample\n",
+    ] {
+        assert!(report.contains(expected), "{expected:?} is missing: {report}");
+    }
 }
 
 /// The file was not used, and its keys were used.

@@ -115,7 +115,7 @@ fn a_damaged_picture_is_described() {
                 png.len() / 2
             ),
         ),
-        (whole(16), "the image has 16×16 pixels, but 28×28 are needed".to_owned()),
+        (whole(16), "the picture has 16×16 pixels, but 28×28 are needed".to_owned()),
         (
             b"GIF89a".to_vec(),
             "the file is not PNG, JPEG or WebP; send one of these, or a .npy file".to_owned(),
@@ -124,6 +124,51 @@ fn a_damaged_picture_is_described() {
         let (_directory, path) = written("x.png", &file);
         let error = refusal(&["--image", &path.display().to_string(), "--strength", "0.5"]);
         assert!(error.ends_with(&format!("denoised: --image: {expected}\n")), "{error}");
+    }
+}
+
+/// An empty picture was one of another format, and an empty path a file that is missing.
+#[test]
+fn an_empty_picture_was_of_another_format() {
+    let expected = "it is empty; send a PNG, JPEG, WebP or .npy file";
+    let (_directory, empty) = written("x.png", b"");
+    let empty = empty.display().to_string();
+    let error = refusal(&["--image", &empty]);
+    assert!(error.ends_with(&format!("denoised: --image: {expected}\n")), "{error}");
+    for (job, expected) in [
+        (json!({"image": ""}), format!("image: {expected}")),
+        (json!({"image": {"file": empty}}), format!("image: {expected}")),
+        (
+            json!({"image": {"file": ""}}),
+            "image: \"file\" is empty; name a PNG, JPEG, WebP or .npy file".to_owned(),
+        ),
+    ] {
+        let (_directory, file) = written("job.json", job.to_string().as_bytes());
+        let error = refusal(&["--job", &file.display().to_string()]);
+        assert!(error.ends_with(&format!("job.json: {expected}\n")), "{error}");
+    }
+    let error = refusal(&["--init-noise", &empty]);
+    assert!(error.ends_with("x.png: it is empty; write a .npy file with numpy.save\n"), "{error}");
+}
+
+/// A fault in the JSON of a file was told in the words of the parser, such as "key must be a string at line 3 column 1".
+#[test]
+fn a_scheduler_file_that_is_not_json_had_the_message_of_the_parser() {
+    for (text, expected) in [
+        ("", "this file is empty; copy or download it again"),
+        ("<!DOCTYPE html>", "this is a web page, not the file; download the file itself"),
+        (
+            "{\n  \"_class_name\": \"DDIMScheduler\",\n}",
+            "line 3, column 1: a comma must be followed by another value, not `}`; remove the comma before it",
+        ),
+        (
+            "{\"_class_name\": \"DDIMScheduler\", \"clip_sample\": True}",
+            "line 1, column 49: no JSON value begins with `True`; write true",
+        ),
+    ] {
+        let (_directory, file) = written("scheduler_config.json", text.as_bytes());
+        let error = refusal(&["--scheduler", &file.display().to_string()]);
+        assert_eq!(error, format!("denoised: --scheduler: {}: {expected}\n", file.display()));
     }
 }
 

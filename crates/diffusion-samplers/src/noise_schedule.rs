@@ -4,7 +4,10 @@
 //! but β_t and ᾱ_t are first rounded to f32, because the models were trained with the rounded values. At small t the
 //! difference is larger than the error of a solver.
 
-use super::scheduler_settings::{Settings, SettingsError};
+use super::scheduler_settings::{Settings, SettingsError, Value};
+
+/// The largest `num_train_timesteps`.
+const MAX_TRAIN_TIMESTEPS: usize = 100_000;
 
 /// The curve of β_t: `beta_schedule` of diffusers' schedulers.
 #[derive(Debug, Clone, PartialEq)]
@@ -105,10 +108,10 @@ impl ScheduleDefaults {
 #[non_exhaustive]
 pub enum ScheduleError {
     /// T is not between 1 and 100,000.
-    #[error("num_train_timesteps is {0}, but must be between 1 and 100,000")]
+    #[error("num_train_timesteps is {0}, but must be a whole number from 1 to 100000")]
     Length(usize),
     /// A β_t is not in 0 < β_t < 1.
-    #[error("beta at time step {t} is {beta}, but must be between 0 and 1")]
+    #[error("beta at time step {t} is {beta}, but must be greater than 0 and less than 1")]
     Beta {
         /// The time step.
         t: usize,
@@ -134,7 +137,7 @@ impl NoiseSchedule {
     /// If `steps` is not between 1 and 100,000, if a β_t is not between 0 and 1, or if the number of trained values is
     /// not `steps`.
     pub fn new(curve: &BetaSchedule, start: f64, end: f64, steps: usize) -> Result<Self, ScheduleError> {
-        if !(1..=100_000).contains(&steps) {
+        if !(1..=MAX_TRAIN_TIMESTEPS).contains(&steps) {
             return Err(ScheduleError::Length(steps));
         }
         let betas: Vec<f64> = match curve {
@@ -164,7 +167,7 @@ impl NoiseSchedule {
     /// If a β_t is not between 0 and 1.
     pub fn from_betas(betas: Vec<f64>) -> Result<Self, ScheduleError> {
         let betas: Vec<f64> = betas.into_iter().map(round).collect();
-        if let Some((t, &beta)) = betas.iter().enumerate().find(|(_, beta)| !(0.0 < **beta && **beta < 1.0)) {
+        if let Some((t, &beta)) = betas.iter().enumerate().find(|(_, beta)| !is_beta(**beta)) {
             return Err(ScheduleError::Beta { t, beta });
         }
         Ok(Self { alphas_cumprod: cumulative_products(&betas), betas })
@@ -177,7 +180,7 @@ impl NoiseSchedule {
     ///
     /// If a key has a value of the wrong type, or one that gives no schedule.
     pub fn from_settings(settings: &mut Settings, defaults: ScheduleDefaults) -> Result<Self, SettingsError> {
-        let steps = settings.count("num_train_timesteps", 1000)?;
+        let steps = num_train_timesteps(settings, 1000)?;
         let trained = settings.numbers("trained_betas")?;
         let start = settings.number("beta_start", defaults.beta_start)?;
         let end = settings.number("beta_end", defaults.beta_end)?;
@@ -196,8 +199,8 @@ impl NoiseSchedule {
                 ));
             }
         };
-        let schedule = Self::new(&curve, start, end, steps)
-            .map_err(|error| SettingsError::Schedule(error.to_string()))?;
+        let schedule =
+            Self::new(&curve, start, end, steps).map_err(|error| with_key(error, &curve, start, end))?;
         if !settings.flag("rescale_betas_zero_snr", false)? {
             return Ok(schedule);
         }
@@ -252,6 +255,32 @@ impl NoiseSchedule {
     }
 }
 
+/// Reads `num_train_timesteps`, from 1 to 100,000.
+pub(crate) fn num_train_timesteps(settings: &mut Settings, default: usize) -> Result<usize, SettingsError> {
+    settings.count_within("num_train_timesteps", default, 1..=MAX_TRAIN_TIMESTEPS)
+}
+
+/// The error in a schedule, with the key at fault. A curve between two values leaves the range where one of them does.
+fn with_key(error: ScheduleError, curve: &BetaSchedule, start: f64, end: f64) -> SettingsError {
+    let range = "greater than 0 and less than 1";
+    match (error, curve) {
+        (ScheduleError::Beta { t, beta }, BetaSchedule::Trained(_)) => {
+            SettingsError::out_of_range(&format!("trained_betas[{t}]"), beta, range)
+        }
+        (ScheduleError::Beta { .. }, _) if !is_beta(round(start)) => {
+            SettingsError::out_of_range("beta_start", Value::Number(start), range)
+        }
+        (ScheduleError::Beta { .. }, _) if !is_beta(round(end)) => {
+            SettingsError::out_of_range("beta_end", Value::Number(end), range)
+        }
+        (error, _) => SettingsError::Schedule(error.to_string()),
+    }
+}
+
+fn is_beta(beta: f64) -> bool {
+    0.0 < beta && beta < 1.0
+}
+
 /// Rounds to the nearest f32.
 pub(crate) fn round(x: f64) -> f64 {
     f64::from(x as f32)
@@ -294,39 +323,4 @@ fn capped(steps: usize, alpha_bar: impl Fn(f64) -> f64) -> Vec<f64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_ddpm_schedule_has_the_published_ends() {
-        let s = NoiseSchedule::new(&BetaSchedule::Linear, 1e-4, 0.02, 1000).unwrap();
-        assert_eq!(s.betas()[0], f64::from(1e-4_f32));
-        assert_eq!(s.betas()[999], f64::from(0.02_f32));
-        assert!((s.alphas_cumprod()[999] - 4.035_83e-5).abs() < 1e-9);
-    }
-
-    #[test]
-    fn cosine_betas_are_capped() {
-        let s = NoiseSchedule::new(&BetaSchedule::SquaredCosCapV2, 0.0, 0.0, 1000).unwrap();
-        assert_eq!(s.betas()[999], f64::from(0.999_f32));
-        assert!((s.alphas_cumprod()[499] - 0.493_8).abs() < 1e-3);
-    }
-
-    #[test]
-    fn a_zero_snr_schedule_ends_in_pure_noise_and_keeps_its_start() {
-        let s = NoiseSchedule::new(&BetaSchedule::ScaledLinear, 0.00085, 0.012, 1000).unwrap();
-        let z = s.rescaled_to_zero_snr();
-        assert_eq!(z.alphas_cumprod()[999], 0.0);
-        assert!((z.alphas_cumprod()[0] - s.alphas_cumprod()[0]).abs() < 1e-7);
-    }
-
-    #[test]
-    fn invalid_schedules_are_errors() {
-        let beta = NoiseSchedule::from_betas(vec![0.1, 1.5]).unwrap_err();
-        assert_eq!(beta, ScheduleError::Beta { t: 1, beta: 1.5 });
-        let length = NoiseSchedule::new(&BetaSchedule::Linear, 0.1, 0.2, 0).unwrap_err();
-        assert_eq!(length, ScheduleError::Length(0));
-        let trained = NoiseSchedule::new(&BetaSchedule::Trained(vec![0.1]), 0.0, 0.0, 2).unwrap_err();
-        assert_eq!(trained, ScheduleError::TrainedLength { given: 1, expected: 2 });
-    }
-}
+mod tests;

@@ -2,7 +2,15 @@
 //!
 //! The keys and their values are those of scheduler_config.json as diffusers writes it.
 
+mod error;
+
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
+
+pub use error::SettingsError;
+
+/// Whole numbers from here on are no counts.
+const MAX_COUNT: f64 = 1e15;
 
 /// The value of a key.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,6 +34,10 @@ impl std::fmt::Display for Value {
         match self {
             Self::Null => write!(f, "null"),
             Self::Flag(flag) => write!(f, "{flag}"),
+            // The shortest form of a number with many digits.
+            Self::Number(number) if number.is_finite() && number.abs() >= MAX_COUNT => {
+                write!(f, "{number:e}")
+            }
             Self::Number(number) => write!(f, "{number}"),
             Self::Text(text) => write!(f, "\"{text}\""),
             Self::Numbers(numbers) => write!(f, "a list of {} numbers", numbers.len()),
@@ -58,42 +70,6 @@ pub struct KeyReport {
     pub value: Value,
     /// How the sampler used it.
     pub status: KeyStatus,
-}
-
-/// An error in the value of a key.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum SettingsError {
-    /// The value has the wrong type.
-    #[error("{key} is {found}, but must be {expected}")]
-    Type {
-        /// The key.
-        key: String,
-        /// The value.
-        found: String,
-        /// The expected type.
-        expected: &'static str,
-    },
-    /// The value is invalid or not supported.
-    #[error("{key} = {value} is refused: {reason}")]
-    Refused {
-        /// The key.
-        key: String,
-        /// The value.
-        value: String,
-        /// Why it is refused.
-        reason: String,
-    },
-    /// The values of the noise schedule are invalid.
-    #[error("{0}")]
-    Schedule(String),
-}
-
-impl SettingsError {
-    /// The error for a value that is invalid or not supported, with the reason.
-    pub fn refused(key: &str, value: impl ToString, reason: impl ToString) -> Self {
-        Self::Refused { key: key.to_owned(), value: value.to_string(), reason: reason.to_string() }
-    }
 }
 
 /// The keys of a scheduler configuration. A sampler reads them one by one, each with the default of its class;
@@ -187,8 +163,31 @@ impl Settings {
     /// If the value is anything else.
     pub fn count(&mut self, key: &str, default: usize) -> Result<usize, SettingsError> {
         match self.get(key, || Value::Number(default as f64)) {
-            Value::Number(n) if n.fract() == 0.0 && (0.0..1e15).contains(&n) => Ok(n as usize),
+            Value::Number(n) if n.fract() == 0.0 && (0.0..MAX_COUNT).contains(&n) => Ok(n as usize),
+            Value::Number(n) if n.fract() == 0.0 && n >= MAX_COUNT => {
+                Err(SettingsError::out_of_range(key, Value::Number(n), format!("less than {MAX_COUNT:e}")))
+            }
             other => Err(wrong_type(key, &other, "a whole number of at least 0")),
+        }
+    }
+
+    /// Reads a whole number in a range.
+    ///
+    /// # Errors
+    ///
+    /// If the value is anything else.
+    pub fn count_within(
+        &mut self,
+        key: &str,
+        default: usize,
+        range: RangeInclusive<usize>,
+    ) -> Result<usize, SettingsError> {
+        let bounds = || format!("a whole number from {} to {}", range.start(), range.end());
+        match self.get(key, || Value::Number(default as f64)) {
+            Value::Number(n) if n.fract() == 0.0 && n >= 0.0 && range.contains(&(n as usize)) => {
+                Ok(n as usize)
+            }
+            other => Err(SettingsError::out_of_range(key, other, bounds())),
         }
     }
 
@@ -316,54 +315,4 @@ fn wrong_type(key: &str, found: &Value, expected: &'static str) -> SettingsError
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn settings() -> Settings {
-        Settings::new(BTreeMap::from([
-            ("beta_start".to_owned(), Value::Number(0.1)),
-            ("clip_sample".to_owned(), Value::Text("yes".to_owned())),
-            ("solver_order".to_owned(), Value::Number(2.0)),
-            ("trained_betas".to_owned(), Value::Null),
-        ]))
-    }
-
-    #[test]
-    fn every_key_is_reported() {
-        let mut s = settings();
-        assert_eq!(s.number("beta_start", 1e-4), Ok(0.1));
-        assert_eq!(s.number("beta_end", 0.02), Ok(0.02));
-        assert_eq!(s.numbers("trained_betas"), Ok(None));
-        let report: Vec<_> = s.report().into_iter().map(|line| (line.key, line.status)).collect();
-        let expected = [
-            ("beta_end", KeyStatus::Defaulted),
-            ("beta_start", KeyStatus::Used),
-            ("clip_sample", KeyStatus::Unknown),
-            ("solver_order", KeyStatus::Unknown),
-            ("trained_betas", KeyStatus::Used),
-        ];
-        assert_eq!(report, expected.map(|(key, t)| (key.to_owned(), t)));
-    }
-
-    #[test]
-    fn null_is_python_s_none_and_not_the_default() {
-        let null = |key: &str| Settings::new(BTreeMap::from([(key.to_owned(), Value::Null)]));
-        assert_eq!(null("set_alpha_to_one").flag("set_alpha_to_one", true), Ok(false));
-        assert_eq!(null("sigma_min").optional_number("sigma_min"), Ok(None));
-        assert_eq!(null("sample_max_value").number_if(false, "sample_max_value", 1.0), Ok(1.0));
-        assert_eq!(
-            null("variance_type").text_or_null("variance_type", "fixed_small").unwrap(),
-            "fixed_small"
-        );
-        let error = null("beta_start").number("beta_start", 1e-4).unwrap_err();
-        assert_eq!(error.to_string(), "beta_start is null, but must be a number");
-        assert!(null("sample_max_value").number_if(true, "sample_max_value", 1.0).is_err());
-        assert!(null("beta_schedule").text("beta_schedule", "linear").is_err());
-    }
-
-    #[test]
-    fn the_error_for_a_wrong_type_has_key_value_and_expected_type() {
-        let error = settings().flag("clip_sample", true).unwrap_err();
-        assert_eq!(error.to_string(), "clip_sample is \"yes\", but must be true or false");
-    }
-}
+mod tests;

@@ -111,9 +111,7 @@ fn check_first(
     if times[0] < train as f64 {
         return Ok(times);
     }
-    let reason =
-        format!("with {steps} steps the first time step would be {}, but the schedule has {train}", times[0]);
-    Err(SettingsError::refused("steps_offset", offset, reason))
+    Err(SettingsError::steps_offset(offset, steps, times[0] as usize, train))
 }
 
 #[cfg(test)]
@@ -125,12 +123,15 @@ mod tests {
     }
 
     #[test]
-    fn an_offset_beyond_the_schedule_is_an_error() {
-        let error = TimestepSpacing::Leading.timesteps(1000, 1000, 1).unwrap_err();
+    fn an_offset_beyond_the_schedule_was_blamed_on_the_number_of_steps() {
+        let error =
+            |steps, offset| TimestepSpacing::Leading.timesteps(1000, steps, offset).unwrap_err().to_string();
+        let beyond = "steps_offset is 5000, but must be less than num_train_timesteps, which is 1000";
+        assert_eq!(error(4, 5000), beyond);
         assert_eq!(
-            error.to_string(),
-            "steps_offset = 1 is refused: with 1000 steps the first time step would be 1000, \
-             but the schedule has 1000"
+            error(1000, 1),
+            "steps_offset is 1, which with 1000 steps leads to time step 1000, but num_train_timesteps is 1000; use \
+             fewer steps or a smaller steps_offset"
         );
     }
 

@@ -50,6 +50,8 @@ fn with_service_password(config: &Config, service_password: &Path) -> (Config, O
         return (config, None);
     }
     match std::fs::File::open(service_password) {
+        // An empty file is no password; its finding says so.
+        Ok(file) if file.metadata().is_ok_and(|metadata| metadata.len() == 0) => {}
         Ok(_) => config.mqtt.password_file = Some(service_password.to_owned()),
         Err(error) if error.kind() == ErrorKind::PermissionDenied => {
             config.mqtt.username.clear();
@@ -60,11 +62,12 @@ fn with_service_password(config: &Config, service_password: &Path) -> (Config, O
     (config, None)
 }
 
-/// A setting that cannot be used. The error names the key. A file that cannot be opened has a finding of its own.
+/// A setting that cannot be used. The error names the key. A file that cannot be used has a finding of its own.
 fn settings_finding(error: &impl Display, config: &Config) -> Finding {
     let mqtt = &config.mqtt;
     let files = [&mqtt.password_file, &mqtt.ca_file, &mqtt.cert_file, &mqtt.key_file];
-    if files.into_iter().flatten().any(|path| std::fs::File::open(path).is_err()) {
+    let is_unreadable = files.into_iter().flatten().any(|path| std::fs::File::open(path).is_err());
+    if is_unreadable || !broker::file_faults(config).is_empty() {
         let found = format!("{} is not checked: {error}", mqtt.url);
         return Finding::note("broker", found, "do what the line about this file says");
     }

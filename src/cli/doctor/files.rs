@@ -11,6 +11,7 @@ use crate::bundle::Bundle;
 use crate::config::Config;
 use crate::inference::EngineKind;
 use crate::platform::{Access, AccessError};
+use crate::service::broker;
 
 const CREDENTIAL: &str = "mqtt-password";
 
@@ -31,7 +32,9 @@ pub(super) fn findings(config: &Config, user: &JudgedUser) -> Vec<Finding> {
         ("mqtt.key_file", mqtt.key_file.as_deref()),
         ("engine.library", library),
     ];
-    findings.extend(files.into_iter().filter_map(|(key, path)| Some(file(key, path?, user))));
+    let faults: Vec<_> = broker::file_faults(config).iter().map(ToString::to_string).collect();
+    let judged = |(key, path): (&str, Option<&Path>)| Some(with_contents(file(key, path?, user), &faults));
+    findings.extend(files.into_iter().filter_map(judged));
     if !is_tried && config.onnxruntime_library().is_none() {
         findings.extend(installed_libraries().iter().map(|path| file("ONNX Runtime file", path, user)));
     }
@@ -192,6 +195,16 @@ fn file(key: &str, path: &Path, user: &JudgedUser) -> Finding {
     }
 }
 
+/// The finding of a file that can be read, if its contents are at fault. An error begins with the key.
+fn with_contents(readable: Finding, faults: &[String]) -> Finding {
+    let key = &readable.about;
+    let fault = faults.iter().find_map(|fault| fault.strip_prefix(key.as_str())?.strip_prefix(' '));
+    match fault.filter(|_| readable.state == FindingState::Good) {
+        Some(fault) => Finding::missing(key, fault, format!("correct the file, or set {key} to another one")),
+        None => readable,
+    }
+}
+
 /// A path that the unit hides from the daemon.
 fn hidden(about: &str, path: &Path, user: &JudgedUser) -> Option<Finding> {
     let setting = user.unit.as_ref()?.hides(path)?;
@@ -210,9 +223,10 @@ fn password_credential(config: &Config, user: &JudgedUser) -> Option<Finding> {
     let about = "mqtt password";
     let path = Path::new(user.unit.as_ref().and_then(|unit| unit.credential(CREDENTIAL))?);
     Some(match path.metadata() {
-        Ok(metadata) if metadata.len() > 0 => {
-            Finding::good(about, format!("{}, which systemd passes to the daemon", path.display()))
-        }
+        Ok(metadata) if metadata.len() > 0 => match broker::credential_fault(path) {
+            Some(fault) => Finding::missing(about, fault.to_string(), "correct the file"),
+            None => Finding::good(about, format!("{}, which systemd passes to the daemon", path.display())),
+        },
         Ok(_) => Finding::note(
             about,
             format!("{} is empty, so that the user {} has no password", path.display(), config.mqtt.username),

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow, bail, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Value};
@@ -87,6 +87,7 @@ fn read_picture(members: &[(String, Json)], directory: &Path) -> anyhow::Result<
     let [(_, Json::String(file))] = members else {
         bail!("expected a picture in base64 or {{\"file\": \"…\"}}, the path of one");
     };
+    ensure!(!file.is_empty(), "\"file\" is empty; name a PNG, JPEG, WebP or .npy file");
     picture_file::check_address(Path::new(file))?;
     Ok(BASE64.encode(picture_file::read(&directory.join(file))?))
 }

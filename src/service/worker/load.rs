@@ -23,7 +23,7 @@ pub(super) fn load_pipelines(
         log::info!("loading {}", path.display());
         let engine = engine.interim().unwrap_or_else(|| engine.clone());
         let pipeline = load_pipeline(&sessions, path, &engine, wake, on_stage);
-        pipelines.push(pipeline.map_err(|error| error.to_string())?);
+        pipelines.push(pipeline.map_err(|error| error.of_configured_model())?);
     }
     Ok(pipelines)
 }

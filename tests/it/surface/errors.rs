@@ -243,12 +243,14 @@ fn unusable_retained_messages_are_rejected() {
     let found = [
         ("denied", Err("the broker refuses the subscription".to_owned())),
         ("large", Ok(Bytes::from_static(b"0123456789"))),
+        ("empty", Ok(Bytes::new())),
     ];
     let found = found.map(|(topic, found)| (topic.to_owned(), found)).into();
     let requests = [
         r#"{"image": {"topic": "camera/+"}}"#,
         r#"{"image": {"topic": "denied"}}"#,
         r#"{"mask": {"topic": "large"}}"#,
+        r#"{"mask": {"topic": "empty"}}"#,
     ];
     let answers = requests.map(|request| {
         let error = parse(request.as_bytes()).unwrap().attach(&found, 9).expect_err(request);

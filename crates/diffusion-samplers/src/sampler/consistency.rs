@@ -10,7 +10,9 @@ use super::plan::{OneStep, Plan, Update};
 use super::steps::edm::{consistency_levels, denoiser, preconditions};
 use super::thresholding::Thresholding;
 use super::{Family, Sampler, SamplerError, TimeConditioning};
-use crate::noise_schedule::{NoiseLevel, NoiseSchedule, ScheduleDefaults, ZeroSnr, round};
+use crate::noise_schedule::{
+    NoiseLevel, NoiseSchedule, ScheduleDefaults, ZeroSnr, num_train_timesteps, round,
+};
 use crate::prediction_type::AffinePrediction;
 use crate::prediction_type::PredictionType::{self, Epsilon, Sample, VPrediction};
 use crate::scheduler_settings::{Settings, SettingsError};
@@ -39,9 +41,8 @@ impl DistilledSteps {
         let kind = prediction_type(settings, &[Epsilon, Sample, VPrediction])?;
         let original = settings.count("original_inference_steps", 50)?;
         if !(1..=schedule.num_train_timesteps()).contains(&original) {
-            let reason =
-                format!("it must be between 1 and num_train_timesteps, {}", schedule.num_train_timesteps());
-            return Err(SettingsError::refused("original_inference_steps", original, reason).into());
+            let range = format!("from 1 to num_train_timesteps, which is {}", schedule.num_train_timesteps());
+            return Err(SettingsError::out_of_range("original_inference_steps", original, range).into());
         }
         // The time steps of the distillation, thinned evenly from the noisy end.
         let every = schedule.num_train_timesteps() / original;
@@ -159,7 +160,7 @@ fn consistency(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sam
     let rho = positive(settings, "rho", 7.0)?;
     let noise_scale = settings.number("s_noise", 1.0)?;
     let clip = settings.flag("clip_denoised", true)?;
-    let train = settings.count("num_train_timesteps", 40)?;
+    let train = num_train_timesteps(settings, 40)?;
     let n = options.steps_up_to(train, CONSISTENCY.name)?;
     let preconditions = preconditions(settings)?;
     let levels = options.without_skipped(consistency_levels(max, min, rho, train, n));

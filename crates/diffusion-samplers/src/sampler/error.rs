@@ -14,8 +14,8 @@ pub enum SamplerError {
         /// The names that exist.
         known: Vec<&'static str>,
     },
-    /// The configuration names a class that no family has.
-    #[error("_class_name {class:?} is not supported; use one of: {}", known.join(", "))]
+    /// No family has this class of scheduler.
+    #[error("the class {class:?} is not supported; use one of: {}", known.join(", "))]
     UnknownClass {
         /// The class.
         class: String,

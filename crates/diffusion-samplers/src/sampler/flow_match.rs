@@ -9,7 +9,7 @@ use super::node::Node;
 use super::options::{AddedNoise, Options, positive};
 use super::plan::{OneStep, Plan, Update};
 use super::{Family, Sampler, SamplerError, TimeConditioning};
-use crate::noise_schedule::{NoiseLevel, linspace, round};
+use crate::noise_schedule::{NoiseLevel, linspace, num_train_timesteps, round};
 use crate::prediction_type::PredictionType;
 use crate::scheduler_settings::{Settings, SettingsError};
 use crate::sigma_schedule::{self, SigmaSchedule, shift_sigma};
@@ -85,7 +85,7 @@ fn shifted_sigmas(
     shift: Shift,
     name: &'static str,
 ) -> Result<(Vec<f64>, f64), SamplerError> {
-    let train = settings.count("num_train_timesteps", 1000)?;
+    let train = num_train_timesteps(settings, 1000)?;
     let n = options.steps_up_to(train, name)?;
     let end = |t: usize| match shift {
         Shift::Fixed(shift) => round(shift_sigma(t as f64 / train as f64, shift)),

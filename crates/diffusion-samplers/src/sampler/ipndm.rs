@@ -10,7 +10,7 @@ use super::options::{AddedNoise, Options};
 use super::plan::Plan;
 use super::pndm::adams_bashforth;
 use super::{Family, Sampler, SamplerError, TimeConditioning};
-use crate::noise_schedule::{NoiseLevel, linspace32, round};
+use crate::noise_schedule::{NoiseLevel, linspace32, num_train_timesteps, round};
 use crate::prediction_type::PredictionType::VPrediction;
 use crate::scheduler_settings::{Settings, SettingsError};
 
@@ -19,7 +19,7 @@ pub(super) const FAMILY: Family =
 
 fn build(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, SamplerError> {
     options.reject_eta(AddedNoise::None)?;
-    let train = settings.count("num_train_timesteps", 1000)?;
+    let train = num_train_timesteps(settings, 1000)?;
     let n = options.steps_up_to(train, FAMILY.name)?;
     let sigmas: Vec<f64> = match settings.numbers("trained_betas")? {
         Some(betas) if betas.len() == n + 1 => betas.into_iter().map(round).collect(),

@@ -49,11 +49,7 @@ impl Update for Langevin {
 /// network receives the level's index.
 fn ncsn(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, SamplerError> {
     options.reject_eta(AddedNoise::Fixed)?;
-    let count = settings.count("num_noise_levels", 10)?;
-    if !(1..=MAX_COUNT).contains(&count) {
-        let reason = format!("it must be between 1 and {MAX_COUNT}");
-        return Err(SettingsError::refused("num_noise_levels", count, reason).into());
-    }
+    let count = settings.count_within("num_noise_levels", 10, 1..=MAX_COUNT)?;
     let begin = positive(settings, "sigma_begin", 1.0)?;
     let end = positive(settings, "sigma_end", 0.01)?;
     let size = positive(settings, "step_size", 2e-5)?;
@@ -82,7 +78,7 @@ fn sgld(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, 
     let kind = prediction_type(settings, &[Epsilon, Sample, VPrediction])?;
     let (spacing, offset) = TimestepSpacing::from_settings(settings, "linspace")?;
     let size = positive(settings, "step_size", 0.3)?;
-    let repeats = settings.count("steps_per_level", 5)?;
+    let repeats = settings.count_within("steps_per_level", 5, 1..=MAX_COUNT)?;
     let n = options.steps_up_to(schedule.num_train_timesteps(), SGLD.name)?;
     let bars = schedule.alphas_cumprod();
     let steps = spacing.timesteps(schedule.num_train_timesteps(), n, offset)?.into_iter().flat_map(|t| {

@@ -136,7 +136,7 @@ pub(super) fn positive(settings: &mut Settings, key: &str, default: f64) -> Resu
     if value > 0.0 && value.is_finite() {
         return Ok(value);
     }
-    Err(SettingsError::refused(key, value, "it must be more than 0"))
+    Err(SettingsError::refused(key, value, "it must be more than 0 and finite"))
 }
 
 #[cfg(test)]

@@ -250,7 +250,7 @@ fn build(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>,
     let bars = schedule.alphas_cumprod();
     let final_bar = if to_one { 1.0 } else { bars[0] };
     let width = (schedule.num_train_timesteps() / count) as i64;
-    let planner = Planner { bars, final_bar, kind, width, offset };
+    let planner = Planner { bars, final_bar, kind, width, offset, steps: count };
     let steps = match skip_prk {
         true => planner.without_runge_kutta(&times, options.skipped()),
         false => planner.with_runge_kutta(&times),

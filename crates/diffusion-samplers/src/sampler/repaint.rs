@@ -13,7 +13,7 @@ use crate::forward_process::Posterior;
 use crate::noise_schedule::{NoiseLevel, NoiseSchedule, ScheduleDefaults};
 use crate::prediction_type::PredictionType;
 use crate::rng::Noise;
-use crate::scheduler_settings::{Settings, SettingsError};
+use crate::scheduler_settings::Settings;
 use crate::simd::update;
 use crate::trajectory::{KnownRegion, ModelHandle};
 
@@ -87,13 +87,16 @@ fn insert_known(known: &KnownRegion, to: NoiseLevel, z: &[f32], x: &mut [f32]) {
     });
 }
 
+/// The longest jump, and the largest number of resamplings.
+const MAX_JUMP: usize = 10_000;
+
 fn build(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, SamplerError> {
     let schedule = NoiseSchedule::from_settings(settings, ScheduleDefaults::DDPM)?;
     let configured = settings.number("eta", 0.0)?;
     let eta = options.eta_or(configured)?;
     let clip = settings.flag("clip_sample", true)?;
-    let length = at_least_one(settings, "jump_length")?;
-    let repeats = at_least_one(settings, "jump_n_sample")?;
+    let length = settings.count_within("jump_length", 10, 1..=MAX_JUMP)?;
+    let repeats = settings.count_within("jump_n_sample", 10, 1..=MAX_JUMP)?;
     let count = options.steps_up_to(schedule.num_train_timesteps(), FAMILY.name)?;
     let width = schedule.num_train_timesteps() / count;
     let bars = schedule.alphas_cumprod();
@@ -121,13 +124,6 @@ fn build(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>,
     }
     let thresholding = if clip { Thresholding::Clip(1.0) } else { Thresholding::None };
     Ok(Arc::new(Plan { thresholding, ..Plan::new(steps) }))
-}
-
-fn at_least_one(settings: &mut Settings, key: &str) -> Result<usize, SettingsError> {
-    match settings.count(key, 10)? {
-        0 => Err(SettingsError::refused(key, 0, "it must be at least 1")),
-        count => Ok(count),
-    }
 }
 
 /// The indices of the time steps in the order in which they are reached, with jumps of `length` back to more noise,

@@ -7,7 +7,7 @@ use super::multistep::weighted_sum;
 use super::options::{AddedNoise, Options, positive};
 use super::plan::{self, Plan};
 use super::{Family, Sampler, SamplerError, TimeConditioning};
-use crate::noise_schedule::{NoiseLevel, linspace32, round};
+use crate::noise_schedule::{NoiseLevel, linspace32, num_train_timesteps, round};
 use crate::rng::Noise;
 use crate::scheduler_settings::Settings;
 use crate::trajectory::{InputScaling, ModelHandle};
@@ -72,14 +72,17 @@ impl plan::Step for VeStep {
     }
 }
 
+/// The largest number of corrector steps.
+const MAX_CORRECT_STEPS: usize = 10_000;
+
 fn build(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, SamplerError> {
     options.reject_eta(AddedNoise::Fixed)?;
-    let train = settings.count("num_train_timesteps", 2000)?;
+    let train = num_train_timesteps(settings, 2000)?;
     let snr = positive(settings, "snr", 0.15)? as f32;
     let min = positive(settings, "sigma_min", 0.01)?;
     let max = positive(settings, "sigma_max", 1348.0)?;
     let final_time = positive(settings, "sampling_eps", 1e-5)?;
-    let corrections = settings.count("correct_steps", 1)?;
+    let corrections = settings.count_within("correct_steps", 1, 0..=MAX_CORRECT_STEPS)?;
     let n = options.steps_up_to(train, FAMILY.name)?;
     let sigmas: Vec<f32> = linspace32(min.ln() as f32, max.ln() as f32, n).map(f32::exp).collect();
     let steps = linspace32(1.0, final_time as f32, n).map(|t| {

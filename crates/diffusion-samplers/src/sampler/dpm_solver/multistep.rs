@@ -247,11 +247,7 @@ fn rising(
     if last < train as f64 {
         return Ok(times);
     }
-    Err(SettingsError::refused(
-        "steps_offset",
-        offset,
-        format!("the last time step would be {last}, but the schedule has {train}"),
-    ))
+    Err(SettingsError::steps_offset(offset, n, last as usize, train))
 }
 
 fn no_third_order() -> SamplerError {

@@ -176,11 +176,7 @@ impl Solver {
 
 /// Reads an order, 2 by default, up to the class's maximum.
 pub(crate) fn order(settings: &mut Settings, key: &str, max: usize) -> Result<usize, SettingsError> {
-    let order = settings.count(key, 2)?;
-    if (1..=max).contains(&order) {
-        return Ok(order);
-    }
-    Err(SettingsError::refused(key, order, format!("it must be between 1 and {max}")))
+    settings.count_within(key, 2, 1..=max)
 }
 
 #[cfg(test)]

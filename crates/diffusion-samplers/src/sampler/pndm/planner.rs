@@ -14,6 +14,8 @@ pub(super) struct Planner<'a> {
     /// The number of time steps in a step.
     pub(super) width: i64,
     pub(super) offset: usize,
+    /// The number of steps that were asked for.
+    pub(super) steps: usize,
 }
 
 impl Planner<'_> {
@@ -75,12 +77,10 @@ impl Planner<'_> {
     /// The noise level at a time step; before time step 0 it is the final one.
     fn level(&self, t: i64) -> Result<NoiseLevel, SettingsError> {
         let Ok(index) = usize::try_from(t) else { return Ok(NoiseLevel::from_alpha_bar(self.final_bar)) };
-        self.bars.get(index).copied().map(NoiseLevel::from_alpha_bar).ok_or_else(|| {
-            let reason = format!(
-                "a step would start at time step {t}, but the schedule has {}; use a smaller one",
-                self.bars.len()
-            );
-            SettingsError::refused("steps_offset", self.offset, reason)
-        })
+        self.bars
+            .get(index)
+            .copied()
+            .map(NoiseLevel::from_alpha_bar)
+            .ok_or_else(|| SettingsError::steps_offset(self.offset, self.steps, index, self.bars.len()))
     }
 }

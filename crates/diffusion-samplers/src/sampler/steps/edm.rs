@@ -1,6 +1,6 @@
 //! Noise levels and preconditioning of EDM (Karras et al. 2022, table 1, column "ours").
 
-use crate::noise_schedule::{linspace, round};
+use crate::noise_schedule::{linspace, num_train_timesteps, round};
 use crate::prediction_type::{AffinePrediction, PredictionType};
 use crate::sampler::SamplerError;
 use crate::sampler::node::Node;
@@ -43,7 +43,7 @@ impl EdmSteps {
         let rho = positive(settings, "rho", 7.0)?;
         let kind = prediction_type(settings, &[PredictionType::Epsilon, PredictionType::VPrediction])?;
         let preconditions = preconditions(settings)?;
-        let steps = options.steps_up_to(settings.count("num_train_timesteps", 1000)?, name)?;
+        let steps = options.steps_up_to(num_train_timesteps(settings, 1000)?, name)?;
         let levels = match settings.choice("sigma_schedule", "karras", &["karras", "exponential"])?.as_str() {
             "karras" => sigma_schedule::karras(max, min, rho, steps),
             _ => sigma_schedule::exponential(max, min, steps),
