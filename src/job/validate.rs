@@ -90,6 +90,7 @@ impl Request {
             encoding,
             preview_every,
             deadline: self.deadline_ms.map(Duration::from_millis),
+            arrival: None,
             priority: self.priority.unwrap_or(0),
             exact: self.exact.unwrap_or(false),
             conditions: self.check_conditions(model)?,
