@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::steps::{build_sampler, default_steps, find_sampler};
 use super::{ErrorCode, Job, JobError, ModelCard, Request, is_id, seed, shortened_id, working_memory};
 use crate::image::{DEFAULT_QUALITY, Encoding};
-use crate::units::counted;
+use crate::units::{binary_size, counted};
 use diffusion_samplers::rng::Generator;
 use diffusion_samplers::sampler::Options;
 
@@ -264,10 +264,10 @@ fn check_memory(model: &ModelCard, limits: JobLimits) -> Result<(), JobError> {
     match limits.memory {
         Some(memory) if model.largest_graph > memory => {
             let message = format!(
-                "{} has a graph of {} MiB, more than the {} MiB that [engine] memory allows",
+                "{} has a graph of {}, more than the {} that [engine] memory allows; raise it, or use another model",
                 model.name(),
-                model.largest_graph >> 20,
-                memory >> 20
+                binary_size(model.largest_graph),
+                binary_size(memory)
             );
             Err(JobError::out_of_range("model", message))
         }
