@@ -161,6 +161,11 @@ impl Request {
                 return Err(JobError::out_of_range(&field, message));
             };
             let (min, max) = (condition.min, condition.max);
+            if !(*value as f32).is_finite() {
+                let message =
+                    format!("{field} is {value}, but the network takes 32-bit numbers; use a smaller one");
+                return Err(JobError::out_of_range(&field, message));
+            }
             if !(min..=max).contains(value) {
                 let message = format!("{field} is {value}, but must lie between {min} and {max}");
                 return Err(JobError::out_of_range(&field, message));
