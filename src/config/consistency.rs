@@ -63,7 +63,7 @@ pub(super) fn faults(config: &Config) -> Vec<Inconsistency> {
         && limit < MIN_SESSION_BYTES
     {
         let message = format!(
-            "{} are less than any model needs; set a size such as \"4 GiB\", \"auto\" for a share of the free memory, or \
+            "{} is too small for any model; set a size such as \"4 GiB\", \"auto\" for a share of the free memory, or \
              \"none\" for no limit",
             binary_size(limit)
         );

@@ -80,7 +80,7 @@ fn values_that_no_daemon_can_use_were_valid() {
         ("[spool]\nmax_bytes = 1", "c.toml:2: spool.max_bytes: 1 bytes must be at least 64 KiB"),
         (
             "[engine]\nmemory = \"1 KiB\"",
-            "c.toml:2: engine.memory: 1 KiB are less than any model needs; set a size such as \"4 GiB\", \"auto\" for a \
+            "c.toml:2: engine.memory: 1 KiB is too small for any model; set a size such as \"4 GiB\", \"auto\" for a \
              share of the free memory, or \"none\" for no limit",
         ),
         (
