@@ -5,6 +5,7 @@
 mod autoencoder_config;
 mod autoencoder_halves;
 mod autoencoder_io;
+mod class_labels;
 mod conditioning;
 mod config_keys;
 mod convolutions;
@@ -21,6 +22,7 @@ mod latent_sizes;
 mod manifest;
 mod manifest_defaults;
 mod manifest_use;
+mod manifest_values;
 mod missing_file;
 mod model_index;
 mod network_graph;
@@ -168,6 +170,11 @@ impl Bundle {
         if let (Some(kind), true) = (kind, latent.is_some()) {
             required_components::check(directory, &index, kind)?;
         }
+        let takes_class = signature.as_ref().is_some_and(|signature| signature.class.is_some());
+        let labels = class_labels::embedding_rows(&graph, signature.as_ref())?.or(config.num_class_embeds);
+        if let Some(labels) = labels.filter(|_| takes_class) {
+            class_labels::check(&description, &manifest, labels)?;
+        }
         manifest_defaults::check(&description, &manifest, &scheduler)?;
         if latent.is_some() && kind.is_some() {
             // The autoencoder determines what its pictures are.
@@ -263,9 +270,10 @@ impl Bundle {
 
     /// The number of classes that a job may choose from; 0 if the network has none.
     pub fn classes(&self) -> usize {
-        match (self.manifest.classes.names.len(), self.class_embeddings) {
-            (0, embeddings) => embeddings.unwrap_or(0),
-            (named, _) => named,
+        // The label for no class has an empty name.
+        match self.manifest.classes.names.iter().rposition(|name| !name.is_empty()) {
+            None => self.class_embeddings.unwrap_or(0),
+            Some(last) => last + 1,
         }
     }
 

@@ -18,7 +18,7 @@ mod without_effect;
 mod working_memory;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::image::Encoding;
 use crate::model::TextConditioning;
@@ -78,8 +78,10 @@ pub struct Job {
     pub encoding: Encoding,
     /// A preview is published after every n evaluations.
     pub preview_every: Option<usize>,
-    /// The time limit, from acceptance.
+    /// The time limit, from the request's arrival.
     pub deadline: Option<Duration>,
+    /// When the request arrived. `None` for a job whose time begins when a pipeline accepts it.
+    pub(crate) arrival: Option<Instant>,
     /// Jobs with a higher priority enter a full batch first.
     pub priority: i32,
     /// Whether each image is evaluated in a batch of its own.
@@ -99,6 +101,11 @@ impl std::fmt::Debug for Job {
 }
 
 impl Job {
+    /// The same job, whose time limit begins at this time instead of when a pipeline accepts it.
+    pub fn with_arrival(self, arrival: Instant) -> Self {
+        Self { arrival: Some(arrival), ..self }
+    }
+
     /// The side of the patches of which samples have one row each; `None` for latents that are not packed.
     pub(crate) fn packing(&self) -> Option<usize> {
         self.model.latent.as_ref().and_then(|(kind, _)| kind.facts().packing)

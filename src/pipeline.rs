@@ -129,7 +129,10 @@ impl Pipeline {
             JobState::Ready(_) => can_start,
             JobState::Running { started, .. } => started < running.job.count,
         };
-        self.batcher.running() > 0 || self.codec.has_results() || self.jobs.first().any(can_progress)
+        self.batcher.running() > 0
+            || self.codec.has_results()
+            || self.jobs.first().any(can_progress)
+            || self.jobs.may_have_late(Instant::now())
     }
 
     /// Returns whether there are jobs that must not start yet.

@@ -92,10 +92,15 @@ pub(crate) fn nearest_multiples(length: usize, step: usize) -> String {
     }
 }
 
-/// A number of bytes as a message has it: in GiB with one digit, or in whole MiB if it is less than one GiB.
+/// A number of bytes as a message has it: in GiB with one digit, or in the largest unit below of which it has a whole one.
 pub(crate) fn binary_size(bytes: u64) -> String {
     const GIB: u64 = 1 << 30;
-    if bytes < GIB { format!("{} MiB", bytes >> 20) } else { format!("{:.1} GiB", bytes as f64 / GIB as f64) }
+    match bytes {
+        0..0x400 => counted(bytes, "byte"),
+        0x400..0x10_0000 => format!("{} KiB", bytes >> 10),
+        0x10_0000..GIB => format!("{} MiB", bytes >> 20),
+        _ => format!("{:.1} GiB", bytes as f64 / GIB as f64),
+    }
 }
 
 #[cfg(test)]
@@ -104,8 +109,14 @@ mod tests {
 
     #[test]
     fn bytes_are_shown_in_a_fitting_unit() {
-        let sizes = [0, (1 << 30) - 1, 1 << 30, 5 << 29].map(binary_size);
-        assert_eq!(sizes, ["0 MiB", "1023 MiB", "1.0 GiB", "2.5 GiB"]);
+        let sizes = [(1 << 30) - 1, 1 << 30, 5 << 29].map(binary_size);
+        assert_eq!(sizes, ["1023 MiB", "1.0 GiB", "2.5 GiB"]);
+    }
+
+    #[test]
+    fn a_size_below_one_mebibyte_was_shown_as_0() {
+        let sizes = [0, 1, 1023, 1024, (1 << 20) - 1, 1 << 20].map(binary_size);
+        assert_eq!(sizes, ["0 bytes", "1 byte", "1023 bytes", "1 KiB", "1023 KiB", "1 MiB"]);
     }
 
     #[test]

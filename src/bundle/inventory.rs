@@ -1,6 +1,7 @@
 //! Every file of a bundle and every key of its configurations, with how each is used.
 
 mod files;
+mod network_keys;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -115,6 +116,9 @@ impl Inventory {
                 (Known::Used, ConfigKind::Autoencoder) => autoencoder_key(key, &keys, pipeline),
                 (Known::Used, ConfigKind::Network) if is_of_latents(key) && pipeline.is_none() => {
                     KeyUse::WithoutEffect
+                }
+                (Known::Used, ConfigKind::Network) => {
+                    network_keys::unused(bundle, key, &keys).map_or(KeyUse::Used, KeyUse::NotUsed)
                 }
                 (Known::Used, _) => KeyUse::Used,
             };

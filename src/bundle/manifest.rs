@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use super::preview_projection::Projection;
-use super::{PipelineKind, Role};
+use super::{PipelineKind, Role, manifest_values};
 use crate::serde_message::{DocumentFormat, without_rust_types};
 use crate::toml_document::{array_for_section, huge_integers};
 
@@ -119,7 +119,7 @@ impl Default for SampleDescription {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Classes {
-    /// The name of each class, from class 0.
+    /// The name of each class, from class 0. That of the label for no class is empty.
     pub names: Vec<String>,
     /// The label for no class, which guidance needs.
     pub null: Option<i64>,
@@ -171,28 +171,10 @@ impl Manifest {
         }
         let manifest: Self = toml::from_str(text)
             .map_err(|error| without_rust_types(error.to_string().trim_end(), DocumentFormat::Toml))?;
-        match manifest.fault() {
+        match manifest_values::fault(&manifest, &table) {
             Some((key, fault)) => Err(format!("{key} {fault}")),
             None => Ok(manifest),
         }
-    }
-
-    /// The first invalid value, as its key and the fault.
-    fn fault(&self) -> Option<(String, String)> {
-        let [low, high] = self.sample.range;
-        if low.partial_cmp(&high) != Some(std::cmp::Ordering::Less) {
-            let fault = format!("is [{low}, {high}]; the first value must be smaller than the second");
-            return Some(("sample.range".to_owned(), fault));
-        }
-        if self.default.steps == Some(0) {
-            return Some(("default.steps".to_owned(), "must be at least 1".to_owned()));
-        }
-        self.conditions.iter().find_map(|(name, c)| {
-            (!(c.min..=c.max).contains(&c.default)).then(|| {
-                let fault = format!("is {}, outside {}..{}", c.default, c.min, c.max);
-                (format!("conditions.{name}.default"), fault)
-            })
-        })
     }
 }
 

@@ -1,6 +1,6 @@
 //! The sections of denoised.toml that have no effect in a folder.
 
-use super::Bundle;
+use super::{Bundle, PipelineKind, Role};
 use diffusion_samplers::scheduler_settings::KeyStatus;
 
 /// Why a section has no effect; `None` if it is used.
@@ -24,6 +24,9 @@ pub(super) fn unused_section(bundle: &Bundle, section: &str) -> Option<&'static 
 /// Why a key of a section that is used has no effect; `None` if it is used. The keys of other sections than `[scheduler]`
 /// are all known.
 pub(super) fn unused_key(bundle: &Bundle, section: &str, key: &str) -> Option<String> {
+    if (section, key) == ("default", "guidance") {
+        return unused_guidance(bundle).map(str::to_owned);
+    }
     if section != "scheduler" || key == "class" || key.starts_with('_') {
         return None;
     }
@@ -32,7 +35,24 @@ pub(super) fn unused_key(bundle: &Bundle, section: &str, key: &str) -> Option<St
     match line.status {
         KeyStatus::Unknown => Some(bundle.scheduler.unused_key(key)),
         KeyStatus::Ignored => Some(format!("{} has this key, but does not use it", bundle.scheduler.class)),
+        KeyStatus::WithoutEffect(reason) => Some(reason.to_owned()),
         KeyStatus::Used | KeyStatus::Defaulted | KeyStatus::Implied => None,
+    }
+}
+
+/// Why no job of the model has guidance.
+fn unused_guidance(bundle: &Bundle) -> Option<&'static str> {
+    let signature = bundle.signature.as_ref()?;
+    let takes_scale = signature.has(Role::GuidanceEmbedding) || signature.has(Role::Guidance);
+    match (&bundle.latent, PipelineKind::from_signature(signature)) {
+        (Some(latent), Some(kind)) => (!takes_scale
+            && (kind.facts().is_guidance_distilled || latent.is_distilled))
+            .then_some("the network is distilled for one scale"),
+        _ if signature.class.is_none() => Some("the network takes neither a class nor a prompt"),
+        _ if bundle.manifest.classes.null.is_none() => {
+            Some("guidance needs the label for no class, which [classes] null sets")
+        }
+        _ => None,
     }
 }
 

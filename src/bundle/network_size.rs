@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use super::class_labels::embedding_rows;
 use super::convolutions::Convolutions;
 use super::model_index::ModelIndex;
 use super::sample_size::SampleSize;
@@ -128,7 +129,7 @@ fn check_in_channels(
     }
 }
 
-/// Checks that a network with an embedding of classes has an input for them.
+/// Checks that a network with an embedding of classes has an input for them, and as many.
 fn check_class_embeddings(
     graph: &Path,
     config: &NetworkConfig,
@@ -139,6 +140,16 @@ fn check_class_embeddings(
             let found = "the graph beside it has no input for a class, such as class_labels";
             Err(contradiction(graph, "num_class_embeds", classes, found))
         }
+        (Some(classes), Some(_)) => match embedding_rows(graph, signature)? {
+            Some(rows) if rows != classes => {
+                let found = format!(
+                    "the graph beside it has an embedding of {}",
+                    counted(rows as u64, "class label")
+                );
+                Err(contradiction(graph, "num_class_embeds", classes, &found))
+            }
+            _ => Ok(()),
+        },
         _ => Ok(()),
     }
 }

@@ -7,6 +7,7 @@ mod error;
 mod layout;
 mod output;
 mod resolve;
+mod shared_inputs;
 
 use super::{PipelineKind, Role, TensorInput, TimeConvention};
 use crate::tensor::{DataType, GraphIo};

@@ -198,7 +198,7 @@ fn draft(graph: &GraphIo, file: &str, has_scheduler: bool, classes: Option<usize
         let hint = if classes.is_some() { "one name for each label" } else { "add one name for each label" };
         writeln!(
             text,
-            "\n[classes]  # {hint}; if one label means no class, set null to it to enable guidance\nnames = [{}]",
+            "\n[classes]  # {hint}; if one label means no class, make its name \"\" and set null to it to enable guidance\nnames = [{}]",
             names.join(", ")
         )?;
     }

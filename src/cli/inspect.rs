@@ -188,11 +188,16 @@ fn scheduler(bundle: &Bundle) -> anyhow::Result<()> {
         )?;
     }
     for line in bundle.scheduler.report()? {
+        let switched_off;
         let status = match line.status {
             KeyStatus::Used => "used",
             KeyStatus::Defaulted => "default",
             KeyStatus::Implied => "set by the pipeline, as in diffusers",
             KeyStatus::Ignored => "without effect in this class",
+            KeyStatus::WithoutEffect(reason) => {
+                switched_off = format!("without effect: {reason}");
+                &switched_off
+            }
             KeyStatus::Unknown => "not a key of this class",
         };
         let meant =

@@ -2,15 +2,18 @@
 
 use std::path::Path;
 
-use super::{Config, ModelEngineConfig, MqttConfig};
+use super::{ByteSize, Config, MemoryLimit, ModelEngineConfig, MqttConfig};
 use crate::inference::{EngineKind, EngineOptions, Provider, TensorRt};
 use crate::mqtt::Topics;
 use crate::topic_name::MAX_BYTES;
+use crate::units::binary_size;
 
 /// The largest and smallest useful sizes of an MQTT packet, in bytes. The largest is the protocol's.
 const PACKET_BYTES: std::ops::RangeInclusive<u64> = 1024..=(256 << 20);
 /// The smallest useful size of the spool, in bytes.
 const MIN_SPOOL_BYTES: u64 = 64 << 10;
+/// The smallest useful memory of sessions, in bytes. An open graph takes twice the size of its file, and more.
+const MIN_SESSION_BYTES: u64 = 64 << 10;
 /// Topics for a shared queue, of which one is outside the topics of any daemon.
 const QUEUE_EXAMPLES: [&str; 2] = ["denoised/request", "jobs/request"];
 
@@ -55,6 +58,16 @@ pub(super) fn faults(config: &Config) -> Vec<Inconsistency> {
     if max_spool < MIN_SPOOL_BYTES {
         let message = format!("{max_spool} bytes must be at least 64 KiB");
         faults.push(Inconsistency::new("spool.max_bytes", &[], message));
+    }
+    if let MemoryLimit::Bytes(ByteSize(limit)) = config.engine.memory
+        && limit < MIN_SESSION_BYTES
+    {
+        let message = format!(
+            "{} is too small for any model; set a size such as \"4 GiB\", \"auto\" for a share of the free memory, or \
+             \"none\" for no limit",
+            binary_size(limit)
+        );
+        faults.push(Inconsistency::new("engine.memory", &[], message));
     }
     faults.extend(config.models.paths.iter().flat_map(|path| tensorrt_faults(config, path)));
     // Models without overrides share their faults.

@@ -23,6 +23,7 @@ use super::options::{EngineOptions, LoadStage};
 use super::provider::Provider;
 use super::session::Session;
 use crate::onnx::{InlineData, ModelFiles, RealFiles, Rewrite};
+use crate::units::binary_size;
 use build::BuildError;
 use manifest::{GraphKind, Manifest};
 use passes::Target;
@@ -235,10 +236,10 @@ impl Request<'_> {
                 );
             }
             BuildError::TooLarge(bytes) => log::warn!(
-                "{cache}: the prepared graph of {name} takes {} MiB, which do not fit in [engine] cache_size ({} MiB) \
+                "{cache}: the prepared graph of {name} takes {}, which do not fit in [engine] cache_size ({}) \
                  beside those in use, {consequence}. Set a larger cache_size",
-                bytes.div_ceil(1 << 20),
-                self.options.cache_size >> 20
+                binary_size(bytes),
+                binary_size(self.options.cache_size)
             ),
             BuildError::Content(reason) => {
                 log::warn!("{name}: its graph cannot be prepared ({reason}), {consequence}");

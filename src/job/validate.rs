@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::steps::{build_sampler, default_steps, find_sampler};
 use super::{ErrorCode, Job, JobError, ModelCard, Request, is_id, seed, shortened_id, working_memory};
 use crate::image::{DEFAULT_QUALITY, Encoding};
-use crate::units::counted;
+use crate::units::{binary_size, counted};
 use diffusion_samplers::rng::Generator;
 use diffusion_samplers::sampler::Options;
 
@@ -90,6 +90,7 @@ impl Request {
             encoding,
             preview_every,
             deadline: self.deadline_ms.map(Duration::from_millis),
+            arrival: None,
             priority: self.priority.unwrap_or(0),
             exact: self.exact.unwrap_or(false),
             conditions: self.check_conditions(model)?,
@@ -160,6 +161,11 @@ impl Request {
                 return Err(JobError::out_of_range(&field, message));
             };
             let (min, max) = (condition.min, condition.max);
+            if !(*value as f32).is_finite() {
+                let message =
+                    format!("{field} is {value}, but the network takes 32-bit numbers; use a smaller one");
+                return Err(JobError::out_of_range(&field, message));
+            }
             if !(min..=max).contains(value) {
                 let message = format!("{field} is {value}, but must lie between {min} and {max}");
                 return Err(JobError::out_of_range(&field, message));
@@ -263,10 +269,10 @@ fn check_memory(model: &ModelCard, limits: JobLimits) -> Result<(), JobError> {
     match limits.memory {
         Some(memory) if model.largest_graph > memory => {
             let message = format!(
-                "{} has a graph of {} MiB, more than the {} MiB that [engine] memory allows",
+                "{} has a graph of {}, more than the {} that [engine] memory allows; raise it, or use another model",
                 model.name(),
-                model.largest_graph >> 20,
-                memory >> 20
+                binary_size(model.largest_graph),
+                binary_size(memory)
             );
             Err(JobError::out_of_range("model", message))
         }

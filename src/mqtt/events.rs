@@ -1,7 +1,7 @@
 //! The client's settings, its commands and its events.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rumqttc::v5::mqttbytes::v5::Publish;
@@ -52,6 +52,8 @@ pub struct Incoming {
     pub kind: MessageKind,
     /// The payload.
     pub payload: Bytes,
+    /// When the message arrived.
+    pub arrival: Instant,
     /// Whether the broker had retained the message before the daemon subscribed.
     pub is_retained: bool,
     /// The MQTT 5 response topic.

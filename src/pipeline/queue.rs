@@ -66,9 +66,14 @@ impl Queue {
         self.jobs.iter().find(|job| job.job.id == id).map(|job| job.number)
     }
 
+    /// Whether the deadline of a job may have passed, so that [`Self::late`] is to be called.
+    pub(super) fn may_have_late(&self, now: Instant) -> bool {
+        self.earliest_deadline.is_some_and(|earliest| now > earliest)
+    }
+
     /// Returns the jobs whose deadline has passed.
     pub(super) fn late(&mut self, now: Instant) -> Vec<&RunningJob> {
-        if self.earliest_deadline.is_none_or(|earliest| now <= earliest) {
+        if !self.may_have_late(now) {
             return Vec::new();
         }
         let (late, others): (Vec<_>, Vec<_>) = self.jobs.iter().partition(|job| job.is_late(now));

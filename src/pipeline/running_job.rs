@@ -44,13 +44,18 @@ pub(super) struct RunningJob {
     pub(super) job: Arc<Job>,
     pub(super) state: JobState,
     accepted: Instant,
+    /// When the time limit ends.
+    deadline: Option<Instant>,
     /// The time and the step of the latest progress event.
     last_progress: Option<(Instant, usize)>,
 }
 
 impl RunningJob {
     pub(super) fn new(number: u64, job: Arc<Job>) -> Self {
-        Self { number, job, state: JobState::Queued, accepted: Instant::now(), last_progress: None }
+        let accepted = Instant::now();
+        let arrival = job.arrival.unwrap_or(accepted);
+        let deadline = job.deadline.and_then(|limit| arrival.checked_add(limit));
+        Self { number, job, state: JobState::Queued, accepted, deadline, last_progress: None }
     }
 
     pub(super) fn is_running(&self) -> bool {
@@ -69,7 +74,7 @@ impl RunningJob {
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.job.deadline.and_then(|deadline| self.accepted.checked_add(deadline))
+        self.deadline
     }
 
     pub(super) fn is_late(&self, now: Instant) -> bool {
@@ -99,8 +104,15 @@ impl RunningJob {
             (job.sampler.evaluations() <= evaluations || steps == 1).then_some(job)
         });
         if let Some(job) = shorter {
-            let (steps, deadline) = (job.options.steps, job.deadline.unwrap_or_default());
-            log::info!("job {}: {steps} of {requested} steps fit into {} ms", job.id, deadline.as_millis());
+            let (id, steps) = (&job.id, job.options.steps);
+            let limit = job.deadline.unwrap_or_default().as_millis();
+            if job.sampler.evaluations() <= evaluations {
+                log::info!("job {id}: {steps} of {requested} steps fit into {limit} ms");
+            } else {
+                log::info!(
+                    "job {id}: {requested} steps do not fit into {limit} ms, and {steps} may not either"
+                );
+            }
             self.job = Arc::new(job);
         }
     }
@@ -175,12 +187,16 @@ impl RunningJob {
         Some(JobEvent::Progress { step, of, eta_ms })
     }
 
-    /// Counts a finished image and returns its receipt, and whether it is the job's last one.
+    /// Counts a finished image and returns its receipt, and whether it is the job's last one. An image that is finished
+    /// after the deadline is an error.
     pub(super) fn finish_image(
         &mut self,
         index: usize,
         backend: &Backend,
     ) -> Result<(Box<Receipt>, bool), JobError> {
+        if self.is_late(Instant::now()) {
+            return Err(self.deadline_error());
+        }
         let receipt = Receipt::new(&self.job, index, backend);
         let mut receipt = Box::new(receipt.map_err(|error| JobError::new(ErrorCode::Engine, &error))?);
         let JobState::Running { prepared, finished, .. } = &mut self.state else {

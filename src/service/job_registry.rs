@@ -138,7 +138,10 @@ impl JobRegistry {
             Err(error) => Err(error),
         };
         Admission::Decided(match validated {
-            Ok(job) => self.accept(*request, job),
+            Ok(job) => {
+                let job = job.with_arrival(request.arrival);
+                self.accept(*request, job)
+            }
             Err(error) => self.reject(request.reject(error)),
         })
     }

@@ -1,5 +1,7 @@
 //! A request as it arrives: parsed and digested once, with the topic for its responses.
 
+use std::time::Instant;
+
 use sha2::{Digest, Sha256};
 
 use super::responses::{Reply, Responses};
@@ -17,6 +19,8 @@ pub(super) struct ParsedRequest {
     pub(super) reply: Option<Reply>,
     /// Identifies the message that carried the request.
     pub(super) command: CommandDigest,
+    /// When the message arrived.
+    pub(super) arrival: Instant,
 }
 
 /// A request or a cancellation that is answered with an error.
@@ -51,7 +55,7 @@ impl ParsedRequest {
             (Ok(request), Err(error)) => return Err(rejected(written_id(&request), None, error)),
             (Err((id, error)), reply) => return Err(rejected(id, reply.unwrap_or_default(), error)),
         };
-        Ok(Self { digest: digest(&request), request, reply, command })
+        Ok(Self { digest: digest(&request), request, reply, command, arrival: incoming.arrival })
     }
 
     /// Rejects the request.

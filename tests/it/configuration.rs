@@ -79,6 +79,11 @@ fn values_that_no_daemon_can_use_were_valid() {
         ("[spool]\npath = \"\"", "c.toml:2: spool.path: the path is empty; name a directory"),
         ("[spool]\nmax_bytes = 1", "c.toml:2: spool.max_bytes: 1 bytes must be at least 64 KiB"),
         (
+            "[engine]\nmemory = \"1 KiB\"",
+            "c.toml:2: engine.memory: 1 KiB is too small for any model; set a size such as \"4 GiB\", \"auto\" for a \
+             share of the free memory, or \"none\" for no limit",
+        ),
+        (
             "[mqtt]\nmax_packet = \"1 GiB\"",
             "c.toml:2: mqtt.max_packet: 1073741824 bytes must lie between 1 KiB and 256 MiB",
         ),

@@ -6,6 +6,7 @@ mod graph_sizes;
 mod regular_files;
 mod report;
 mod statistics;
+mod superfluous_keys;
 
 use std::path::Path;
 

@@ -229,7 +229,11 @@ fn sessions_are_evicted_to_stay_within_the_memory_limit() {
         daemon.wait_for(&format!("evicted session {graph} (memory limit)"));
     }
     // A job whose largest session exceeds the limit is rejected before it starts.
-    let _other = Daemon::start(&configuration(&broker, "small", &[&bundle("sd")], &engine("100 KiB")));
+    let mut other = Daemon::start(&configuration(&broker, "small", &[&bundle("sd")], &engine("100 KiB")));
+    // Nothing said so before the first job failed.
+    other.wait_for(
+        "engine.memory allows 100 KiB, but sd alone needs 2 MiB, so that every job of sd will be refused",
+    );
     let mut subscriber = Subscriber::start(&broker, "denoised/small/#");
     subscriber.wait_for_phase("ready");
     publish(&broker, "denoised/small/request", r#"{"id": "large", "prompt": ""}"#, &[]);

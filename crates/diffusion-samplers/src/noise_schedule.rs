@@ -182,8 +182,9 @@ impl NoiseSchedule {
     pub fn from_settings(settings: &mut Settings, defaults: ScheduleDefaults) -> Result<Self, SettingsError> {
         let steps = num_train_timesteps(settings, 1000)?;
         let trained = settings.numbers("trained_betas")?;
-        let start = settings.number("beta_start", defaults.beta_start)?;
-        let end = settings.number("beta_end", defaults.beta_end)?;
+        let is_trained = trained.is_some();
+        let start = settings.number_if(!is_trained, "beta_start", defaults.beta_start)?;
+        let end = settings.number_if(!is_trained, "beta_end", defaults.beta_end)?;
         let curve = match settings.text("beta_schedule", defaults.beta_schedule)?.as_str() {
             _ if trained.is_some() => BetaSchedule::Trained(trained.unwrap_or_default()),
             "linear" => BetaSchedule::Linear,
@@ -199,6 +200,16 @@ impl NoiseSchedule {
                 ));
             }
         };
+        match curve {
+            BetaSchedule::Trained(_) => {
+                let keys = ["beta_start", "beta_end", "beta_schedule"];
+                settings.switch_off(&keys, "trained_betas has the values");
+            }
+            BetaSchedule::SquaredCosCapV2 | BetaSchedule::Exp => {
+                settings.switch_off(&["beta_start", "beta_end"], "the curve of this beta_schedule has none");
+            }
+            BetaSchedule::Linear | BetaSchedule::ScaledLinear | BetaSchedule::Sigmoid => {}
+        }
         let schedule =
             Self::new(&curve, start, end, steps).map_err(|error| with_key(error, &curve, start, end))?;
         if !settings.flag("rescale_betas_zero_snr", false)? {

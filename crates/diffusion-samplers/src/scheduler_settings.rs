@@ -57,6 +57,8 @@ pub enum KeyStatus {
     Implied,
     /// The class has the key, but does not use it.
     Ignored,
+    /// The class uses the key only with another value of another key, which is the reason.
+    WithoutEffect(&'static str),
     /// The sampler has no such key.
     Unknown,
 }
@@ -92,6 +94,7 @@ pub struct Settings {
     defaulted: BTreeMap<String, Value>,
     implied: BTreeSet<String>,
     ignored: BTreeSet<String>,
+    without_effect: BTreeMap<String, &'static str>,
     read: BTreeSet<String>,
 }
 
@@ -110,6 +113,27 @@ impl Settings {
     /// Declares keys that the class has but does not use.
     pub fn ignore_keys(&mut self, keys: &[&str]) {
         self.ignored.extend(keys.iter().map(|key| (*key).to_owned()));
+    }
+
+    /// Declares keys that the value of another key switches off, with that value as the reason.
+    ///
+    /// ```
+    /// use std::collections::BTreeMap;
+    /// use diffusion_samplers::scheduler_settings::{KeyStatus, Settings, Value};
+    ///
+    /// let keys = BTreeMap::from([("clip_sample_range".to_owned(), Value::Number(2.0))]);
+    /// let mut settings = Settings::new(keys);
+    /// settings.number("clip_sample_range", 1.0).unwrap();
+    /// settings.switch_off(&["clip_sample_range"], "clip_sample is false");
+    /// assert_eq!(settings.report()[0].status, KeyStatus::WithoutEffect("clip_sample is false"));
+    /// ```
+    pub fn switch_off(&mut self, keys: &[&str], reason: &'static str) {
+        self.without_effect.extend(keys.iter().map(|key| ((*key).to_owned(), reason)));
+    }
+
+    /// Takes back [`switch_off`](Self::switch_off) for a key that is used after all.
+    pub(crate) fn switch_on(&mut self, key: &str) {
+        self.without_effect.remove(key);
     }
 
     /// Returns whether a sampler has read this key.
@@ -290,10 +314,12 @@ impl Settings {
                     value: value.clone(),
                     status: if self.ignored.contains(key) {
                         KeyStatus::Ignored
+                    } else if self.implied.contains(key) && self.read.contains(key) {
+                        KeyStatus::Implied
+                    } else if let Some(reason) = self.without_effect.get(key) {
+                        KeyStatus::WithoutEffect(reason)
                     } else if !self.read.contains(key) {
                         KeyStatus::Unknown
-                    } else if self.implied.contains(key) {
-                        KeyStatus::Implied
                     } else {
                         KeyStatus::Used
                     },

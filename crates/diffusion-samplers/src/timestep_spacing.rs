@@ -31,7 +31,11 @@ impl TimestepSpacing {
                 ));
             }
         };
-        Ok((spacing, settings.count("steps_offset", 0)?))
+        let offset = settings.count("steps_offset", 0)?;
+        if spacing != Self::Leading {
+            settings.switch_off(&["steps_offset"], "only timestep_spacing leading has an offset");
+        }
+        Ok((spacing, offset))
     }
 
     /// The time steps in decreasing order; those of `linspace` are not rounded, for solvers in fractional time.

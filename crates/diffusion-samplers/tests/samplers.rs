@@ -209,6 +209,114 @@ fn a_seed_of_the_scheduler_s_own_noise_is_reported_as_without_effect() {
     assert_eq!((seeded.draws(), seeded.evaluations()), (plain.draws(), plain.evaluations()));
 }
 
+/// Keys whose switch is off were reported as used, and refused for a value that nothing reads.
+#[test]
+fn keys_that_another_key_switches_off_were_used() {
+    let status = |config: Json, key: &str| {
+        let spec = sampler::by_class(config["_class_name"].as_str().unwrap()).unwrap();
+        let mut settings = settings(&config);
+        spec.build(&mut settings, &Options::new(4)).map(drop).unwrap();
+        settings.report().into_iter().find(|line| line.key == key).unwrap().status
+    };
+    let betas: Vec<f64> = (1..=1000).map(|t| f64::from(t) * 1e-5).collect();
+    let (ddim, dpm, euler) = ("DDIMScheduler", "DPMSolverMultistepScheduler", "EulerDiscreteScheduler");
+    let (edm, flow, unipc) =
+        ("EDMEulerScheduler", "FlowMatchEulerDiscreteScheduler", "UniPCMultistepScheduler");
+    let cases = [
+        (
+            ddim,
+            "trained_betas",
+            serde_json::json!(betas),
+            "beta_start",
+            Json::Null,
+            "trained_betas has the values",
+        ),
+        (
+            ddim,
+            "trained_betas",
+            serde_json::json!(betas),
+            "beta_end",
+            0.3.into(),
+            "trained_betas has the values",
+        ),
+        (
+            ddim,
+            "trained_betas",
+            serde_json::json!(betas),
+            "beta_schedule",
+            "linear".into(),
+            "trained_betas has the values",
+        ),
+        (
+            ddim,
+            "beta_schedule",
+            "squaredcos_cap_v2".into(),
+            "beta_end",
+            0.3.into(),
+            "the curve of this beta_schedule has none",
+        ),
+        (ddim, "clip_sample", false.into(), "clip_sample_range", 0.into(), "clip_sample is false"),
+        (ddim, "thresholding", true.into(), "clip_sample_range", 2.into(), "thresholding is true"),
+        (ddim, "thresholding", false.into(), "sample_max_value", (-1).into(), "thresholding is false"),
+        (dpm, "thresholding", false.into(), "dynamic_thresholding_ratio", 9.into(), "thresholding is false"),
+        (
+            ddim,
+            "timestep_spacing",
+            "trailing".into(),
+            "steps_offset",
+            1.into(),
+            "only timestep_spacing leading has an offset",
+        ),
+        (dpm, "use_flow_sigmas", false.into(), "flow_shift", 3.into(), "use_flow_sigmas is false"),
+        (
+            dpm,
+            "use_karras_sigmas",
+            true.into(),
+            "timestep_spacing",
+            "trailing".into(),
+            "the sigma schedule determines the time steps",
+        ),
+        (
+            euler,
+            "use_karras_sigmas",
+            false.into(),
+            "sigma_max",
+            3.into(),
+            "no sigma schedule is set, such as use_karras_sigmas",
+        ),
+        (
+            euler,
+            "prediction_type",
+            "epsilon".into(),
+            "timestep_type",
+            "continuous".into(),
+            "prediction_type is not v_prediction",
+        ),
+        (
+            edm,
+            "sigma_schedule",
+            "exponential".into(),
+            "rho",
+            3.into(),
+            "only sigma_schedule karras has an exponent",
+        ),
+        (edm, "preconditioning", "none".into(), "sigma_data", 3.into(), "preconditioning is none"),
+        (flow, "use_dynamic_shifting", false.into(), "base_shift", 3.into(), "use_dynamic_shifting is false"),
+        (unipc, "use_flow_sigmas", false.into(), "flow_shift", 3.into(), "use_flow_sigmas is false"),
+    ];
+    for (class, switch, setting, key, value, reason) in cases {
+        let config = |setting: &Json| serde_json::json!({"_class_name": class, switch: setting, key: value});
+        assert_eq!(status(config(&setting), key), KeyStatus::WithoutEffect(reason), "{class} {key}");
+        assert_eq!(status(config(&setting), switch), KeyStatus::Used, "{class} {switch}");
+    }
+    let on = serde_json::json!({"_class_name": ddim, "clip_sample": true, "clip_sample_range": 2});
+    assert_eq!(status(on, "clip_sample_range"), KeyStatus::Used);
+    // On a cosine curve, Karras' time steps stay fractional.
+    let rounding = serde_json::json!({"_class_name": dpm, "trained_betas": betas, "use_karras_sigmas": true,
+        "beta_schedule": "squaredcos_cap_v2"});
+    assert_eq!(status(rounding, "beta_schedule"), KeyStatus::Used);
+}
+
 /// Configurations for which diffusers is not finite or does not do what the key says.
 #[test]
 fn configurations_that_diffusers_computes_wrongly_are_errors() {

@@ -44,6 +44,20 @@ pub enum SignatureError {
         /// The inputs.
         inputs: String,
     },
+    /// denoised.toml names an input that has another meaning.
+    #[error(
+        "denoised.toml: {key} names {name:?}, {problem}. Remove the key, or name another one of the inputs: {inputs}"
+    )]
+    SharedInput {
+        /// The key in denoised.toml.
+        key: String,
+        /// The name.
+        name: String,
+        /// The other meaning, as a clause about the input.
+        problem: String,
+        /// The inputs.
+        inputs: String,
+    },
     /// An input has no known meaning.
     #[error("the graph's input {input} has no known meaning. {advice}")]
     Unknown {

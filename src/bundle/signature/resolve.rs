@@ -5,6 +5,7 @@ use super::axes::{floating, integer, number, sample_axes, timestep_shape};
 use super::channels::split_extra_channels;
 use super::error::{list, not_an_input, unsupported};
 use super::output::prediction;
+use super::shared_inputs::{self, FoundInputs, named_inputs};
 use super::{NetworkSize, SampleLayout, Signature, SignatureError, TimeInput};
 use crate::bundle::{GraphNames, Manifest, PipelineKind, Role, TensorInput, TimeConvention};
 use crate::tensor::{DataType, Dim, GraphIo, ValueInfo};
@@ -19,7 +20,8 @@ impl Signature {
         graph: &'a GraphIo,
         manifest: &Manifest,
     ) -> Result<&'a ValueInfo, SignatureError> {
-        required(graph, manifest.graph.sample.as_deref(), &SAMPLE_NAMES, "sample")
+        let named = named_inputs(manifest);
+        required(graph, manifest.graph.sample.as_deref(), &SAMPLE_NAMES, &named, "sample")
     }
 
     /// Finds the role of each input. Names in the manifest take precedence over the usual names.
@@ -30,9 +32,12 @@ impl Signature {
         largest_batch: usize,
     ) -> Result<Self, SignatureError> {
         let names = &manifest.graph;
+        let named = named_inputs(manifest);
         let sample = Self::sample_input(graph, manifest)?;
-        let time = required(graph, names.timestep.as_deref(), &TIME_NAMES, "timestep")?;
-        let class = find(graph, names.class_labels.as_deref(), &CLASS_NAMES, "[graph] class_labels")?;
+        let time = required(graph, names.timestep.as_deref(), &TIME_NAMES, &named, "timestep")?;
+        let key = "[graph] class_labels";
+        let class = find(graph, names.class_labels.as_deref(), &CLASS_NAMES, &named, key)?;
+        shared_inputs::check(graph, manifest, &FoundInputs { sample, time, class })?;
         floating(sample)?;
         let network = network.with_packed_axis(sample);
         let (layout, axes) = SampleLayout::split(&sample.shape, network.channels.or(network.own_channels));
@@ -146,7 +151,7 @@ fn tensors<'a>(
 ) -> Result<Vec<(&'a ValueInfo, TensorInput)>, SignatureError> {
     for role in Role::ALL {
         let key = format!("[graph] {}", role.key());
-        find(graph, names.role_name(role), &[], key)?;
+        find(graph, names.role_name(role), &[], &[], key)?;
     }
     let is_taken = |input: &ValueInfo| taken.iter().any(|used| used.name == input.name);
     let role_of = |input: &ValueInfo| {
@@ -182,11 +187,13 @@ fn common_batch<'a>(
     Ok(batch)
 }
 
-/// The input with the name from the manifest, or else with one of the usual names.
+/// The input with the name from the manifest, or else with one of the usual names. Of those, the first that is not among
+/// `others`, the names that the manifest gives to inputs.
 fn find<'a>(
     graph: &'a GraphIo,
     named: Option<&str>,
     usual: &[&str],
+    others: &[&str],
     key: impl Into<String>,
 ) -> Result<Option<&'a ValueInfo>, SignatureError> {
     match named {
@@ -194,7 +201,11 @@ fn find<'a>(
             let found = graph.inputs.iter().find(|input| input.name == name);
             found.map(Some).ok_or_else(|| not_an_input(graph, key, name))
         }
-        None => Ok(graph.inputs.iter().find(|input| usual.contains(&input.name.as_str()))),
+        None => {
+            let mut usual = graph.inputs.iter().filter(|input| usual.contains(&input.name.as_str()));
+            let first = usual.clone().next();
+            Ok(usual.find(|input| !others.contains(&input.name.as_str())).or(first))
+        }
     }
 }
 
@@ -202,10 +213,11 @@ fn required<'a>(
     graph: &'a GraphIo,
     named: Option<&str>,
     usual: &[&str],
+    others: &[&str],
     role: &'static str,
 ) -> Result<&'a ValueInfo, SignatureError> {
     let missing = || SignatureError::Missing { role, inputs: list(&graph.inputs) };
-    find(graph, named, usual, format!("[graph] {role}"))?.ok_or_else(missing)
+    find(graph, named, usual, others, format!("[graph] {role}"))?.ok_or_else(missing)
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ use crate::inference::graph_source::{GraphSource, TEMPORARY_HINT};
 use crate::inference::load_advice::{self, Advice};
 use crate::inference::options::{EngineOptions, LoadStage, OnStage};
 use crate::inference::provider::{GraphCapture, Provider, ProviderOptions, ShapeProfile};
+use crate::units::binary_size;
 
 /// Opens sessions of a graph.
 pub(super) struct SessionOpener {
@@ -273,10 +274,10 @@ fn check_memory(options: &EngineOptions) -> Result<(), AttemptError> {
     match options.host.available_memory() {
         Some(free) if free < options.build_memory => {
             Err(AttemptError::Provider(ProviderFailure::Failed(format!(
-                "building its engine may take {} MiB ([engine] build_memory), but {} MiB are available; stop other \
+                "building its engine may take {} ([engine] build_memory), but {} are available; stop other \
                  programs, or run `denoised build-engines` while the daemon is stopped",
-                options.build_memory >> 20,
-                free >> 20
+                binary_size(options.build_memory),
+                binary_size(free)
             ))))
         }
         _ => Ok(()),

@@ -283,6 +283,7 @@ impl ClientTask {
         self.pending_events.push_back(ClientEvent::Incoming(Incoming {
             kind,
             payload: publish.payload.clone(),
+            arrival: Instant::now().into_std(),
             is_retained: publish.retain,
             response_topic: properties.response_topic,
             correlation_data: properties.correlation_data,

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::WorkerCommand;
-use crate::inference::{EngineOptions, OnStage, Policy, SessionPool};
+use crate::inference::{EngineOptions, OnStage, Policy, SessionPool, SessionSize};
 use crate::model::{Model, ModelError};
 use crate::pipeline::{Pipeline, Wake};
+use crate::units::binary_size;
 
 /// Loads all models into one session pool, and evaluates each network as its default job does. The configuration has at
 /// least one model, and no two of the same name. A model with an interim provider is loaded on that one.
@@ -36,11 +37,28 @@ fn load_pipeline(
     on_stage: &OnStage,
 ) -> Result<Pipeline, ModelError> {
     let model = Model::open(sessions, path, engine, Arc::clone(on_stage))?;
+    warn_of_small_memory(&model, engine.memory);
     let mut pipeline = Pipeline::with_wake(model, Arc::clone(wake));
     pipeline.warm_up()?;
     // The published state has the digests, which were made meanwhile.
     pipeline.model().bundle.digests()?;
     Ok(pipeline)
+}
+
+/// Logs a model whose jobs will all be refused, because its largest graph does not fit in `limit` bytes.
+fn warn_of_small_memory(model: &Model, limit: Option<u64>) {
+    let largest = model.session_sizes.iter().max_by_key(|session| session.bytes);
+    if let (Some(SessionSize { name, bytes }), Some(limit)) = (largest, limit)
+        && *bytes > limit
+    {
+        log::warn!(
+            "engine.memory allows {}, but {name} alone needs {}, so that every job of {} will be refused; raise it, or \
+             remove the model from models.paths",
+            binary_size(limit),
+            binary_size(*bytes),
+            model.bundle.name
+        );
+    }
 }
 
 /// Loads a model again on its preferred providers in the background, and sends it as replacement of the one on the

@@ -37,6 +37,8 @@ fn build(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>,
     // diffusers accepts the values of related classes and runs DEIS in log ρ.
     settings.choice("algorithm_type", "deis", &["deis", "dpmsolver", "dpmsolver++"])?;
     settings.choice("solver_type", "logrho", &["logrho", "midpoint", "heun", "bh1", "bh2"])?;
+    settings
+        .switch_off(&["algorithm_type", "solver_type"], "DEISMultistepScheduler has only one, in log rho");
     let max_order = order(settings, "solver_order", 3)?;
     let thresholding = Thresholding::dynamic_from_settings(settings)?;
     let lower_order_final = settings.flag("lower_order_final", true)? && options.steps < 15;

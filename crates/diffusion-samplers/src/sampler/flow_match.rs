@@ -39,12 +39,20 @@ impl Shift {
         let base_patches = dynamic("base_image_seq_len", 256.0)?;
         let max_patches = dynamic("max_image_seq_len", 4096.0)?;
         if !is_dynamic {
+            let keys =
+                ["base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len", "time_shift_type"];
+            settings.switch_off(&keys, "use_dynamic_shifting is false");
             return Ok(Self::Fixed(shift));
         }
+        settings.switch_off(&["shift"], "use_dynamic_shifting is true");
         let Some(patches) = options.patches else {
             let reason = "this model's images have no patches; set shift instead";
             return Err(SettingsError::refused("use_dynamic_shifting", true, reason).into());
         };
+        if patches.empirical_shift {
+            let keys = ["base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len"];
+            settings.switch_off(&keys, "the shift of FLUX.2 is computed from the steps and the size");
+        }
         let slope = (max - base) / (max_patches - base_patches);
         let mu = match patches.empirical_shift {
             true => empirical_mu(patches.count, options.steps),

@@ -24,6 +24,9 @@ impl Thresholding {
     pub(crate) fn clip_from_settings(settings: &mut Settings, clip: bool) -> Result<Self, SettingsError> {
         let clip = settings.flag("clip_sample", clip)?;
         let range = positive_if(clip, settings, "clip_sample_range")?;
+        if !clip {
+            settings.switch_off(&["clip_sample_range"], "clip_sample is false");
+        }
         Ok(if clip { Self::Clip(range) } else { Self::None })
     }
 
@@ -33,6 +36,8 @@ impl Thresholding {
         let quantile = settings.number_if(thresholding, "dynamic_thresholding_ratio", 0.995)?;
         let max = positive_if(thresholding, settings, "sample_max_value")?;
         if !thresholding {
+            let keys = ["dynamic_thresholding_ratio", "sample_max_value"];
+            settings.switch_off(&keys, "thresholding is false");
             return Ok(Self::None);
         }
         if !(0.0..=1.0).contains(&quantile) {
@@ -46,14 +51,18 @@ impl Thresholding {
     pub(crate) fn from_settings(settings: &mut Settings, clip: bool) -> Result<Self, SettingsError> {
         let clipping = Self::clip_from_settings(settings, clip)?;
         let dynamic = Self::dynamic_from_settings(settings)?;
-        Ok(if dynamic == Self::None { clipping } else { dynamic })
+        if dynamic == Self::None {
+            return Ok(clipping);
+        }
+        settings.switch_off(&["clip_sample", "clip_sample_range"], "thresholding is true");
+        Ok(dynamic)
     }
 }
 
-/// Reads a bound, which is 1 by default and must be positive in f32. One that is not used may be `null`.
+/// Reads a bound, which is 1 by default and must be positive in f32. One that is not used may be any number, or `null`.
 fn positive_if(is_used: bool, settings: &mut Settings, key: &str) -> Result<f32, SettingsError> {
     let value = settings.number_if(is_used, key, 1.0)?;
-    if value as f32 > 0.0 {
+    if value as f32 > 0.0 || !is_used {
         return Ok(value as f32);
     }
     Err(SettingsError::refused(key, value, "it must be more than 0"))

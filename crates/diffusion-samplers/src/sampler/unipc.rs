@@ -104,6 +104,10 @@ fn build(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>,
         predictor: coefficients.predictor(i, order(i)),
         draws_noise: false,
     });
+    if !predicts_x0 {
+        let keys = ["thresholding", "dynamic_thresholding_ratio", "sample_max_value"];
+        settings.switch_off(&keys, "predict_x0 is false");
+    }
     let plan = Plan::new(steps);
     // The reference applies no thresholding to ε̂.
     Ok(Arc::new(if predicts_x0 {
@@ -128,8 +132,12 @@ fn lambda_steps(settings: &mut Settings, options: &Options) -> Result<LambdaStep
     let keys = LambdaSettings::from_settings(settings, &CLASS, SigmaSchedule::Flow)?;
     let n = options.steps_up_to(keys.schedule.num_train_timesteps(), FAMILY.name)?;
     let mut sigmas = match sigma_schedule {
-        SigmaSchedule::Timesteps => straight(&keys, n, terminal),
+        SigmaSchedule::Timesteps => {
+            settings.switch_off(&["sigma_min", "sigma_max"], "use_karras_sigmas is false");
+            straight(&keys, n, terminal)
+        }
         SigmaSchedule::Karras => {
+            settings.switch_off(&["flow_shift", "shift_terminal"], "use_karras_sigmas is true");
             karras(keys.max, keys.min, 7.0, n).into_iter().map(|s| s / (s + 1.0)).collect()
         }
         _ => {

@@ -43,10 +43,16 @@ impl EdmSteps {
         let rho = positive(settings, "rho", 7.0)?;
         let kind = prediction_type(settings, &[PredictionType::Epsilon, PredictionType::VPrediction])?;
         let preconditions = preconditions(settings)?;
+        if !preconditions {
+            settings.switch_off(&["prediction_type"], "preconditioning is none");
+        }
         let steps = options.steps_up_to(num_train_timesteps(settings, 1000)?, name)?;
         let levels = match settings.choice("sigma_schedule", "karras", &["karras", "exponential"])?.as_str() {
             "karras" => sigma_schedule::karras(max, min, rho, steps),
-            _ => sigma_schedule::exponential(max, min, steps),
+            _ => {
+                settings.switch_off(&["rho"], "only sigma_schedule karras has an exponent");
+                sigma_schedule::exponential(max, min, steps)
+            }
         };
         let mut sigmas: Vec<f64> = levels.into_iter().map(round).collect();
         let nodes: Vec<Node> = sigmas
@@ -72,7 +78,11 @@ impl EdmSteps {
 /// Reads `preconditioning`, a key of this project: whether the network takes c_in·x and c_noise (`edm`), or takes x
 /// and σ and returns x̂_0 (`none`).
 pub(crate) fn preconditions(settings: &mut Settings) -> Result<bool, SettingsError> {
-    Ok(settings.choice("preconditioning", "edm", &["edm", "none"])? == "edm")
+    let preconditions = settings.choice("preconditioning", "edm", &["edm", "none"])? == "edm";
+    if !preconditions {
+        settings.switch_off(&["sigma_data"], "preconditioning is none");
+    }
+    Ok(preconditions)
 }
 
 /// A node of a network D(x; σ), which returns x̂_0.

@@ -63,6 +63,28 @@ pub(crate) struct LambdaSettings {
     pub(crate) clipped: usize,
 }
 
+impl LambdaClass {
+    /// Declares the keys of the class that a sigma schedule, or its absence, switches off.
+    fn switch_off_unused(&self, settings: &mut Settings, sigma_schedule: SigmaSchedule) {
+        let reason = "the sigma schedule determines the time steps";
+        match sigma_schedule {
+            SigmaSchedule::Timesteps if self.sigma_range_keys => {
+                let reason = "no sigma schedule is set, such as use_karras_sigmas";
+                settings.switch_off(&["sigma_min", "sigma_max"], reason);
+            }
+            SigmaSchedule::Timesteps => {}
+            _ => {
+                if self.clips_lambda {
+                    settings.switch_off(&["lambda_min_clipped"], reason);
+                }
+                if self.spacing_keys {
+                    settings.switch_off(&["timestep_spacing", "steps_offset"], reason);
+                }
+            }
+        }
+    }
+}
+
 impl LambdaSettings {
     pub(crate) fn from_settings(
         settings: &mut Settings,
@@ -79,6 +101,14 @@ impl LambdaSettings {
             return Err(SettingsError::refused("use_dynamic_shifting", true, reason).into());
         }
         settings.choice("time_shift_type", "exponential", &["exponential", "linear"])?;
+        settings.switch_off(&["time_shift_type"], "use_dynamic_shifting is false");
+        if sigma_schedule != SigmaSchedule::Flow {
+            settings.switch_off(&["flow_shift"], "use_flow_sigmas is false");
+        }
+        if cosine && class.fractional_on_cosine && is_rounded(sigma_schedule) {
+            // It also decides that time steps stay fractional.
+            settings.switch_on("beta_schedule");
+        }
         if kind == Flow && sigma_schedule != SigmaSchedule::Flow {
             let reason = "it needs use_flow_sigmas";
             return Err(SettingsError::refused("prediction_type", kind.name(), reason).into());
@@ -98,6 +128,7 @@ impl LambdaSettings {
             true => (settings.optional_number("sigma_min")?, settings.optional_number("sigma_max")?),
             false => (None, None),
         };
+        class.switch_off_unused(settings, sigma_schedule);
         let table = SigmaTable::new(&schedule);
         let (min, max) = (min.unwrap_or(table.min()), max.unwrap_or(table.max()));
         Ok(Self { table, schedule, kind, sigma_schedule, cosine, flow_shift, min, max, clipped })
@@ -131,8 +162,7 @@ impl LambdaSettings {
             SigmaSchedule::Lu => linspace(round(max.ln()), round(min.ln()), n).map(f64::exp).collect(),
             SigmaSchedule::Flow => return Some(self.flow_sigmas(n)),
         };
-        let whole = matches!(self.sigma_schedule, SigmaSchedule::Karras | SigmaSchedule::Lu)
-            && !(fractional_on_cosine && self.cosine);
+        let whole = is_rounded(self.sigma_schedule) && !(fractional_on_cosine && self.cosine);
         let times = sigmas.iter().map(|sigma| self.table.sigma_to_t(*sigma));
         let times = times.map(|t| if whole { t.round_ties_even() } else { t }).collect();
         Some((sigmas, times))
@@ -156,6 +186,12 @@ impl LambdaSettings {
         let nodes = times.iter().zip(&levels).map(node).collect();
         LambdaSteps { nodes, levels }
     }
+}
+
+/// Whether the time steps of a sigma schedule are rounded to whole ones, except by the classes of
+/// [`LambdaClass::fractional_on_cosine`].
+fn is_rounded(sigma_schedule: SigmaSchedule) -> bool {
+    matches!(sigma_schedule, SigmaSchedule::Karras | SigmaSchedule::Lu)
 }
 
 impl LambdaSteps {

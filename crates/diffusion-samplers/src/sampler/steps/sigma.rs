@@ -77,6 +77,15 @@ impl SigmaSteps {
             .map(round)
             .collect();
         let euler = if class.euler_keys { Some(EulerKeys::from_settings(settings)?) } else { None };
+        if euler.is_some() && sigma_schedule == SigmaSchedule::Timesteps {
+            settings.switch_off(
+                &["sigma_min", "sigma_max"],
+                "no sigma schedule is set, such as use_karras_sigmas",
+            );
+        }
+        if euler.is_some() && kind != VPrediction {
+            settings.switch_off(&["timestep_type"], "prediction_type is not v_prediction");
+        }
         let mut levels: Vec<f64> = match &euler {
             Some(keys) if keys.log_linear => {
                 sigma_schedule::exponential(table.max(), table.min(), times.len() + 1)
