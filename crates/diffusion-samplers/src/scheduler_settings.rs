@@ -180,6 +180,19 @@ impl Settings {
         }
     }
 
+    /// Reads a number whose `null` is none, and not the default.
+    ///
+    /// # Errors
+    ///
+    /// If the value has another type.
+    pub fn number_or_null(&mut self, key: &str, default: f64) -> Result<Option<f64>, SettingsError> {
+        match self.get(key, || Value::Number(default)) {
+            Value::Null => Ok(None),
+            Value::Number(number) => Ok(Some(number)),
+            other => Err(wrong_type(key, &other, "a number or null")),
+        }
+    }
+
     /// Reads a whole number of at least 0.
     ///
     /// # Errors
@@ -350,6 +363,8 @@ mod tests {
         let null = |key: &str| Settings::new(BTreeMap::from([(key.to_owned(), Value::Null)]));
         assert_eq!(null("set_alpha_to_one").flag("set_alpha_to_one", true), Ok(false));
         assert_eq!(null("sigma_min").optional_number("sigma_min"), Ok(None));
+        assert_eq!(null("intermediate_timesteps").number_or_null("intermediate_timesteps", 1.3), Ok(None));
+        assert_eq!(Settings::default().number_or_null("intermediate_timesteps", 1.3), Ok(Some(1.3)));
         assert_eq!(null("sample_max_value").number_if(false, "sample_max_value", 1.0), Ok(1.0));
         assert_eq!(
             null("variance_type").text_or_null("variance_type", "fixed_small").unwrap(),
