@@ -121,11 +121,11 @@ fn arrays_per_step(name: &str) -> usize {
     let history = match name {
         "lms" | "pndm" | "ipndm" | "unipc" | "sa" => 4,
         "dpmpp_3m" | "dpmpp_3m_sde" => 3,
-        "ddpm" | "ddim" | "ddim_inverse" | "euler" | "euler_a" | "lcm" | "tcd" | "repaint" | "sgld"
-        | "sohl_dickstein" => 0,
+        "ddpm" | "ddim" | "ddim_inverse" | "euler" | "euler_a" | "lcm" | "flow_lcm" | "scm" | "tcd"
+        | "repaint" | "sgld" | "sohl_dickstein" => 0,
         _ => 2,
     };
-    let draws = ["_a", "_sde", "ddpm", "lcm", "sa", "repaint", "sgld", "sohl_dickstein"];
+    let draws = ["_a", "_sde", "ddpm", "lcm", "scm", "sa", "repaint", "sgld", "sohl_dickstein"];
     4 + history + usize::from(draws.iter().any(|end| name.ends_with(end)))
 }
 

@@ -84,8 +84,7 @@ fn is_optional(name: &str, kind: Option<PipelineKind>) -> bool {
 }
 
 /// Checks that the networks, the text encoders and the autoencoder have the classes that a pipeline of this kind works
-/// with. The classes of
-/// a runtime, such as OnnxRuntimeModel, and those of other libraries say nothing.
+/// with. The classes of a runtime, such as OnnxRuntimeModel, and those of other libraries say nothing.
 pub(super) fn check_classes(index: &ModelIndex, kind: PipelineKind) -> Result<(), BundleError> {
     let facts = kind.facts();
     let encoders = TEXT_ENCODERS.iter().zip(facts.text_encoders);

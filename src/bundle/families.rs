@@ -5,6 +5,7 @@ mod flux2_klein;
 mod latent_consistency;
 mod pixart_sigma;
 mod sana;
+mod sana_sprint;
 mod stable_diffusion;
 mod stable_diffusion_3;
 mod stable_diffusion_xl;
@@ -27,6 +28,8 @@ pub enum PipelineKind {
     Flux,
     /// SANA (Xie et al. 2024).
     Sana,
+    /// SANA-Sprint (Chen et al. 2025).
+    SanaSprint,
     /// Z-Image and Z-Image-Turbo (Z-Image Team 2025).
     ZImage,
     /// PixArt-Sigma (Chen et al. 2024).
@@ -36,13 +39,15 @@ pub enum PipelineKind {
 }
 
 impl PipelineKind {
-    /// All families. Of those that inputs show, one with more required inputs comes first.
-    pub(super) const ALL: [Self; 9] = [
+    /// All families. Of those that inputs show, and of those that share a class of networks, one with more required inputs
+    /// comes first.
+    pub(super) const ALL: [Self; 10] = [
         Self::Flux,
         Self::StableDiffusionXl,
         Self::StableDiffusion3,
         Self::LatentConsistency,
         Self::StableDiffusion,
+        Self::SanaSprint,
         Self::Sana,
         Self::ZImage,
         Self::PixArtSigma,
@@ -58,6 +63,7 @@ impl PipelineKind {
             Self::StableDiffusion3 => &stable_diffusion_3::FACTS,
             Self::Flux => &flux::FACTS,
             Self::Sana => &sana::FACTS,
+            Self::SanaSprint => &sana_sprint::FACTS,
             Self::ZImage => &z_image::FACTS,
             Self::PixArtSigma => &pixart_sigma::FACTS,
             Self::Flux2Klein => &flux2_klein::FACTS,
@@ -78,6 +84,21 @@ mod tests {
                 .iter()
                 .find(|later| facts.required_inputs.iter().all(|role| later.required_inputs.contains(role)));
             assert!(hidden.is_none(), "{} hides {:?}", facts.title, hidden.map(|hidden| hidden.title));
+        }
+    }
+
+    #[test]
+    fn a_family_comes_before_those_of_its_network_s_class_that_need_fewer_inputs() {
+        let found = PipelineKind::ALL.map(PipelineKind::facts);
+        let named: Vec<_> = found.iter().filter(|facts| !facts.is_found_by_inputs).collect();
+        for (i, facts) in named.iter().enumerate() {
+            let shares_class = |later: &PipelineFacts| {
+                later.network_classes.iter().any(|class| facts.network_classes.contains(class))
+            };
+            for later in named[i + 1..].iter().filter(|later| shares_class(later)) {
+                let hides = facts.required_inputs.iter().all(|role| later.required_inputs.contains(role));
+                assert!(!hides, "{} hides {}", facts.title, later.title);
+            }
         }
     }
 

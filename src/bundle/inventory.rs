@@ -204,6 +204,7 @@ fn is_of_latents(key: &str) -> bool {
         "_diffusers_version",
         "_class_name",
         "timestep_scale",
+        "guidance_embeds_scale",
     ]
     .contains(&key)
 }

@@ -31,6 +31,8 @@ pub struct LatentComponents {
     pub is_distilled: bool,
     /// `joint_attention_dim` of transformer/config.json: the width of the text embeddings.
     pub joint_attention_dim: Option<usize>,
+    /// `guidance_embeds_scale` of transformer/config.json: the factor of the guidance weight as an input.
+    pub guidance_embeds_scale: Option<f32>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -49,6 +51,7 @@ struct ModelFile {
 #[serde(default)]
 pub(super) struct TransformerFile {
     joint_attention_dim: Option<usize>,
+    guidance_embeds_scale: Option<f32>,
 }
 
 /// The directories of the text encoders and their tokenizers.
@@ -90,6 +93,7 @@ impl LatentComponents {
             force_zeros_for_empty_prompt: index.flag("force_zeros_for_empty_prompt")?.unwrap_or(true),
             is_distilled: index.flag("is_distilled")?.unwrap_or(false),
             joint_attention_dim: transformer.joint_attention_dim,
+            guidance_embeds_scale: transformer.guidance_embeds_scale,
         }))
     }
 

@@ -78,9 +78,8 @@ const NOT_SERVED: [(&str, &str); 34] = [
 ];
 
 /// Families of models whose network, text encoder or autoencoder is none that is served.
-const OTHER_FAMILIES: [&str; 35] = [
+const OTHER_FAMILIES: [&str; 34] = [
     "PixArtAlpha",
-    "SanaSprint",
     "Kandinsky",
     "Kolors",
     "HunyuanDiT",
@@ -186,7 +185,7 @@ mod tests {
     fn a_class_that_is_not_served_is_refused_with_the_reason() {
         for (name, reason) in [
             ("PixArtAlphaPipeline", "PixArtAlpha models are not supported"),
-            ("SanaSprintPipeline", "SanaSprint models"),
+            ("SanaPAGPipeline", "changes the attention"),
             ("StableDiffusionControlNetPipeline", "a ControlNet"),
             ("StableDiffusionXLInstructPix2PixPipeline", "edits a picture"),
             ("StableDiffusionUpscalePipeline", "enlarges"),

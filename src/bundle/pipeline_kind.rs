@@ -86,6 +86,8 @@ pub struct PipelineFacts {
     /// Whether the network itself applies guidance, so that it is never evaluated without the prompt, even where
     /// it has no input for the weight.
     pub is_guidance_distilled: bool,
+    /// The factor of the guidance weight as the network's input, where its configuration does not give one.
+    pub(super) guidance_embeds_scale: f32,
     /// Whether the pipeline passes η to its sampler.
     pub(crate) passes_eta: bool,
     /// Whether the pipeline starts from images.
@@ -162,6 +164,11 @@ impl PipelineFacts {
             (TimeConvention::ScaledStep(_), Some(scale)) => TimeConvention::ScaledStep(scale),
             (time, _) => time,
         }
+    }
+
+    /// The network's input for a guidance weight, with the `guidance_embeds_scale` of its configuration.
+    pub(crate) fn guidance_input(&self, weight: f64, embeds_scale: Option<f32>) -> f32 {
+        weight as f32 * embeds_scale.unwrap_or(self.guidance_embeds_scale)
     }
 
     /// The default number of tokens of the text encoder that takes as many as a job asks for.
@@ -257,6 +264,8 @@ mod tests {
             (mask, PipelineKind::ZImage, None),
             (rows, PipelineKind::ZImage, Some(PipelineKind::ZImage)),
             (rows, PipelineKind::Sana, Some(PipelineKind::StableDiffusion)),
+            // Without its input for the guidance weight, it is another model.
+            (mask, PipelineKind::SanaSprint, None),
         ] {
             assert_eq!(kind(names, Some(named)), expected, "{named:?}");
         }
@@ -267,6 +276,14 @@ mod tests {
         for (rule, left) in [(StrengthRule::Floor, 2), (StrengthRule::Ceil, 3), (StrengthRule::Rescaled, 5)] {
             assert_eq!(rule.steps_left(5, 0.5), left, "{rule:?}");
         }
+    }
+
+    #[test]
+    fn the_weight_of_guidance_is_scaled_for_the_network() {
+        let input = |kind: PipelineKind, scale| kind.facts().guidance_input(4.5, scale);
+        assert_eq!(input(PipelineKind::Flux, None), 4.5);
+        assert_eq!(input(PipelineKind::SanaSprint, None), 4.5 * 0.1);
+        assert_eq!(input(PipelineKind::SanaSprint, Some(0.5)), 2.25);
     }
 
     #[test]

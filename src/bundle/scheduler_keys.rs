@@ -65,6 +65,7 @@ mod tests {
         final_sigmas_type flow_shift interpolation_type invert_sigmas lambda_min_clipped lower_order_final \
         max_image_seq_len max_shift noise_sampler_seed num_train_timesteps original_inference_steps predict_x0 \
         prediction_type predictor_order rescale_betas_zero_snr rho s_noise sample_max_value sampling_eps \
+        scale_factors upscale_mode \
         set_alpha_to_one shift shift_terminal sigma_data sigma_max sigma_min sigma_schedule skip_prk_steps snr \
         solver_order solver_p solver_type steps_offset stochastic_sampling tau_func thresholding time_shift_type \
         timestep_scaling timestep_spacing timestep_type trained_betas use_beta_sigmas use_dynamic_shifting \

@@ -1,11 +1,9 @@
 //! Embeddings of prompts on disk, so that a prompt that was encoded before needs no text encoder.
 //!
 //! An entry is found by the digest of everything that it depends on: the graph, the tokenizer, the text and how it is
-//! encoded. It is written to a temporary file and renamed, and its own digest is checked when it is read.
+//! encoded. It is written to a temporary file and renamed, and its own digest is checked when it is read. The order of
+//! use is in a file, because a board's clock may jump.
 
-use std::fs::File;
-use std::io::Read;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -19,6 +17,8 @@ use crate::tensor::Tensor;
 const FOLDER: &str = "embeddings";
 /// The largest size of all entries together in bytes, if the cache may have as many.
 const MAX_BYTES: u64 = 256 << 20;
+/// The names of the entries, the least recently used first.
+const ORDER_FILE: &str = "order";
 const DIGEST_LEN: usize = 32;
 
 /// The embeddings in a cache directory.
@@ -68,15 +68,16 @@ impl EmbeddingStore {
     /// Reads an embedding. An entry that is damaged is removed.
     pub(super) fn load(&self, key: &EmbeddingDigest) -> Option<Embedding> {
         let path = self.path(key);
-        let mut file =
-            File::options().read(true).write(true).open(&path).or_else(|_| File::open(&path)).ok()?;
-        let mut bytes = Vec::new();
-        let decoded = file.read_to_end(&mut bytes).ok().and_then(|_| decode(key, &bytes));
-        if decoded.is_none() {
-            log::warn!("{}: the cached embedding is damaged; it is removed", path.display());
-            let _ = std::fs::remove_file(&path);
-        } else if let Err(error) = file.write_all_at(&bytes[..1], 0) {
-            // Writing a byte again marks the entry as used.
+        let bytes = std::fs::read(&path).ok()?;
+        let decoded = decode(key, &bytes);
+        let followed = match &decoded {
+            Some(_) => self.write_order(&self.order_with_last(&key.0)),
+            None => {
+                log::warn!("{}: the cached embedding is damaged; it is removed", path.display());
+                std::fs::remove_file(&path)
+            }
+        };
+        if let Err(error) = followed {
             log::debug!("{}: {error}", path.display());
         }
         decoded
@@ -90,11 +91,10 @@ impl EmbeddingStore {
         }
         let write = || {
             std::fs::create_dir_all(&self.folder)?;
-            self.make_room(bytes.len() as u64)?;
-            let file = NamedTempFile::new_in(&self.folder)?;
-            std::fs::write(file.path(), &bytes)?;
-            file.persist(self.path(key))?;
-            std::io::Result::Ok(())
+            let order = self.order_with_last(&key.0);
+            let order = self.make_room(order, bytes.len() as u64)?;
+            self.write(&key.0, &bytes)?;
+            self.write_order(&order)
         };
         if let Err(error) = write() {
             log::debug!("{}: cannot cache an embedding: {error}", self.folder.display());
@@ -105,24 +105,54 @@ impl EmbeddingStore {
         self.folder.join(&key.0)
     }
 
-    /// Removes the least recently used entries until there is room for this many bytes.
-    fn make_room(&self, additional: u64) -> std::io::Result<()> {
-        let mut entries = Vec::new();
-        for entry in std::fs::read_dir(&self.folder)?.flatten() {
-            let metadata = entry.metadata()?;
-            entries.push((metadata.modified()?, metadata.len(), entry.path()));
-        }
-        let mut total = entries.iter().map(|(_, len, _)| len).sum::<u64>() + additional;
-        entries.sort();
-        for (_, len, path) in entries {
+    /// Writes a file that is complete or absent.
+    fn write(&self, name: &str, bytes: &[u8]) -> std::io::Result<()> {
+        let file = NamedTempFile::new_in(&self.folder)?;
+        std::fs::write(file.path(), bytes)?;
+        file.persist(self.folder.join(name))?;
+        Ok(())
+    }
+
+    /// The names of all entries, the least recently used first, with this one as the last. Those that another process
+    /// wrote at the same time may be missing in the file, and come first.
+    fn order_with_last(&self, name: &str) -> Vec<String> {
+        let text = std::fs::read_to_string(self.folder.join(ORDER_FILE)).unwrap_or_default();
+        let listed: Vec<&str> = text.lines().collect();
+        let files = std::fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let names = files.filter_map(|file| file.file_name().into_string().ok());
+        let mut names: Vec<String> = names.filter(|file| is_entry(file) && file != name).collect();
+        names.sort_by_key(|name| listed.iter().position(|listed| listed == name));
+        names.push(name.to_owned());
+        names
+    }
+
+    fn write_order(&self, names: &[String]) -> std::io::Result<()> {
+        self.write(ORDER_FILE, names.join("\n").as_bytes())
+    }
+
+    /// Removes the least recently used entries until there is room for the last one, which has this many bytes. Returns
+    /// the names that are left.
+    fn make_room(&self, mut names: Vec<String>, bytes: u64) -> std::io::Result<Vec<String>> {
+        let len = |name: &String| std::fs::metadata(self.folder.join(name)).map_or(0, |file| file.len());
+        let others = &names[..names.len().saturating_sub(1)];
+        let mut total = others.iter().map(len).sum::<u64>() + bytes;
+        let mut removed = 0;
+        for name in others {
             if total <= self.max_bytes {
                 break;
             }
-            std::fs::remove_file(path)?;
-            total -= len;
+            total -= len(name);
+            std::fs::remove_file(self.folder.join(name))?;
+            removed += 1;
         }
-        Ok(())
+        names.drain(..removed);
+        Ok(names)
     }
+}
+
+/// Whether a file has the name of an entry, a digest in hexadecimal.
+fn is_entry(name: &str) -> bool {
+    name.len() == 2 * DIGEST_LEN && name.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// The header in JSON on a line, the values in little-endian order, and the digest of both.
@@ -222,10 +252,8 @@ mod tests {
         let one = encode(&key("a"), &embedding(0.0)).len() as u64;
         let store = EmbeddingStore::new(cache.path(), 2 * one);
         let names = ["a", "b", "c"];
-        for (i, name) in names.iter().enumerate() {
+        for name in names {
             store.save(&key(name), &embedding(0.0));
-            let file = File::options().write(true).open(store.path(&key(name))).unwrap();
-            file.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(i as u64)).unwrap();
         }
         assert_eq!(names.map(|name| store.path(&key(name)).exists()), [false, true, true]);
         assert!(store.load(&key("b")).is_some());

@@ -181,12 +181,15 @@ impl LatentPipeline {
         signature: &Signature,
         shape: &[usize],
     ) -> Result<Conditions, LatentError> {
-        let packing = self.kind.facts().packing.unwrap_or(1);
+        let facts = self.kind.facts();
+        let packing = facts.packing.unwrap_or(1);
+        let guidance = facts.guidance_input(text.guidance, self.components.guidance_embeds_scale);
+        let tensors =
+            |prompt: &PromptEmbeddings| input_tensors(prompt, text, guidance, signature, shape, packing);
         let prompt = self.encode_prompt(&text.prompt, false, text)?;
         let mut conditions = Conditions { truncated: prompt.truncated.clone(), ..Conditions::default() };
         if text.guided {
-            let zeros =
-                self.components.force_zeros_for_empty_prompt && self.kind.facts().may_zero_unconditional;
+            let zeros = self.components.force_zeros_for_empty_prompt && facts.may_zero_unconditional;
             let negative = match &text.negative {
                 None if zeros => PromptEmbeddings {
                     rows: Tensor::zeros(prompt.rows.shape.clone()),
@@ -198,9 +201,9 @@ impl LatentPipeline {
                 Some(negative) => self.encode_prompt(negative, true, text)?,
             };
             conditions.truncated.extend(negative.truncated.iter().cloned());
-            conditions.unconditional = input_tensors(&negative, text, signature, shape, packing)?;
+            conditions.unconditional = tensors(&negative)?;
         }
-        conditions.conditional = input_tensors(&prompt, text, signature, shape, packing)?;
+        conditions.conditional = tensors(&prompt)?;
         Ok(conditions)
     }
 
@@ -363,10 +366,11 @@ fn pooled_session(
     Ok(pool.insert(format!("{}/{role}", bundle.name), memory, Box::new(open)))
 }
 
-/// The tensor for each input of the denoiser that the pipeline fills.
+/// The tensor for each input of the denoiser that the pipeline fills. `guidance` is the weight as an input of its own.
 fn input_tensors(
     prompt: &PromptEmbeddings,
     text: &TextConditioning,
+    guidance: f32,
     signature: &Signature,
     shape: &[usize],
     packing: usize,
@@ -380,7 +384,7 @@ fn input_tensors(
             let width = input.shape.first().and_then(Dim::length).unwrap_or(256);
             Tensor::new([width], guidance_embedding(text.guidance - 1.0, width))
         }
-        Role::Guidance => Tensor::new([], vec![text.guidance as f32]),
+        Role::Guidance => Tensor::new([], vec![guidance]),
         Role::TextIds => positions(input, text_ids(prompt.rows.shape[0], position_width(input))),
         Role::ImageIds => positions(input, image_ids(shape, packing, position_width(input))),
     };

@@ -96,6 +96,10 @@ CASES = [
     *_of("DDIMScheduler", ({**ZERO_SNR}, 20, 1.0), ({**ZERO_SNR, "clip_sample": False}, 25, 1.0), ({**ZERO_SNR, **LATENT}, 10, 1.0, ROOT_OF_ROUNDING),
          ({**ZERO_SNR, **LATENT, **SAMPLE}, 4, 1.0, ROOT_OF_ROUNDING)),
     *_of("DPMSolverSDEScheduler", ({"noise_sampler_seed": 5}, 8)),
+    *_of("FlowMatchLCMScheduler", ({}, 4), ({"shift": 3.0}, 8), ({"shift_terminal": 0.1}, 6), ({**KARRAS}, 5), ({**EXPONENTIAL}, 5), ({**BETA}, 5),
+         ({"invert_sigmas": True}, 4), ({"shift": 6.0}, 1)),
+    *_of("SCMScheduler", ({}, 2), ({}, 1), ({}, 4), ({"intermediate_timesteps": 1.1}, 2), ({"intermediate_timesteps": None}, 2),
+         ({"max_timesteps": 1.56454}, 2), ({"max_timesteps": 1.5, "sigma_data": 1.0}, 3), ({"num_train_timesteps": 500}, 20)),
 ]
 
 

@@ -99,6 +99,9 @@ def network_of(class_name, config, alphas_cumprod):
         return Path(lambda sigma: (1.0, sigma), "score")
     if class_name == "IPNDMScheduler":
         return Path(lambda t: (math.cos(t * math.pi / 2), math.sin(t * math.pi / 2)), "v_prediction")
+    if class_name == "SCMScheduler":
+        # Its network is one of a straight path, and its number of training steps is only a limit.
+        return Path(lambda t: (1 - t / 1000, t / 1000), "flow_prediction")
     if class_name.startswith("FlowMatch") or kind == "flow_prediction":
         steps = config["num_train_timesteps"]
         return Path(lambda t: (1 - t / steps, t / steps), "flow_prediction")

@@ -66,8 +66,10 @@ def run(class_name, settings, steps, eta, initial, seed):
     """Returns the network's inputs, its time steps, the sample, the random draws and the configuration."""
     if class_name.startswith("sample_"):
         return k_diffusion_loop(class_name, settings, steps, eta, initial, seed)
+    arguments = scm_arguments(settings, steps) if class_name == "SCMScheduler" else {}
+    keys = {k: v for k, v in settings.items() if k not in arguments}
     with contextlib.redirect_stderr(io.StringIO()):
-        scheduler = getattr(diffusers, class_name)(**settings)
+        scheduler = getattr(diffusers, class_name)(**keys)
     given = {**dict(scheduler.config), **settings}
     config = {k: v for k, v in given.items() if not k.startswith("_")}
     module = sys.modules[type(scheduler).__module__]
@@ -78,11 +80,12 @@ def run(class_name, settings, steps, eta, initial, seed):
         real = getattr(module, "RealTree", module.BrownianTreeNoiseSampler)
         module.RealTree, module.BrownianTreeNoiseSampler = real, recorder.tree(real)
     network = Watched(network_of(class_name, config, getattr(scheduler, "alphas_cumprod", None)))
-    scheduler.set_timesteps(steps)
+    scheduler.set_timesteps(steps, **arguments)
     if hasattr(scheduler, "set_begin_index"):
         # If the first time step occurs twice, the reference would otherwise start at the second.
         scheduler.set_begin_index(0)
-    loop = {"ScoreSdeVeScheduler": score_sde_loop, "RePaintScheduler": repaint_loop}.get(class_name, plain_loop)
+    loops = {"ScoreSdeVeScheduler": score_sde_loop, "RePaintScheduler": repaint_loop, "SCMScheduler": scm_loop}
+    loop = loops.get(class_name, plain_loop)
     sample = loop(scheduler, network, initial, steps, eta)
     return network.inputs, network.times, sample, recorder.draws, config
 
@@ -94,6 +97,26 @@ def plain_loop(scheduler, network, x, steps, eta):
         scaled = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
         x = scheduler.step(network(scaled, t), t, x, **more).prev_sample
     return x
+
+
+def scm_arguments(settings, steps):
+    """What diffusers' SanaSprintPipeline passes to set_timesteps, which refuses an angle between for other than two steps."""
+    between = settings.get("intermediate_timesteps", 1.3) if steps == 2 else None
+    return {"max_timesteps": settings.get("max_timesteps", 1.57080), "intermediate_timesteps": between}
+
+
+def scm_loop(scheduler, network, x, steps, eta):
+    """The loop of diffusers' SanaSprintPipeline. Its network takes times up to 1, the exact one here up to 1000."""
+    data = scheduler.config.sigma_data
+    x = x * data
+    for t in scheduler.timesteps[:-1]:
+        s = torch.sin(t) / (torch.cos(t) + torch.sin(t))
+        norm = torch.sqrt(s**2 + (1 - s) ** 2)
+        scaled = x / data * norm
+        output = network(scaled, 1000 * s)
+        output = ((1 - 2 * s) * scaled + (1 - 2 * s + 2 * s**2) * output) / norm * data
+        x, denoised = scheduler.step(output, t, x, return_dict=False)
+    return denoised / data
 
 
 def score_sde_loop(scheduler, network, x, steps, eta):

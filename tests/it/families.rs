@@ -44,9 +44,9 @@ fn differences(engine: &str, root: &Path, case: &Value) -> (f32, f32) {
     (latents, image)
 }
 
-/// Whether the pipeline of a case is served: SANA-Sprint's and pictures beside the prompt of FLUX.2 are not.
+/// Whether the pipeline of a case is served: pictures beside the prompt of FLUX.2 are not.
 fn is_served(case: &Value) -> bool {
-    case["mode"] != "reference" && case["folder"] != "sana_sprint"
+    case["mode"] != "reference"
 }
 
 fn check_all_cases(engine: &str) {

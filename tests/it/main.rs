@@ -34,6 +34,7 @@ mod exports;
 #[cfg(feature = "system-tests")]
 mod external_data;
 mod families;
+mod family_jobs;
 mod few_steps;
 mod figures;
 #[cfg(feature = "system-tests")]

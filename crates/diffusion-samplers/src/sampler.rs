@@ -12,6 +12,7 @@ mod dpm_2;
 mod dpm_solver;
 mod error;
 mod euler;
+mod flow_lcm;
 mod flow_match;
 mod heun;
 mod ipndm;
@@ -23,8 +24,10 @@ mod node;
 mod options;
 mod plan;
 mod pndm;
+mod renoise;
 mod repaint;
 mod sa_solver;
+mod scm;
 mod score_sde_ve;
 mod sohl_dickstein;
 mod spec;
@@ -74,8 +77,10 @@ pub const FAMILIES: &[Family] = &[
     consistency::LCM,
     consistency::TCD,
     consistency::CONSISTENCY,
+    scm::FAMILY,
     flow_match::EULER,
     flow_match::HEUN,
+    flow_lcm::FAMILY,
     score_sde_ve::FAMILY,
     repaint::FAMILY,
     langevin::NCSN,

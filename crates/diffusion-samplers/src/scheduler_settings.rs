@@ -180,6 +180,19 @@ impl Settings {
         }
     }
 
+    /// Reads a number whose `null` is none, and not the default.
+    ///
+    /// # Errors
+    ///
+    /// If the value has another type.
+    pub fn number_or_null(&mut self, key: &str, default: f64) -> Result<Option<f64>, SettingsError> {
+        match self.get(key, || Value::Number(default)) {
+            Value::Null => Ok(None),
+            Value::Number(number) => Ok(Some(number)),
+            other => Err(wrong_type(key, &other, "a number or null")),
+        }
+    }
+
     /// Reads a whole number of at least 0.
     ///
     /// # Errors

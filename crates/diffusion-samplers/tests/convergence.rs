@@ -213,3 +213,35 @@ fn stochastic_samplers_sample_the_data_distribution() {
         assert!((variance.sqrt() - DEVIATION).abs() < 0.02, "{name}: deviation {}", variance.sqrt());
     }
 }
+
+/// The exact consistency function of the straight path: the end of the probability-flow ODE, as a velocity.
+fn consistency_network() -> ExactNetwork {
+    Box::new(|x, t, output| {
+        let (alpha, sigma) = (1.0 - t / 1000.0, t / 1000.0);
+        for (x, output) in x.iter().zip(output) {
+            let x = f64::from(*x);
+            let x0 = MEAN + (x - alpha * MEAN) * DEVIATION / (alpha * DEVIATION).hypot(sigma);
+            *output = ((x - x0) / sigma) as f32;
+        }
+    })
+}
+
+#[test]
+fn consistency_samplers_sample_the_data_distribution_in_any_number_of_steps() {
+    let network = consistency_network();
+    for name in ["scm", "flow_lcm"] {
+        for steps in [1, 2, 3, 8] {
+            let sampler = build(name, &[], steps);
+            let mut initial = vec![0.0; 20_000];
+            Generator::Torch.seeded(7).fill(&mut initial);
+            let (_, sample) = run(&sampler, initial, 8, &network);
+            let count = sample.len() as f64;
+            let mean = sample.iter().map(|x| f64::from(*x)).sum::<f64>() / count;
+            let variance = sample.iter().map(|x| (f64::from(*x) - mean).powi(2)).sum::<f64>() / count;
+            assert_eq!(sampler.draws(), steps, "{name}");
+            assert!((mean - MEAN).abs() < 0.02, "{name}, {steps} steps: mean {mean}");
+            let deviation = variance.sqrt();
+            assert!((deviation - DEVIATION).abs() < 0.01, "{name}, {steps} steps: deviation {deviation}");
+        }
+    }
+}

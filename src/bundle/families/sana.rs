@@ -10,7 +10,7 @@ use crate::bundle::text_model::GEMMA;
 
 /// The keys of SanaTransformer2DModel.
 pub(super) const NETWORK_KEYS: &str = "\
-    attention_bias caption_channels cross_attention_head_dim guidance_embeds guidance_embeds_scale interpolation_scale \
+    attention_bias caption_channels cross_attention_head_dim guidance_embeds interpolation_scale \
     mlp_ratio norm_elementwise_affine num_cross_attention_heads";
 
 /// Gemma, with SANA's instruction before a prompt: `complex_human_instruction` of the pipeline.

@@ -35,6 +35,7 @@ pub(in crate::bundle) const FACTS: PipelineFacts = PipelineFacts {
     guidance_rule: GuidanceRule::FromUnconditional,
     has_guidance_limits: false,
     is_guidance_distilled: false,
+    guidance_embeds_scale: 1.0,
     passes_eta: true,
     takes_image: true,
     strength: 0.8,

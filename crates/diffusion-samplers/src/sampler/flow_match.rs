@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::flow_lcm;
 use super::heun;
 use super::model_output::{OutputForm, Prediction};
 use super::node::Node;
@@ -108,7 +109,8 @@ fn shifted_sigmas(
     Ok((sigmas.collect(), train))
 }
 
-fn node(sigma: f64, train: f64) -> Node {
+/// The point of evaluation at a noise level of the straight path.
+pub(super) fn node(sigma: f64, train: f64) -> Node {
     let level = NoiseLevel { alpha: 1.0 - sigma, sigma };
     Node::new(round(sigma * train), level, PredictionType::Flow)
 }
@@ -131,59 +133,55 @@ impl Update for FlowEuler {
     }
 }
 
-/// x' = (1 − σ')·x̂_0 + σ'·z, which noises x̂_0 to the next level.
-#[derive(Debug)]
-struct Renoise {
-    /// 1 − σ'.
-    x0: f64,
+/// The noise levels of a run along the straight path, as the class and its keys give them.
+pub(super) struct StraightPath {
+    /// σ of every step, and the final σ.
+    pub(super) sigmas: Vec<f64>,
+    /// The number of training time steps.
+    pub(super) train: f64,
 }
 
-impl Update for Renoise {
-    fn apply(&self, x: &mut [f32], x0: Prediction<'_>, noise: Option<(f64, &[f32])>) {
-        let alpha = self.x0 as f32;
-        x0.step(x, noise, move |_, x0| alpha * x0);
-    }
-
-    fn is_finite(&self) -> bool {
-        self.x0.is_finite()
+impl StraightPath {
+    /// Reads the keys that the classes of Euler and of LCM share.
+    pub(super) fn from_settings(
+        settings: &mut Settings,
+        options: &Options,
+        name: &'static str,
+    ) -> Result<Self, SamplerError> {
+        let shift = Shift::from_settings(settings, options)?;
+        let (mut sigmas, train) = shifted_sigmas(settings, options, shift, name)?;
+        if let Some(terminal) = settings.optional_number("shift_terminal")?.filter(|t| *t != 0.0) {
+            let factor = (1.0 - sigmas[sigmas.len() - 1]) / (1.0 - terminal);
+            sigmas.iter_mut().for_each(|sigma| *sigma = 1.0 - (1.0 - *sigma) / factor);
+        }
+        let (max, min, n) = (sigmas[0], sigmas[sigmas.len() - 1], sigmas.len());
+        match SigmaSchedule::from_settings(
+            settings,
+            &[SigmaSchedule::Karras, SigmaSchedule::Exponential, SigmaSchedule::Beta],
+        )? {
+            SigmaSchedule::Karras => sigmas = sigma_schedule::karras(max, min, 7.0, n),
+            SigmaSchedule::Exponential => sigmas = sigma_schedule::exponential(max, min, n),
+            SigmaSchedule::Beta => sigmas = sigma_schedule::beta(max, min, n),
+            _ => {}
+        }
+        let inverted = settings.flag("invert_sigmas", false)?;
+        let final_sigma = if inverted { 1.0 } else { 0.0 };
+        let invert = |sigma: f64| round(if inverted { 1.0 - round(sigma) } else { sigma });
+        let sigmas = options.without_skipped(sigmas).into_iter().map(invert).chain([final_sigma]);
+        Ok(Self { sigmas: sigmas.collect(), train })
     }
 }
 
 fn euler(settings: &mut Settings, options: &Options) -> Result<Arc<dyn Sampler>, SamplerError> {
-    let shift = Shift::from_settings(settings, options)?;
-    let (mut sigmas, train) = shifted_sigmas(settings, options, shift, EULER.name)?;
-    if let Some(terminal) = settings.optional_number("shift_terminal")?.filter(|t| *t != 0.0) {
-        let factor = (1.0 - sigmas[sigmas.len() - 1]) / (1.0 - terminal);
-        sigmas.iter_mut().for_each(|sigma| *sigma = 1.0 - (1.0 - *sigma) / factor);
-    }
-    let (max, min, n) = (sigmas[0], sigmas[sigmas.len() - 1], sigmas.len());
-    match SigmaSchedule::from_settings(
-        settings,
-        &[SigmaSchedule::Karras, SigmaSchedule::Exponential, SigmaSchedule::Beta],
-    )? {
-        SigmaSchedule::Karras => sigmas = sigma_schedule::karras(max, min, 7.0, n),
-        SigmaSchedule::Exponential => sigmas = sigma_schedule::exponential(max, min, n),
-        SigmaSchedule::Beta => sigmas = sigma_schedule::beta(max, min, n),
-        _ => {}
-    }
-    let inverted = settings.flag("invert_sigmas", false)?;
-    let final_sigma = if inverted { 1.0 } else { 0.0 };
-    let invert = |sigma: f64| round(if inverted { 1.0 - round(sigma) } else { sigma });
-    let sigmas = options.without_skipped(sigmas).into_iter().map(invert).chain([final_sigma]);
-    let sigmas: Vec<f64> = sigmas.collect();
-    let pairs = sigmas.windows(2).map(|pair| (node(pair[0], train), pair[0], pair[1]));
+    let path = StraightPath::from_settings(settings, options, EULER.name)?;
     let stochastic = settings.flag("stochastic_sampling", false)?;
     options.reject_eta(AddedNoise::fixed_if(stochastic))?;
     if stochastic {
-        return Ok(Arc::new(Plan::new(pairs.map(|(node, _, next)| OneStep {
-            node,
-            update: Renoise { x0: 1.0 - next },
-            noise: Some(next),
-        }))));
+        return Ok(Arc::new(Plan::new(flow_lcm::renoised(&path))));
     }
-    let steps = pairs.map(|(node, sigma, next)| OneStep {
-        node,
-        update: FlowEuler { dt: next - sigma },
+    let steps = path.sigmas.windows(2).map(|pair| OneStep {
+        node: node(pair[0], path.train),
+        update: FlowEuler { dt: pair[1] - pair[0] },
         noise: None,
     });
     Ok(Arc::new(Plan { form: OutputForm::Raw, ..Plan::new(steps) }))

@@ -31,6 +31,8 @@ fn null_is_python_s_none_and_not_the_default() {
     let null = |key: &str| Settings::new(BTreeMap::from([(key.to_owned(), Value::Null)]));
     assert_eq!(null("set_alpha_to_one").flag("set_alpha_to_one", true), Ok(false));
     assert_eq!(null("sigma_min").optional_number("sigma_min"), Ok(None));
+    assert_eq!(null("intermediate_timesteps").number_or_null("intermediate_timesteps", 1.3), Ok(None));
+    assert_eq!(Settings::default().number_or_null("intermediate_timesteps", 1.3), Ok(Some(1.3)));
     assert_eq!(null("sample_max_value").number_if(false, "sample_max_value", 1.0), Ok(1.0));
     assert_eq!(null("variance_type").text_or_null("variance_type", "fixed_small").unwrap(), "fixed_small");
     let error = null("beta_start").number("beta_start", 1e-4).unwrap_err();

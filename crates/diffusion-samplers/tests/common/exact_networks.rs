@@ -30,6 +30,14 @@ pub type Network = Box<dyn Fn(&[f32], f64, &mut [f32])>;
 /// The exact model that `tests/golden/exact.py` has for a scheduler class.
 pub fn network_of(class: &str, config: &Json) -> Network {
     let number = |key: &str| config[key].as_f64().unwrap();
+    let straight = |steps: f64| -> Network {
+        Box::new(move |x, t, output| {
+            predict(PredictionType::Flow, x, (1.0 - t / steps, t / steps), output);
+        })
+    };
+    if class == "SCMScheduler" {
+        return straight(1000.0);
+    }
     let kind = config["prediction_type"].as_str().unwrap_or("epsilon");
     let kind = PredictionType::from_name(kind).unwrap();
     let velocity = kind == PredictionType::VPrediction;
@@ -55,32 +63,27 @@ pub fn network_of(class: &str, config: &Json) -> Network {
             },
         );
     }
-    let path = |kind, level: fn(f64, f64) -> (f64, f64), steps: f64| -> Network {
-        Box::new(move |x, t, output| predict(kind, x, level(t, steps), output))
+    let path = |kind, level: fn(f64) -> (f64, f64)| -> Network {
+        Box::new(move |x, t, output| predict(kind, x, level(t), output))
     };
     match class {
-        "ScoreSdeVeScheduler" => return path(PredictionType::Score, |sigma, _| (1.0, sigma), 0.0),
+        "ScoreSdeVeScheduler" => return path(PredictionType::Score, |sigma| (1.0, sigma)),
         "IPNDMScheduler" => {
-            let level = |t: f64, _| {
-                ((t * std::f64::consts::FRAC_PI_2).cos(), (t * std::f64::consts::FRAC_PI_2).sin())
-            };
-            return path(PredictionType::VPrediction, level, 0.0);
+            let level =
+                |t: f64| ((t * std::f64::consts::FRAC_PI_2).cos(), (t * std::f64::consts::FRAC_PI_2).sin());
+            return path(PredictionType::VPrediction, level);
         }
         _ => {}
     }
     if class.starts_with("FlowMatch") || kind == PredictionType::Flow {
-        return path(
-            PredictionType::Flow,
-            |t, steps| (1.0 - t / steps, t / steps),
-            number("num_train_timesteps"),
-        );
+        return straight(number("num_train_timesteps"));
     }
     if config["timestep_type"] == "continuous" && velocity {
-        let level = |t: f64, _| {
+        let level = |t: f64| {
             let sigma = (4.0 * t).exp();
             (1.0 / sigma.hypot(1.0), sigma / sigma.hypot(1.0))
         };
-        return path(kind, level, 0.0);
+        return path(kind, level);
     }
     let learned = matches!(config["variance_type"].as_str(), Some("learned" | "learned_range"));
     let zero_snr = if class.starts_with("DD") { ZeroSnr::Exact } else { ZeroSnr::Approximate };
