@@ -22,7 +22,8 @@ DC_AE = dict(
     decoder_block_types=("ResBlock",) * 3 + ("EfficientViTBlock",) * 3,
     encoder_block_out_channels=(128, 256, 512, 512, 1024, 1024),
     decoder_block_out_channels=(128, 256, 512, 512, 1024, 1024), encoder_layers_per_block=(2, 2, 2, 3, 3, 3),
-    decoder_layers_per_block=(3,) * 6, downsample_block_type="Conv", upsample_block_type="interpolate", encoder_qkv_multiscales=((), (), (), (5,), (5,), (5,)),
+    decoder_layers_per_block=(3,) * 6, downsample_block_type="Conv", upsample_block_type="interpolate",
+    encoder_qkv_multiscales=((), (), (), (5,), (5,), (5,)),
     decoder_qkv_multiscales=((), (), (), (5,), (5,), (5,)))
 
 
