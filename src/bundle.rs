@@ -16,6 +16,7 @@ mod families;
 mod graph_digests;
 mod graphs;
 mod inventory;
+mod job_defaults;
 mod json_file;
 mod latent_components;
 mod latent_sizes;
@@ -69,6 +70,8 @@ pub use error::BundleError;
 pub use families::PipelineKind;
 pub use graph_digests::GraphDigests;
 pub use inventory::{FileUse, Inventory, KeyUse};
+use job_defaults::FolderFacts;
+pub use job_defaults::{DefaultValue, JobDefaults};
 pub use latent_components::LatentComponents;
 pub(crate) use latent_sizes::LatentSizes;
 pub use manifest::{Classes, Condition, Defaults, GraphNames, Manifest, SampleDescription, SampleKind};
@@ -113,12 +116,16 @@ pub struct Bundle {
     pub scheduler: SchedulerConfig,
     /// The contents of denoised.toml.
     pub manifest: Manifest,
+    /// What a job gets that leaves out steps, guidance and other settings of the model.
+    pub defaults: JobDefaults,
     /// The lengths of the network's dynamic axes.
     pub network: NetworkSize,
     /// The autoencoder and the text encoders of a latent diffusion pipeline.
     pub latent: Option<LatentComponents>,
     /// `num_class_embeds` of unet/config.json.
     class_embeddings: Option<usize>,
+    /// `_name_or_path` in the network's config.json.
+    network_name: Option<String>,
     index: ModelIndex,
     directory: PathBuf,
     graphs: Arc<Graphs>,
@@ -184,7 +191,7 @@ impl Bundle {
         if let Some(fault) = projection.and_then(|(preview, latent)| preview.fault(latent.vae.channels)) {
             return Err(BundleError::Content { path: description, fault });
         }
-        let bundle = Self {
+        let mut bundle = Self {
             name: model_name(directory),
             graph,
             scheduler,
@@ -192,11 +199,14 @@ impl Bundle {
             network,
             latent,
             class_embeddings: config.num_class_embeds,
+            network_name: config.name().map(str::to_owned),
+            defaults: JobDefaults::decide(&FolderFacts::default(), &Defaults::default()),
             index,
             directory: directory.to_owned(),
             graphs: Arc::new(graphs),
             signature,
         };
+        bundle.decide_defaults();
         manifest_use::warn_of_unused(&bundle, &read_table(&description)?);
         Ok(bundle)
     }
@@ -205,7 +215,14 @@ impl Bundle {
     pub fn set_scheduler(&mut self, scheduler: SchedulerConfig) -> Result<(), BundleError> {
         let kind = self.signature.as_ref().and_then(PipelineKind::from_signature);
         self.scheduler = fitting(scheduler, kind)?.checked()?;
+        // The file's class decides on the sampler, not denoised.toml.
+        (self.manifest.default.sampler, self.manifest.default.eta) = (None, None);
+        self.decide_defaults();
         Ok(())
+    }
+
+    fn decide_defaults(&mut self) {
+        self.defaults = JobDefaults::decide(&FolderFacts::of_bundle(self), &self.manifest.default);
     }
 
     /// The files of a graph, as they were when the bundle was opened.

@@ -1,6 +1,7 @@
 """SANA, SANA-Sprint and PixArt-Sigma: transformers over picture tokens that attend to masked text rows."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -18,7 +19,10 @@ ROWS = 300
 
 
 def sana(model: Path, options: Options) -> Iterator[Graph]:
-    yield text_encoders.language_model(model, options, length=ROWS)
+    # The encoder takes an instruction before the prompt; --text-length fixes the rows that the network takes of it.
+    encoder = text_encoders.language_model(model, replace(options, text_length=None), length=ROWS)
+    encoder.axes = {name: {0: "batch_size", 1: "prompt_length"} for name in encoder.axes}
+    yield encoder
     transformer = SanaTransformer2DModel.from_pretrained(model / "transformer", torch_dtype=options.dtype)
     config, dtype, batch = transformer.config, options.dtype, options.batch or 2
     height, width = options.latent_size(autoencoders.factor(autoencoders.read_config(model)) * config.patch_size)

@@ -7,6 +7,7 @@ MODEL is a folder as diffusers saves it, with model_index.json. README.md has a 
 
 import argparse
 import json
+import re
 import shutil
 import sys
 import warnings
@@ -57,6 +58,7 @@ def export(model: Path, out: Path, options: Options, weights: str | None = None,
         sys.exit(f"{model}/model_index.json: the pipeline {index['_class_name']} can't be exported; these can: "
                  + ", ".join(FAMILIES))
     out.mkdir(parents=True, exist_ok=True)
+    index["_name_or_path"] = published_name(index, model)
     copy_settings(model, out, index)
     warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
     torch.manual_seed(0)
@@ -102,7 +104,7 @@ def export_graph(graph: Graph, model: Path, out: Path, options: Options, weights
 
 def copy_settings(model: Path, out: Path, index: dict) -> None:
     """Copies the model index, the scheduler and the tokenizers."""
-    write_json(out / "model_index.json", index)
+    write_json(out / "model_index.json", index, local_keys=())
     for folder in sorted(model.iterdir()):
         if folder.name == "scheduler" or folder.name.startswith("tokenizer"):
             target = out / folder.name
@@ -111,6 +113,13 @@ def copy_settings(model: Path, out: Path, index: dict) -> None:
                 write_json(file, read_json(file))
             if folder.name.startswith("tokenizer"):
                 complete_tokenizer(folder, target)
+
+
+def published_name(index: dict, model: Path) -> str:
+    """Returns the name by which `denoised` recognises a model for few steps: ORGANISATION/NAME, or else the folder's."""
+    name = index.get("_name_or_path") or ""
+    is_published = re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith(".") and not Path(name).exists()
+    return name if is_published else model.resolve().name
 
 
 def complete_tokenizer(folder: Path, target: Path) -> None:
@@ -125,8 +134,8 @@ def read_json(path: Path) -> dict:
     return json.loads(path.read_text())
 
 
-def write_json(path: Path, content: dict) -> None:
-    content = {key: value for key, value in content.items() if key not in LOCAL_KEYS}
+def write_json(path: Path, content: dict, local_keys: tuple[str, ...] = LOCAL_KEYS) -> None:
+    content = {key: value for key, value in content.items() if key not in local_keys}
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 

@@ -14,6 +14,8 @@ from replacements import POSITIONS, RotaryTable, replace_rms_norms, replaced, ro
 
 OUTPUT = "out_hidden_states"
 TEXT = {0: "batch_size", 1: "sequence_length"}
+# Rows of CLIP before those of T5.
+CLIP_ROWS = 77
 
 
 class Network(torch.nn.Module):
@@ -39,7 +41,8 @@ def stable_diffusion_3(model: Path, options: Options) -> Iterator[Graph]:
     height, width = (side * config.patch_size for side in options.latent_size(sides))
     inputs = {
         "hidden_states": torch.randn(batch, config.in_channels, height, width, dtype=dtype),
-        "encoder_hidden_states": torch.randn(batch, options.text_length or 333, config.joint_attention_dim, dtype=dtype),
+        "encoder_hidden_states": torch.randn(batch, CLIP_ROWS + (options.text_length or 256), config.joint_attention_dim,
+                                             dtype=dtype),
         "pooled_projections": torch.randn(batch, config.pooled_projection_dim, dtype=dtype),
         "timestep": torch.full([batch], 500.0),
     }
@@ -65,7 +68,8 @@ def flux(model: Path, options: Options) -> Iterator[Graph]:
         "encoder_hidden_states": torch.randn(batch, rows, config.joint_attention_dim, dtype=dtype),
         "pooled_projections": torch.randn(batch, config.pooled_projection_dim, dtype=dtype),
         "timestep": torch.full([batch], 0.5),
-        "img_ids": torch.cartesian_prod(torch.zeros(1), torch.arange(height), torch.arange(width)).float(),
+        "img_ids": torch.cartesian_prod(
+            torch.zeros(1, dtype=torch.int64), torch.arange(height), torch.arange(width)).float(),
         "txt_ids": torch.zeros(rows, 3),
     }
     if config.guidance_embeds:

@@ -1,5 +1,6 @@
 """Quantises the weights of matrix products to 8 or 4 bits with ONNX Runtime's own tool."""
 
+import logging
 from pathlib import Path
 
 import onnx
@@ -9,6 +10,8 @@ from graphs import save
 
 BITS = {"int8": 8, "int4": 4}
 BLOCK = 32
+# The tool logs a line for every node.
+logging.getLogger("onnxruntime.quantization.matmul_nbits_quantizer").setLevel(logging.WARNING)
 
 
 def quantize(path: Path, weights: str, external_data: bool) -> int:

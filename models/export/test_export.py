@@ -84,7 +84,8 @@ def test_fixed_sizes_leave_no_free_axis(family, models, tmp_path):
     for part in ("text_encoder", "transformer", "vae_decoder"):
         session = onnxruntime.InferenceSession(tmp_path / part / "model.onnx", providers=["CPUExecutionProvider"])
         free = {axis for port in session.get_inputs() for axis in port.shape if isinstance(axis, str)}
-        assert free <= ({"tokens"} if family == "flux2_klein" and part == "transformer" else set()), (part, free)
+        expected = {("flux2_klein", "transformer"): {"tokens"}, ("sana_sprint", "text_encoder"): {"prompt_length"}}
+        assert free == expected.get((family, part), set()), (part, free)
 
 
 def test_text_encoder_holds_only_the_layers_that_are_read(models, tmp_path):

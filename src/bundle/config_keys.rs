@@ -43,7 +43,8 @@ const BOOKKEEPING: &str = "\
 
 const NETWORK_USED: &str = "\
     in_channels sample_size num_class_embeds joint_attention_dim down_block_types block_out_channels \
-    patch_size pos_embed_max_size _diffusers_version _class_name timestep_scale guidance_embeds_scale";
+    patch_size pos_embed_max_size _diffusers_version _class_name _name_or_path timestep_scale \
+    guidance_embeds_scale";
 
 /// The keys of UNet2DModel, UNet2DConditionModel, UNet1DModel, SD3Transformer2DModel and FluxTransformer2DModel.
 const NETWORK_WITHOUT_EFFECT: &str = "\

@@ -71,7 +71,7 @@ impl Inventory {
         let zeroes = kind.is_some_and(|kind| kind.facts().may_zero_unconditional);
         let status = |key: &str, value: &Json| match (key, index.component(key)) {
             (_, Some(Component::Absent)) => KeyUse::WithoutEffect,
-            ("_class_name" | "is_distilled", _) => KeyUse::Used,
+            ("_class_name" | "_name_or_path" | "is_distilled", _) => KeyUse::Used,
             ("force_zeros_for_empty_prompt", _) if zeroes => KeyUse::Used,
             ("force_zeros_for_empty_prompt", _) => KeyUse::NotUsed("only SDXL's pipelines use it".to_owned()),
             ("requires_safety_checker" | "requires_aesthetics_score" | "is_cosxl_edit", _) => {

@@ -133,8 +133,12 @@ pub struct Defaults {
     pub sampler: Option<String>,
     /// The number of steps.
     pub steps: Option<usize>,
-    /// The guidance weight of a job that names a class.
+    /// The guidance weight of a job with a prompt or a class.
     pub guidance: Option<f64>,
+    /// η of the sampler.
+    pub eta: Option<f64>,
+    /// The number of tokens of a text encoder that takes as many as a job asks for.
+    pub max_sequence_length: Option<usize>,
 }
 
 /// A further condition of the network: one number per sample.

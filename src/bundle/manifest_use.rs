@@ -21,11 +21,14 @@ pub(super) fn unused_section(bundle: &Bundle, section: &str) -> Option<&'static 
     }
 }
 
-/// Why a key of a section that is used has no effect; `None` if it is used. The keys of other sections than `[scheduler]`
-/// are all known.
+/// Why a key of a section that is used has no effect; `None` if it is used. Sections other than `[scheduler]` have no
+/// unknown keys.
 pub(super) fn unused_key(bundle: &Bundle, section: &str, key: &str) -> Option<String> {
     if (section, key) == ("default", "guidance") {
         return unused_guidance(bundle).map(str::to_owned);
+    }
+    if (section, key) == ("default", "max_sequence_length") && bundle.defaults.max_sequence_length.is_none() {
+        return Some("no text encoder takes as many tokens as a job asks for".to_owned());
     }
     if section != "scheduler" || key == "class" || key.starts_with('_') {
         return None;

@@ -25,6 +25,14 @@ pub(super) struct NetworkConfig {
     _diffusers_version: Option<String>,
     pub(super) _class_name: Option<String>,
     timestep_scale: Option<f64>,
+    _name_or_path: Option<serde_json::Value>,
+}
+
+impl NetworkConfig {
+    /// `_name_or_path`: where the network was loaded from when it was saved.
+    pub(super) fn name(&self) -> Option<&str> {
+        self._name_or_path.as_ref()?.as_str()
+    }
 }
 
 /// The lengths of the network's dynamic axes, and how it is fed if all its inputs are known. What the

@@ -1,6 +1,7 @@
 //! `denoised inspect`: shows how the program reads a bundle, and what it can do with it.
 
 mod contents;
+mod defaults;
 mod preparation;
 mod samplers;
 
@@ -35,6 +36,8 @@ pub(super) fn run(arguments: &InspectArguments) -> Result<(), CommandError> {
     identity(&model, &engine)?;
     section("Inputs and outputs")?;
     inputs(&mut model)?;
+    section("Defaults of a job")?;
+    defaults::list(&model)?;
     section("Missing")?;
     missing(&model)?;
     let inventory = model.bundle.inventory()?;

@@ -101,8 +101,6 @@ pub(super) fn run(arguments: &SampleArguments) -> Result<(), CommandError> {
     if let Some(scheduler) = scheduler {
         notices.extend(unknown_keys(&scheduler)?);
         model.bundle.set_scheduler(scheduler).context("--scheduler").map_err(CommandError::usage)?;
-        // The file's class decides on the sampler, not the bundle's default.
-        model.bundle.manifest.default.sampler = None;
     }
     requested.resolve_class(&model.bundle).map_err(CommandError::usage)?;
     let format = match &output {

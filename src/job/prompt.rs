@@ -28,7 +28,7 @@ impl Request {
             return Err(JobError::out_of_range("prompt", message));
         };
         let is_embedded = model.has_embedded_guidance();
-        let guidance = self.check_guidance_scale(model, facts.guidance)?;
+        let guidance = self.check_guidance_scale(model)?;
         self.refuse_unsupported_fields(model, facts)?;
         self.check_guidance_limits()?;
         if let Some(n) = self.max_sequence_length.filter(|n| !(1..=MAX_SEQUENCE_LENGTH).contains(n)) {
@@ -54,7 +54,10 @@ impl Request {
             prompt: [prompt.clone(), or(&self.prompt_2, prompt)],
             negative,
             clip_skip: self.clip_skip.map(|n| n as usize).filter(|n| *n > 0),
-            max_sequence_length: self.max_sequence_length.map(|n| n as usize),
+            max_sequence_length: self
+                .max_sequence_length
+                .map(|n| n as usize)
+                .or_else(|| default_sequence_length(model)),
             guidance,
             guidance_rule: facts.guidance_rule,
             cfg_normalization: self.cfg_normalization.filter(|limit| *limit > 0.0),
@@ -90,8 +93,8 @@ impl Request {
         [original_height, original_width, top, left, target_height, target_width]
     }
 
-    fn check_guidance_scale(&self, model: &ModelCard, default: f64) -> Result<f64, JobError> {
-        let scale = self.guidance.or(model.bundle.manifest.default.guidance).unwrap_or(default);
+    fn check_guidance_scale(&self, model: &ModelCard) -> Result<f64, JobError> {
+        let scale = self.guidance.unwrap_or(model.bundle.defaults.guidance.value);
         if (0.0..=100.0).contains(&scale) {
             return Ok(scale);
         }
@@ -157,6 +160,13 @@ impl Request {
             }
         }
     }
+}
+
+/// The default number of tokens, if it is not the pipeline's and the graphs take it.
+fn default_sequence_length(model: &ModelCard) -> Option<usize> {
+    let default = model.bundle.defaults.max_sequence_length.as_ref()?;
+    let is_fixed = model.size_limits.is_some_and(|limits| limits.fixes_sequence_length);
+    Some(default.value).filter(|_| !is_fixed)
 }
 
 /// Refuses a number of tokens that the graphs do not take.

@@ -45,7 +45,7 @@ pub(super) fn build_sampler(
         if !depends_on_steps(&error) {
             return sampler_error(&error);
         }
-        match other_steps(options.steps, default_steps(model)).find(works) {
+        match other_steps(options.steps, model.bundle.defaults.steps.value).find(works) {
             Some(other) => {
                 let (steps, name) = (options.steps, &spec.name);
                 let message = format!(
@@ -101,9 +101,12 @@ impl Job {
     }
 }
 
-/// The default number of steps of the reference pipelines.
-pub(super) fn default_steps(model: &ModelCard) -> usize {
-    model.bundle.manifest.default.steps.unwrap_or(model.facts().steps)
+/// The default number of steps: the model's, or as many as `strength` needs to leave one of them.
+pub(super) fn default_steps(model: &ModelCard, init_image: Option<&InitImage>, max: u64) -> usize {
+    let steps = model.bundle.defaults.steps.value;
+    let Some(init_image) = init_image else { return steps };
+    let leaves_some = |n: &usize| model.facts().strength_rule.steps_left(*n, init_image.strength) > 0;
+    (steps..=usize::try_from(max).unwrap_or(usize::MAX)).find(leaves_some).unwrap_or(steps)
 }
 
 /// The η that the reference pipeline passes to a sampler, if it passes one.

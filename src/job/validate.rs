@@ -46,7 +46,9 @@ impl Request {
         }
         let init_image = self.check_init_image(model, &sizes, limits)?;
         let text = self.check_text(model, &sizes)?;
-        let steps = in_range("steps", self.steps, limits.steps, || default_steps(model))?;
+        let image = init_image.as_ref().map(|(image, _)| image);
+        let steps =
+            in_range("steps", self.steps, limits.steps, || default_steps(model, image, limits.steps))?;
         let requested_sampler = self.sampler.clone().or_else(|| manifest.default.sampler.clone());
         let spec = find_sampler(model, requested_sampler.as_deref())?;
         // A sampler with its own inpainting starts from noise; all others start from the init image.
@@ -59,7 +61,9 @@ impl Request {
             Some((init_image, _)) => (Some(Arc::new(init_image)), None),
             None => (None, None),
         };
-        let options = Options { eta: self.eta, known, ..Options::new(steps) };
+        let default_eta = model.bundle.defaults.eta.as_ref().filter(|_| self.sampler.is_none());
+        let eta = self.eta.or(default_eta.map(|eta| eta.value));
+        let options = Options { eta, known, ..Options::new(steps) };
         let (sampler, options) = build_sampler(model, &spec, options, &sizes, init_image.as_deref())?;
         let class = self.check_class(model)?;
         let guidance = match &text {
@@ -132,10 +136,9 @@ impl Request {
     }
 
     fn check_guidance(&self, model: &ModelCard, class: Option<i64>) -> Result<f64, JobError> {
-        let manifest = &model.bundle.manifest;
-        let can_guide = class.is_some() && manifest.classes.null.is_some();
+        let can_guide = class.is_some() && model.bundle.manifest.classes.null.is_some();
         match self.guidance {
-            None if can_guide => Ok(manifest.default.guidance.unwrap_or(1.0)),
+            None if can_guide => Ok(model.bundle.defaults.guidance.value),
             None | Some(1.0) => Ok(1.0),
             Some(scale) if !(0.0..=100.0).contains(&scale) => {
                 let message = format!("guidance is {scale}, but must lie between 0 and 100");

@@ -79,7 +79,7 @@ impl Request {
 
 impl ModelCard {
     /// Returns whether the network applies guidance itself, so that it is never evaluated without the prompt.
-    pub(super) fn has_embedded_guidance(&self) -> bool {
+    pub(crate) fn has_embedded_guidance(&self) -> bool {
         self.latent.as_ref().is_some_and(|(kind, components)| {
             kind.facts().is_guidance_distilled || components.is_distilled || self.has_guidance_input()
         })

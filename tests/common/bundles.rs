@@ -24,13 +24,13 @@ pub fn copy_bundle(bundle: &Path, name: &str) -> (TempDir, PathBuf) {
     (directory, copy)
 }
 
-/// Copies a directory with all its files.
+/// Copies a directory with all its files. Links are followed.
 pub fn copy_tree(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
         let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
+        if entry.path().is_dir() {
             copy_tree(&entry.path(), &target);
         } else {
             std::fs::copy(entry.path(), target).unwrap();

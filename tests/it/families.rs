@@ -20,7 +20,11 @@ fn differences(engine: &str, root: &Path, case: &Value) -> (f32, f32) {
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let arguments = ["prompt", "negative_prompt", "steps", "guidance", "seed"].map(|key| (key, &case[key]));
     let options = case["options"].as_object().unwrap().iter().map(|(key, value)| (key.as_str(), value));
-    for (key, value) in arguments.into_iter().chain(options).filter(|(_, value)| !value.is_null()) {
+    // What the model's documentation sets, a job that leaves it out gets by default.
+    let is_default =
+        |key: &str| case["documented"].as_array().is_some_and(|keys| keys.iter().any(|k| k == key));
+    let given = arguments.into_iter().chain(options);
+    for (key, value) in given.filter(|(key, value)| !value.is_null() && !is_default(key)) {
         command.args([format!("--{}", key.replace('_', "-")), text(value)]);
     }
     if let Some(file) = case["images"].get(0) {

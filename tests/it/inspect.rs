@@ -176,7 +176,16 @@ fn inspect_reports_every_key_and_every_sampler_in_sections() {
     let sections: Vec<_> = report.lines().filter(|line| !line.is_empty() && !line.starts_with(' ')).collect();
     assert_eq!(
         sections,
-        ["Model", "Inputs and outputs", "Missing", "Files", "Memory", "Scheduler: DDPMScheduler", "Samplers"]
+        [
+            "Model",
+            "Inputs and outputs",
+            "Defaults of a job",
+            "Missing",
+            "Files",
+            "Memory",
+            "Scheduler: DDPMScheduler",
+            "Samplers"
+        ]
     );
     let keys = read_json(&golden("gaussian/scheduler/scheduler_config.json"));
     for key in keys.as_object().unwrap().keys().filter(|key| !key.starts_with('_')) {

@@ -50,6 +50,7 @@ mod latent;
 mod load_errors;
 mod memory;
 mod missing_library;
+mod model_defaults;
 mod mqtt_client;
 #[cfg(feature = "system-tests")]
 mod prepared_graphs;

@@ -82,23 +82,23 @@ def cases(folder: str) -> list[Case]:
         ],
         "sdxl_turbo": [
             Case("sdxl_turbo_default", xl, FOX, 1, 0.0, (128, 128), 42, documented=True),
-            Case("sdxl_turbo_four", xl, SHIP, 4, 0.0, (48, 80), 3),
+            Case("sdxl_turbo_four", xl, SHIP, 4, 0.0, (32, 48), 3),
         ],
         "sdxl_lightning_4step": [
             Case("lightning_default", xl, FOX, 4, 0.0, (64, 64), 42, documented=True),
-            Case("lightning_eight", xl, SHIP, 8, 0.0, (64, 96), 3),
+            Case("lightning_eight", xl, SHIP, 8, 0.0, (32, 48), 3),
         ],
         "hyper_sdxl_8steps": [
             Case("hyper_default", xl, FOX, 8, 0.0, (64, 64), 42, options={"eta": 1.0}, documented=True),
-            Case("hyper_eta", xl, SHIP, 4, 0.0, (64, 96), 3, options={"eta": 0.3}),
+            Case("hyper_eta", xl, SHIP, 4, 0.0, (32, 48), 3, options={"eta": 0.3}),
         ],
         "sdxl_lcm": [
             Case("lcm_xl_default", xl, FOX, 4, 1.0, (64, 64), 42, documented=True),
-            Case("lcm_xl_guided", xl, SHIP, 6, 1.8, (64, 96), 3),
+            Case("lcm_xl_guided", xl, SHIP, 6, 1.8, (32, 48), 3),
         ],
         "lcm": [
             Case("lcm_default", lcm, FOX, 4, 8.5, (64, 64), 42, documented=True),
-            Case("lcm_wide", lcm, SHIP, 6, 3.0, (64, 96), 3),
+            Case("lcm_wide", lcm, SHIP, 6, 3.0, (32, 48), 3),
         ],
     }[folder]
 
@@ -112,5 +112,8 @@ SHARED = {
     "hyper_sdxl_8steps": ("sdxl_turbo", {}, diffusers.TCDScheduler(**SCALED)),
     "sdxl_lcm": ("sdxl_turbo", {}, diffusers.LCMScheduler(**SCALED)),
 }
+# Folders whose graphs get short names, and parts of another folder that have the same weights.
+SHORTENED = {"sdxl_turbo", "lcm"}
+SAME = {"lcm": {"vae_decoder": "sd_turbo", "vae_encoder": "sd_turbo"}}
 FOLDERS = ["sana_sprint", "pixart_sigma", "flux2_klein", "flux2_klein_base", "z_image_turbo", "z_image", "sd_turbo",
            "sdxl_turbo", "sdxl_lightning_4step", "hyper_sdxl_8steps", "sdxl_lcm", "lcm"]

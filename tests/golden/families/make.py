@@ -20,6 +20,7 @@ sys.path += [str(HERE), str(HERE.parents[2] / "models" / "export")]
 
 import diffusers
 import numpy as np
+import onnx
 import onnxruntime
 import tokenizers
 import torch
@@ -27,7 +28,7 @@ import transformers
 from PIL import Image
 
 import tiny
-from cases import DOCUMENTED, FOLDERS, SHARED, Case, cases
+from cases import DOCUMENTED, FOLDERS, SAME, SHARED, SHORTENED, Case, cases
 from export import export, write_json
 from graphs import Options
 from onnx_pipeline import attach
@@ -83,6 +84,11 @@ def make(folder: str, out: Path, models: Path) -> None:
     if folder not in SHARED:
         tiny.make(folder, models / folder, TRAINING_STEPS)
         export(models / folder, out / folder, Options())
+        if folder in SHORTENED:
+            for graph in (out / folder).rglob("*.onnx"):
+                shorten_names(graph)
+        for part, other in SAME.get(folder, {}).items():
+            link(out, folder, part, other)
         return
     source, differs, scheduler = SHARED[folder]
     for place in (out, models):
@@ -97,6 +103,29 @@ def make(folder: str, out: Path, models: Path) -> None:
             scheduler.save_pretrained(place / folder / "scheduler")
             index["scheduler"] = ["diffusers", type(scheduler).__name__]
         write_json(place / folder / "model_index.json", index)
+
+
+def shorten_names(path: Path) -> None:
+    """Numbers the nodes of a graph and the values between them, whose names are half of a tiny file."""
+    model = onnx.load(path)
+    kept = {value.name for value in [*model.graph.input, *model.graph.output, *model.graph.initializer]} | {""}
+    short = {}
+    for place, node in enumerate(model.graph.node):
+        if any(attribute.HasField("g") for attribute in node.attribute):
+            sys.exit(f"make.py: {path} has a node with a graph of its own, whose names cannot be shortened")
+        node.name = str(place)
+        for names in (node.input, node.output):
+            names[:] = [name if name in kept else short.setdefault(name, f"v{len(short)}") for name in names]
+    del model.graph.value_info[:]
+    onnx.save(model, path)
+
+
+def link(out: Path, folder: str, part: str, other: str) -> None:
+    """Replaces a part by a link to that of another folder, which has the same graph under other names."""
+    if not (out / other / part).is_dir():
+        sys.exit(f"make.py: {folder} has {part} of {other}; name {other} first")
+    shutil.rmtree(out / folder / part)
+    (out / folder / part).symlink_to(Path("..") / other / part)
 
 
 class Recorder:
@@ -192,7 +221,7 @@ def reference(case: Case, folder: str, out: Path, model: Path) -> dict:
         "mode": "img2img" if "Img2Img" in case.pipeline else "reference" if case.images else "txt2img",
         "prompt": case.prompt, "negative_prompt": case.negative, "steps": case.steps, "guidance": case.guidance,
         "seed": case.seed, "options": {"height": case.size[0], "width": case.size[1]} | case.options,
-        "documented": DOCUMENTED if case.documented else [],
+        "documented": [*DOCUMENTED, *(name for name in case.options if name == "eta")] if case.documented else [],
         "images": [f"reference/{name}" for name in case.images],
         "scheduler": {key: value for key, value in config.items() if key != "_use_default_values"}
         | {"_class_name": type(pipe.scheduler).__name__},
