@@ -117,6 +117,9 @@ pub(super) fn unused_reason(directory: &Path, path: &Path, latent: Option<&Laten
         (.., "safetensors" | "bin" | "pt" | "pth" | "ckpt" | "msgpack" | "h5" | "gguf") => {
             "weights of another framework; the ONNX graphs have their own"
         }
+        (_, name, "json") if name.ends_with(".index.json") => {
+            "it lists the parts of weights of another framework"
+        }
         (.., "md" | "png" | "jpg" | "jpeg" | "webp" | "gif" | "pdf" | "html") => "documentation",
         (_, name, "txt" | "") if !name.contains("merges") => "documentation",
         (.., "xml" | "engine" | "plan" | "trt" | "tflite" | "mlmodel") => "a model of another runtime",

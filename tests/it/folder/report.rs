@@ -21,6 +21,7 @@ fn inspect_accounts_for_every_file_and_every_key() {
     add("movq/config.json", "{}");
     add("README.md", "");
     add("notes.xyz", "");
+    add("unet/diffusion_pytorch_model.safetensors.index.json", "{}");
     add(".git/objects/4d/7a", "");
     add(".cache/huggingface/download/model.onnx.metadata", "");
     add("tokenizer/tokenizer.json", "{}");
@@ -34,6 +35,8 @@ fn inspect_accounts_for_every_file_and_every_key() {
     for expected in [
         "  not used             README.md: documentation\n",
         "  not used             notes.xyz: unknown\n",
+        "  not used             unet/diffusion_pytorch_model.safetensors.index.json: it lists the parts of weights of \
+         another framework\n",
         "  not used             .git/objects/4d/7a: it belongs to the tool that fetched the folder\n",
         "  not used             .cache/huggingface/download/model.onnx.metadata: it belongs to the tool that fetched \
          the folder\n",
