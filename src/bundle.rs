@@ -60,7 +60,7 @@ use model_index::ModelIndex;
 use network_graph::{component_of, described_graph, network_graph};
 use network_size::{NetworkConfig, network_size};
 pub(crate) use other_graph::other_graph;
-use scheduler_file::{fitting, for_pipeline, scheduler};
+use scheduler_file::{fitting, for_pipeline, scheduler, warn_of_misspelt_keys};
 
 pub use crate::onnx::OnnxError;
 pub use autoencoder_config::{LatentStatistics, VaeConfig};
@@ -208,6 +208,7 @@ impl Bundle {
         };
         bundle.decide_defaults();
         manifest_use::warn_of_unused(&bundle, &read_table(&description)?);
+        warn_of_misspelt_keys(&bundle.scheduler);
         Ok(bundle)
     }
 

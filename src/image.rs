@@ -1,5 +1,6 @@
 //! Encodes samples as images or arrays, and decodes images and arrays into samples.
 
+mod array_fault;
 mod decode;
 mod decode_array;
 mod encode;

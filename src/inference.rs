@@ -21,6 +21,7 @@ mod typed_buffer;
 pub use backend::{Backend, ProviderShare, RejectedProvider};
 pub use error::{EngineError, EvaluationError, ProviderFailure};
 pub use library_error::{LibraryError, LibraryFault};
+pub(crate) use library_error::{advice as library_advice, cause as library_cause};
 pub use memory::{EvaluationSize, MemoryBounds, ResidentMemory, SessionMemory};
 pub use options::{EngineKind, EngineOptions, Host, LoadStage, OnStage};
 pub use provider::{

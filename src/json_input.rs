@@ -9,13 +9,14 @@ mod large_integers;
 mod reader;
 mod synonyms;
 mod syntax;
+mod type_fault;
 mod value;
 
 use serde::de::DeserializeOwned;
 
 pub(crate) use file_fault::file_fault;
-pub(crate) use large_integers::with_digits;
 pub(crate) use synonyms::field_meant_by;
+pub(crate) use type_fault::type_fault;
 pub(crate) use value::{Json, shortened};
 
 /// The largest integer `n` for which every integer up to `n` is exact in the numbers of JavaScript and of most other

@@ -13,7 +13,7 @@ const LAYERS: [(&str, &[&str]); 22] = [
     ("json_input", &["file_kind", "serde_message"]),
     ("npy", &[]),
     ("panics", &[]),
-    ("toml_document", &[]),
+    ("toml_document", &["file_kind"]),
     ("tensor", &[]),
     ("regular_file", &[]),
     ("onnx", &["file_kind", "regular_file", "tensor"]),

@@ -39,6 +39,48 @@ pub fn parse(bytes: &[u8]) -> Result<ArrayD<f32>, NpyError> {
     Ok(array.as_standard_layout().into_owned())
 }
 
+/// The type, the shape and the values of an array of any type.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Description {
+    /// NumPy's name of the type.
+    pub(crate) dtype: String,
+    /// The lengths of the axes.
+    pub(crate) shape: Vec<usize>,
+    /// The smallest and the largest value; `None` for other types than floats and bytes, and without values.
+    pub(crate) range: Option<[f32; 2]>,
+}
+
+/// Describes a .npy file of any type; `None` if it is not one or is damaged, which [`parse`] reports.
+pub(crate) fn describe(bytes: &[u8]) -> Option<Description> {
+    check_beginning(bytes).ok()?;
+    let mut data = bytes;
+    let header = Header::from_reader(&mut data).ok()?;
+    let descriptor = header.type_descriptor.to_string();
+    let descriptor = descriptor.trim_matches('\'');
+    let value_len: usize = descriptor.get(2..)?.parse().ok()?;
+    let needed = header.shape.iter().try_fold(value_len, |bytes, length| bytes.checked_mul(*length))?;
+    if needed != data.len() {
+        return None;
+    }
+    let dtype = dtype_name(descriptor);
+    let range = match dtype.as_str() {
+        "uint8" => range(data.iter().map(|value| f32::from(*value))),
+        "float32" => ArrayD::<f32>::read_npy(bytes).ok().and_then(|array| range(array.iter().copied())),
+        "float64" => ArrayD::<f64>::read_npy(bytes)
+            .ok()
+            .and_then(|array| range(array.iter().map(|value| *value as f32))),
+        _ => None,
+    };
+    Some(Description { dtype, shape: header.shape, range })
+}
+
+fn range(values: impl Iterator<Item = f32>) -> Option<[f32; 2]> {
+    values.fold(None, |range, value| {
+        let [min, max] = range.unwrap_or([value, value]);
+        Some([min.min(value), max.max(value)])
+    })
+}
+
 /// Reads a .npy file into an array in row-major order.
 pub fn read(path: &Path) -> Result<ArrayD<f32>, NpyError> {
     let fault = |reason: String| NpyError(format!("{}: {reason}", path.display()));
@@ -54,17 +96,7 @@ pub fn read(path: &Path) -> Result<ArrayD<f32>, NpyError> {
 
 /// Checks the header against the file's length before anything is allocated: a small file may declare any shape.
 fn check(bytes: &[u8]) -> Result<(), String> {
-    if bytes.is_empty() {
-        return Err("it is empty; write a .npy file with numpy.save".to_owned());
-    }
-    if !bytes.starts_with(MAGIC) {
-        return Err("this is not a .npy file; write one with numpy.save".to_owned());
-    }
-    let text = header_text(bytes).ok_or("the file is cut off in its header; write it again")?;
-    let brackets = text.iter().filter(|byte| b"([{".contains(byte)).count();
-    if text.len() > MAX_HEADER_LEN || brackets > MAX_BRACKETS {
-        return Err("the header is not that of a float32 array".to_owned());
-    }
+    check_beginning(bytes)?;
     let mut data = bytes;
     let header = Header::from_reader(&mut data).map_err(|error| format!("the header is invalid: {error}"))?;
     let dtype = header.type_descriptor.to_string();
@@ -84,6 +116,22 @@ fn check(bytes: &[u8]) -> Result<(), String> {
         )),
         None => Err(format!("shape {shape:?} is too large")),
     }
+}
+
+/// Checks what comes before the values.
+fn check_beginning(bytes: &[u8]) -> Result<(), String> {
+    if bytes.is_empty() {
+        return Err("it is empty; write a .npy file with numpy.save".to_owned());
+    }
+    if !bytes.starts_with(MAGIC) {
+        return Err("this is not a .npy file; write one with numpy.save".to_owned());
+    }
+    let text = header_text(bytes).ok_or("the file is cut off in its header; write it again")?;
+    let brackets = text.iter().filter(|byte| b"([{".contains(byte)).count();
+    if text.len() > MAX_HEADER_LEN || brackets > MAX_BRACKETS {
+        return Err("the header is not that of a float32 array".to_owned());
+    }
+    Ok(())
 }
 
 /// The dictionary that describes the array; `None` if the file ends before it does.

@@ -230,6 +230,8 @@ impl Service {
                 let messages = self.supervisor.on_connected();
                 messages.into_iter().for_each(|message| self.router.publish_unspooled(message));
             }
+            ClientEvent::Subscribed => self.supervisor.on_subscribed(),
+            ClientEvent::Disconnected => self.supervisor.on_disconnected(),
             ClientEvent::Deficits(deficits) => self.supervisor.set_broker_deficits(deficits.clone()),
             ClientEvent::LeftQueue(filter) => self.former.on_left_queue(filter),
             _ => {}

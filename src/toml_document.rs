@@ -1,8 +1,12 @@
 //! Checks of a TOML document that deserialization does not make, or reports without the key.
 
+mod syntax;
+
 use serde::de::DeserializeOwned;
 use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
+
+pub(crate) use syntax::{SyntaxFault, syntax_fault};
 
 /// A key that no section has.
 const UNKNOWN: &str = "?";

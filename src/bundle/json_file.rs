@@ -7,9 +7,8 @@ use serde_json::Value as Json;
 
 use super::BundleError;
 use crate::file_kind::{Expected, unexpected_content};
-use crate::json_input::{file_fault, with_digits};
+use crate::json_input::{file_fault, type_fault};
 use crate::regular_file;
-use crate::serde_message::{DocumentFormat, without_rust_types};
 
 /// Returns `None` if the file does not exist.
 pub(crate) fn read_text(path: &Path) -> Result<Option<String>, BundleError> {
@@ -26,13 +25,8 @@ pub(crate) fn read_or_default<T: DeserializeOwned + Default>(path: &Path) -> Res
     let Some(text) = read_text(path)? else { return Ok(T::default()) };
     let fault = |fault: String| BundleError::Content { path: path.to_owned(), fault };
     let value: Json = serde_json::from_str(&text).map_err(|_| fault(file_fault(&text)))?;
-    serde_path_to_error::deserialize(with_whole_numbers(value)).map_err(|error| {
-        // "." is the whole file.
-        let key = Some(error.path().to_string()).filter(|key| key != ".");
-        let key = key.map_or_else(String::new, |key| format!("{key}: "));
-        let reason = without_rust_types(&error.into_inner().to_string(), DocumentFormat::Json);
-        fault(format!("{key}{}", with_digits(&reason, &text)))
-    })
+    serde_path_to_error::deserialize(with_whole_numbers(value))
+        .map_err(|error| fault(type_fault(error.path(), &error.inner().to_string(), &text)))
 }
 
 /// Turns numbers such as 4.0 into integers. Larger ones are not exact.
@@ -110,8 +104,7 @@ mod tests {
         ] {
             std::fs::write(file.path(), format!("{{\"channels\": {number}}}")).unwrap();
             let error = read_or_default::<Config>(file.path()).unwrap_err().to_string();
-            let expected =
-                format!("channels: invalid type: number `{written}`, expected an integer, 0 or more");
+            let expected = format!("channels is {written}, but must be an integer, 0 or more");
             assert!(error.ends_with(&expected), "{error}");
         }
     }

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::preview_projection::Projection;
 use super::{PipelineKind, Role, manifest_values};
 use crate::serde_message::{DocumentFormat, without_rust_types};
-use crate::toml_document::{array_for_section, huge_integers};
+use crate::toml_document::{array_for_section, huge_integers, syntax_fault};
 
 /// The contents of the file. Every section is optional.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -168,8 +168,11 @@ fn unbounded_above() -> f64 {
 impl Manifest {
     /// Parses the contents of a file. An error names the line or the key.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let table = text.parse::<toml::Table>().unwrap_or_default();
         let huge_integer = || huge_integers(text).into_iter().next();
+        let table: toml::Table = text.parse().map_err(|error| match huge_integer() {
+            Some(fault) => fault.to_string(),
+            None => syntax_fault(text, &error).to_string(),
+        })?;
         if let Some(fault) = array_for_section::<Self>(&table).or_else(huge_integer) {
             return Err(fault.to_string());
         }

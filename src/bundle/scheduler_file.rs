@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use diffusion_samplers::sampler;
+use diffusion_samplers::scheduler_settings::KeyStatus;
 
 use super::BundleError;
 use super::PipelineKind;
@@ -39,6 +40,22 @@ pub(super) fn scheduler(
         );
     }
     Ok(config)
+}
+
+/// Logs the keys of a folder's scheduler_config.json that no class has, and that are spelt like one.
+pub(super) fn warn_of_misspelt_keys(scheduler: &SchedulerConfig) {
+    let is_file = scheduler.path.extension().is_some_and(|extension| extension == "json");
+    let report = scheduler.report().ok().filter(|_| is_file).unwrap_or_default();
+    for line in report.iter().filter(|line| line.status == KeyStatus::Unknown) {
+        if let Some(nearest) = scheduler.nearest_key(&line.key) {
+            log::warn!(
+                "{}: {} is not a key of {} and has no effect; did you mean {nearest}?",
+                scheduler.path.display(),
+                line.key,
+                scheduler.class
+            );
+        }
+    }
 }
 
 /// The scheduler, if a pipeline of this kind works with it.

@@ -6,7 +6,7 @@ mod noise_files;
 mod output_files;
 mod requested_job;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, ensure};
 
@@ -91,7 +91,8 @@ pub(super) fn run(arguments: &SampleArguments) -> Result<(), CommandError> {
         requested.set_count(flag, images).map_err(CommandError::usage)?;
     }
     let scheduler = files.scheduler.as_deref().map(SchedulerConfig::read).transpose();
-    let scheduler = scheduler.context("--scheduler").map_err(CommandError::usage)?;
+    let scheduler = scheduler.map_err(|error| explain_scheduler(files.scheduler.as_deref(), error.into()));
+    let scheduler = scheduler.map_err(CommandError::usage)?;
 
     if let Some(fault) = missing_decoder(&arguments.model) {
         return Err(CommandError::usage(anyhow!("{}: {fault}", arguments.model.display())));
@@ -149,6 +150,17 @@ pub(super) fn run(arguments: &SampleArguments) -> Result<(), CommandError> {
         arguments.output.display()
     );
     Ok(())
+}
+
+/// The error of the file of `--scheduler`, which may be the name of a sampler instead.
+fn explain_scheduler(path: Option<&Path>, error: anyhow::Error) -> anyhow::Error {
+    let name = path.and_then(Path::to_str).filter(|name| !Path::new(name).exists());
+    match name.filter(|name| diffusion_samplers::sampler::by_name(name).is_ok()) {
+        Some(name) => {
+            anyhow!("--scheduler takes a scheduler_config.json; for the sampler use --sampler {name}")
+        }
+        None => error.context("--scheduler"),
+    }
 }
 
 /// Fails if the results could not be written, before anything is loaded.

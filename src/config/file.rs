@@ -6,9 +6,10 @@ use serde_path_to_error::{Path as KeyPath, Segment};
 use toml::{Table, Value};
 
 use super::Config;
+use super::known_keys::{Meant, meant_by};
 use super::layers::{ConfigFault, deserialize, whole_floats_to_integers};
 use crate::serde_message::{DocumentFormat, without_rust_types};
-use crate::toml_document::{Fault, array_for_section, huge_integers};
+use crate::toml_document::{Fault, SyntaxFault, array_for_section, huge_integers, syntax_fault};
 
 /// Collects all errors of a file, and returns what is valid.
 pub(super) fn check_file(path: &Path, text: &str, faults: &mut Vec<ConfigFault>) -> Table {
@@ -24,7 +25,7 @@ pub(super) fn check_file(path: &Path, text: &str, faults: &mut Vec<ConfigFault>)
             let found = faults.len();
             faults.extend(huge_integers(text).into_iter().map(at));
             if faults.len() == found {
-                faults.push(syntax_fault(path, text, &error));
+                faults.push(not_toml(path, text, &error));
             }
             return Table::new();
         }
@@ -39,7 +40,7 @@ pub(super) fn check_file(path: &Path, text: &str, faults: &mut Vec<ConfigFault>)
         faults.push(ConfigFault {
             location: location(find_line(text, &keys)),
             key: error.path().to_string(),
-            message: message(error.inner().message(), value_at(&table, error.path())),
+            message: message(error.inner().message(), value_at(&table, error.path())) + &meant(&keys, &error),
         });
         if !remove(&mut table, &keys) {
             break;
@@ -49,18 +50,18 @@ pub(super) fn check_file(path: &Path, text: &str, faults: &mut Vec<ConfigFault>)
 }
 
 /// Returns the fault of a text that is not TOML.
-fn syntax_fault(path: &Path, text: &str, error: &toml::de::Error) -> ConfigFault {
-    let span = error.span().unwrap_or_default();
-    let message = match (error.message(), text.get(span.clone())) {
-        ("duplicate key", Some(key)) if !key.is_empty() && !key.contains('\n') => {
-            format!("the key {key} occurs twice; remove one of them")
-        }
-        (message, _) => message.to_owned(),
-    };
-    ConfigFault {
-        location: format!("{}:{}", path.display(), line_of(text, span.start)),
-        key: String::new(),
-        message,
+fn not_toml(path: &Path, text: &str, error: &toml::de::Error) -> ConfigFault {
+    let SyntaxFault { line, column, message } = syntax_fault(text, error);
+    ConfigFault { location: format!("{}:{line}:{column}", path.display()), key: String::new(), message }
+}
+
+/// Returns which key was meant by one of several that a section does not have.
+fn meant(keys: &[String], error: &serde_path_to_error::Error<toml::de::Error>) -> String {
+    let message = error.inner().message();
+    let is_unclear = message.starts_with("unknown field") && message.contains("expected one of");
+    match meant_by(keys).filter(|_| is_unclear) {
+        Some(Meant::Key(key)) => format!("; did you mean {}?", key.join(".")),
+        _ => String::new(),
     }
 }
 

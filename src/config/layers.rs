@@ -19,7 +19,7 @@ const MERGED: &str = "configuration";
 /// One error in a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigFault {
-    /// `FILE:LINE`, or the name of the environment variable.
+    /// `FILE:LINE`, with `:COLUMN` where the file is not TOML, or the name of the environment variable.
     pub location: String,
     /// The key.
     pub key: String,
@@ -296,8 +296,11 @@ mod tests {
     #[test]
     fn a_repeated_key_was_not_named() {
         for (text, expected) in [
-            ("[mqtt]\nqos = 1\nqos = 2", "c.toml:3: the key qos occurs twice; remove one of them"),
-            ("[mqtt]\nqos = 1\n[mqtt]", "c.toml:3: the key mqtt occurs twice; remove one of them"),
+            ("[mqtt]\nqos = 1\nqos = 2", "c.toml:3:1: the key qos occurs twice; remove one of them"),
+            (
+                "[mqtt]\nqos = 1\n[mqtt]",
+                "c.toml:3:2: the table [mqtt] occurs twice; put all its keys below one header",
+            ),
         ] {
             assert_eq!(with_file(text).unwrap_err().to_string(), expected);
         }
@@ -316,7 +319,7 @@ mod tests {
     #[test]
     fn a_syntax_error_is_reported_with_its_line() {
         let ConfigErrors(faults) = with_file("a = 1\nb = = 2\n").unwrap_err();
-        assert_eq!((faults[0].location.as_str(), faults.len()), ("c.toml:2", 1));
+        assert_eq!((faults[0].location.as_str(), faults.len()), ("c.toml:2:5", 1));
     }
 
     #[test]

@@ -207,6 +207,13 @@ impl std::str::FromStr for BrokerUrl {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let fault = |what: &str| format!("{what}; write mqtt://host:1883 or mqtts://host:8883");
+        // "host:1883" is a URL of the scheme "host".
+        if !text.contains("//") && !text.is_empty() {
+            return match format!("mqtt://{text}").parse::<Self>() {
+                Ok(_) => Err(format!("{text:?} has no scheme; write mqtt://{text}")),
+                Err(_) => Err(fault(&format!("{text:?} has no scheme"))),
+            };
+        }
         let url =
             url::Url::parse(text).map_err(|error| fault(&format!("{text:?} is not a URL ({error})")))?;
         let tls = match url.scheme() {
@@ -309,6 +316,10 @@ mod tests {
         {
             assert!(text.parse::<BrokerUrl>().is_err(), "{text}");
         }
+        assert_eq!(
+            "localhost:1883".parse::<BrokerUrl>().unwrap_err(),
+            "\"localhost:1883\" has no scheme; write mqtt://localhost:1883"
+        );
         for text in ["ws://host:9001", "wss://host/mqtt"] {
             let message = text.parse::<BrokerUrl>().unwrap_err();
             assert!(message.contains("WebSockets; use the broker's TCP port"), "{message}");

@@ -1,34 +1,34 @@
 //! NumPy arrays to samples.
 
 use super::ImageError;
+use super::array_fault::{Needed, TOLERANCE};
 use super::decode::{Content, DecodeTarget};
 use crate::bundle::SampleKind;
-
-/// How far beyond black and white the values of an array may lie: the rounding of floats.
-const TOLERANCE: f32 = 1e-3;
 
 /// Takes an array of the target's shape, with or without a leading axis of length 1, and with the target's range. A mask
 /// may have a single channel.
 pub(super) fn decode_array(bytes: &[u8], target: DecodeTarget<'_>) -> Result<Vec<f32>, ImageError> {
     let DecodeTarget { shape, kind, range: [low, high], content, .. } = target;
     let fault = |reason: String| Err(ImageError::Decode(reason));
-    let array = crate::npy::parse(bytes).map_err(|error| ImageError::Decode(error.to_string()))?;
-    let (subject, [dark, light]) = match content {
+    let has_range = kind == SampleKind::Image || content == Content::Mask;
+    let (subject, meanings) = match content {
         Content::Image => ("an image", ["black", "white"]),
         Content::Mask => ("a mask", ["kept", "repainted"]),
     };
-    let has_range = kind == SampleKind::Image || content == Content::Mask;
+    let [dark, light] = meanings;
     let plane = [&[1], shape.get(1..).unwrap_or_default()].concat();
     let needed = if content == Content::Mask { &plane } else { shape };
-    let found = array.shape();
-    let is_shape = |shape: &[usize]| found == shape || found.split_first() == Some((&1, shape));
-    if !is_shape(needed) && !is_shape(shape) {
-        let range = match has_range {
-            true => format!(", with values from {low} ({dark}) to {high} ({light})"),
-            false => String::new(),
-        };
-        return fault(format!("the array has shape {found:?}, but {needed:?} is needed{range}"));
+    let range = has_range.then_some(([low, high], meanings));
+    let [needed, own] = [needed, shape].map(|shape| Needed { shape, range });
+    let found = crate::npy::describe(bytes);
+    let found = found.as_ref();
+    // A mask may also have the channels of the image.
+    if let Some(found) = found
+        && let (Some(reason), Some(_)) = (needed.fault(found), own.fault(found))
+    {
+        return fault(reason);
     }
+    let array = crate::npy::parse(bytes).map_err(|error| ImageError::Decode(error.to_string()))?;
     let values: Vec<f32> = array.iter().copied().collect();
     if !values.iter().all(|value| value.is_finite()) {
         return fault("the array contains NaN or infinity; use finite values".to_owned());
@@ -36,9 +36,14 @@ pub(super) fn decode_array(bytes: &[u8], target: DecodeTarget<'_>) -> Result<Vec
     let min = values.iter().copied().fold(f32::INFINITY, f32::min);
     let max = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     if has_range && (min < low - TOLERANCE || max > high + TOLERANCE) {
+        let conversion = found.and_then(|found| needed.conversion(found, None));
+        let advice = conversion.map_or_else(
+            || "scale or clip them".to_owned(),
+            |text| format!("convert it with {text}, or clip them"),
+        );
         return fault(format!(
             "the array has values from {min} to {max}, but those of {subject} lie between {low} ({dark}) and {high} \
-             ({light}); scale or clip them"
+             ({light}); {advice}"
         ));
     }
     Ok(values)
@@ -62,13 +67,13 @@ mod tests {
         assert_eq!(
             of_image(&[0.0, 255.0]).as_deref(),
             Some(
-                "the array has values from 0 to 255, but those of an image lie between -1 (black) and 1 (white); scale or clip them"
+                "the array has values from 0 to 255, but those of an image lie between -1 (black) and 1 (white); convert it with array / 127.5 - 1, or clip them"
             )
         );
         assert_eq!(
             fault(&[1, 1, 2], &[0.0, 255.0], [0.0, 1.0], SampleKind::Image).as_deref(),
             Some(
-                "the array has values from 0 to 255, but those of an image lie between 0 (black) and 1 (white); scale or clip them"
+                "the array has values from 0 to 255, but those of an image lie between 0 (black) and 1 (white); convert it with array / 255, or clip them"
             )
         );
         assert_eq!(

@@ -1,6 +1,6 @@
 //! Why ONNX Runtime's library cannot be used.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// ONNX Runtime's library cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -16,12 +16,14 @@ pub enum LibraryError {
         reason: String,
     },
     /// A library that was named cannot be loaded.
-    #[error("{path}: cannot load ONNX Runtime: {fault}")]
+    #[error("{}; {}", cause(path, fault, *setting), advice(*setting))]
     Load {
         /// The file.
         path: PathBuf,
-        /// What is wrong, and what to do.
+        /// What is wrong, and what to do if it is the right file.
         fault: LibraryFault,
+        /// The setting that names it; `None` for a file in /usr/lib/denoised or in the loader's path.
+        setting: Option<&'static str>,
     },
     /// The process has already loaded another library.
     #[error("{requested}: cannot load ONNX Runtime, because this process already runs {loaded}")]
@@ -33,11 +35,25 @@ pub enum LibraryError {
     },
 }
 
+/// What is wrong with a library, and which setting names it.
+pub(crate) fn cause(path: &Path, fault: &LibraryFault, setting: Option<&str>) -> String {
+    let named = setting.map_or_else(String::new, |setting| format!("{setting} is "));
+    format!("{named}{}: cannot load ONNX Runtime: {fault}", path.display())
+}
+
+/// What to do about a library that cannot be loaded.
+pub(crate) fn advice(setting: Option<&str>) -> String {
+    match setting {
+        Some(setting) => format!("unset or correct {setting}"),
+        None => "replace or remove this file".to_owned(),
+    }
+}
+
 /// Why a file cannot be loaded as ONNX Runtime's library.
 #[derive(Debug, thiserror::Error)]
 pub enum LibraryFault {
     /// There is no file.
-    #[error("there is no such file; correct the path")]
+    #[error("there is no such file")]
     Missing,
     /// It is a directory.
     #[error("it is a directory; name the file libonnxruntime.so.X.Y.Z in it")]

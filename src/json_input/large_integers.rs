@@ -11,7 +11,7 @@ pub(super) fn restore_digits(value: &mut Json, text: &str) {
 }
 
 /// Replaces the rounded forms of integers beyond 64 bits in a message about a JSON text by their digits.
-pub(crate) fn with_digits(message: &str, text: &str) -> String {
+pub(super) fn with_digits(message: &str, text: &str) -> String {
     let mut message = message.to_owned();
     for digits in Numbers(text).filter(|number| !number.contains(['.', 'e', 'E'])) {
         let Some(rounded) = digits.parse::<f64>().ok().filter(|number| number.abs() >= MIN_ROUNDED) else {

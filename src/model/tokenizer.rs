@@ -16,7 +16,7 @@ use tokenizers::AddedToken;
 use super::prompt_text::{PromptTokenizer, with_clip_cleaning, with_own_normalizer};
 use crate::bundle::tokenizer_source::TokenizerSource;
 use crate::bundle::{FramedPrompt, TextModel, VocabularyForm};
-use crate::json_input::file_fault;
+use crate::json_input::{file_fault, type_fault};
 use crate::regular_file;
 use crate::serde_message::{DocumentFormat, without_rust_types};
 use added_tokens::{AddedTokens, Piece, expand_vectors};
@@ -324,13 +324,16 @@ fn reason(file: &Path, error: &tokenizers::Error) -> String {
 fn json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, TokenizerError> {
     let fault = |reason: String| TokenizerError { path: path.to_owned(), reason };
     match regular_file::read_text(path) {
-        Ok(text) => serde_json::from_str(&text).map(Some).map_err(|error| {
-            let reason = match error.is_data() {
-                true => without_rust_types(&error.to_string(), DocumentFormat::Json),
-                false => file_fault(&text),
-            };
-            fault(reason)
-        }),
+        Ok(text) => {
+            let mut json = serde_json::Deserializer::from_str(&text);
+            let parsed = serde_path_to_error::deserialize(&mut json);
+            parsed
+                .map_err(|error| match error.inner().is_data() {
+                    true => fault(type_fault(error.path(), &error.inner().to_string(), &text)),
+                    false => fault(file_fault(&text)),
+                })
+                .and_then(|value| json.end().map(|()| Some(value)).map_err(|_| fault(file_fault(&text))))
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(fault(error.to_string())),
     }

@@ -119,10 +119,7 @@ impl Closure {
         match error.kind() {
             io::ErrorKind::ConnectionRefused => Self {
                 cause: Cause::NothingListens,
-                reason: Reason::new(
-                    format!("{error}: nothing listens on this port"),
-                    "start the broker, or correct mqtt.url",
-                ),
+                reason: Reason::new("nothing listens on this port", "start the broker, or correct mqtt.url"),
             },
             io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
                 if is_connected {

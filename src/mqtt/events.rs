@@ -90,6 +90,8 @@ impl AckToken {
 pub enum ClientEvent {
     /// The broker accepted the connection.
     Connected,
+    /// The broker granted the subscription to the daemon's requests, so that they arrive.
+    Subscribed,
     /// The connection was lost, or could not be made.
     Disconnected,
     /// What the broker does not serve, each in one sentence. Replaces what was reported before.

@@ -61,6 +61,8 @@ enum Unanswered {
 pub(super) enum Outcome {
     /// The daemon's own topics were answered.
     Subscribed,
+    /// The topic of requests was granted.
+    TakesRequests,
     /// The broker refused to let this topic be fetched, for this reason.
     FetchRefused(String, Reason),
 }
@@ -246,6 +248,10 @@ impl Subscriptions {
                         Purpose::Own => OWN_RETRY_INTERVAL,
                         _ => RETRY_INTERVAL,
                     };
+                    // The first filter is the topic of requests.
+                    if index == 0 && result.is_ok() {
+                        outcomes.push(Outcome::TakesRequests);
+                    }
                     filter.due = result.is_err().then(|| now + interval);
                     filter.is_best_effort = result == Ok(QoS::AtMostOnce);
                     filter.refusal = result.err();

@@ -19,7 +19,7 @@ pub(super) enum Phase {
     BuildingEngine,
     /// A model is loaded and evaluated once.
     Warming,
-    /// Requests are accepted.
+    /// The models are loaded. Requests are accepted while the broker is connected.
     Ready,
     /// The daemon finishes its jobs and stops.
     Draining,
@@ -110,6 +110,8 @@ const REPORT_DELTA_C: i64 = 2;
 #[derive(Debug)]
 pub(super) struct StatusPublisher {
     phase_start: Instant,
+    /// Whether no requests arrive, because the broker is not connected or has not granted the subscription.
+    waits_for_broker: bool,
     state: State,
     published: Option<State>,
 }
@@ -129,7 +131,7 @@ impl StatusPublisher {
             models: Vec::new(),
             broker: BrokerState::default(),
         };
-        Self { phase_start: Instant::now(), state, published: None }
+        Self { phase_start: Instant::now(), waits_for_broker: true, state, published: None }
     }
 
     pub(super) fn set_models(&mut self, models: &[Arc<ModelCard>]) {
@@ -157,6 +159,14 @@ impl StatusPublisher {
         }
         self.state.phase = phase;
         self.update_elapsed();
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        self.state.phase == Phase::Ready
+    }
+
+    pub(super) fn set_waits_for_broker(&mut self, waits: bool) {
+        self.waits_for_broker = waits;
     }
 
     pub(super) fn update_elapsed(&mut self) {
@@ -191,6 +201,7 @@ impl StatusPublisher {
             Phase::Starting => "starting",
             Phase::BuildingEngine => "building an engine",
             Phase::Warming => "warming",
+            Phase::Ready if self.waits_for_broker => "models ready, waiting for the broker",
             Phase::Ready => "ready",
             Phase::Draining => "draining",
         };

@@ -17,6 +17,10 @@ pub(super) struct Supervisor {
     platform: Platform,
     topics: Topics,
     config: Config,
+    /// Whether the broker has given the daemon its subscription on this connection.
+    is_subscribed: bool,
+    /// Whether the log has that requests are accepted.
+    is_announced: bool,
 }
 
 impl Supervisor {
@@ -30,7 +34,16 @@ impl Supervisor {
         let mut status = StatusPublisher::new(config.node.as_str());
         // Every published state has the temperature, even one before the first tick.
         status.update_thermal(&platform);
-        Self { status, notifier, watchdog, platform, topics, config: config.clone() }
+        Self {
+            status,
+            notifier,
+            watchdog,
+            platform,
+            topics,
+            config: config.clone(),
+            is_subscribed: false,
+            is_announced: false,
+        }
     }
 
     /// Updates the state, and reports to systemd. Returns the state if it has changed.
@@ -49,6 +62,26 @@ impl Supervisor {
         [self.status.online_message(&self.topics), self.status.state_message(&self.topics)]
     }
 
+    /// Requests arrive from now on.
+    pub(super) fn on_subscribed(&mut self) {
+        self.is_subscribed = true;
+        self.status.set_waits_for_broker(false);
+        self.announce();
+    }
+
+    pub(super) fn on_disconnected(&mut self) {
+        self.is_subscribed = false;
+        self.status.set_waits_for_broker(true);
+    }
+
+    /// Logs once that requests are accepted: the models are ready, and the broker has the subscription.
+    fn announce(&mut self) {
+        if self.is_subscribed && self.status.is_ready() && !self.is_announced {
+            self.is_announced = true;
+            log::info!("ready: requests are accepted on {}", self.topics.request());
+        }
+    }
+
     /// Sets what the broker does not serve; the next tick publishes it.
     pub(super) fn set_broker_deficits(&mut self, deficits: Vec<String>) {
         self.status.set_broker_deficits(deficits);
@@ -61,7 +94,11 @@ impl Supervisor {
             ModelEvent::Ready(models) => {
                 self.status.set_phase(Phase::Ready);
                 self.status.set_models(models);
-                log::info!("ready: requests are accepted on {}", self.topics.request());
+                if !self.is_subscribed {
+                    let url = &self.config.mqtt.url;
+                    log::info!("the models are ready; waiting for the broker at {url}");
+                }
+                self.announce();
                 self.notifier.ready();
             }
             ModelEvent::Replaced(card) => self.status.replace_model(card),

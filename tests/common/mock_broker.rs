@@ -236,7 +236,13 @@ pub async fn next_event(client: &mut MqttClient) -> ClientEvent {
     loop {
         let event = tokio::time::timeout(TIMEOUT, client.events.recv()).await;
         let event = event.expect("no event in time").unwrap();
-        if !matches!(event, ClientEvent::Connected | ClientEvent::Disconnected | ClientEvent::Deficits(_)) {
+        if !matches!(
+            event,
+            ClientEvent::Connected
+                | ClientEvent::Subscribed
+                | ClientEvent::Disconnected
+                | ClientEvent::Deficits(_)
+        ) {
             return event;
         }
     }

@@ -65,6 +65,12 @@ fn the_service_was_judged_by_the_rights_of_the_caller() {
         spool["next"],
         format!("sudo install -d -m 700 -o denoised {at}, or set spool.path to another directory")
     );
+    // The service cannot create it in a directory of another user either.
+    std::fs::rename(inside("spool"), inside("moved")).unwrap();
+    let missing = run();
+    assert_eq!(about(&missing, "spool.path")["state"], "missing");
+    assert_eq!(about(&missing, "spool.path")["found"], format!("there is no directory {at}"));
+    std::fs::rename(inside("moved"), inside("spool")).unwrap();
     // The unit gives the user these groups.
     assert_eq!(about(&found, "group video")["found"], "the user denoised is a member");
     assert_eq!(about(&found, "group render")["state"], "good");

@@ -183,14 +183,14 @@ fn a_value_of_the_wrong_type_is_reported_in_the_words_of_json() {
         (
             "unet/config.json",
             json!({"in_channels": "four"}),
-            "in_channels: invalid type: string \"four\", expected an integer, 0 or more",
+            "in_channels is \"four\", but must be an integer, 0 or more",
         ),
         (
             "vae_decoder/config.json",
             json!({"latents_mean": 3, "latents_std": 3}),
-            "latents_mean: invalid type: integer `3`, expected an array",
+            "latents_mean is 3, but must be an array",
         ),
-        ("model_index.json", json!([1]), "invalid type: array, expected an object"),
+        ("model_index.json", json!([1]), "the file is an array, but must be an object"),
     ] {
         let (_directory, other) = folder("sd");
         std::fs::write(other.join(file), change.to_string()).unwrap();

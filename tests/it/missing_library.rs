@@ -65,13 +65,44 @@ fn every_file_that_cannot_be_loaded_had_the_same_advice() {
     std::fs::write(&text, "not a library").unwrap();
     let missing = path.join("none.so");
     for (library, fault) in [
-        (missing.as_path(), "there is no such file; correct the path"),
+        (missing.as_path(), "there is no such file"),
         (path, "it is a directory; name the file libonnxruntime.so.X.Y.Z in it"),
         (&text, "it is not an ELF file, as every library of Linux is; name the file libonnxruntime.so.X.Y.Z"),
     ] {
         let stderr = fails(&mut sample(path, &format!("[engine]\nlibrary = {library:?}\n")), 1);
-        let expected = format!("{}: cannot load ONNX Runtime: {fault}\n", library.display());
+        let expected = format!(
+            "engine.library is {}: cannot load ONNX Runtime: {fault}; unset or correct engine.library\n",
+            library.display()
+        );
         assert!(stderr.ends_with(&expected), "{stderr}");
+    }
+}
+
+/// `doctor` had a note, and good models, where `sample` drew nothing. Neither named the variable.
+#[test]
+fn doctor_was_content_with_a_library_that_ended_every_command() {
+    let directory = tempfile::tempdir().unwrap();
+    let weights = directory.path().join("model.safetensors");
+    std::fs::write(&weights, b"\x02\0\0\0\0\0\0\0{}").unwrap();
+    let missing = directory.path().join("libonnxruntime.so");
+    let not_elf =
+        "it is not an ELF file, as every library of Linux is; name the file libonnxruntime.so.X.Y.Z";
+    for (library, fault) in [(&missing, "there is no such file"), (&weights, not_elf)] {
+        for variable in ["ORT_DYLIB_PATH", "DENOISED_ENGINE__LIBRARY"] {
+            let cause = format!("{variable} is {}: cannot load ONNX Runtime: {fault}", library.display());
+            let mut command = sample(directory.path(), "");
+            let stderr = fails(command.env(variable, library), 1);
+            assert!(stderr.ends_with(&format!("{cause}; unset or correct {variable}\n")), "{stderr}");
+            let mut command = denoised();
+            command.env("DENOISED_MODELS__PATHS", golden("gaussian")).env(variable, library);
+            let (found, code) = crate::doctor::findings(&mut command);
+            let finding = crate::doctor::about(&found, "ONNX Runtime");
+            assert_eq!((&finding["state"], code), (&"missing".into(), Some(1)), "{finding}");
+            assert_eq!(finding["found"], cause);
+            let next = finding["next"].as_str().unwrap();
+            assert!(next.starts_with(&format!("unset or correct {variable}; ")), "{next}");
+            assert!(!next.contains("/usr/lib/denoised"), "{next}");
+        }
     }
 }
 

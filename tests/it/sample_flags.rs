@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use crate::common::bundles::{copy_bundle, model};
+use crate::common::bundles::{copy_bundle, copy_tree, model};
 use crate::common::commands::{denoised, fails, succeeds};
 use crate::common::pipelines::{bundle, sample, values};
 use crate::common::{golden, largest_difference};
@@ -124,6 +124,30 @@ fn a_class_is_given_by_its_number_or_its_name() {
     );
     let text = fails(gaussian(Path::new("x.npy")).args(["--class", "six"]), 2);
     assert!(text.contains("--class: gaussian has no names of classes"), "{text}");
+}
+
+/// Only `inspect` had a misspelt key of the folder's own file; --scheduler took a sampler's name for a missing file.
+#[test]
+fn a_misspelt_key_of_the_folders_own_scheduler_was_ignored_in_silence() {
+    let directory = tempfile::tempdir().unwrap();
+    let model = directory.path().join("gaussian");
+    copy_tree(&golden("gaussian"), &model);
+    let file = model.join("scheduler/scheduler_config.json");
+    let text = r#"{"_class_name": "DDIMScheduler", "beta_shedule": "linear", "colour": 1}"#;
+    std::fs::write(&file, text).unwrap();
+    let output = directory.path().join("x.npy");
+    let mut command = denoised();
+    command.arg("sample").arg(&model).args(["--steps", "2", "--output"]).arg(&output);
+    let text = String::from_utf8(succeeds(&mut command).stderr).unwrap();
+    let expected = format!(
+        "{}: beta_shedule is not a key of DDIMScheduler and has no effect; did you mean beta_schedule?\n",
+        file.display()
+    );
+    assert_eq!(text.matches(&expected).count(), 1, "{text}");
+    assert!(!text.contains("colour"), "{text}");
+    let text = fails(gaussian(&output).args(["--scheduler", "euler_a"]), 2);
+    let expected = "--scheduler takes a scheduler_config.json; for the sampler use --sampler euler_a\n";
+    assert!(text.ends_with(expected), "{text}");
 }
 
 #[test]

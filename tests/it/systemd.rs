@@ -85,9 +85,14 @@ fn a_daemon_without_a_broker_is_ready_and_feeds_the_watchdog() {
     let broker = Broker::start();
     let text = configuration(&broker, "test", &[&golden("gaussian")], "");
     drop(broker);
-    let _daemon = systemd.start_daemon(&text);
+    let mut daemon = systemd.start_daemon(&text);
     systemd.wait_for("READY=1");
-    systemd.wait_for("WATCHDOG=1");
+    let status = "STATUS=models ready, waiting for the broker; gaussian on cpu".to_owned();
+    assert!(systemd.wait_for("WATCHDOG=1").contains(&status));
+    // The log and the status had that requests are accepted, and the refused connection had its cause twice.
+    daemon.wait_for("the models are ready; waiting for the broker at mqtt://127.0.0.1:");
+    daemon.wait_for(": nothing listens on this port; start the broker, or correct mqtt.url; next try in");
+    assert_eq!(daemon.count("requests are accepted"), 0);
 }
 
 #[test]

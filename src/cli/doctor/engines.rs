@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use super::finding::Finding;
 use crate::config::Config;
-use crate::inference::{EngineError, EngineKind, EngineOptions, Policy, Provider, ProviderFailure};
+use crate::inference::{
+    EngineError, EngineKind, EngineOptions, LibraryError, Policy, Provider, ProviderFailure, library_advice,
+    library_cause,
+};
 use crate::model::{Batch, Model, ModelError};
 use crate::platform::{JetPack, Platform};
 
@@ -25,7 +28,7 @@ pub(super) fn findings(config: &Config, platform: &Platform) -> Vec<Finding> {
         findings.push(Finding::note(
             "engine options",
             format!("{unused}, because no ONNX Runtime works"),
-            "install it as the line above says, or remove the section",
+            "do what the line above says, or remove the section",
         ));
     }
     if is_installed {
@@ -75,10 +78,20 @@ fn trial(about: &str, config: &Config, kind: EngineKind, provider: Provider, pla
                 TrialError::Model(ModelError::Engine(EngineError::Provider { failure, .. })) => {
                     failure.to_string()
                 }
+                TrialError::Model(ModelError::Engine(EngineError::Library(LibraryError::Load {
+                    path,
+                    fault,
+                    setting,
+                }))) => library_cause(path, fault, *setting),
                 other => other.to_string(),
             };
-            // If another engine or provider can take over, this one is optional.
-            if needed { Finding::missing(about, found, next) } else { Finding::note(about, found, next) }
+            // If another engine or provider can take over, this one is optional. None takes over from a library that is
+            // named and cannot be loaded.
+            if needed || refused_library(&error).is_some() {
+                Finding::missing(about, found, next)
+            } else {
+                Finding::note(about, found, next)
+            }
         }
     }
 }
@@ -125,9 +138,22 @@ fn evaluate(options: &EngineOptions) -> Result<String, TrialError> {
     Ok(format!("{} {} works on {}", backend.engine, backend.version, backend.provider))
 }
 
+/// The setting of a library that is named and cannot be loaded, which ends every command that opens a model.
+fn refused_library(error: &TrialError) -> Option<Option<&'static str>> {
+    match error {
+        TrialError::Model(ModelError::Engine(EngineError::Library(LibraryError::Load {
+            setting, ..
+        }))) => Some(*setting),
+        _ => None,
+    }
+}
+
 /// What to do about an error.
 fn next_step(error: &TrialError, provider: Provider, platform: &Platform) -> String {
     let jetpack = platform.l4t_release().and_then(|release| release.jetpack);
+    if let Some(setting) = refused_library(error) {
+        return refused_library_step(setting, jetpack);
+    }
     match error {
         TrialError::Model(ModelError::Engine(EngineError::Library(_))) => library_step(jetpack),
         TrialError::Io(_) | TrialError::Model(ModelError::Engine(EngineError::Io { .. })) => {
@@ -177,6 +203,23 @@ fn other_build_step(provider: Provider, jetpack: Option<&JetPack>) -> String {
              onnxruntime-gpu, or remove {provider} from [engine] providers"
         ),
     }
+}
+
+/// What to do about a library that is named. Another one in /usr/lib/denoised is of no use while the setting is there.
+fn refused_library_step(setting: Option<&str>, jetpack: Option<&JetPack>) -> String {
+    let advice = library_advice(setting);
+    let Some(setting) = setting else { return format!("{advice}; or {}", library_step(jetpack)) };
+    let (package, file) = match jetpack {
+        Some(jetpack) => {
+            (format!("onnxruntime-gpu {} for {jetpack}", jetpack.onnxruntime), "libonnxruntime.so.X.Y.Z")
+        }
+        None => ("onnxruntime==1.23.2".to_owned(), "libonnxruntime.so.1.23.2"),
+    };
+    format!(
+        "{advice}; {setting} takes a file such as onnxruntime/capi/{file} in the unpacked wheel of {package}; {} says where to \
+         get it",
+        document("jetson.md")
+    )
 }
 
 /// Where to get the library.

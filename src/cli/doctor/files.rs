@@ -145,6 +145,9 @@ fn directory(key: &str, path: &Path, user: &JudgedUser) -> Finding {
             Err(error) if error.kind() == ErrorKind::PermissionDenied && !user.is_caller() => {
                 user.denied(key, path, "write to", &AccessError::Hidden(path.to_owned()), next())
             }
+            _ if will_be_created(path, user) => {
+                Finding::good(key, format!("{} will be created", path.display()))
+            }
             _ => Finding::missing(key, format!("there is no directory {}", path.display()), next()),
         };
     }
@@ -152,9 +155,13 @@ fn directory(key: &str, path: &Path, user: &JudgedUser) -> Finding {
     if let Err(error) = written.as_ref()
         && matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
     {
+        let cause = match error.kind() {
+            ErrorKind::StorageFull => String::new(),
+            _ => format!(": {error}"),
+        };
         return Finding::missing(
             key,
-            format!("{} has no room: {error}", path.display()),
+            format!("{} has no room{cause}", path.display()),
             format!("free space on this disk, or set {key} to another directory"),
         );
     }
@@ -169,6 +176,17 @@ fn directory(key: &str, path: &Path, user: &JudgedUser) -> Finding {
     match user.check(path, Access::Write) {
         Ok(()) => Finding::good(key, format!("{} is writable for {}", path.display(), user.name())),
         Err(error) => user.denied(key, path, "write to", &error, next()),
+    }
+}
+
+/// Whether the daemon can create a directory that is missing, with those on the way to it.
+fn will_be_created(path: &Path, user: &JudgedUser) -> bool {
+    let existing = path.ancestors().skip(1).find(|ancestor| ancestor.is_dir());
+    // A relative path begins in the working directory.
+    let parent = existing.unwrap_or(Path::new("."));
+    match user.is_caller() {
+        true => spool_file::try_writing(parent).is_ok(),
+        false => user.check(parent, Access::Write).is_ok(),
     }
 }
 

@@ -89,7 +89,10 @@ fn read_picture(members: &[(String, Json)], directory: &Path) -> anyhow::Result<
     };
     ensure!(!file.is_empty(), "\"file\" is empty; name a PNG, JPEG, WebP or .npy file");
     picture_file::check_address(Path::new(file))?;
-    Ok(BASE64.encode(picture_file::read(&directory.join(file))?))
+    let path = directory.join(file);
+    // The folder of the job may be the working directory, which the error must name.
+    let path = if path.exists() { path } else { std::path::absolute(&path)? };
+    Ok(BASE64.encode(picture_file::read(&path)?))
 }
 
 /// The fields that a request sets.

@@ -35,8 +35,8 @@ static LOADED: Mutex<Option<Runtime>> = Mutex::new(None);
 /// Loads the library, which must exist.
 pub(in crate::inference) fn load_required(configured: Option<&Path>) -> Result<Runtime, LibraryError> {
     match named_library(configured) {
-        Some(path) => load_named(&path),
-        None => load(Path::new(FILE_NAME)).map_err(|error| LibraryError::NotFound {
+        Some(named) => load_named(&named),
+        None => load(Path::new(FILE_NAME), None).map_err(|error| LibraryError::NotFound {
             reason: match error {
                 LibraryError::Load { fault: LibraryFault::Loader { reason }, .. } => reason,
                 LibraryError::Load { fault, .. } => fault.to_string(),
@@ -51,8 +51,8 @@ pub(in crate::inference) fn load_if_present(
     configured: Option<&Path>,
 ) -> Result<Option<Runtime>, LibraryError> {
     match named_library(configured) {
-        Some(path) => load_named(&path).map(Some),
-        None => match load(Path::new(FILE_NAME)) {
+        Some(named) => load_named(&named).map(Some),
+        None => match load(Path::new(FILE_NAME), None) {
             Ok(runtime) => Ok(Some(runtime)),
             Err(error) => {
                 log::debug!("the loader's path has no ONNX Runtime: {error}");
@@ -63,23 +63,41 @@ pub(in crate::inference) fn load_if_present(
 }
 
 /// Loads a library by its path. A name without a directory is that of a file here or in the loader's path.
-fn load_named(path: &Path) -> Result<Runtime, LibraryError> {
+fn load_named(named: &NamedLibrary) -> Result<Runtime, LibraryError> {
+    let NamedLibrary { path, setting } = named;
     if path.components().count() == 1 && !path.exists() {
-        return load(path);
+        return load(path, *setting);
     }
-    let failed = |fault| LibraryError::Load { path: path.to_owned(), fault };
+    let failed = |fault| LibraryError::Load { path: path.clone(), fault, setting: *setting };
     library_file::check(path).map_err(failed)?;
-    load(&std::path::absolute(path).map_err(|error| failed(LibraryFault::Unreadable(error)))?)
+    let absolute = std::path::absolute(path).map_err(|error| failed(LibraryFault::Unreadable(error)))?;
+    load(&absolute, *setting)
 }
 
 const FILE_NAME: &str = "libonnxruntime.so";
 const DIRECTORY: &str = "/usr/lib/denoised";
 
-fn named_library(configured: Option<&Path>) -> Option<PathBuf> {
-    configured
-        .map(Path::to_owned)
-        .or_else(|| std::env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty()).map(PathBuf::from))
-        .or_else(|| newest_in(Path::new(DIRECTORY)))
+/// The environment variables that name a library: that of the configuration's key, and the one of `ort`.
+const CONFIGURING_VARIABLE: &str = "DENOISED_ENGINE__LIBRARY";
+const VARIABLE: &str = "ORT_DYLIB_PATH";
+
+/// A library's file, and the setting that names it.
+struct NamedLibrary {
+    path: PathBuf,
+    setting: Option<&'static str>,
+}
+
+fn named_library(configured: Option<&Path>) -> Option<NamedLibrary> {
+    let variable = |name| std::env::var_os(name).filter(|path| !path.is_empty()).map(PathBuf::from);
+    if let Some(path) = configured {
+        let is_from_variable = variable(CONFIGURING_VARIABLE).is_some_and(|named| named == path);
+        let setting = if is_from_variable { CONFIGURING_VARIABLE } else { "engine.library" };
+        return Some(NamedLibrary { path: path.to_owned(), setting: Some(setting) });
+    }
+    match variable(VARIABLE) {
+        Some(path) => Some(NamedLibrary { path, setting: Some(VARIABLE) }),
+        None => newest_in(Path::new(DIRECTORY)).map(|path| NamedLibrary { path, setting: None }),
+    }
 }
 
 /// The last libonnxruntime.so* of a directory in the order of names.
@@ -91,7 +109,7 @@ fn newest_in(directory: &Path) -> Option<PathBuf> {
         .max()
 }
 
-fn load(path: &Path) -> Result<Runtime, LibraryError> {
+fn load(path: &Path, setting: Option<&'static str>) -> Result<Runtime, LibraryError> {
     let mut loaded = LOADED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     if let Some(runtime) = loaded.as_ref() {
         return if runtime.path == path {
@@ -100,7 +118,7 @@ fn load(path: &Path) -> Result<Runtime, LibraryError> {
             Err(LibraryError::Other { requested: path.to_owned(), loaded: runtime.path.clone() })
         };
     }
-    let failed = |fault| LibraryError::Load { path: path.to_owned(), fault };
+    let failed = |fault| LibraryError::Load { path: path.to_owned(), fault, setting };
     let environment = ort::init_from(path)
         .map_err(|error| failed(load_fault(&error)))?
         .with_name("denoised")

@@ -155,10 +155,7 @@ mod tests {
         assert_eq!((fault(b"PK\x03\x04").as_str(), fault(b"").as_str()), (not_elf, not_elf));
         let pointer = fault(b"version https://git-lfs.github.com/spec/v1\n");
         assert!(pointer.starts_with("this is a pointer of Git LFS"), "{pointer}");
-        assert_eq!(
-            check(&folder.path().join("none")).unwrap_err().to_string(),
-            "there is no such file; correct the path"
-        );
+        assert_eq!(check(&folder.path().join("none")).unwrap_err().to_string(), "there is no such file");
         let directory = check(folder.path()).unwrap_err().to_string();
         assert_eq!(directory, "it is a directory; name the file libonnxruntime.so.X.Y.Z in it");
     }

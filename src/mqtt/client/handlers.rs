@@ -215,6 +215,7 @@ impl ClientTask {
         for outcome in self.subscriptions.on_suback(results, Instant::now()) {
             match outcome {
                 Outcome::Subscribed => self.backoff.on_subscribed(),
+                Outcome::TakesRequests => self.pending_events.push_back(ClientEvent::Subscribed),
                 Outcome::FetchRefused(topic, reason) => {
                     let payload =
                         Err(format!("the broker does not let the daemon read this topic ({reason})"));

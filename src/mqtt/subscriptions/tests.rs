@@ -26,7 +26,10 @@ fn the_own_topics_are_answered_before_any_other_filter_is_sent() {
     subscriptions.on_connected(true, now);
     subscriptions.add_fetch("camera");
     assert_eq!(send(&mut subscriptions, now), [["d/request", "d/cancel"]]);
-    assert_eq!(subscriptions.on_suback(vec![GRANTED, GRANTED], now), [Outcome::Subscribed]);
+    assert_eq!(
+        subscriptions.on_suback(vec![GRANTED, GRANTED], now),
+        [Outcome::Subscribed, Outcome::TakesRequests]
+    );
     assert_eq!(send(&mut subscriptions, now), [["$share/g/jobs"], ["camera"]]);
     assert_eq!(subscriptions.on_suback(vec![GRANTED], now), []);
     assert_eq!(send(&mut subscriptions, now), [["d/state"]]);
@@ -59,7 +62,7 @@ fn a_refused_topic_is_reported_once_and_tried_again_until_it_is_granted() {
     assert_eq!(subscriptions.refusals().collect::<Vec<_>>(), ["not subscribed to d/request: denied"]);
     now += OWN_RETRY_INTERVAL;
     send(&mut subscriptions, now);
-    assert_eq!(subscriptions.on_suback(vec![GRANTED], now), []);
+    assert_eq!(subscriptions.on_suback(vec![GRANTED], now), [Outcome::TakesRequests]);
     assert_eq!(subscriptions.refusals().count(), 0);
 }
 

@@ -94,7 +94,7 @@ fn missing_parts_are_reported_with_hints() {
         .env("DENOISED_ENGINE__KIND", "onnxruntime")
         .env("DENOISED_ENGINE__LIBRARY", "/nonexistent/libonnxruntime.so.1.2.3")
         .env("DENOISED_MODELS__PATHS", "/nonexistent/model")
-        .env("DENOISED_SPOOL__PATH", "/nonexistent/spool")
-        .env("DENOISED_ENGINE__CACHE", "/nonexistent/cache");
+        .env("DENOISED_SPOOL__PATH", "/proc/nonexistent/spool")
+        .env("DENOISED_ENGINE__CACHE", "/proc/nonexistent/cache");
     check_doctor("missing", &board, &mut command);
 }
