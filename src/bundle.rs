@@ -77,7 +77,10 @@ pub use pipeline_kind::{GuidanceRule, LatentScaling, PipelineFacts, StrengthRule
 pub use preview_projection::Projection;
 pub use scheduler_config::{ConfigError, SchedulerConfig};
 pub(crate) use signature::graph_key;
-pub use signature::{NetworkSize, SampleLayout, Signature, SignatureError, TimeInput, TimestepShape};
+pub use signature::{
+    LiveInputs, LoraInput, NetworkSize, ResidualInput, SampleLayout, Signature, SignatureError, TimeInput,
+    TimestepShape,
+};
 pub use text_encoder_io::{TextEncoderConfig, TextEncoderIo};
 pub(crate) use text_encoding::{
     FramedPrompt, LayerRule, Masking, Pooled, RowUse, TextEncoderFacts, TextLength,
@@ -239,6 +242,11 @@ impl Bundle {
         if let Err(error) = std::thread::Builder::new().name("digests".to_owned()).spawn(make) {
             log::debug!("cannot start the digests thread: {error}");
         }
+    }
+
+    /// The directory.
+    pub fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// Every file of the directory and every key of its configurations, with how each is used.

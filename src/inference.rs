@@ -22,7 +22,7 @@ pub use backend::{Backend, ProviderShare, RejectedProvider};
 pub use error::{EngineError, EvaluationError, ProviderFailure};
 pub use library_error::{LibraryError, LibraryFault};
 pub use memory::{EvaluationSize, MemoryBounds, ResidentMemory, SessionMemory};
-pub use options::{EngineKind, EngineOptions, Host, LoadStage, OnStage};
+pub use options::{EngineKind, EngineOptions, Host, LoadStage, LoraOptions, OnStage};
 pub use provider::{
     Arena, ConvolutionSearch, Cuda, CudaGraphMode, OpenVino, OpenVinoPrecision, Policy, Provider,
     ProviderOptions, TensorRt,

@@ -6,6 +6,7 @@ mod cancellation;
 mod error;
 mod id;
 mod init_image;
+mod lora;
 mod model_card;
 mod prompt;
 pub mod receipt;
@@ -21,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::image::Encoding;
-use crate::model::TextConditioning;
+use crate::model::{LoraChoice, TextConditioning};
 use diffusion_samplers::rng::Generator;
 use diffusion_samplers::sampler::{Options, Sampler};
 
@@ -31,6 +32,7 @@ pub use cancellation::{invalid_cancellation, parse_cancellation};
 pub use error::{ErrorCode, JobError};
 pub use id::{id_near_start, is_id, shortened_id, to_id};
 pub use init_image::{DecodedInitImage, InitImage, Sizes};
+pub use lora::LoraRequest;
 pub use model_card::ModelCard;
 pub(crate) use request::read_request;
 pub use request::{Request, parse, parse_within};
@@ -84,6 +86,8 @@ pub struct Job {
     pub priority: i32,
     /// Whether each image is evaluated in a batch of its own.
     pub exact: bool,
+    /// The LoRAs.
+    pub loras: Vec<LoraChoice>,
 }
 
 impl std::fmt::Debug for Job {

@@ -12,6 +12,8 @@ mod embedding_store;
 mod error;
 mod example_inputs;
 mod latent_pipeline;
+mod live_feed;
+mod lora_store;
 mod network_memory;
 mod pipeline_graphs;
 mod prompt_text;
@@ -23,7 +25,7 @@ mod tokenizer;
 mod vae;
 mod vae_tiling;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -39,6 +41,8 @@ pub use batch_invariance::{BatchDependence, batch_dependence};
 pub use denoiser::Predictor;
 pub use error::{LatentError, ModelError};
 pub use latent_pipeline::{Conditions, LatentPipeline, TextConditioning};
+pub use live_feed::Adaptation;
+pub use lora_store::{JobLoras, LoraChoice, LoraFault};
 pub use pipeline_graphs::SizeLimits;
 pub use tokenizer::TokenizerError;
 pub use vae::LatentDistribution;
@@ -57,6 +61,8 @@ pub struct Model {
     pub session_sizes: Vec<SessionSize>,
     /// The text encoders and the autoencoder, if the network denoises latents.
     pub latent: Option<Arc<LatentPipeline>>,
+    /// The directories of the LoRAs that jobs can name.
+    pub lora_directories: Vec<PathBuf>,
 }
 
 impl std::fmt::Debug for Model {
@@ -126,6 +132,8 @@ impl Model {
         let mut model = Self {
             session_sizes: pool.sizes(&bundle.name),
             latent: latent.map(Arc::new),
+            lora_directories: [vec![bundle.directory().join("loras")], options.loras.directories.clone()]
+                .concat(),
             bundle,
             predictor: Box::new(predictor),
             first_evaluation: None,

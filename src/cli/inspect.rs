@@ -11,7 +11,7 @@ use super::CommandError;
 use super::engine_argument::EngineArguments;
 use super::precision::{ignored_options, precision};
 use super::stdout::Stdout;
-use crate::bundle::{Bundle, LatentComponents, TimestepShape};
+use crate::bundle::{Bundle, LatentComponents, LiveInputs, TimestepShape};
 use crate::inference::EngineOptions;
 use crate::job::{JobLimits, ModelCard, Request};
 use crate::model::{Model, batch_dependence};
@@ -105,9 +105,10 @@ fn identity(model: &Model, options: &EngineOptions) -> anyhow::Result<()> {
 fn inputs(model: &mut Model) -> anyhow::Result<()> {
     let bundle = &model.bundle;
     let signature = model.predictor.signature();
-    for input in &signature.graph.inputs {
+    for input in signature.graph.inputs.iter().filter(|input| !signature.live.contains(&input.name)) {
         row("input", input)?;
     }
+    live_inputs(&signature.live)?;
     for output in &signature.graph.outputs {
         row("output", output)?;
     }
@@ -126,6 +127,17 @@ fn inputs(model: &mut Model) -> anyhow::Result<()> {
         }
     }
     row("batching", batch_dependence(model.predictor.as_mut(), &model.bundle.manifest)?)?;
+    Ok(())
+}
+
+/// The inputs for ControlNets and LoRAs, of which a graph has hundreds.
+fn live_inputs(live: &LiveInputs) -> std::io::Result<()> {
+    if !live.residuals.is_empty() {
+        row("ControlNet", format_args!("{} inputs for residuals", live.residuals.len()))?;
+    }
+    if !live.layers.is_empty() {
+        row("LoRA", format_args!("inputs at {} layers", live.layers.len()))?;
+    }
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 mod job_args;
 mod job_file;
+mod lora_args;
 mod noise_files;
 mod output_files;
 mod requested_job;
@@ -26,6 +27,7 @@ use crate::pipeline::{JobEvent, Pipeline, Sample};
 use crate::units::counted;
 use diffusion_samplers::scheduler_settings::KeyStatus;
 use job_args::{ImageArguments, PromptArguments, SamplingArguments};
+use lora_args::LoraArguments;
 use noise_files::{NoiseArrays, NoiseFiles};
 use requested_job::RequestedJob;
 
@@ -56,6 +58,8 @@ pub(super) struct SampleArguments {
     prompts: PromptArguments,
     #[command(flatten)]
     image: ImageArguments,
+    #[command(flatten)]
+    loras: LoraArguments,
     #[command(flatten)]
     files: FileArguments,
     #[command(flatten)]
@@ -97,6 +101,8 @@ pub(super) fn run(arguments: &SampleArguments) -> Result<(), CommandError> {
         return Err(CommandError::usage(anyhow!("{}: {fault}", arguments.model.display())));
     }
     let (mut model, loading) = open_model(&arguments.model, &engine)?;
+    // A path names its file, whatever the model's own folder has.
+    model.lora_directories.splice(0..0, arguments.loras.directories());
     let mut notices = Vec::new();
     if let Some(scheduler) = scheduler {
         notices.extend(unknown_keys(&scheduler)?);
@@ -209,7 +215,9 @@ fn encode_prompts(model: &mut Model, job: &Job) {
                 log::debug!("cannot start a thread that opens the network: {error}");
             }
         }
-        if latent.conditions(text, &signature, &job.sizes.latent).is_ok() {
+        // The job reports what is wrong with a LoRA.
+        let Ok(loras) = latent.load_loras(&job.loras) else { return };
+        if latent.conditions(text, &signature, &job.sizes.latent, Some(&loras)).is_ok() {
             latent.close_text_encoders();
         }
     });

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::bundle::BundleError;
 use crate::inference::Backend;
 use crate::job::{InitImage, Job, seed};
-use crate::model::TextConditioning;
+use crate::model::{LoraChoice, TextConditioning};
 
 /// How one image was made.
 ///
@@ -70,9 +70,23 @@ pub struct Receipt {
     pub conditions: BTreeMap<String, f32>,
     /// Whether each image was evaluated in a batch of its own.
     pub exact: bool,
+    /// The LoRAs that changed the model.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub loras: Vec<ReceiptLora>,
     /// The engine and the provider that ran the network.
     #[serde(flatten)]
     pub backend: Backend,
+}
+
+/// A LoRA of a job.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ReceiptLora {
+    /// Its name.
+    pub name: String,
+    /// Its weight.
+    pub weight: f64,
+    /// The SHA-256 of the file.
+    pub sha256: String,
 }
 
 /// The prompts of a job.
@@ -158,7 +172,18 @@ impl Receipt {
             strength: job.init_image.as_ref().map(|init_image| init_image.strength),
             conditions: names.zip(job.conditions.iter().copied()).collect(),
             exact: job.exact,
+            loras: Vec::new(),
             backend: backend.clone(),
         })
+    }
+
+    /// Adds the LoRAs, with the digest of each file.
+    pub fn set_loras(&mut self, loras: &[LoraChoice], sha256: &[String]) {
+        let lora = |(lora, sha256): (&LoraChoice, &String)| ReceiptLora {
+            name: lora.name.clone(),
+            weight: lora.weight,
+            sha256: sha256.clone(),
+        };
+        self.loras = loras.iter().zip(sha256).map(lora).collect();
     }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::id::written_id;
 use super::prompt::MAX_SEQUENCE_LENGTH;
-use super::{Attachment, ErrorCode, JobError, JobLimits, seed};
+use super::{Attachment, ErrorCode, JobError, JobLimits, LoraRequest, seed};
 use crate::image::Format;
 use crate::json_input::{Document, InputError, MAX_EXACT_INTEGER};
 
@@ -86,6 +86,8 @@ pub struct Request {
     pub priority: Option<i32>,
     /// Evaluate each image in a batch of its own.
     pub exact: Option<bool>,
+    /// The LoRAs that change the model, at most 16.
+    pub loras: Option<Vec<LoraRequest>>,
 }
 
 /// Parses a request. An error names the field, and comes with the request's id as the sender wrote it, if it can be

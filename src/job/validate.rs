@@ -92,6 +92,7 @@ impl Request {
             deadline: self.deadline_ms.map(Duration::from_millis),
             priority: self.priority.unwrap_or(0),
             exact: self.exact.unwrap_or(false),
+            loras: self.check_loras(model)?,
             conditions: self.check_conditions(model)?,
             model: Arc::clone(model),
         })

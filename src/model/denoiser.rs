@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::live_feed::LiveFeed;
 use super::{Batch, ModelError, example_inputs, network_memory};
 use crate::bundle::{Bundle, Signature, TimeConvention, TimestepShape};
 use crate::inference::{
@@ -65,6 +66,7 @@ pub(super) struct Denoiser {
     session: PooledSession,
     bundle: Bundle,
     signature: Signature,
+    live: LiveFeed,
     planned: Backend,
     proven: ProvenBackend,
     capture: CaptureStatus,
@@ -111,6 +113,7 @@ impl Denoiser {
         Ok(Self {
             session,
             bundle: bundle.clone(),
+            live: LiveFeed::idle(&signature.live),
             signature,
             planned,
             proven,
@@ -180,7 +183,9 @@ impl Predictor for Denoiser {
         let usual_shape = self.signature.input_shape();
         let shape = if batch.shape.is_empty() { &usual_shape } else { &batch.shape };
         let size = network_memory::evaluation_size(shape, batch.size());
-        self.session.evaluate(size, |session| evaluate(session, &self.signature, batch, output))?;
+        self.live.set_adaptations(&batch.adaptations);
+        self.session
+            .evaluate(size, |session| evaluate(session, &self.signature, &self.live, batch, output))?;
         log::debug!(
             "evaluated {} with a batch of {} in {} ms",
             self.bundle.name,
@@ -244,6 +249,7 @@ fn shape_profile(signature: &Signature, options: &TensorRt) -> ShapeProfile {
 fn evaluate(
     session: &mut dyn Session,
     signature: &Signature,
+    live: &LiveFeed,
     batch: &Batch,
     output: &mut Vec<f32>,
 ) -> Result<(), EvaluationError> {
@@ -277,6 +283,7 @@ fn evaluate(
         let shape = if input.is_shared { tensor.shape.clone() } else { per_sample(&tensor.shape) };
         inputs.push(Input::new(&input.name, shape, Values::F32(&tensor.data)));
     }
+    inputs.extend(live.inputs());
     let result = session.run(&inputs, &signature.output, output);
     match result {
         Err(EvaluationError::Engine { engine, reason }) if *input_shape != usual_shape => {
@@ -309,7 +316,7 @@ fn sides(shape: &[usize]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bundle::{Role, SampleLayout, TensorInput, TimeInput};
+    use crate::bundle::{LiveInputs, Role, SampleLayout, TensorInput, TimeInput};
     use crate::tensor::{DataType, Dim};
     use crate::units::Bounded;
 
@@ -343,6 +350,7 @@ mod tests {
             ],
             dynamic_size: true,
             extra_channels: 5,
+            live: LiveInputs::default(),
             output: "out_sample".to_owned(),
             negates_output: false,
             named_kind: None,

@@ -18,8 +18,9 @@ pub(super) fn of_text_encoder(io: &TextEncoderIo, usual_length: usize) -> Exampl
     let optional = [&io.mask, &io.positions, &io.token_types].into_iter().flatten();
     let inputs = std::iter::once(&io.ids).chain(optional);
     let output = [&io.last, &io.pooled].into_iter().flatten().chain(&io.hidden).next();
+    let live = io.live.idle_shapes().map(|(name, own)| (name.to_owned(), own));
     ExampleInputs {
-        shapes: InputShapes(inputs.map(|name| (name.clone(), shape.clone())).collect()),
+        shapes: InputShapes(inputs.map(|name| (name.clone(), shape.clone())).chain(live).collect()),
         output: output.cloned().unwrap_or_default(),
     }
 }

@@ -10,13 +10,14 @@ use super::embedding_cache::{EmbeddingCache, EncoderIdentity};
 use super::embedding_store::EmbeddingStore;
 use super::error::LatentError;
 use super::example_inputs;
+use super::lora_store::{JobLoras, LoraChoice, LoraFault, LoraStore};
 use super::pipeline_graphs::{PipelineGraphs, SizeLimits};
 use super::text_encoder::{EncoderInput, TextEncoder, concat_features, concat_tokens};
 use super::text_encoder_graph::TextEncoderGraph;
 use super::vae::{self, Autoencoder, LatentDistribution, Tiling};
 use crate::bundle::{
-    AutoencoderIo, Bundle, BundleError, GuidanceRule, LatentComponents, Manifest, PipelineKind, Role, RowUse,
-    Signature, TensorInput,
+    AutoencoderIo, Bundle, BundleError, GuidanceRule, LatentComponents, LiveInputs, Manifest, PipelineKind,
+    Role, RowUse, Signature, TensorInput,
 };
 use crate::inference::{
     CaptureStatus, EngineOptions, ExampleInputs, GraphSource, MeasuredGraph, OnStage, PooledSession,
@@ -96,6 +97,7 @@ pub struct LatentPipeline {
     decoder: Option<Autoencoder>,
     encoder: Option<Autoencoder>,
     tiling: Tiling,
+    loras: LoraStore,
 }
 
 impl std::fmt::Debug for LatentPipeline {
@@ -163,6 +165,12 @@ impl LatentPipeline {
                 let component = Component::new(directory_name(&path), session, io.batch);
                 Ok::<_, BundleError>(Autoencoder { component, io })
             };
+        let layers = |live: &LiveInputs| live.layers.iter().map(|input| input.layer.clone()).collect();
+        let loras = LoraStore::new(
+            layers(&network.signature().live),
+            text_encoders.iter().map(|graph| layers(&graph.io.live)).collect(),
+            options.loras.max_rank,
+        );
         let (channels, factor) = (components.vae.channels, components.vae.factor);
         let text_encoders =
             text_encoders.into_iter().enumerate().map(open_text_encoder).collect::<Result<_, _>>()?;
@@ -171,7 +179,21 @@ impl LatentPipeline {
             encoder.map(|graph| autoencoder("vae_encoder", 3, factor * factor, graph)).transpose()?;
         let overlaps = pool.fits_denoiser_and_another(&bundle.name);
         let tiling = Tiling { configured: options.vae_tile, denoiser: network.memory().cloned() };
-        Ok(Self { components, kind, overlaps, limits, text_encoders, decoder, encoder, tiling })
+        Ok(Self { components, kind, overlaps, limits, text_encoders, decoder, encoder, tiling, loras })
+    }
+
+    /// Whether any graph has inputs for LoRAs.
+    pub fn takes_loras(&self) -> bool {
+        self.loras.has_layers()
+    }
+
+    /// Loads the LoRAs of a job.
+    ///
+    /// # Errors
+    ///
+    /// The index of the LoRA at fault, and the fault.
+    pub fn load_loras(&self, choices: &[LoraChoice]) -> Result<Arc<JobLoras>, (usize, LoraFault)> {
+        self.loras.load(choices)
     }
 
     /// Encodes the prompts for samples of this shape.
@@ -180,9 +202,10 @@ impl LatentPipeline {
         text: &TextConditioning,
         signature: &Signature,
         shape: &[usize],
+        loras: Option<&JobLoras>,
     ) -> Result<Conditions, LatentError> {
         let packing = self.kind.facts().packing.unwrap_or(1);
-        let prompt = self.encode_prompt(&text.prompt, false, text)?;
+        let prompt = self.encode_prompt(&text.prompt, false, text, loras)?;
         let mut conditions = Conditions { truncated: prompt.truncated.clone(), ..Conditions::default() };
         if text.guided {
             let zeros =
@@ -194,8 +217,8 @@ impl LatentPipeline {
                     pooled: vec![0.0; prompt.pooled.len()],
                     truncated: Vec::new(),
                 },
-                None => self.encode_prompt(&[String::new(), String::new()], true, text)?,
-                Some(negative) => self.encode_prompt(negative, true, text)?,
+                None => self.encode_prompt(&[String::new(), String::new()], true, text, loras)?,
+                Some(negative) => self.encode_prompt(negative, true, text, loras)?,
             };
             conditions.truncated.extend(negative.truncated.iter().cloned());
             conditions.unconditional = input_tensors(&negative, text, signature, shape, packing)?;
@@ -209,6 +232,7 @@ impl LatentPipeline {
         prompt: &[String; 2],
         is_negative: bool,
         text: &TextConditioning,
+        loras: Option<&JobLoras>,
     ) -> Result<PromptEmbeddings, LatentError> {
         let sequence_length = text.max_sequence_length.unwrap_or(self.limits.sequence_length);
         // The reference skips no layers for a negative prompt.
@@ -222,7 +246,8 @@ impl LatentPipeline {
         for encoder in &self.text_encoders {
             // Without the reference's `prompt_3`, the third encoder gets the first prompt.
             let prompt = &prompt[usize::from(encoder.place() == 1)];
-            let input = EncoderInput { prompt, is_negative, skipped_layers, sequence_length };
+            let loras = loras.and_then(|loras| loras.of_text_encoder(encoder.place()));
+            let input = EncoderInput { prompt, is_negative, skipped_layers, sequence_length, loras };
             let own = encoder.encode(&input)?;
             let PromptEmbeddings { rows, mask, pooled, truncated } = &mut embeddings;
             match encoder.facts().rows {
@@ -283,7 +308,7 @@ impl LatentPipeline {
         let halves = [(&self.decoder, false), (&self.encoder, true)];
         if evaluates {
             let text = TextConditioning::empty();
-            self.encode_prompt(&text.prompt, false, &text)?;
+            self.encode_prompt(&text.prompt, false, &text, None)?;
         }
         for text_encoder in &self.text_encoders {
             text_encoder.open()?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::bundle::{GuidanceRule, Manifest, TensorInput};
 use crate::job::Job;
-use crate::model::{Batch, Conditions};
+use crate::model::{Adaptation, Batch, Conditions};
 use crate::tensor::Tensor;
 use diffusion_samplers::simd::update;
 
@@ -23,6 +23,8 @@ pub(super) struct Guidance {
     tensors: Arc<Conditions>,
     /// Channels appended to the sample: the inpainting mask and the masked image.
     extra_channels: Vec<f32>,
+    /// The LoRAs of the network.
+    adaptation: Option<Arc<Adaptation>>,
 }
 
 /// The limits of guidance in Z-Image's pipeline.
@@ -57,6 +59,7 @@ impl Guidance {
         manifest: &Manifest,
         tensors: Arc<Conditions>,
         extra_channels: Vec<f32>,
+        adaptation: Option<Arc<Adaptation>>,
     ) -> Self {
         let null = manifest.classes.null;
         let guided = slots_per_image(job) == 2;
@@ -72,6 +75,7 @@ impl Guidance {
             rescale: job.guidance_rescale,
             tensors,
             extra_channels,
+            adaptation,
         }
     }
 
@@ -122,6 +126,7 @@ impl Guidance {
         };
         batch.push(append_input, time, class, manifest);
         batch.set_conditions(&self.conditions);
+        batch.set_adaptation(self.adaptation.as_ref());
         batch.set_tensors(inputs, self.tensors(slot));
     }
 

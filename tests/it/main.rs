@@ -45,6 +45,7 @@ mod full_disk;
 mod init;
 mod inspect;
 mod latent;
+mod live;
 #[cfg(feature = "system-tests")]
 mod load_errors;
 mod memory;
