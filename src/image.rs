@@ -1,5 +1,7 @@
 //! Encodes samples as images or arrays, and decodes images and arrays into samples.
 
+mod canny;
+mod control_picture;
 mod decode;
 mod decode_array;
 mod encode;
@@ -12,6 +14,7 @@ mod webp_chunks;
 
 use serde::{Deserialize, Serialize};
 
+pub use control_picture::{ControlPicture, Preprocess};
 pub use decode::{DecodeTarget, decode};
 pub use encode::{DEFAULT_QUALITY, Encoding, check_format, check_size, encode, encode_image, png, to_image};
 pub use grid::{grid, grid_size, rows};
