@@ -7,6 +7,7 @@ mod autoencoder_halves;
 mod autoencoder_io;
 mod conditioning;
 mod config_keys;
+mod controlnet;
 mod convolutions;
 mod declared_components;
 mod digest_memo;
@@ -48,6 +49,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::onnx::ModelFiles;
+use controlnet::ControlNetFolders;
 use digest_memo::DigestMemo;
 use graphs::Graphs;
 use json_file::{read_or_default, read_text};
@@ -63,6 +65,7 @@ pub use crate::onnx::OnnxError;
 pub use autoencoder_config::{LatentStatistics, VaeConfig};
 pub use autoencoder_io::AutoencoderIo;
 pub use conditioning::{Role, TensorInput};
+pub use controlnet::{ControlNet, ControlNetIo};
 pub use error::BundleError;
 pub use families::PipelineKind;
 pub use graph_digests::GraphDigests;
@@ -118,6 +121,8 @@ pub struct Bundle {
     pub network: NetworkSize,
     /// The autoencoder and the text encoders of a latent diffusion pipeline.
     pub latent: Option<LatentComponents>,
+    /// The ControlNets that jobs can choose from.
+    pub controlnets: Vec<ControlNet>,
     /// `num_class_embeds` of unet/config.json.
     class_embeddings: Option<usize>,
     index: ModelIndex,
@@ -159,6 +164,11 @@ impl Bundle {
                 published_scaling::set_if_unconfigured(directory, latent, kind);
             }
         }
+        let folders = ControlNetFolders::find(directory, &description, &manifest)?;
+        let controlnets = match &signature {
+            Some(unet) => controlnet::read_all(&folders, &graph, unet, &mut graphs)?,
+            None => Vec::new(),
+        };
         for component in latent.iter().flat_map(LatentComponents::graphs) {
             graphs.open(component)?;
         }
@@ -187,6 +197,7 @@ impl Bundle {
             manifest,
             network,
             latent,
+            controlnets,
             class_embeddings: config.num_class_embeds,
             index,
             directory: directory.to_owned(),

@@ -3,6 +3,7 @@
 mod attachment;
 mod attention_memory;
 mod cancellation;
+mod control;
 mod error;
 mod id;
 mod init_image;
@@ -29,6 +30,7 @@ use diffusion_samplers::sampler::{Options, Sampler};
 pub(crate) use attachment::is_address;
 pub use attachment::{Attachment, RetainedTopic};
 pub use cancellation::{invalid_cancellation, parse_cancellation};
+pub use control::{ControlChoice, ControlRequest};
 pub use error::{ErrorCode, JobError};
 pub use id::{id_near_start, is_id, shortened_id, to_id};
 pub use init_image::{DecodedInitImage, InitImage, Sizes};
@@ -88,6 +90,10 @@ pub struct Job {
     pub exact: bool,
     /// The LoRAs.
     pub loras: Vec<LoraChoice>,
+    /// The pictures that steer the job through ControlNets.
+    pub controls: Arc<[ControlChoice]>,
+    /// Whether the controls are in guess mode.
+    pub guess_mode: bool,
 }
 
 impl std::fmt::Debug for Job {

@@ -6,6 +6,9 @@
 mod batch;
 mod batch_invariance;
 mod component;
+mod component_session;
+mod control;
+mod control_net;
 mod denoiser;
 mod embedding_cache;
 mod embedding_store;
@@ -17,6 +20,7 @@ mod lora_store;
 mod network_memory;
 mod pipeline_graphs;
 mod prompt_text;
+mod residual_sums;
 mod text_encoder;
 mod text_encoder_checks;
 mod text_encoder_graph;
@@ -38,6 +42,7 @@ use pipeline_graphs::PipelineGraphs;
 
 pub use batch::Batch;
 pub use batch_invariance::{BatchDependence, batch_dependence};
+pub use control::{Control, JobControls, SampleControls};
 pub use denoiser::Predictor;
 pub use error::{LatentError, ModelError};
 pub use latent_pipeline::{Conditions, LatentPipeline, TextConditioning};
@@ -110,9 +115,11 @@ impl Model {
 
     /// Puts into the engine cache what the graphs around the network need there. That of the network is there once it was
     /// evaluated.
-    pub(crate) fn prepare_components(&self) -> Result<(), LatentError> {
+    pub(crate) fn prepare_components(&mut self) -> Result<(), LatentError> {
+        let evaluates = self.predictor.backend().prepares_shapes();
+        self.predictor.prepare_control_nets(evaluates).map_err(LatentError::Session)?;
         let Some(latent) = &self.latent else { return Ok(()) };
-        latent.prepare(&self.predictor.signature().sample_shape, self.predictor.backend().prepares_shapes())
+        latent.prepare(&self.predictor.signature().sample_shape, evaluates)
     }
 
     fn open_bundle(
@@ -124,7 +131,8 @@ impl Model {
     ) -> Result<Self, ModelError> {
         let signature = denoiser::signature(&bundle, options)?;
         let graphs = PipelineGraphs::read(&bundle, &signature)?;
-        let predictor = Denoiser::new(&bundle, options, pool, on_stage)?;
+        let mut predictor = Denoiser::new(&bundle, options, pool, on_stage)?;
+        predictor.add_control_nets(options, pool, on_component_stage)?;
         let latent = graphs
             .map(|graphs| LatentPipeline::new(&bundle, graphs, options, pool, &predictor, on_component_stage))
             .transpose()?;

@@ -13,10 +13,11 @@ use super::{PipelineKind, Role, TensorInput, TimeConvention};
 use crate::tensor::{DataType, GraphIo};
 
 pub(crate) use advice::graph_key;
-pub(super) use axes::{floating, integer, number};
+pub(super) use axes::{floating, integer, number, timestep_shape};
 pub use error::SignatureError;
 pub(super) use error::{list, unsupported};
 pub use layout::SampleLayout;
+pub(super) use live::in_residual_order;
 pub use live::{LiveInputs, LoraInput, ResidualInput};
 
 /// How many time steps a graph takes in one evaluation.

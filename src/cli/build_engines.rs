@@ -32,7 +32,7 @@ pub(super) fn run(file: &ConfigFile) -> Result<(), CommandError> {
             })
         };
         let error = |error: &dyn std::fmt::Display| anyhow!("{}: {error}", path.display());
-        let model = load(path, &options, on_stage).map_err(|fault| error(&fault))?;
+        let mut model = load(path, &options, on_stage).map_err(|fault| error(&fault))?;
         model.prepare_components().map_err(|fault| error(&fault))?;
         let made = match (has_built.load(Ordering::Relaxed), prepared.load(Ordering::Relaxed)) {
             (true, _) => Some("the engine was built and is kept".to_owned()),

@@ -109,6 +109,10 @@ fn inputs(model: &mut Model) -> anyhow::Result<()> {
         row("input", input)?;
     }
     live_inputs(&signature.live)?;
+    for net in &bundle.controlnets {
+        let pools = if net.pools { ", with global pooling" } else { "" };
+        row("ControlNet", format_args!("{} ({}){pools}", net.name, net.graph.display()))?;
+    }
     for output in &signature.graph.outputs {
         row("output", output)?;
     }

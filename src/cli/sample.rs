@@ -1,5 +1,6 @@
 //! `denoised sample`: one job without MQTT.
 
+mod control_args;
 mod job_args;
 mod job_file;
 mod lora_args;
@@ -25,6 +26,7 @@ use crate::job::{Job, JobLimits, ModelCard};
 use crate::model::Model;
 use crate::pipeline::{JobEvent, Pipeline, Sample};
 use crate::units::counted;
+use control_args::ControlArguments;
 use diffusion_samplers::scheduler_settings::KeyStatus;
 use job_args::{ImageArguments, PromptArguments, SamplingArguments};
 use lora_args::LoraArguments;
@@ -60,6 +62,8 @@ pub(super) struct SampleArguments {
     image: ImageArguments,
     #[command(flatten)]
     loras: LoraArguments,
+    #[command(flatten)]
+    controls: ControlArguments,
     #[command(flatten)]
     files: FileArguments,
     #[command(flatten)]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::Predictor;
 use super::component::Component;
+use super::component_session::{ComponentGraph, pooled_session};
 use super::denoiser::{Denoiser, digest};
 use super::embedding_cache::{EmbeddingCache, EncoderIdentity};
 use super::embedding_store::EmbeddingStore;
@@ -19,10 +20,7 @@ use crate::bundle::{
     AutoencoderIo, Bundle, BundleError, GuidanceRule, LatentComponents, LiveInputs, Manifest, PipelineKind,
     Role, RowUse, Signature, TensorInput,
 };
-use crate::inference::{
-    CaptureStatus, EngineOptions, ExampleInputs, GraphSource, MeasuredGraph, OnStage, PooledSession,
-    ProvenBackend, SessionMemory, SessionPool, component_options, load,
-};
+use crate::inference::{EngineOptions, OnStage, ProvenBackend, SessionPool};
 use crate::tensor::{Dim, Tensor};
 
 /// The role of the graph that is evaluated for every image.
@@ -127,7 +125,9 @@ impl LatentPipeline {
         on_stage: &OnStage,
     ) -> Result<Self, BundleError> {
         let PipelineGraphs { components, kind, text_encoders, decoder, encoder, limits } = graphs;
-        let session = |graph: ComponentGraph| pooled_session(bundle, graph, options, pool, network, on_stage);
+        let of_network = network.for_components();
+        let session =
+            |graph: ComponentGraph| pooled_session(bundle, graph, options, pool, &of_network, on_stage);
         let open_text_encoder = |(i, graph): (usize, TextEncoderGraph)| {
             let length = graph.facts.length.default().unwrap_or(graph.tokenizer.length);
             let proven = ProvenBackend::default();
@@ -136,6 +136,7 @@ impl LatentPipeline {
                 path: &graph.path,
                 example: example_inputs::of_text_encoder(&graph.io, length),
                 values_per_token: None,
+                captures: false,
                 proven: ProvenBackend::clone(&proven),
             })?;
             let component = Component::new(directory_name(&graph.path), session, graph.io.batch);
@@ -160,6 +161,7 @@ impl LatentPipeline {
                     path: &path,
                     example: example_inputs::of_autoencoder(&io, channels),
                     values_per_token: Some((channels * per_token) as u64),
+                    captures: role == DECODER,
                     proven: ProvenBackend::default(),
                 })?;
                 let component = Component::new(directory_name(&path), session, io.batch);
@@ -344,48 +346,6 @@ impl LatentPipeline {
 fn directory_name(graph: &Path) -> String {
     let name = graph.parent().and_then(Path::file_name);
     name.map_or_else(|| graph.display().to_string(), |name| name.to_string_lossy().into_owned())
-}
-
-/// A graph beside the denoiser.
-struct ComponentGraph<'a> {
-    role: String,
-    path: &'a Path,
-    example: ExampleInputs,
-    /// How many values of a sample have one token of the largest attention.
-    values_per_token: Option<u64>,
-    /// The backend, which the first evaluation sets.
-    proven: ProvenBackend,
-}
-
-/// Adds the session of a component to the pool.
-fn pooled_session(
-    bundle: &Bundle,
-    graph: ComponentGraph<'_>,
-    options: &EngineOptions,
-    pool: &SessionPool,
-    network: &Denoiser,
-    on_stage: &OnStage,
-) -> Result<PooledSession, BundleError> {
-    let ComponentGraph { role, path, example, values_per_token, proven } = graph;
-    let on_stage = Arc::clone(on_stage);
-    let files = bundle.files(path)?;
-    let graph =
-        MeasuredGraph { files: Arc::clone(&files), values_per_token, proven: ProvenBackend::clone(&proven) };
-    let memory = SessionMemory::new(graph, network.backend(), options);
-    let source = GraphSource {
-        name: format!("{}-{role}", bundle.name),
-        files,
-        digest: digest(bundle, path, &options.cache),
-        profile: None,
-        capture: (role == DECODER).then(CaptureStatus::default),
-        example,
-    };
-    let (options, network) = (options.clone(), ProvenBackend::clone(network.proven_backend()));
-    let open = move || {
-        let options = component_options(&options, network.get())?;
-        load(&source, &options, &proven, &on_stage)
-    };
-    Ok(pool.insert(format!("{}/{role}", bundle.name), memory, Box::new(open)))
 }
 
 /// The tensor for each input of the denoiser that the pipeline fills.

@@ -14,12 +14,12 @@ pub struct Adaptation {
     pub layers: Vec<Option<LowRank>>,
 }
 
-/// The tensors of the live inputs, which stay as they are until a batch has other LoRAs or residuals.
+/// The tensors of the live inputs. Matrices stay as they are until a batch has other LoRAs.
 #[derive(Debug)]
 pub(super) struct LiveFeed {
     inputs: LiveInputs,
-    /// One for each residual.
-    residuals: Vec<Tensor>,
+    /// Zeros for each residual.
+    idle_residuals: Vec<Tensor>,
     /// Two for each layer.
     matrices: Vec<Tensor>,
     /// The LoRAs that the matrices are for. Empty if there are none.
@@ -31,7 +31,7 @@ impl LiveFeed {
     pub(super) fn idle(inputs: &LiveInputs) -> Self {
         let mut tensors: Vec<_> = inputs.idle_shapes().map(|(_, shape)| Tensor::zeros(shape)).collect();
         let matrices = tensors.split_off(inputs.residuals.len());
-        Self { inputs: inputs.clone(), residuals: tensors, matrices, adapted: Vec::new() }
+        Self { inputs: inputs.clone(), idle_residuals: tensors, matrices, adapted: Vec::new() }
     }
 
     /// Sets the LoRAs of each sample of a batch. Matrices are only made again if those of the batch have changed.
@@ -51,10 +51,11 @@ impl LiveFeed {
         }
     }
 
-    /// The inputs of an evaluation.
-    pub(super) fn inputs(&self) -> impl Iterator<Item = Input<'_>> {
+    /// The inputs of an evaluation. Without `residuals` these are zeros.
+    pub(super) fn inputs<'a>(&'a self, residuals: &'a [Tensor]) -> impl Iterator<Item = Input<'a>> {
         let names = self.inputs.idle_shapes().map(|(name, _)| name);
-        let tensors = self.residuals.iter().chain(&self.matrices);
+        let residuals = if residuals.is_empty() { &self.idle_residuals } else { residuals };
+        let tensors = residuals.iter().chain(&self.matrices);
         names
             .zip(tensors)
             .map(|(name, tensor)| Input::new(name, tensor.shape.clone(), Values::F32(&tensor.data)))

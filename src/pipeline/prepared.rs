@@ -5,7 +5,9 @@ use std::sync::Arc;
 use super::packing;
 use crate::bundle::{PipelineKind, Signature, VaeConfig};
 use crate::job::{DecodedInitImage, ErrorCode, InitImage, Job, JobError, Sizes};
-use crate::model::{Conditions, JobLoras, LatentDistribution, LatentError, LatentPipeline, LoraFault};
+use crate::model::{
+    Conditions, JobControls, JobLoras, LatentDistribution, LatentError, LatentPipeline, LoraFault,
+};
 use crate::tensor::Tensor;
 use diffusion_samplers::rng::Noise;
 use diffusion_samplers::sampler;
@@ -16,6 +18,7 @@ use diffusion_samplers::trajectory::KnownRegion;
 pub(super) struct Prepared {
     pub(super) conditions: Arc<Conditions>,
     pub(super) loras: Option<Arc<JobLoras>>,
+    pub(super) controls: Option<Arc<JobControls>>,
     init: Option<EncodedInitImage>,
     kind: Option<PipelineKind>,
 }
@@ -83,6 +86,7 @@ impl Prepared {
         Ok(Self {
             conditions: Arc::new(conditions.map_err(|error| latent_error(&error))?),
             loras,
+            controls: job.decode_controls()?.map(Arc::new),
             init: init.map_err(|error| latent_error(&error))?,
             kind: Some(latent.kind),
         })

@@ -155,6 +155,7 @@ impl RunningJob {
                 Arc::clone(&prepared.conditions),
                 extra_channels,
                 prepared.loras.as_ref().map(|loras| Arc::clone(&loras.network)),
+                prepared.controls.clone(),
             ),
             &self.job,
         )

@@ -11,17 +11,17 @@ use crate::common::pipelines::{bundle, sample, values};
 use crate::common::{golden, largest_difference, read_json};
 
 /// A file of the fixtures.
-fn live(file: &str) -> PathBuf {
+pub fn live(file: &str) -> PathBuf {
     golden("live").join(file)
 }
 
-/// The differences of latents and image of a case from the reference.
-fn differences(engine: &str, case: &Value) -> (f32, f32) {
+/// The differences of latents and image of a case from the reference, drawn with the model in a folder.
+pub fn differences(engine: &str, case: &Value, model: &Path) -> (f32, f32) {
     let folder = tempfile::tempdir().unwrap();
     let [image, latents, scheduler] =
         ["image.npy", "latents.npy", "s.json"].map(|file| folder.path().join(file));
     std::fs::write(&scheduler, case["scheduler"].to_string()).unwrap();
-    let mut command = sample(engine, &live(case["folder"].as_str().unwrap()), &image);
+    let mut command = sample(engine, model, &image);
     command.arg("--latents").arg(&latents).arg("--scheduler").arg(&scheduler);
     for key in ["prompt", "negative_prompt", "steps", "guidance", "seed"] {
         let value = case[key].as_str().map_or_else(|| case[key].to_string(), str::to_owned);
@@ -30,6 +30,15 @@ fn differences(engine: &str, case: &Value) -> (f32, f32) {
     for lora in case["loras"].as_array().unwrap() {
         let file = live(lora["file"].as_str().unwrap());
         command.arg("--lora").arg(format!("{}={}", file.display(), lora["weight"]));
+    }
+    for control in case["controls"].as_array().unwrap() {
+        let [net, picture] = ["controlnet", "image"].map(|key| control[key].as_str().unwrap());
+        let picture = live(picture);
+        let numbers = ["scale", "start", "end"].map(|key| control[key].to_string()).join(",");
+        command.arg("--control").arg(format!("{net}={}@{numbers}", picture.display()));
+    }
+    if case["guess_mode"] == true {
+        command.arg("--guess-mode");
     }
     succeeds(&mut command);
     let expected = |file: &str| values(&live(case["files"][file].as_str().unwrap())).1;
@@ -43,26 +52,23 @@ fn differences(engine: &str, case: &Value) -> (f32, f32) {
 fn check_cases(engine: &str) {
     let cases = read_json(&live("cases.json"));
     let cases = cases["cases"].as_array().unwrap();
-    let without_control = cases.iter().filter(|case| case["controls"].as_array().unwrap().is_empty());
-    let mut compared = 0;
-    for case in without_control {
-        let (latents, image) = differences(engine, case);
+    for case in cases {
+        let (latents, image) = differences(engine, case, &live(case["folder"].as_str().unwrap()));
         let bound = |key: &str| case["tolerance"][key].as_f64().unwrap() as f32;
         assert!(latents <= bound("latents_max_abs"), "{}: latents {latents}", case["name"]);
         assert!(image <= bound("image_max_abs"), "{}: image {image}", case["name"]);
-        compared += 1;
     }
-    assert_eq!(compared, 3);
+    assert_eq!(cases.len(), 7);
 }
 
 #[cfg(feature = "system-tests")]
 #[test]
-fn loras_reproduce_their_references_on_onnx_runtime() {
+fn loras_and_controls_reproduce_their_references_on_onnx_runtime() {
     check_cases("onnxruntime");
 }
 
 #[test]
-fn loras_reproduce_their_references_on_the_embedded_engine() {
+fn loras_and_controls_reproduce_their_references_on_the_embedded_engine() {
     check_cases("embedded");
 }
 
@@ -78,7 +84,7 @@ fn draw(engine: &str, model: &Path, more: &[&str]) -> Vec<f32> {
 }
 
 /// A copy of `sd`, which an exporter wrote without any live input, after `denoised init --live`.
-fn made_live(more: &[&str]) -> (tempfile::TempDir, PathBuf) {
+pub fn made_live(more: &[&str]) -> (tempfile::TempDir, PathBuf) {
     let (directory, path) = copy_bundle(&bundle("sd"), "sd");
     let output = printed(denoised().args(["init", "--live"]).args(more).arg(&path));
     assert!(output.contains("unet/model.onnx: 5 inputs for a ControlNet's residuals"), "{output}");

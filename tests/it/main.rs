@@ -21,6 +21,7 @@ mod build_engines;
 mod cancellations;
 mod cli;
 mod configuration;
+mod control;
 mod corpora;
 mod deadlines;
 mod demo;

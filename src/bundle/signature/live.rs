@@ -9,8 +9,15 @@ use crate::tensor::{DataType, Dim, GraphIo, ValueInfo};
 pub struct ResidualInput {
     /// The name in the graph.
     pub name: String,
-    /// The length of the axis of channels, if the graph fixes it.
-    pub channels: Option<usize>,
+    /// The lengths of the axes that the graph fixes: batch, channels, height and width.
+    pub axes: [Option<usize>; 4],
+}
+
+impl ResidualInput {
+    /// The number of channels, if the graph fixes it.
+    pub fn channels(&self) -> Option<usize> {
+        self.axes[1]
+    }
 }
 
 /// The inputs for the two matrices of a layer's LoRA.
@@ -53,8 +60,9 @@ impl LiveInputs {
 
     /// The name and shape of each input while nothing is active: zeros of length 1 wherever the graph allows it.
     pub fn idle_shapes(&self) -> impl Iterator<Item = (&str, Vec<usize>)> {
+        let length = |axis: Option<usize>| axis.unwrap_or(1);
         let residuals =
-            self.residuals.iter().map(|input| (&input.name[..], vec![1, input.channels.unwrap_or(1), 1, 1]));
+            self.residuals.iter().map(move |input| (&input.name[..], input.axes.map(length).to_vec()));
         let layers = self.layers.iter().flat_map(|input| {
             let layer = &input.layer;
             [(&input.a[..], vec![1, layer.inputs, 1]), (&input.b[..], vec![1, 1, layer.outputs])]
@@ -63,25 +71,35 @@ impl LiveInputs {
     }
 }
 
-/// Residuals have four axes. Exporters number those of the skip connections, and name the middle's.
+/// Residuals have four axes. Those inside a block (`intrablock`) are a T2I-Adapter's.
 fn residuals(inputs: &[&ValueInfo]) -> Vec<ResidualInput> {
-    let is_residual = |input: &&&ValueInfo| input.shape.len() == 4 && input.element.is_float();
-    let (middle, mut others): (Vec<_>, Vec<_>) = inputs
-        .iter()
-        .copied()
-        .filter(|input| is_residual(&input))
-        .partition(|input| input.name.contains("mid"));
-    let number = |input: &&ValueInfo| {
-        let digits = input.name.rsplit(|c: char| !c.is_ascii_digit()).find(|part| !part.is_empty());
-        digits.and_then(|digits| digits.parse::<usize>().ok())
+    let is_residual = |input: &&ValueInfo| {
+        input.shape.len() == 4 && input.element.is_float() && !input.name.contains("intrablock")
     };
-    if middle.len() != 1 || others.is_empty() || others.iter().any(|input| number(input).is_none()) {
-        return Vec::new();
+    let candidates: Vec<_> = inputs.iter().copied().filter(is_residual).collect();
+    let residual = |input: &ValueInfo| ResidualInput {
+        name: input.name.clone(),
+        axes: std::array::from_fn(|axis| input.shape[axis].length()),
+    };
+    in_residual_order(&candidates).unwrap_or_default().into_iter().map(residual).collect()
+}
+
+/// Sorts residuals as a ControlNet returns them, whatever exporter named them: all number those of the skip connections, and
+/// name the middle's, which is the last one. `None` if the names are not such.
+pub(in crate::bundle) fn in_residual_order<'a>(values: &[&'a ValueInfo]) -> Option<Vec<&'a ValueInfo>> {
+    let (middle, others): (Vec<&ValueInfo>, Vec<_>) =
+        values.iter().partition(|value| value.name.contains("mid"));
+    let number = |value: &ValueInfo| {
+        let digits = value.name.rsplit(|c: char| !c.is_ascii_digit()).find(|part| !part.is_empty())?;
+        digits.parse::<usize>().ok()
+    };
+    let numbered = others.into_iter().map(|value| Some((number(value)?, value)));
+    let mut numbered = numbered.collect::<Option<Vec<_>>>().filter(|numbered| !numbered.is_empty())?;
+    numbered.sort_by_key(|(number, _)| *number);
+    match middle.as_slice() {
+        [middle] => Some(numbered.into_iter().map(|(_, value)| value).chain([*middle]).collect()),
+        _ => None,
     }
-    others.sort_by_key(number);
-    let residual =
-        |input: &ValueInfo| ResidualInput { name: input.name.clone(), channels: input.shape[1].length() };
-    others.into_iter().chain(middle).map(residual).collect()
 }
 
 /// `lora_a.MODULE` and `lora_b.MODULE`, with the lengths that the layer has.

@@ -29,6 +29,8 @@ impl RequestedJob {
     pub(super) fn read(arguments: &SampleArguments) -> anyhow::Result<Self> {
         let mut flags = fields(&Request {
             loras: arguments.loras.requests(),
+            controls: arguments.controls.requests()?,
+            guess_mode: arguments.controls.guess_mode(),
             ..to_request(&arguments.sampling, &arguments.prompts, &arguments.image)?
         })?;
         let class = arguments.sampling.class.clone();
@@ -55,7 +57,11 @@ impl RequestedJob {
         match &self.file {
             Some(file) if self.is_from_file(field) => format!("{}: {field}", file.name),
             _ if WITHOUT_FLAG.contains(&name) => field.to_owned(),
-            _ => format!("--{}", if name == "loras" { "lora".to_owned() } else { name.replace('_', "-") }),
+            _ => match name {
+                "loras" => "--lora".to_owned(),
+                "controls" => "--control".to_owned(),
+                name => format!("--{}", name.replace('_', "-")),
+            },
         }
     }
 
