@@ -8,6 +8,7 @@ mod autoencoder_io;
 mod class_labels;
 mod conditioning;
 mod config_keys;
+mod controlnet;
 mod convolutions;
 mod declared_components;
 mod digest_memo;
@@ -51,6 +52,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::onnx::ModelFiles;
+use controlnet::ControlNetFolders;
 use digest_memo::DigestMemo;
 use graphs::Graphs;
 use json_file::{read_or_default, read_text};
@@ -66,6 +68,7 @@ pub use crate::onnx::OnnxError;
 pub use autoencoder_config::{LatentStatistics, VaeConfig};
 pub use autoencoder_io::AutoencoderIo;
 pub use conditioning::{Role, TensorInput};
+pub use controlnet::{ControlNet, ControlNetIo};
 pub use error::BundleError;
 pub use families::PipelineKind;
 pub use graph_digests::GraphDigests;
@@ -82,7 +85,10 @@ pub use pipeline_kind::{GuidanceRule, LatentScaling, PipelineFacts, StrengthRule
 pub use preview_projection::Projection;
 pub use scheduler_config::{ConfigError, SchedulerConfig};
 pub(crate) use signature::graph_key;
-pub use signature::{NetworkSize, SampleLayout, Signature, SignatureError, TimeInput, TimestepShape};
+pub use signature::{
+    LiveInputs, LoraInput, NetworkSize, ResidualInput, SampleLayout, Signature, SignatureError, TimeInput,
+    TimestepShape,
+};
 pub use text_encoder_io::{TextEncoderConfig, TextEncoderIo};
 pub(crate) use text_encoding::{
     FramedPrompt, LayerRule, Masking, Pooled, RowUse, TextEncoderFacts, TextLength,
@@ -122,6 +128,8 @@ pub struct Bundle {
     pub network: NetworkSize,
     /// The autoencoder and the text encoders of a latent diffusion pipeline.
     pub latent: Option<LatentComponents>,
+    /// The ControlNets that jobs can choose from.
+    pub controlnets: Vec<ControlNet>,
     /// `num_class_embeds` of unet/config.json.
     class_embeddings: Option<usize>,
     /// `_name_or_path` in the network's config.json.
@@ -165,6 +173,11 @@ impl Bundle {
                 published_scaling::set_if_unconfigured(directory, latent, kind);
             }
         }
+        let folders = ControlNetFolders::find(directory, &description, &manifest)?;
+        let controlnets = match &signature {
+            Some(unet) => controlnet::read_all(&folders, &graph, unet, &mut graphs)?,
+            None => Vec::new(),
+        };
         for component in latent.iter().flat_map(LatentComponents::graphs) {
             graphs.open(component)?;
         }
@@ -198,6 +211,7 @@ impl Bundle {
             manifest,
             network,
             latent,
+            controlnets,
             class_embeddings: config.num_class_embeds,
             network_name: config.name().map(str::to_owned),
             defaults: JobDefaults::decide(&FolderFacts::default(), &Defaults::default()),
@@ -264,6 +278,11 @@ impl Bundle {
         if let Err(error) = std::thread::Builder::new().name("digests".to_owned()).spawn(make) {
             log::debug!("cannot start the digests thread: {error}");
         }
+    }
+
+    /// The directory.
+    pub fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// Every file of the directory and every key of its configurations, with how each is used.

@@ -127,6 +127,8 @@ pub struct ModelsConfig {
     /// The bundles' directories; the first is the default model.
     #[serde(deserialize_with = "checked::model_paths")]
     pub paths: Vec<PathBuf>,
+    /// Directories of LoRA files for all models, beside the folder `loras` of each.
+    pub loras: Vec<PathBuf>,
     /// Overrides of `[engine]`, by the model's name.
     pub engine: BTreeMap<String, ModelEngineConfig>,
 }
@@ -134,7 +136,7 @@ pub struct ModelsConfig {
 impl Default for ModelsConfig {
     fn default() -> Self {
         let paths = vec![PathBuf::from("/usr/share/denoised/models/digits")];
-        Self { paths, engine: BTreeMap::new() }
+        Self { paths, loras: Vec::new(), engine: BTreeMap::new() }
     }
 }
 
@@ -177,6 +179,8 @@ pub struct LimitsConfig {
     pub payload: ByteSize,
     /// How long a stopping daemon finishes and delivers jobs, in seconds.
     pub drain_s: Bounded<0, 3600>,
+    /// The maximum rank of a layer, that of a job's LoRAs together.
+    pub lora_rank: Bounded<1, 4096>,
 }
 
 impl Default for LimitsConfig {
@@ -188,6 +192,7 @@ impl Default for LimitsConfig {
             pixels: Bounded(2048 * 2048),
             payload: ByteSize::mebibytes(1),
             drain_s: Bounded(10),
+            lora_rank: Bounded(128),
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Encodes samples as images or arrays, and decodes images and arrays into samples.
 
 mod array_fault;
+mod canny;
+mod control_picture;
 mod decode;
 mod decode_array;
 mod encode;
@@ -13,6 +15,7 @@ mod webp_chunks;
 
 use serde::{Deserialize, Serialize};
 
+pub use control_picture::{ControlPicture, Preprocess};
 pub use decode::{Content, DecodeTarget, decode};
 pub use encode::{DEFAULT_QUALITY, Encoding, check_format, check_size, encode, encode_image, png, to_image};
 pub use grid::{grid, grid_size, rows};

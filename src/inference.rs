@@ -23,7 +23,7 @@ pub use error::{EngineError, EvaluationError, ProviderFailure};
 pub use library_error::{LibraryError, LibraryFault};
 pub(crate) use library_error::{advice as library_advice, cause as library_cause};
 pub use memory::{EvaluationSize, MemoryBounds, ResidentMemory, SessionMemory};
-pub use options::{EngineKind, EngineOptions, Host, LoadStage, OnStage};
+pub use options::{EngineKind, EngineOptions, Host, LoadStage, LoraOptions, OnStage};
 pub use provider::{
     Arena, ConvolutionSearch, Cuda, CudaGraphMode, OpenVino, OpenVinoPrecision, Policy, Provider,
     ProviderOptions, TensorRt,

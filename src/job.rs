@@ -3,9 +3,11 @@
 mod attachment;
 mod attention_memory;
 mod cancellation;
+mod control;
 mod error;
 mod id;
 mod init_image;
+mod lora;
 mod model_card;
 mod prompt;
 pub mod receipt;
@@ -21,16 +23,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::image::Encoding;
-use crate::model::TextConditioning;
+use crate::model::{LoraChoice, TextConditioning};
 use diffusion_samplers::rng::Generator;
 use diffusion_samplers::sampler::{Options, Sampler};
 
 pub(crate) use attachment::is_address;
 pub use attachment::{Attachment, RetainedTopic};
 pub use cancellation::{invalid_cancellation, parse_cancellation};
+pub use control::{ControlChoice, ControlRequest};
 pub use error::{ErrorCode, JobError};
 pub use id::{id_near_start, is_id, shortened_id, to_id};
 pub use init_image::{DecodedInitImage, InitImage, Sizes};
+pub use lora::LoraRequest;
 pub use model_card::ModelCard;
 pub(crate) use request::read_request;
 pub use request::{Request, parse, parse_within};
@@ -86,6 +90,12 @@ pub struct Job {
     pub priority: i32,
     /// Whether each image is evaluated in a batch of its own.
     pub exact: bool,
+    /// The LoRAs.
+    pub loras: Vec<LoraChoice>,
+    /// The pictures that steer the job through ControlNets.
+    pub controls: Arc<[ControlChoice]>,
+    /// Whether the controls are in guess mode.
+    pub guess_mode: bool,
 }
 
 impl std::fmt::Debug for Job {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// The modules of this crate with the modules that each one imports. A module may import only from those above it in
 /// this table, so there are no cycles.
-const LAYERS: [(&str, &[&str]); 22] = [
+const LAYERS: [(&str, &[&str]); 23] = [
     ("units", &[]),
     ("topic_name", &[]),
     ("serde_message", &[]),
@@ -15,6 +15,7 @@ const LAYERS: [(&str, &[&str]); 22] = [
     ("panics", &[]),
     ("toml_document", &["file_kind"]),
     ("tensor", &[]),
+    ("lora", &[]),
     ("regular_file", &[]),
     ("onnx", &["file_kind", "regular_file", "tensor"]),
     ("mqtt", &[]),
@@ -24,6 +25,7 @@ const LAYERS: [(&str, &[&str]); 22] = [
         &[
             "file_kind",
             "json_input",
+            "lora",
             "onnx",
             "regular_file",
             "serde_message",

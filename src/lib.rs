@@ -65,6 +65,7 @@ pub mod job;
 mod json_input;
 #[cfg(test)]
 mod layers;
+pub mod lora;
 pub mod model;
 pub mod mqtt;
 pub mod npy;

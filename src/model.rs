@@ -6,15 +6,21 @@
 mod batch;
 mod batch_invariance;
 mod component;
+mod component_session;
+mod control;
+mod control_net;
 mod denoiser;
 mod embedding_cache;
 mod embedding_store;
 mod error;
 mod example_inputs;
 mod latent_pipeline;
+mod live_feed;
+mod lora_store;
 mod network_memory;
 mod pipeline_graphs;
 mod prompt_text;
+mod residual_sums;
 mod text_encoder;
 mod text_encoder_checks;
 mod text_encoder_graph;
@@ -23,7 +29,7 @@ mod tokenizer;
 mod vae;
 mod vae_tiling;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -36,9 +42,12 @@ use pipeline_graphs::PipelineGraphs;
 
 pub use batch::Batch;
 pub use batch_invariance::{BatchDependence, batch_dependence};
+pub use control::{Control, JobControls, SampleControls};
 pub use denoiser::Predictor;
 pub use error::{LatentError, ModelError};
 pub use latent_pipeline::{Conditions, LatentPipeline, TextConditioning};
+pub use live_feed::Adaptation;
+pub use lora_store::{JobLoras, LoraChoice, LoraFault};
 pub use pipeline_graphs::SizeLimits;
 pub use tokenizer::TokenizerError;
 pub use vae::LatentDistribution;
@@ -57,6 +66,8 @@ pub struct Model {
     pub session_sizes: Vec<SessionSize>,
     /// The text encoders and the autoencoder, if the network denoises latents.
     pub latent: Option<Arc<LatentPipeline>>,
+    /// The directories of the LoRAs that jobs can name.
+    pub lora_directories: Vec<PathBuf>,
 }
 
 impl std::fmt::Debug for Model {
@@ -104,9 +115,11 @@ impl Model {
 
     /// Puts into the engine cache what the graphs around the network need there. That of the network is there once it was
     /// evaluated.
-    pub(crate) fn prepare_components(&self) -> Result<(), LatentError> {
+    pub(crate) fn prepare_components(&mut self) -> Result<(), LatentError> {
+        let evaluates = self.predictor.backend().prepares_shapes();
+        self.predictor.prepare_control_nets(evaluates).map_err(LatentError::Session)?;
         let Some(latent) = &self.latent else { return Ok(()) };
-        latent.prepare(&self.predictor.signature().sample_shape, self.predictor.backend().prepares_shapes())
+        latent.prepare(&self.predictor.signature().sample_shape, evaluates)
     }
 
     fn open_bundle(
@@ -118,7 +131,8 @@ impl Model {
     ) -> Result<Self, ModelError> {
         let signature = denoiser::signature(&bundle, options)?;
         let graphs = PipelineGraphs::read(&bundle, &signature)?;
-        let predictor = Denoiser::new(&bundle, options, pool, on_stage)?;
+        let mut predictor = Denoiser::new(&bundle, options, pool, on_stage)?;
+        predictor.add_control_nets(options, pool, on_component_stage)?;
         let latent = graphs
             .map(|graphs| LatentPipeline::new(&bundle, graphs, options, pool, &predictor, on_component_stage))
             .transpose()?;
@@ -126,6 +140,8 @@ impl Model {
         let mut model = Self {
             session_sizes: pool.sizes(&bundle.name),
             latent: latent.map(Arc::new),
+            lora_directories: [vec![bundle.directory().join("loras")], options.loras.directories.clone()]
+                .concat(),
             bundle,
             predictor: Box::new(predictor),
             first_evaluation: None,

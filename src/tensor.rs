@@ -36,6 +36,8 @@ pub enum DataType {
     F32,
     /// 16-bit floating point.
     F16,
+    /// 64-bit floating point, in which some exports take the scale of a ControlNet.
+    F64,
     /// 64-bit signed integers.
     I64,
     /// 32-bit signed integers.
@@ -52,11 +54,12 @@ impl DataType {
             6 => Self::I32,
             7 => Self::I64,
             10 => Self::F16,
+            11 => Self::F64,
             other => Self::Other(other),
         }
     }
 
-    /// Whether these are floating-point numbers that a graph is fed with.
+    /// Whether these are floating-point numbers in which samples and embeddings are.
     pub fn is_float(self) -> bool {
         matches!(self, Self::F32 | Self::F16)
     }
@@ -72,6 +75,7 @@ impl std::fmt::Display for DataType {
         match self {
             Self::F32 => f.write_str("float32"),
             Self::F16 => f.write_str("float16"),
+            Self::F64 => f.write_str("float64"),
             Self::I64 => f.write_str("int64"),
             Self::I32 => f.write_str("int32"),
             Self::Other(number) => ElementType(*number).fmt(f),

@@ -54,6 +54,11 @@ impl PipelineKind {
         Self::Flux2Klein,
     ];
 
+    /// Whether the network is the U-Net of Stable Diffusion 1, 2 or XL, which ControlNets and LoRAs exist for.
+    pub(crate) fn has_unet(self) -> bool {
+        matches!(self, Self::StableDiffusion | Self::LatentConsistency | Self::StableDiffusionXl)
+    }
+
     /// The facts of this family.
     pub fn facts(self) -> &'static PipelineFacts {
         match self {

@@ -25,7 +25,15 @@ pub struct GraphDigests {
 impl GraphDigests {
     /// The digests of a bundle from those of its graphs.
     pub(super) fn new(bundle: &Path, by_path: impl IntoIterator<Item = (PathBuf, String)>) -> Self {
-        let by_name = by_path.into_iter().map(|(path, digest)| (name(bundle, &path), digest)).collect();
+        let mut by_name = BTreeMap::new();
+        for (path, digest) in by_path {
+            let own = name(bundle, &path);
+            // Graphs of other folders may have the name of one of the bundle.
+            let names = (1..).map(|n| if n == 1 { own.clone() } else { format!("{own}_{n}") });
+            if let Some(free) = names.into_iter().find(|name| !by_name.contains_key(name)) {
+                by_name.insert(free, digest);
+            }
+        }
         Self { total: total(&by_name), by_name }
     }
 }
@@ -37,13 +45,14 @@ fn total(by_name: &BTreeMap<String, String>) -> String {
     }
 }
 
-/// The name of a graph in a bundle: `unet` for unet/model.onnx.
+/// The name of a graph: `unet` for unet/model.onnx, and `canny` for ../canny/model.onnx.
 pub(super) fn name(bundle: &Path, graph: &Path) -> String {
     let inside = graph.strip_prefix(bundle).unwrap_or(graph);
     let folder = inside.parent().and_then(|parent| parent.components().next());
     let name = match folder {
         Some(std::path::Component::Normal(folder)) => folder,
-        _ => inside.file_stem().unwrap_or_default(),
+        Some(_) => inside.parent().and_then(Path::file_name).or(inside.file_stem()).unwrap_or_default(),
+        None => inside.file_stem().unwrap_or_default(),
     };
     name.to_string_lossy().into_owned()
 }
@@ -136,12 +145,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn graphs_of_other_folders_keep_their_digests_beside_equal_names() {
+        let graphs = ["a/../x/unet/model.onnx", "a/unet/model.onnx"]
+            .map(|path| (PathBuf::from(path), path.to_owned()));
+        let digests = GraphDigests::new(Path::new("a"), graphs);
+        assert_eq!(digests.by_name.keys().collect::<Vec<_>>(), ["unet", "unet_2"]);
+    }
+
+    #[test]
     fn a_graph_is_named_by_its_folder_or_its_file() {
         for (graph, expected) in [
             ("a/unet/model.onnx", "unet"),
             ("a/model.onnx", "model"),
             ("a/net/deep/x.onnx", "net"),
             ("a/../x.onnx", "x"),
+            ("a/../nets/canny/model.onnx", "canny"),
         ] {
             assert_eq!(name(Path::new("a"), Path::new(graph)), expected);
         }

@@ -61,13 +61,15 @@ impl Inventory {
             inventory.files.insert(relative(directory, &path), status);
         }
         let kind = bundle.signature.as_ref().and_then(PipelineKind::from_signature);
-        inventory.add_model_index(&bundle.index, kind);
+        inventory.add_model_index(bundle, kind);
         inventory.add_configurations(bundle, kind)?;
         inventory.add_manifest(bundle)?;
         Ok(inventory)
     }
 
-    fn add_model_index(&mut self, index: &ModelIndex, kind: Option<PipelineKind>) {
+    fn add_model_index(&mut self, bundle: &Bundle, kind: Option<PipelineKind>) {
+        let index = &bundle.index;
+        let has_controlnet = !bundle.controlnets.is_empty();
         let zeroes = kind.is_some_and(|kind| kind.facts().may_zero_unconditional);
         let status = |key: &str, value: &Json| match (key, index.component(key)) {
             (_, Some(Component::Absent)) => KeyUse::WithoutEffect,
@@ -81,6 +83,7 @@ impl Inventory {
             ("safety_checker", _) => KeyUse::NotUsed("the safety checker is not run".to_owned()),
             ("feature_extractor", _) => KeyUse::NotUsed("it belongs to the safety checker".to_owned()),
             ("image_encoder", _) => KeyUse::NotUsed("image prompts are not supported".to_owned()),
+            ("controlnet", Some(Component::Class { .. })) if has_controlnet => KeyUse::Used,
             (key, Some(Component::Class { .. })) if is_component(key) => KeyUse::Used,
             (_, Some(Component::Class { .. })) => {
                 KeyUse::NotUsed("no supported pipeline has this component".to_owned())

@@ -26,6 +26,8 @@ pub struct Manifest {
     pub default: Defaults,
     /// The projection from latents to previews.
     pub preview: Option<Projection>,
+    /// The folders or ONNX files of ControlNets, relative to the bundle, by the names that jobs use.
+    pub controlnets: BTreeMap<String, PathBuf>,
     /// Further conditions, by the names that jobs use.
     pub conditions: BTreeMap<String, Condition>,
 }

@@ -41,7 +41,7 @@ pub(super) const RUNTIMES: [&str; 6] = ["Onnx", "ORT", "OV", "Flax", "TF", "Neur
 
 /// What pipelines whose class has this in its name do that is not served. The first match counts.
 const NOT_SERVED: [(&str, &str); 34] = [
-    ("ControlNet", "it steers the network by a ControlNet"),
+    ("ControlNet", "it steers the network by a ControlNet of another kind"),
     ("Adapter", "it steers the network by an adapter"),
     ("InstructPix2Pix", "it edits a picture by an instruction"),
     ("Kontext", "it edits a picture by an instruction"),
@@ -186,7 +186,7 @@ mod tests {
         for (name, reason) in [
             ("PixArtAlphaPipeline", "PixArtAlpha models are not supported"),
             ("SanaPAGPipeline", "changes the attention"),
-            ("StableDiffusionControlNetPipeline", "a ControlNet"),
+            ("FluxControlNetPipeline", "a ControlNet of another kind"),
             ("StableDiffusionXLInstructPix2PixPipeline", "edits a picture"),
             ("StableDiffusionUpscalePipeline", "enlarges"),
             ("OnnxStableDiffusionUpscalePipeline", "enlarges"),

@@ -5,6 +5,7 @@ mod axes;
 mod channels;
 mod error;
 mod layout;
+mod live;
 mod output;
 mod resolve;
 mod shared_inputs;
@@ -13,10 +14,12 @@ use super::{PipelineKind, Role, TensorInput, TimeConvention};
 use crate::tensor::{DataType, GraphIo};
 
 pub(crate) use advice::graph_key;
-pub(super) use axes::{floating, integer, number};
+pub(super) use axes::{floating, integer, number, timestep_shape};
 pub use error::SignatureError;
 pub(super) use error::{list, unsupported};
 pub use layout::SampleLayout;
+pub(super) use live::in_residual_order;
+pub use live::{LiveInputs, LoraInput, ResidualInput};
 
 /// How many time steps a graph takes in one evaluation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +70,8 @@ pub struct Signature {
     pub conditions: Vec<(String, DataType)>,
     /// The inputs that the pipeline fills, in the graph's order.
     pub tensors: Vec<TensorInput>,
+    /// The inputs that ControlNets and LoRAs fill.
+    pub live: LiveInputs,
     /// Whether the height and width of a sample are dynamic.
     pub dynamic_size: bool,
     /// The channels of the sample's input that are not the sample's own: a mask and the masked image.
@@ -178,6 +183,7 @@ impl Signature {
             .into_iter()
             .chain(numbers)
             .chain(tensors)
+            .chain(self.live.idle_shapes().map(|(name, shape)| (name.to_owned(), shape)))
             .collect()
     }
 }

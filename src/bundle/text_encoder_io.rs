@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::BundleError;
 use super::json_file::read_or_default;
-use super::signature::{SignatureError, integer, list, number, unsupported};
+use super::signature::{LiveInputs, SignatureError, integer, list, number, unsupported};
 use crate::tensor::{Dim, GraphIo, ValueInfo};
 
 /// How a text encoder is fed and read.
@@ -34,6 +34,8 @@ pub struct TextEncoderIo {
     pub width: Option<usize>,
     /// The width of the pooled embedding, if the graph fixes it.
     pub pooled_width: Option<usize>,
+    /// The inputs that LoRAs fill.
+    pub live: LiveInputs,
 }
 
 /// The keys of a text encoder's config.json that change how its graph is fed.
@@ -105,7 +107,10 @@ impl TextEncoderIo {
             return Err(SignatureError::NoTokenIds { inputs: list(&graph.inputs) });
         };
         integer(ids)?;
-        if let Some(unknown) = graph.inputs.iter().find(|input| input.name != ids.name && !is_other(input)) {
+        let is_known = |input: &ValueInfo| input.name == ids.name || is_other(input);
+        let live = LiveInputs::find(graph, is_known);
+        let is_unknown = |input: &&ValueInfo| !is_known(input) && !live.contains(&input.name);
+        if let Some(unknown) = graph.inputs.iter().find(is_unknown) {
             return Err(unsupported(unknown, unknown_input(&unknown.name)));
         }
         let (mut batch, mut length) = (None, None);
@@ -134,6 +139,7 @@ impl TextEncoderIo {
             pooled_width: pooled.and_then(|output| output.shape.get(1)?.length()),
             pooled: pooled.map(name),
             hidden,
+            live,
         })
     }
 }

@@ -31,7 +31,7 @@ pub(super) fn run(file: &ConfigFile) -> Result<(), CommandError> {
                 prepared.fetch_add(usize::from(stage == LoadStage::Preparing), Ordering::Relaxed);
             })
         };
-        let model =
+        let mut model =
             load(path, &options, on_stage).map_err(|error| of_model(path, error.of_configured_model()))?;
         model.prepare_components().map_err(|error| of_model(path, error.to_string()))?;
         let made = match (has_built.load(Ordering::Relaxed), prepared.load(Ordering::Relaxed)) {

@@ -1,4 +1,6 @@
-//! `denoised init`: drafts a denoised.toml from the inputs and outputs of an ONNX graph.
+//! `denoised init`: drafts a denoised.toml from the inputs and outputs of an ONNX graph, or makes an export live.
+
+mod live;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -20,9 +22,18 @@ pub(super) struct InitArguments {
     /// The ONNX file, or the folder that has it; denoised.toml is written into the folder
     #[arg(value_name = "GRAPH | FOLDER")]
     graph: PathBuf,
+    /// Give the network and the text encoders in the folder of a pipeline inputs for ControlNets and LoRAs instead
+    #[arg(long)]
+    live: bool,
+    /// The layers that get inputs for LoRAs
+    #[arg(long, value_enum, default_value = "transformer", requires = "live", value_name = "LAYERS")]
+    lora: live::Lora,
 }
 
 pub(super) fn run(arguments: &InitArguments) -> Result<(), CommandError> {
+    if arguments.live {
+        return live::run(&arguments.graph, arguments.lora);
+    }
     let (directory, file) = location(&arguments.graph)?;
     let path = directory.join("denoised.toml");
     if path.exists() {

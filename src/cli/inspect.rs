@@ -12,7 +12,7 @@ use super::CommandError;
 use super::engine_argument::EngineArguments;
 use super::precision::{ignored_options, precision};
 use super::stdout::Stdout;
-use crate::bundle::{Bundle, LatentComponents, TimestepShape};
+use crate::bundle::{Bundle, LatentComponents, LiveInputs, TimestepShape};
 use crate::inference::EngineOptions;
 use crate::job::{JobLimits, ModelCard, Request};
 use crate::model::{Model, batch_dependence};
@@ -111,8 +111,13 @@ fn inputs(model: &mut Model) -> anyhow::Result<()> {
     // The embedded engine converts types, and infers dimensions that the file leaves open.
     let files = bundle.files(&bundle.graph)?;
     let declared = &files.header.io;
-    for input in &declared.inputs {
+    for input in declared.inputs.iter().filter(|input| !signature.live.contains(&input.name)) {
         row("input", input)?;
+    }
+    live_inputs(&signature.live)?;
+    for net in &bundle.controlnets {
+        let pools = if net.pools { ", with global pooling" } else { "" };
+        row("ControlNet", format_args!("{} ({}){pools}", net.name, net.graph.display()))?;
     }
     for output in &declared.outputs {
         row("output", output)?;
@@ -134,6 +139,17 @@ fn inputs(model: &mut Model) -> anyhow::Result<()> {
         }
     }
     row("batching", batch_dependence(model.predictor.as_mut(), &model.bundle.manifest)?)?;
+    Ok(())
+}
+
+/// The inputs for ControlNets and LoRAs, of which a graph has hundreds.
+fn live_inputs(live: &LiveInputs) -> std::io::Result<()> {
+    if !live.residuals.is_empty() {
+        row("ControlNet", format_args!("{} inputs for residuals", live.residuals.len()))?;
+    }
+    if !live.layers.is_empty() {
+        row("LoRA", format_args!("inputs at {} layers", live.layers.len()))?;
+    }
     Ok(())
 }
 

@@ -1,7 +1,9 @@
 //! `denoised sample`: one job without MQTT.
 
+mod control_args;
 mod job_args;
 mod job_file;
+mod lora_args;
 mod noise_files;
 mod output_files;
 mod requested_job;
@@ -24,8 +26,10 @@ use crate::job::{Job, JobLimits, ModelCard};
 use crate::model::Model;
 use crate::pipeline::{JobEvent, Pipeline, Sample};
 use crate::units::counted;
+use control_args::ControlArguments;
 use diffusion_samplers::scheduler_settings::KeyStatus;
 use job_args::{ImageArguments, PromptArguments, SamplingArguments};
+use lora_args::LoraArguments;
 use noise_files::{NoiseArrays, NoiseFiles};
 use requested_job::RequestedJob;
 
@@ -56,6 +60,10 @@ pub(super) struct SampleArguments {
     prompts: PromptArguments,
     #[command(flatten)]
     image: ImageArguments,
+    #[command(flatten)]
+    loras: LoraArguments,
+    #[command(flatten)]
+    controls: ControlArguments,
     #[command(flatten)]
     files: FileArguments,
     #[command(flatten)]
@@ -98,6 +106,8 @@ pub(super) fn run(arguments: &SampleArguments) -> Result<(), CommandError> {
         return Err(CommandError::usage(anyhow!("{}: {fault}", arguments.model.display())));
     }
     let (mut model, loading) = open_model(&arguments.model, &engine)?;
+    // A path names its file, whatever the model's own folder has.
+    model.lora_directories.splice(0..0, arguments.loras.directories());
     let mut notices = Vec::new();
     if let Some(scheduler) = scheduler {
         notices.extend(unknown_keys(&scheduler)?);
@@ -219,7 +229,9 @@ fn encode_prompts(model: &mut Model, job: &Job) {
                 log::debug!("cannot start a thread that opens the network: {error}");
             }
         }
-        if latent.conditions(text, &signature, &job.sizes.latent).is_ok() {
+        // The job reports what is wrong with a LoRA.
+        let Ok(loras) = latent.load_loras(&job.loras) else { return };
+        if latent.conditions(text, &signature, &job.sizes.latent, Some(&loras)).is_ok() {
             latent.close_text_encoders();
         }
     });

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::{BatchLimit, Bounded, ByteSize, Config, MemoryLimit};
 use crate::bundle::model_name;
 use crate::inference::{
-    Cuda, EngineKind, EngineOptions, OpenVino, Policy, Provider, ProviderOptions, TensorRt,
+    Cuda, EngineKind, EngineOptions, LoraOptions, OpenVino, Policy, Provider, ProviderOptions, TensorRt,
 };
 use crate::units::binary_size;
 
@@ -174,6 +174,10 @@ impl Config {
             vae_tile: vae_tile.map(|side| side.0 as usize),
             host: Arc::new(self.board.platform()),
             interim_provider,
+            loras: LoraOptions {
+                directories: self.models.loras.clone(),
+                max_rank: self.limits.lora_rank.0 as usize,
+            },
         }
     }
 }

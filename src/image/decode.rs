@@ -43,13 +43,27 @@ pub fn decode(bytes: &[u8], target: DecodeTarget<'_>) -> Result<Vec<f32>, ImageE
 }
 
 fn decode_image(bytes: &[u8], target: DecodeTarget<'_>) -> Result<Vec<f32>, ImageError> {
-    let fault = |reason: String| ImageError::Decode(reason);
     let DecodeTarget { content, shape, kind, range: [low, high], max_pixels } = target;
     let channels = if content == Content::Mask { 1 } else { shape.first().copied().unwrap_or_default() };
     let (SampleKind::Image, 1 | 3, &[_, height, width]) = (kind, channels, shape) else {
         let message = format!("a sample of shape {shape:?} can't be decoded from an image; send a .npy file");
-        return Err(fault(message));
+        return Err(ImageError::Decode(message));
     };
+    let pixels = decode_rgb(bytes, Some((width, height)), max_pixels)?;
+    let value = |byte: u8| low + f32::from(byte) / 255.0 * (high - low);
+    if channels == 1 {
+        return Ok(pixels.pixels().map(|pixel| value(luma(pixel.0))).collect());
+    }
+    Ok((0..3).flat_map(|channel| pixels.pixels().map(move |pixel| value(pixel.0[channel]))).collect())
+}
+
+/// Decodes a PNG, JPEG or WebP image of this width and height, or of any.
+pub(super) fn decode_rgb(
+    bytes: &[u8],
+    size: Option<(usize, usize)>,
+    max_pixels: u64,
+) -> Result<RgbImage, ImageError> {
+    let fault = |reason: String| ImageError::Decode(reason);
     let truncated = || {
         let length = bytes.len();
         fault(format!(
@@ -85,7 +99,9 @@ fn decode_image(bytes: &[u8], target: DecodeTarget<'_>) -> Result<Vec<f32>, Imag
     }
     let orientation = orientation(bytes);
     let (w, h) = if swaps_sides(orientation) { (h, w) } else { (w, h) };
-    if (w as usize, h as usize) != (width, height) {
+    if let Some((width, height)) = size
+        && (w as usize, h as usize) != (width, height)
+    {
         let note = if orientation == Orientation::NoTransforms {
             ""
         } else {
@@ -107,12 +123,7 @@ fn decode_image(bytes: &[u8], target: DecodeTarget<'_>) -> Result<Vec<f32>, Imag
         false => fault(format!("the file is damaged: {}", one_line(&error))),
     })?;
     image.apply_orientation(orientation);
-    let value = |byte: u8| low + f32::from(byte) / 255.0 * (high - low);
-    let pixels = to_rgb8(image);
-    if channels == 1 {
-        return Ok(pixels.pixels().map(|pixel| value(luma(pixel.0))).collect());
-    }
-    Ok((0..3).flat_map(|channel| pixels.pixels().map(move |pixel| value(pixel.0[channel]))).collect())
+    Ok(to_rgb8(image))
 }
 
 /// Returns whether a decoder met the end of the file.
@@ -166,7 +177,7 @@ fn to_rgb8(image: DynamicImage) -> RgbImage {
 }
 
 /// The grey level of a colour as Pillow computes it (ITU-R BT.601).
-fn luma([red, green, blue]: [u8; 3]) -> u8 {
+pub(super) fn luma([red, green, blue]: [u8; 3]) -> u8 {
     let sum = u32::from(red) * 19595 + u32::from(green) * 38470 + u32::from(blue) * 7471 + 0x8000;
     (sum >> 16) as u8
 }

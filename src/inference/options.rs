@@ -96,6 +96,23 @@ pub struct EngineOptions {
     pub host: Arc<dyn Host>,
     /// The provider that serves while the first provider's engine is built. `None`: nothing serves until then.
     pub interim_provider: Option<Provider>,
+    /// The LoRAs that jobs can name.
+    pub loras: LoraOptions,
+}
+
+/// The LoRAs that jobs can name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoraOptions {
+    /// The directories of the files, after the model's own.
+    pub directories: Vec<PathBuf>,
+    /// The largest rank of a layer, that of a job's LoRAs together.
+    pub max_rank: usize,
+}
+
+impl Default for LoraOptions {
+    fn default() -> Self {
+        Self { directories: Vec::new(), max_rank: 128 }
+    }
 }
 
 impl EngineOptions {
@@ -142,6 +159,7 @@ impl Default for EngineOptions {
             vae_tile: None,
             host: Arc::new(UnknownHost),
             interim_provider: None,
+            loras: LoraOptions::default(),
         }
     }
 }

@@ -6,7 +6,6 @@
 mod build;
 mod checksums;
 mod comparison;
-mod decode;
 mod description;
 mod external_tensors;
 mod manifest;
@@ -22,7 +21,7 @@ use super::onnx_runtime::is_at_least;
 use super::options::{EngineOptions, LoadStage};
 use super::provider::Provider;
 use super::session::Session;
-use crate::onnx::{InlineData, ModelFiles, RealFiles, Rewrite};
+use crate::onnx::{InlineData, ModelFiles, OWN_VALUES, RealFiles, Rewrite, decode_without_weights};
 use crate::units::binary_size;
 use build::BuildError;
 use manifest::{GraphKind, Manifest};
@@ -136,7 +135,7 @@ fn find_or_build(
 fn rewritten(request: &Request<'_>) -> Option<Prepared> {
     let files = &request.source.files;
     let attempt = || {
-        let mut model = decode::decode(files)?;
+        let mut model = decode_without_weights(&files.graph, OWN_VALUES)?;
         let changes = passes::apply(&mut model, request.target());
         if changes.fused_attention == 0 {
             return Ok(None);

@@ -121,7 +121,9 @@ impl Session for RtenSession {
             let value = match &self.buffers[index] {
                 TypedBuffer::F32(values) => view(&input.shape, values)?,
                 TypedBuffer::I32(values) => view(&input.shape, values)?,
-                TypedBuffer::F16(_) | TypedBuffer::I64(_) => return Err(EvaluationError::OutputType),
+                TypedBuffer::F16(_) | TypedBuffer::F64(_) | TypedBuffer::I64(_) => {
+                    return Err(EvaluationError::OutputType);
+                }
             };
             values.push((node(input.name)?, value));
         }

@@ -8,6 +8,7 @@ use crate::tensor::{DataType, GraphIo};
 pub(super) enum TypedBuffer {
     F32(Vec<f32>),
     F16(Vec<half::f16>),
+    F64(Vec<f64>),
     I64(Vec<i64>),
     I32(Vec<i32>),
 }
@@ -17,6 +18,7 @@ impl TypedBuffer {
         match element {
             DataType::F32 | DataType::Other(_) => Self::F32(Vec::new()),
             DataType::F16 => Self::F16(Vec::new()),
+            DataType::F64 => Self::F64(Vec::new()),
             DataType::I64 => Self::I64(Vec::new()),
             DataType::I32 => Self::I32(Vec::new()),
         }
@@ -31,6 +33,7 @@ impl TypedBuffer {
         let slice = match self {
             Self::F32(buffer) => TypedSlice::F32(resized(buffer, length)),
             Self::F16(buffer) => TypedSlice::F16(resized(buffer, length)),
+            Self::F64(buffer) => TypedSlice::F64(resized(buffer, length)),
             Self::I64(buffer) => TypedSlice::I64(resized(buffer, length)),
             Self::I32(buffer) => TypedSlice::I32(resized(buffer, length)),
         };
@@ -53,6 +56,7 @@ pub(super) fn bind<'a>(
 pub(super) enum TypedSlice<'a> {
     F32(&'a mut [f32]),
     F16(&'a mut [half::f16]),
+    F64(&'a mut [f64]),
     I64(&'a mut [i64]),
     I32(&'a mut [i32]),
 }
@@ -75,6 +79,7 @@ impl TypedSlice<'_> {
             Self::F16(slice) => {
                 slice.iter_mut().zip(values).for_each(|(to, x)| *to = half::f16::from_f64(x));
             }
+            Self::F64(slice) => slice.iter_mut().zip(values).for_each(|(to, x)| *to = x),
             Self::I64(slice) => slice.iter_mut().zip(values).for_each(|(to, x)| *to = x as i64),
             Self::I32(slice) => slice.iter_mut().zip(values).for_each(|(to, x)| *to = x as i32),
         }

@@ -52,6 +52,11 @@ impl Attachment {
         Self::Base64(BASE64.encode(file))
     }
 
+    /// Whether it refers to a topic.
+    pub(crate) fn is_topic(&self) -> bool {
+        matches!(self, Self::Retained(_))
+    }
+
     /// Returns the file's bytes; `field` is the request's field for the error.
     pub(super) fn to_bytes(&self, field: &str) -> Result<Vec<u8>, JobError> {
         match self {
@@ -133,9 +138,12 @@ const PICTURE_ENDINGS: [&str; 9] = ["png", "jpg", "jpeg", "webp", "npy", "bmp", 
 const MAX_SHOWN: usize = 60;
 
 impl Request {
-    fn attachments(&mut self) -> impl Iterator<Item = (&'static str, &mut Attachment)> {
+    fn attachments(&mut self) -> impl Iterator<Item = (String, &mut Attachment)> {
         let all = [("image", &mut self.image), ("mask", &mut self.mask)];
-        all.into_iter().filter_map(|(field, attachment)| Some((field, attachment.as_mut()?)))
+        let all =
+            all.into_iter().filter_map(|(field, attachment)| Some((field.to_owned(), attachment.as_mut()?)));
+        let controls = self.controls.iter_mut().flatten().enumerate();
+        all.chain(controls.map(|(index, control)| (format!("controls[{index}].image"), &mut control.image)))
     }
 
     /// Replaces references to topics by the payloads that were fetched from them.
@@ -149,12 +157,12 @@ impl Request {
         let mut missing = Vec::new();
         for (field, attachment) in self.attachments() {
             let Attachment::Retained(RetainedTopic { topic }) = attachment else { continue };
-            let wrong = |why: String| JobError::out_of_range(field, format!("{field}: {topic}: {why}"));
+            let wrong = |why: String| JobError::out_of_range(&field, format!("{field}: {topic}: {why}"));
             match fetched.get(topic) {
                 None if let Some(fault) = topic_fault(topic) => {
                     let shown = shortened_id(topic);
                     let message = format!("{field}: {shown:?} is not a topic that can be fetched: {fault}");
-                    return Err(JobError::out_of_range(field, message));
+                    return Err(JobError::out_of_range(&field, message));
                 }
                 None if missing.contains(topic) => {}
                 None => missing.push(topic.clone()),
@@ -179,6 +187,22 @@ impl Request {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_pictures_of_controls_are_fetched_too() {
+        let json = r#"{"controls": [{"image": "QQ"}, {"image": {"topic": "camera/front"}}]}"#;
+        let mut request: Request = serde_json::from_str(json).unwrap();
+        let mut fetched = BTreeMap::new();
+        assert_eq!(request.attach(&fetched, 10).unwrap(), ["camera/front"]);
+        fetched.insert("camera/front".to_owned(), Ok(Bytes::from_static(b"picture")));
+        assert!(request.attach(&fetched, 10).unwrap().is_empty());
+        assert_eq!(request.controls.as_ref().unwrap()[1].image, Attachment::from_bytes(b"picture"));
+        fetched.insert("camera/front".to_owned(), Ok(Bytes::from_static(b"too many bytes")));
+        let mut request: Request = serde_json::from_str(json).unwrap();
+        let error = request.attach(&fetched, 10).unwrap_err();
+        assert_eq!(error.field.as_deref(), Some("controls[1].image"));
+        assert!(error.message.starts_with("controls[1].image: camera/front: 14 bytes"), "{}", error.message);
+    }
 
     #[test]
     fn base64_of_other_programs_was_refused() {

@@ -1,5 +1,6 @@
 //! The facts about a loaded model that requests are checked against.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::bundle::{Bundle, LatentComponents, PipelineFacts, PipelineKind, Signature};
@@ -27,6 +28,10 @@ pub struct ModelCard {
     pub memory: Option<Arc<SessionMemory>>,
     /// Whether images can be encoded into latents.
     pub has_vae_encoder: bool,
+    /// Whether a graph has inputs for LoRAs.
+    pub takes_loras: bool,
+    /// The directories of the LoRAs that jobs can name.
+    pub lora_directories: Vec<PathBuf>,
 }
 
 impl ModelCard {
@@ -42,6 +47,8 @@ impl ModelCard {
             largest_graph: model.session_sizes.iter().map(|session| session.bytes).max().unwrap_or(0),
             memory: model.predictor.memory().cloned(),
             has_vae_encoder: model.latent.as_ref().is_some_and(|latent| latent.has_encoder()),
+            takes_loras: model.latent.as_ref().is_some_and(|latent| latent.takes_loras()),
+            lora_directories: model.lora_directories.clone(),
         })
     }
 

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::bundle::BundleError;
+use crate::bundle::{BundleError, ControlNet};
+use crate::image::Preprocess;
 use crate::inference::Backend;
-use crate::job::{InitImage, Job, seed};
-use crate::model::TextConditioning;
+use crate::job::{ControlChoice, InitImage, Job, seed};
+use crate::model::{LoraChoice, TextConditioning};
 
 /// How one image was made.
 ///
@@ -70,9 +71,64 @@ pub struct Receipt {
     pub conditions: BTreeMap<String, f32>,
     /// Whether each image was evaluated in a batch of its own.
     pub exact: bool,
+    /// The LoRAs that changed the model.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub loras: Vec<ReceiptLora>,
+    /// The pictures that steered the job through ControlNets.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub controls: Vec<ReceiptControl>,
+    /// Whether the controls were in guess mode.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub guess_mode: bool,
     /// The engine and the provider that ran the network.
     #[serde(flatten)]
     pub backend: Backend,
+}
+
+/// A LoRA of a job.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ReceiptLora {
+    /// Its name.
+    pub name: String,
+    /// Its weight.
+    pub weight: f64,
+    /// The SHA-256 of the file.
+    pub sha256: String,
+}
+
+/// A picture that steered a job.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ReceiptControl {
+    /// The ControlNet's name.
+    pub net: String,
+    /// What its residuals were multiplied by.
+    pub scale: f64,
+    /// The share of the evaluations before the first one that counted.
+    pub start: f64,
+    /// The share of the evaluations after which none counted.
+    pub end: f64,
+    /// How the picture was changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preprocess: Option<Preprocess>,
+    /// Whether the picture was resized to the job's size.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub resize: bool,
+    /// The SHA-256 of the picture's file.
+    pub sha256: String,
+}
+
+impl ReceiptControl {
+    fn new(control: &ControlChoice, nets: &[ControlNet]) -> Self {
+        Self {
+            net: nets.get(control.net).map(|net| net.name.clone()).unwrap_or_default(),
+            scale: control.scale,
+            start: control.start,
+            end: control.end,
+            preprocess: control.picture.preprocess,
+            resize: control.picture.resize,
+            sha256: control.sha256.clone(),
+        }
+    }
 }
 
 /// The prompts of a job.
@@ -158,7 +214,24 @@ impl Receipt {
             strength: job.init_image.as_ref().map(|init_image| init_image.strength),
             conditions: names.zip(job.conditions.iter().copied()).collect(),
             exact: job.exact,
+            loras: Vec::new(),
+            controls: job
+                .controls
+                .iter()
+                .map(|control| ReceiptControl::new(control, &bundle.controlnets))
+                .collect(),
+            guess_mode: job.guess_mode,
             backend: backend.clone(),
         })
+    }
+
+    /// Adds the LoRAs, with the digest of each file.
+    pub fn set_loras(&mut self, loras: &[LoraChoice], sha256: &[String]) {
+        let lora = |(lora, sha256): (&LoraChoice, &String)| ReceiptLora {
+            name: lora.name.clone(),
+            weight: lora.weight,
+            sha256: sha256.clone(),
+        };
+        self.loras = loras.iter().zip(sha256).map(lora).collect();
     }
 }

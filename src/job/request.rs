@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::id::written_id;
 use super::prompt::MAX_SEQUENCE_LENGTH;
 use super::validate::limit_key;
-use super::{Attachment, ErrorCode, JobError, JobLimits, seed};
+use super::{Attachment, ControlRequest, ErrorCode, JobError, JobLimits, LoraRequest, seed};
 use crate::image::Format;
 use crate::json_input::{Document, InputError, MAX_EXACT_INTEGER};
 
@@ -87,6 +87,13 @@ pub struct Request {
     pub priority: Option<i32>,
     /// Evaluate each image in a batch of its own.
     pub exact: Option<bool>,
+    /// The LoRAs that change the model, at most 16.
+    pub loras: Option<Vec<LoraRequest>>,
+    /// The pictures that steer the job through ControlNets, at most 8.
+    pub controls: Option<Vec<ControlRequest>>,
+    /// Control only the evaluations with the prompt, and the middle of the network more than its first levels; the prompt may
+    /// then be empty.
+    pub guess_mode: Option<bool>,
 }
 
 /// Parses a request. An error names the field, and comes with the request's id as the sender wrote it, if it can be

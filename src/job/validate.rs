@@ -72,6 +72,7 @@ impl Request {
         };
         let guidance_rescale = self.check_guidance_rescale()?;
         let preview_every = self.check_preview_every()?;
+        let controls = self.check_controls(model, &sizes, limits)?;
         let ignored = self.ignored_fields(model, &spec, &sizes, text.as_ref(), guidance);
         let encoding = self.check_encoding(model, &sizes.image)?;
         let count = in_range("count", self.count, limits.count, || 1)?;
@@ -97,6 +98,9 @@ impl Request {
             arrival: None,
             priority: self.priority.unwrap_or(0),
             exact: self.exact.unwrap_or(false),
+            loras: self.check_loras(model)?,
+            guess_mode: self.guess_mode.unwrap_or(false) && !controls.is_empty(),
+            controls,
             conditions: self.check_conditions(model)?,
             model: Arc::clone(model),
         })

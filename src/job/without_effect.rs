@@ -67,6 +67,11 @@ impl Request {
                 self.guidance_rescale.is_some_and(|rescale| rescale > 0.0) && !is_guided,
                 &unguided,
             ),
+            (
+                "guess_mode",
+                self.guess_mode == Some(true) && self.controls.as_ref().is_none_or(Vec::is_empty),
+                &"this job, which has no controls".to_owned(),
+            ),
             ("quality", self.quality.is_some() && format != Format::Jpeg, &lossless),
             ("preview_every", self.preview_every.is_some() && !model.has_preview(sizes), &no_projection),
         ]

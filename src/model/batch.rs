@@ -1,5 +1,9 @@
 //! A batch of samples with their time steps and conditions.
 
+use std::sync::Arc;
+
+use super::control::SampleControls;
+use super::live_feed::Adaptation;
 use crate::bundle::{Manifest, Role, Signature, TensorInput};
 use crate::tensor::Tensor;
 
@@ -18,6 +22,10 @@ pub struct Batch {
     pub conditions: Vec<Vec<f32>>,
     /// For each of the signature's tensors, the shape for one sample and the values of all samples.
     pub tensors: Vec<Tensor>,
+    /// The LoRAs of each sample.
+    pub adaptations: Vec<Option<Arc<Adaptation>>>,
+    /// The pictures that steer each sample.
+    pub controls: Vec<Option<SampleControls>>,
 }
 
 impl Batch {
@@ -51,6 +59,8 @@ impl Batch {
         self.samples.clear();
         self.times.clear();
         self.classes.clear();
+        self.adaptations.clear();
+        self.controls.clear();
         for condition in &mut self.conditions {
             condition.clear();
         }
@@ -64,9 +74,25 @@ impl Batch {
         write(&mut self.samples);
         self.times.push(time);
         self.classes.push(class);
+        self.adaptations.push(None);
+        self.controls.push(None);
         self.conditions.resize_with(manifest.conditions.len(), Vec::new);
         for (values, condition) in self.conditions.iter_mut().zip(manifest.conditions.values()) {
             values.push(condition.default as f32);
+        }
+    }
+
+    /// Sets the LoRAs of the last sample.
+    pub fn set_adaptation(&mut self, adaptation: Option<&Arc<Adaptation>>) {
+        if let Some(last) = self.adaptations.last_mut() {
+            *last = adaptation.cloned();
+        }
+    }
+
+    /// Sets the pictures that steer the last sample.
+    pub fn set_controls(&mut self, controls: Option<SampleControls>) {
+        if let Some(last) = self.controls.last_mut() {
+            *last = controls;
         }
     }
 
@@ -91,12 +117,14 @@ impl Batch {
         }
     }
 
-    /// Adds a copy of the first sample.
+    /// Adds a copy of the first sample, without its pictures: its output does not count.
     pub(crate) fn repeat_first(&mut self, inputs: &[TensorInput]) {
         let len = self.samples.len() / self.size().max(1);
         self.samples.extend_from_within(..len);
         self.times.push(self.times[0]);
         self.classes.push(self.classes[0]);
+        self.adaptations.push(self.adaptations[0].clone());
+        self.controls.push(None);
         for condition in &mut self.conditions {
             condition.push(condition[0]);
         }

@@ -4,8 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::component_session::Network;
+use super::control_net::ControlNetSession;
+use super::live_feed::LiveFeed;
+use super::residual_sums::ResidualSums;
 use super::{Batch, ModelError, example_inputs, network_memory};
-use crate::bundle::{Bundle, Signature, TimeConvention, TimestepShape};
+use crate::bundle::{Bundle, BundleError, Signature, TimeConvention, TimestepShape};
 use crate::inference::{
     Backend, CaptureStatus, EngineOptions, EvaluationError, GraphDigest, GraphSource, Input, InputShapes,
     MeasuredGraph, OnStage, PooledSession, ProvenBackend, Session, SessionMemory, SessionPool, ShapeProfile,
@@ -27,6 +31,11 @@ pub trait Predictor: Send {
 
     /// Opens the network without evaluating it, if it is not open.
     fn open(&mut self) -> Result<(), EvaluationError> {
+        Ok(())
+    }
+
+    /// Puts into the engine cache what the ControlNets need there. With `evaluates`, each is evaluated.
+    fn prepare_control_nets(&mut self, _evaluates: bool) -> Result<(), EvaluationError> {
         Ok(())
     }
 
@@ -65,6 +74,9 @@ pub(super) struct Denoiser {
     session: PooledSession,
     bundle: Bundle,
     signature: Signature,
+    live: LiveFeed,
+    control_nets: Vec<ControlNetSession>,
+    residuals: ResidualSums,
     planned: Backend,
     proven: ProvenBackend,
     capture: CaptureStatus,
@@ -111,6 +123,9 @@ impl Denoiser {
         Ok(Self {
             session,
             bundle: bundle.clone(),
+            live: LiveFeed::idle(&signature.live),
+            control_nets: Vec::new(),
+            residuals: ResidualSums::default(),
             signature,
             planned,
             proven,
@@ -119,6 +134,26 @@ impl Denoiser {
             is_described: false,
             is_proven: false,
         })
+    }
+
+    /// Adds the bundle's ControlNets to the pool, which opens each when it is first used.
+    pub(super) fn add_control_nets(
+        &mut self,
+        options: &EngineOptions,
+        pool: &SessionPool,
+        on_stage: &OnStage,
+    ) -> Result<(), BundleError> {
+        let network = self.for_components();
+        let open = |net| {
+            ControlNetSession::new(&self.bundle, net, &self.signature, options, pool, &network, on_stage)
+        };
+        self.control_nets = self.bundle.controlnets.iter().map(open).collect::<Result<_, _>>()?;
+        Ok(())
+    }
+
+    /// What the backends of the graphs beside the network depend on.
+    pub(super) fn for_components(&self) -> Network {
+        Network { planned: self.planned.clone(), proven: ProvenBackend::clone(&self.proven) }
     }
 
     /// Takes the signature from the engine's own description of the graph, which may have axes fixed.
@@ -180,7 +215,10 @@ impl Predictor for Denoiser {
         let usual_shape = self.signature.input_shape();
         let shape = if batch.shape.is_empty() { &usual_shape } else { &batch.shape };
         let size = network_memory::evaluation_size(shape, batch.size());
-        self.session.evaluate(size, |session| evaluate(session, &self.signature, batch, output))?;
+        self.live.set_adaptations(&batch.adaptations);
+        self.residuals.evaluate(&mut self.control_nets, batch, &self.signature)?;
+        let live: Vec<_> = self.live.inputs(self.residuals.tensors()).collect();
+        self.session.evaluate(size, |session| evaluate(session, &self.signature, live, batch, output))?;
         log::debug!(
             "evaluated {} with a batch of {} in {} ms",
             self.bundle.name,
@@ -194,6 +232,10 @@ impl Predictor for Denoiser {
             self.describe()?;
         }
         Ok(())
+    }
+
+    fn prepare_control_nets(&mut self, evaluates: bool) -> Result<(), EvaluationError> {
+        self.control_nets.iter().try_for_each(|net| net.prepare(evaluates))
     }
 
     fn open(&mut self) -> Result<(), EvaluationError> {
@@ -244,6 +286,7 @@ fn shape_profile(signature: &Signature, options: &TensorRt) -> ShapeProfile {
 fn evaluate(
     session: &mut dyn Session,
     signature: &Signature,
+    live: Vec<Input<'_>>,
     batch: &Batch,
     output: &mut Vec<f32>,
 ) -> Result<(), EvaluationError> {
@@ -277,6 +320,7 @@ fn evaluate(
         let shape = if input.is_shared { tensor.shape.clone() } else { per_sample(&tensor.shape) };
         inputs.push(Input::new(&input.name, shape, Values::F32(&tensor.data)));
     }
+    inputs.extend(live);
     let result = session.run(&inputs, &signature.output, output);
     match result {
         Err(EvaluationError::Engine { engine, reason }) if *input_shape != usual_shape => {
@@ -309,7 +353,7 @@ fn sides(shape: &[usize]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bundle::{Role, SampleLayout, TensorInput, TimeInput};
+    use crate::bundle::{LiveInputs, Role, SampleLayout, TensorInput, TimeInput};
     use crate::tensor::{DataType, Dim};
     use crate::units::Bounded;
 
@@ -343,6 +387,7 @@ mod tests {
             ],
             dynamic_size: true,
             extra_channels: 5,
+            live: LiveInputs::default(),
             output: "out_sample".to_owned(),
             negates_output: false,
             named_kind: None,

@@ -21,8 +21,17 @@ const TOKENIZER_FILES: [&str; 6] = [
     "merges.txt",
 ];
 
-/// The prompt with the texts around it, the layer and the number of tokens of an embedding.
-pub(super) type EmbeddingKey = ([String; 3], Layer, usize);
+/// What tells an embedding of a text encoder from its others.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct EmbeddingKey {
+    /// The prompt with the texts around it.
+    pub(super) text: [String; 3],
+    pub(super) layer: Layer,
+    /// The number of tokens.
+    pub(super) length: usize,
+    /// The LoRAs. Empty without any.
+    pub(super) loras: String,
+}
 
 /// The embeddings of one text encoder.
 pub(super) struct EmbeddingCache {
@@ -82,10 +91,11 @@ impl EncoderIdentity {
     }
 
     /// The digest of an embedding on a backend. `None` if a file cannot be read.
-    fn digest(&self, (text, layer, length): &EmbeddingKey, backend: &Backend) -> Option<EmbeddingDigest> {
+    fn digest(&self, key: &EmbeddingKey, backend: &Backend) -> Option<EmbeddingDigest> {
         let files = self.digest_of_files.get_or_init(|| digest_of_files(&self.files)).as_ref()?;
         let graph = (self.graph)().ok()?;
-        let settings = format!("{layer:?} {length} {} {}", self.reading, self.options);
+        let EmbeddingKey { text, layer, length, loras } = key;
+        let settings = format!("{layer:?} {length} {} {} {loras}", self.reading, self.options);
         let parts = [
             env!("CARGO_PKG_VERSION"),
             backend.engine,
@@ -183,7 +193,8 @@ mod tests {
     use crate::tensor::Tensor;
 
     fn key(text: &str) -> EmbeddingKey {
-        ([text.to_owned(), String::new(), String::new()], Layer::Last, 77)
+        let text = [text.to_owned(), String::new(), String::new()];
+        EmbeddingKey { text, layer: Layer::Last, length: 77, loras: String::new() }
     }
 
     fn embedding(value: f32) -> Embedding {

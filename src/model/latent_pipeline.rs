@@ -5,23 +5,22 @@ use std::sync::Arc;
 
 use super::Predictor;
 use super::component::Component;
+use super::component_session::{ComponentGraph, pooled_session};
 use super::denoiser::{Denoiser, digest};
 use super::embedding_cache::{EmbeddingCache, EncoderIdentity};
 use super::embedding_store::EmbeddingStore;
 use super::error::LatentError;
 use super::example_inputs;
+use super::lora_store::{JobLoras, LoraChoice, LoraFault, LoraStore};
 use super::pipeline_graphs::{PipelineGraphs, SizeLimits};
 use super::text_encoder::{EncoderInput, TextEncoder, concat_features, concat_tokens};
 use super::text_encoder_graph::TextEncoderGraph;
 use super::vae::{self, Autoencoder, LatentDistribution, Tiling};
 use crate::bundle::{
-    AutoencoderIo, Bundle, BundleError, GuidanceRule, LatentComponents, Manifest, PipelineKind, Role, RowUse,
-    Signature, TensorInput,
+    AutoencoderIo, Bundle, BundleError, GuidanceRule, LatentComponents, LiveInputs, Manifest, PipelineKind,
+    Role, RowUse, Signature, TensorInput,
 };
-use crate::inference::{
-    CaptureStatus, EngineOptions, ExampleInputs, GraphSource, MeasuredGraph, OnStage, PooledSession,
-    ProvenBackend, SessionMemory, SessionPool, component_options, load,
-};
+use crate::inference::{EngineOptions, OnStage, ProvenBackend, SessionPool};
 use crate::tensor::{Dim, Tensor};
 
 /// The role of the graph that is evaluated for every image.
@@ -96,6 +95,7 @@ pub struct LatentPipeline {
     decoder: Option<Autoencoder>,
     encoder: Option<Autoencoder>,
     tiling: Tiling,
+    loras: LoraStore,
 }
 
 impl std::fmt::Debug for LatentPipeline {
@@ -125,7 +125,9 @@ impl LatentPipeline {
         on_stage: &OnStage,
     ) -> Result<Self, BundleError> {
         let PipelineGraphs { components, kind, text_encoders, decoder, encoder, limits } = graphs;
-        let session = |graph: ComponentGraph| pooled_session(bundle, graph, options, pool, network, on_stage);
+        let of_network = network.for_components();
+        let session =
+            |graph: ComponentGraph| pooled_session(bundle, graph, options, pool, &of_network, on_stage);
         let open_text_encoder = |(i, graph): (usize, TextEncoderGraph)| {
             let length = graph.facts.length.default().unwrap_or(graph.tokenizer.length);
             let proven = ProvenBackend::default();
@@ -134,6 +136,7 @@ impl LatentPipeline {
                 path: &graph.path,
                 example: example_inputs::of_text_encoder(&graph.io, length),
                 values_per_token: None,
+                captures: false,
                 proven: ProvenBackend::clone(&proven),
             })?;
             let component = Component::new(directory_name(&graph.path), session, graph.io.batch);
@@ -158,11 +161,18 @@ impl LatentPipeline {
                     path: &path,
                     example: example_inputs::of_autoencoder(&io, channels),
                     values_per_token: Some((channels * per_token) as u64),
+                    captures: role == DECODER,
                     proven: ProvenBackend::default(),
                 })?;
                 let component = Component::new(directory_name(&path), session, io.batch);
                 Ok::<_, BundleError>(Autoencoder { component, io })
             };
+        let layers = |live: &LiveInputs| live.layers.iter().map(|input| input.layer.clone()).collect();
+        let loras = LoraStore::new(
+            layers(&network.signature().live),
+            text_encoders.iter().map(|graph| layers(&graph.io.live)).collect(),
+            options.loras.max_rank,
+        );
         let (channels, factor) = (components.vae.channels, components.vae.factor);
         let text_encoders =
             text_encoders.into_iter().enumerate().map(open_text_encoder).collect::<Result<_, _>>()?;
@@ -171,7 +181,21 @@ impl LatentPipeline {
             encoder.map(|graph| autoencoder("vae_encoder", 3, factor * factor, graph)).transpose()?;
         let overlaps = pool.fits_denoiser_and_another(&bundle.name);
         let tiling = Tiling { configured: options.vae_tile, denoiser: network.memory().cloned() };
-        Ok(Self { components, kind, overlaps, limits, text_encoders, decoder, encoder, tiling })
+        Ok(Self { components, kind, overlaps, limits, text_encoders, decoder, encoder, tiling, loras })
+    }
+
+    /// Whether any graph has inputs for LoRAs.
+    pub fn takes_loras(&self) -> bool {
+        self.loras.has_layers()
+    }
+
+    /// Loads the LoRAs of a job.
+    ///
+    /// # Errors
+    ///
+    /// The index of the LoRA at fault, and the fault.
+    pub fn load_loras(&self, choices: &[LoraChoice]) -> Result<Arc<JobLoras>, (usize, LoraFault)> {
+        self.loras.load(choices)
     }
 
     /// Encodes the prompts for samples of this shape.
@@ -180,13 +204,14 @@ impl LatentPipeline {
         text: &TextConditioning,
         signature: &Signature,
         shape: &[usize],
+        loras: Option<&JobLoras>,
     ) -> Result<Conditions, LatentError> {
         let facts = self.kind.facts();
         let packing = facts.packing.unwrap_or(1);
         let guidance = facts.guidance_input(text.guidance, self.components.guidance_embeds_scale);
         let tensors =
             |prompt: &PromptEmbeddings| input_tensors(prompt, text, guidance, signature, shape, packing);
-        let prompt = self.encode_prompt(&text.prompt, false, text)?;
+        let prompt = self.encode_prompt(&text.prompt, false, text, loras)?;
         let mut conditions = Conditions { truncated: prompt.truncated.clone(), ..Conditions::default() };
         if text.guided {
             let zeros = self.components.force_zeros_for_empty_prompt && facts.may_zero_unconditional;
@@ -197,8 +222,8 @@ impl LatentPipeline {
                     pooled: vec![0.0; prompt.pooled.len()],
                     truncated: Vec::new(),
                 },
-                None => self.encode_prompt(&[String::new(), String::new()], true, text)?,
-                Some(negative) => self.encode_prompt(negative, true, text)?,
+                None => self.encode_prompt(&[String::new(), String::new()], true, text, loras)?,
+                Some(negative) => self.encode_prompt(negative, true, text, loras)?,
             };
             conditions.truncated.extend(negative.truncated.iter().cloned());
             conditions.unconditional = tensors(&negative)?;
@@ -212,6 +237,7 @@ impl LatentPipeline {
         prompt: &[String; 2],
         is_negative: bool,
         text: &TextConditioning,
+        loras: Option<&JobLoras>,
     ) -> Result<PromptEmbeddings, LatentError> {
         let sequence_length = text.max_sequence_length.unwrap_or(self.limits.sequence_length);
         // The reference skips no layers for a negative prompt.
@@ -225,7 +251,8 @@ impl LatentPipeline {
         for encoder in &self.text_encoders {
             // Without the reference's `prompt_3`, the third encoder gets the first prompt.
             let prompt = &prompt[usize::from(encoder.place() == 1)];
-            let input = EncoderInput { prompt, is_negative, skipped_layers, sequence_length };
+            let loras = loras.and_then(|loras| loras.of_text_encoder(encoder.place()));
+            let input = EncoderInput { prompt, is_negative, skipped_layers, sequence_length, loras };
             let own = encoder.encode(&input)?;
             let PromptEmbeddings { rows, mask, pooled, truncated } = &mut embeddings;
             match encoder.facts().rows {
@@ -286,7 +313,7 @@ impl LatentPipeline {
         let halves = [(&self.decoder, false), (&self.encoder, true)];
         if evaluates {
             let text = TextConditioning::empty();
-            self.encode_prompt(&text.prompt, false, &text)?;
+            self.encode_prompt(&text.prompt, false, &text, None)?;
         }
         for text_encoder in &self.text_encoders {
             text_encoder.open()?;
@@ -322,48 +349,6 @@ impl LatentPipeline {
 fn directory_name(graph: &Path) -> String {
     let name = graph.parent().and_then(Path::file_name);
     name.map_or_else(|| graph.display().to_string(), |name| name.to_string_lossy().into_owned())
-}
-
-/// A graph beside the denoiser.
-struct ComponentGraph<'a> {
-    role: String,
-    path: &'a Path,
-    example: ExampleInputs,
-    /// How many values of a sample have one token of the largest attention.
-    values_per_token: Option<u64>,
-    /// The backend, which the first evaluation sets.
-    proven: ProvenBackend,
-}
-
-/// Adds the session of a component to the pool.
-fn pooled_session(
-    bundle: &Bundle,
-    graph: ComponentGraph<'_>,
-    options: &EngineOptions,
-    pool: &SessionPool,
-    network: &Denoiser,
-    on_stage: &OnStage,
-) -> Result<PooledSession, BundleError> {
-    let ComponentGraph { role, path, example, values_per_token, proven } = graph;
-    let on_stage = Arc::clone(on_stage);
-    let files = bundle.files(path)?;
-    let graph =
-        MeasuredGraph { files: Arc::clone(&files), values_per_token, proven: ProvenBackend::clone(&proven) };
-    let memory = SessionMemory::new(graph, network.backend(), options);
-    let source = GraphSource {
-        name: format!("{}-{role}", bundle.name),
-        files,
-        digest: digest(bundle, path, &options.cache),
-        profile: None,
-        capture: (role == DECODER).then(CaptureStatus::default),
-        example,
-    };
-    let (options, network) = (options.clone(), ProvenBackend::clone(network.proven_backend()));
-    let open = move || {
-        let options = component_options(&options, network.get())?;
-        load(&source, &options, &proven, &on_stage)
-    };
-    Ok(pool.insert(format!("{}/{role}", bundle.name), memory, Box::new(open)))
 }
 
 /// The tensor for each input of the denoiser that the pipeline fills. `guidance` is the weight as an input of its own.

@@ -1,8 +1,9 @@
 //! The text encoders of a pipeline.
 
 use super::component::{Component, SampleInput, SampleOutput, SampleValues};
-use super::embedding_cache::EmbeddingCache;
+use super::embedding_cache::{EmbeddingCache, EmbeddingKey};
 use super::error::LatentError;
+use super::live_feed::{self, Adaptation};
 use super::text_encoder_graph::TextEncoderGraph;
 use super::tokenizer::Tokens;
 use crate::bundle::{FramedPrompt, LayerRule, Masking, RowUse, TextEncoderFacts, TextLength};
@@ -35,6 +36,8 @@ pub(super) struct EncoderInput<'a> {
     pub(super) skipped_layers: usize,
     /// The number of tokens of an encoder that takes as many as a job asks for.
     pub(super) sequence_length: usize,
+    /// The LoRAs, and what tells them from others.
+    pub(super) loras: Option<(&'a Adaptation, &'a str)>,
 }
 
 /// The embedding of a prompt.
@@ -81,7 +84,9 @@ impl TextEncoder {
             TextLength::Requested(_) => input.sequence_length,
         };
         let text = [&*framed.before, &*framed.prompt, framed.after].map(str::to_owned);
-        self.cache.get_or_encode((text, layer, length), || self.evaluate(&framed, layer, length))
+        let (adaptation, loras) = input.loras.map_or((None, ""), |(adaptation, key)| (Some(adaptation), key));
+        let key = EmbeddingKey { text, layer, length, loras: loras.to_owned() };
+        self.cache.get_or_encode(key, || self.evaluate(&framed, layer, length, adaptation))
     }
 
     /// Opens the graph without evaluating it, if it is not open.
@@ -100,6 +105,7 @@ impl TextEncoder {
         framed: &FramedPrompt<'_>,
         layer: Layer,
         asked: usize,
+        adaptation: Option<&Adaptation>,
     ) -> Result<Embedding, LatentError> {
         let TextEncoderGraph { io, tokenizer, facts, .. } = &self.graph;
         let length = self.graph.encoded_length(&framed.before, asked).map_err(LatentError::Tokens)?;
@@ -113,7 +119,7 @@ impl TextEncoder {
         let rows = self.graph.layer_outputs(layer)?;
         let pooled = io.pooled.as_deref();
         let outputs: Vec<&str> = rows.iter().copied().chain(pooled).collect();
-        let mut found = self.component.run(&self.inputs(&tokens.ids, &tokens), &outputs)?;
+        let mut found = self.component.run(&self.inputs(&tokens.ids, &tokens, adaptation), &outputs)?;
         let mut pooled_values =
             if pooled.is_some() { found.pop().unwrap_or_default().values } else { Vec::new() };
         let mut layers = Vec::with_capacity(found.len());
@@ -125,7 +131,7 @@ impl TextEncoder {
         }
         if let (Some(pooled), false) = (pooled, self.component.argmax_returns_first()?) {
             let ids = self.with_unique_maximum(&tokens.ids);
-            let mut found = self.component.run(&self.inputs(&ids, &tokens), &[pooled])?;
+            let mut found = self.component.run(&self.inputs(&ids, &tokens, adaptation), &[pooled])?;
             pooled_values = found.pop().unwrap_or_default().values;
         }
         let chosen = match facts.rows {
@@ -142,7 +148,7 @@ impl TextEncoder {
     }
 
     /// The inputs of the graph for these token ids.
-    fn inputs(&self, ids: &[i64], tokens: &Tokens) -> Vec<SampleInput<'_>> {
+    fn inputs(&self, ids: &[i64], tokens: &Tokens, adaptation: Option<&Adaptation>) -> Vec<SampleInput<'_>> {
         let io = &self.graph.io;
         let length = ids.len() as i64;
         let visible = if self.graph.masks_padding() { tokens.unpadded_len as i64 } else { length };
@@ -154,7 +160,15 @@ impl TextEncoder {
             (&io.token_types, vec![0; ids.len()]),
         ];
         let others = others.into_iter().filter_map(|(name, values)| Some(input(name.as_deref()?, values)));
-        [input(io.ids.as_str(), ids.to_vec())].into_iter().chain(others).collect()
+        let live =
+            io.live.layers.iter().enumerate().flat_map(|(index, layer)| {
+                let part = adaptation.and_then(|adaptation| adaptation.layers.get(index)?.as_ref());
+                let matrices = live_feed::matrices(layer, part.map(Some).as_slice());
+                [&layer.a, &layer.b].into_iter().zip(matrices).map(|(name, Tensor { shape, data })| {
+                    SampleInput { name, shape: shape[1..].to_vec(), values: SampleValues::F32(data) }
+                })
+            });
+        [input(io.ids.as_str(), ids.to_vec())].into_iter().chain(others).chain(live).collect()
     }
 
     /// The token ids, changed after the token at which CLIP pools so that this token is the only one of its kind.

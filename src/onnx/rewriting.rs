@@ -5,6 +5,8 @@ mod constants;
 mod dim;
 mod fold_shapes;
 mod index;
+mod live_inputs;
+mod new_values;
 mod remove_unused;
 mod values;
 
@@ -12,6 +14,7 @@ use rten_onnx::onnx::{GraphProto, ModelProto};
 
 pub(crate) use attention::{AttentionTarget, fuse_attention};
 pub(crate) use fold_shapes::fold_shapes;
+pub(crate) use live_inputs::{LiveInputs, LoraLayers, add_live_inputs, has_live_inputs};
 
 /// The version of ONNX's own operator set. 0 if the model imports none.
 fn opset(model: &ModelProto) -> i64 {

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use super::guidance::{Guidance, slots_per_image};
+use super::guidance::{Guidance, Moment, slots_per_image};
 use super::latency::BatchLoad;
 use crate::bundle::Manifest;
 use crate::inference::{Backend, EvaluationError};
@@ -289,14 +289,21 @@ impl Batcher {
         predictor.signature().write_input_shape(sample, &mut self.batch.shape);
         for &i in &self.selected {
             let image = &self.images[i];
-            let time = image.trajectory.time();
+            let moment = Moment { time: image.trajectory.time(), evaluation: image.evaluations };
             for slot in 0..image.slots() {
                 if self.batch.size() == largest_batch || !image.guidance.fits_into(&self.batch, slot) {
                     evaluate_batch(predictor, sample, &mut self.batch, &mut self.partial_output, outputs)?;
                 }
                 let append_sample = |input: &mut Vec<f32>| image.trajectory.append_input(input);
                 let tensors = &predictor.signature().tensors;
-                image.guidance.append_to_batch(slot, &mut self.batch, append_sample, time, manifest, tensors);
+                image.guidance.append_to_batch(
+                    slot,
+                    &mut self.batch,
+                    append_sample,
+                    moment,
+                    manifest,
+                    tensors,
+                );
             }
         }
         evaluate_batch(predictor, sample, &mut self.batch, &mut self.partial_output, outputs)

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::bundle::{GuidanceRule, Manifest, TensorInput};
 use crate::job::Job;
-use crate::model::{Batch, Conditions};
+use crate::model::{Adaptation, Batch, Conditions, JobControls, SampleControls};
 use crate::tensor::Tensor;
 use diffusion_samplers::simd::update;
 
@@ -23,6 +23,19 @@ pub(super) struct Guidance {
     tensors: Arc<Conditions>,
     /// Channels appended to the sample: the inpainting mask and the masked image.
     extra_channels: Vec<f32>,
+    /// The LoRAs of the network.
+    adaptation: Option<Arc<Adaptation>>,
+    /// The pictures that steer the job, and the number of evaluations of an image.
+    controls: Option<(Arc<JobControls>, usize)>,
+}
+
+/// An evaluation of an image.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Moment {
+    /// The time step.
+    pub(super) time: f64,
+    /// How many evaluations came before.
+    pub(super) evaluation: usize,
 }
 
 /// The limits of guidance in Z-Image's pipeline.
@@ -57,6 +70,8 @@ impl Guidance {
         manifest: &Manifest,
         tensors: Arc<Conditions>,
         extra_channels: Vec<f32>,
+        adaptation: Option<Arc<Adaptation>>,
+        controls: Option<Arc<JobControls>>,
     ) -> Self {
         let null = manifest.classes.null;
         let guided = slots_per_image(job) == 2;
@@ -72,6 +87,8 @@ impl Guidance {
             rescale: job.guidance_rescale,
             tensors,
             extra_channels,
+            adaptation,
+            controls: controls.map(|controls| (controls, job.sampler.evaluations())),
         }
     }
 
@@ -110,7 +127,7 @@ impl Guidance {
         slot: usize,
         batch: &mut Batch,
         append_sample: impl FnOnce(&mut Vec<f32>),
-        time: f64,
+        moment: Moment,
         manifest: &Manifest,
         inputs: &[TensorInput],
     ) {
@@ -120,8 +137,15 @@ impl Guidance {
             append_sample(x);
             x.extend_from_slice(&self.extra_channels);
         };
-        batch.push(append_input, time, class, manifest);
+        batch.push(append_input, moment.time, class, manifest);
         batch.set_conditions(&self.conditions);
+        batch.set_adaptation(self.adaptation.as_ref());
+        batch.set_controls(self.controls.as_ref().map(|(job, evaluations)| SampleControls {
+            job: Arc::clone(job),
+            evaluation: moment.evaluation,
+            evaluations: *evaluations,
+            is_unconditional: unconditional.is_some(),
+        }));
         batch.set_tensors(inputs, self.tensors(slot));
     }
 

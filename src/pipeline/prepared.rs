@@ -5,7 +5,9 @@ use std::sync::Arc;
 use super::packing;
 use crate::bundle::{PipelineKind, Signature, VaeConfig};
 use crate::job::{DecodedInitImage, ErrorCode, InitImage, Job, JobError, Sizes};
-use crate::model::{Conditions, LatentDistribution, LatentError, LatentPipeline};
+use crate::model::{
+    Conditions, JobControls, JobLoras, LatentDistribution, LatentError, LatentPipeline, LoraFault,
+};
 use crate::tensor::Tensor;
 use diffusion_samplers::rng::Noise;
 use diffusion_samplers::sampler;
@@ -15,6 +17,8 @@ use diffusion_samplers::trajectory::KnownRegion;
 #[derive(Debug, Default)]
 pub(super) struct Prepared {
     pub(super) conditions: Arc<Conditions>,
+    pub(super) loras: Option<Arc<JobLoras>>,
+    pub(super) controls: Option<Arc<JobControls>>,
     init: Option<EncodedInitImage>,
     kind: Option<PipelineKind>,
 }
@@ -68,8 +72,12 @@ impl Prepared {
             let init = decoded.map(|decoded| pixel_space_init(decoded, starts_from_noise));
             return Ok(Self { init, ..Self::default() });
         };
+        let loras = match job.loras.as_slice() {
+            [] => None,
+            choices => Some(latent.load_loras(choices).map_err(|(index, fault)| lora_error(index, &fault))?),
+        };
         let conditions = match &job.text {
-            Some(prompts) => latent.conditions(prompts, signature, &job.sizes.latent),
+            Some(prompts) => latent.conditions(prompts, signature, &job.sizes.latent, loras.as_deref()),
             None => Ok(Conditions::default()),
         };
         let is_network_input = signature.is_inpainting();
@@ -77,6 +85,8 @@ impl Prepared {
             latent_space_init(latent, decoded.as_ref(), &job.sizes, is_network_input, starts_from_noise);
         Ok(Self {
             conditions: Arc::new(conditions.map_err(|error| latent_error(&error))?),
+            loras,
+            controls: job.decode_controls()?.map(Arc::new),
             init: init.map_err(|error| latent_error(&error))?,
             kind: Some(latent.kind),
         })
@@ -179,6 +189,11 @@ fn latent_space_init(
     });
     let (image, inpainting) = (encode(&decoded.image)?, inpainting.transpose()?);
     Ok(Some(EncodedInitImage { image, inpainting, is_network_input, starts_from_noise }))
+}
+
+/// The job's error for the LoRA at this index.
+fn lora_error(index: usize, fault: &LoraFault) -> JobError {
+    JobError::of_field(ErrorCode::OutOfRange, &format!("loras[{index}].name"), fault)
 }
 
 /// Converts an error of the text encoders or the VAE to the job's error.

@@ -161,7 +161,14 @@ impl RunningJob {
         RunningImage::new(
             ImageId { job: self.number, index },
             sampler::start(self.job.sampler.clone(), state, steps.unwrap_or(generator)),
-            Guidance::new(&self.job, manifest, Arc::clone(&prepared.conditions), extra_channels),
+            Guidance::new(
+                &self.job,
+                manifest,
+                Arc::clone(&prepared.conditions),
+                extra_channels,
+                prepared.loras.as_ref().map(|loras| Arc::clone(&loras.network)),
+                prepared.controls.clone(),
+            ),
             &self.job,
         )
     }
@@ -203,6 +210,9 @@ impl RunningJob {
             return Ok((receipt, false));
         };
         receipt.truncated.clone_from(&prepared.conditions.truncated);
+        if let Some(loras) = &prepared.loras {
+            receipt.set_loras(&self.job.loras, &loras.sha256);
+        }
         *finished += 1;
         Ok((receipt, *finished == self.job.count))
     }

@@ -3,7 +3,9 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use denoised::bundle::{Bundle, SampleLayout, Signature, TimeConvention, TimeInput, TimestepShape};
+use denoised::bundle::{
+    Bundle, LiveInputs, SampleLayout, Signature, TimeConvention, TimeInput, TimestepShape,
+};
 use denoised::inference::{Backend, EvaluationError};
 use denoised::model::{Batch, Model, Predictor};
 use denoised::tensor::{DataType, GraphIo};
@@ -67,6 +69,7 @@ impl Exact {
                 class: Some((input("class_labels"), DataType::I64)),
                 conditions: Vec::new(),
                 tensors: Vec::new(),
+                live: LiveInputs::default(),
                 dynamic_size: false,
                 extra_channels: 0,
                 layout: SampleLayout::default(),
@@ -85,6 +88,7 @@ impl Exact {
             outputs_per_value: 1,
             session_sizes: Vec::new(),
             latent: None,
+            lora_directories: Vec::new(),
         };
         (model, batches)
     }

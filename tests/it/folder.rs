@@ -101,7 +101,7 @@ fn a_pipeline_that_is_not_served_is_refused_by_its_class() {
             "_class_name is \"PixArtAlphaPipeline\", which is not supported: PixArtAlpha models",
         ),
         ("StableDiffusionInstructPix2PixPipeline", "it edits a picture by an instruction"),
-        ("StableDiffusionControlNetPipeline", "by a ControlNet"),
+        ("StableDiffusion3ControlNetPipeline", "by a ControlNet of another kind"),
         ("DreamPipeline", "no pipeline of this name is known"),
         ("StableDiffusionXLPipeline", "by its inputs the network is Stable Diffusion;"),
         ("DDPMPipeline", "by its inputs the network is Stable Diffusion;"),

@@ -21,6 +21,7 @@ mod build_engines;
 mod cancellations;
 mod cli;
 mod configuration;
+mod control;
 mod corpora;
 mod deadlines;
 mod demo;
@@ -46,6 +47,7 @@ mod full_disk;
 mod init;
 mod inspect;
 mod latent;
+mod live;
 #[cfg(feature = "system-tests")]
 mod load_errors;
 mod memory;

@@ -149,7 +149,7 @@ fn inputs_of_a_control_net_or_a_mask_are_refused_by_name() {
         (
             "down_block_additional_residuals_0",
             &[-1, 320, -1, -1][..],
-            "a ControlNet input, which is not served",
+            "it is an input for a ControlNet's residual, but the others are missing",
         ),
         ("encoder_attention_mask", &[-1, -1], "a mask of the text's tokens"),
     ] {

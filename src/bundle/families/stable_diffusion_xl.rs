@@ -12,6 +12,9 @@ pub(in crate::bundle) const FACTS: PipelineFacts = PipelineFacts {
         "StableDiffusionXLPipeline",
         "StableDiffusionXLImg2ImgPipeline",
         "StableDiffusionXLInpaintPipeline",
+        "StableDiffusionXLControlNetPipeline",
+        "StableDiffusionXLControlNetImg2ImgPipeline",
+        "StableDiffusionXLControlNetInpaintPipeline",
     ],
     required_inputs: &[Role::Pooled, Role::TimeIds],
     text_encoders: &[

@@ -41,6 +41,7 @@ pub(super) fn used_files(bundle: &Bundle) -> Result<Vec<PathBuf>, BundleError> {
             used.extend(files.into_iter().map(|file| tokenizer.join(file)));
         }
     }
+    graphs.extend(bundle.controlnets.iter().map(|controlnet| controlnet.graph.clone()));
     let is_autoencoder = |graph: &Path| {
         bundle
             .latent
@@ -113,7 +114,9 @@ pub(super) fn unused_reason(directory: &Path, path: &Path, latent: Option<&Laten
         ("safety_checker", ..) => "the safety checker is not run",
         ("feature_extractor", ..) => "it belongs to the safety checker",
         ("image_encoder", ..) => "image prompts are not supported",
-        (folder, ..) if folder.starts_with("controlnet") => "ControlNets are not supported",
+        (folder, ..) if folder.starts_with("controlnet") => {
+            "no ControlNet for this network is read from it: that is a model.onnx with the input controlnet_cond"
+        }
         (.., "safetensors" | "bin" | "pt" | "pth" | "ckpt" | "msgpack" | "h5" | "gguf") => {
             "weights of another framework; the ONNX graphs have their own"
         }

@@ -12,6 +12,9 @@ pub(super) struct KnownInputs<'a> {
 
 /// The error for an input that has no known meaning, with advice that fits its name, its type and its axes.
 pub(super) fn unknown_input(input: &ValueInfo, known: &KnownInputs<'_>) -> SignatureError {
+    if let Some(reason) = control_input(&input.name) {
+        return unsupported(input, reason);
+    }
     if let Some(meaning) = unserved_meaning(&input.name) {
         return unsupported(
             input,
@@ -57,7 +60,7 @@ fn suggested_role(input: &ValueInfo) -> Option<Role> {
 /// The key under `[graph]` in denoised.toml for an input that a pipeline fills, by its usual name or else by its type and
 /// its axes. `None` for an input that no pipeline fills.
 pub(crate) fn graph_key(input: &ValueInfo) -> Option<&'static str> {
-    if unserved_meaning(&input.name).is_some() {
+    if control_input(&input.name).or(unserved_meaning(&input.name)).is_some() {
         return None;
     }
     let usual = Role::ALL.into_iter().find(|role| role.usual_names().contains(&input.name.as_str()));
@@ -66,17 +69,6 @@ pub(crate) fn graph_key(input: &ValueInfo) -> Option<&'static str> {
 
 /// The meaning of an input that diffusers' networks have, and that no pipeline served here fills.
 fn unserved_meaning(name: &str) -> Option<&'static str> {
-    const CONTROL: [&str; 6] = [
-        "down_block_",
-        "mid_block_",
-        "down_intrablock_",
-        "block_controlnet_",
-        "controlnet_",
-        "controlnet_block_",
-    ];
-    if CONTROL.iter().any(|prefix| name.starts_with(prefix)) {
-        return Some("a ControlNet input");
-    }
     Some(match name {
         "attention_mask" | "encoder_hidden_states_mask" => {
             "a mask of the text's tokens, as Chroma, Qwen-Image and their kind take it"
@@ -88,6 +80,32 @@ fn unserved_meaning(name: &str) -> Option<&'static str> {
         "num_frames" | "added_time_ids" | "image_only_indicator" | "fps" => "an input of a video network",
         _ => return None,
     })
+}
+
+/// Why an input for pictures that steer the network, or for what is computed of them, is not served.
+fn control_input(name: &str) -> Option<&'static str> {
+    const FUSED: [&str; 5] =
+        ["controlnet_conds", "controlnet_images", "controlnet_scales", "conditioning_scales", "images"];
+    if FUSED.contains(&name) {
+        return Some(
+            "this U-Net holds its ControlNets inside; export the U-Net and each ControlNet apart, so that a job can choose",
+        );
+    }
+    let starts = |starts: &[&str]| starts.iter().any(|start| name.starts_with(start));
+    if starts(&["down_intrablock_"]) {
+        return Some("it is an input for a T2I-Adapter, which is not served; export the network without it");
+    }
+    if starts(&["block_controlnet_", "controlnet_"]) {
+        return Some(
+            "it is an input for a ControlNet of Stable Diffusion 3 or Flux, which is not served; export the network \
+             without it",
+        );
+    }
+    starts(&["down_block_", "mid_block_", "input_control_"]).then_some(
+        "it is an input for a ControlNet's residual, but the others are missing: those of all skip connections, with \
+         numbers in their names, and the middle's. Export the network again, or without these inputs and run `denoised \
+         init --live`",
+    )
 }
 
 #[cfg(test)]
@@ -131,11 +149,23 @@ mod tests {
     }
 
     #[test]
+    fn inputs_for_control_are_named() {
+        for (name, expected) in [
+            ("controlnet_conds", "holds its ControlNets inside"),
+            ("images", "holds its ControlNets inside"),
+            ("down_block_additional_residuals_0", "the others are missing"),
+            ("mid_block_additional_residual", "the others are missing"),
+        ] {
+            let found = advice(name, DataType::F32, &[None, Some(320), None, None], &[]);
+            assert!(found.contains(expected), "{name}: {found}");
+        }
+    }
+
+    #[test]
     fn known_inputs_of_other_pipelines_are_named() {
         for (name, expected) in [
-            ("down_block_additional_residuals_0", "a ControlNet input"),
-            ("mid_block_additional_residual", "a ControlNet input"),
-            ("controlnet_block_samples", "a ControlNet input"),
+            ("controlnet_block_samples", "Stable Diffusion 3 or Flux"),
+            ("down_intrablock_additional_residuals_0", "a T2I-Adapter"),
             ("attention_mask", "a mask of the text's tokens"),
             ("image_embeds", "IP-Adapter"),
         ] {

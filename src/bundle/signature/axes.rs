@@ -43,7 +43,7 @@ pub(super) fn sample_axes(
 /// The number of patches in the warm-up of a network that takes packed latents.
 const WARMUP_PATCHES: usize = 64;
 
-pub(super) fn timestep_shape(
+pub(in crate::bundle) fn timestep_shape(
     input: &ValueInfo,
     fixed_batch: Option<usize>,
 ) -> Result<TimestepShape, SignatureError> {

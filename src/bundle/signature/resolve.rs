@@ -6,7 +6,7 @@ use super::channels::split_extra_channels;
 use super::error::{list, not_an_input, unsupported};
 use super::output::prediction;
 use super::shared_inputs::{self, FoundInputs, named_inputs};
-use super::{NetworkSize, SampleLayout, Signature, SignatureError, TimeInput};
+use super::{LiveInputs, NetworkSize, SampleLayout, Signature, SignatureError, TimeInput};
 use crate::bundle::{GraphNames, Manifest, PipelineKind, Role, TensorInput, TimeConvention};
 use crate::tensor::{DataType, Dim, GraphIo, ValueInfo};
 
@@ -55,7 +55,9 @@ impl Signature {
             let is_single = single.iter().any(|used| used.name == input.name);
             is_single || tensors.iter().any(|(used, _)| used.name == input.name)
         };
-        if let Some(unknown) = graph.inputs.iter().find(|input| !is_known(input)) {
+        let live = LiveInputs::find(graph, |input| is_known(&input));
+        let is_unknown = |input: &&ValueInfo| !is_known(input) && !live.contains(&input.name);
+        if let Some(unknown) = graph.inputs.iter().find(is_unknown) {
             return Err(unknown_input(unknown, &KnownInputs { roles: &roles, has_class: class.is_some() }));
         }
         let per_sample = tensors.iter().filter(|(_, tensor)| !tensor.is_shared).map(|(value, _)| *value);
@@ -81,6 +83,7 @@ impl Signature {
             class: class.map(class_input).transpose()?,
             conditions: conditions.into_iter().map(condition_input).collect::<Result<_, _>>()?,
             tensors: tensors.into_iter().map(|(_, tensor)| tensor).collect(),
+            live,
             output: output.name.clone(),
             negates_output: false,
             named_kind: network.named_kind,

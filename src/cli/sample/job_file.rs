@@ -61,17 +61,46 @@ fn parse_fields(
         };
         *picture = replacement;
     }
+    if let Some(controls) = document.field_mut("controls").filter(|_| !flags.contains_key("controls")) {
+        for (index, picture) in control_pictures(controls).enumerate() {
+            let Some(members) = members_with_file(picture) else { continue };
+            let field = || format!("controls[{index}].image");
+            *picture = Json::String(read_picture(members, directory).with_context(field)?);
+        }
+    }
+    if flags.contains_key("controls")
+        && let Some(controls) = document.field_mut("controls")
+    {
+        *controls = Json::Null;
+    }
     let request = read_request(&document, "the job", Some(LIMITS))
         .map_err(|error| anyhow!(error.message.replace(TOPIC_FORM, FILE_FORM)))?;
     let fields = fields(&request)?;
     let is_topic =
         |field: &str| fields.get(field).is_some_and(Value::is_object) && !flags.contains_key(field);
-    if let Some(field) = PICTURES.into_iter().find(|field| is_topic(field)) {
+    let topic_of_control = request.controls.iter().flatten().position(|control| control.image.is_topic());
+    let topic_of_control = topic_of_control.map(|index| format!("controls[{index}].image"));
+    let topic = PICTURES.into_iter().find(|field| is_topic(field)).map(str::to_owned);
+    if let Some(field) = topic.or(topic_of_control) {
         bail!(
             "{field}: only the daemon fetches a topic; use {{\"file\": \"…\"}} with the path of the picture"
         );
     }
     Ok(fields)
+}
+
+/// The pictures of the controls of a job.
+fn control_pictures(controls: &mut Json) -> impl Iterator<Item = &mut Json> {
+    let controls = match controls {
+        Json::Array(controls) => controls.as_mut_slice(),
+        _ => &mut [],
+    };
+    controls.iter_mut().filter_map(|control| match control {
+        Json::Object(members) => {
+            members.iter_mut().find(|(key, _)| key == "image").map(|(_, picture)| picture)
+        }
+        _ => None,
+    })
 }
 
 /// The members of a picture that is an object with a `file`.

@@ -27,7 +27,12 @@ pub(super) struct RequestedJob {
 impl RequestedJob {
     /// Reads the flags, the file and the pictures. Flags override the file field by field.
     pub(super) fn read(arguments: &SampleArguments) -> anyhow::Result<Self> {
-        let mut flags = fields(&to_request(&arguments.sampling, &arguments.prompts, &arguments.image)?)?;
+        let mut flags = fields(&Request {
+            loras: arguments.loras.requests(),
+            controls: arguments.controls.requests()?,
+            guess_mode: arguments.controls.guess_mode(),
+            ..to_request(&arguments.sampling, &arguments.prompts, &arguments.image)?
+        })?;
         let class = arguments.sampling.class.clone();
         if class.is_some() {
             // The label is looked up in the model.
@@ -52,7 +57,11 @@ impl RequestedJob {
         match &self.file {
             Some(file) if self.is_from_file(field) => format!("{}: {field}", file.name),
             _ if WITHOUT_FLAG.contains(&name) => field.to_owned(),
-            _ => format!("--{}", name.replace('_', "-")),
+            _ => match name {
+                "loras" => "--lora".to_owned(),
+                "controls" => "--control".to_owned(),
+                name => format!("--{}", name.replace('_', "-")),
+            },
         }
     }
 

@@ -36,6 +36,7 @@ pub(super) fn tensor(memory: &Allocator, element: DataType, shape: &[usize]) -> 
     match element {
         DataType::F32 | DataType::Other(_) => of::<f32>(memory, shape),
         DataType::F16 => of::<f16>(memory, shape),
+        DataType::F64 => of::<f64>(memory, shape),
         DataType::I64 => of::<i64>(memory, shape),
         DataType::I32 => of::<i32>(memory, shape),
     }
@@ -46,7 +47,7 @@ pub(super) fn size(element: DataType, shape: &[usize]) -> usize {
     let each = match element {
         DataType::F32 | DataType::I32 | DataType::Other(_) => 4,
         DataType::F16 => 2,
-        DataType::I64 => 8,
+        DataType::I64 | DataType::F64 => 8,
     };
     each * shape.iter().product::<usize>()
 }
@@ -56,6 +57,7 @@ pub(super) fn slice_mut(element: DataType, tensor: &mut DynTensor) -> ort::Resul
     Ok(match element {
         DataType::F32 | DataType::Other(_) => TypedSlice::F32(tensor.try_extract_tensor_mut()?.1),
         DataType::F16 => TypedSlice::F16(tensor.try_extract_tensor_mut()?.1),
+        DataType::F64 => TypedSlice::F64(tensor.try_extract_tensor_mut()?.1),
         DataType::I64 => TypedSlice::I64(tensor.try_extract_tensor_mut()?.1),
         DataType::I32 => TypedSlice::I32(tensor.try_extract_tensor_mut()?.1),
     })

@@ -9,6 +9,7 @@ use super::manifest::{GraphKind, Manifest};
 use super::weights::WeightsFile;
 use super::write::{GRAPH, WEIGHTS, Weights, lay_out, write_graph_only, write_with_weights};
 use super::{OpenSession, PreparedGraph, Request, comparison, make_room, passes};
+use crate::onnx::{OWN_VALUES, decode_without_weights};
 
 /// Why no graph is prepared.
 #[derive(Debug)]
@@ -29,7 +30,7 @@ impl From<std::io::Error> for BuildError {
 
 /// Decodes the exported graph and applies the passes. Fails with a reason if the graph is opened as it is.
 pub(super) fn decode(request: &Request<'_>) -> Result<(ModelProto, Weights), String> {
-    let mut model = super::decode::decode(&request.source.files)?;
+    let mut model = decode_without_weights(&request.source.files.graph, OWN_VALUES)?;
     let changes = passes::apply(&mut model, request.target());
     let weights = Weights::of(&mut model)?;
     log::debug!("{}: {changes:?}", request.source.name);

@@ -2,9 +2,9 @@
 
 use super::passes::Target;
 use super::write::Weights;
-use super::{MIN_WEIGHTS, decode, is_mapped, passes};
+use super::{MIN_WEIGHTS, is_mapped, passes};
 use crate::inference::provider::Provider;
-use crate::onnx::ModelFiles;
+use crate::onnx::{ModelFiles, OWN_VALUES, decode_without_weights};
 
 /// What preparation does to a graph.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub(crate) fn describe(
         Provider::Cpu | Provider::Cuda => {}
         Provider::TensorRt | Provider::OpenVino => return Err(format!("{provider} prepares it itself")),
     }
-    let mut model = decode::decode(files)?;
+    let mut model = decode_without_weights(&files.graph, OWN_VALUES)?;
     let changes = passes::apply(&mut model, Target { provider, engine_version, rewrite });
     let weights = Weights::of(&mut model)?;
     let has_own_weights = provider == Provider::Cpu && !weights.are_mappable;

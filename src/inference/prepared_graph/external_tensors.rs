@@ -1,6 +1,6 @@
 //! The tensors of a decoded graph whose values are in other files.
 
-use rten_onnx::onnx::{DataLocation, DataType, GraphProto, NodeProto, StringStringEntryProto, TensorProto};
+use rten_onnx::onnx::{DataLocation, DataType, GraphProto, StringStringEntryProto, TensorProto};
 
 use crate::onnx::{FLOAT16, STORED_TYPE};
 use crate::tensor::ElementType;
@@ -68,23 +68,6 @@ pub(super) fn move_to(tensor: &mut TensorProto, location: &str, offset: u64, len
 
 fn is_external(tensor: &TensorProto) -> bool {
     tensor.data_location == Some(DataLocation::EXTERNAL)
-}
-
-/// Makes initializers of constant nodes with external values, which engines do not read.
-pub(super) fn hoist_constants(graph: &mut GraphProto) {
-    let is_constant = |node: &NodeProto| {
-        node.op_type.as_deref() == Some("Constant")
-            && node.attribute.first().and_then(|attribute| attribute.t.as_ref()).is_some_and(is_external)
-    };
-    let (constants, nodes) = std::mem::take(&mut graph.node).into_iter().partition(is_constant);
-    graph.node = nodes;
-    for mut constant in constants {
-        let tensor = constant.attribute.pop().and_then(|attribute| attribute.t);
-        graph.initializer.extend(tensor.map(|tensor| TensorProto { name: constant.output.pop(), ..tensor }));
-    }
-    for attribute in graph.node.iter_mut().flat_map(|node| &mut node.attribute) {
-        attribute.g.iter_mut().for_each(hoist_constants);
-    }
 }
 
 /// Calls `visit` with every external tensor, with those of nested graphs.

@@ -2,7 +2,6 @@
 
 mod build;
 mod mask;
-mod new_values;
 mod pattern;
 mod sources;
 
@@ -10,9 +9,8 @@ use std::collections::{HashMap, HashSet};
 
 use rten_onnx::onnx::{DataType, GraphProto, ModelProto, NodeProto, OperatorSetIdProto};
 
-use new_values::NewValues;
-
 use super::index::{GraphIndex, operator};
+use super::new_values::NewValues;
 use super::remove_unused::remove_unused;
 use super::values::Values;
 use super::{is_rewritable, opset};
@@ -61,7 +59,7 @@ pub(crate) fn fuse_attention(model: &mut ModelProto, target: AttentionTarget) ->
         return AttentionCount { fused: 0, left: blocks.len() };
     }
     let values = Values::infer(graph, opset);
-    let mut new = NewValues::new(graph);
+    let mut new = NewValues::new(graph, "attention");
     let replacements: HashMap<_, _> = blocks
         .iter()
         .filter_map(|softmax| {

@@ -7,6 +7,8 @@ mod graph;
 #[cfg(feature = "system-tests")]
 mod inferred;
 #[cfg(feature = "system-tests")]
+mod live_inputs;
+#[cfg(feature = "system-tests")]
 mod numbers;
 #[cfg(feature = "system-tests")]
 mod onnx_runtime;

@@ -11,6 +11,7 @@ use rten_onnx::onnx::{DataType, GraphProto, NodeProto, TensorProto, ValueInfoPro
 use super::constants::{self, Elements, MAX_ELEMENTS};
 use super::dim::{Dim, Symbols};
 use super::index::operator;
+use super::live_inputs::broadcast_axes;
 
 /// What is known about a value.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -170,9 +171,13 @@ fn from_value_info(info: &ValueInfoProto, symbols: &mut Symbols) -> Value {
     let Some(tensor) = info.r#type.as_ref().and_then(|value| value.tensor_type.as_ref()) else {
         return Value::default();
     };
+    // What these axes are added to keeps its shape.
+    let broadcast = broadcast_axes(info.name.as_deref().unwrap_or_default());
     let shape = tensor.shape.as_ref().map(|shape| {
-        let dims = shape.dim.iter().map(|dim| match (dim.dim_value, dim.dim_param.as_deref()) {
+        let dims = shape.dim.iter().enumerate();
+        let dims = dims.map(|(axis, dim)| match (dim.dim_value, dim.dim_param.as_deref()) {
             (Some(value), _) => Dim::Known(value),
+            _ if broadcast.contains(&axis) => Dim::Known(1),
             (None, Some(name)) if !name.is_empty() => symbols.axis(name),
             _ => symbols.unknown(),
         });

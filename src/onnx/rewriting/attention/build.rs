@@ -2,13 +2,13 @@
 
 use rten_onnx::onnx::NodeProto;
 
-use super::new_values::NewValues;
 use super::pattern::Block;
 use super::sources::Rows;
 use super::{AttentionTarget, DOMAIN, Replacement, mask};
 use crate::onnx::rewriting::constants::{ints_attribute, new_float, new_int};
 use crate::onnx::rewriting::dim::Dim;
 use crate::onnx::rewriting::index::{GraphIndex, operator};
+use crate::onnx::rewriting::new_values::NewValues;
 use crate::onnx::rewriting::values::Values;
 
 /// An operand's axes as the operator takes them, with and without heads.

@@ -4,9 +4,9 @@ use rten_onnx::onnx::NodeProto;
 
 use super::AttentionTarget;
 use super::build::{Operands, may_equal};
-use super::new_values::NewValues;
 use crate::onnx::rewriting::constants::new_int;
 use crate::onnx::rewriting::dim::Dim;
+use crate::onnx::rewriting::new_values::NewValues;
 
 /// A mask that broadcasts to the scores.
 pub(super) struct Mask<'a> {

@@ -24,8 +24,20 @@ impl Net {
     /// Adds a node with one output.
     pub(super) fn op(&mut self, operator: &str, inputs: &[&str], attribute: Vec<AttributeProto>) -> String {
         let output = self.name();
+        self.named_op(&format!("node {output}"), operator, inputs, attribute)
+    }
+
+    /// Adds a node with this name and one output.
+    pub(super) fn named_op(
+        &mut self,
+        name: &str,
+        operator: &str,
+        inputs: &[&str],
+        attribute: Vec<AttributeProto>,
+    ) -> String {
+        let output = self.name();
         self.graph.node.push(NodeProto {
-            name: Some(format!("node {output}")),
+            name: Some(name.to_owned()),
             op_type: Some(operator.to_owned()),
             input: inputs.iter().copied().map(str::to_owned).collect(),
             output: vec![output.clone()],

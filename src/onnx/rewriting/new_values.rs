@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use rten_onnx::onnx::{AttributeProto, GraphProto, NodeProto, TensorProto};
 
-use crate::onnx::rewriting::constants::{int64_vector, new_ints};
+use super::constants::{int64_vector, new_ints};
 
 /// The values that the rewriting adds to a graph.
 pub(super) struct NewValues {
@@ -15,9 +15,9 @@ pub(super) struct NewValues {
 }
 
 impl NewValues {
-    /// For a graph without any of them.
-    pub(super) fn new(graph: &GraphProto) -> Self {
-        let mut prefix = "attention".to_owned();
+    /// For a graph without any of them. All names start with `prefix`.
+    pub(super) fn new(graph: &GraphProto, prefix: &str) -> Self {
+        let mut prefix = prefix.to_owned();
         let is_used = |prefix: &str| {
             graph.node.iter().any(|node| {
                 let names = node.output.iter().chain(&node.input).chain(&node.name);
@@ -105,7 +105,8 @@ impl NewValues {
         self.push("Transpose", &[value], vec![new_ints("perm", &perm)], output, nodes);
     }
 
-    fn push(
+    /// Adds a node whose output has this name.
+    pub(super) fn push(
         &mut self,
         operator: &str,
         inputs: &[&str],

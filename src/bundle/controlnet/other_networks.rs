@@ -1,0 +1,35 @@
+//! Networks that steer another one, and that are not served.
+
+use super::{ControlNetIo, PICTURE};
+use crate::tensor::GraphIo;
+
+/// What a graph is that is no ControlNet of Stable Diffusion; `None` if it is one.
+pub(in crate::bundle) fn unserved_network(graph: &GraphIo) -> Option<&'static str> {
+    let has = |name: &str| graph.inputs.iter().any(|input| input.name == name);
+    let starts = |start: &str| graph.inputs.iter().any(|input| input.name.starts_with(start));
+    if has("control_type") || has("control_type_idx") {
+        return Some("a ControlNet Union, which takes several kinds of pictures, and is not served");
+    }
+    if has("hidden_states") && (has("img_ids") || has("controlnet_mode")) {
+        return Some("a ControlNet of Flux, which is not served");
+    }
+    if has("hidden_states") && has(PICTURE) {
+        return Some("a ControlNet of Stable Diffusion 3 or another transformer, which is not served");
+    }
+    if ControlNetIo::is_controlnet(graph) {
+        return None;
+    }
+    if has(PICTURE) {
+        return Some("a network that takes a picture but no text, which is not served");
+    }
+    if starts("down_block") || starts("mid_block") || starts("input_control_") {
+        return Some(
+            "a U-Net with inputs for a ControlNet's residuals; to use it, put it into the folder unet",
+        );
+    }
+    let returns_features = graph.outputs.len() > 1 && graph.inputs.len() == 1;
+    Some(match returns_features {
+        true => "a T2I-Adapter or another network of pictures, which is not served",
+        false => "no ControlNet, because it has no input controlnet_cond",
+    })
+}

@@ -1,0 +1,66 @@
+//! `denoised init --live`: gives a pipeline's graphs the inputs for ControlNets and LoRAs.
+
+use std::io::Write as _;
+use std::path::Path;
+
+use anyhow::anyhow;
+
+use crate::cli::CommandError;
+use crate::cli::stdout::Stdout;
+use crate::onnx::{LiveGraphError, LoraLayers, PLAIN, make_live};
+
+/// The layers that get inputs for LoRAs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Lora {
+    /// None
+    None,
+    /// The linear layers of the transformer blocks and of the text encoders: what most files change
+    Transformer,
+    /// The convolutions and the layers for the time step as well: for LoCon and LCM-LoRA
+    All,
+}
+
+/// The network, and the text encoders. Only the network takes residuals.
+const GRAPHS: [(&str, bool); 3] =
+    [("unet/model.onnx", true), ("text_encoder/model.onnx", false), ("text_encoder_2/model.onnx", false)];
+
+pub(super) fn run(folder: &Path, lora: Lora) -> Result<(), CommandError> {
+    if !folder.join(GRAPHS[0].0).is_file() && !folder.join("unet").join(PLAIN).is_file() {
+        let folder = folder.display();
+        return Err(CommandError::usage(anyhow!(
+            "{folder} has no {}; live inputs are for the folder of a Stable Diffusion 1, 2 or XL pipeline",
+            GRAPHS[0].0
+        )));
+    }
+    let layers = match lora {
+        Lora::None => LoraLayers::None,
+        Lora::Transformer => LoraLayers::Transformer,
+        Lora::All => LoraLayers::All,
+    };
+    let is_there = |graph: &Path| graph.is_file() || graph.with_file_name(PLAIN).is_file();
+    let mut changed = 0;
+    for (name, is_network) in GRAPHS {
+        let graph = folder.join(name);
+        // A text encoder takes nothing but LoRAs.
+        if !is_there(&graph) || (!is_network && layers == LoraLayers::None) {
+            continue;
+        }
+        match make_live(&graph, is_network, layers) {
+            Ok(count) => {
+                changed += 1;
+                let residuals = match count.residuals {
+                    0 => String::new(),
+                    n => format!("{n} inputs for a ControlNet's residuals, "),
+                };
+                writeln!(Stdout, "{name}: {residuals}inputs for LoRAs at {} layers", count.layers)?;
+            }
+            // Another run was interrupted after this graph.
+            Err(LiveGraphError::AlreadyLive(_)) => writeln!(Stdout, "{name}: has live inputs already")?,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    if changed > 0 {
+        eprintln!("each export is kept as {PLAIN} beside its graph, which uses the weights in it");
+    }
+    Ok(())
+}
