@@ -109,8 +109,9 @@ impl Inventory {
             let component = file.split('/').next().unwrap_or_default();
             // The configuration of the whole autoencoder counts only without those of its halves.
             let is_unused = is_other && component == "vae";
+            let reason = files::unused_autoencoder(directory);
             let by_kind = |key: &str| match (kind.known(key), kind) {
-                _ if is_unused => KeyUse::NotUsed("vae_decoder and vae_encoder are used".to_owned()),
+                _ if is_unused => KeyUse::NotUsed(reason.to_owned()),
                 (Known::Unknown, _) => KeyUse::Unknown,
                 (Known::WithoutEffect, _) => KeyUse::WithoutEffect,
                 (Known::Used, _) if is_other && differing.iter().any(|other| other == key) => {

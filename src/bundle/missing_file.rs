@@ -51,7 +51,17 @@ pub(crate) fn network_advice(directory: &Path) -> String {
 }
 
 /// Advice about a folder without the scheduler's configuration.
-pub(super) const SCHEDULER_ADVICE: &str = "copy this file from the original model, or describe the scheduler in denoised.toml, [scheduler] (`denoised init` \
+pub(super) fn scheduler_advice(directory: &Path) -> String {
+    let real = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
+    match real.parent().filter(|parent| is_pipeline(parent)) {
+        Some(pipeline) => {
+            format!("this is a component of the pipeline in its parent; name {}", pipeline.display())
+        }
+        None => SCHEDULER_ADVICE.to_owned(),
+    }
+}
+
+const SCHEDULER_ADVICE: &str = "copy this file from the original model, or describe the scheduler in denoised.toml, [scheduler] (`denoised init` \
      drafts it)";
 
 /// Returns the ONNX files in a folder and in its folder `onnx`, relative to the folder.
@@ -141,6 +151,20 @@ mod tests {
             let error = Bundle::open(directory.path()).unwrap_err().to_string();
             assert!(error.ends_with(&format!("model.onnx; {expected}")), "{files:?}: {error}");
         }
+    }
+
+    /// It was advised to copy a scheduler into the folder of a component.
+    #[test]
+    fn the_folder_of_a_component_was_taken_for_a_model() {
+        let directory = tempfile::tempdir().unwrap();
+        let unet = directory.path().join("unet");
+        std::fs::create_dir(&unet).unwrap();
+        std::fs::write(unet.join("model.onnx"), "").unwrap();
+        let error = Bundle::open(&unet).unwrap_err().to_string();
+        let pipeline = directory.path().canonicalize().unwrap();
+        let expected =
+            format!("this is a component of the pipeline in its parent; name {}", pipeline.display());
+        assert!(error.ends_with(&expected), "{error}");
     }
 
     #[test]

@@ -27,12 +27,32 @@ pub(super) fn misnamed_network(directory: &Path) -> Option<BundleError> {
 pub(crate) fn missing_decoder(directory: &Path) -> Option<String> {
     let has_graph = |component: &str| directory.join(component).join("model.onnx").is_file();
     let other = other_graph(directory, "vae_decoder");
-    if has_graph("vae_decoder") || !(has_graph("vae_encoder") || other.is_some()) {
+    if has_graph("vae_decoder") || !(has_graph("vae_encoder") || has_graph("vae") || other.is_some()) {
         return None;
     }
     let advice = match other {
         Some(file) => format!("{file} is there; rename it to model.onnx"),
+        None if has_graph("vae") => {
+            "vae/model.onnx is there; if it is the decoder's, rename the folder vae to vae_decoder".to_owned()
+        }
         None => "export the whole pipeline".to_owned(),
     };
     Some(format!("vae_decoder/model.onnx is missing, without which latents do not become pictures; {advice}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The whole pipeline was to be exported again.
+    #[test]
+    fn a_decoder_in_the_folder_vae_was_not_seen() {
+        let directory = tempfile::tempdir().unwrap();
+        for component in ["vae", "vae_encoder"] {
+            std::fs::create_dir(directory.path().join(component)).unwrap();
+            std::fs::write(directory.path().join(component).join("model.onnx"), "").unwrap();
+        }
+        let fault = missing_decoder(directory.path()).unwrap();
+        assert!(fault.ends_with("rename the folder vae to vae_decoder"), "{fault}");
+    }
 }

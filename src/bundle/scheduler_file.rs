@@ -8,7 +8,7 @@ use diffusion_samplers::scheduler_settings::KeyStatus;
 use super::BundleError;
 use super::PipelineKind;
 use super::manifest::Manifest;
-use super::missing_file::{SCHEDULER_ADVICE, first_file};
+use super::missing_file::{first_file, scheduler_advice};
 use super::model_index::ModelIndex;
 use super::pipeline_keys;
 use super::scheduler_config::SchedulerConfig;
@@ -21,7 +21,7 @@ pub(super) fn scheduler(
     manifest: &Manifest,
 ) -> Result<SchedulerConfig, BundleError> {
     let files = ["scheduler/scheduler_config.json", "scheduler_config.json"];
-    let file = first_file(directory, &files, |_| SCHEDULER_ADVICE.to_owned());
+    let file = first_file(directory, &files, scheduler_advice);
     let file = match (file, &manifest.scheduler) {
         (Ok(file), _) => file,
         (Err(_), Some(section)) => return Ok(SchedulerConfig::from_section(description, section)?),

@@ -1,6 +1,6 @@
 //! `denoised run`: the daemon.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
@@ -18,6 +18,9 @@ pub(super) fn run(file: &ConfigFile) -> Result<(), CommandError> {
         log::info!("{}", super::ignored_variables(&config));
     }
     log_warnings(&config);
+    if let Some(warning) = unwritable_cache(&config.engine.cache) {
+        log::warn!("{warning}");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -32,6 +35,18 @@ pub(super) fn run(file: &ConfigFile) -> Result<(), CommandError> {
 
 fn log_warnings(config: &Config) {
     config.warnings().iter().for_each(|warning| log::warn!("{warning}"));
+}
+
+/// A warning about a directory for prepared graphs, engines and measurements that keeps nothing.
+fn unwritable_cache(cache: &Path) -> Option<String> {
+    let kept = std::fs::create_dir_all(cache).and_then(|()| tempfile::tempfile_in(cache));
+    kept.err().map(|error| {
+        format!(
+            "engine.cache: {} keeps nothing: {}; make it writable, or every start prepares and measures again",
+            cache.display(),
+            error.kind()
+        )
+    })
 }
 
 /// SIGTERM and SIGINT stop the daemon; SIGHUP reloads the configuration.
@@ -58,4 +73,19 @@ fn signals(file: Option<PathBuf>) -> anyhow::Result<Signals> {
         }
     });
     Ok(Signals { stop, reload })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cache_that_keeps_nothing_was_silent() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(unwritable_cache(&folder.path().join("cache")), None);
+        let file = folder.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let warning = unwritable_cache(&file.join("cache")).unwrap();
+        assert!(warning.starts_with("engine.cache: ") && warning.contains("make it writable"), "{warning}");
+    }
 }

@@ -239,7 +239,9 @@ impl Router {
             self.complete(pending.request.command, pending.ack);
         }
         if !was_waiting && !self.registry.has_job(&id) {
-            log::info!("cannot cancel job {id:?}: there is no such job");
+            let reason =
+                if self.registry.is_completed(&id) { "it has ended" } else { "there is no such job" };
+            log::info!("cannot cancel job {id:?}: {reason}");
         }
         let effects = self.registry.cancel(&id, command, incoming.ack);
         self.apply(effects);

@@ -131,6 +131,7 @@ pub(super) fn unused_reason(directory: &Path, path: &Path, latent: Option<&Laten
             "model_index.json sets the component to null"
         }
         _ if is_unused_encoder() => "model_index.json has no such component, or its graph is missing",
+        ("vae", ..) if extension == "onnx" => unused_autoencoder(directory),
         (.., "onnx") => "no component is read from this graph",
         (.., extension) if extension.starts_with("onnx_data") || ["data", "pb"].contains(&extension) => {
             "no graph that is used names it"
@@ -144,13 +145,22 @@ pub(super) fn unused_reason(directory: &Path, path: &Path, latent: Option<&Laten
             "the vocabulary is read from tokenizer.json"
         }
         ("vae_encoder", "config.json", _) => "vae_decoder/config.json has other values, which are used",
-        ("vae", ..) => "vae_decoder and vae_encoder are used",
+        ("vae", ..) => unused_autoencoder(directory),
         (folder, name, _) if folder != name && !is_component(folder) => {
             "no supported pipeline has a component of this name"
         }
         _ => "unknown",
     }
     .to_owned()
+}
+
+/// Why the folder of the whole autoencoder is not used.
+pub(super) fn unused_autoencoder(directory: &Path) -> &'static str {
+    if directory.join("vae_decoder").is_dir() {
+        "vae_decoder and vae_encoder are used"
+    } else {
+        "the decoder's graph is read from vae_decoder"
+    }
 }
 
 /// The files in a directory and below it. A directory that cannot be read is listed as a file.

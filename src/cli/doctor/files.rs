@@ -18,9 +18,8 @@ const CREDENTIAL: &str = "mqtt-password";
 pub(super) fn findings(config: &Config, user: &JudgedUser) -> Vec<Finding> {
     let mut findings: Vec<_> = config.models.paths.iter().map(|path| model(path, user)).collect();
     findings.push(spool(&config.spool.path, user));
-    if config.engine.providers.iter().any(|provider| provider.builds_engines()) {
-        findings.push(directory("engine.cache", &config.engine.cache, user));
-    }
+    // Besides engines it keeps prepared graphs, embeddings of prompts, digests and measurements.
+    findings.push(directory("engine.cache", &config.engine.cache, user));
     let mqtt = &config.mqtt;
     // The caller has tried to load it.
     let is_tried = user.is_caller() || config.engine.kind == EngineKind::Embedded;

@@ -30,6 +30,11 @@ impl JobRegistry {
         self.jobs.contains_key(id)
     }
 
+    /// Whether a job with this id has ended, and its answers are kept.
+    pub(in crate::service) fn is_completed(&self, id: &str) -> bool {
+        self.completed.get(id).is_some()
+    }
+
     /// Cancels an accepted job, if there is one. The message is acknowledged when the job has ended.
     pub(in crate::service) fn cancel(&mut self, id: &str, command: CommandDigest, ack: AckToken) -> Effects {
         let Some(job) = self.jobs.get_mut(id) else {
