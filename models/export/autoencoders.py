@@ -106,7 +106,8 @@ def graphs(model: Path, options: Options) -> Iterator[Graph]:
     # AutoencoderDC, and SDXL's autoencoder by its own statement, exceed half precision's range.
     whole = kind == "AutoencoderDC" or config.get("force_upcast", False) and config.get("scaling_factor") == 0.13025
     dtype = torch.float32 if whole else options.dtype
-    vae = getattr(diffusers, kind).from_pretrained(model / "vae", torch_dtype=dtype).eval()
+    vae = getattr(diffusers, kind).from_pretrained(
+        model / "vae", torch_dtype=dtype, local_files_only=True).eval()
     channels, sides = config["latent_channels"], factor(config)
     decoder, encoder, parameters = Decoder(vae), Moments(vae), "latent_parameters"
     if kind == "AutoencoderKLFlux2":

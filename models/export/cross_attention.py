@@ -23,7 +23,8 @@ def sana(model: Path, options: Options) -> Iterator[Graph]:
     encoder = text_encoders.language_model(model, replace(options, text_length=None), length=ROWS)
     encoder.axes = {name: {0: "batch_size", 1: "prompt_length"} for name in encoder.axes}
     yield encoder
-    transformer = SanaTransformer2DModel.from_pretrained(model / "transformer", torch_dtype=options.dtype)
+    transformer = SanaTransformer2DModel.from_pretrained(
+        model / "transformer", torch_dtype=options.dtype, local_files_only=True)
     config, dtype, batch = transformer.config, options.dtype, options.batch or 2
     height, width = options.latent_size(autoencoders.factor(autoencoders.read_config(model)) * config.patch_size)
     rows = options.text_length or ROWS
@@ -58,7 +59,8 @@ class PixArt(torch.nn.Module):
 
 def pixart_sigma(model: Path, options: Options) -> Iterator[Graph]:
     yield text_encoders.t5(model, options, length=ROWS)
-    transformer = PixArtTransformer2DModel.from_pretrained(model / "transformer", torch_dtype=options.dtype)
+    transformer = PixArtTransformer2DModel.from_pretrained(
+        model / "transformer", torch_dtype=options.dtype, local_files_only=True)
     config, dtype, batch = transformer.config, options.dtype, options.batch or 2
     if config.sample_size == 128 and config.use_additional_conditions:
         raise SystemExit(f"{model}/transformer/config.json: use_additional_conditions is set, which is PixArt-Alpha; "

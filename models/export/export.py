@@ -9,36 +9,15 @@ import argparse
 import json
 import re
 import shutil
-import sys
 import warnings
 from pathlib import Path
 
 import torch
 
-import cross_attention
-import flux2
-import mmdit
-import unet
-import z_image
+from checks import check
 from graphs import Graph, Options, write
 from quantize import BITS, quantize
 
-FAMILIES = {
-    "StableDiffusionPipeline": unet.stable_diffusion,
-    "StableDiffusionImg2ImgPipeline": unet.stable_diffusion,
-    "StableDiffusionInpaintPipeline": unet.stable_diffusion,
-    "LatentConsistencyModelPipeline": unet.stable_diffusion,
-    "StableDiffusionXLPipeline": unet.stable_diffusion_xl,
-    "StableDiffusionXLImg2ImgPipeline": unet.stable_diffusion_xl,
-    "StableDiffusionXLInpaintPipeline": unet.stable_diffusion_xl,
-    "StableDiffusion3Pipeline": mmdit.stable_diffusion_3,
-    "FluxPipeline": mmdit.flux,
-    "SanaPipeline": cross_attention.sana,
-    "SanaSprintPipeline": cross_attention.sana,
-    "PixArtSigmaPipeline": cross_attention.pixart_sigma,
-    "ZImagePipeline": z_image.z_image,
-    "Flux2KleinPipeline": flux2.klein,
-}
 # Local names that diffusers and transformers write into configurations.
 LOCAL_KEYS = ("_name_or_path",)
 
@@ -52,19 +31,20 @@ def main() -> None:
 
 def export(model: Path, out: Path, options: Options, weights: str | None = None, only: list[str] | None = None) -> None:
     """Writes the folder `out`; `weights` is "int8" or "int4", `only` names the graphs to write."""
+    family = check(model, out, options, only)
     index = read_json(model / "model_index.json")
-    family = FAMILIES.get(index["_class_name"])
-    if family is None:
-        sys.exit(f"{model}/model_index.json: the pipeline {index['_class_name']} can't be exported; these can: "
-                 + ", ".join(FAMILIES))
     out.mkdir(parents=True, exist_ok=True)
+    if not only:
+        # Without it, an interrupted export can't be taken for a complete one.
+        (out / "model_index.json").unlink(missing_ok=True)
     index["_name_or_path"] = published_name(index, model)
-    copy_settings(model, out, index)
+    copy_settings(model, out)
     warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
     torch.manual_seed(0)
-    for graph in family(model, options):
+    for graph in family.graphs(model, options):
         if not only or graph.folder in only:
             export_graph(graph, model, out, options, weights)
+    write_json(out / "model_index.json", index, local_keys=())
 
 
 def arguments() -> argparse.Namespace:
@@ -83,28 +63,29 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--external-data", action="store_true",
                         help="keep weights in model.onnx_data, also of graphs under 64 MiB")
     parser.add_argument("--only", nargs="+", metavar="FOLDER",
-                        help="export these graphs alone, such as transformer or vae_decoder")
-    given = parser.parse_args()
-    if not (given.model / "model_index.json").is_file():
-        parser.error(f"{given.model} has no model_index.json; name a folder that diffusers saved")
-    return given
+                        help="export these graphs alone, such as unet, transformer or vae_decoder")
+    return parser.parse_args()
 
 
 def export_graph(graph: Graph, model: Path, out: Path, options: Options, weights: str | None) -> None:
+    """Writes the graph and its configuration to a folder beside its own, which is renamed when it is complete."""
     name, config = graph.folder, graph.config
-    path = write(graph, out, options)
+    partial, target = out / f"{name}.partial", out / name
+    shutil.rmtree(partial, ignore_errors=True)
+    path = write(graph, partial, options)
     source = model / ("vae" if name.startswith("vae_") else name) / "config.json"
-    write_json(path.parent / "config.json", config or read_json(source))
+    write_json(partial / "config.json", config or read_json(source))
     quantised = ""
     if weights and not name.startswith("vae_"):
         quantised = f", {quantize(path, weights, options.external_data)} weights in {weights}"
-    size = sum(file.stat().st_size for file in path.parent.glob("model.onnx*"))
-    print(f"{path}: {size / 1e6:.1f} MB{quantised}", flush=True)
+    shutil.rmtree(target, ignore_errors=True)
+    partial.rename(target)
+    size = sum(file.stat().st_size for file in target.glob("model.onnx*"))
+    print(f"{target / path.name}: {size / 1e6:.1f} MB{quantised}", flush=True)
 
 
-def copy_settings(model: Path, out: Path, index: dict) -> None:
-    """Copies the model index, the scheduler and the tokenizers."""
-    write_json(out / "model_index.json", index, local_keys=())
+def copy_settings(model: Path, out: Path) -> None:
+    """Copies the scheduler and the tokenizers."""
     for folder in sorted(model.iterdir()):
         if folder.name == "scheduler" or folder.name.startswith("tokenizer"):
             target = out / folder.name
@@ -127,7 +108,7 @@ def complete_tokenizer(folder: Path, target: Path) -> None:
     if (target / "tokenizer.json").is_file() or (target / "vocab.json").is_file():
         return
     from transformers import AutoTokenizer
-    AutoTokenizer.from_pretrained(folder).backend_tokenizer.save(str(target / "tokenizer.json"))
+    AutoTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer.save(str(target / "tokenizer.json"))
 
 
 def read_json(path: Path) -> dict:

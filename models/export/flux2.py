@@ -20,7 +20,8 @@ ROWS = 512
 
 def klein(model: Path, options: Options) -> Iterator[Graph]:
     yield text_encoders.language_model(model, options, layers=lambda _: LAYERS, length=ROWS)
-    transformer = Flux2Transformer2DModel.from_pretrained(model / "transformer", torch_dtype=options.dtype)
+    transformer = Flux2Transformer2DModel.from_pretrained(
+        model / "transformer", torch_dtype=options.dtype, local_files_only=True)
     replace_rms_norms(transformer)
     config, dtype, batch = transformer.config, options.dtype, options.batch or 2
     widths = config.axes_dims_rope

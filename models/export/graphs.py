@@ -1,6 +1,7 @@
 """Writes one module as one ONNX graph, with fixed or free axes."""
 
 import gc
+import json
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,9 +34,6 @@ class Options:
 
     def latent_size(self, factor: int) -> tuple[int, int]:
         """Returns the example's latent height and width, for an autoencoder that divides sides by `factor`."""
-        for name, side in (("height", self.height), ("width", self.width)):
-            if side is not None and side % factor:
-                raise SystemExit(f"--{name} is {side}, but this model needs a multiple of {factor}")
         return ((self.height or EXAMPLE_HEIGHT * factor) // factor, (self.width or EXAMPLE_WIDTH * factor) // factor)
 
     def fixed(self) -> set[str]:
@@ -69,9 +67,13 @@ class Graph:
     config: dict = field(default_factory=dict)
 
 
-def write(graph: Graph, out: Path, options: Options) -> Path:
-    """Exports `graph` to `out/FOLDER/model.onnx` and returns that path."""
-    folder = out / graph.folder
+def declares(model: Path, component: str) -> bool:
+    """Whether model_index.json names a class for `component`, so that the pipeline has it."""
+    return (json.loads((model / "model_index.json").read_text()).get(component) or [None])[0] is not None
+
+
+def write(graph: Graph, folder: Path, options: Options) -> Path:
+    """Exports `graph` to `folder/model.onnx` and returns that path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "model.onnx"
     fixed = options.fixed()

@@ -9,7 +9,7 @@ from diffusers.models.transformers import transformer_flux
 
 import autoencoders
 import text_encoders
-from graphs import Graph, Options
+from graphs import Graph, Options, declares
 from replacements import POSITIONS, RotaryTable, replace_rms_norms, replaced, rotate
 
 OUTPUT = "out_hidden_states"
@@ -32,9 +32,10 @@ class Network(torch.nn.Module):
 def stable_diffusion_3(model: Path, options: Options) -> Iterator[Graph]:
     for folder in ("text_encoder", "text_encoder_2"):
         yield text_encoders.clip(model, options, folder, hidden_states=True)
-    if (model / "text_encoder_3").is_dir():
+    if declares(model, "text_encoder_3"):
         yield text_encoders.t5(model, options, "text_encoder_3", length=256)
-    transformer = SD3Transformer2DModel.from_pretrained(model / "transformer", torch_dtype=options.dtype)
+    transformer = SD3Transformer2DModel.from_pretrained(
+        model / "transformer", torch_dtype=options.dtype, local_files_only=True)
     replace_rms_norms(transformer)
     config, dtype, batch = transformer.config, options.dtype, options.batch or 2
     sides = autoencoders.factor(autoencoders.read_config(model)) * config.patch_size
@@ -56,7 +57,8 @@ def stable_diffusion_3(model: Path, options: Options) -> Iterator[Graph]:
 def flux(model: Path, options: Options) -> Iterator[Graph]:
     yield text_encoders.clip(model, options)
     yield text_encoders.t5(model, options, "text_encoder_2", length=512)
-    transformer = FluxTransformer2DModel.from_pretrained(model / "transformer", torch_dtype=options.dtype)
+    transformer = FluxTransformer2DModel.from_pretrained(
+        model / "transformer", torch_dtype=options.dtype, local_files_only=True)
     replace_rms_norms(transformer)
     config, dtype, batch = transformer.config, options.dtype, options.batch or 2
     widths = config.axes_dims_rope

@@ -107,7 +107,8 @@ MODELS = {
                                               lambda: vae(4), 4),
     "Stable Diffusion 3.5 Medium": ([clip_l_projected, clip_g, t5], lambda: sd3(24, 24, 13), wide_vae, 2),
     "Stable Diffusion 3.5 Large": ([clip_l_projected, clip_g, t5], lambda: sd3(38, 38, 0), wide_vae, 2),
-    "FLUX.1": ([clip_l, t5], lambda: diffusers.FluxTransformer2DModel(), wide_vae, 2),
+    "FLUX.1-schnell": ([clip_l, t5], lambda: diffusers.FluxTransformer2DModel(), wide_vae, 2),
+    "FLUX.1-dev": ([clip_l, t5], lambda: diffusers.FluxTransformer2DModel(guidance_embeds=True), wide_vae, 2),
     "SANA 0.6B, SANA-Sprint 0.6B": ([gemma], lambda: sana(28, 36, 16), dc_ae, 4),
     "SANA 1.6B, SANA-Sprint 1.6B": ([gemma], lambda: sana(20, 70, 20), dc_ae, 4),
     "PixArt-Sigma": ([t5], lambda: diffusers.PixArtTransformer2DModel(

@@ -8,6 +8,7 @@ The folders have random, untrained weights and are made here.
 
 import json
 import os
+import shutil
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -17,6 +18,7 @@ import onnxruntime
 import pytest
 import torch
 
+import export as export_module
 import tiny
 from check import compare
 from export import export
@@ -94,6 +96,67 @@ def test_text_encoder_holds_only_the_layers_that_are_read(models, tmp_path):
     assert config["num_hidden_layers"] == 27
     weights = {tensor.name for tensor in onnx.load(tmp_path / "text_encoder" / "model.onnx").graph.initializer}
     assert not any("layers.27." in name or "lm_head" in name for name in weights)
+
+
+def refusal(model, out, options=Options(), only=None):
+    """Returns the sentence with which the export is refused before anything is written."""
+    with pytest.raises(SystemExit) as error:
+        export(model, out, options, only=only)
+    assert not out.exists()
+    return str(error.value)
+
+
+def test_a_graph_that_the_family_lacks_was_ignored(models, tmp_path):
+    for name in ("transformer", "vae"):
+        assert refusal(models("sd_turbo"), tmp_path / "out", only=[name]) == (
+            f"--only {name}: this pipeline has no such graph; its graphs are text_encoder, unet, vae_decoder, vae_encoder")
+
+
+def test_options_were_refused_after_the_first_graph(models, tmp_path):
+    out = tmp_path / "out"
+    assert refusal(models("sd_turbo"), out, Options(height=100)) == (
+        "--height is 100, but this model needs a multiple of 8; use 96 or 104")
+    assert refusal(models("sana_sprint"), out, Options(width=16)) == (
+        "--width is 16, but this model needs a multiple of 32; use 32")
+    for family in ("pixart_sigma", "flux2_klein", "z_image_turbo"):
+        assert "a multiple of 16; use 64 or 80" in refusal(models(family), out, Options(width=72))
+    assert "always has 77 rows" in refusal(models("sd_turbo"), out, Options(text_length=50))
+
+
+def test_a_folder_with_a_fault_ended_in_a_traceback(models, tmp_path):
+    whole, out = models("sd_turbo"), tmp_path / "out"
+    for name, file in (("vae", "config.json"), ("text_encoder", "config.json"), ("tokenizer", ""),
+                       ("unet", "diffusion_pytorch_model.safetensors")):
+        model = tmp_path / f"without_{name}"
+        shutil.copytree(whole, model)
+        (model / name / file).unlink() if file else shutil.rmtree(model / name)
+        assert f"{model}/{name}" in refusal(model, out)
+    index = json.loads((whole / "model_index.json").read_text())
+    other = tmp_path / "pixart"
+    shutil.copytree(whole, other)
+    (other / "model_index.json").write_text(json.dumps(index | {"_class_name": "PixArtSigmaPipeline"}))
+    assert "but PixArtSigmaPipeline needs t5" in refusal(other, out)
+    graphs = tmp_path / "graphs"
+    (graphs / "unet").mkdir(parents=True)
+    (graphs / "unet" / "model.onnx").touch()
+    (graphs / "model_index.json").write_text(json.dumps(index))
+    assert f"{graphs}/unet/model.onnx is an ONNX graph" in refusal(graphs, out)
+    with pytest.raises(SystemExit, match="is the model itself"):
+        export(whole, whole, Options())
+
+
+def test_an_interrupted_export_looked_complete(models, tmp_path, monkeypatch):
+    def interrupted(path, *_):
+        assert path.is_file()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(export_module, "write_json", lambda path, *_: interrupted(path.with_name("model.onnx")))
+    graph = models("sd_turbo")
+    (tmp_path / "model_index.json").touch()
+    monkeypatch.setattr(export_module, "copy_settings", lambda *_: None)
+    with pytest.raises(KeyboardInterrupt):
+        export(graph, tmp_path, Options())
+    assert [path.name for path in tmp_path.iterdir()] == ["text_encoder.partial"]
 
 
 def networks(folder):

@@ -108,7 +108,7 @@ def ids(options: Options, length: int) -> torch.Tensor:
 
 def language_model(model: Path, options: Options, layers=None, length: int = 300) -> Graph:
     """`layers` is a function of the number of layers, or None for the last layer's normed output."""
-    config = AutoConfig.from_pretrained(model / "text_encoder")
+    config = AutoConfig.from_pretrained(model / "text_encoder", local_files_only=True)
     layers = layers and layers(config.num_hidden_layers)
     if layers and max(layers) > config.num_hidden_layers:
         raise SystemExit(f"{model}/text_encoder/config.json: num_hidden_layers is {config.num_hidden_layers}, but the "
@@ -117,7 +117,7 @@ def language_model(model: Path, options: Options, layers=None, length: int = 300
         config.num_hidden_layers = max(layers)
         config.layer_types = config.layer_types[:max(layers)]
     network = AutoModel.from_pretrained(model / "text_encoder", config=config, dtype=options.dtype,
-                                        attn_implementation="eager")
+                                        attn_implementation="eager", local_files_only=True)
     example = ids(options, length)
     output = "prompt_embeds" if layers else "last_hidden_state"
     # The mask of the example hides padding, so that nothing about it is folded into the graph.
@@ -131,7 +131,8 @@ def language_model(model: Path, options: Options, layers=None, length: int = 300
 
 def t5(model: Path, options: Options, folder: str = "text_encoder", length: int = 300) -> Graph:
     """In half precision, transformers keeps `wo` as float32, whose products exceed half precision's range."""
-    network = T5EncoderModel.from_pretrained(model / folder, dtype=options.dtype, attn_implementation="eager")
+    network = T5EncoderModel.from_pretrained(
+        model / folder, dtype=options.dtype, attn_implementation="eager", local_files_only=True)
     example = ids(options, length)
     mask = example.clone()
     mask[:, example.shape[1] // 2:] = 0
@@ -143,7 +144,8 @@ def clip(model: Path, options: Options, folder: str = "text_encoder", hidden_sta
     config = json.loads((model / folder / "config.json").read_text())
     projected = "CLIPTextModelWithProjection" in config["architectures"]
     kind = CLIPTextModelWithProjection if projected else CLIPTextModel
-    network = kind.from_pretrained(model / folder, dtype=options.dtype, attn_implementation="eager")
+    network = kind.from_pretrained(
+        model / folder, dtype=options.dtype, attn_implementation="eager", local_files_only=True)
     outputs = ["text_embeds", "last_hidden_state"] if projected else ["last_hidden_state", "pooler_output"]
     if hidden_states:
         outputs += [f"hidden_states.{layer}" for layer in range(config["num_hidden_layers"] + 1)]

@@ -1,12 +1,12 @@
-"""Makes tiny diffusers folders with random weights: `python tiny.py FAMILY OUT`.
+"""Makes tiny diffusers folders with random weights: `python tiny.py FAMILY OUT [STEPS]`.
 
 The networks are trained for a moment on synthetic latents, so that sampling stays in a natural range and prompts
 matter. All weights are numbers of half precision. No third-party weights are used.
 """
 
+import argparse
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import diffusers
@@ -38,10 +38,10 @@ def qwen(tokenizer, layers: int, width: int, whole: bool):
     return (transformers.Qwen3ForCausalLM if whole else transformers.Qwen3Model)(config).eval()
 
 
-def t5(tokens: int):
+def t5(tokens: int, width: int = 24):
     torch.manual_seed(3)
     return transformers.T5EncoderModel(transformers.T5Config(
-        vocab_size=tokens, d_model=24, d_kv=12, d_ff=48, num_layers=2, num_heads=2, feed_forward_proj="gated-gelu",
+        vocab_size=tokens, d_model=width, d_kv=12, d_ff=48, num_layers=2, num_heads=2, feed_forward_proj="gated-gelu",
         is_encoder_decoder=False, use_cache=False)).eval()
 
 
@@ -201,7 +201,7 @@ def sdxl_turbo(folder: Path, scheduler=None):
 def sd3(folder: Path):
     first, second = tokenizers.clip(folder / "tokenizer"), tokenizers.clip(folder / "tokenizer_2", pad="!")
     third = tokenizers.t5(folder / "tokenizer_3")
-    encoder = t5(len(third))
+    encoder = t5(len(third), width=32)
     encoder.resize_token_embeddings(len(third))
     torch.manual_seed(17)
     return diffusers.StableDiffusion3Pipeline(
@@ -233,6 +233,10 @@ FAMILIES = {made.__name__: made for made in (
     sd3, flux)}
 
 
+# Families whose network tiny_training.py does not train.
+UNTRAINED = {"sd3", "flux"}
+
+
 def make(family: str, folder: Path, steps: int = 0) -> None:
     """Writes the folder of `family`, with its network trained for `steps` steps."""
     shutil.rmtree(folder, ignore_errors=True)
@@ -257,5 +261,12 @@ def make(family: str, folder: Path, steps: int = 0) -> None:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("family", choices=FAMILIES, metavar="FAMILY", help=", ".join(FAMILIES))
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write; what it holds is removed")
+    parser.add_argument("steps", type=int, nargs="?", default=0, metavar="STEPS", help="steps of training [default: 0]")
+    given = parser.parse_args()
+    if given.steps and given.family in UNTRAINED:
+        parser.error(f"{given.family} can't be trained here; leave STEPS out")
     torch.set_num_threads(1)
-    make(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else 0)
+    make(given.family, given.out, given.steps)

@@ -8,7 +8,7 @@ from diffusers import UNet2DConditionModel
 
 import autoencoders
 import text_encoders
-from graphs import Graph, Options
+from graphs import Graph, Options, declares
 
 OUTPUT = "out_sample"
 IMAGE = {0: "batch_size", 2: "height", 3: "width"}
@@ -29,7 +29,7 @@ class Network(torch.nn.Module):
 
 
 def network(model: Path, options: Options, text_length: int) -> Graph:
-    unet = UNet2DConditionModel.from_pretrained(model / "unet", torch_dtype=options.dtype)
+    unet = UNet2DConditionModel.from_pretrained(model / "unet", torch_dtype=options.dtype, local_files_only=True)
     config, dtype = unet.config, options.dtype
     sides = autoencoders.factor(autoencoders.read_config(model))
     # Both sides are halved at every level but the last.
@@ -66,7 +66,7 @@ def stable_diffusion(model: Path, options: Options) -> Iterator[Graph]:
 
 def stable_diffusion_xl(model: Path, options: Options) -> Iterator[Graph]:
     for folder in ("text_encoder", "text_encoder_2"):
-        if (model / folder).is_dir():
+        if folder == "text_encoder_2" or declares(model, folder):
             yield text_encoders.clip(model, options, folder, hidden_states=True)
     yield network(model, options, options.text_length or 77)
     yield from autoencoders.graphs(model, options)

@@ -23,8 +23,8 @@ HEIGHT, WIDTH, STEPS = 64, 96, 4
 # Rows of the network's text; Z-Image takes as many as a prompt has.
 ROWS = {"sana_sprint": 300, "sana": 300, "pixart_sigma": 300, "flux2_klein": 512, "flux": 512, "sd3": 256,
         "sd_turbo": 77, "sdxl_turbo": 77, "lcm": 77}
-# Families that tiny_training.py does not train.
-UNTRAINED = {"sana", "sd3", "flux"}
+# Families whose network is not trained here.
+UNTRAINED = tiny.UNTRAINED | {"sana"}
 HALF = dict(dtype=torch.float16)
 VARIANTS = {"float32": ({}, None), "float16": (HALF, None), "int8": ({}, "int8"), "int4": ({}, "int4"),
             "float16 and int4": (HALF, "int4"), "fixed sizes": (dict(height=HEIGHT, width=WIDTH, batch=1), None)}

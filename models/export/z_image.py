@@ -100,12 +100,9 @@ class Network(torch.nn.Module):
 
 
 def z_image(model: Path, options: Options) -> Iterator[Graph]:
-    if options.batch not in (None, 1):
-        raise SystemExit(f"--batch is {options.batch}, but Z-Image's graph takes one picture; leave it out")
-    if options.text_length is not None:
-        raise SystemExit("--text-length: Z-Image takes the rows of the prompt alone, so their number must stay free")
     yield text_encoders.language_model(model, options, layers=lambda count: [count - 1], length=64)
-    transformer = ZImageTransformer2DModel.from_pretrained(model / "transformer", torch_dtype=options.dtype)
+    transformer = ZImageTransformer2DModel.from_pretrained(
+        model / "transformer", torch_dtype=options.dtype, local_files_only=True)
     config, dtype = transformer.config, options.dtype
     patch = config.all_patch_size[0]
     height, width = options.latent_size(autoencoders.factor(autoencoders.read_config(model)) * patch)

@@ -36,7 +36,8 @@ pub(crate) fn network_advice(directory: &Path) -> String {
     }
     if let Some(weights) = pytorch_weights(directory) {
         return format!(
-            "{} has PyTorch weights without a graph; export the model with optimum-cli (docs/models.md)",
+            "{} has PyTorch weights without a graph; export the model with optimum-cli or models/export (docs/models.md says \
+             which)",
             weights.display()
         );
     }
@@ -118,7 +119,7 @@ mod tests {
                 &["unet/diffusion_pytorch_model.safetensors", "model_index.json"],
                 format!(
                     "{root}/unet/diffusion_pytorch_model.safetensors has PyTorch weights without a graph; export the \
-                     model with optimum-cli (docs/models.md)"
+                     model with optimum-cli or models/export (docs/models.md says which)"
                 ),
             ),
             (

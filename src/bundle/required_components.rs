@@ -25,6 +25,9 @@ pub(super) fn check(directory: &Path, index: &ModelIndex, kind: PipelineKind) ->
         }
         let advice = match other_graph(directory, component) {
             Some(file) => format!("{file} is there; rename it to model.onnx"),
+            None if directory.join(format!("{component}.partial")).is_dir() => {
+                format!("{component}.partial is of an interrupted export; export the model again")
+            }
             None => "export the whole pipeline".to_owned(),
         };
         let fault = format!("{component}/model.onnx is missing, which {title} needs; {advice}");
