@@ -35,7 +35,7 @@ pub(crate) enum LiveGraphError {
     NoNames(PathBuf),
 }
 
-const EXPORT: &str = "Export it with models/export/export.py --live, which writes the same inputs";
+const EXPORT: &str = "Export the model again with models/export or optimum, which keep these names";
 
 /// Gives the graph in this file inputs for a ControlNet's residuals, if `residuals` is set, and for LoRAs.
 ///
