@@ -34,7 +34,7 @@ const LAYERS: [(&str, &[&str]); 23] = [
             "units",
         ],
     ),
-    ("image", &["bundle", "npy"]),
+    ("image", &["bundle", "npy", "tensor"]),
     ("inference", &["file_kind", "onnx", "regular_file", "tensor", "units"]),
     ("platform", &["inference"]),
     ("model", &["bundle", "inference", "json_input", "regular_file", "serde_message", "tensor", "units"]),

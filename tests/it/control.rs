@@ -286,7 +286,7 @@ fn faulty_controls_are_refused_by_name() {
             &sd_live,
             vec![picture.clone()],
             &["--width", "96"][..],
-            "--control: the image has 64×64 pixels, but 96×64 are needed; set resize",
+            "--control: the picture has 64×64 pixels, but 96×64 are needed; set resize",
         ),
         (
             &sd_live,

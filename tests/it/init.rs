@@ -186,8 +186,15 @@ fn every_command_in_docs_models_md_runs() {
     let page = std::fs::read_to_string(crate::common::repository().join("docs/models.md")).unwrap();
     assert!(page.contains(LINES), "the tested denoised.toml is not the one in docs/models.md");
     let (directory, _maze) = folder();
-    let (_other, sd) = crate::common::bundles::copy_bundle(&golden("latent/bundles/sd"), "sd15");
+    let (_other, sd) = crate::common::bundles::copy_bundle(&golden("live/sd_live"), "sd15");
+    std::fs::write(sd.join("denoised.toml"), "[controlnets]\ncanny = \"../canny\"\n").unwrap();
+    std::fs::rename(sd.join("controlnet"), directory.path().join("canny")).unwrap();
     std::fs::rename(sd, directory.path().join("sd15")).unwrap();
+    for (file, name) in
+        [("loras/a_peft_r4.safetensors", "style.safetensors"), ("reference/control_a.png", "edges.png")]
+    {
+        std::fs::copy(golden("live").join(file), directory.path().join(name)).unwrap();
+    }
     let blocks = page.split("```sh\n").skip(1).map(|block| block.split("```").next().unwrap());
     let lines: Vec<&str> = blocks.flat_map(str::lines).filter(|line| line.starts_with("denoised ")).collect();
     assert!(lines.len() >= 4, "{lines:?}");

@@ -98,7 +98,7 @@ fn usual(name: &str) -> Option<Vec<usize>> {
     Some(match name {
         "sample" => vec![2, 4, 16, 16],
         "timestep" => vec![1],
-        "encoder_hidden_states" => vec![2, 77, 32],
+        "encoder_hidden_states" => vec![2, 77, 16],
         "input_ids" => vec![2, 77],
         _ => return None,
     })
