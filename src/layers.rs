@@ -37,7 +37,10 @@ const LAYERS: [(&str, &[&str]); 23] = [
     ("image", &["bundle", "npy", "tensor"]),
     ("inference", &["file_kind", "onnx", "regular_file", "tensor", "units"]),
     ("platform", &["inference"]),
-    ("model", &["bundle", "inference", "json_input", "regular_file", "serde_message", "tensor", "units"]),
+    (
+        "model",
+        &["bundle", "inference", "json_input", "lora", "regular_file", "serde_message", "tensor", "units"],
+    ),
     ("job", &["bundle", "image", "inference", "json_input", "model", "tensor", "topic_name", "units"]),
     ("pipeline", &["bundle", "inference", "job", "model", "tensor"]),
     (

@@ -97,7 +97,7 @@ fn a_lora_of_each_image_is_added_as_if_it_were_merged() {
 fn usual(name: &str) -> Option<Vec<usize>> {
     Some(match name {
         "sample" => vec![2, 4, 16, 16],
-        "timestep" => vec![1],
+        "timestep" => Vec::new(),
         "encoder_hidden_states" => vec![2, 77, 16],
         "input_ids" => vec![2, 77],
         _ => return None,
