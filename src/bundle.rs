@@ -237,7 +237,7 @@ impl Bundle {
     }
 
     fn decide_defaults(&mut self) {
-        self.defaults = JobDefaults::decide(&FolderFacts::of_bundle(self), &self.manifest.default);
+        self.defaults = JobDefaults::decide(&FolderFacts::from_bundle(self), &self.manifest.default);
     }
 
     /// The files of a graph, as they were when the bundle was opened.

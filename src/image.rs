@@ -105,6 +105,16 @@ pub enum ImageError {
     /// The file can't be decoded into the sample that is needed.
     #[error("{0}")]
     Decode(String),
+    /// The picture has another size than the one that is needed.
+    #[error("the picture has {}×{} pixels{note}, but {}×{} are needed", found[0], found[1], needed[0], needed[1])]
+    PictureSize {
+        /// Its width and height.
+        found: [u32; 2],
+        /// The width and height that are needed.
+        needed: [usize; 2],
+        /// Where the size comes from, if the file is turned.
+        note: &'static str,
+    },
     /// The encoder failed.
     #[error("encoding failed: {0}")]
     Encode(String),

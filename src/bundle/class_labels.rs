@@ -16,7 +16,7 @@ pub(super) fn embedding_rows(
     }
 }
 
-/// Checks `[classes]` of the denoised.toml at `path` against a network of so many labels.
+/// Checks `[classes]` of the denoised.toml at `path` against the number of labels that the network has.
 pub(super) fn check(path: &Path, manifest: &Manifest, labels: usize) -> Result<(), BundleError> {
     let classes = &manifest.classes;
     let last = labels.saturating_sub(1);

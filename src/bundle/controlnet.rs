@@ -11,7 +11,7 @@ use super::{Signature, TimestepShape};
 use crate::tensor::{Dim, GraphIo, ValueInfo};
 
 pub(super) use folders::{ControlNetFolders, read_all};
-pub(super) use other_networks::unserved_network;
+pub(super) use other_networks::{takes_residuals, unserved_network};
 
 /// The input for the picture, which tells a ControlNet from all other graphs.
 const PICTURE: &str = "controlnet_cond";

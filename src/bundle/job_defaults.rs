@@ -40,7 +40,7 @@ pub struct JobDefaults {
 const MAX_STEPS_IN_NAME: usize = 16;
 
 impl<T> DefaultValue<T> {
-    fn of_rule(value: T, found: &Match) -> Self {
+    fn from_rule(value: T, found: &Match) -> Self {
         Self { value, reason: found.reason.clone() }
     }
 }
@@ -57,21 +57,21 @@ impl JobDefaults {
         let pipeline = || format!("the default {pipeline}");
         let steps = match &found {
             Some((rule, found)) => {
-                steps_in_name(folder, found).unwrap_or_else(|| DefaultValue::of_rule(rule.steps, found))
+                steps_in_name(folder, found).unwrap_or_else(|| DefaultValue::from_rule(rule.steps, found))
             }
             None => DefaultValue { value: facts.steps, reason: pipeline() },
         };
         let own = if folder.kind.is_some() { facts.guidance } else { 1.0 };
         let guidance = match &found {
             Some((rule, found)) if rule.guidance.is_some() => {
-                DefaultValue::of_rule(rule.guidance.unwrap_or(own), found)
+                DefaultValue::from_rule(rule.guidance.unwrap_or(own), found)
             }
             _ => DefaultValue { value: own, reason: pipeline() },
         };
-        let eta = found.as_ref().and_then(|(rule, found)| Some(DefaultValue::of_rule(rule.eta?, found)));
+        let eta = found.as_ref().and_then(|(rule, found)| Some(DefaultValue::from_rule(rule.eta?, found)));
         let length = found
             .as_ref()
-            .and_then(|(rule, found)| Some(DefaultValue::of_rule(rule.max_sequence_length?, found)));
+            .and_then(|(rule, found)| Some(DefaultValue::from_rule(rule.max_sequence_length?, found)));
         let note = match &found {
             Some((_, found)) => found.note.clone(),
             None => suspicious_name(folder),

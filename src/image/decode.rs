@@ -107,7 +107,7 @@ pub(super) fn decode_rgb(
         } else {
             " in the orientation of its EXIF data"
         };
-        return Err(fault(format!("the picture has {w}×{h} pixels{note}, but {width}×{height} are needed")));
+        return Err(ImageError::PictureSize { found: [w, h], needed: [width, height], note });
     }
     let is_whole = match format {
         // The decoder fills the missing part with grey.

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::init_image::Sizes;
 use super::{Attachment, Job, JobError, JobLimits, ModelCard, Request};
-use crate::image::{ControlPicture, Preprocess};
+use crate::image::{ControlPicture, ImageError, Preprocess};
 use crate::model::{Control, JobControls};
 
 /// A picture that steers a job, in a request.
@@ -170,9 +170,9 @@ impl ControlChoice {
     fn decode(&self, index: usize) -> Result<Control, JobError> {
         let picture = self.picture.decode(&self.file).map_err(|error| {
             let field = format!("controls[{index}].image");
-            let advice = match error.to_string().ends_with("are needed") {
-                true => "; set resize, or send a picture of this size",
-                false => "",
+            let advice = match error {
+                ImageError::PictureSize { .. } => "; set resize, or send a picture of this size",
+                _ => "",
             };
             JobError::out_of_range(&field, format!("{field}: {error}{advice}"))
         })?;

@@ -108,7 +108,7 @@ impl<'a> Adapter<'a> {
         limit: usize,
     ) -> Result<LowRank, LoraError> {
         let scale = |rank| self.metadata.scale(key.0, &key.1, rank);
-        let product = self.factors[key].low_rank(scale)?;
+        let product = self.factors[key].low_rank(scale, |rank| check_rank(&layer.module, rank, limit))?;
         if (product.inputs, product.outputs) != (layer.inputs, layer.outputs) {
             return Err(LoraError::OtherModel {
                 layer: layer.module.clone(),
@@ -118,7 +118,6 @@ impl<'a> Adapter<'a> {
                 outputs: layer.outputs,
             });
         }
-        check_rank(&layer.module, product.rank, limit)?;
         Ok(product)
     }
 

@@ -33,12 +33,17 @@ impl<'a> Factors<'a> {
         self.tensors.values().next().map_or("", |(name, _)| name)
     }
 
-    /// The product of the layer. `default_scale` is α/r of a rank without an α of its own.
+    /// The product of the layer. `default_scale` is α/r of a rank without an α of its own. `check_rank` is called with the
+    /// rank of the product before it is computed.
     ///
     /// # Errors
     ///
-    /// A part is missing, shapes do not fit together, or values are no numbers.
-    pub(super) fn low_rank(&self, default_scale: impl Fn(usize) -> f64) -> Result<LowRank, LoraError> {
+    /// A part is missing, shapes do not fit together, values are no numbers, or `check_rank` refuses the rank.
+    pub(super) fn low_rank(
+        &self,
+        default_scale: impl Fn(usize) -> f64,
+        check_rank: impl Fn(usize) -> Result<(), LoraError>,
+    ) -> Result<LowRank, LoraError> {
         let scale = |rank: usize| -> Result<f32, LoraError> {
             Ok(match self.alpha()? {
                 Some(alpha) => (alpha / rank as f64) as f32,
@@ -46,19 +51,24 @@ impl<'a> Factors<'a> {
             })
         };
         if self.has(|part| matches!(part, Part::Hada(_))) {
-            return self.hadamard(scale);
+            return self.hadamard(scale, check_rank);
         }
         if self.has(|part| matches!(part, Part::Kron(_))) {
-            return self.kronecker(scale);
+            return self.kronecker(scale, check_rank);
         }
         let (down, up) = (self.matrix(Part::Down)?, self.matrix(Part::Up)?);
         self.check(down.rows == up.columns, || format!("rank {} and {}", down.rows, up.columns))?;
+        check_rank(down.rows)?;
         let sizes = [down.columns, up.rows, down.rows];
         Ok(LowRank::from_down_and_up(&down.values, &up.values, sizes, scale(down.rows)?))
     }
 
     /// LoHa (Hyeon-Woo et al. 2022, FedPara): ΔW = α/r · (w1a · w1b) ∘ (w2a · w2b), which is a product of rank r².
-    fn hadamard(&self, scale: impl Fn(usize) -> Result<f32, LoraError>) -> Result<LowRank, LoraError> {
+    fn hadamard(
+        &self,
+        scale: impl Fn(usize) -> Result<f32, LoraError>,
+        check_rank: impl Fn(usize) -> Result<(), LoraError>,
+    ) -> Result<LowRank, LoraError> {
         let [up1, down1, up2, down2] = [0, 1, 2, 3].map(|index| self.matrix(Part::Hada(index)));
         let (up1, down1, up2, down2) = (up1?, down1?, up2?, down2?);
         let is_fitting = up1.columns == down1.rows
@@ -67,6 +77,7 @@ impl<'a> Factors<'a> {
             && down1.columns == down2.columns;
         self.check(is_fitting, || "w1_a · w1_b and w2_a · w2_b have different shapes".to_owned())?;
         let rank = up1.columns * up2.columns;
+        check_rank(rank)?;
         let mut down = Vec::with_capacity(rank * down1.columns);
         for one in down1.values.chunks_exact(down1.columns) {
             for two in down2.values.chunks_exact(down2.columns) {
@@ -82,7 +93,11 @@ impl<'a> Factors<'a> {
 
     /// LoKr (Edalati et al. 2022, KronA): ΔW = α/r · w1 ⊗ w2. With w2 = w2a · w2b this is a product of as many ranks
     /// as w1 has columns and w2a together.
-    fn kronecker(&self, scale: impl Fn(usize) -> Result<f32, LoraError>) -> Result<LowRank, LoraError> {
+    fn kronecker(
+        &self,
+        scale: impl Fn(usize) -> Result<f32, LoraError>,
+        check_rank: impl Fn(usize) -> Result<(), LoraError>,
+    ) -> Result<LowRank, LoraError> {
         let (w1, rank1) = self.kron_factor(0)?;
         // A whole w2 is the product of itself and the identity, on the shorter side.
         let (up2, down2, rank2) = match self.tensors.contains_key(&Part::Kron(3)) {
@@ -101,6 +116,7 @@ impl<'a> Factors<'a> {
         self.check(up2.columns == down2.rows, || format!("rank {} and {}", up2.columns, down2.rows))?;
         let inner = down2.rows;
         let rank = w1.columns * inner;
+        check_rank(rank)?;
         let inputs = w1.columns * down2.columns;
         let mut down = vec![0.0; rank * inputs];
         for column in 0..w1.columns {
@@ -153,9 +169,10 @@ impl<'a> Factors<'a> {
             return Err(LoraError::Incomplete { key: self.name().to_owned(), missing: part.to_string() });
         };
         let shape = tensor.shape();
-        let columns = shape.iter().skip(1).product();
         let is_filled = shape.len() >= 2 && !shape.contains(&0);
         self.check(is_filled, || format!("{name} has the shape {shape:?} instead of a matrix"))?;
+        // Without an axis of length 0, the product is at most the file's length.
+        let columns = shape[1..].iter().product();
         Ok(Matrix { rows: shape[0], columns, values: numbers(name, tensor)? })
     }
 

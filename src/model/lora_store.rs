@@ -93,7 +93,7 @@ struct FileVersion {
 }
 
 impl FileVersion {
-    fn of(path: &Path) -> std::io::Result<Self> {
+    fn read(path: &Path) -> std::io::Result<Self> {
         let metadata = std::fs::metadata(path)?;
         let modified = (metadata.mtime(), metadata.mtime_nsec());
         Ok(Self { path: path.to_owned(), len: metadata.len(), inode: metadata.ino(), modified })
@@ -151,7 +151,7 @@ impl LoraStore {
         }
         let mut combination = Vec::new();
         for (index, LoraChoice { path, weight, .. }) in choices.iter().enumerate() {
-            let version = FileVersion::of(path).map_err(|error| (index, unreadable(path, error)))?;
+            let version = FileVersion::read(path).map_err(|error| (index, unreadable(path, error)))?;
             combination.push((version, weight.to_bits()));
         }
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::{ControlNet, ControlNetIo, unserved_network};
+use super::{ControlNet, ControlNetIo, takes_residuals, unserved_network};
 use crate::bundle::graphs::Graphs;
 use crate::bundle::json_file::read_or_default;
 use crate::bundle::{BundleError, Manifest, PipelineKind, Signature};
@@ -87,7 +87,7 @@ pub(in crate::bundle) fn read_all(
         let io = &files.header.io;
         match unserved_network(io) {
             // Exports of some programs have the U-Net with residual inputs in this folder.
-            Some(other) if is_own && other.contains("put it into the folder unet") => {
+            Some(other) if is_own && takes_residuals(io) => {
                 log::warn!("{}: it is {other}", graph.display());
                 continue;
             }

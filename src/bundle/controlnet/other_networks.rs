@@ -3,10 +3,15 @@
 use super::{ControlNetIo, PICTURE};
 use crate::tensor::GraphIo;
 
+/// Whether a graph is a U-Net with inputs for a ControlNet's residuals.
+pub(in crate::bundle) fn takes_residuals(graph: &GraphIo) -> bool {
+    let starts = ["down_block", "mid_block", "input_control_"];
+    graph.inputs.iter().any(|input| starts.iter().any(|start| input.name.starts_with(start)))
+}
+
 /// What a graph is that is no ControlNet of Stable Diffusion; `None` if it is one.
 pub(in crate::bundle) fn unserved_network(graph: &GraphIo) -> Option<&'static str> {
     let has = |name: &str| graph.inputs.iter().any(|input| input.name == name);
-    let starts = |start: &str| graph.inputs.iter().any(|input| input.name.starts_with(start));
     if has("control_type") || has("control_type_idx") {
         return Some("a ControlNet Union, which takes several kinds of pictures, and is not served");
     }
@@ -22,7 +27,7 @@ pub(in crate::bundle) fn unserved_network(graph: &GraphIo) -> Option<&'static st
     if has(PICTURE) {
         return Some("a network that takes a picture but no text, which is not served");
     }
-    if starts("down_block") || starts("mid_block") || starts("input_control_") {
+    if takes_residuals(graph) {
         return Some(
             "a U-Net with inputs for a ControlNet's residuals; to use it, put it into the folder unet",
         );

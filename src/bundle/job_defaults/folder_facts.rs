@@ -44,7 +44,7 @@ const OTHER_SCHEDULES: [&str; 4] =
 
 impl FolderFacts {
     /// Collects the facts of a bundle.
-    pub(in crate::bundle) fn of_bundle(bundle: &Bundle) -> Self {
+    pub(in crate::bundle) fn from_bundle(bundle: &Bundle) -> Self {
         let signature = bundle.signature.as_ref();
         let has = |role| signature.is_some_and(|signature| signature.has(role));
         let text =

@@ -1,4 +1,4 @@
-//! The models that were distilled for few steps: how a folder shows them, and the settings that their documentation names.
+//! The models that were distilled for few steps: how they are recognised, and the settings that their documentation names.
 
 use super::folder_facts::FolderFacts;
 use super::model_name::ModelName;
@@ -6,7 +6,7 @@ use crate::bundle::PipelineKind;
 use PipelineKind::{Flux, LatentConsistency, PixArtSigma, StableDiffusion, StableDiffusion3};
 use PipelineKind::{StableDiffusionXl, ZImage};
 
-/// What of a folder shows a model.
+/// A property of a folder that identifies its model.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Evidence {
     /// `is_distilled` of model_index.json.
@@ -49,10 +49,10 @@ pub(super) struct Rule {
     pub(super) max_sequence_length: Option<usize>,
 }
 
-/// How a folder shows the model of a rule.
+/// A folder that has the model of a rule.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Match {
-    /// The model and what shows it.
+    /// The model, and the property that identifies it.
     pub(super) reason: String,
     /// The name that has the rule's phrases.
     pub(super) name: Option<ModelName>,
@@ -107,7 +107,7 @@ impl Rule {
 use Evidence::{Declared, GuidanceEmbedding, Name, NoGuidanceInput, Scheduler, Shift};
 use Evidence::{Trailing, TrailingAt, TrailingSample};
 
-/// The models, by what shows them: the first rule that fits counts. The weights are those of the models' documentation, where
+/// The models. The first rule that fits counts. The weights are those of the models' documentation, where
 /// 0 and 1 both are no guidance, except for Z-Image, where 1 is some.
 pub(super) const RULES: &[Rule] = &[
     rule("latent consistency model", &[LatentConsistency], GuidanceEmbedding, &[], 4, 8.5),
@@ -139,7 +139,7 @@ pub(super) const RULES: &[Rule] = &[
 ];
 
 impl Rule {
-    /// How the folder shows this model; `None` if it does not.
+    /// Returns why the folder has this model; `None` if it does not.
     pub(super) fn check(&self, folder: &FolderFacts) -> Option<Match> {
         let is_of_family = match folder.kind {
             Some(kind) => self.kinds.contains(&kind),
@@ -172,7 +172,7 @@ impl Rule {
 }
 
 impl Evidence {
-    /// What of the folder it is; `None` if the folder does not have it, or something that contradicts it.
+    /// Describes the property; `None` if the folder lacks it, or contradicts it.
     fn find(self, folder: &FolderFacts, is_named: bool) -> Option<String> {
         let class = folder.scheduler_class.as_str();
         let predicts = |kind: &str| folder.prediction.as_deref().unwrap_or("epsilon") == kind;

@@ -105,7 +105,7 @@ impl CapturePlan {
         self.captured.push(shape);
     }
 
-    /// Whether so many evaluations had no graph for want of room that opening the session again is worth it.
+    /// Whether enough evaluations had no graph for lack of room to open the session again.
     pub(crate) fn is_due_for_opening(&self) -> bool {
         self.missed >= EVALUATIONS_PER_OPENING
     }

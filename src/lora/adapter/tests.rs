@@ -178,3 +178,22 @@ fn a_rank_above_the_limit_is_refused() {
     let error = Adapter::parse(&bytes).unwrap().matched(&[(Component::Network, &layers)], 2).unwrap_err();
     assert!(matches!(error, LoraError::Rank { rank: 3, limit: 2, .. }));
 }
+
+/// The product of a LoHa has the square of the rank, and was computed before the limit was checked.
+#[test]
+fn a_loha_of_a_large_rank_filled_the_memory() {
+    let parts = [ramp(&[1, 3000], 1.0), ramp(&[3000, 1], 1.0), ramp(&[1, 3000], 1.0), ramp(&[3000, 1], 1.0)];
+    let names = ["w1_a", "w1_b", "w2_a", "w2_b"].map(|end| format!("lora_unet_conv_in.hada_{end}"));
+    let tensors: Vec<_> = names.iter().map(String::as_str).zip(parts).collect();
+    let error = product(&file(&tensors), &layer("conv_in", 1, 1)).unwrap_err();
+    assert_eq!(error, LoraError::Rank { layer: "conv_in".to_owned(), rank: 9_000_000, limit: 64 });
+}
+
+#[test]
+fn a_shape_with_an_axis_of_no_length_is_refused() {
+    let [a, b] = ["A", "B"].map(|end| format!("unet.{TO_Q}.lora_{end}.weight"));
+    let empty = (vec![0, usize::MAX, 2], Vec::new());
+    let bytes = file(&[(&a, empty), (&b, ramp(&[4, 2], 1.0))]);
+    let error = product(&bytes, &layer(TO_Q, 3, 4)).unwrap_err().to_string();
+    assert!(error.contains("instead of a matrix"), "{error}");
+}
