@@ -76,7 +76,7 @@ pub use inventory::{FileUse, Inventory, KeyUse};
 use job_defaults::FolderFacts;
 pub use job_defaults::{DefaultValue, JobDefaults};
 pub use latent_components::LatentComponents;
-pub(crate) use latent_sizes::LatentSizes;
+pub(crate) use latent_sizes::{LatentSizes, unet_blocks};
 pub use manifest::{Classes, Condition, Defaults, GraphNames, Manifest, SampleDescription, SampleKind};
 pub(crate) use onnx_file::embedding_shape;
 pub use onnx_file::{class_count, graph_io};

@@ -21,6 +21,7 @@ mod network_memory;
 mod pipeline_graphs;
 mod prompt_text;
 mod residual_sums;
+mod shape_profile;
 mod text_encoder;
 mod text_encoder_checks;
 mod text_encoder_graph;

@@ -45,9 +45,22 @@ impl LatentSizes {
             });
         }
         let doublings = doublings(graph)?;
-        let configured = blocks.down_block_types.or(blocks.block_out_channels);
-        let levels = configured.map_or(doublings, |blocks| blocks.len().saturating_sub(1)).min(MAX_LEVELS);
-        Ok(Self { multiple: if doublings == 0 { 1 } else { 1 << levels }, largest: None })
+        let halvings = blocks.count(doublings).saturating_sub(1);
+        Ok(Self { multiple: if doublings == 0 { 1 } else { 1 << halvings }, largest: None })
+    }
+}
+
+/// The number of blocks of a U-Net, which halves its sample after each but the last: by the config.json beside its graph, or
+/// by the graph.
+pub(crate) fn unet_blocks(graph: &Path) -> Result<usize, BundleError> {
+    let blocks: NetworkBlocks = read_or_default(&graph.with_file_name("config.json"))?;
+    Ok(blocks.count(doublings(graph)?))
+}
+
+impl NetworkBlocks {
+    fn count(self, doublings: usize) -> usize {
+        let configured = self.down_block_types.or(self.block_out_channels);
+        configured.map_or(doublings + 1, |blocks| blocks.len()).min(MAX_LEVELS + 1)
     }
 }
 

@@ -67,10 +67,17 @@ pub(crate) trait Session: Send {
 }
 
 /// The inputs that the graph has, each with its index in the graph. Others are ignored.
+///
+/// A search begins behind the last input found, because a graph with live inputs has hundreds of them, which are fed in
+/// its own order.
 pub(super) fn match_inputs<'a>(
     graph: &GraphIo,
     inputs: &'a [Input<'a>],
 ) -> impl Iterator<Item = (usize, &'a Input<'a>)> {
-    let index = |input: &Input<'_>| graph.inputs.iter().position(|own| own.name == input.name);
-    inputs.iter().filter_map(move |input| Some((index(input)?, input)))
+    let (mut next, count) = (0, graph.inputs.len());
+    inputs.iter().filter_map(move |input| {
+        let index = (next..count).chain(0..next).find(|&index| graph.inputs[index].name == input.name)?;
+        next = index + 1;
+        Some((index, input))
+    })
 }

@@ -8,12 +8,13 @@ use super::component_session::Network;
 use super::control_net::ControlNetSession;
 use super::live_feed::LiveFeed;
 use super::residual_sums::ResidualSums;
+use super::shape_profile::shape_profile;
 use super::{Batch, ModelError, example_inputs, network_memory};
 use crate::bundle::{Bundle, BundleError, Signature, TimeConvention, TimestepShape};
 use crate::inference::{
-    Backend, CaptureStatus, EngineOptions, EvaluationError, GraphDigest, GraphSource, Input, InputShapes,
-    MeasuredGraph, OnStage, PooledSession, ProvenBackend, Session, SessionMemory, SessionPool, ShapeProfile,
-    TensorRt, Values, load, padded_batch, planned_backend,
+    Backend, CaptureStatus, EngineOptions, EvaluationError, GraphDigest, GraphSource, Input, MeasuredGraph,
+    OnStage, PooledSession, ProvenBackend, Session, SessionMemory, SessionPool, Values, load, padded_batch,
+    planned_backend,
 };
 use crate::tensor::GraphIo;
 
@@ -111,7 +112,7 @@ impl Denoiser {
             name: bundle.name.clone(),
             files,
             digest: digest(bundle, &bundle.graph, &options.cache),
-            profile: Some(shape_profile(&signature, &options.provider.tensorrt)),
+            profile: Some(shape_profile(bundle, &signature, options)?),
             capture: Some(capture.clone()),
             example: example_inputs::of_denoiser(&signature),
         };
@@ -270,19 +271,6 @@ fn resolve(bundle: &Bundle, graph: &GraphIo, largest_batch: usize) -> Result<Sig
         .map_err(|error| ModelError::Signature { graph: bundle.graph.clone(), error })
 }
 
-/// The batch sizes for which an engine is built.
-fn shape_profile(signature: &Signature, options: &TensorRt) -> ShapeProfile {
-    let (min, max) = (signature.smallest_batch(), signature.largest_batch);
-    let batch =
-        |configured: Option<u64>, default: usize| configured.map_or(default, |n| n as usize).clamp(min, max);
-    let shapes = |batch: usize| InputShapes(signature.input_shapes(batch));
-    ShapeProfile {
-        min: shapes(batch(options.min_batch.map(|n| n.0), min)),
-        opt: shapes(batch(options.opt_batch.map(|n| n.0), max)),
-        max: shapes(max),
-    }
-}
-
 fn evaluate(
     session: &mut dyn Session,
     signature: &Signature,
@@ -347,59 +335,5 @@ fn sides(shape: &[usize]) -> String {
         [_, height, width] => format!("{width}×{height} latents"),
         [patches, _] => format!("{patches} patches"),
         other => format!("the shape {other:?}"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::bundle::{LiveInputs, Role, SampleLayout, TensorInput, TimeInput};
-    use crate::tensor::{DataType, Dim};
-    use crate::units::Bounded;
-
-    #[test]
-    fn a_shape_profile_has_every_input() {
-        let tensor = |name: &str, role, shape: &[Dim]| TensorInput {
-            name: name.to_owned(),
-            role,
-            shape: shape.to_vec(),
-            is_shared: role == Role::TextIds,
-        };
-        let signature = Signature {
-            sample: "sample".to_owned(),
-            sample_shape: vec![4, 8, 8],
-            layout: SampleLayout::Batched,
-            graph: GraphIo::default(),
-            sample_element: DataType::F32,
-            fixed_batch: None,
-            largest_batch: 4,
-            time: TimeInput {
-                name: "timestep".to_owned(),
-                element: DataType::I64,
-                shape: TimestepShape::PerSample,
-                convention: TimeConvention::Step,
-            },
-            class: None,
-            conditions: vec![("strength".to_owned(), DataType::F32)],
-            tensors: vec![
-                tensor("encoder_hidden_states", Role::Text, &[Dim::Dynamic, Dim::Fixed(32)]),
-                tensor("txt_ids", Role::TextIds, &[Dim::Dynamic, Dim::Fixed(3)]),
-            ],
-            dynamic_size: true,
-            extra_channels: 5,
-            live: LiveInputs::default(),
-            output: "out_sample".to_owned(),
-            negates_output: false,
-            named_kind: None,
-        };
-        let options = TensorRt { min_batch: Some(Bounded(2)), ..TensorRt::default() };
-        let ShapeProfile { min, opt, max } = shape_profile(&signature, &options);
-        let written = |batch: usize| {
-            format!(
-                "sample:{batch}x9x8x8,timestep:{batch},strength:{batch},encoder_hidden_states:{batch}x77x32,\
-                 txt_ids:77x3"
-            )
-        };
-        assert_eq!([min, opt, max].map(|shapes| shapes.to_string()), [2, 4, 4].map(written));
     }
 }

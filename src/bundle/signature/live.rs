@@ -69,6 +69,31 @@ impl LiveInputs {
         });
         residuals.chain(layers)
     }
+
+    /// The name and shape of each input for a batch whose samples have residuals of a ControlNet, and LoRAs of this rank.
+    /// Without `sizes`, the height and width of each residual, residuals stay idle.
+    pub(crate) fn active_shapes(
+        &self,
+        batch: usize,
+        sizes: Option<&[[usize; 2]]>,
+        rank: usize,
+    ) -> Vec<(String, Vec<usize>)> {
+        let mut shapes: Vec<_> = self.idle_shapes().map(|(name, shape)| (name.to_owned(), shape)).collect();
+        let (residuals, layers) = shapes.split_at_mut(self.residuals.len());
+        for ((input, (_, shape)), [height, width]) in
+            self.residuals.iter().zip(residuals).zip(sizes.into_iter().flatten())
+        {
+            let [_, channels, ..] = input.axes;
+            let active = [batch, channels.unwrap_or(1), *height, *width];
+            *shape =
+                std::iter::zip(input.axes, active).map(|(fixed, active)| fixed.unwrap_or(active)).collect();
+        }
+        for pair in layers.chunks_exact_mut(2) {
+            let [(_, a), (_, b)] = pair else { continue };
+            [a[0], a[2], b[0], b[1]] = [batch, rank, batch, rank];
+        }
+        shapes
+    }
 }
 
 /// Residuals have four axes. Those inside a block (`intrablock`) are a T2I-Adapter's.
@@ -177,5 +202,7 @@ mod tests {
         assert_eq!(live.layers.iter().map(|input| &input.layer).collect::<Vec<_>>(), [&layer]);
         let idle: Vec<_> = live.idle_shapes().collect();
         assert_eq!(idle, [("lora_a.conv1", vec![1, 27, 1]), ("lora_b.conv1", vec![1, 1, 4])]);
+        let named = [("lora_a.conv1".to_owned(), vec![2, 27, 8]), ("lora_b.conv1".to_owned(), vec![2, 8, 4])];
+        assert_eq!(live.active_shapes(2, None, 8), named);
     }
 }

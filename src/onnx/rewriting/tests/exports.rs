@@ -5,7 +5,9 @@ use std::path::Path;
 use rten_onnx::onnx::ModelProto;
 
 use crate::onnx::rewriting::attention::AttentionCount;
-use crate::onnx::rewriting::{AttentionTarget, fuse_attention};
+use crate::onnx::rewriting::{AttentionTarget, LoraLayers, add_live_inputs, fuse_attention};
+
+const TARGET: AttentionTarget = AttentionTarget { float16: true, broadcasts_masks: true };
 
 pub(super) fn load(graph: &str) -> ModelProto {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/latent/bundles");
@@ -29,7 +31,22 @@ fn every_attention_of_the_bundles_is_fused() {
         ("variants/unet_int8.onnx", 8),
         ("variants/vae_decoder_float16.onnx", 1),
     ] {
-        let target = AttentionTarget { float16: true, broadcasts_masks: true };
-        assert_eq!(fuse_attention(&mut load(graph), target), AttentionCount { fused, left: 0 }, "{graph}");
+        assert_eq!(fuse_attention(&mut load(graph), TARGET), AttentionCount { fused, left: 0 }, "{graph}");
+    }
+}
+
+/// A LoRA's branch stands between the projections and the attention.
+#[test]
+fn every_attention_of_a_live_graph_is_fused() {
+    for (graph, fused) in [
+        ("sd/unet/model.onnx", 8),
+        ("sd/text_encoder/model.onnx", 3),
+        ("sdxl/unet/model.onnx", 8),
+        ("sdxl/text_encoder_2/model.onnx", 3),
+        ("variants/unet_float16.onnx", 8),
+    ] {
+        let mut live = load(graph);
+        assert!(add_live_inputs(&mut live, graph.contains("unet"), LoraLayers::All).layers > 0, "{graph}");
+        assert_eq!(fuse_attention(&mut live, TARGET), AttentionCount { fused, left: 0 }, "{graph}");
     }
 }
