@@ -21,6 +21,8 @@ pub(super) enum ConfigKind {
     TextEncoder,
     /// tokenizer_config.json.
     Tokenizer,
+    /// A ControlNet.
+    ControlNet,
 }
 
 /// What is known of a key.
@@ -62,6 +64,11 @@ const NETWORK_WITHOUT_EFFECT: &str = "\
     time_embedding_act_fn time_embedding_dim time_embedding_type timestep_post_act \
     transformer_layers_per_block up_block_types upcast_attention upsample_type use_linear_projection \
     use_timestep_embedding";
+
+/// The keys of ControlNetModel beside those of a network. The order of channels is changed in the graph.
+const CONTROLNET_WITHOUT_EFFECT: &str = "\
+    block_out_channels conditioning_channels conditioning_embedding_out_channels \
+    controlnet_conditioning_channel_order down_block_types in_channels num_class_embeds";
 
 /// The keys by which latents are converted and sized. The class says whether an encoder gives a distribution.
 pub(super) const AUTOENCODER_USED: [&str; 8] = [
@@ -128,11 +135,13 @@ impl ConfigKind {
             Self::Autoencoder => ("", AUTOENCODER_WITHOUT_EFFECT),
             Self::TextEncoder => (TEXT_ENCODER_USED, TEXT_ENCODER_WITHOUT_EFFECT),
             Self::Tokenizer => (TOKENIZER_USED, TOKENIZER_WITHOUT_EFFECT),
+            Self::ControlNet => ("global_pool_conditions", CONTROLNET_WITHOUT_EFFECT),
         };
         let is_in = |keys: &str| keys.split_whitespace().any(|known| known == key);
         let is_of_family = match self {
             Self::Network => PipelineKind::ALL.into_iter().any(|kind| is_in(kind.facts().network_keys)),
             Self::TextEncoder => text_model::ALL.into_iter().any(|model| is_in(model.config_keys)),
+            Self::ControlNet => is_in(NETWORK_WITHOUT_EFFECT),
             Self::Autoencoder | Self::Tokenizer => false,
         };
         if is_in(used) || self == Self::Autoencoder && AUTOENCODER_USED.contains(&key) {

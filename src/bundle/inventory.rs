@@ -63,6 +63,7 @@ impl Inventory {
         let kind = bundle.signature.as_ref().and_then(PipelineKind::from_signature);
         inventory.add_model_index(bundle, kind);
         inventory.add_configurations(bundle, kind)?;
+        inventory.add_controlnets(bundle)?;
         inventory.add_manifest(bundle)?;
         Ok(inventory)
     }
@@ -136,6 +137,19 @@ impl Inventory {
             let keys = read_keys(&directory.join(&file))?;
             let config = read_keys(&directory.join(tokenizer).join("tokenizer_config.json"))?;
             self.add(&file, &keys, |key, value| special_token_key(&config, key, value));
+        }
+        Ok(())
+    }
+
+    fn add_controlnets(&mut self, bundle: &Bundle) -> Result<(), BundleError> {
+        for controlnet in &bundle.controlnets {
+            let path = controlnet.graph.with_file_name("config.json");
+            let status = |key: &str, _: &Json| match ConfigKind::ControlNet.known(key) {
+                Known::Used => KeyUse::Used,
+                Known::WithoutEffect => KeyUse::WithoutEffect,
+                Known::Unknown => KeyUse::Unknown,
+            };
+            self.add(&relative(&bundle.directory, &path), &read_keys(&path)?, status);
         }
         Ok(())
     }

@@ -336,3 +336,20 @@ fn faulty_controls_are_refused_by_name() {
         "{found}"
     );
 }
+
+#[test]
+fn inspect_left_out_the_keys_of_controlnets() {
+    let (_directory, path) = copy_bundle(&live("sd_live"), "sd");
+    let config = path.join("controlnet/config.json");
+    let mut keys = read_json(&config);
+    keys["global_pool"] = true.into();
+    std::fs::write(&config, keys.to_string()).unwrap();
+    let output = succeeds(denoised().args(["inspect", "--all", "--engine", "embedded"]).arg(&path));
+    let report = String::from_utf8(output.stdout).unwrap();
+    let (_, keys) = report.split_once("  controlnet/config.json                     ").unwrap();
+    let keys: Vec<_> =
+        keys.lines().take_while(|line| !line.starts_with("  ") || line.starts_with("    ")).collect();
+    assert_eq!(keys[0], "1 used, 33 without effect, 1 unknown");
+    assert!(keys.contains(&"    unknown            global_pool"), "{keys:#?}");
+    assert!(keys.contains(&"    used               global_pool_conditions"), "{keys:#?}");
+}
