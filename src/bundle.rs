@@ -68,6 +68,7 @@ pub use crate::onnx::OnnxError;
 pub use autoencoder_config::{LatentStatistics, VaeConfig};
 pub use autoencoder_io::AutoencoderIo;
 pub use conditioning::{Role, TensorInput};
+pub(crate) use controlnet::is_residual;
 pub use controlnet::{ControlNet, ControlNetIo};
 pub use error::BundleError;
 pub use families::PipelineKind;

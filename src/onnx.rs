@@ -17,7 +17,7 @@ pub(crate) use decode::decode_without_weights;
 pub use error::OnnxError;
 pub(crate) use error::decoding_fault;
 pub(crate) use header::{Header, Operator};
-pub(crate) use live_graph::{LiveGraphError, PLAIN, make_live};
+pub(crate) use live_graph::{LiveGraphError, PLAIN, make_live, make_plain};
 pub(crate) use model_files::ModelFiles;
 pub(crate) use real_files::{OWN_VALUES, RealFiles};
 pub(crate) use representable::lost_content;

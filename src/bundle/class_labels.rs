@@ -31,6 +31,10 @@ pub(super) fn check(path: &Path, manifest: &Manifest, labels: usize) -> Result<(
             "classes.names has {named} names, but the labels of the network are 0 to {last}; remove the names that are \
              too many"
         ),
+        (None, named) if named > 0 && named < labels && classes.null != i64::try_from(named).ok() => format!(
+            "classes.names has {named} names, but the labels of the network are 0 to {last}; add the names that are \
+             missing, or remove all"
+        ),
         _ => return Ok(()),
     };
     Err(BundleError::Content { path: path.to_owned(), fault })

@@ -11,6 +11,7 @@ use super::{Signature, TimestepShape};
 use crate::tensor::{Dim, GraphIo, ValueInfo};
 
 pub(super) use folders::{ControlNetFolders, read_all};
+pub(crate) use other_networks::is_residual;
 pub(super) use other_networks::{takes_residuals, unserved_network};
 
 /// The input for the picture, which tells a ControlNet from all other graphs.

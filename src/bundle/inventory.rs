@@ -119,6 +119,11 @@ impl Inventory {
                     KeyUse::NotUsed("vae_decoder has another value, which is used".to_owned())
                 }
                 (Known::Used, ConfigKind::Autoencoder) => autoencoder_key(key, &keys, pipeline),
+                (Known::Used, ConfigKind::TextEncoder)
+                    if key == "use_attention_mask" && !takes_mask(bundle, component, &keys) =>
+                {
+                    KeyUse::NotUsed("its graph has no input for a mask".to_owned())
+                }
                 (Known::Used, ConfigKind::Network) if is_of_latents(key) && pipeline.is_none() => {
                     KeyUse::WithoutEffect
                 }
@@ -203,6 +208,18 @@ fn other_class(index: &ModelIndex, component: &str, key: &str, value: &Json) -> 
     // The fast class of a tokenizer writes the name of the other one.
     (named.trim_end_matches("Fast") != own.trim_end_matches("Fast"))
         .then(|| format!("model_index.json names {named}, which counts"))
+}
+
+/// Whether a text encoder masks padding as its configuration asks. Without being asked it need not.
+fn takes_mask(bundle: &Bundle, component: &str, keys: &Map<String, Json>) -> bool {
+    let asks = keys.get("use_attention_mask") == Some(&Json::Bool(true));
+    let encoders = bundle.latent.iter().flat_map(|latent| &latent.text_encoders);
+    let mut own = encoders.filter(|(graph, _)| *graph == bundle.directory.join(component).join("model.onnx"));
+    !asks
+        || own.all(|(graph, _)| {
+            let files = bundle.files(graph);
+            files.is_ok_and(|files| files.header.io.inputs.iter().any(|input| input.name.contains("mask")))
+        })
 }
 
 /// Whether a component of this name is one that is run.

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::preview_projection::Projection;
 use super::{PipelineKind, Role, manifest_values};
 use crate::serde_message::{DocumentFormat, without_rust_types};
-use crate::toml_document::{array_for_section, huge_integers, syntax_fault};
+use crate::toml_document::{SyntaxFault, array_for_section, huge_integers, syntax_fault};
 
 /// The contents of the file. Every section is optional.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -178,8 +178,10 @@ impl Manifest {
         if let Some(fault) = array_for_section::<Self>(&table).or_else(huge_integer) {
             return Err(fault.to_string());
         }
-        let manifest: Self = toml::from_str(text)
-            .map_err(|error| without_rust_types(error.to_string().trim_end(), DocumentFormat::Toml))?;
+        let manifest: Self = toml::from_str(text).map_err(|error: toml::de::Error| {
+            let SyntaxFault { line, .. } = syntax_fault(text, &error);
+            format!("line {line}: {}", without_rust_types(error.message(), DocumentFormat::Toml))
+        })?;
         match manifest_values::fault(&manifest, &table) {
             Some((key, fault)) => Err(format!("{key} {fault}")),
             None => Ok(manifest),
@@ -190,6 +192,14 @@ impl Manifest {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The message began with a picture of the line.
+    #[test]
+    fn an_unknown_key_is_named_in_one_line() {
+        let error = Manifest::parse("[default]\nsteps = 3\nsampl = \"ddim\"").unwrap_err();
+        assert!(error.starts_with("line 3: unknown field `sampl`, expected one of `"), "{error}");
+        assert!(!error.contains('\n'), "{error}");
+    }
 
     /// A list gave the keys of a section their values by position, and a huge number was reported as an `i128`.
     #[test]

@@ -36,9 +36,13 @@ pub(super) fn check(directory: &Path, index: &ModelIndex, kind: PipelineKind) ->
     let mut present = TEXT_ENCODERS.iter().filter(|(encoder, _)| has_graph(encoder));
     match present.find(|(_, tokenizer)| !directory.join(tokenizer).is_dir()) {
         Some((encoder, tokenizer)) => {
-            let fault = format!(
-                "the folder {tokenizer} is missing, which {encoder} needs; export the whole pipeline"
-            );
+            let advice = match index.entries().is_empty() || index.component(encoder).is_some() {
+                true => "export the whole pipeline".to_owned(),
+                false => format!(
+                    "model_index.json has no {encoder}, so remove the folder {encoder}, or export the whole pipeline"
+                ),
+            };
+            let fault = format!("the folder {tokenizer} is missing, which {encoder} needs; {advice}");
             Err(BundleError::Content { path: directory.to_owned(), fault })
         }
         None => Ok(()),

@@ -12,7 +12,8 @@ use anyhow::{Context, anyhow, bail};
 use super::CommandError;
 use super::stdout::Stdout;
 use crate::bundle::{
-    Bundle, NETWORK_GRAPHS, class_count, graph_io, graph_key, network_advice, other_graph, other_graphs,
+    Bundle, LiveInputs, NETWORK_GRAPHS, class_count, graph_io, graph_key, is_residual, network_advice,
+    other_graph, other_graphs,
 };
 use crate::image::{Format, check_format};
 use crate::tensor::{Dim, GraphIo, ValueInfo};
@@ -43,7 +44,10 @@ pub(super) fn run(arguments: &InitArguments) -> Result<(), CommandError> {
         )));
     }
     let graph_path = directory.join(&file);
-    let graph = graph_io(&graph_path)?;
+    let mut graph = graph_io(&graph_path)?;
+    graph.inputs.retain(|input| !is_residual(&input.name));
+    let live = LiveInputs::find(&graph, |_| false);
+    graph.inputs.retain(|input| !live.contains(&input.name));
     if let Some(pipeline) = pipeline_around(&directory) {
         return Err(CommandError::usage(anyhow!(
             "{} is the network of the pipeline in {1}; name that folder: denoised sample {1} needs no denoised.toml",
@@ -96,6 +100,7 @@ fn location(argument: &Path) -> anyhow::Result<(PathBuf, String)> {
     let name =
         |path: &Path| path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     if !argument.is_dir() {
+        std::fs::metadata(argument).with_context(|| format!("cannot read {}", argument.display()))?;
         let directory = argument.parent().filter(|parent| !parent.as_os_str().is_empty());
         return Ok((directory.unwrap_or(Path::new(".")).to_owned(), name(argument)));
     }

@@ -157,6 +157,13 @@ impl Config {
                 );
             }
         }
+        let missing = self.models.loras.iter().filter(|directory| !directory.is_dir());
+        warnings.extend(missing.map(|directory| {
+            format!(
+                "models.loras: {} is not a directory; name one that has .safetensors files",
+                directory.display()
+            )
+        }));
         let mut seen = std::collections::BTreeSet::new();
         warnings.retain(|warning| seen.insert(warning.clone()));
         warnings

@@ -214,8 +214,13 @@ impl std::str::FromStr for BrokerUrl {
                 Err(_) => Err(fault(&format!("{text:?} has no scheme"))),
             };
         }
-        let url =
-            url::Url::parse(text).map_err(|error| fault(&format!("{text:?} is not a URL ({error})")))?;
+        if text.is_empty() {
+            return Err(fault("the address of the broker is missing"));
+        }
+        let url = url::Url::parse(text).map_err(|error| match error {
+            url::ParseError::RelativeUrlWithoutBase => fault(&format!("{text:?} has no scheme")),
+            error => fault(&format!("{text:?} is not a URL ({error})")),
+        })?;
         let tls = match url.scheme() {
             "mqtt" => false,
             "mqtts" => true,
@@ -320,6 +325,8 @@ mod tests {
             "localhost:1883".parse::<BrokerUrl>().unwrap_err(),
             "\"localhost:1883\" has no scheme; write mqtt://localhost:1883"
         );
+        let missing = "".parse::<BrokerUrl>().unwrap_err();
+        assert!(missing.starts_with("the address of the broker is missing; write mqtt://"), "{missing}");
         for text in ["ws://host:9001", "wss://host/mqtt"] {
             let message = text.parse::<BrokerUrl>().unwrap_err();
             assert!(message.contains("WebSockets; use the broker's TCP port"), "{message}");

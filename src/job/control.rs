@@ -171,7 +171,9 @@ impl ControlChoice {
         let picture = self.picture.decode(&self.file).map_err(|error| {
             let field = format!("controls[{index}].image");
             let advice = match error {
-                ImageError::PictureSize { .. } => "; set resize, or send a picture of this size",
+                ImageError::PictureSize { .. } => {
+                    "; set \"resize\": true in this control of the job, or send a picture of this size"
+                }
                 _ => "",
             };
             JobError::out_of_range(&field, format!("{field}: {error}{advice}"))

@@ -157,10 +157,35 @@ pub struct Prompts {
     /// The share of the way from noise to the image after which guidance ends.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cfg_truncation: Option<f64>,
+    /// The sizes that SDXL's networks take as inputs.
+    #[serde(flatten)]
+    pub micro_conditioning: Option<MicroConditioning>,
+}
+
+/// SDXL's micro-conditioning (Podell et al. 2023, section 2.2), in pixels; each height or top first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct MicroConditioning {
+    /// The size of the image before it was resized.
+    pub original_size: [u64; 2],
+    /// The corner from which it was cropped.
+    pub crop: [u64; 2],
+    /// The size that it has.
+    pub target_size: [u64; 2],
+}
+
+impl MicroConditioning {
+    fn from_time_ids(ids: &[f32; 6]) -> Self {
+        let [original_height, original_width, top, left, height, width] = ids.map(|id| id as u64);
+        Self {
+            original_size: [original_height, original_width],
+            crop: [top, left],
+            target_size: [height, width],
+        }
+    }
 }
 
 impl Prompts {
-    fn from_text(text: &TextConditioning) -> Self {
+    fn from_text(text: &TextConditioning, has_micro_conditioning: bool) -> Self {
         let second = |[first, second]: &[String; 2]| (first != second).then(|| second.clone());
         Self {
             prompt: text.prompt[0].clone(),
@@ -171,6 +196,8 @@ impl Prompts {
             max_sequence_length: text.max_sequence_length,
             cfg_normalization: text.cfg_normalization,
             cfg_truncation: text.cfg_truncation,
+            micro_conditioning: has_micro_conditioning
+                .then(|| MicroConditioning::from_time_ids(&text.time_ids)),
         }
     }
 }
@@ -186,6 +213,8 @@ impl Receipt {
         let bundle = &job.model.bundle;
         let names = bundle.manifest.conditions.keys().cloned();
         let digests = bundle.digests()?;
+        let kind = job.model.latent.as_ref().map(|(kind, _)| *kind);
+        let has_micro_conditioning = kind.is_some_and(|kind| kind.facts().has_micro_conditioning);
         Ok(Self {
             version: env!("CARGO_PKG_VERSION"),
             id: job.id.clone(),
@@ -207,7 +236,7 @@ impl Receipt {
             class: job.class,
             guidance: job.guidance,
             guidance_rescale: job.guidance_rescale,
-            prompts: job.text.as_deref().map(Prompts::from_text),
+            prompts: job.text.as_deref().map(|text| Prompts::from_text(text, has_micro_conditioning)),
             truncated: Vec::new(),
             ignored: job.ignored.clone(),
             size: job.text.as_ref().map(|_| [job.sizes.image[2], job.sizes.image[1]]),

@@ -45,6 +45,12 @@ impl Request {
                 &format!("{}, which starts from noise", spec.name),
             ),
             ("guidance", self.guidance.is_some() && !takes_guidance, &distilled),
+            (
+                "guidance",
+                text.is_some_and(|text| !text.guided && takes_guidance && !model.has_embedded_guidance())
+                    && self.guidance.is_some_and(|scale| scale > 0.0 && scale < 1.0),
+                &format!("{name}, whose pipeline has no guidance up to a scale of 1"),
+            ),
             ("prompt_2", is_set(&self.prompt_2) && has_one_text_encoder, &one_encoder),
             ("negative_prompt_2", is_set(&self.negative_prompt_2) && has_one_text_encoder, &one_encoder),
             ("negative_prompt", is_set(&self.negative_prompt) && !is_guided, &unguided),

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use safetensors::SafeTensors;
+use safetensors::{SafeTensorError, SafeTensors};
 
 use super::error::LoraError;
 use super::factors::Factors;
@@ -43,7 +43,7 @@ impl<'a> Adapter<'a> {
     ///
     /// The file is incomplete, or holds something else than LoRA, LoHa or LoKr.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, LoraError> {
-        let unreadable = |error: safetensors::SafeTensorError| LoraError::Unreadable(error.to_string());
+        let unreadable = |error: SafeTensorError| LoraError::Unreadable(unreadable(&error));
         let (_, header) = SafeTensors::read_metadata(bytes).map_err(unreadable)?;
         let metadata = AdapterMetadata::read(header.metadata().as_ref());
         let tensors = SafeTensors::deserialize(bytes).map_err(unreadable)?;
@@ -132,6 +132,21 @@ impl<'a> Adapter<'a> {
             component,
             unknown: unknown.count(),
         })
+    }
+}
+
+/// Why a file cannot be read, without the words of the library.
+fn unreadable(error: &SafeTensorError) -> String {
+    use SafeTensorError::{
+        HeaderTooLarge, HeaderTooSmall, InvalidHeader, InvalidHeaderLength, MetadataIncompleteBuffer,
+    };
+    match error {
+        HeaderTooSmall => "it ends before its header".to_owned(),
+        HeaderTooLarge | InvalidHeader(_) | InvalidHeaderLength => {
+            "it does not begin with a header".to_owned()
+        }
+        MetadataIncompleteBuffer => "it has another number of bytes than its header says".to_owned(),
+        other => other.to_string(),
     }
 }
 

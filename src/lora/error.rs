@@ -105,7 +105,8 @@ pub enum LoraError {
 /// What to do about layers without inputs.
 fn advice(unknown: usize, total: usize) -> &'static str {
     if unknown == total {
-        "Is it for another family of models? If not, give the export inputs for LoRAs with `denoised init --live FOLDER`"
+        "Is it for another family of models? If not, give the export inputs for all layers with `denoised init --live FOLDER \
+         --lora all`"
     } else {
         "Give the export inputs for all layers with `denoised init --live FOLDER --lora all`"
     }

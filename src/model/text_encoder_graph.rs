@@ -75,6 +75,13 @@ impl TextEncoderGraph {
             false => io.width.or(config.hidden_size).map(|width| width * beside),
         };
         io.pooled_width = io.pooled_width.or(pooled_width);
+        if facts.masking == Masking::Configured && config.use_attention_mask && io.mask.is_none() {
+            log::warn!(
+                "{}: use_attention_mask in its config.json has no effect, because the graph has no input for a mask; export \
+                 the text encoder with attention_mask, or remove the key",
+                path.display()
+            );
+        }
         let (path, tokenizer_path) = (path.to_owned(), tokenizer_path.to_owned());
         Ok(Self { path, tokenizer, tokenizer_path, io, config, facts, place })
     }

@@ -237,7 +237,22 @@ impl Tokenizer {
             .chain([self.pad])
             .max()
             .unwrap_or(0);
+        let own = self.inner.get_vocab(false);
+        let is_added = || own.values().all(|id| known.is_none_or(|known| (*id as usize) < known));
         match known {
+            Some(known) if largest as usize >= known && is_added() => Err(TokenizerError {
+                path: directory.to_owned(),
+                reason: format!(
+                    "its configuration adds the token {:?}, which the vocabulary does not have, and {} knows {known} \
+                     tokens; correct the token in tokenizer_config.json",
+                    self.added
+                        .content(largest)
+                        .map(str::to_owned)
+                        .or_else(|| self.inner.id_to_token(largest))
+                        .unwrap_or_default(),
+                    encoder.display()
+                ),
+            }),
             Some(known) if largest as usize >= known => Err(TokenizerError {
                 path: directory.to_owned(),
                 reason: format!(

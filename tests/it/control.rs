@@ -286,7 +286,7 @@ fn faulty_controls_are_refused_by_name() {
             &sd_live,
             vec![picture.clone()],
             &["--width", "96"][..],
-            "--control: the picture has 64×64 pixels, but 96×64 are needed; set resize",
+            "--control: the picture has 64×64 pixels, but 96×64 are needed; set \"resize\": true in this control of the job",
         ),
         (
             &sd_live,
@@ -337,6 +337,20 @@ fn faulty_controls_are_refused_by_name() {
     );
 }
 
+/// The advice was to remove what may be a part of another model.
+#[test]
+fn other_graphs_in_the_list_of_controlnets_were_to_be_removed() {
+    let (_directory, path) = copy_bundle(&live("sd_live"), "sd_live");
+    for (graph, what) in [("unet", "a U-Net with inputs"), ("vae_decoder", "no ControlNet, because")] {
+        std::fs::write(path.join("denoised.toml"), format!("[controlnets]\nfoo = {graph:?}\n")).unwrap();
+        let error = fails(denoised().args(["inspect", "--engine", "embedded"]).arg(&path), 1);
+        assert!(
+            error.contains(what) && error.contains("; correct controlnets.foo in denoised.toml"),
+            "{error}"
+        );
+    }
+}
+
 #[test]
 fn inspect_left_out_the_keys_of_controlnets() {
     let (_directory, path) = copy_bundle(&live("sd_live"), "sd");
@@ -349,7 +363,7 @@ fn inspect_left_out_the_keys_of_controlnets() {
     let (_, keys) = report.split_once("  controlnet/config.json                     ").unwrap();
     let keys: Vec<_> =
         keys.lines().take_while(|line| !line.starts_with("  ") || line.starts_with("    ")).collect();
-    assert_eq!(keys[0], "1 used, 33 without effect, 1 unknown");
+    assert_eq!(keys[0], "1 used, 33 without effect");
     assert!(keys.contains(&"    unknown            global_pool"), "{keys:#?}");
     assert!(keys.contains(&"    used               global_pool_conditions"), "{keys:#?}");
 }

@@ -217,3 +217,12 @@ fn every_command_in_docs_models_md_runs() {
         assert!(std::fs::read(directory.path().join(picture)).unwrap().starts_with(b"\x89PNG"), "{picture}");
     }
 }
+
+/// The existing denoised.toml was reported instead.
+#[test]
+fn a_graph_that_is_missing_is_named_first() {
+    let (_directory, path) = folder();
+    std::fs::write(path.join("denoised.toml"), LINES).unwrap();
+    let error = fails(denoised().arg("init").arg(path.join("nope.onnx")), 1);
+    assert!(error.contains("cannot read") && error.contains("nope.onnx: No such file"), "{error}");
+}

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::common::bundles::copy_bundle;
+use crate::common::bundles::{copy_bundle, model};
 use crate::common::commands::{denoised, fails, succeeds};
 use crate::common::pipelines::{bundle, sample, values};
 use crate::common::{golden, largest_difference, read_json};
@@ -95,10 +95,11 @@ pub fn made_live(more: &[&str]) -> (tempfile::TempDir, PathBuf) {
 fn an_export_that_became_live_draws_the_same_bytes() {
     let (_directory, path) = made_live(&["--lora", "all"]);
     assert_eq!(draw("embedded", &path, &[]), draw("embedded", &bundle("sd"), &[]));
-    let again = printed(denoised().args(["init", "--live"]).arg(&path));
+    let exported = printed(denoised().args(["init", "--live"]).arg(live("sd_live")));
     assert_eq!(
-        again,
-        "unet/model.onnx: has live inputs already\ntext_encoder/model.onnx: has live inputs already\n"
+        exported,
+        "unet/model.onnx: unchanged, because it has live inputs from its exporter\n\
+         text_encoder/model.onnx: unchanged, because it has live inputs from its exporter\n"
     );
     let report = printed(denoised().args(["inspect", "--engine", "embedded"]).arg(&path));
     assert!(report.contains("inputs at 79 layers") && !report.contains("lora_a."), "{report}");
@@ -164,4 +165,58 @@ fn faulty_loras_are_refused_by_name() {
         let found = refused(model, &loras, code);
         assert!(found.contains(expected), "{found}");
     }
+}
+
+/// A second run changed nothing, so that the advice to run it with `--lora all` led nowhere.
+#[test]
+fn the_first_choice_of_live_layers_was_for_ever() {
+    let (_directory, path) = made_live(&[]);
+    let live_with = |layers: &str| printed(denoised().args(["init", "--live", "--lora", layers]).arg(&path));
+    let graph = || std::fs::read(path.join("unet/model.onnx")).unwrap();
+    let transformer = graph();
+    let all = live_with("all");
+    assert!(all.contains("inputs for LoRAs at 79 layers"), "{all}");
+    assert_ne!(graph(), transformer);
+    assert!(live_with("transformer").contains("inputs for LoRAs at 48 layers"));
+    assert_eq!(graph(), transformer);
+    let none = live_with("none");
+    assert!(none.contains("inputs for LoRAs at 0 layers"), "{none}");
+    assert!(none.contains("text_encoder/model.onnx: the plain export again"), "{none}");
+    assert!(path.join("unet/plain.onnx").is_file() && !path.join("text_encoder/plain.onnx").exists());
+    assert_eq!(draw("embedded", &path, &[]), draw("embedded", &bundle("sd"), &[]));
+}
+
+#[test]
+fn an_export_that_replaces_a_live_graph_is_not_lost() {
+    let (_directory, path) = made_live(&[]);
+    std::fs::copy(bundle("sd").join("unet/model.onnx"), path.join("unet/model.onnx")).unwrap();
+    let error = fails(denoised().args(["init", "--live"]).arg(&path), 1);
+    assert!(error.contains("is a plain export, and plain.onnx beside it is an earlier one"), "{error}");
+    std::fs::remove_file(path.join("unet/plain.onnx")).unwrap();
+    succeeds(denoised().args(["init", "--live"]).arg(&path));
+}
+
+/// No job could have used the inputs.
+#[test]
+fn a_network_without_prompts_was_given_live_inputs() {
+    let (_directory, path) = copy_bundle(&model("digits"), "digits");
+    let error = fails(denoised().args(["init", "--live"]).arg(&path), 2);
+    assert!(error.contains("has no text_encoder/model.onnx; live inputs are for"), "{error}");
+    assert!(!path.join("unet/plain.onnx").exists());
+}
+
+/// The first residual was taken for the sample, and the matrices for text.
+#[test]
+fn a_live_graph_has_the_draft_of_the_plain_one() {
+    let (_directory, path) = made_live(&[]);
+    let draft = |graph: &str| {
+        let (directory, alone) = (tempfile::tempdir().unwrap(), path.join("unet").join(graph));
+        std::fs::copy(alone, directory.path().join("model.onnx")).unwrap();
+        succeeds(denoised().arg("init").arg(directory.path()));
+        std::fs::read_to_string(directory.path().join("denoised.toml")).unwrap()
+    };
+    let [plain, live] = ["plain.onnx", "model.onnx"].map(|graph| {
+        draft(graph).lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect::<Vec<_>>()
+    });
+    assert_eq!(live, plain);
 }

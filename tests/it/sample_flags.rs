@@ -208,7 +208,8 @@ fn fields_without_effect_are_reported() {
         (
             bundle("sdxl"),
             &["--prompt", "", "--guidance", "0.5", "--negative-prompt-2", "blurry"],
-            "negative_prompt_2 has no effect on this job, whose guidance is 0.5\n",
+            "guidance has no effect on sdxl, whose pipeline has no guidance up to a scale of 1\n\
+             negative_prompt_2 has no effect on this job, whose guidance is 0.5\n",
         ),
         (
             bundle("flux"),

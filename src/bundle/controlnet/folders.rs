@@ -88,10 +88,18 @@ pub(in crate::bundle) fn read_all(
         match unserved_network(io) {
             // Exports of some programs have the U-Net with residual inputs in this folder.
             Some(other) if is_own && takes_residuals(io) => {
-                log::warn!("{}: it is {other}", graph.display());
+                log::warn!("{}: it is {other}; to use it, put it into the folder unet", graph.display());
                 continue;
             }
-            Some(other) => return fault(graph, format!("it is {other}; remove it")),
+            Some(other) if is_own => {
+                return fault(
+                    graph,
+                    format!("it is {other}; move its folder elsewhere, or put a ControlNet there"),
+                );
+            }
+            Some(other) => {
+                return fault(graph, format!("it is {other}; correct controlnets.{name} in denoised.toml"));
+            }
             None => {}
         }
         if unet.live.residuals.is_empty() {

@@ -3,10 +3,14 @@
 use super::{ControlNetIo, PICTURE};
 use crate::tensor::GraphIo;
 
+/// Whether an input of a U-Net has the name of one for a ControlNet's residual.
+pub(crate) fn is_residual(name: &str) -> bool {
+    ["down_block", "mid_block", "input_control_"].iter().any(|start| name.starts_with(start))
+}
+
 /// Whether a graph is a U-Net with inputs for a ControlNet's residuals.
 pub(in crate::bundle) fn takes_residuals(graph: &GraphIo) -> bool {
-    let starts = ["down_block", "mid_block", "input_control_"];
-    graph.inputs.iter().any(|input| starts.iter().any(|start| input.name.starts_with(start)))
+    graph.inputs.iter().any(|input| is_residual(&input.name))
 }
 
 /// What a graph is that is no ControlNet of Stable Diffusion; `None` if it is one.
@@ -28,9 +32,7 @@ pub(in crate::bundle) fn unserved_network(graph: &GraphIo) -> Option<&'static st
         return Some("a network that takes a picture but no text, which is not served");
     }
     if takes_residuals(graph) {
-        return Some(
-            "a U-Net with inputs for a ControlNet's residuals; to use it, put it into the folder unet",
-        );
+        return Some("a U-Net with inputs for a ControlNet's residuals, and no ControlNet");
     }
     let returns_features = graph.outputs.len() > 1 && graph.inputs.len() == 1;
     Some(match returns_features {

@@ -42,7 +42,7 @@ pub struct LiveInputs {
 
 impl LiveInputs {
     /// Finds the live inputs of a graph. `is_other` tells the inputs with another meaning.
-    pub(in crate::bundle) fn find(graph: &GraphIo, is_other: impl Fn(&ValueInfo) -> bool) -> Self {
+    pub(crate) fn find(graph: &GraphIo, is_other: impl Fn(&ValueInfo) -> bool) -> Self {
         let free: Vec<_> = graph.inputs.iter().filter(|input| !is_other(input)).collect();
         Self { residuals: residuals(&free), layers: layers(&free) }
     }

@@ -7,7 +7,7 @@ use anyhow::anyhow;
 
 use crate::cli::CommandError;
 use crate::cli::stdout::Stdout;
-use crate::onnx::{LiveGraphError, LoraLayers, PLAIN, make_live};
+use crate::onnx::{LiveGraphError, LoraLayers, PLAIN, make_live, make_plain};
 
 /// The layers that get inputs for LoRAs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -25,11 +25,17 @@ const GRAPHS: [(&str, bool); 3] =
     [("unet/model.onnx", true), ("text_encoder/model.onnx", false), ("text_encoder_2/model.onnx", false)];
 
 pub(super) fn run(folder: &Path, lora: Lora) -> Result<(), CommandError> {
-    if !folder.join(GRAPHS[0].0).is_file() && !folder.join("unet").join(PLAIN).is_file() {
-        let folder = folder.display();
+    let is_there = |graph: &Path| graph.is_file() || graph.with_file_name(PLAIN).is_file();
+    let [network, text_encoders @ ..] = GRAPHS.map(|(name, _)| (name, is_there(&folder.join(name))));
+    let missing = match (network, text_encoders.iter().any(|(_, is_there)| *is_there)) {
+        ((name, false), _) => Some(name),
+        (_, false) => Some(text_encoders[0].0),
+        _ => None,
+    };
+    if let Some(name) = missing {
         return Err(CommandError::usage(anyhow!(
-            "{folder} has no {}; live inputs are for the folder of a Stable Diffusion 1, 2 or XL pipeline",
-            GRAPHS[0].0
+            "{} has no {name}; live inputs are for the folder of a Stable Diffusion 1, 2 or XL pipeline",
+            folder.display()
         )));
     }
     let layers = match lora {
@@ -37,12 +43,17 @@ pub(super) fn run(folder: &Path, lora: Lora) -> Result<(), CommandError> {
         Lora::Transformer => LoraLayers::Transformer,
         Lora::All => LoraLayers::All,
     };
-    let is_there = |graph: &Path| graph.is_file() || graph.with_file_name(PLAIN).is_file();
     let mut changed = 0;
     for (name, is_network) in GRAPHS {
         let graph = folder.join(name);
+        if !is_there(&graph) {
+            continue;
+        }
         // A text encoder takes nothing but LoRAs.
-        if !is_there(&graph) || (!is_network && layers == LoraLayers::None) {
+        if !is_network && layers == LoraLayers::None {
+            if make_plain(&graph)? {
+                writeln!(Stdout, "{name}: the plain export again")?;
+            }
             continue;
         }
         match make_live(&graph, is_network, layers) {
@@ -54,8 +65,9 @@ pub(super) fn run(folder: &Path, lora: Lora) -> Result<(), CommandError> {
                 };
                 writeln!(Stdout, "{name}: {residuals}inputs for LoRAs at {} layers", count.layers)?;
             }
-            // Another run was interrupted after this graph.
-            Err(LiveGraphError::AlreadyLive(_)) => writeln!(Stdout, "{name}: has live inputs already")?,
+            Err(LiveGraphError::ExportedLive(_)) => {
+                writeln!(Stdout, "{name}: unchanged, because it has live inputs from its exporter")?;
+            }
             Err(error) => return Err(error.into()),
         }
     }

@@ -104,7 +104,7 @@ pub(super) struct ImageArguments {
     /// The inpainting mask: white, or 1 in a .npy, is repainted
     #[arg(long, value_name = "FILE")]
     mask: Option<PathBuf>,
-    /// img2img strength, 0 to 1: how much noise is added to the image; 1 ignores it [default: the model's]
+    /// img2img strength, 0 to 1: how much noise is added to the image; 1 leaves almost nothing of it [default: the model's]
     #[arg(long, value_name = "FACTOR", value_parser = number, allow_negative_numbers = true)]
     strength: Option<f64>,
     /// SDXL original_size micro-conditioning, in pixels [default: the image's size]

@@ -138,8 +138,8 @@ fn layers_without_inputs_are_counted_and_named() {
     let bytes = file(&[(&a, ramp(&[1, 2], 1.0)), (&b, ramp(&[3, 1], 1.0))]);
     let error = product(&bytes, &layer(TO_Q, 2, 3)).unwrap_err();
     let expected = "1 of its 1 layers have no inputs in this model, such as \"lora_unet_conv_in.lora_down.weight\" of the \
-                    network. Is it for another family of models? If not, give the export inputs for LoRAs with `denoised \
-                    init --live FOLDER`";
+                    network. Is it for another family of models? If not, give the export inputs for all layers with \
+                    `denoised init --live FOLDER --lora all`";
     assert_eq!(error.to_string(), expected);
 }
 
@@ -196,4 +196,14 @@ fn a_shape_with_an_axis_of_no_length_is_refused() {
     let bytes = file(&[(&a, empty), (&b, ramp(&[4, 2], 1.0))]);
     let error = product(&bytes, &layer(TO_Q, 3, 4)).unwrap_err().to_string();
     assert!(error.contains("instead of a matrix"), "{error}");
+}
+
+#[test]
+fn a_file_of_another_kind_is_refused_in_plain_words() {
+    let reason = |bytes: &[u8]| Adapter::parse(bytes).unwrap_err().to_string();
+    assert!(reason(b"").contains("it ends before its header"), "{}", reason(b""));
+    assert!(reason(&[255; 64]).contains("it does not begin with a header"), "{}", reason(&[255; 64]));
+    let mut cut = 2u64.to_le_bytes().to_vec();
+    cut.extend(b"{}more");
+    assert!(reason(&cut).contains("it has another number of bytes"), "{}", reason(&cut));
 }

@@ -32,6 +32,11 @@ impl AddedTokens {
         self.0.keys().map(String::as_str)
     }
 
+    /// The text of the token with this id.
+    pub(super) fn content(&self, id: u32) -> Option<&str> {
+        self.0.values().find(|(own, _)| *own == id).map(|(_, token)| token.content.as_str())
+    }
+
     pub(super) fn largest_id(&self) -> Option<u32> {
         self.0.values().map(|(id, _)| *id).max()
     }

@@ -50,6 +50,11 @@ fn keys_without_effect_were_not_reported() {
         warned("[models]\npaths = [\"/nope\"]"),
         "denoised: warning: models.paths: there is no directory /nope on this machine\n"
     );
+    assert_eq!(
+        warned(&format!("{models}loras = [\"/nope\", \"/etc/passwd\"]\n")),
+        "denoised: warning: models.loras: /nope is not a directory; name one that has .safetensors files\n\
+         denoised: warning: models.loras: /etc/passwd is not a directory; name one that has .safetensors files\n"
+    );
 }
 
 /// A link may have another name than its directory.

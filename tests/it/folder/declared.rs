@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::json;
 
 use super::{edit, folder, inspect, refusal, sampled};
+use crate::common::bundles::copy_tree;
 use crate::common::commands::fails;
 use crate::common::pipelines::{PROMPT, bundle, sample};
 
@@ -226,6 +227,41 @@ fn keys_that_contradict_the_graph_beside_them_are_refused() {
     let error = sample_error(&flux, &[], 1);
     assert!(
         error.contains("text_encoder_2/model.onnx: hidden_size or d_model in its config.json is 32"),
+        "{error}"
+    );
+}
+
+/// The advice was to add what the folder needs as little.
+#[test]
+fn a_text_encoder_that_nothing_declares_was_to_be_completed() {
+    let (_directory, other) = folder("sd");
+    copy_tree(&bundle("sdxl").join("text_encoder_2"), &other.join("text_encoder_2"));
+    let error = refusal(&other);
+    let expected = "the folder tokenizer_2 is missing, which text_encoder_2 needs; model_index.json has no text_encoder_2, so \
+                    remove the folder text_encoder_2";
+    assert!(error.contains(expected), "{error}");
+}
+
+#[test]
+fn a_mask_that_the_graph_does_not_take_was_called_used() {
+    let (_directory, other) = folder("sd");
+    edit(&other, "text_encoder/config.json", |config| config["use_attention_mask"] = json!(true));
+    let report = inspect(&other, &["--all"]);
+    let line = report.lines().find(|line| line.contains("use_attention_mask")).unwrap();
+    assert!(line.contains("not used") && report.contains("its graph has no input for a mask"), "{report}");
+    let (_, _, warning) = sampled(&other, &[]);
+    assert!(warning.contains("use_attention_mask in its config.json has no effect"), "{warning}");
+}
+
+#[test]
+fn a_special_token_without_an_id_was_called_another_model() {
+    let (_directory, other) = folder("sd");
+    edit(&other, "tokenizer/tokenizer_config.json", |config| config["pad_token"] = json!("<|pad|>"));
+    let mut command = sample("embedded", &other, &other.with_file_name("x.png"));
+    let error = fails(command.args(["--prompt", PROMPT]), 1);
+    let expected = "its configuration adds the token \"<|pad|>\", which the vocabulary does not have";
+    assert!(
+        error.contains(expected) && error.contains("correct the token in tokenizer_config.json"),
         "{error}"
     );
 }

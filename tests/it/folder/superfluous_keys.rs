@@ -26,6 +26,11 @@ fn labels_outside_the_embedding_of_the_network_were_valid() {
             format!("names = [{}]", names(12)),
             "classes.names has 12 names, but the labels of the network are 0 to 10; remove the names that are too many",
         ),
+        (
+            format!("names = [{}]\nnull = 10", names(9)),
+            "classes.names has 9 names, but the labels of the network are 0 to 10; add the names that are missing, or remove \
+             all",
+        ),
     ] {
         write_manifest(&digits, &format!("[classes]\n{text}\n"));
         let error = refusal(&digits);

@@ -118,3 +118,17 @@ fn a_receipt_has_each_key_once() {
     keys.dedup();
     assert_eq!(keys.len(), count, "{json}");
 }
+
+/// Images of other micro-conditionings had the same receipt.
+#[test]
+fn a_receipt_has_the_sizes_that_the_network_got() {
+    let sizes = |more: serde_json::Value| {
+        let mut request = json!({"id": "a", "prompt": "", "seed": 1, "steps": 1, "width": 48});
+        request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let receipt = serde_json::to_value(&receipts(&bundle("sdxl"), request)[0]).unwrap();
+        ["original_size", "crop", "target_size"].map(|key| receipt[key].clone())
+    };
+    assert_eq!(sizes(json!({})), [json!([32, 48]), json!([0, 0]), json!([32, 48])]);
+    let given = json!({"original_size": [40, 44], "crop": [1, 2], "target_size": [3, 4]});
+    assert_eq!(sizes(given), [json!([40, 44]), json!([1, 2]), json!([3, 4])]);
+}
