@@ -33,6 +33,7 @@ pub use cancellation::{invalid_cancellation, parse_cancellation};
 pub use control::{ControlChoice, ControlRequest};
 pub use error::{ErrorCode, JobError};
 pub use id::{id_near_start, is_id, shortened_id, to_id};
+pub(crate) use init_image::PictureDigests;
 pub use init_image::{DecodedInitImage, InitImage, Sizes};
 pub use lora::LoraRequest;
 pub use model_card::ModelCard;
@@ -76,6 +77,8 @@ pub struct Job {
     pub sizes: Sizes,
     /// The image that img2img or inpainting starts from.
     pub init_image: Option<Arc<InitImage>>,
+    /// The SHA-256 of the files of the init image and of the mask.
+    pub(crate) digests: PictureDigests,
     /// The values of further conditions, in the manifest's order.
     pub conditions: Vec<f32>,
     /// The format of the images, with its quality.
