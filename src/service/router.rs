@@ -117,7 +117,10 @@ impl Router {
     pub(super) fn on_client_event(&mut self, event: ClientEvent) {
         match event {
             ClientEvent::Connected => self.is_connected = true,
-            ClientEvent::Subscribed | ClientEvent::Deficits(_) | ClientEvent::LeftQueue(_) => {}
+            ClientEvent::Subscribed
+            | ClientEvent::Deficits(_)
+            | ClientEvent::LeftQueue(_)
+            | ClientEvent::FollowRefused { .. } => {}
             ClientEvent::Disconnected => {
                 self.is_connected = false;
                 self.pending_fetches.on_disconnected();

@@ -40,6 +40,7 @@ mod few_steps;
 mod figures;
 #[cfg(feature = "system-tests")]
 mod fleet;
+mod followed_topics;
 mod folder;
 mod folder_defaults;
 #[cfg(feature = "system-tests")]
