@@ -14,6 +14,7 @@ pub mod receipt;
 mod request;
 mod seed;
 mod steps;
+mod stream;
 mod taken_sizes;
 mod validate;
 mod without_effect;
@@ -39,6 +40,7 @@ pub use lora::LoraRequest;
 pub use model_card::ModelCard;
 pub(crate) use request::read_request;
 pub use request::{Request, parse, parse_within};
+pub use stream::{StreamRequest, StreamSettings};
 pub use validate::JobLimits;
 use validate::id_error;
 

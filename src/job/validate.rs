@@ -33,6 +33,10 @@ impl Request {
         limits: JobLimits,
         random: impl Fn() -> u64,
     ) -> Result<Job, JobError> {
+        if self.stream.is_some() {
+            let message = "only the daemon draws from a stream, on request over MQTT; remove stream";
+            return Err(JobError::out_of_range("stream", message));
+        }
         let id = match &self.id {
             Some(id) if is_id(id) => id.clone(),
             Some(id) => return Err(id_error(id)),
@@ -110,7 +114,10 @@ impl Request {
         })
     }
 
-    fn find_model<'a>(&self, models: &'a [Arc<ModelCard>]) -> Result<&'a Arc<ModelCard>, JobError> {
+    pub(super) fn find_model<'a>(
+        &self,
+        models: &'a [Arc<ModelCard>],
+    ) -> Result<&'a Arc<ModelCard>, JobError> {
         let found = match &self.model {
             None => models.first(),
             Some(name) => models.iter().find(|card| card.name() == name),

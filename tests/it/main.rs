@@ -40,9 +40,9 @@ mod few_steps;
 mod figures;
 #[cfg(feature = "system-tests")]
 mod fleet;
-mod followed_topics;
 mod folder;
 mod folder_defaults;
+mod followed_topics;
 #[cfg(feature = "system-tests")]
 mod full_disk;
 mod init;
@@ -83,6 +83,8 @@ mod signatures;
 mod soak;
 #[cfg(feature = "system-tests")]
 mod spool;
+#[cfg(feature = "system-tests")]
+mod stream;
 mod surface;
 #[cfg(feature = "system-tests")]
 mod systemd;
