@@ -22,6 +22,13 @@ pub(crate) fn request(data: &[u8]) {
     let json = serde_json::to_vec(&request).expect("a request can be written as JSON");
     assert_eq!(denoised::job::parse(&json).expect("the written value can be read"), request);
     let limits = JobLimits { steps: 100, count: 64, pixels: 1 << 20, memory: None };
+    let mut stream = request.clone();
+    if stream.check_stream().is_ok_and(|settings| settings.is_some()) {
+        match stream.check_without_picture(models(), limits, || 7) {
+            Ok(job) => assert!(job.count == 1 && job.deadline.is_none()),
+            Err(error) => assert!(error.field.is_some(), "{error:?} names no field"),
+        }
+    }
     match request.check(models(), limits, || 7) {
         Ok(job) => assert!(job.count <= 64 && denoised::job::is_id(&job.id)),
         Err(error) => assert!(error.field.is_some(), "{error:?} names no field"),

@@ -14,6 +14,7 @@ pub mod receipt;
 mod request;
 mod seed;
 mod steps;
+mod stream;
 mod taken_sizes;
 mod validate;
 mod without_effect;
@@ -33,11 +34,13 @@ pub use cancellation::{invalid_cancellation, parse_cancellation};
 pub use control::{ControlChoice, ControlRequest};
 pub use error::{ErrorCode, JobError};
 pub use id::{id_near_start, is_id, shortened_id, to_id};
+pub(crate) use init_image::PictureDigests;
 pub use init_image::{DecodedInitImage, InitImage, Sizes};
 pub use lora::LoraRequest;
 pub use model_card::ModelCard;
 pub(crate) use request::read_request;
 pub use request::{Request, parse, parse_within};
+pub use stream::{StreamRequest, StreamSettings};
 pub use validate::JobLimits;
 use validate::id_error;
 
@@ -76,6 +79,8 @@ pub struct Job {
     pub sizes: Sizes,
     /// The image that img2img or inpainting starts from.
     pub init_image: Option<Arc<InitImage>>,
+    /// The SHA-256 of the files of the init image and of the mask.
+    pub(crate) digests: PictureDigests,
     /// The values of further conditions, in the manifest's order.
     pub conditions: Vec<f32>,
     /// The format of the images, with its quality.

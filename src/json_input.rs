@@ -68,10 +68,19 @@ impl Document {
 
     /// Returns the value of a field of the outermost object.
     pub(crate) fn field(&self, name: &str) -> Option<&Json> {
-        match &self.0 {
-            Json::Object(fields) => fields.iter().find(|(key, _)| key == name).map(|(_, value)| value),
-            _ => None,
-        }
+        member(&self.0, name)
+    }
+
+    /// Returns the value at the path of an error, such as `stream.every_ms`.
+    pub(crate) fn at(&self, path: &str) -> Option<&Json> {
+        path.split('.').try_fold(&self.0, member)
+    }
+}
+
+fn member<'a>(value: &'a Json, name: &str) -> Option<&'a Json> {
+    match value {
+        Json::Object(fields) => fields.iter().find(|(key, _)| key == name).map(|(_, value)| value),
+        _ => None,
     }
 }
 

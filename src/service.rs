@@ -20,6 +20,7 @@ mod pending_fetches;
 mod responses;
 mod router;
 mod status;
+mod stream;
 mod supervisor;
 mod systemd;
 mod topic_root;
@@ -172,6 +173,10 @@ impl Service {
         let spool_sender = self.router.spool.sender();
         while drain_deadline.is_none() || !self.router.is_drained() {
             let has_room = self.router.has_room();
+            if has_room {
+                self.router.step_streams();
+            }
+            let streams_due = self.router.streams_due();
             let router = &mut self.router;
             tokio::select! {
                 event = router.client.events.recv(), if has_room => match event {
@@ -184,6 +189,9 @@ impl Service {
                         return Err(ServiceError::Ended("the worker", router.worker.panic_messages()));
                     }
                 },
+                Ok(()) = router.client.newest.changed(), if has_room => self.router.on_newest(),
+                () = tokio::time::sleep_until(streams_due.unwrap_or_else(Instant::now)),
+                    if has_room && streams_due.is_some() => {}
                 () = spool_sender.closed() => {
                     return Err(ServiceError::Ended("the spool", router.spool.panic_message()));
                 }

@@ -28,7 +28,7 @@ pub use completed_jobs::{CompletedJob, CompletedJobs};
 pub use error::SpoolError;
 pub use record::{AcceptedJob, RecordError, ReplyTo, read_message, write_message};
 pub use retry_log::RetryLog;
-pub use store::{Change, CommandDigest, FILE_NAME, MAX_HANDLED_COMMANDS, Store};
+pub use store::{Change, CommandDigest, FILE_NAME, MAX_HANDLED_COMMANDS, STREAM, Store};
 
 use crate::mqtt::Message;
 use crate::mqtt::client::{AckToken, ClientCommand};

@@ -138,7 +138,7 @@ const PICTURE_ENDINGS: [&str; 9] = ["png", "jpg", "jpeg", "webp", "npy", "bmp", 
 const MAX_SHOWN: usize = 60;
 
 impl Request {
-    fn attachments(&mut self) -> impl Iterator<Item = (String, &mut Attachment)> {
+    pub(super) fn attachments(&mut self) -> impl Iterator<Item = (String, &mut Attachment)> {
         let all = [("image", &mut self.image), ("mask", &mut self.mask)];
         let all =
             all.into_iter().filter_map(|(field, attachment)| Some((field.to_owned(), attachment.as_mut()?)));
@@ -146,7 +146,7 @@ impl Request {
         all.chain(controls.map(|(index, control)| (format!("controls[{index}].image"), &mut control.image)))
     }
 
-    /// Replaces references to topics by the payloads that were fetched from them.
+    /// Replaces references to topics by the payloads that were fetched from them, but for that of a stream.
     ///
     /// Returns the topics that have yet to be fetched. A payload over `max_bytes` is an error.
     pub fn attach(
@@ -155,8 +155,12 @@ impl Request {
         max_bytes: u64,
     ) -> Result<Vec<String>, JobError> {
         let mut missing = Vec::new();
+        let streamed = self.stream.as_ref().map(|stream| stream.topic.clone());
         for (field, attachment) in self.attachments() {
             let Attachment::Retained(RetainedTopic { topic }) = attachment else { continue };
+            if Some(&*topic) == streamed.as_ref() {
+                continue;
+            }
             let wrong = |why: String| JobError::out_of_range(&field, format!("{field}: {topic}: {why}"));
             match fetched.get(topic) {
                 None if let Some(fault) = topic_fault(topic) => {

@@ -24,6 +24,8 @@ pub enum ErrorCode {
     Cancelled,
     /// The deadline passed.
     Deadline,
+    /// No picture arrived on a stream's topic in time.
+    NoPicture,
     /// The output of a graph contained NaN or infinity.
     NonFinite,
     /// The inference engine failed.
@@ -63,7 +65,7 @@ impl JobError {
     }
 
     /// The value of this field is not supported.
-    pub(super) fn out_of_range(field: &str, message: impl ToString) -> Self {
+    pub(crate) fn out_of_range(field: &str, message: impl ToString) -> Self {
         Self::of_field(ErrorCode::OutOfRange, field, message)
     }
 }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use sha2::{Digest, Sha256};
+
 use super::attention_memory;
 use super::taken_sizes::TakenSizes;
 use super::{JobError, JobLimits, ModelCard, Request};
@@ -36,6 +38,13 @@ pub struct InitImage {
     kind: SampleKind,
     range: [f32; 2],
     max_pixels: u64,
+}
+
+/// The SHA-256 of the files of an init image and its mask, in hexadecimal digits.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct PictureDigests {
+    pub(super) image: Option<String>,
+    pub(super) mask: Option<String>,
 }
 
 /// The decoded init image and mask.
@@ -158,6 +167,11 @@ impl InitImage {
             Some(image) if image.mask.is_some() => PipelineTask::Inpainting,
             _ => PipelineTask::Generation,
         }
+    }
+
+    pub(super) fn digests(&self) -> PictureDigests {
+        let digest = |file: &Vec<u8>| format!("{:x}", Sha256::digest(file));
+        PictureDigests { image: Some(digest(&self.image)), mask: self.mask.as_ref().map(digest) }
     }
 
     /// Decodes the image and the mask.

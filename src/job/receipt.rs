@@ -64,6 +64,12 @@ pub struct Receipt {
     /// The width and height of the image, if the job can choose them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub size: Option<[usize; 2]>,
+    /// The SHA-256 of the init image's file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_sha256: Option<String>,
+    /// The SHA-256 of the mask's file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mask_sha256: Option<String>,
     /// The img2img strength.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub strength: Option<f64>,
@@ -240,6 +246,8 @@ impl Receipt {
             truncated: Vec::new(),
             ignored: job.ignored.clone(),
             size: job.text.as_ref().map(|_| [job.sizes.image[2], job.sizes.image[1]]),
+            image_sha256: job.digests.image.clone(),
+            mask_sha256: job.digests.mask.clone(),
             strength: job.init_image.as_ref().map(|init_image| init_image.strength),
             conditions: names.zip(job.conditions.iter().copied()).collect(),
             exact: job.exact,

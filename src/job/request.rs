@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::id::written_id;
 use super::prompt::MAX_SEQUENCE_LENGTH;
+use super::stream::{MAX_EVERY_MS, MAX_SILENCE_MS};
 use super::validate::limit_key;
-use super::{Attachment, ControlRequest, ErrorCode, JobError, JobLimits, LoraRequest, seed};
+use super::{Attachment, ControlRequest, ErrorCode, JobError, JobLimits, LoraRequest, StreamRequest, seed};
 use crate::image::Format;
 use crate::json_input::{Document, InputError, MAX_EXACT_INTEGER};
 
@@ -94,6 +95,8 @@ pub struct Request {
     /// Control only the evaluations with the prompt, and the middle of the network more than its first levels; the prompt may
     /// then be empty.
     pub guess_mode: Option<bool>,
+    /// The topic whose pictures the job draws from until it is cancelled or its deadline passes.
+    pub stream: Option<StreamRequest>,
 }
 
 /// Parses a request. An error names the field, and comes with the request's id as the sender wrote it, if it can be
@@ -138,7 +141,7 @@ pub(crate) fn read_request(
 ) -> Result<Request, JobError> {
     document.read(subject).map_err(|error| {
         let field = error.field.clone().unwrap_or_default();
-        let found = document.field(&field).filter(|value| value.is_no_count());
+        let found = document.at(&field).filter(|value| value.is_no_count());
         match found.zip(range(&field, limits)) {
             Some((found, (min, max))) => {
                 let is_negative = found.to_string().starts_with('-');
@@ -160,6 +163,8 @@ fn range(field: &str, limits: Option<JobLimits>) -> Option<(u64, u64)> {
         "width" | "height" => Some((1, most(|limits| limits.pixels))),
         "max_sequence_length" => Some((1, MAX_SEQUENCE_LENGTH)),
         "preview_every" => Some((1, MAX_EXACT_INTEGER)),
+        "stream.every_ms" => Some((0, MAX_EVERY_MS)),
+        "stream.silence_ms" => Some((1, MAX_SILENCE_MS)),
         "clip_skip" | "deadline_ms" | "class" => Some((0, MAX_EXACT_INTEGER)),
         _ => None,
     }
@@ -182,6 +187,10 @@ mod tests {
                 "preview_every is 1e30, but must lie between 1 and 9007199254740991",
             ),
             (r#"{"deadline_ms": -1}"#, "deadline_ms is -1, but must lie between 0 and 9007199254740991"),
+            (
+                r#"{"stream": {"topic": "a", "every_ms": -1}}"#,
+                "stream.every_ms is -1, but must lie between 0 and 3600000",
+            ),
             (r#"{"max_sequence_length": -1}"#, "max_sequence_length is -1, but must lie between 1 and 512"),
         ] {
             let (_, error) = parse_within(payload.as_bytes(), limits).unwrap_err();

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::steps::{build_sampler, default_steps, find_sampler};
-use super::{ErrorCode, Job, JobError, ModelCard, Request, is_id, seed, shortened_id, working_memory};
+use super::{
+    ErrorCode, InitImage, Job, JobError, ModelCard, Request, is_id, seed, shortened_id, working_memory,
+};
 use crate::image::{DEFAULT_QUALITY, Encoding};
 use crate::units::{binary_size, counted};
 use diffusion_samplers::rng::Generator;
@@ -31,6 +33,10 @@ impl Request {
         limits: JobLimits,
         random: impl Fn() -> u64,
     ) -> Result<Job, JobError> {
+        if self.stream.is_some() {
+            let message = "only the daemon draws from a stream, on request over MQTT; remove stream";
+            return Err(JobError::out_of_range("stream", message));
+        }
         let id = match &self.id {
             Some(id) if is_id(id) => id.clone(),
             Some(id) => return Err(id_error(id)),
@@ -47,6 +53,7 @@ impl Request {
         let init_image = self.check_init_image(model, &sizes, limits)?;
         let text = self.check_text(model, &sizes)?;
         let image = init_image.as_ref().map(|(image, _)| image);
+        let digests = image.map(InitImage::digests).unwrap_or_default();
         let steps =
             in_range("steps", self.steps, limits.steps, || default_steps(model, image, limits.steps))?;
         let requested_sampler = self.sampler.clone().or_else(|| manifest.default.sampler.clone());
@@ -101,12 +108,16 @@ impl Request {
             loras: self.check_loras(model)?,
             guess_mode: self.guess_mode.unwrap_or(false) && !controls.is_empty(),
             controls,
+            digests,
             conditions: self.check_conditions(model)?,
             model: Arc::clone(model),
         })
     }
 
-    fn find_model<'a>(&self, models: &'a [Arc<ModelCard>]) -> Result<&'a Arc<ModelCard>, JobError> {
+    pub(super) fn find_model<'a>(
+        &self,
+        models: &'a [Arc<ModelCard>],
+    ) -> Result<&'a Arc<ModelCard>, JobError> {
         let found = match &self.model {
             None => models.first(),
             Some(name) => models.iter().find(|card| card.name() == name),

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::backoff::Backoff;
@@ -16,12 +16,14 @@ use super::delivery::{Action, Delivery, MAX_IN_FLIGHT};
 use super::endpoint::Endpoint;
 use super::limits::{BrokerLimits, Requirements};
 use super::message::QoS;
+use super::newest::NewestMessages;
 use super::probe;
 use super::reasons::Reason;
 use super::subscriptions::Subscriptions;
 use super::tls::TlsError;
 use super::topics::Topics;
 
+mod following;
 mod handlers;
 
 pub use super::events::{
@@ -44,6 +46,8 @@ pub struct MqttClient {
     pub commands: mpsc::Sender<ClientCommand>,
     /// Receives the client's events.
     pub events: mpsc::Receiver<ClientEvent>,
+    /// The newest messages of the followed topics.
+    pub newest: watch::Receiver<NewestMessages>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -63,6 +67,7 @@ impl MqttClient {
         };
         let (command_sender, commands) = mpsc::channel(64);
         let (event_sender, events) = mpsc::channel(64);
+        let (newest_sender, newest) = watch::channel(NewestMessages::default());
         let task = ClientTask {
             delivery,
             broker_address: match settings.host.contains(':') {
@@ -94,15 +99,17 @@ impl MqttClient {
             close_deadline: None,
             was_connected: false,
             leaving: BTreeMap::new(),
+            unsubscribing: BTreeMap::new(),
+            newest: newest_sender,
             unacknowledged: 0,
             new_session: NewSession::Possible,
         };
-        Ok(Self { commands: command_sender, events, task: tokio::spawn(task.run()) })
+        Ok(Self { commands: command_sender, events, newest, task: tokio::spawn(task.run()) })
     }
 
     /// Delivers pending messages for at most `timeout`, then disconnects and ends the task.
     pub async fn close(self, timeout: Duration) {
-        let Self { commands, mut events, task } = self;
+        let Self { commands, mut events, task, .. } = self;
         // Fails only if the task has already ended.
         let _ = commands.send(ClientCommand::Close(timeout)).await;
         drop(commands);
@@ -154,6 +161,9 @@ struct ClientTask {
     was_connected: bool,
     /// The former queues that the daemon asked to leave on this connection, by packet identifier.
     leaving: BTreeMap<u16, String>,
+    /// Topics that were fetched or followed on this connection, by the packet identifier of UNSUBSCRIBE.
+    unsubscribing: BTreeMap<u16, String>,
+    newest: watch::Sender<NewestMessages>,
     /// The requests and cancellations of this connection that are not acknowledged.
     unacknowledged: usize,
     new_session: NewSession,

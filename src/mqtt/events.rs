@@ -118,6 +118,13 @@ pub enum ClientEvent {
         /// The retained payload, or why it can't be read.
         payload: Result<Bytes, String>,
     },
+    /// The broker does not let the daemon follow this topic.
+    FollowRefused {
+        /// The topic.
+        topic: String,
+        /// The reason.
+        reason: String,
+    },
 }
 
 /// Why the broker will never accept a message.
@@ -147,6 +154,11 @@ pub enum ClientCommand {
     FetchRetained(String),
     /// Stop fetching the retained message of this topic.
     CancelFetch(String),
+    /// Keep the newest message of this topic in [`MqttClient::newest`](super::client::MqttClient::newest), the retained one
+    /// first.
+    Follow(String),
+    /// Stop following this topic.
+    Unfollow(String),
     /// Deliver pending messages for at most this time, then disconnect and end.
     Close(Duration),
 }

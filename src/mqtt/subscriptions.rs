@@ -3,7 +3,9 @@
 //! The daemon's own topics are in a SUBSCRIBE packet of their own, and are answered before any other filter is sent:
 //! some brokers close the connection on a filter that they do not support.
 
-use std::collections::{BTreeMap, VecDeque};
+mod picture_topics;
+
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use rumqttc::v5::mqttbytes::QoS as WireQoS;
@@ -13,6 +15,8 @@ use tokio::time::Instant;
 use super::message::QoS;
 use super::reasons::Reason;
 use super::topics::Topics;
+use picture_topics::PictureTopics;
+pub(super) use picture_topics::RefusedTopic;
 
 /// When a filter that was refused, or that closed the connection, is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(600);
@@ -20,8 +24,6 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(600);
 const OWN_RETRY_INTERVAL: Duration = Duration::from_secs(30);
 /// After this many connections in a row that closed on a filter, it is left out for a while.
 const MAX_CLOSED: u8 = 3;
-/// After this many connections that closed on a fetched topic, it is given up.
-const MAX_FETCH_CLOSED: u8 = 2;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Purpose {
@@ -52,8 +54,8 @@ struct DaemonFilter {
 enum Unanswered {
     /// Indices of the daemon's filters.
     Daemon(Vec<usize>),
-    /// A topic whose retained message is fetched.
-    Fetch(String),
+    /// A topic that is fetched or followed.
+    Topic(String),
 }
 
 /// What a SUBACK means for the client.
@@ -63,19 +65,14 @@ pub(super) enum Outcome {
     Subscribed,
     /// The topic of requests was granted.
     TakesRequests,
-    /// The broker refused to let this topic be fetched, for this reason.
-    FetchRefused(String, Reason),
+    /// The broker refused to let this topic be fetched or followed, for this reason.
+    TopicRefused(RefusedTopic, Reason),
 }
 
 #[derive(Debug)]
 pub(super) struct Subscriptions {
     filters: Vec<DaemonFilter>,
-    /// Topics whose retained message is being fetched.
-    fetches: Vec<String>,
-    /// Those of them that were not sent on this connection.
-    unsent: VecDeque<String>,
-    /// How many connections the broker closed before it answered a fetch, and when it last did so.
-    fetch_closures: BTreeMap<String, (u8, Instant)>,
+    pictures: PictureTopics,
     /// Oldest first; brokers answer in this order.
     unanswered: VecDeque<Unanswered>,
     is_connected: bool,
@@ -98,9 +95,7 @@ impl Subscriptions {
         });
         Self {
             filters: filters.collect(),
-            fetches: Vec::new(),
-            unsent: VecDeque::new(),
-            fetch_closures: BTreeMap::new(),
+            pictures: PictureTopics::default(),
             unanswered: VecDeque::new(),
             is_connected: false,
             is_own_answered: false,
@@ -114,7 +109,7 @@ impl Subscriptions {
         self.is_own_answered = false;
         self.has_shared_subscriptions = has_shared_subscriptions;
         self.unanswered.clear();
-        self.unsent = self.fetches.clone().into();
+        self.pictures.on_connected();
         for filter in &mut self.filters {
             let is_left_out = filter.closed >= MAX_CLOSED && filter.due.is_some_and(|due| due > now);
             if !is_left_out {
@@ -123,29 +118,18 @@ impl Subscriptions {
         }
     }
 
-    /// The broker closed the connection. Returns the topics that are no longer fetched, because it did so twice on them.
-    pub(super) fn on_closed_by_broker(&mut self, now: Instant) -> Vec<String> {
-        let fetches = self.unanswered.iter().filter_map(|packet| match packet {
-            Unanswered::Fetch(topic) => Some(topic.clone()),
+    /// The broker closed the connection. Returns the topics that are given up, because it did so twice on them.
+    pub(super) fn on_closed_by_broker(&mut self, now: Instant) -> Vec<RefusedTopic> {
+        let topics = self.unanswered.iter().filter_map(|packet| match packet {
+            Unanswered::Topic(topic) => Some(topic),
             Unanswered::Daemon(_) => None,
         });
-        let mut given_up = Vec::new();
-        for topic in fetches.collect::<Vec<_>>() {
-            self.fetch_closures.retain(|_, (_, time)| now - *time < RETRY_INTERVAL);
-            let (count, time) = self.fetch_closures.entry(topic.clone()).or_insert((0, now));
-            (*count, *time) = (count.saturating_add(1), now);
-            if *count >= MAX_FETCH_CLOSED {
-                self.remove_fetch(&topic);
-                given_up.push(topic);
-            }
-        }
-        given_up
+        topics.filter_map(|topic| self.pictures.on_closed(topic, now)).collect()
     }
 
-    /// Returns whether the broker has closed connections on this topic, so that it cannot be fetched for a while.
+    /// Returns whether the broker has closed connections on this topic, so that it is not subscribed to for a while.
     pub(super) fn closes_connection(&self, topic: &str, now: Instant) -> bool {
-        let closures = self.fetch_closures.get(topic);
-        closures.is_some_and(|(count, time)| *count >= MAX_FETCH_CLOSED && now - *time < RETRY_INTERVAL)
+        self.pictures.closes_connection(topic, now)
     }
 
     /// Ends the connection. `is_shared_refused` means that the broker gave the shared subscription as the reason.
@@ -194,12 +178,12 @@ impl Subscriptions {
             return None;
         }
         // One at a time, too.
-        if self.unanswered.iter().any(|packet| matches!(packet, Unanswered::Fetch(_))) {
+        if self.unanswered.iter().any(|packet| matches!(packet, Unanswered::Topic(_))) {
             return None;
         }
-        let topic = self.unsent.pop_front()?;
+        let topic = self.pictures.next_unsent()?;
         let filter = Filter::new(topic.clone(), WireQoS::AtMostOnce);
-        self.unanswered.push_back(Unanswered::Fetch(topic));
+        self.unanswered.push_back(Unanswered::Topic(topic));
         Some(vec![filter])
     }
 
@@ -225,15 +209,14 @@ impl Subscriptions {
     pub(super) fn on_suback(&mut self, results: Vec<Result<QoS, Reason>>, now: Instant) -> Vec<Outcome> {
         match self.unanswered.pop_front() {
             None => Vec::new(),
-            Some(Unanswered::Fetch(topic)) => {
-                self.fetch_closures.remove(&topic);
-                match results.into_iter().find_map(Result::err) {
-                    Some(reason) => {
-                        self.remove_fetch(&topic);
-                        vec![Outcome::FetchRefused(topic, reason)]
-                    }
-                    None => Vec::new(),
-                }
+            Some(Unanswered::Topic(topic)) => {
+                let refusal = results.into_iter().find_map(Result::err);
+                let refused = self.pictures.on_answered(&topic, refusal.is_none());
+                refused
+                    .zip(refusal)
+                    .map(|(topic, reason)| Outcome::TopicRefused(topic, reason))
+                    .into_iter()
+                    .collect()
             }
             Some(Unanswered::Daemon(indices)) => {
                 let mut outcomes = Vec::new();
@@ -261,27 +244,34 @@ impl Subscriptions {
         }
     }
 
-    /// Adds a topic whose retained message is fetched. Returns `false` if it already was.
-    pub(super) fn add_fetch(&mut self, topic: &str) -> bool {
-        let is_new = !self.is_fetched(topic);
-        if is_new {
-            self.fetches.push(topic.to_owned());
-            if self.is_connected {
-                self.unsent.push_back(topic.to_owned());
-            }
-        }
-        is_new
+    /// Adds a topic whose retained message is fetched.
+    pub(super) fn add_fetch(&mut self, topic: &str) {
+        self.pictures.fetch(topic, self.is_connected);
+    }
+
+    /// Adds a topic of which every message is wanted, the retained one first.
+    pub(super) fn add_follow(&mut self, topic: &str) {
+        self.pictures.follow(topic, self.is_connected);
     }
 
     /// Returns whether the topic's retained message is being fetched.
     pub(super) fn is_fetched(&self, topic: &str) -> bool {
-        self.fetches.iter().any(|fetched| fetched == topic)
+        self.pictures.is_fetched(topic)
+    }
+
+    /// Returns whether the topic is followed.
+    pub(super) fn is_followed(&self, topic: &str) -> bool {
+        self.pictures.is_followed(topic)
     }
 
     /// Removes a topic that was fetched or is no longer needed.
     pub(super) fn remove_fetch(&mut self, topic: &str) {
-        self.fetches.retain(|fetched| fetched != topic);
-        self.unsent.retain(|fetched| fetched != topic);
+        self.pictures.end_fetch(topic);
+    }
+
+    /// Removes a topic that is no longer followed.
+    pub(super) fn remove_follow(&mut self, topic: &str) {
+        self.pictures.unfollow(topic);
     }
 
     /// Describes the filters that the broker refuses, or grants at QoS 0 only. Without [`Purpose::Peers`], which only serves a warning.
@@ -304,7 +294,7 @@ impl Unanswered {
     fn into_indices(self) -> Vec<usize> {
         match self {
             Self::Daemon(indices) => indices,
-            Self::Fetch(_) => Vec::new(),
+            Self::Topic(_) => Vec::new(),
         }
     }
 }

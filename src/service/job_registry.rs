@@ -2,26 +2,29 @@
 //!
 //! Free of I/O: requests and events go in, effects come out.
 
+mod admission;
 mod cancellation;
+mod streams;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::committing_jobs::CommittingJobs;
-use super::effects::{Admission, Effects};
+use super::effects::Effects;
 use super::held_commands::HeldCommands;
-use super::parsed_request::{ParsedRequest, RejectedRequest};
-use super::pending_fetches::FetchedTopics;
 use super::responses::{ImageEntry, Reply, Responses};
+use super::stream::Stream;
 use super::undeliverable::UndeliverableReports;
-use super::worker::{EncodedImage, WorkerCommand};
+use super::worker::EncodedImage;
 use crate::config::{Config, LimitsConfig};
-use crate::job::{ErrorCode, Job, JobError, ModelCard, Request, to_id};
-use crate::mqtt::client::{Incoming, UndeliverableReason};
+use crate::job::{JobError, ModelCard};
+use crate::mqtt::client::UndeliverableReason;
 use crate::mqtt::{Message, Topics};
 use crate::pipeline::JobEvent;
-use crate::spool::{AcceptedJob, Change, CommandDigest, CompletedJobs};
-use crate::units::counted;
+use crate::spool::{Change, CompletedJobs};
+use streams::LiveStream;
 
 /// An accepted job: where its responses go, and which images were sent.
 #[derive(Debug)]
@@ -36,9 +39,6 @@ struct PendingJob {
     cancellations: HeldCommands,
 }
 
-/// The most response topics of repeats that a job remembers.
-const MAX_REPEATS: usize = 16;
-
 #[derive(Debug)]
 pub(super) struct JobRegistry {
     responses: Responses,
@@ -47,11 +47,14 @@ pub(super) struct JobRegistry {
     memory: Option<u64>,
     models: Vec<Arc<ModelCard>>,
     jobs: BTreeMap<String, PendingJob>,
+    /// Those of the jobs that are streams.
+    streams: BTreeMap<String, LiveStream>,
     committing: CommittingJobs,
     completed: CompletedJobs,
     undeliverable: UndeliverableReports,
     /// Whether the spool keeps the results of finished jobs.
     retains_results: bool,
+    is_connected: bool,
     is_closed: bool,
 }
 
@@ -63,6 +66,8 @@ impl JobRegistry {
             memory: config.memory_limit(),
             models: Vec::new(),
             jobs: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            is_connected: false,
             committing: CommittingJobs::default(),
             completed,
             undeliverable: UndeliverableReports::default(),
@@ -102,203 +107,50 @@ impl JobRegistry {
         self.jobs.len()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.jobs.is_empty()
-    }
-
-    /// Handles a request. `command` identifies its message.
-    pub(super) fn on_request(
-        &mut self,
-        incoming: &Incoming,
-        command: CommandDigest,
-        spool_has_room: bool,
-    ) -> Admission {
-        match ParsedRequest::parse(incoming, command, &self.limits, &self.responses) {
-            Ok(request) => self.admit(Box::new(request), &FetchedTopics::new(), spool_has_room),
-            Err(rejected) => Admission::Decided(self.reject(*rejected)),
-        }
-    }
-
-    /// Accepts or rejects a parsed request. `fetched` has the retained messages that it names.
-    pub(super) fn admit(
-        &mut self,
-        mut request: Box<ParsedRequest>,
-        fetched: &FetchedTopics,
-        spool_has_room: bool,
-    ) -> Admission {
-        if let Some(effects) = self.repeated(&request) {
-            return Admission::Decided(effects);
-        }
-        let missing = self
-            .check_capacity(spool_has_room)
-            .and_then(|()| request.request.attach(fetched, self.limits.payload.0));
-        let validated = match missing {
-            Ok(topics) if !topics.is_empty() => return Admission::NeedsTopics(request, topics),
-            Ok(_) => self.validate(&request.request),
-            Err(error) => Err(error),
-        };
-        Admission::Decided(match validated {
-            Ok(job) => {
-                let job = job.with_arrival(request.arrival);
-                self.accept(*request, job)
-            }
-            Err(error) => self.reject(request.reject(error)),
-        })
-    }
-
-    fn validate(&self, request: &Request) -> Result<Job, JobError> {
-        request.check(&self.models, self.limits.job(self.memory), || fastrand::u64(..))
-    }
-
-    /// Returns the effects if a request with the same id was accepted before.
-    fn repeated(&mut self, request: &ParsedRequest) -> Option<Effects> {
-        let id = request.request.id.as_ref()?;
-        let (is_same, is_finished) = if let Some(job) = self.jobs.get(id) {
-            (job.digest == request.digest, false)
-        } else if let Some(digest) = self.committing.digest(id) {
-            (digest == request.digest, true)
-        } else {
-            (self.completed.get(id)?.has_digest(&request.digest), true)
-        };
-        if !is_same {
-            let message = format!("another request with the id {id} was accepted before; choose a new id");
-            let error =
-                JobError { field: Some("id".to_owned()), ..JobError::new(ErrorCode::Conflict, message) };
-            return Some(self.reject(RejectedRequest {
-                id: Some(id.clone()),
-                reply: request.reply.clone(),
-                error,
-            }));
-        }
-        if !is_finished {
-            self.add_repeat(id, request.reply.as_ref());
-            return Some(Effects::default());
-        }
-        log::info!("job {id} is finished already; sending its stored results again");
-        let reply = request.reply.as_ref().map(Reply::to_record);
-        Some(Effects::default().and(Change::Redeliver { id: id.clone(), reply }))
-    }
-
-    /// Remembers where a repeat of an unfinished job's request wants the answers.
-    fn add_repeat(&mut self, id: &str, reply: Option<&Reply>) {
-        let Some(job) = self.jobs.get_mut(id) else { return };
-        let is_new = |reply: &&Reply| job.reply.as_ref() != Some(*reply) && !job.repeats.contains(*reply);
-        match reply.filter(is_new) {
-            Some(reply) if self.retains_results && job.repeats.len() < MAX_REPEATS => {
-                log::info!("job {id} is not finished yet; its repeated request is answered afterwards");
-                job.repeats.push(reply.clone());
-            }
-            _ => log::info!("job {id} is not finished yet; ignoring its repeated request"),
-        }
-    }
-
-    #[expect(clippy::expect_used, reason = "a request holds only values that JSON can represent")]
-    fn accept(&mut self, parsed: ParsedRequest, job: Job) -> Effects {
-        let ParsedRequest { request, digest, reply, .. } = parsed;
-        // With the generated id and seed, the job gives the same bytes when it is resumed after a restart.
-        let filled = Request { id: Some(job.id.clone()), seed: Some(job.seed), ..request };
-        let accepted = AcceptedJob {
-            id: job.id.clone(),
-            digest: digest.clone(),
-            request: serde_json::to_value(&filled).expect("a request was parsed from JSON"),
-            reply: reply.as_ref().map(Reply::to_record),
-        };
-        let worker_command = Some(self.start(job, digest, reply));
-        Effects { worker_command, ..Effects::default().and(Change::Accept(accepted)) }
-    }
-
-    fn start(&mut self, job: Job, digest: String, reply: Option<Reply>) -> WorkerCommand {
-        log::info!(
-            "job {}: {} × {} by {} in {}, seed {}",
-            job.id,
-            job.count,
-            job.model.bundle.name,
-            job.sampler_name,
-            counted(job.options.steps as u64, "step"),
-            job.seed
-        );
-        let pending = PendingJob {
-            digest,
-            reply,
-            repeats: Vec::new(),
-            images: Vec::new(),
-            is_cancelled: false,
-            cancellations: HeldCommands::default(),
-        };
-        self.jobs.insert(job.id.clone(), pending);
-        WorkerCommand::Run(Arc::new(job))
-    }
-
-    /// Resumes a job that was accepted before the daemon's start.
-    pub(super) fn resume(&mut self, accepted: AcceptedJob) -> Effects {
-        let reply = accepted.reply.map(Reply::from_record);
-        let request = serde_json::from_value::<Request>(accepted.request)
-            .map_err(|error| JobError::new(ErrorCode::BadRequest, error));
-        match request.and_then(|request| self.validate(&request)) {
-            Ok(job) => {
-                let worker_command = Some(self.start(job, accepted.digest, reply));
-                Effects { worker_command, ..Effects::default() }
-            }
-            Err(error) => {
-                log::warn!("cannot resume job {} of an earlier run: {error}", accepted.id);
-                let messages = self.responses.error(&accepted.id, &error, reply.as_ref());
-                Effects::send(messages).and(Change::Forget(accepted.id))
-            }
-        }
-    }
-
-    fn check_capacity(&self, spool_has_room: bool) -> Result<(), JobError> {
-        if self.is_closed {
-            return Err(JobError::new(ErrorCode::Unavailable, "the daemon is stopping; try again later"));
-        }
-        if !spool_has_room {
-            let message = "the spool is full of messages for the broker (spool.max_bytes); try again later";
-            return Err(JobError::new(ErrorCode::QueueFull, message));
-        }
-        let max_jobs = self.limits.queue.0;
-        if self.jobs.len() as u64 >= max_jobs {
-            let jobs = counted(max_jobs, "job");
-            let message = format!("the queue is full with {jobs} (limits.queue); try again later");
-            return Err(JobError::new(ErrorCode::QueueFull, message));
-        }
-        Ok(())
-    }
-
-    fn reject(&self, RejectedRequest { id, reply, error }: RejectedRequest) -> Effects {
-        let id = id.unwrap_or_else(|| format!("{:016x}", fastrand::u64(..)));
-        log::warn!("{} rejected: {error}", to_id(&id));
-        let is_temporary = matches!(error.code, ErrorCode::QueueFull | ErrorCode::Unavailable);
-        Effects { is_temporary, ..Effects::send(self.responses.error(&id, &error, reply.as_ref())) }
-    }
-
     /// Handles an event of a job. Events of a job that has failed may still arrive; they are ignored.
     pub(super) fn on_job_event(&mut self, id: &str, event: JobEvent<EncodedImage>) -> Effects {
         let Some(job) = self.jobs.get_mut(id) else {
             return Effects::default();
         };
+        let stream = self.streams.get(id).map(|stream| &stream.state);
         match event {
             JobEvent::Progress { step, of, eta_ms } => {
-                Effects::send(self.responses.progress(id, step, of, eta_ms))
+                let report = stream.map(Stream::report);
+                Effects::send(self.responses.progress(id, step, of, eta_ms, report))
             }
-            JobEvent::Preview { index, image } => Effects::send(self.responses.preview(id, index, image)),
-            JobEvent::Image { receipt, image } => {
-                let (messages, entry) = self.responses.image(*receipt, image, job.reply.as_ref());
+            JobEvent::Preview { index, image } => {
+                Effects::send(self.responses.preview(id, stream.map_or(index, Stream::index), image))
+            }
+            JobEvent::Image { mut receipt, image } => {
+                receipt.index = stream.map_or(receipt.index, Stream::index);
+                let topic = stream.map(Stream::topic);
+                let (messages, entry) = self.responses.image(*receipt, image, topic, job.reply.as_ref());
                 job.images.push(entry);
                 Effects::send(messages)
             }
-            JobEvent::Finished { elapsed_ms } => self.finish(id, elapsed_ms),
+            JobEvent::Finished { elapsed_ms } => self
+                .on_picture_finished(id, elapsed_ms, Instant::now())
+                .unwrap_or_else(|| self.finish(id, elapsed_ms)),
+            JobEvent::Failed(_) if self.on_picture_aborted(id) => Effects::default(),
             JobEvent::Failed(error) => self.fail(id, &error),
         }
     }
 
     fn finish(&mut self, id: &str, elapsed_ms: u64) -> Effects {
+        let Some(job) = self.jobs.get_mut(id) else { return Effects::default() };
+        let images = std::mem::take(&mut job.images);
+        let messages = self.responses.result(id, images, elapsed_ms, job.reply.as_ref());
+        self.complete(id, elapsed_ms, messages)
+    }
+
+    /// Ends a job with its result.
+    fn complete(&mut self, id: &str, elapsed_ms: u64, messages: Vec<Message>) -> Effects {
         let Some(job) = self.jobs.remove(id) else { return Effects::default() };
         log::info!("job {id} finished in {elapsed_ms} ms");
         let completes = self.retains_results.then(|| id.to_owned());
         if self.retains_results {
             self.committing.insert(id.to_owned(), job.digest);
         }
-        let messages = self.responses.result(id, job.images, elapsed_ms, job.reply.as_ref());
         let finished = Effects::send(messages).and(Change::Finish { id: id.to_owned() });
         let redeliver =
             |reply: &Reply| Change::Redeliver { id: id.to_owned(), reply: Some(reply.to_record()) };
@@ -308,6 +160,7 @@ impl JobRegistry {
 
     fn fail(&mut self, id: &str, error: &JobError) -> Effects {
         let Some(job) = self.jobs.remove(id) else { return Effects::default() };
+        self.streams.remove(id);
         log::warn!("job {id} failed: {error}");
         let replies: Vec<_> = job.reply.into_iter().chain(job.repeats).collect();
         let effects = Effects::send(self.errors(id, error, &replies)).and(Change::Forget(id.to_owned()));

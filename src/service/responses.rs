@@ -4,12 +4,13 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::stream::StreamReport;
 use super::worker::EncodedImage;
 use crate::config::PublishQos;
 use crate::job::receipt::Receipt;
 use crate::job::{ErrorCode, JobError, shortened_id, to_id};
 use crate::mqtt::{Message, QoS, Topics};
-use crate::spool::ReplyTo;
+use crate::spool::{ReplyTo, STREAM};
 use crate::topic_name::topic_fault;
 
 /// The requester's response topic, which gets a copy of the responses, and its correlation data.
@@ -54,6 +55,8 @@ struct Result<'a> {
     id: &'a str,
     images: Vec<ImageEntry>,
     elapsed_ms: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stream: Option<&'a StreamReport>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -71,6 +74,8 @@ struct Progress {
     step: usize,
     of: usize,
     eta_ms: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stream: Option<StreamReport>,
 }
 
 impl Responses {
@@ -78,11 +83,13 @@ impl Responses {
         Self { topics, qos: super::broker::publish_qos(qos) }
     }
 
-    /// An image on the image topic, where it is retained, and on the response topic.
+    /// An image on the image topic, where it is retained, and on the response topic. `stream` is the topic of the stream
+    /// that it belongs to.
     pub(super) fn image(
         &self,
         receipt: Receipt,
         image: EncodedImage,
+        stream: Option<&str>,
         reply: Option<&Reply>,
     ) -> (Vec<Message>, ImageEntry) {
         let EncodedImage { format, bytes } = image;
@@ -102,6 +109,10 @@ impl Responses {
                 ("steps".into(), receipt.steps.to_string()),
             ],
             ..Message::new(self.topics.image(), bytes)
+        };
+        let message = match stream {
+            Some(topic) => of_stream(message, topic),
+            None => message,
         };
         let messages = with_reply(message, reply);
         let entry = ImageEntry {
@@ -123,8 +134,36 @@ impl Responses {
         reply: Option<&Reply>,
     ) -> Vec<Message> {
         images.sort_by_key(|image| image.receipt.index);
-        let result = Result { id, images, elapsed_ms };
-        with_reply(self.json(self.topics.result(id), "result", id, &result), reply)
+        with_reply(self.result_message(Result { id, images, elapsed_ms, stream: None }), reply)
+    }
+
+    /// The result of one picture of a stream.
+    pub(super) fn stream_result(
+        &self,
+        id: &str,
+        images: Vec<ImageEntry>,
+        elapsed_ms: u64,
+        reply: Option<&Reply>,
+        report: &StreamReport,
+    ) -> Vec<Message> {
+        let message = self.result_message(Result { id, images, elapsed_ms, stream: Some(report) });
+        with_reply(of_stream(message, &report.topic), reply)
+    }
+
+    /// The result of a stream at its end.
+    pub(super) fn final_stream_result(
+        &self,
+        id: &str,
+        elapsed_ms: u64,
+        reply: Option<&Reply>,
+        report: &StreamReport,
+    ) -> Vec<Message> {
+        let result = Result { id, images: Vec::new(), elapsed_ms, stream: Some(report) };
+        with_reply(self.result_message(result), reply)
+    }
+
+    fn result_message(&self, result: Result<'_>) -> Message {
+        self.json(self.topics.result(result.id), "result", result.id, &result)
     }
 
     /// The error of a rejected or failed job. `id` is as the sender wrote it; the topic and the user property have a
@@ -185,9 +224,36 @@ impl Responses {
         Err(JobError::new(ErrorCode::BadRequest, format!("the response topic {shown:?} {fault}")))
     }
 
+    /// Checks the topic of a stream. The daemon must not draw from its own images, nor from the answers to the requester.
+    pub(super) fn check_stream_topic(
+        &self,
+        topic: &str,
+        reply: Option<&Reply>,
+    ) -> std::result::Result<(), JobError> {
+        let shown = shortened_id(topic);
+        let fault = if self.topics.is_own_topic(topic) {
+            "is a topic of the daemon itself"
+        } else if self.topics.is_command_of_another(topic) {
+            "is a topic on which another daemon takes requests or cancellations"
+        } else if reply.is_some_and(|reply| reply.topic == topic) {
+            "is the response topic of the request, so that each image would be drawn again"
+        } else {
+            return Ok(());
+        };
+        let message = format!("stream.topic: {shown:?} {fault}; use another one");
+        Err(JobError::out_of_range("stream.topic", message))
+    }
+
     /// The progress of a job.
-    pub(super) fn progress(&self, id: &str, step: usize, of: usize, eta_ms: u64) -> Vec<Message> {
-        let progress = Progress { step, of, eta_ms };
+    pub(super) fn progress(
+        &self,
+        id: &str,
+        step: usize,
+        of: usize,
+        eta_ms: u64,
+        stream: Option<StreamReport>,
+    ) -> Vec<Message> {
+        let progress = Progress { step, of, eta_ms, stream };
         let message = self.json(self.topics.progress(id), "progress", id, &progress);
         vec![Message { qos: QoS::AtMostOnce, ..message }]
     }
@@ -219,6 +285,12 @@ impl Responses {
 #[expect(clippy::expect_used, reason = "responses hold only values that JSON can represent")]
 fn to_json(body: &impl Serialize) -> Bytes {
     serde_json::to_vec(body).expect("the body has string keys only").into()
+}
+
+/// The message of one picture of a stream, which the spool drops once it is delivered.
+fn of_stream(mut message: Message, topic: &str) -> Message {
+    message.user_properties.push((STREAM.into(), topic.to_owned()));
+    message
 }
 
 /// Returns the value of a message's user property.

@@ -1,6 +1,6 @@
 //! Routes messages between the MQTT client, the job registry, the worker and the spool.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use tokio::time::Instant;
 
@@ -58,6 +58,8 @@ pub(super) struct Router {
     early_requests: Vec<Incoming>,
     /// Jobs of an earlier run, until the models are loaded.
     unfinished: Vec<AcceptedJob>,
+    /// The topics of streams that the client follows.
+    followed: BTreeSet<String>,
     is_connected: bool,
 }
 
@@ -80,6 +82,7 @@ impl Router {
             handled_commands,
             early_requests: Vec::new(),
             unfinished,
+            followed: BTreeSet::new(),
             is_connected: false,
         }
     }
@@ -94,10 +97,10 @@ impl Router {
         self.registry.len()
     }
 
-    /// Returns whether all jobs are finished and delivered, as far as the connection allows.
+    /// Returns whether all jobs but streams are finished and delivered, as far as the connection allows.
     pub(super) fn is_drained(&self) -> bool {
         let is_delivered = self.outbox.is_empty() && self.spool.is_settled();
-        self.registry.is_empty() && (is_delivered || !self.is_connected)
+        self.registry.is_drained() && (is_delivered || !self.is_connected)
     }
 
     pub(super) fn set_limits(&mut self, limits: LimitsConfig) {
@@ -116,7 +119,10 @@ impl Router {
 
     pub(super) fn on_client_event(&mut self, event: ClientEvent) {
         match event {
-            ClientEvent::Connected => self.is_connected = true,
+            ClientEvent::Connected => {
+                self.is_connected = true;
+                self.registry.on_connected(Instant::now());
+            }
             ClientEvent::Subscribed | ClientEvent::Deficits(_) | ClientEvent::LeftQueue(_) => {}
             ClientEvent::Disconnected => {
                 self.is_connected = false;
@@ -128,6 +134,7 @@ impl Router {
                     self.admit_pending(pending);
                 }
             }
+            ClientEvent::FollowRefused { topic, reason } => self.registry.on_follow_refused(&topic, &reason),
             ClientEvent::Incoming(incoming) if !self.registry.has_models() => {
                 self.early_requests.push(incoming);
             }
@@ -167,6 +174,36 @@ impl Router {
     pub(super) fn on_job_event(&mut self, job: &Job, event: JobEvent<EncodedImage>) {
         let effects = self.registry.on_job_event(&job.id, event);
         self.apply(effects);
+    }
+
+    /// Passes the newest pictures to the streams.
+    pub(super) fn on_newest(&mut self) {
+        let newest = self.client.newest.borrow_and_update();
+        self.registry.on_newest(&newest, Instant::now());
+    }
+
+    /// When [`Self::step_streams`] is to be called, if no event comes first.
+    pub(super) fn streams_due(&self) -> Option<Instant> {
+        self.registry.streams_due(self.spool.has_capacity())
+    }
+
+    /// Starts the pictures of streams that are due, ends streams that are over, and follows the topics of all others.
+    pub(super) fn step_streams(&mut self) {
+        // A stream that has just begun takes a picture that arrived for another one.
+        self.on_newest();
+        for effects in self.registry.step_streams(Instant::now(), self.spool.has_capacity()) {
+            self.apply(effects);
+        }
+        let topics = self.registry.stream_topics();
+        // What the client cannot take now is tried again after the next event.
+        let sent = |command| self.client.commands.try_send(command).is_ok();
+        self.followed
+            .retain(|topic| topics.contains(topic.as_str()) || !sent(ClientCommand::Unfollow(topic.clone())));
+        for topic in topics {
+            if !self.followed.contains(topic) && sent(ClientCommand::Follow(topic.to_owned())) {
+                self.followed.insert(topic.to_owned());
+            }
+        }
     }
 
     /// Continues requests whose retained messages did not arrive, and forgets jobs that the spool has written.

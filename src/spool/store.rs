@@ -38,6 +38,10 @@ const PAGE_CACHE_BYTES: usize = 256 << 10;
 /// The name of the file in the spool's directory.
 pub const FILE_NAME: &str = "spool.redb";
 
+/// The user property of the messages of one picture of a stream. They are no answers, because a stream has any number of
+/// them: they are removed once the broker has them.
+pub const STREAM: &str = "stream";
+
 /// Identifies a command by its content.
 pub type CommandDigest = u64;
 
@@ -293,14 +297,15 @@ impl Store {
 }
 
 /// Returns the id of the job that a message answers, and which part of the answer it is: one of the
-/// images, or the result. Returns `None` for other messages and for copies to response topics.
+/// images, or the result. Returns `None` for other messages, for copies to response topics and for pictures of a stream.
 pub(super) fn answer_part(message: &Message) -> Option<(&str, String)> {
     let property = |wanted: &str| {
         message.user_properties.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str())
     };
     let kind = property("type").filter(|kind| matches!(*kind, "image" | "result"))?;
     let part = format!("{kind}/{}", property("index").unwrap_or(""));
-    property("id").filter(|_| property("copy").is_none()).map(|id| (id, part))
+    let is_answer = property("copy").is_none() && property(STREAM).is_none();
+    property("id").filter(|_| is_answer).map(|id| (id, part))
 }
 
 /// Returns whether a daemon has started with the spool of this directory.

@@ -87,6 +87,32 @@ fn complete(store: &mut Store, completed_jobs: &CompletedJobs, id: &str, known: 
     known.iter().map(|id| completed_jobs.get(id).is_some()).collect()
 }
 
+/// A stream has any number of pictures, and their messages must not stay until it ends.
+#[test]
+fn the_messages_of_a_streams_pictures_leave_the_disk_with_their_delivery() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut store = Store::open(&settings(directory.path(), 60), &CompletedJobs::default()).unwrap();
+    let (id, digest) = ("live".to_owned(), "d".to_owned());
+    let job = AcceptedJob { id: id.clone(), digest, request: serde_json::Value::Null, reply: None };
+    store.write(&[Change::Accept(job)]).unwrap();
+    let result = |payload: &str, topic: Option<&str>| {
+        let mut message = message(payload);
+        message.user_properties = vec![("type".into(), "result".to_owned()), ("id".into(), id.clone())];
+        message.user_properties.extend(topic.map(|topic| (STREAM.into(), topic.to_owned())));
+        message
+    };
+    for picture in ["first", "second"] {
+        store.write(&[Change::Send(result(picture, Some("camera")))]).unwrap();
+        let [number] = store.pending_after(0, 9).unwrap()[..] else { panic!("one message is pending") };
+        store.write(&[Change::Delivered(number)]).unwrap();
+        assert_eq!((store.message(number).unwrap(), store.delivered_bytes), (None, 0));
+    }
+    store.write(&[Change::Send(result("end", None)), Change::Finish { id: id.clone() }]).unwrap();
+    let end = store.pending_after(0, 9).unwrap();
+    store.write(&[Change::Delivered(end[0])]).unwrap();
+    assert_eq!(store.write(&[Change::Redeliver { id: id.clone(), reply: None }]).unwrap(), end);
+}
+
 /// A board boots in 1970 and sets its clock later. A jump forward evicted all answers, and after a jump back the newest
 /// were evicted first. The spool's own clock continues where the last commit left it.
 #[test]

@@ -1,5 +1,6 @@
 //! A real mosquitto, and mosquitto_pub.
 
+use std::io::Write;
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -103,4 +104,16 @@ pub fn publish(broker: &Broker, topic: &str, payload: &str, more: &[&str]) {
         .status()
         .expect("cannot run mosquitto_pub; run the tests with tests/run, which installs it");
     assert!(status.success());
+}
+
+/// Publishes bytes with mosquitto_pub and further arguments. The broker must accept the message.
+pub fn publish_bytes(broker: &Broker, topic: &str, payload: &[u8], more: &[&str]) {
+    let mut publisher = Command::new("mosquitto_pub")
+        .args(["-V", "5", "-p", &broker.port.to_string(), "-q", "1", "-s", "-t", topic])
+        .args(more)
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("cannot run mosquitto_pub; run the tests with tests/run, which installs it");
+    publisher.stdin.take().unwrap().write_all(payload).unwrap();
+    assert!(publisher.wait().unwrap().success());
 }

@@ -42,6 +42,7 @@ mod figures;
 mod fleet;
 mod folder;
 mod folder_defaults;
+mod followed_topics;
 #[cfg(feature = "system-tests")]
 mod full_disk;
 mod init;
@@ -82,6 +83,8 @@ mod signatures;
 mod soak;
 #[cfg(feature = "system-tests")]
 mod spool;
+#[cfg(feature = "system-tests")]
+mod stream;
 mod surface;
 #[cfg(feature = "system-tests")]
 mod systemd;

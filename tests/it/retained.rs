@@ -1,13 +1,11 @@
 //! Images that a request references by the topic of a retained message.
 
-use std::io::Write;
-use std::process::{Command, Stdio};
-
-use crate::common::broker::{Broker, publish};
+use crate::common::broker::{Broker, publish, publish_bytes};
 use crate::common::bundles::model;
 use crate::common::daemon::{Daemon, configuration};
 use crate::common::mock_broker::{MockBroker, next_delivered, next_event, no_properties, send};
 use crate::common::subscriber::Subscriber;
+use crate::live::live;
 use base64::Engine as _;
 use denoised::mqtt::client::{ClientCommand, ClientEvent};
 use rumqttc::v5::mqttbytes::v5::{Packet, PubAckReason, SubAck, SubscribeReasonCode};
@@ -15,13 +13,7 @@ use serde_json::{Value, json};
 
 /// Publishes a retained message.
 fn retain(broker: &Broker, topic: &str, payload: &[u8]) {
-    let mut publisher = Command::new("mosquitto_pub")
-        .args(["-V", "5", "-p", &broker.port.to_string(), "-q", "1", "-r", "-s", "-t", topic])
-        .stdin(Stdio::piped())
-        .spawn()
-        .expect("cannot run mosquitto_pub; run the tests with tests/run, which installs it");
-    publisher.stdin.take().unwrap().write_all(payload).unwrap();
-    assert!(publisher.wait().unwrap().success());
+    publish_bytes(broker, topic, payload, &["-r"]);
 }
 
 fn request(broker: &Broker, request: &Value) {
@@ -75,6 +67,40 @@ fn a_job_starts_from_an_image_that_the_broker_retains() {
         assert_eq!(error["field"], "image", "{id}: {error}");
         let message = error["message"].as_str().unwrap();
         assert!(message.contains(expected), "{id}: {message}");
+    }
+}
+
+#[test]
+fn a_control_takes_its_picture_from_a_retained_message() {
+    let broker = Broker::start();
+    let mut subscriber = Subscriber::start(&broker, "denoised/test/#");
+    let more = "[engine]\nkind = \"embedded\"";
+    let _daemon = Daemon::start(&configuration(&broker, "test", &[&live("sd_live")], more));
+    subscriber.wait_for_phase("ready");
+    let picture = std::fs::read(live("reference/control_a.png")).unwrap();
+    retain(&broker, "camera/front", &picture);
+    let job = |id: &str, image: Value| {
+        let control = json!({"net": "controlnet", "image": image});
+        json!({"id": id, "prompt": "a fox", "steps": 2, "seed": 3, "exact": true, "controls": [control]})
+    };
+    request(&broker, &job("whole", json!(base64::engine::general_purpose::STANDARD.encode(&picture))));
+    let given = subscriber.on("denoised/test/image").payload;
+    let whole = subscriber.on("denoised/test/result/whole").json();
+    request(&broker, &job("retained", json!({"topic": "camera/front"})));
+    assert_eq!(subscriber.on("denoised/test/image").payload, given);
+    let retained = subscriber.on("denoised/test/result/retained").json();
+    let controls = |result: &Value| result["images"][0]["receipt"]["controls"].clone();
+    assert_eq!(controls(&retained), controls(&whole));
+
+    retain(&broker, "camera/small", &square());
+    for (id, topic, expected) in [
+        ("none", "camera/none", "controls[0].image: camera/none: no retained message arrived within 5s"),
+        ("small", "camera/small", "controls[0].image: the picture has 28×28 pixels, but 64×64 are needed"),
+    ] {
+        request(&broker, &job(id, json!({"topic": topic})));
+        let error = subscriber.on(&format!("denoised/test/error/{id}")).json();
+        assert_eq!(error["field"], "controls[0].image", "{error}");
+        assert!(error["message"].as_str().unwrap().starts_with(expected), "{error}");
     }
 }
 

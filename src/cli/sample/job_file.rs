@@ -75,6 +75,11 @@ fn parse_fields(
     }
     let request = read_request(&document, "the job", Some(LIMITS))
         .map_err(|error| anyhow!(error.message.replace(TOPIC_FORM, FILE_FORM)))?;
+    if request.stream.is_some() {
+        bail!(
+            "stream: only the daemon draws from a stream; publish the job to its request topic, or give one picture as image"
+        );
+    }
     let fields = fields(&request)?;
     let is_topic =
         |field: &str| fields.get(field).is_some_and(Value::is_object) && !flags.contains_key(field);
@@ -184,6 +189,10 @@ mod tests {
                 "image: expected a picture in base64 or {\"file\": \"…\"}, the path of one",
             ),
             (r#"{"mask": {"topic": "a/b"}}"#, "mask: only the daemon fetches a topic; use {\"file\": \"…\"}"),
+            (
+                r#"{"stream": {"topic": "a/b"}}"#,
+                "stream: only the daemon draws from a stream; publish the job",
+            ),
             (r#"{"image": 3}"#, "or {\"file\": \"…\"}, the path of such a file"),
             (r#"{"mask": ["a"]}"#, "or {\"file\": \"…\"}, the path of such a file"),
             ("\u{feff}{\"steps\": {}}", "steps"),

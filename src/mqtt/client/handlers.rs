@@ -22,9 +22,6 @@ use crate::mqtt::subscriptions::Outcome;
 
 /// Requests at QoS 0 are dropped while this many events are pending.
 const MAX_PENDING_EVENTS: usize = 256;
-/// Why a topic is not fetched.
-const CLOSES_ON_FETCH: &str =
-    "the broker closes the connection when the daemon subscribes to this topic; use another one";
 
 impl ClientTask {
     /// Handles an event of the connection. Returns a reason if the connection must be closed.
@@ -62,6 +59,7 @@ impl ClientTask {
             ConnectionEvent::SubAck { results, .. } => self.on_suback(results),
             ConnectionEvent::Closed(closure) => return Some(closure),
             ConnectionEvent::UnsubAck(packet_id) => {
+                self.unsubscribing.remove(&packet_id);
                 if let Some(filter) = self.leaving.remove(&packet_id) {
                     log::info!("left the shared queue {filter}, which is no longer configured");
                     self.pending_events.push_back(ClientEvent::LeftQueue(filter));
@@ -83,6 +81,7 @@ impl ClientTask {
         self.was_connected = true;
         self.diagnosis = None;
         self.unacknowledged = 0;
+        self.unsubscribing.clear();
         self.options.begins_anew = false;
         self.subscriptions.on_connected(limits.shared_subscriptions, now);
         let max_packet =
@@ -143,10 +142,8 @@ impl ClientTask {
             self.pending_events.push_back(ClientEvent::Undeliverable { message, number, reason });
         }
         if is_by_broker {
-            for topic in self.subscriptions.on_closed_by_broker(now) {
-                let payload = Err(CLOSES_ON_FETCH.to_owned());
-                self.pending_events.push_back(ClientEvent::Retained { topic, payload });
-            }
+            let given_up = self.subscriptions.on_closed_by_broker(now);
+            self.on_topics_closed(given_up);
         }
     }
 
@@ -216,10 +213,9 @@ impl ClientTask {
             match outcome {
                 Outcome::Subscribed => self.backoff.on_subscribed(),
                 Outcome::TakesRequests => self.pending_events.push_back(ClientEvent::Subscribed),
-                Outcome::FetchRefused(topic, reason) => {
-                    let payload =
-                        Err(format!("the broker does not let the daemon read this topic ({reason})"));
-                    self.pending_events.push_back(ClientEvent::Retained { topic, payload });
+                Outcome::TopicRefused(topic, reason) => {
+                    let reason = format!("the broker does not let the daemon read this topic ({reason})");
+                    self.on_topic_refused(topic, &reason);
                 }
             }
         }
@@ -259,11 +255,9 @@ impl ClientTask {
     fn on_received(&mut self, publish: Publish, connection: &mut Connection) {
         let topic = String::from_utf8_lossy(&publish.topic).into_owned();
         let Some(kind) = self.topics.kind(&topic) else {
-            if self.subscriptions.is_fetched(&topic) {
-                connection.unsubscribe(&topic);
-                self.subscriptions.remove_fetch(&topic);
-                let payload = Ok(publish.payload);
-                self.pending_events.push_back(ClientEvent::Retained { topic, payload });
+            if self.take_picture(&topic, &publish, connection) {
+                // At QoS 0, unless the subscription is that of an earlier session.
+                connection.acknowledge(&publish);
             } else if topic == self.topics.state() {
                 // A broker may send this daemon's own state, and an old one, although they were not asked for.
                 if !publish.retain && probe::instance(&publish) != Some(&self.instance) {
@@ -313,31 +307,10 @@ impl ClientTask {
                         self.unacknowledged.saturating_sub(usize::from(ack.is_redelivered()));
                 }
             }
-            Some(ClientCommand::FetchRetained(topic)) if self.topics.kind(&topic).is_some() => {
-                let payload = Err("this topic carries requests, not images".to_owned());
-                self.pending_events.push_back(ClientEvent::Retained { topic, payload });
-            }
-            Some(ClientCommand::FetchRetained(topic)) if connection.is_some() && !self.limits.retain => {
-                let payload =
-                    Err("the broker keeps no retained messages; send the image in the request".to_owned());
-                self.pending_events.push_back(ClientEvent::Retained { topic, payload });
-            }
-            Some(ClientCommand::FetchRetained(topic))
-                if self.subscriptions.closes_connection(&topic, Instant::now()) =>
-            {
-                let payload = Err(CLOSES_ON_FETCH.to_owned());
-                self.pending_events.push_back(ClientEvent::Retained { topic, payload });
-            }
-            Some(ClientCommand::FetchRetained(topic)) => {
-                self.subscriptions.add_fetch(&topic);
-            }
-            Some(ClientCommand::CancelFetch(topic)) if self.subscriptions.is_fetched(&topic) => {
-                self.subscriptions.remove_fetch(&topic);
-                if let Some(connection) = connection {
-                    connection.unsubscribe(&topic);
-                }
-            }
-            Some(ClientCommand::CancelFetch(_)) => {}
+            Some(ClientCommand::FetchRetained(topic)) => self.fetch(topic, connection.is_some()),
+            Some(ClientCommand::CancelFetch(topic)) => self.cancel_fetch(&topic, connection),
+            Some(ClientCommand::Follow(topic)) => self.follow(topic),
+            Some(ClientCommand::Unfollow(topic)) => self.unfollow(&topic, connection),
             Some(ClientCommand::Close(timeout)) => {
                 let timeout = if self.was_connected { timeout } else { Duration::ZERO };
                 self.close_deadline = Some(Instant::now() + timeout);

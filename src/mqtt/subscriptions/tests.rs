@@ -8,6 +8,11 @@ fn denied() -> Reason {
     Reason::without_advice("denied")
 }
 
+/// The topic `camera`, which was fetched or followed.
+fn refused(was_fetched: bool, was_followed: bool) -> RefusedTopic {
+    RefusedTopic { topic: "camera".to_owned(), was_fetched, was_followed }
+}
+
 fn subscriptions() -> Subscriptions {
     Subscriptions::new(&Topics::new("d").with_shared_queue(Some(("$share/g/jobs", "jobs"))))
 }
@@ -35,7 +40,7 @@ fn the_own_topics_are_answered_before_any_other_filter_is_sent() {
     assert_eq!(send(&mut subscriptions, now), [["d/state"]]);
     assert_eq!(
         subscriptions.on_suback(vec![Err(denied())], now),
-        [Outcome::FetchRefused("camera".to_owned(), denied())]
+        [Outcome::TopicRefused(refused(true, false), denied())]
     );
     assert!(!subscriptions.is_fetched("camera"));
     assert_eq!(subscriptions.on_suback(vec![GRANTED], now), []);
@@ -145,4 +150,31 @@ fn nothing_is_due_while_an_answer_or_a_connection_must_come_first() {
     assert_eq!(send(&mut subscriptions, now + RETRY_INTERVAL), [[""; 0]; 0]);
     subscriptions.on_connected(true, now + RETRY_INTERVAL);
     assert_eq!(subscriptions.next_due(), Some(now + RETRY_INTERVAL));
+}
+
+#[test]
+fn a_followed_topic_is_sent_on_each_connection_until_nothing_needs_it() {
+    let (mut subscriptions, now) = (subscriptions(), Instant::now());
+    subscriptions.add_follow("camera");
+    for _ in 0..2 {
+        subscriptions.on_connected(false, now);
+        send(&mut subscriptions, now);
+        subscriptions.on_suback(vec![GRANTED, GRANTED], now);
+        assert_eq!(send(&mut subscriptions, now), [["d/state"], ["camera"]]);
+        subscriptions.on_suback(vec![GRANTED], now);
+        assert_eq!(subscriptions.on_suback(vec![Ok(QoS::AtMostOnce)], now), []);
+    }
+    // Another job fetches the same topic: the filter is sent again for the retained message.
+    subscriptions.add_fetch("camera");
+    assert_eq!(send(&mut subscriptions, now), [["camera"]]);
+    subscriptions.remove_fetch("camera");
+    assert!(subscriptions.is_followed("camera") && !subscriptions.is_fetched("camera"));
+    assert_eq!(
+        subscriptions.on_suback(vec![Err(denied())], now),
+        [Outcome::TopicRefused(refused(false, true), denied())]
+    );
+    assert!(!subscriptions.is_followed("camera"));
+    subscriptions.add_follow("other");
+    subscriptions.remove_follow("other");
+    assert_eq!(send(&mut subscriptions, now), [[""; 0]; 0]);
 }

@@ -6,6 +6,7 @@ use crate::mqtt::client::{AckToken, Incoming};
 use crate::service::effects::Effects;
 use crate::service::parsed_request::{RejectedRequest, reply};
 use crate::service::responses::Reply;
+use crate::service::stream::StreamEnd;
 use crate::service::worker::WorkerCommand;
 use crate::spool::CommandDigest;
 
@@ -43,6 +44,10 @@ impl JobRegistry {
         job.cancellations.add(command, ack);
         // The worker's queue has room for one cancellation of each job.
         let is_first = !std::mem::replace(&mut job.is_cancelled, true);
+        if let Some(stream) = self.streams.get_mut(id) {
+            stream.state.end_with(StreamEnd::Cancelled);
+            return Effects::default();
+        }
         let worker_command = is_first.then(|| WorkerCommand::Cancel(id.to_owned()));
         Effects { worker_command, ..Effects::default() }
     }
@@ -57,6 +62,8 @@ impl JobRegistry {
 
     /// Called when the connection has ended.
     pub(in crate::service) fn on_disconnected(&mut self) {
+        self.is_connected = false;
         self.jobs.values_mut().for_each(|job| job.cancellations.on_disconnected());
+        self.streams.values_mut().for_each(|stream| stream.state.on_disconnected());
     }
 }

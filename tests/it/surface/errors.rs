@@ -75,12 +75,13 @@ fn every_error_code_has_a_stable_name() {
         Engine,
         Encoding,
         Denied,
+        NoPicture,
     ];
     // This match does not compile with a new code; add it here and above.
     for code in codes {
         match code {
             BadRequest | OutOfRange | UnknownModel | UnknownSampler | Conflict | QueueFull | Unavailable
-            | Cancelled | Deadline | NonFinite | Engine | Encoding | Denied => {}
+            | Cancelled | Deadline | NonFinite | Engine | Encoding | Denied | NoPicture => {}
         }
     }
     check("errors-codes", &serde_json::to_string_pretty(&codes).unwrap());
@@ -108,6 +109,10 @@ fn unreadable_requests_are_rejected() {
         r#"{"conditions": {"mood": "good"}}"#,
         r#"{"image": 5}"#,
         r#"{"mask": {"topic": "a", "qos": 1}}"#,
+        r#"{"stream": "a"}"#,
+        r#"{"stream": {"every_ms": 500}}"#,
+        r#"{"stream": {"topic": "a", "fps": 2}}"#,
+        r#"{"stream": {"topic": "a", "every_ms": -1}}"#,
     ];
     let answers = requests.map(|request| (request.to_owned(), parse(request.as_bytes()).expect_err(request)));
     check("errors-parse", &table(answers.map(|(request, (_, error))| (request, error))));
