@@ -33,7 +33,7 @@ fn check_cases(engine: &str) {
         let (_, model) = &folders[case["folder"].as_str().unwrap()];
         fixtures().check(engine, case, model, engine);
     }
-    assert_eq!(cases.len(), 17);
+    assert_eq!(cases.len(), 18);
 }
 
 #[cfg(feature = "system-tests")]

@@ -68,6 +68,7 @@ CASES = [
          scheduler=diffusers.EulerDiscreteScheduler(**SCALED, steps_offset=1)),
     Case("guess_unguided", NIGHT, 6, 1.0, 9, controls=[first(0.9), Control("controlnet_1", "b.png", 0.6)],
          guess_mode=True, scheduler=diffusers.EulerAncestralDiscreteScheduler(**SCALED, steps_offset=1)),
+    Case("pooled", FOX, 8, 5.0, 18, controls=[Control("controlnet_shuffle", "b.png", 0.8)]),
     Case("window_heun", SHIP, 6, 3.0, 10, controls=[first(1.0, 0.3, 0.7)],
          scheduler=diffusers.HeunDiscreteScheduler(**SCALED, steps_offset=1)),
     Case("window_pndm", FOX, 7, 3.0, 11, controls=[first(1.0, 0.3, 0.7)],
@@ -85,7 +86,7 @@ CASES = [
 ]
 # Cases that may share batches, and must each give their own reference.
 BATCHES = [
-    ["plain", "two_controls", "two_loras"],
+    ["plain", "two_controls", "pooled", "two_loras"],
     ["locon", "loha", "plain", "lokr"],
     ["two_loras", "image_window", "lokr", "two_controls", "inpaint_blended"],
 ]

@@ -38,6 +38,8 @@ TRAINING_STEPS = 150
 MARGIN, MIN_TOLERANCE = 10, 2e-4
 # The autoencoders have the weights of these folders' ones.
 AUTOENCODERS = {"sd": "sd_turbo", "sd_inpaint": "sd_turbo", "xl": "sdxl_turbo"}
+# Has the weights of `controlnet`, and means of its residuals.
+POOLED = "controlnet_shuffle"
 NETS = {"sd": ["controlnet", "controlnet_1"], "sd_inpaint": ["controlnet"], "xl": ["controlnet"]}
 
 
@@ -75,6 +77,8 @@ def make_models(models: Path) -> None:
         unet = load(models / folder).unet
         for place, net in enumerate(NETS[folder]):
             tiny.controlnet(unet, 40 + place).save_pretrained(models / f"{folder}-{net}")
+    shutil.copytree(models / "sd-controlnet", models / f"sd-{POOLED}")
+    make_pooled(models / f"sd-{POOLED}")
     inpaint = models / "sd_inpaint"
     shutil.copytree(models / "sd", inpaint)
     shutil.copytree(models / "sd-controlnet", models / "sd_inpaint-controlnet")
@@ -87,6 +91,11 @@ def make_models(models: Path) -> None:
     for parameter in wide.parameters():
         parameter.data = parameter.data.half().float()
     wide.save_pretrained(inpaint / "unet")
+
+
+def make_pooled(net: Path) -> None:
+    config = json.loads((net / "config.json").read_text())
+    write_json(net / "config.json", config | {"global_pool_conditions": True})
 
 
 def export_models(models: Path, out: Path) -> None:
@@ -103,6 +112,12 @@ def export_models(models: Path, out: Path) -> None:
         for part in ("vae_decoder", "vae_encoder"):
             check_weights(out / folder / part, HERE.parent / "families" / family / part)
             link(out / folder / part, Path("../../families") / family / part)
+        if folder == "sd":
+            # The program takes the means, also if a graph does not.
+            (out / folder / POOLED).mkdir()
+            shutil.copy(out / folder / "controlnet" / "config.json", out / folder / POOLED)
+            make_pooled(out / folder / POOLED)
+            (out / folder / POOLED / "model.onnx").symlink_to("../controlnet/model.onnx")
         if folder == "sd_inpaint":
             for part in ("text_encoder", "tokenizer", "controlnet", "scheduler"):
                 link(out / folder / part, Path("../sd") / part)

@@ -86,12 +86,13 @@ def attach_controlnet(net, session: Session) -> None:
 
     def forward(sample, timestep, encoder_hidden_states, controlnet_cond, conditioning_scale=1.0, guess_mode=False,
                 added_cond_kwargs=None, **_):
-        factors = torch.logspace(-1, 0, count) if guess_mode else torch.ones(count)
+        pools = net.config.global_pool_conditions
+        factors = torch.logspace(-1, 0, count) if guess_mode and not pools else torch.ones(count)
         residuals = session(
             sample=sample, timestep=timestep.reshape(1).expand(len(sample)).float(),
             encoder_hidden_states=encoder_hidden_states, controlnet_cond=controlnet_cond,
             conditioning_scale=(factors * conditioning_scale).expand(len(sample), count), **(added_cond_kwargs or {}))
-        *skips, middle = residuals.values()
+        *skips, middle = (value.mean((2, 3), keepdim=True) if pools else value for value in residuals.values())
         return skips, middle
 
     net.forward = forward
