@@ -44,6 +44,10 @@ export-test *arguments:
 families *folders:
     python tests/golden/families/make.py tests/golden/families {{folders}}
 
+# Make the tiny folders of tests/golden/live_more and their references again (needs peft and lycoris-lora too)
+live-cases *cases:
+    python tests/golden/live_more/make.py tests/golden/live_more {{cases}}
+
 # Build for aarch64 and JetPack 5, run the result under qemu, and compare its samples with x86-64
 arm:
     tests/arm

@@ -4,6 +4,7 @@ import json
 import sys
 from pathlib import Path
 
+import controlnet
 from families import CLIP, DIFFUSERS_WEIGHTS, FAMILIES, TRANSFORMERS_WEIGHTS, Family
 from graphs import Options
 
@@ -69,17 +70,29 @@ def is_complete(folder: Path, weights: str) -> bool:
     return (folder / weights).is_file()
 
 
+def check_controlnet(folder: Path, settings: dict, out: Path, options: Options, only: list[str] | None) -> None:
+    """Exits with a sentence that names the first fault of a ControlNet's folder, or of the options for it."""
+    kind, embedding = settings.get("_class_name"), settings.get("addition_embed_type")
+    if kind != "ControlNetModel" or embedding not in (None, "text_time"):
+        found = f"_class_name is {kind}" if kind != "ControlNetModel" else f"addition_embed_type is {embedding}"
+        sys.exit(f"{folder}/config.json: {found}, which can't be exported; name the folder of a pipeline, with "
+                 "model_index.json, or of a ControlNetModel for Stable Diffusion 1 or 2 or SDXL")
+    if not any(is_complete(folder, file) for file in DIFFUSERS_WEIGHTS):
+        sys.exit(f"{folder} has no complete {DIFFUSERS_WEIGHTS[0]} or {DIFFUSERS_WEIGHTS[1]}; download the whole model, "
+                 "with the weights that have no variant such as fp16 in their names")
+    if out.resolve() == folder.resolve():
+        sys.exit(f"{out} is the model itself; name another folder to write")
+    if out.exists() and not out.is_dir():
+        sys.exit(f"{out} is a file; name a folder to write")
+    if only:
+        sys.exit(f"--only {only[0]}: a ControlNet is one graph; leave it out")
+    check_counts(options)
+    check_sides(options, controlnet.factor(settings))
+
+
 def check_options(family: Family, model: Path, options: Options) -> None:
-    for name in ("batch", "height", "width", "text_length"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            sys.exit(f"--{name.replace('_', '-')} is {value}, but it must be at least 1")
-    step = family.side_multiple(model)
-    for name in ("height", "width"):
-        side = getattr(options, name)
-        if side is not None and side % step:
-            nearest = [str(size) for size in (side // step * step, side // step * step + step) if size]
-            sys.exit(f"--{name} is {side}, but this model needs a multiple of {step}; use {' or '.join(nearest)}")
+    check_counts(options)
+    check_sides(options, family.side_multiple(model))
     if family.network == "ZImageTransformer2DModel":
         if options.batch not in (None, 1):
             sys.exit(f"--batch is {options.batch}, but Z-Image's graph takes one picture; leave it out")
@@ -91,3 +104,18 @@ def check_options(family: Family, model: Path, options: Options) -> None:
         if options.text_length != rows:
             sys.exit(f"--text-length is {options.text_length}, but this model's text encoder always has {rows} rows; "
                      f"use {rows} or leave it out")
+
+
+def check_counts(options: Options) -> None:
+    for name in ("batch", "height", "width", "text_length"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            sys.exit(f"--{name.replace('_', '-')} is {value}, but it must be at least 1")
+
+
+def check_sides(options: Options, step: int) -> None:
+    for name in ("height", "width"):
+        side = getattr(options, name)
+        if side is not None and side % step:
+            nearest = [str(size) for size in (side // step * step, side // step * step + step) if size]
+            sys.exit(f"--{name} is {side}, but this model needs a multiple of {step}; use {' or '.join(nearest)}")

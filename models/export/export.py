@@ -2,7 +2,8 @@
 
     python export.py MODEL OUT [--dtype float16] [--weights int8] [--height 1024 --width 1024 --batch 1]
 
-MODEL is a folder as diffusers saves it, with model_index.json. README.md has a command for each family.
+MODEL is a folder as diffusers saves it: a pipeline, with model_index.json, or a ControlNet. README.md has a command for
+each family.
 """
 
 import argparse
@@ -14,7 +15,8 @@ from pathlib import Path
 
 import torch
 
-from checks import check
+import controlnet
+from checks import check, check_controlnet
 from graphs import Graph, Options, write
 from quantize import BITS, quantize
 
@@ -30,7 +32,17 @@ def main() -> None:
 
 
 def export(model: Path, out: Path, options: Options, weights: str | None = None, only: list[str] | None = None) -> None:
-    """Writes the folder `out`; `weights` is "int8" or "int4", `only` names the graphs to write."""
+    """Writes the folder `out`; `weights` is "int8" or "int4", `only` names the graphs to write.
+
+    Of a ControlNet, `out` is the folder of its graph, such as `controlnet` in that of an exported pipeline.
+    """
+    warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
+    torch.manual_seed(0)
+    if settings := controlnet.config(model):
+        check_controlnet(model, settings, out, options, only)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        export_graph(controlnet.graph(model, out.name, settings, options), model, out.parent, options, weights)
+        return
     family = check(model, out, options, only)
     index = read_json(model / "model_index.json")
     out.mkdir(parents=True, exist_ok=True)
@@ -39,8 +51,6 @@ def export(model: Path, out: Path, options: Options, weights: str | None = None,
         (out / "model_index.json").unlink(missing_ok=True)
     index["_name_or_path"] = published_name(index, model)
     copy_settings(model, out)
-    warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
-    torch.manual_seed(0)
     for graph in family.graphs(model, options):
         if not only or graph.folder in only:
             export_graph(graph, model, out, options, weights)
@@ -49,8 +59,8 @@ def export(model: Path, out: Path, options: Options, weights: str | None = None,
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", type=Path, help="folder with model_index.json, as diffusers saves it")
-    parser.add_argument("out", type=Path, help="folder to write")
+    parser.add_argument("model", type=Path, help="folder as diffusers saves it, of a pipeline or a ControlNet")
+    parser.add_argument("out", type=Path, help="folder to write; of a ControlNet, the one of its graph")
     parser.add_argument("--dtype", choices=["float32", "float16"], default="float32",
                         help="type of weights and activations [default: float32]")
     parser.add_argument("--weights", choices=list(BITS),

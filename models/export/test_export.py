@@ -17,6 +17,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from diffusers import ControlNetModel, UNet2DConditionModel
 
 import export as export_module
 import tiny
@@ -98,6 +99,52 @@ def test_text_encoder_holds_only_the_layers_that_are_read(models, tmp_path):
     assert not any("layers.27." in name or "lm_head" in name for name in weights)
 
 
+@pytest.fixture(scope="session")
+def controlnets(models, tmp_path_factory):
+    """Returns a function that makes the folder of a family's ControlNet once."""
+    root = tmp_path_factory.mktemp("controlnets")
+
+    def folder(family):
+        if not (root / family).is_dir():
+            network = UNet2DConditionModel.from_pretrained(models(family) / "unet")
+            tiny.controlnet(network, 40).save_pretrained(root / family)
+        return root / family
+
+    return folder
+
+
+@pytest.mark.parametrize("family", ["sd_turbo", "sdxl_turbo"])
+def test_a_controlnet_equals_torch_at_a_scale_for_each_residual(family, controlnets, tmp_path):
+    model = controlnets(family)
+    export(model, tmp_path / "pipeline" / "controlnet", Options())
+    assert sorted(path.name for path in (tmp_path / "pipeline" / "controlnet").iterdir()) == ["config.json", "model.onnx"]
+    net = ControlNetModel.from_pretrained(model)
+    generator = torch.Generator().manual_seed(6)
+    random = lambda *shape: torch.randn(*shape, generator=generator)
+    given = {"sample": random(3, 4, 6, 10), "timestep": torch.tensor([1.0, 500.0, 990.5]),
+             "encoder_hidden_states": random(3, 77, net.config.cross_attention_dim),
+             "controlnet_cond": random(3, 3, 48, 80).sigmoid()}
+    added = {"text_embeds": random(3, 16), "time_ids": 100 * random(3, 6)} if family == "sdxl_turbo" else {}
+    scale = random(3, 5)
+    with torch.no_grad():
+        skips, middle = net(**given, added_cond_kwargs=added, return_dict=False)
+    expected = [residual * scale[:, place, None, None, None] for place, residual in enumerate([*skips, middle])]
+    found = Session(tmp_path / "pipeline" / "controlnet" / "model.onnx")(**given, **added, conditioning_scale=scale)
+    assert list(found) == [*(f"down_block_additional_residuals_{place}" for place in range(4)),
+                           "mid_block_additional_residual"]
+    assert max((one - other).abs().max() for one, other in zip(found.values(), expected)) < 1e-5
+    export(model, tmp_path / "half", Options(dtype=torch.float16))
+    half = Session(tmp_path / "half" / "model.onnx")(**given, **added, conditioning_scale=scale)
+    assert all((half[name] - found[name]).abs().max() < 0.02 * found[name].std() for name in found)
+
+
+def test_a_controlnet_with_fixed_sizes_has_no_free_axis(controlnets, tmp_path):
+    export(controlnets("sdxl_turbo"), tmp_path / "controlnet", Options(batch=2, height=64, width=96, text_length=77))
+    session = onnxruntime.InferenceSession(tmp_path / "controlnet" / "model.onnx", providers=["CPUExecutionProvider"])
+    ports = [*session.get_inputs(), *session.get_outputs()]
+    assert not [(port.name, port.shape) for port in ports if any(isinstance(axis, str) for axis in port.shape)]
+
+
 def refusal(model, out, options=Options(), only=None):
     """Returns the sentence with which the export is refused before anything is written."""
     with pytest.raises(SystemExit) as error:
@@ -143,6 +190,19 @@ def test_a_folder_with_a_fault_ended_in_a_traceback(models, tmp_path):
     assert f"{graphs}/unet/model.onnx is an ONNX graph" in refusal(graphs, out)
     with pytest.raises(SystemExit, match="is the model itself"):
         export(whole, whole, Options())
+
+
+def test_faults_of_a_controlnet_are_named(controlnets, tmp_path):
+    model, out = controlnets("sd_turbo"), tmp_path / "out"
+    assert refusal(model, out, Options(height=100)) == (
+        "--height is 100, but this model needs a multiple of 8; use 96 or 104")
+    assert refusal(model, out, only=["controlnet"]) == "--only controlnet: a ControlNet is one graph; leave it out"
+    other = tmp_path / "union"
+    other.mkdir()
+    (other / "config.json").write_text(json.dumps({"_class_name": "ControlNetUnionModel"}))
+    assert "_class_name is ControlNetUnionModel, which can't be exported" in refusal(other, out)
+    shutil.copy(model / "config.json", other)
+    assert "has no complete diffusion_pytorch_model.safetensors" in refusal(other, out)
 
 
 def test_an_interrupted_export_looked_complete(models, tmp_path, monkeypatch):

@@ -171,6 +171,19 @@ def unet(seed: int, cross: int, **more):
         up_block_types=["CrossAttnUpBlock2D", "UpBlock2D"], attention_head_dim=8, cross_attention_dim=cross, **more)
 
 
+def controlnet(network, seed: int):
+    """A ControlNet with the weights of a U-Net. Layers that are zeros before training are not."""
+    torch.manual_seed(seed)
+    made = diffusers.ControlNetModel.from_unet(network, conditioning_embedding_out_channels=(4, 8, 8, 8))
+    for name, parameter in made.named_parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.2)
+        elif name.startswith("controlnet_cond_embedding"):
+            parameter.data.mul_(2)
+        parameter.data = parameter.data.half().float()
+    return made.eval()
+
+
 def sd_turbo(folder: Path):
     tokenizer = tokenizers.clip(folder / "tokenizer", pad="!")
     return diffusers.StableDiffusionPipeline(

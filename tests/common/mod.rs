@@ -11,6 +11,7 @@ pub mod daemon;
 pub mod fault_proxy;
 pub mod gaussian_model;
 pub mod large_network;
+pub mod live_fixtures;
 pub mod mock_broker;
 pub mod onnx_files;
 pub mod onnx_graphs;

@@ -15,18 +15,15 @@ use serde_json::{Value, json};
 
 use crate::common::bundles::{copy_bundle, copy_tree};
 use crate::common::commands::{denoised, fails, succeeds};
+use crate::common::live_fixtures::Fixtures;
 use crate::common::onnx_graphs::{edit, integers, node, node_with, rename, rename_in_nodes, set_axes};
 use crate::common::pipelines::{bundle, sample, values};
 use crate::common::recorded_jobs::{Recorded, job};
 use crate::common::{largest_difference, read_json};
-use crate::live::{differences, live, made_live};
-
-fn cases() -> Vec<Value> {
-    read_json(&live("cases.json"))["cases"].as_array().unwrap().clone()
-}
+use crate::live::{live, sd_made_live};
 
 fn case(name: &str) -> Value {
-    cases().into_iter().find(|case| case["name"] == name).unwrap()
+    Fixtures::new("live").case(name)
 }
 
 fn picture() -> String {
@@ -86,10 +83,7 @@ fn check_conventions(engine: &str) {
     let case = case("ctl_window_euler");
     let check = |name: &str, change: &dyn Fn(&mut GraphProto, bool)| {
         let (_directory, path) = exported(change);
-        let (latents, image) = differences(engine, &case, &path);
-        let bound = |key: &str| case["tolerance"][key].as_f64().unwrap() as f32;
-        assert!(latents <= bound("latents_max_abs"), "{name}: latents {latents}");
-        assert!(image <= bound("image_max_abs"), "{name}: image {image}");
+        Fixtures::new("live").check(engine, &case, &path, name);
     };
     check("axodox", &|graph, is_controlnet| {
         let skip = |i| format!("down_block_{i}_additional_residual");
@@ -133,49 +127,21 @@ fn pipeline() -> (Pipeline, Arc<ModelCard>) {
     (Pipeline::new(model), card)
 }
 
-/// A case as a job of the daemon.
-fn request(case: &Value) -> Value {
-    let lora = |lora: &Value| {
-        let name = Path::new(lora["file"].as_str().unwrap()).file_stem().unwrap().to_str().unwrap();
-        json!({"name": name, "weight": lora["weight"]})
-    };
-    let control = |control: &Value| {
-        let [scale, start, end] = ["scale", "start", "end"].map(|key| control[key].clone());
-        json!({"net": control["controlnet"], "image": picture(), "scale": scale, "start": start, "end": end})
-    };
-    let all = |key: &str, convert: &dyn Fn(&Value) -> Value| {
-        case[key].as_array().unwrap().iter().map(convert).collect::<Vec<_>>()
-    };
-    let mut request = json!({
-        "id": case["name"], "loras": all("loras", &lora), "controls": all("controls", &control),
-    });
-    for key in ["prompt", "negative_prompt", "steps", "guidance", "seed", "guess_mode"] {
-        request[key] = case[key].clone();
-    }
-    request
-}
-
 #[test]
 fn jobs_with_other_controls_and_loras_share_batches() {
-    let batches = read_json(&live("cases.json"))["batches"].as_array().unwrap().clone();
+    let fixtures = Fixtures::new("live");
     let own = json!(["ctl_ddim", "ctl_guess_ddim", "plain_ddim"]);
-    for batch in batches.iter().chain([&own]) {
+    for batch in fixtures.batches().iter().chain([&own]) {
         let (mut pipeline, card) = pipeline();
         let cases: Vec<_> =
             batch.as_array().unwrap().iter().map(|name| case(name.as_str().unwrap())).collect();
-        cases.iter().for_each(|case| pipeline.accept(job(&card, request(case))));
+        cases.iter().for_each(|case| pipeline.accept(job(&card, fixtures.request(case))));
         let mut recorded = Recorded::default();
         recorded.drain(&mut pipeline);
         assert_eq!(recorded.failed, []);
         for case in &cases {
             let image = &recorded.images[&(case["name"].as_str().unwrap().to_owned(), 0)];
-            let (_, expected) = values(&live(case["files"]["image"].as_str().unwrap()));
-            let plane = image.len() / 3;
-            let converted =
-                (0..image.len()).map(|i| (image[i % 3 * plane + i / 3] / 2.0 + 0.5).clamp(0.0, 1.0));
-            let difference = largest_difference(&converted.collect::<Vec<_>>(), &expected);
-            let bound = case["tolerance"]["image_max_abs"].as_f64().unwrap() as f32;
-            assert!(difference <= bound, "{batch}: {}: {difference}", case["name"]);
+            fixtures.check_image(case, image, &batch.to_string());
         }
     }
 }
@@ -273,7 +239,7 @@ fn faulty_controls_are_refused_by_name() {
     let picture = live("reference/control_a.png").display().to_string();
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().join("x.npy");
-    let (_directory, without_net) = made_live(&[]);
+    let (_directory, without_net) = sd_made_live(&[]);
     let (usage, failure) = (2, 1);
     let refused = |model: &Path, controls: &[String], more: &[&str], code: i32| {
         let mut command = sample("embedded", model, &output);

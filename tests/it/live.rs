@@ -3,60 +3,22 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::Value;
-
 use crate::common::bundles::{copy_bundle, model};
 use crate::common::commands::{denoised, fails, succeeds};
+use crate::common::golden;
+use crate::common::live_fixtures::{Fixtures, made_live};
 use crate::common::pipelines::{bundle, sample, values};
-use crate::common::{golden, largest_difference, read_json};
 
 /// A file of the fixtures.
 pub fn live(file: &str) -> PathBuf {
     golden("live").join(file)
 }
 
-/// The differences of latents and image of a case from the reference, drawn with the model in a folder.
-pub fn differences(engine: &str, case: &Value, model: &Path) -> (f32, f32) {
-    let folder = tempfile::tempdir().unwrap();
-    let [image, latents, scheduler] =
-        ["image.npy", "latents.npy", "s.json"].map(|file| folder.path().join(file));
-    std::fs::write(&scheduler, case["scheduler"].to_string()).unwrap();
-    let mut command = sample(engine, model, &image);
-    command.arg("--latents").arg(&latents).arg("--scheduler").arg(&scheduler);
-    for key in ["prompt", "negative_prompt", "steps", "guidance", "seed"] {
-        let value = case[key].as_str().map_or_else(|| case[key].to_string(), str::to_owned);
-        command.args([format!("--{}", key.replace('_', "-")), value]);
-    }
-    for lora in case["loras"].as_array().unwrap() {
-        let file = live(lora["file"].as_str().unwrap());
-        command.arg("--lora").arg(format!("{}={}", file.display(), lora["weight"]));
-    }
-    for control in case["controls"].as_array().unwrap() {
-        let [net, picture] = ["controlnet", "image"].map(|key| control[key].as_str().unwrap());
-        let picture = live(picture);
-        let numbers = ["scale", "start", "end"].map(|key| control[key].to_string()).join(",");
-        command.arg("--control").arg(format!("{net}={}@{numbers}", picture.display()));
-    }
-    if case["guess_mode"] == true {
-        command.arg("--guess-mode");
-    }
-    succeeds(&mut command);
-    let expected = |file: &str| values(&live(case["files"][file].as_str().unwrap())).1;
-    let (shape, image) = values(&image);
-    let plane = shape[2] * shape[3];
-    let converted = (0..3 * plane).map(|i| (image[i % 3 * plane + i / 3] / 2.0 + 0.5).clamp(0.0, 1.0));
-    let image = largest_difference(&converted.collect::<Vec<_>>(), &expected("image"));
-    (largest_difference(&values(&latents).1, &expected("latents")), image)
-}
-
 fn check_cases(engine: &str) {
-    let cases = read_json(&live("cases.json"));
-    let cases = cases["cases"].as_array().unwrap();
-    for case in cases {
-        let (latents, image) = differences(engine, case, &live(case["folder"].as_str().unwrap()));
-        let bound = |key: &str| case["tolerance"][key].as_f64().unwrap() as f32;
-        assert!(latents <= bound("latents_max_abs"), "{}: latents {latents}", case["name"]);
-        assert!(image <= bound("image_max_abs"), "{}: image {image}", case["name"]);
+    let fixtures = Fixtures::new("live");
+    let cases = fixtures.cases();
+    for case in &cases {
+        fixtures.check(engine, case, &live(case["folder"].as_str().unwrap()), engine);
     }
     assert_eq!(cases.len(), 7);
 }
@@ -84,16 +46,15 @@ fn draw(engine: &str, model: &Path, more: &[&str]) -> Vec<f32> {
 }
 
 /// A copy of `sd`, which an exporter wrote without any live input, after `denoised init --live`.
-pub fn made_live(more: &[&str]) -> (tempfile::TempDir, PathBuf) {
-    let (directory, path) = copy_bundle(&bundle("sd"), "sd");
-    let output = printed(denoised().args(["init", "--live"]).args(more).arg(&path));
+pub fn sd_made_live(more: &[&str]) -> (tempfile::TempDir, PathBuf) {
+    let (directory, path, output) = made_live(&bundle("sd"), more);
     assert!(output.contains("unet/model.onnx: 5 inputs for a ControlNet's residuals"), "{output}");
     (directory, path)
 }
 
 #[test]
 fn an_export_that_became_live_draws_the_same_bytes() {
-    let (_directory, path) = made_live(&["--lora", "all"]);
+    let (_directory, path) = sd_made_live(&["--lora", "all"]);
     assert_eq!(draw("embedded", &path, &[]), draw("embedded", &bundle("sd"), &[]));
     let exported = printed(denoised().args(["init", "--live"]).arg(live("sd_live")));
     assert_eq!(
@@ -102,13 +63,13 @@ fn an_export_that_became_live_draws_the_same_bytes() {
          text_encoder/model.onnx: unchanged, because it has live inputs from its exporter\n"
     );
     let report = printed(denoised().args(["inspect", "--engine", "embedded"]).arg(&path));
-    assert!(report.contains("inputs at 79 layers") && !report.contains("lora_a."), "{report}");
+    assert!(report.contains("inputs at 83 layers") && !report.contains("lora_a."), "{report}");
 }
 
 #[cfg(feature = "system-tests")]
 #[test]
 fn an_export_that_became_live_draws_the_same_bytes_on_onnx_runtime() {
-    let (_directory, path) = made_live(&[]);
+    let (_directory, path) = sd_made_live(&[]);
     assert_eq!(draw("onnxruntime", &path, &[]), draw("onnxruntime", &bundle("sd"), &[]));
 }
 
@@ -135,7 +96,7 @@ fn faulty_loras_are_refused_by_name() {
     let cut = folder.path().join("cut.safetensors");
     std::fs::write(&cut, &std::fs::read(&kohya).unwrap()[..100_000]).unwrap();
     let text = |path: &Path| path.display().to_string();
-    let (_directory, other) = made_live(&[]);
+    let (_directory, other) = sd_made_live(&[]);
     let (usage, failure) = (2, 1);
     for (model, loras, code, expected) in [
         (&sd_live, vec![text(&cut)], failure, "cut.safetensors is not a complete safetensors file"),
@@ -170,12 +131,12 @@ fn faulty_loras_are_refused_by_name() {
 /// A second run changed nothing, so that the advice to run it with `--lora all` led nowhere.
 #[test]
 fn the_first_choice_of_live_layers_was_for_ever() {
-    let (_directory, path) = made_live(&[]);
+    let (_directory, path) = sd_made_live(&[]);
     let live_with = |layers: &str| printed(denoised().args(["init", "--live", "--lora", layers]).arg(&path));
     let graph = || std::fs::read(path.join("unet/model.onnx")).unwrap();
     let transformer = graph();
     let all = live_with("all");
-    assert!(all.contains("inputs for LoRAs at 79 layers"), "{all}");
+    assert!(all.contains("inputs for LoRAs at 83 layers"), "{all}");
     assert_ne!(graph(), transformer);
     assert!(live_with("transformer").contains("inputs for LoRAs at 48 layers"));
     assert_eq!(graph(), transformer);
@@ -188,7 +149,7 @@ fn the_first_choice_of_live_layers_was_for_ever() {
 
 #[test]
 fn an_export_that_replaces_a_live_graph_is_not_lost() {
-    let (_directory, path) = made_live(&[]);
+    let (_directory, path) = sd_made_live(&[]);
     std::fs::copy(bundle("sd").join("unet/model.onnx"), path.join("unet/model.onnx")).unwrap();
     let error = fails(denoised().args(["init", "--live"]).arg(&path), 1);
     assert!(error.contains("is a plain export, and plain.onnx beside it is an earlier one"), "{error}");
@@ -208,7 +169,7 @@ fn a_network_without_prompts_was_given_live_inputs() {
 /// The first residual was taken for the sample, and the matrices for text.
 #[test]
 fn a_live_graph_has_the_draft_of_the_plain_one() {
-    let (_directory, path) = made_live(&[]);
+    let (_directory, path) = sd_made_live(&[]);
     let draft = |graph: &str| {
         let (directory, alone) = (tempfile::tempdir().unwrap(), path.join("unet").join(graph));
         std::fs::copy(alone, directory.path().join("model.onnx")).unwrap();

@@ -49,6 +49,7 @@ mod init;
 mod inspect;
 mod latent;
 mod live;
+mod live_cases;
 #[cfg(feature = "system-tests")]
 mod load_errors;
 mod memory;

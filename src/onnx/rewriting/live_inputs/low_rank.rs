@@ -32,9 +32,22 @@ const TRANSFORMER: [&str; 14] = [
     "fc1",
     "fc2",
 ];
-/// The ends of the names of further layers that LoRAs change.
-const FURTHER: [&str; 6] =
-    ["conv1", "conv2", "conv_shortcut", "time_emb_proj", "downsamplers.0.conv", "upsamplers.0.conv"];
+/// The ends of the names of further layers that LoRAs change. By default, LyCORIS also changes the first and the last
+/// convolution of a U-Net and its embedding of the time step.
+const FURTHER: [&str; 12] = [
+    "conv1",
+    "conv2",
+    "conv_shortcut",
+    "time_emb_proj",
+    "downsamplers.0.conv",
+    "upsamplers.0.conv",
+    "conv_in",
+    "conv_out",
+    "time_embedding.linear_1",
+    "time_embedding.linear_2",
+    "add_embedding.linear_1",
+    "add_embedding.linear_2",
+];
 
 /// How a layer maps its input.
 enum Kind {
@@ -76,7 +89,8 @@ pub(super) fn add(
 fn layer(node: &NodeProto, position: usize, values: &Values, which: LoraLayers) -> Option<Layer> {
     let module = module(node)?;
     let has_end = |ends: &[&str]| {
-        ends.iter().any(|end| module.strip_suffix(end).is_some_and(|start| start.ends_with('.')))
+        let is_end = |start: &str| start.is_empty() || start.ends_with('.');
+        ends.iter().any(|end| module.strip_suffix(end).is_some_and(is_end))
     };
     let is_wanted = match which {
         LoraLayers::None => false,
