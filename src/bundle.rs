@@ -13,6 +13,7 @@ mod convolutions;
 mod declared_components;
 mod digest_memo;
 mod error;
+mod exchanged_graphs;
 mod families;
 mod graph_digests;
 mod graphs;
@@ -161,6 +162,7 @@ impl Bundle {
         let config: NetworkConfig = read_or_default(&graph.with_file_name("config.json"))?;
         sample_size::check_channels(&graph.with_file_name("config.json"), "in_channels", config.in_channels)?;
         let mut graphs = Graphs::default();
+        exchanged_graphs::check(directory, &graph, &graphs)?;
         let mut latent = LatentComponents::read(directory, &index, &mut graphs)?;
         let io = &graphs.open(&graph)?.header.io;
         let (network, signature) = network_size(&graph, io, &manifest, &config, latent.as_ref(), &index)?;
@@ -200,6 +202,13 @@ impl Bundle {
         if latent.is_some() && kind.is_some() {
             // The autoencoder determines what its pictures are.
             manifest.sample = SampleDescription::default();
+        }
+        let is_image = signature.as_ref().is_some_and(|signature| signature.sample_shape.len() == 3);
+        if manifest.sample.kind == SampleKind::Points && is_image {
+            let fault = "sample.kind is \"points\", but samples of the network have channels, a height and a width, as \
+                         images do; remove the key"
+                .to_owned();
+            return Err(BundleError::Content { path: description, fault });
         }
         let projection = manifest.preview.as_ref().zip(latent.as_ref());
         if let Some(fault) = projection.and_then(|(preview, latent)| preview.fault(latent.vae.channels)) {

@@ -85,6 +85,9 @@ impl Inventory {
             ("feature_extractor", _) => KeyUse::NotUsed("it belongs to the safety checker".to_owned()),
             ("image_encoder", _) => KeyUse::NotUsed("image prompts are not supported".to_owned()),
             ("controlnet", Some(Component::Class { .. })) if has_controlnet => KeyUse::Used,
+            (key, Some(Component::Class { .. })) if is_idle_tokenizer(bundle, key) => {
+                KeyUse::NotUsed(IDLE_TOKENIZER.to_owned())
+            }
             (key, Some(Component::Class { .. })) if is_component(key) => KeyUse::Used,
             (_, Some(Component::Class { .. })) => {
                 KeyUse::NotUsed("no supported pipeline has this component".to_owned())
@@ -111,7 +114,9 @@ impl Inventory {
             // The configuration of the whole autoencoder counts only without those of its halves.
             let is_unused = is_other && component == "vae";
             let reason = files::unused_autoencoder(directory);
+            let is_idle = is_idle_tokenizer(bundle, component);
             let by_kind = |key: &str| match (kind.known(key), kind) {
+                _ if is_idle => KeyUse::NotUsed(IDLE_TOKENIZER.to_owned()),
                 _ if is_unused => KeyUse::NotUsed(reason.to_owned()),
                 (Known::Unknown, _) => KeyUse::Unknown,
                 (Known::WithoutEffect, _) => KeyUse::WithoutEffect,
@@ -208,6 +213,16 @@ fn other_class(index: &ModelIndex, component: &str, key: &str, value: &Json) -> 
     // The fast class of a tokenizer writes the name of the other one.
     (named.trim_end_matches("Fast") != own.trim_end_matches("Fast"))
         .then(|| format!("model_index.json names {named}, which counts"))
+}
+
+const IDLE_TOKENIZER: &str = "no text encoder is served that reads it";
+
+/// Whether a component is a tokenizer without its text encoder.
+fn is_idle_tokenizer(bundle: &Bundle, component: &str) -> bool {
+    let folder = bundle.directory.join(component);
+    let mut encoders = bundle.latent.iter().flat_map(|latent| &latent.text_encoders);
+    TEXT_ENCODERS.iter().any(|(_, tokenizer)| *tokenizer == component)
+        && !encoders.any(|(_, tokenizer)| *tokenizer == folder)
 }
 
 /// Whether a text encoder masks padding as its configuration asks. Without being asked it need not.

@@ -69,7 +69,10 @@ pub(super) fn warn_of_unused(bundle: &Bundle, table: &toml::Table) {
         }
         for key in value.as_table().into_iter().flat_map(toml::Table::keys) {
             if let Some(reason) = unused_key(bundle, section, key) {
-                log::warn!("{}: {section}.{key} has no effect: {reason}", path.display());
+                match section == "scheduler" && bundle.scheduler.is_of_another_class(key) {
+                    true => log::warn!("{}: {section}.{key}: {reason}", path.display()),
+                    false => log::warn!("{}: {section}.{key} has no effect: {reason}", path.display()),
+                }
             }
         }
     }

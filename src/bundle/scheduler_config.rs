@@ -216,8 +216,16 @@ impl SchedulerConfig {
         nearest_key(key, known.keys().map(String::as_str)).map(str::to_owned)
     }
 
+    /// Whether a key of the configuration that its own class does not have is one of another class, whose samplers read it.
+    pub fn is_of_another_class(&self, key: &str) -> bool {
+        known_keys(&self.values).contains(key)
+    }
+
     /// What is to be said about a key that the configuration's own class does not have.
     pub(super) fn unused_key(&self, key: &str) -> String {
+        if self.is_of_another_class(key) {
+            return format!("{} has no such key; samplers of other classes read it", self.class);
+        }
         let hint = self.nearest_key(key).map_or_else(String::new, |key| format!("; did you mean {key}?"));
         format!("{} has no such key{hint}", self.class)
     }

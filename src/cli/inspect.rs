@@ -217,6 +217,9 @@ fn scheduler(bundle: &Bundle) -> anyhow::Result<()> {
                 switched_off = format!("without effect: {reason}");
                 &switched_off
             }
+            KeyStatus::Unknown if bundle.scheduler.is_of_another_class(&line.key) => {
+                "not a key of this class, but of other samplers"
+            }
             KeyStatus::Unknown => "not a key of this class",
         };
         let meant =

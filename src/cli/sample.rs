@@ -106,8 +106,6 @@ pub(super) fn run(arguments: &SampleArguments) -> Result<(), CommandError> {
         return Err(CommandError::usage(anyhow!("{}: {fault}", arguments.model.display())));
     }
     let (mut model, loading) = open_model(&arguments.model, &engine)?;
-    // A path names its file, whatever the model's own folder has.
-    model.lora_directories.splice(0..0, arguments.loras.directories());
     let mut notices = Vec::new();
     if let Some(scheduler) = scheduler {
         notices.extend(unknown_keys(&scheduler)?);
@@ -189,7 +187,10 @@ fn check_outputs(arguments: &SampleArguments) -> anyhow::Result<OutputTarget> {
 /// Returns a line about each key that the scheduler's class does not have.
 fn unknown_keys(scheduler: &SchedulerConfig) -> anyhow::Result<Vec<String>> {
     let (path, class) = (scheduler.path.display(), &scheduler.class);
-    let keys = scheduler.report()?.into_iter().filter(|line| line.status == KeyStatus::Unknown);
+    let keys = scheduler
+        .report()?
+        .into_iter()
+        .filter(|line| line.status == KeyStatus::Unknown && !scheduler.is_of_another_class(&line.key));
     let notice = |key: &str| {
         let hint =
             scheduler.nearest_key(key).map_or_else(String::new, |key| format!("; did you mean {key}?"));

@@ -54,6 +54,11 @@ pub(super) fn meant_by(name: &[String]) -> Option<Meant> {
     if let Some((_, key)) = SYNONYMS.iter().find(is_meant) {
         return Some(Meant::Key(key.split('.').map(str::to_owned).collect()));
     }
+    let sections = known.iter().filter(|key| key.len() > 1).map(|key| &key[0]);
+    let is_near = |section: &&String| strsim::damerau_levenshtein(section, &text) == 1;
+    if let ([_], Some(section)) = (name, sections.clone().find(is_near)) {
+        return Some(Meant::Key(vec![section.clone()]));
+    }
     let nearest = known.iter().min_by_key(|key| distance(key, &text));
     if let Some(key) = nearest.filter(|key| distance(key, &text) <= max_distance(&text)) {
         return Some(Meant::Key(key.clone()));
@@ -111,6 +116,9 @@ mod tests {
             ("mqtt", "known"),
             ("models.engine.digits.batch", "known"),
             ("ndoe", "node"),
+            ("model", "models"),
+            ("engines", "engine"),
+            ("mqt", "mqtt"),
             ("node.name", "node"),
             ("name", "node"),
             ("user", "mqtt.username"),

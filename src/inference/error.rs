@@ -39,6 +39,17 @@ pub enum EngineError {
         /// Why it does not work.
         failure: ProviderFailure,
     },
+    /// No configured provider works.
+    #[error(
+        "none of [engine] providers works here; {provider}, the last of them: {failure}. Add \"cpu\" to [engine] providers to \
+         let the processor serve"
+    )]
+    NoProvider {
+        /// The last provider.
+        provider: Provider,
+        /// Why it does not work.
+        failure: ProviderFailure,
+    },
     /// The digest of the graph, which a provider's engine is kept under.
     #[error(transparent)]
     Digest(Box<dyn std::error::Error + Send + Sync>),

@@ -16,6 +16,9 @@ pub struct LoraRequest {
     pub name: String,
     /// What the LoRA is multiplied by, −100 to 100. Default: 1.
     pub weight: Option<f64>,
+    /// The file, which `sample` takes from anywhere. A message cannot name it.
+    #[serde(skip)]
+    pub path: Option<PathBuf>,
 }
 
 /// The most LoRAs of a job.
@@ -63,6 +66,10 @@ impl LoraRequest {
             let message = format!("{field} is {weight}, but must lie between -100 and 100");
             return Err(JobError::out_of_range(&field, message));
         }
+        if let Some(path) = &self.path {
+            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            return Ok(LoraChoice { name, path: path.clone(), weight });
+        }
         let name = self.name.strip_suffix(&format!(".{ENDING}")).unwrap_or(&self.name);
         let is_plain = !name.is_empty()
             && name.chars().count() <= MAX_NAME
@@ -109,7 +116,7 @@ mod tests {
     use super::*;
 
     fn check(name: &str, weight: Option<f64>, directory: &Path) -> Result<LoraChoice, String> {
-        let lora = LoraRequest { name: name.to_owned(), weight };
+        let lora = LoraRequest { name: name.to_owned(), weight, path: None };
         lora.check(1, &[directory.to_owned()]).map_err(|error| error.message)
     }
 

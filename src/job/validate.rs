@@ -66,6 +66,11 @@ impl Request {
                 (None, Some(known.ok_or_else(|| JobError::out_of_range("mask", message))?))
             }
             Some((init_image, _)) => (Some(Arc::new(init_image)), None),
+            None if spec.inpaints() => {
+                let message =
+                    format!("{} needs a picture, and a mask whose white pixels are repainted", spec.name);
+                return Err(JobError::out_of_range("image", message));
+            }
             None => (None, None),
         };
         let default_eta = model.bundle.defaults.eta.as_ref().filter(|_| self.sampler.is_none());

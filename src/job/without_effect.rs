@@ -73,6 +73,12 @@ impl Request {
                 self.guidance_rescale.is_some_and(|rescale| rescale > 0.0) && !is_guided,
                 &unguided,
             ),
+            ("cfg_truncation", self.cfg_truncation.is_some_and(|share| share < 1.0) && !is_guided, &unguided),
+            (
+                "cfg_normalization",
+                self.cfg_normalization.is_some_and(|limit| limit > 0.0) && !is_guided,
+                &unguided,
+            ),
             (
                 "guess_mode",
                 self.guess_mode == Some(true) && self.controls.as_ref().is_none_or(Vec::is_empty),

@@ -6,10 +6,10 @@ use super::key::Component;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LoraError {
     /// The bytes are no complete safetensors file.
-    #[error("is not a complete safetensors file: {0}; copy or download it again")]
+    #[error("it is not a complete safetensors file: {0}; copy or download it again")]
     Unreadable(String),
     /// The file holds no LoRA.
-    #[error("has no tensors of a LoRA; its first tensor is {first:?}")]
+    #[error("it has no tensors of a LoRA; its first tensor is {first:?}")]
     NoLora {
         /// The name of the first tensor.
         first: String,
@@ -58,7 +58,7 @@ pub enum LoraError {
     },
     /// A layer of the file has other lengths in the graph.
     #[error(
-        "was made for another model: {layer} maps {found_inputs} values to {found_outputs} there, but {inputs} to \
+        "it was made for another model: {layer} maps {found_inputs} values to {found_outputs} there, but {inputs} to \
          {outputs} in this model"
     )]
     OtherModel {
@@ -75,7 +75,7 @@ pub enum LoraError {
     },
     /// Layers that the graphs have no inputs for.
     #[error(
-        "{unknown} of its {total} layers have no inputs in this model, such as {first:?} of {component}. {}",
+        "it has {total} layers, of which {unknown} have no inputs in this model, such as {first:?} of {component}. {}",
         advice(*.unknown, *.total)
     )]
     UnknownLayers {
@@ -90,7 +90,7 @@ pub enum LoraError {
     },
     /// The rank of a layer is too large.
     #[error(
-        "{layer} has the rank {rank}, but limits.lora_rank is {limit}: raise it, or use a file of a smaller rank"
+        "it has the rank {rank} at {layer}, but limits.lora_rank is {limit}: raise it, or use files of smaller ranks"
     )]
     Rank {
         /// The name of the layer in the graph.

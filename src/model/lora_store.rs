@@ -67,8 +67,11 @@ pub enum LoraFault {
         /// Its length.
         bytes: u64,
     },
+    /// Each file fits the model, but not all together.
+    #[error("the sum of the job's LoRAs: {0}")]
+    Together(LoraError),
     /// The file does not fit the model.
-    #[error("{} {error}", path.display())]
+    #[error("{}: {error}", path.display())]
     File {
         /// The file.
         path: PathBuf,
@@ -169,10 +172,8 @@ impl LoraStore {
         }
         let weights: Vec<f32> = choices.iter().map(|choice| choice.weight as f32).collect();
         let last = choices.len().saturating_sub(1);
-        let found = Arc::new(
-            self.combined(&files, &weights)
-                .map_err(|error| (last, LoraFault::File { path: choices[last].path.clone(), error }))?,
-        );
+        let found =
+            Arc::new(self.combined(&files, &weights).map_err(|error| (last, LoraFault::Together(error)))?);
         keep_recent(&mut recent.combinations, combination, &found);
         Ok(found)
     }
@@ -299,7 +300,11 @@ mod tests {
         assert_eq!(index, 1);
         assert!(fault.to_string().starts_with(&missing.display().to_string()), "{fault}");
         let (_, fault) = store(1).load(&[choice(&good, 1.0), choice(&good, 1.0)]).unwrap_err();
-        assert!(fault.to_string().ends_with("raise it, or use a file of a smaller rank"), "{fault}");
+        assert!(
+            fault.to_string().starts_with("the sum of the job's LoRAs: it has the rank 2 at "),
+            "{fault}"
+        );
+        assert!(fault.to_string().ends_with("raise it, or use files of smaller ranks"), "{fault}");
         let without_inputs = LoraStore::new(Vec::new(), Vec::new(), 8);
         assert!(matches!(without_inputs.load(&[choice(&good, 1.0)]), Err((0, LoraFault::NoInputs))));
     }

@@ -99,8 +99,8 @@ fn faulty_loras_are_refused_by_name() {
     let (_directory, other) = sd_made_live(&[]);
     let (usage, failure) = (2, 1);
     for (model, loras, code, expected) in [
-        (&sd_live, vec![text(&cut)], failure, "cut.safetensors is not a complete safetensors file"),
-        (&sd_live, vec![text(&kohya); 2], failure, "has the rank 16, but limits.lora_rank is 12"),
+        (&sd_live, vec![text(&cut)], failure, "cut.safetensors: it is not a complete safetensors file"),
+        (&sd_live, vec![text(&kohya); 2], failure, ", but limits.lora_rank is 12"),
         (
             &other,
             vec![text(&kohya)],
@@ -180,4 +180,51 @@ fn a_live_graph_has_the_draft_of_the_plain_one() {
         draft(graph).lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect::<Vec<_>>()
     });
     assert_eq!(live, plain);
+}
+
+/// The first directory with such a name gave both.
+#[test]
+fn two_lora_files_of_one_name_were_one_file_used_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let fixtures = ["a_peft_r4", "b_kohya_r8"];
+    let same = fixtures.map(|name| {
+        let directory = folder.path().join(name);
+        std::fs::create_dir(&directory).unwrap();
+        std::fs::copy(live(&format!("loras/{name}.safetensors")), directory.join("l.safetensors")).unwrap();
+        directory.join("l.safetensors").display().to_string()
+    });
+    let own = fixtures.map(|name| live(&format!("loras/{name}.safetensors")).display().to_string());
+    let drawn =
+        |[first, second]: &[String; 2]| {
+            let image = folder.path().join("x.npy");
+            let mut command = sample("embedded", &live("sd_live"), &image);
+            succeeds(command.args([
+                "--prompt", "a fox", "--steps", "2", "--seed", "5", "--lora", first, "--lora", second,
+            ]));
+            values(&image).1
+        };
+    assert_eq!(drawn(&same), drawn(&own));
+}
+
+#[test]
+fn a_path_without_a_file_was_a_lora_of_the_models_folder() {
+    let (_directory, path) = copy_bundle(&live("sd_live"), "sd");
+    std::fs::create_dir(path.join("loras")).unwrap();
+    std::fs::copy(live("loras/a_peft_r4.safetensors"), path.join("loras/style.safetensors")).unwrap();
+    let image = path.with_file_name("x.npy");
+    let mut command = sample("embedded", &path, &image);
+    let error = fails(command.args(["--prompt", "x", "--lora", "nodir/style.safetensors"]), 2);
+    assert!(error.contains("there is no file nodir/style.safetensors"), "{error}");
+}
+
+#[test]
+fn the_rank_of_two_loras_was_blamed_on_one() {
+    let image = tempfile::tempdir().unwrap();
+    let mut command = sample("embedded", &live("sd_live"), &image.path().join("x.npy"));
+    command.env("DENOISED_LIMITS__LORA_RANK", "11").args(["--prompt", "x", "--steps", "1"]);
+    for lora in ["a_peft_r4", "b_kohya_r8"] {
+        command.arg("--lora").arg(live(&format!("loras/{lora}.safetensors")));
+    }
+    let error = fails(&mut command, 1);
+    assert!(error.contains("the sum of the job's LoRAs: it has the rank 12 at "), "{error}");
 }

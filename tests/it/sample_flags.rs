@@ -231,6 +231,12 @@ fn fields_without_effect_are_reported() {
             &["--guidance-rescale", "0.5"],
             "guidance_rescale has no effect on this job, whose guidance is 1\n",
         ),
+        (
+            golden("families/z_image_turbo"),
+            &["--prompt", "", "--cfg-truncation", "0.5", "--cfg-normalization", "0.5"],
+            "cfg_truncation has no effect on this job, whose guidance is 0\n\
+             cfg_normalization has no effect on this job, whose guidance is 0\n",
+        ),
         (bundle("sd"), &repaint, "strength has no effect on repaint, which starts from noise\n"),
         // An empty negative prompt asks for nothing, and a rescale of 0 is off.
         (

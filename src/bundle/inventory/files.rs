@@ -130,6 +130,9 @@ pub(super) fn unused_reason(directory: &Path, path: &Path, latent: Option<&Laten
         ("vae_encoder", "model.onnx", _) if latent.is_some_and(|latent| latent.encoder.is_none()) => {
             "model_index.json sets the component to null"
         }
+        (folder, ..) if is_unused_encoder() && folder.starts_with("tokenizer") => {
+            super::IDLE_TOKENIZER
+        }
         _ if is_unused_encoder() => "model_index.json has no such component, or its graph is missing",
         ("vae", ..) if extension == "onnx" => unused_autoencoder(directory),
         (.., "onnx") => "no component is read from this graph",

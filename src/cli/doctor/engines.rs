@@ -75,9 +75,9 @@ fn trial(about: &str, config: &Config, kind: EngineKind, provider: Provider, pla
         Err(error) => {
             let next = next_step(&error, provider, platform);
             let found = match &error {
-                TrialError::Model(ModelError::Engine(EngineError::Provider { failure, .. })) => {
-                    failure.to_string()
-                }
+                TrialError::Model(ModelError::Engine(
+                    EngineError::Provider { failure, .. } | EngineError::NoProvider { failure, .. },
+                )) => failure.to_string(),
                 TrialError::Model(ModelError::Engine(EngineError::Library(LibraryError::Load {
                     path,
                     fault,
@@ -159,28 +159,28 @@ fn next_step(error: &TrialError, provider: Provider, platform: &Platform) -> Str
         TrialError::Io(_) | TrialError::Model(ModelError::Engine(EngineError::Io { .. })) => {
             "free space for temporary files, or set TMPDIR to a directory that can be written".to_owned()
         }
-        TrialError::Model(ModelError::Engine(EngineError::Provider {
-            failure: ProviderFailure::NotCompiledIn { .. },
-            ..
-        })) => other_build_step(provider, jetpack),
-        TrialError::Model(ModelError::Engine(EngineError::Provider { failure, .. })) => {
-            match (missing_library(&failure.to_string()), jetpack) {
-                (Some(library), Some(jetpack)) if library.contains("nvdla") && !jetpack.has_dla_compiler => {
-                    format!(
-                        "{jetpack} has no {library}: use its own TensorRT ({}) and an ONNX Runtime that was built for it \
+        TrialError::Model(ModelError::Engine(
+            EngineError::Provider { failure: ProviderFailure::NotCompiledIn { .. }, .. }
+            | EngineError::NoProvider { failure: ProviderFailure::NotCompiledIn { .. }, .. },
+        )) => other_build_step(provider, jetpack),
+        TrialError::Model(ModelError::Engine(
+            EngineError::Provider { failure, .. } | EngineError::NoProvider { failure, .. },
+        )) => match (missing_library(&failure.to_string()), jetpack) {
+            (Some(library), Some(jetpack)) if library.contains("nvdla") && !jetpack.has_dla_compiler => {
+                format!(
+                    "{jetpack} has no {library}: use its own TensorRT ({}) and an ONNX Runtime that was built for it \
                      ({}), and nothing from a container",
-                        jetpack.packages.tensorrt, jetpack.onnxruntime
-                    )
-                }
-                (Some(library), Some(_)) => {
-                    format!("sudo apt install nvidia-jetpack, which contains {library}")
-                }
-                (Some(library), None) => format!(
-                    "install the package that contains {library}, or remove {provider} from [engine] providers"
-                ),
-                (None, _) => format!("fix the reported error, or remove {provider} from [engine] providers"),
+                    jetpack.packages.tensorrt, jetpack.onnxruntime
+                )
             }
-        }
+            (Some(library), Some(_)) => {
+                format!("sudo apt install nvidia-jetpack, which contains {library}")
+            }
+            (Some(library), None) => format!(
+                "install the package that contains {library}, or remove {provider} from [engine] providers"
+            ),
+            (None, _) => format!("fix the reported error, or remove {provider} from [engine] providers"),
+        },
         _ => "the library has a bug; try another version".to_owned(),
     }
 }

@@ -15,11 +15,11 @@ pub(super) struct LoraArguments {
     lora: Vec<LoraArgument>,
 }
 
-/// A LoRA with the directory of its file, if it is given by a path.
+/// A LoRA by its name, or by the path of its file.
 #[derive(Debug, Clone, PartialEq)]
 struct LoraArgument {
     name: String,
-    directory: Option<PathBuf>,
+    path: Option<PathBuf>,
     weight: Option<f64>,
 }
 
@@ -28,23 +28,25 @@ fn lora(text: &str) -> Result<LoraArgument, String> {
         Some((file, weight)) => (file, Some(number(weight).map_err(|error| format!("{error} after ="))?)),
         None => (text, None),
     };
+    if file.is_empty() {
+        return Err("expected a file, such as style.safetensors=0.8".to_owned());
+    }
     let path = Path::new(file);
-    let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
-    let name = name.ok_or_else(|| "expected a file, such as style.safetensors=0.8".to_owned())?;
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let directory = parent.or_else(|| path.is_file().then_some(Path::new("."))).map(Path::to_owned);
-    Ok(LoraArgument { name, directory, weight })
+    let is_path = path.components().count() > 1 || path.is_file();
+    if is_path && !path.is_file() {
+        return Err(format!("there is no file {file}"));
+    }
+    Ok(LoraArgument { name: file.to_owned(), path: is_path.then(|| path.to_owned()), weight })
 }
 
 impl LoraArguments {
-    /// The directories of the files that are given by a path.
-    pub(super) fn directories(&self) -> impl Iterator<Item = PathBuf> {
-        self.lora.iter().filter_map(|lora| lora.directory.clone())
-    }
-
     /// The LoRAs of the job, if there are any.
     pub(super) fn requests(&self) -> Option<Vec<LoraRequest>> {
-        let request = |lora: &LoraArgument| LoraRequest { name: lora.name.clone(), weight: lora.weight };
+        let request = |LoraArgument { name, path, weight }: &LoraArgument| LoraRequest {
+            name: name.clone(),
+            weight: *weight,
+            path: path.clone(),
+        };
         (!self.lora.is_empty()).then(|| self.lora.iter().map(request).collect())
     }
 }
@@ -55,15 +57,20 @@ mod tests {
 
     #[test]
     fn a_lora_is_a_name_or_a_path_with_a_weight() {
-        let argument = |name: &str, directory: Option<&str>, weight| LoraArgument {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("b.safetensors");
+        std::fs::write(&path, "").unwrap();
+        let argument = |name: &str, path: Option<&Path>, weight| LoraArgument {
             name: name.to_owned(),
-            directory: directory.map(PathBuf::from),
+            path: path.map(Path::to_owned),
             weight,
         };
         assert_eq!(lora("style"), Ok(argument("style", None, None)));
         assert_eq!(lora("style=-0.5"), Ok(argument("style", None, Some(-0.5))));
-        assert_eq!(lora("a/b.safetensors=2"), Ok(argument("b.safetensors", Some("a"), Some(2.0))));
+        let text = path.display().to_string();
+        assert_eq!(lora(&format!("{text}=2")), Ok(argument(&text, Some(&path), Some(2.0))));
         assert_eq!(lora("style=x").unwrap_err(), "expected a number after =");
+        assert_eq!(lora("nodir/style.safetensors").unwrap_err(), "there is no file nodir/style.safetensors");
         assert!(lora("=1").is_err());
     }
 }

@@ -46,8 +46,10 @@ impl RequestedJob {
                 _ => drop(merged.insert(field.clone(), value.clone())),
             }
         }
-        let request =
+        let mut request: Request =
             serde_json::from_value(Value::Object(merged)).context("cannot read the flags as a job")?;
+        // JSON names no paths.
+        request.loras = arguments.loras.requests().or(request.loras);
         Ok(Self { flags, file, class, request })
     }
 

@@ -86,7 +86,7 @@ impl Selection {
         let (provider, failure) = self.rejected.pop().unwrap_or_else(|| {
             (Provider::Cpu, ProviderFailure::Failed("[engine] providers names no provider".to_owned()))
         });
-        Err(EngineError::Provider { provider, failure })
+        Err(EngineError::NoProvider { provider, failure })
     }
 
     /// Puts a provider in front of those that are left.
@@ -168,6 +168,20 @@ mod tests {
         let (selected, tried) = select(Policy::Required, failure);
         assert!(matches!(selected, Err(EngineError::Provider { provider: Provider::Cuda, .. })));
         assert_eq!(tried, [Provider::Cuda]);
+    }
+
+    /// The advice was to set the policy that was set.
+    #[test]
+    fn without_another_provider_the_advice_is_to_add_one() {
+        let (options, failure) = (EngineOptions::default(), || AttemptError::provider("no libcublas"));
+        let mut selection = Selection::new([Provider::Cuda], &options, Path::new("model.onnx"));
+        let advice = |_: &str| Advice { text: String::new(), concerns_graph: false };
+        let error = selection.open_next(advice, |_| Err::<(), _>(failure())).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "none of [engine] providers works here; cuda, the last of them: no libcublas. Add \"cpu\" to [engine] \
+             providers to let the processor serve"
+        );
     }
 
     #[test]

@@ -137,7 +137,7 @@ fn layers_without_inputs_are_counted_and_named() {
     let [a, b] = ["down", "up"].map(|end| format!("lora_unet_conv_in.lora_{end}.weight"));
     let bytes = file(&[(&a, ramp(&[1, 2], 1.0)), (&b, ramp(&[3, 1], 1.0))]);
     let error = product(&bytes, &layer(TO_Q, 2, 3)).unwrap_err();
-    let expected = "1 of its 1 layers have no inputs in this model, such as \"lora_unet_conv_in.lora_down.weight\" of the \
+    let expected = "it has 1 layers, of which 1 have no inputs in this model, such as \"lora_unet_conv_in.lora_down.weight\" of the \
                     network. Is it for another family of models? If not, give the export inputs for all layers with \
                     `denoised init --live FOLDER --lora all`";
     assert_eq!(error.to_string(), expected);
@@ -151,10 +151,10 @@ fn files_that_do_not_fit_are_refused_by_name() {
     let whole = file(&tensors);
     assert_eq!(
         text(&whole, 7),
-        format!("was made for another model: {TO_Q} maps 3 values to 4 there, but 7 to 4 in this model")
+        format!("it was made for another model: {TO_Q} maps 3 values to 4 there, but 7 to 4 in this model")
     );
-    assert!(text(&whole[..whole.len() - 1], 3).starts_with("is not a complete safetensors file"));
-    assert!(text(b"not a file", 3).starts_with("is not a complete safetensors file"));
+    assert!(text(&whole[..whole.len() - 1], 3).starts_with("it is not a complete safetensors file"));
+    assert!(text(b"not a file", 3).starts_with("it is not a complete safetensors file"));
     assert!(text(&file(&tensors[..1]), 3).contains("no counterpart \"lora_up\""));
     let other_rank = [tensors[0].clone(), (b.as_str(), ramp(&[4, 3], 1.0))];
     assert!(text(&file(&other_rank), 3).ends_with("do not fit together: rank 2 and 3"));
@@ -166,7 +166,7 @@ fn files_that_do_not_fit_are_refused_by_name() {
     assert!(text(&file(&[("emb_params", ramp(&[2, 3], 1.0))]), 3).contains("a textual inversion"));
     assert_eq!(
         text(&file(&[("x", ramp(&[2], 1.0))]), 3),
-        "has no tensors of a LoRA; its first tensor is \"x\""
+        "it has no tensors of a LoRA; its first tensor is \"x\""
     );
 }
 

@@ -265,3 +265,32 @@ fn a_special_token_without_an_id_was_called_another_model() {
         "{error}"
     );
 }
+
+/// The errors were about keys of the decoder's configuration, and about a missing input.
+#[test]
+fn a_network_and_a_decoder_in_each_others_folders_are_named() {
+    let (_directory, other) = folder("sd");
+    let [unet, decoder] = ["unet/model.onnx", "vae_decoder/model.onnx"].map(|graph| other.join(graph));
+    std::fs::rename(&unet, other.join("x.onnx")).unwrap();
+    std::fs::rename(&decoder, &unet).unwrap();
+    std::fs::rename(other.join("x.onnx"), &decoder).unwrap();
+    let error = refusal(&other);
+    assert!(error.contains("unet/model.onnx: it takes one input, as a decoder does"), "{error}");
+    assert!(error.contains("exchange the two graphs"), "{error}");
+}
+
+#[test]
+fn a_tokenizer_without_its_text_encoder_was_called_used_and_not_used() {
+    let (_directory, other) = folder("sd3");
+    std::fs::remove_dir_all(other.join("text_encoder_3")).unwrap();
+    edit(&other, "model_index.json", |index| index["text_encoder_3"] = json!([null, null]));
+    let report = inspect(&other, &["--all"]);
+    let of_tokenizer = report.lines().filter(|line| line.contains("tokenizer_3"));
+    for line in of_tokenizer.clone() {
+        assert!(!line.trim_start().starts_with("used"), "{line}");
+    }
+    assert!(
+        of_tokenizer.count() >= 3 && report.contains("no text encoder is served that reads it"),
+        "{report}"
+    );
+}

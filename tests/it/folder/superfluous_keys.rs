@@ -132,3 +132,30 @@ fn two_keys_of_denoised_toml_that_name_one_input_were_not_named() {
         assert!(error.contains(&format!("denoised.toml: {expected} Remove the key, or name")), "{error}");
     }
 }
+
+/// The key was said to have no effect, while the sampler of another class read it.
+#[test]
+fn a_key_of_another_class_was_called_without_effect() {
+    let (_directory, digits) = copy_bundle(&model("digits"), "digits");
+    edit(&digits, "scheduler/scheduler_config.json", |config| config["use_karras_sigmas"] = json!(true));
+    let text = inspect(&digits, &[]);
+    let line = text.lines().find(|line| line.contains("use_karras_sigmas")).unwrap();
+    assert!(line.ends_with("not a key of this class, but of other samplers"), "{line}");
+    let (_directory, own) = copy_bundle(&model("digits"), "digits");
+    std::fs::remove_dir_all(own.join("scheduler")).unwrap();
+    let section = "class = \"DDPMScheduler\"\nuse_karras_sigmas = true\n";
+    write_manifest(&own, &format!("[scheduler]\n{section}"));
+    let text = inspect(&own, &["--all"]);
+    assert!(text.contains("DDPMScheduler has no such key; samplers of other classes read it"), "{text}");
+}
+
+#[test]
+fn points_as_the_kind_of_an_image_failed_at_the_first_job() {
+    let (_directory, digits) = copy_bundle(&model("digits"), "digits");
+    write_manifest(&digits, "[sample]\nkind = \"points\"\n");
+    let error = refusal(&digits);
+    assert!(
+        error.contains("denoised.toml: sample.kind is \"points\", but samples of the network have channels"),
+        "{error}"
+    );
+}
