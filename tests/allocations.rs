@@ -7,8 +7,9 @@ mod common;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use base64::Engine as _;
 use common::gaussian_model::Exact;
-use denoised::bundle::TimestepShape;
+use denoised::bundle::{SampleDescription, TimestepShape};
 use denoised::image::Format;
 use denoised::job::{JobLimits, ModelCard, Request};
 use denoised::pipeline::Pipeline;
@@ -88,13 +89,23 @@ fn an_encoder_copies_its_picture_a_few_times() {
     }
 }
 
+/// A white picture of the samples' size.
+fn picture() -> String {
+    let description = SampleDescription::default();
+    let white = denoised::image::encode(Format::Png, &[1.0; 28 * 28], &[1, 28, 28], &description).unwrap();
+    base64::engine::general_purpose::STANDARD.encode(white)
+}
+
 fn a_step_of_any_sampler_allocates_nothing() {
     let mut skipped = 0;
     for sampler in diffusion_samplers::sampler::names() {
         let (model, _) = Exact::model(&[1, 28, 28], 8, TimestepShape::PerSample);
         let mut pipeline = Pipeline::new(model);
         let card = ModelCard::new(pipeline.model());
-        let request = json!({"id": "a", "sampler": sampler, "steps": 40, "count": 4, "seed": 1, "class": 2, "guidance": 2.0});
+        let mut request = json!({"id": "a", "sampler": sampler, "steps": 40, "count": 4, "seed": 1, "class": 2, "guidance": 2.0});
+        if sampler == "repaint" {
+            (request["image"], request["mask"]) = (picture().into(), picture().into());
+        }
         let request: Request = serde_json::from_value(request).unwrap();
         let limits = JobLimits { steps: 1000, count: 64, pixels: 1 << 22, memory: None };
         let job = match request.check(std::slice::from_ref(&card), limits, || 0) {

@@ -62,9 +62,13 @@ pub(super) fn check_presence(
 fn missing(directory: &Path, index: &ModelIndex, name: &str, kind: Option<PipelineKind>) -> BundleError {
     let advice = match other_graph(directory, name) {
         Some(file) => format!("{file} is there; rename it to model.onnx"),
-        None if is_optional(name, kind) => format!(
-            "export the whole pipeline, or set {name} to [null, null] if the pipeline should run without it"
-        ),
+        None if is_optional(name, kind) => {
+            let tokenizer = TEXT_ENCODERS.iter().find(|(encoder, _)| *encoder == name);
+            let tokenizer = tokenizer.map_or_else(String::new, |(_, tokenizer)| format!(" and {tokenizer}"));
+            format!(
+                "export the whole pipeline, or set {name}{tokenizer} to [null, null] if the pipeline should run without it"
+            )
+        }
         None => "export the whole pipeline".to_owned(),
     };
     index.fault(format!("{name} is declared, but {name}/model.onnx is missing; {advice}"))

@@ -134,7 +134,7 @@ pub(super) fn run(arguments: &SampleArguments) -> Result<(), CommandError> {
         eprintln!("{notice}");
     }
 
-    let Samples { samples, latents, truncated, backend } = sample(model, loading, &job, &noise)?;
+    let Samples { samples, latents, truncated, backend } = sample(model, loading, &job, &requested, &noise)?;
     noise.check_draws()?;
     output_files::write_samples(&output, &samples, &job)?;
     if let Some(path) = &files.latents {
@@ -238,7 +238,13 @@ fn encode_prompts(model: &mut Model, job: &Job) {
     });
 }
 
-fn sample(mut model: Model, loading: LoadDisplay, job: &Job, noise: &NoiseFiles) -> anyhow::Result<Samples> {
+fn sample(
+    mut model: Model,
+    loading: LoadDisplay,
+    job: &Job,
+    requested: &RequestedJob,
+    noise: &NoiseFiles,
+) -> Result<Samples, CommandError> {
     let empty = vec![Vec::new(); job.count];
     let backend = job.model.backend.clone();
     let mut result = Samples { samples: empty.clone(), latents: empty, truncated: Vec::new(), backend };
@@ -267,10 +273,14 @@ fn sample(mut model: Model, loading: LoadDisplay, job: &Job, noise: &NoiseFiles)
     drop(loading);
     progress.end();
     match failure {
+        // A LoRA is read when its job begins.
+        Some(error) if error.field.as_ref().is_some_and(|field| field.starts_with("loras")) => {
+            Err(CommandError::usage(requested.explain(&error)))
+        }
         Some(error) => {
             // If the noise ran out, that is why the output was not finite.
             noise.check_draws()?;
-            Err(error).context("sampling failed")
+            Err(CommandError::from(anyhow::Error::new(error).context("sampling failed")))
         }
         None => Ok(result),
     }

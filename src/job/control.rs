@@ -172,7 +172,7 @@ impl ControlChoice {
             let field = format!("controls[{index}].image");
             let advice = match error {
                 ImageError::PictureSize { .. } => {
-                    "; set \"resize\": true in this control of the job, or send a picture of this size"
+                    "; send a picture of this size, or set \"resize\": true in this control of a request or of the file of --job"
                 }
                 _ => "",
             };

@@ -252,7 +252,7 @@ fn faulty_controls_are_refused_by_name() {
             &sd_live,
             vec![picture.clone()],
             &["--width", "96"][..],
-            "--control: the picture has 64×64 pixels, but 96×64 are needed; set \"resize\": true in this control of the job",
+            "--control: the picture has 64×64 pixels, but 96×64 are needed; send a picture of this size, or set \"resize\": true",
         ),
         (
             &sd_live,

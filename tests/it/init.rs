@@ -187,8 +187,7 @@ fn every_command_in_docs_models_md_runs() {
     assert!(page.contains(LINES), "the tested denoised.toml is not the one in docs/models.md");
     let (directory, _maze) = folder();
     let (_other, sd) = crate::common::bundles::copy_bundle(&golden("live/sd_live"), "sd15");
-    std::fs::write(sd.join("denoised.toml"), "[controlnets]\ncanny = \"../canny\"\n").unwrap();
-    std::fs::rename(sd.join("controlnet"), directory.path().join("canny")).unwrap();
+    std::fs::rename(sd.join("controlnet"), sd.join("controlnet_canny")).unwrap();
     std::fs::rename(sd, directory.path().join("sd15")).unwrap();
     for (file, name) in
         [("loras/a_peft_r4.safetensors", "style.safetensors"), ("reference/control_a.png", "edges.png")]

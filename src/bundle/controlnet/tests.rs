@@ -128,7 +128,7 @@ fn other_networks_are_refused_by_name() {
         (&["hidden_states", "encoder_hidden_states", PICTURE, "pooled_projections"], "Stable Diffusion 3"),
         (&["hidden_states", "encoder_hidden_states", PICTURE, "img_ids"], "Flux"),
         (&["x"], "T2I-Adapter"),
-        (&["sample", "timestep", "down_block_0_additional_residual"], "the folder unet"),
+        (&["sample", "timestep", "down_block_0_additional_residual"], "a U-Net with inputs"),
         (&["sample", "timestep"], "no input controlnet_cond"),
     ] {
         let found = unserved_network(&graph(names)).unwrap();
