@@ -225,7 +225,7 @@ fn is_idle_tokenizer(bundle: &Bundle, component: &str) -> bool {
         && !encoders.any(|(_, tokenizer)| *tokenizer == folder)
 }
 
-/// Whether a text encoder masks padding as its configuration asks. Without being asked it need not.
+/// Whether a text encoder masks padding, if its configuration asks for that.
 fn takes_mask(bundle: &Bundle, component: &str, keys: &Map<String, Json>) -> bool {
     let asks = keys.get("use_attention_mask") == Some(&Json::Bool(true));
     let encoders = bundle.latent.iter().flat_map(|latent| &latent.text_encoders);

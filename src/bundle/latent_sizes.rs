@@ -50,8 +50,9 @@ impl LatentSizes {
     }
 }
 
-/// The number of blocks of a U-Net, which halves its sample after each but the last: by the config.json beside its graph, or
-/// by the graph.
+/// Returns the number of blocks of a U-Net, which halves its sample after each block except the last.
+///
+/// The config.json beside the graph gives the number. Without it, the graph does.
 pub(crate) fn unet_blocks(graph: &Path) -> Result<usize, BundleError> {
     let blocks: NetworkBlocks = read_or_default(&graph.with_file_name("config.json"))?;
     Ok(blocks.count(doublings(graph)?))

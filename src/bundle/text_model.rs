@@ -121,7 +121,7 @@ impl TextModel {
         class.and_then(Self::of_tokenizer).unwrap_or(expected)
     }
 
-    /// Whether a tokenizer of this class reads a text as the library tokenizers does: all do, but for CLIP's slow class.
+    /// Whether a tokenizer of this class reads a text as the library tokenizers does: all do, except CLIP's slow class.
     pub(crate) fn is_fast(&self, class: Option<&str>) -> bool {
         !self.is_clip() || class.is_some_and(|class| class.ends_with("Fast"))
     }

@@ -81,3 +81,23 @@ pub(super) fn match_inputs<'a>(
         Some((index, input))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::{DataType, ValueInfo};
+
+    #[test]
+    fn inputs_are_matched_by_name_in_any_order() {
+        let port = |name: &str| ValueInfo::with_axes(name, DataType::F32, &[None]);
+        let graph = GraphIo { inputs: ["a", "b", "c"].map(port).into(), outputs: Vec::new() };
+        let matched = |names: &[&str]| {
+            let inputs: Vec<_> =
+                names.iter().map(|name| Input::new(name, [1], Values::F32(&[0.0]))).collect();
+            match_inputs(&graph, &inputs).map(|(index, _)| index).collect::<Vec<_>>()
+        };
+        assert_eq!(matched(&["a", "b", "c"]), [0, 1, 2]);
+        assert_eq!(matched(&["c", "other", "b", "a"]), [2, 1, 0]);
+        assert_eq!(matched(&["b", "b"]), [1, 1]);
+    }
+}

@@ -146,7 +146,7 @@ impl Request {
         all.chain(controls.map(|(index, control)| (format!("controls[{index}].image"), &mut control.image)))
     }
 
-    /// Replaces references to topics by the payloads that were fetched from them, but for that of a stream.
+    /// Replaces references to topics by the payloads that were fetched from them. That of a stream's topic stays.
     ///
     /// Returns the topics that have yet to be fetched. A payload over `max_bytes` is an error.
     pub fn attach(

@@ -15,10 +15,10 @@ struct LiveRange {
     rank: usize,
 }
 
-/// The batch sizes for which an engine is built, and the shapes of live inputs: from idle ones to those of full residuals
-/// and the largest rank, so that no LoRA and no ControlNet needs another engine.
+/// Returns the batch sizes for which an engine is built, and the shapes of live inputs.
 ///
-/// An engine with one captured shape (`cuda_graph = true`) is built for idle ones alone.
+/// These reach from idle shapes to full residuals and the largest rank, so that no LoRA and no ControlNet needs another
+/// engine. An engine with one captured shape (`cuda_graph = true`) is built for idle shapes alone.
 pub(super) fn shape_profile(
     bundle: &Bundle,
     signature: &Signature,
@@ -55,9 +55,11 @@ fn profile(signature: &Signature, batches: [Option<usize>; 2], live: Option<&Liv
     ShapeProfile { min: idle(low), opt: active(usual, USUAL_RANK), max: active(max, usize::MAX) }
 }
 
-/// The height and width of each residual of a U-Net with this number of blocks: each block gives as many, the first one
-/// those of the sample's size, and each later one those of half the size before. The last residual is the middle's.
-/// `None` if the residuals are not so many for each block.
+/// Returns the height and width of each residual of a U-Net with this number of blocks.
+///
+/// Each block has the same number of skip connections. Those of the first block have the sample's size, and those of each
+/// later block half the size of the block before. The last residual is the middle's. Returns `None` if the skip connections
+/// cannot be divided equally among the blocks.
 fn residual_sizes(residuals: usize, blocks: usize, sample: [usize; 2]) -> Option<Vec<[usize; 2]>> {
     let connections = residuals.checked_sub(1)?;
     let each = connections.checked_div(blocks).filter(|each| each * blocks == connections && *each > 0)?;

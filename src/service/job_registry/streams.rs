@@ -25,7 +25,7 @@ pub(super) struct LiveStream {
 }
 
 impl JobRegistry {
-    /// Starts a stream. `request` is valid, and complete but for the pictures of the stream.
+    /// Starts a stream. `request` is valid, and lacks only the pictures of the stream.
     pub(super) fn start_stream(&mut self, job: &Job, request: Request, state: Stream) {
         log::info!(
             "job {}: a stream of the pictures on {}, by {} in {}, {}, seed {}",
