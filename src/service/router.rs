@@ -97,7 +97,7 @@ impl Router {
         self.registry.len()
     }
 
-    /// Returns whether all jobs but streams are finished and delivered, as far as the connection allows.
+    /// Returns whether all jobs except streams are finished and delivered, as far as the connection allows.
     pub(super) fn is_drained(&self) -> bool {
         let is_delivered = self.outbox.is_empty() && self.spool.is_settled();
         self.registry.is_drained() && (is_delivered || !self.is_connected)
@@ -195,7 +195,7 @@ impl Router {
             self.apply(effects);
         }
         let topics = self.registry.stream_topics();
-        // What the client cannot take now is tried again after the next event.
+        // A topic that the client cannot take now is tried again after the next event.
         let sent = |command| self.client.commands.try_send(command).is_ok();
         self.followed
             .retain(|topic| topics.contains(topic.as_str()) || !sent(ClientCommand::Unfollow(topic.clone())));

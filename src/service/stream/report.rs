@@ -1,4 +1,4 @@
-//! What the answers of a stream say about it.
+//! The state of a stream in its answers.
 
 use serde::Serialize;
 use tokio::time::Instant;
@@ -27,7 +27,7 @@ pub(in crate::service) struct StreamReport {
 }
 
 impl Stream {
-    /// Reports a stream that goes on.
+    /// Reports a stream that has not ended.
     pub(in crate::service) fn report(&self) -> StreamReport {
         let span = self.finished.front().zip(self.finished.back()).map(|(first, last)| *last - *first);
         let rate = |seconds: f64| (self.finished.len() - 1) as f64 / seconds;
