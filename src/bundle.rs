@@ -38,6 +38,7 @@ mod pipeline_kind;
 mod preview_projection;
 mod published_scaling;
 mod required_components;
+mod required_scaling;
 mod sample_size;
 mod scheduler_config;
 mod scheduler_file;
@@ -174,6 +175,7 @@ impl Bundle {
             if let (Some(latent), Some(kind)) = (&mut latent, kind) {
                 latent.check_text_encoders(kind)?;
                 published_scaling::set_if_unconfigured(directory, latent, kind);
+                required_scaling::check(directory, latent, kind)?;
             }
         }
         let folders = ControlNetFolders::find(directory, &description, &manifest)?;
