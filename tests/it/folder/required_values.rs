@@ -89,3 +89,53 @@ fn an_angle_out_of_range_was_found_only_by_a_job_of_two_steps() {
                     max_timesteps, 1.5708";
     assert!(error.contains(expected), "{error}");
 }
+
+/// Prompts got the built-in text, and `inspect` called the file unknown and the key without effect.
+#[test]
+fn a_changed_chat_template_was_ignored() {
+    for (model, title) in [
+        ("language_models/zimage", "Z-Image"),
+        ("families/z_image_turbo", "Z-Image"),
+        ("families/flux2_klein", "FLUX.2 klein"),
+    ] {
+        let (_directory, changed) = copy_bundle(&golden(model), "changed");
+        let file = changed.join("tokenizer/chat_template.jinja");
+        let config = "tokenizer/tokenizer_config.json";
+        let mut template = None;
+        edit(&changed, config, |config| template = config["chat_template"].as_str().map(str::to_owned));
+        let template = template.unwrap();
+        let reason =
+            format!("prompts get the built-in text of {title}, with which the template is only compared\n");
+        let report = inspect(&changed, &[]);
+        assert!(report.contains(&format!("    not used           chat_template: {reason}")), "{report}");
+        std::fs::write(&file, &template).unwrap();
+        let report = inspect(&changed, &[]);
+        let expected = format!("  not used             tokenizer/chat_template.jinja: {reason}");
+        assert!(report.contains(&expected), "{report}");
+        let other = template.replace("'<|im_start|>'", "'<|im_start|>my '");
+        std::fs::write(&file, &other).unwrap();
+        let error = refusal(&changed);
+        let expected =
+            "tokenizer/chat_template.jinja: the template makes \"<|im_start|>my user\\na red fox<|im_end|>";
+        assert!(error.contains(expected), "{error}");
+        let expected = format!("but {title} is served with the built-in text \"<|im_start|>user\\na red fox");
+        assert!(error.contains(&expected), "{error}");
+        std::fs::remove_file(&file).unwrap();
+        edit(&changed, config, |config| config["chat_template"] = json!(other));
+        let error = refusal(&changed);
+        assert!(
+            error.contains("tokenizer/tokenizer_config.json: chat_template makes \"<|im_start|>my"),
+            "{error}"
+        );
+    }
+}
+
+/// A template of Gemma is not used by the pipeline either.
+#[test]
+fn a_chat_template_beside_another_tokenizer_was_unknown() {
+    let (_directory, sana) = copy_bundle(&golden("language_models/sana"), "sana");
+    std::fs::write(sana.join("tokenizer/chat_template.jinja"), "{{ x }}").unwrap();
+    let report = inspect(&sana, &[]);
+    let expected = "tokenizer/chat_template.jinja: the pipeline uses no chat template\n";
+    assert!(report.contains(expected), "{report}");
+}
