@@ -5,6 +5,7 @@
 mod autoencoder_config;
 mod autoencoder_halves;
 mod autoencoder_io;
+mod chat_template;
 mod class_labels;
 mod conditioning;
 mod config_keys;
@@ -38,6 +39,7 @@ mod pipeline_kind;
 mod preview_projection;
 mod published_scaling;
 mod required_components;
+mod required_scaling;
 mod sample_size;
 mod scheduler_config;
 mod scheduler_file;
@@ -174,6 +176,8 @@ impl Bundle {
             if let (Some(latent), Some(kind)) = (&mut latent, kind) {
                 latent.check_text_encoders(kind)?;
                 published_scaling::set_if_unconfigured(directory, latent, kind);
+                required_scaling::check(directory, latent, kind)?;
+                chat_template::check_all(latent, kind)?;
             }
         }
         let folders = ControlNetFolders::find(directory, &description, &manifest)?;
@@ -185,7 +189,9 @@ impl Bundle {
             graphs.open(component)?;
         }
         let kind = signature.as_ref().and_then(PipelineKind::from_signature);
-        autoencoder_halves::warn_of_differences(directory, kind)?;
+        if latent.as_ref().is_some_and(|latent| latent.encoder.is_some()) {
+            autoencoder_halves::warn_of_differences(directory, kind)?;
+        }
         let scheduler = for_pipeline(scheduler, kind, &index)?;
         index.check_components(latent.as_ref(), &graph)?;
         let component = manifest.graph.file.is_none().then(|| component_of(directory, &graph)).flatten();

@@ -233,11 +233,12 @@ impl Service {
 
     fn on_client_event(&mut self, event: ClientEvent) {
         match &event {
-            ClientEvent::Connected => {
-                self.former.on_connected();
+            ClientEvent::Connected { has_session } => {
+                self.former.on_connected(*has_session);
                 let messages = self.supervisor.on_connected();
                 messages.into_iter().for_each(|message| self.router.publish_unspooled(message));
             }
+            ClientEvent::TakenOver => self.former.on_taken_over(),
             ClientEvent::Subscribed => self.supervisor.on_subscribed(),
             ClientEvent::Disconnected => self.supervisor.on_disconnected(),
             ClientEvent::Deficits(deficits) => self.supervisor.set_broker_deficits(deficits.clone()),

@@ -1,6 +1,7 @@
 //! Every file of a bundle and every key of its configurations, with how each is used.
 
 mod files;
+mod idle;
 mod network_keys;
 
 use std::collections::BTreeMap;
@@ -14,8 +15,9 @@ use super::config_keys::{ConfigKind, Known, configurations, read_keys};
 use super::json_file::read_text;
 use super::manifest_use::{unused_key, unused_section};
 use super::model_index::{Component, ModelIndex, is_runtime_class, is_unknown_class};
-use super::{Bundle, BundleError, PipelineKind, TEXT_ENCODERS};
+use super::{Bundle, BundleError, PipelineKind, TEXT_ENCODERS, chat_template};
 use files::{list, unused_reason, used_files};
+use idle::{chat_template_reason, idle_reason};
 
 /// How the files and keys of a bundle are used.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -56,7 +58,7 @@ impl Inventory {
         for path in list(directory) {
             let status = match used.contains(&path) {
                 true => FileUse::Used,
-                false => FileUse::NotUsed(unused_reason(directory, &path, bundle.latent.as_ref())),
+                false => FileUse::NotUsed(unused_reason(bundle, &path)),
             };
             inventory.files.insert(relative(directory, &path), status);
         }
@@ -85,10 +87,9 @@ impl Inventory {
             ("feature_extractor", _) => KeyUse::NotUsed("it belongs to the safety checker".to_owned()),
             ("image_encoder", _) => KeyUse::NotUsed("image prompts are not supported".to_owned()),
             ("controlnet", Some(Component::Class { .. })) if has_controlnet => KeyUse::Used,
-            (key, Some(Component::Class { .. })) if is_idle_tokenizer(bundle, key) => {
-                KeyUse::NotUsed(IDLE_TOKENIZER.to_owned())
+            (key, Some(Component::Class { .. })) if is_component(key) => {
+                idle_reason(bundle, key).map_or(KeyUse::Used, |reason| KeyUse::NotUsed(reason.to_owned()))
             }
-            (key, Some(Component::Class { .. })) if is_component(key) => KeyUse::Used,
             (_, Some(Component::Class { .. })) => {
                 KeyUse::NotUsed("no supported pipeline has this component".to_owned())
             }
@@ -114,10 +115,14 @@ impl Inventory {
             // The configuration of the whole autoencoder counts only without those of its halves.
             let is_unused = is_other && component == "vae";
             let reason = files::unused_autoencoder(directory);
-            let is_idle = is_idle_tokenizer(bundle, component);
+            // The encoder's configuration counts where the decoder has none.
+            let idle = idle_reason(bundle, component).filter(|_| Some(&path) != applied.as_ref());
             let by_kind = |key: &str| match (kind.known(key), kind) {
-                _ if is_idle => KeyUse::NotUsed(IDLE_TOKENIZER.to_owned()),
+                _ if let Some(reason) = idle => KeyUse::NotUsed(reason.to_owned()),
                 _ if is_unused => KeyUse::NotUsed(reason.to_owned()),
+                (_, ConfigKind::Tokenizer) if key == chat_template::KEY && !keys[key].is_null() => {
+                    KeyUse::NotUsed(chat_template_reason(bundle, component))
+                }
                 (Known::Unknown, _) => KeyUse::Unknown,
                 (Known::WithoutEffect, _) => KeyUse::WithoutEffect,
                 (Known::Used, _) if is_other && differing.iter().any(|other| other == key) => {
@@ -146,7 +151,11 @@ impl Inventory {
             let file = format!("{tokenizer}/special_tokens_map.json");
             let keys = read_keys(&directory.join(&file))?;
             let config = read_keys(&directory.join(tokenizer).join("tokenizer_config.json"))?;
-            self.add(&file, &keys, |key, value| special_token_key(&config, key, value));
+            let idle = idle_reason(bundle, tokenizer);
+            self.add(&file, &keys, |key, value| match idle {
+                Some(reason) => KeyUse::NotUsed(reason.to_owned()),
+                None => special_token_key(&config, key, value),
+            });
         }
         Ok(())
     }
@@ -215,16 +224,6 @@ fn other_class(index: &ModelIndex, component: &str, key: &str, value: &Json) -> 
         .then(|| format!("model_index.json names {named}, which counts"))
 }
 
-const IDLE_TOKENIZER: &str = "no text encoder is served that reads it";
-
-/// Whether a component is a tokenizer without its text encoder.
-fn is_idle_tokenizer(bundle: &Bundle, component: &str) -> bool {
-    let folder = bundle.directory.join(component);
-    let mut encoders = bundle.latent.iter().flat_map(|latent| &latent.text_encoders);
-    TEXT_ENCODERS.iter().any(|(_, tokenizer)| *tokenizer == component)
-        && !encoders.any(|(_, tokenizer)| *tokenizer == folder)
-}
-
 /// Whether a text encoder masks padding, if its configuration asks for that.
 fn takes_mask(bundle: &Bundle, component: &str, keys: &Map<String, Json>) -> bool {
     let asks = keys.get("use_attention_mask") == Some(&Json::Bool(true));
@@ -238,7 +237,7 @@ fn takes_mask(bundle: &Bundle, component: &str, keys: &Map<String, Json>) -> boo
 }
 
 /// Whether a component of this name is one that is run.
-fn is_component(name: &str) -> bool {
+pub(super) fn is_component(name: &str) -> bool {
     let is_text = TEXT_ENCODERS.iter().any(|(encoder, tokenizer)| name == *encoder || name == *tokenizer);
     is_text || ["unet", "transformer", "vae", "vae_decoder", "vae_encoder", "scheduler"].contains(&name)
 }

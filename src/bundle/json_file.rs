@@ -6,6 +6,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 
 use super::BundleError;
+use super::inventory::is_component;
 use crate::file_kind::{Expected, unexpected_content};
 use crate::json_input::{file_fault, type_fault};
 use crate::regular_file;
@@ -57,6 +58,14 @@ pub(super) fn check_files(directory: &Path) -> Result<(), BundleError> {
         entries.map(|entry| entry.path()).filter(is_visible).collect()
     };
     let mut files = visible(directory);
+    let is_component =
+        |path: &Path| path.file_name().and_then(|name| name.to_str()).is_some_and(is_component);
+    let is_broken = |path: &PathBuf| path.is_symlink() && !path.exists();
+    if let Some(path) = files.iter().find(|path| is_component(path) && is_broken(path)) {
+        let fault =
+            "this link leads to a folder that is missing; correct the link, or download the model again";
+        return Err(BundleError::Content { path: path.clone(), fault: fault.to_owned() });
+    }
     let of_folders: Vec<_> =
         files.iter().filter(|path| path.is_dir()).flat_map(|folder| visible(folder)).collect();
     files.extend(of_folders);
@@ -69,7 +78,7 @@ pub(super) fn check_files(directory: &Path) -> Result<(), BundleError> {
             _ if path.ends_with("model.onnx") => None,
             _ => continue,
         };
-        if path.is_symlink() && !path.exists() {
+        if is_broken(&path) {
             let fault = "this link leads to a file that is missing; download the model again".to_owned();
             return Err(BundleError::Content { path, fault });
         }

@@ -38,6 +38,8 @@ pub(crate) struct Template {
     pub(super) has_negative: bool,
     /// Whether prompts are converted to lower case and stripped of blanks at both ends.
     pub(super) lowers_case: bool,
+    /// Whether the pipeline turns thinking on, if it makes these texts by the chat template of the tokenizer.
+    pub(super) chat_thinking: Option<bool>,
 }
 
 /// The text before a prompt.
@@ -116,8 +118,13 @@ pub(crate) enum Pooled {
 }
 
 /// A prompt without any text around it.
-pub(super) const PLAIN: Template =
-    Template { before: Prefix::Text(""), after: "", has_negative: true, lowers_case: false };
+pub(super) const PLAIN: Template = Template {
+    before: Prefix::Text(""),
+    after: "",
+    has_negative: true,
+    lowers_case: false,
+    chat_thinking: None,
+};
 
 /// CLIP, whose rows are read from its last layer.
 pub(super) const CLIP: TextEncoderFacts = TextEncoderFacts {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::ModelError;
 use super::text_encoder_graph::TextEncoderGraph;
+use super::tokenizer::TokenizerError;
 use crate::bundle::{
     AutoencoderIo, Bundle, LatentComponents, LatentSizes, LayerRule, Masking, PipelineKind, Role, RowUse,
     Signature, SignatureError, TextLength,
@@ -65,6 +66,7 @@ impl PipelineGraphs {
             TextEncoderGraph::read(bundle, path, (tokenizer, class.as_deref()), kind, facts)
         });
         let text_encoders = text_encoders.collect::<Result<Vec<_>, _>>()?;
+        check_lengths(kind, &text_encoders)?;
         let decoder = autoencoder(bundle, components.decoder.as_deref(), components, AutoencoderIo::decoder)?;
         let encoder = autoencoder(bundle, components.encoder.as_deref(), components, AutoencoderIo::encoder)?;
         let (sequence_length, fixes_sequence_length) =
@@ -112,6 +114,28 @@ fn autoencoder(
 
 fn mismatch(graph: &Path, fault: impl Into<String>) -> ModelError {
     ModelError::Mismatch { graph: graph.to_owned(), fault: fault.into() }
+}
+
+/// Checks that text encoders whose rows are put beside each other have as many rows.
+fn check_lengths(kind: PipelineKind, text_encoders: &[TextEncoderGraph]) -> Result<(), ModelError> {
+    let mut beside = text_encoders.iter().filter(|encoder| {
+        encoder.facts.rows == RowUse::Beside && encoder.facts.length == TextLength::Tokenizer
+    });
+    let Some(first) = beside.next() else { return Ok(()) };
+    let (own, folder) = (first.tokenizer.length, first.tokenizer_path.file_name().unwrap_or_default());
+    match beside.find(|other| other.tokenizer.length != own) {
+        None => Ok(()),
+        Some(other) => Err(ModelError::Tokenizer(TokenizerError {
+            path: other.tokenizer_path.join("tokenizer_config.json"),
+            reason: format!(
+                "model_max_length is {}, but that of {} is {own}, and {} puts the embeddings of both side by side, token by \
+                 token; set both to one length (77 in the published models)",
+                other.tokenizer.length,
+                folder.display(),
+                kind.title()
+            ),
+        })),
+    }
 }
 
 /// How many layers every CLIP text encoder of a pipeline has to skip. The first one, the token embeddings, is none of them.

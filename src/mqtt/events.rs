@@ -89,7 +89,12 @@ impl AckToken {
 #[derive(Debug)]
 pub enum ClientEvent {
     /// The broker accepted the connection.
-    Connected,
+    Connected {
+        /// Whether it had a session of this client id.
+        has_session: bool,
+    },
+    /// Another client connected with this client id.
+    TakenOver,
     /// The broker granted the subscription to the daemon's requests, so that they arrive.
     Subscribed,
     /// The connection was lost, or could not be made.

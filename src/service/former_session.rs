@@ -1,6 +1,7 @@
 //! Takes leave of what the broker keeps from an earlier configuration: sessions of other client ids, and shared queues.
 //!
-//! The broker would give them requests that nobody does.
+//! The broker would give them requests that nobody does. A session that another daemon may use is left alone: only those that
+//! began with this spool, and that no other client took over, are ended.
 
 use std::path::{Path, PathBuf};
 
@@ -46,23 +47,29 @@ impl FormerSession {
         parts.map(|(filter, topic)| (filter.to_owned(), topic.to_owned())).collect()
     }
 
-    /// Stores the names of this start. The spool must be open, so that no other daemon writes there.
+    /// Stores the shared queue of this start. The spool must be open, so that no other daemon writes there.
     pub(super) fn store(&self) {
-        let names = [(CLIENT_IDS, Some(&self.settings.client_id)), (SHARED_QUEUES, self.queue.as_ref())];
-        for (file, name) in names {
-            let Some(name) = name else { continue };
-            if let Err(error) = former_names::remember(&self.directory, file, name) {
-                log::warn!("cannot write {}: {error}", self.directory.join(file).display());
-            }
+        if let Some(queue) = &self.queue {
+            remember(&self.directory, SHARED_QUEUES, queue);
         }
     }
 
-    /// Ends the sessions of former client ids, once.
-    pub(super) fn on_connected(&mut self) {
+    /// Stores the client id if its session begins now, and ends the sessions of former client ids, once.
+    pub(super) fn on_connected(&mut self, has_session: bool) {
+        if !has_session {
+            remember(&self.directory, CLIENT_IDS, &self.settings.client_id);
+        }
         for client_id in std::mem::take(&mut self.client_ids) {
             let settings = ClientSettings { client_id, ..self.settings.clone() };
             tokio::spawn(end_session(settings, self.directory.clone()));
         }
+    }
+
+    /// Another daemon uses the client id too, so that its session is not this daemon's to end.
+    pub(super) fn on_taken_over(&self) {
+        let id = &self.settings.client_id;
+        log::info!("another client has the client id {id}, so a change of the id will not end its session");
+        forget(&self.directory, CLIENT_IDS, id);
     }
 
     /// The broker has removed the daemon from this queue.
@@ -82,6 +89,12 @@ async fn end_session(settings: ClientSettings, directory: PathBuf) {
             "cannot end the session of the former client id {id} at the broker: {reason}; until it expires, it \
              draws requests from its shared queue; the next start tries again"
         ),
+    }
+}
+
+fn remember(directory: &Path, file: &str, name: &str) {
+    if let Err(error) = former_names::remember(directory, file, name) {
+        log::warn!("cannot write {}: {error}", directory.join(file).display());
     }
 }
 

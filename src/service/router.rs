@@ -119,11 +119,14 @@ impl Router {
 
     pub(super) fn on_client_event(&mut self, event: ClientEvent) {
         match event {
-            ClientEvent::Connected => {
+            ClientEvent::Connected { .. } => {
                 self.is_connected = true;
                 self.registry.on_connected(Instant::now());
             }
-            ClientEvent::Subscribed | ClientEvent::Deficits(_) | ClientEvent::LeftQueue(_) => {}
+            ClientEvent::Subscribed
+            | ClientEvent::Deficits(_)
+            | ClientEvent::LeftQueue(_)
+            | ClientEvent::TakenOver => {}
             ClientEvent::Disconnected => {
                 self.is_connected = false;
                 self.pending_fetches.on_disconnected();

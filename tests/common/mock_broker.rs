@@ -238,7 +238,8 @@ pub async fn next_event(client: &mut MqttClient) -> ClientEvent {
         let event = event.expect("no event in time").unwrap();
         if !matches!(
             event,
-            ClientEvent::Connected
+            ClientEvent::Connected { .. }
+                | ClientEvent::TakenOver
                 | ClientEvent::Subscribed
                 | ClientEvent::Disconnected
                 | ClientEvent::Deficits(_)

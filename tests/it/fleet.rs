@@ -108,3 +108,49 @@ fn a_renamed_node_left_its_session_in_the_shared_queue() {
     let mut a = restart(&mut a, &member(&broker, "renamed", QUEUE));
     assert_eq!(a.count("former client id"), 0);
 }
+
+/// The configuration of a daemon with a client id.
+fn with_client_id(broker: &Broker, node: &str, id: &str) -> String {
+    member(broker, node, &format!("client_id = \"{id}\"\n"))
+}
+
+/// Sends a request to the node `a` while no daemon is connected, and returns once a daemon with the id `shared` does it.
+fn send_to_shared_session(broker: &Broker, mut renamed: impl FnMut(), spool: &Arc<tempfile::TempDir>) {
+    let mut subscriber = Subscriber::start(broker, "denoised/#");
+    publish(broker, "denoised/a/request", r#"{"id": "kept", "steps": 2, "seed": 1}"#, &[]);
+    renamed();
+    let _other = Daemon::with_spool(&with_client_id(broker, "a", "shared"), spool);
+    subscriber.next(|m| m.topic.starts_with("denoised/a/result/kept"));
+}
+
+/// The request that the broker kept for the other daemon was lost.
+#[test]
+fn a_renamed_daemon_ended_the_session_that_another_one_had_begun() {
+    let broker = Broker::start();
+    let mut a = start(&with_client_id(&broker, "a", "shared"));
+    assert_eq!(a.terminate(), Some(0));
+    let mut b = start(&with_client_id(&broker, "a", "shared"));
+    assert_eq!(b.terminate(), Some(0));
+    let renamed = || {
+        let mut b = Daemon::with_spool(&with_client_id(&broker, "b", "own"), &b.spool);
+        b.wait_for(READY);
+        assert_eq!((b.terminate(), b.count("former client id")), (Some(0), 0));
+    };
+    send_to_shared_session(&broker, renamed, &a.spool);
+}
+
+/// The first of two daemons with one client id is renamed after they have taken over from each other.
+#[test]
+fn a_renamed_daemon_ended_the_session_that_another_one_had_taken_over() {
+    let broker = Broker::start();
+    let mut a = start(&with_client_id(&broker, "a", "shared"));
+    let mut b = Daemon::start(&with_client_id(&broker, "a", "shared"));
+    a.wait_for("another client has the client id shared, so a change of the id will not end its session");
+    assert_eq!((a.terminate(), b.terminate()), (Some(0), Some(0)));
+    let renamed = || {
+        let mut a = Daemon::with_spool(&with_client_id(&broker, "b", "own"), &a.spool);
+        a.wait_for(READY);
+        assert_eq!((a.terminate(), a.count("former client id")), (Some(0), 0));
+    };
+    send_to_shared_session(&broker, renamed, &b.spool);
+}

@@ -5,6 +5,7 @@ mod declared;
 mod graph_sizes;
 mod regular_files;
 mod report;
+mod required_values;
 mod statistics;
 mod superfluous_keys;
 

@@ -136,6 +136,11 @@ impl Settings {
         self.without_effect.remove(key);
     }
 
+    /// Returns whether the configuration or a sampler's name sets this key.
+    pub(crate) fn is_given(&self, key: &str) -> bool {
+        self.given.contains_key(key)
+    }
+
     /// Returns whether a sampler has read this key.
     pub fn was_read(&self, key: &str) -> bool {
         self.read.contains(key)

@@ -26,6 +26,7 @@ pub(in crate::bundle) const FACTS: PipelineFacts = PipelineFacts {
         template: Template {
             before: Prefix::Text("<|im_start|>user\n"),
             after: "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n",
+            chat_thinking: Some(false),
             ..PLAIN
         },
         length: TextLength::Requested(512),

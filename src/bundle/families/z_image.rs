@@ -23,6 +23,7 @@ pub(in crate::bundle) const FACTS: PipelineFacts = PipelineFacts {
         template: Template {
             before: Prefix::Text("<|im_start|>user\n"),
             after: "<|im_end|>\n<|im_start|>assistant\n",
+            chat_thinking: Some(true),
             ..PLAIN
         },
         length: TextLength::Requested(512),

@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
 
-use super::{KeyUse, is_component, special_token_key};
+use super::{KeyUse, chat_template_reason, idle_reason, is_component, special_token_key};
 use crate::bundle::autoencoder_config::configuration_file;
 use crate::bundle::autoencoder_halves::differing_keys;
+use crate::bundle::chat_template;
 use crate::bundle::config_keys::read_keys;
 use crate::bundle::text_model::{CLIP, TextModel};
 use crate::bundle::tokenizer_source::TokenizerSource;
-use crate::bundle::{Bundle, BundleError, LatentComponents, PipelineKind, TEXT_ENCODERS};
+use crate::bundle::{Bundle, BundleError, PipelineKind};
 
 /// The files that are read for a bundle.
 pub(super) fn used_files(bundle: &Bundle) -> Result<Vec<PathBuf>, BundleError> {
@@ -27,7 +28,7 @@ pub(super) fn used_files(bundle: &Bundle) -> Result<Vec<PathBuf>, BundleError> {
         graphs.extend(latent.decoder.iter().chain(&latent.encoder).cloned());
         used.extend(configuration_file(directory));
         let kind = bundle.signature.as_ref().and_then(PipelineKind::from_signature);
-        if differing_keys(directory, kind)?.is_empty() {
+        if latent.encoder.is_some() && differing_keys(directory, kind)?.is_empty() {
             used.push(directory.join("vae_encoder/config.json"));
         }
         used.push(directory.join("transformer/config.json"));
@@ -91,20 +92,13 @@ fn tokenizer_files(
 }
 
 /// Why a file is not used.
-pub(super) fn unused_reason(directory: &Path, path: &Path, latent: Option<&LatentComponents>) -> String {
+pub(super) fn unused_reason(bundle: &Bundle, path: &Path) -> String {
+    let directory = bundle.directory.as_path();
     let relative = path.strip_prefix(directory).unwrap_or(path);
     let folder = relative.iter().next().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let extension =
         path.extension().map(|extension| extension.to_string_lossy().into_owned()).unwrap_or_default();
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let is_unused_encoder = || {
-        let encoders = latent.map(|latent| latent.text_encoders.as_slice()).unwrap_or_default();
-        let is_used = |graph: &PathBuf| graph.parent() == Some(&directory.join(&folder));
-        TEXT_ENCODERS.iter().any(|(encoder, tokenizer)| folder == *encoder || folder == *tokenizer)
-            && !encoders
-                .iter()
-                .any(|(graph, tokenizer)| is_used(graph) || *tokenizer == directory.join(&folder))
-    };
     match (folder.as_str(), name.as_str(), extension.as_str()) {
         _ if !path.exists() => "it is a link to a file that does not exist",
         _ if path.is_dir() => "the folder cannot be read",
@@ -127,13 +121,10 @@ pub(super) fn unused_reason(directory: &Path, path: &Path, latent: Option<&Laten
         (_, name, "txt" | "") if !name.contains("merges") => "documentation",
         (.., "xml" | "engine" | "plan" | "trt" | "tflite" | "mlmodel") => "a model of another runtime",
         (.., "py") => "code in a model's folder is never run",
-        ("vae_encoder", "model.onnx", _) if latent.is_some_and(|latent| latent.encoder.is_none()) => {
-            "model_index.json sets the component to null"
+        _ if let Some(reason) = idle_reason(bundle, &folder) => reason,
+        (folder, chat_template::FILE, _) if folder.starts_with("tokenizer") => {
+            return chat_template_reason(bundle, folder);
         }
-        (folder, ..) if is_unused_encoder() && folder.starts_with("tokenizer") => {
-            super::IDLE_TOKENIZER
-        }
-        _ if is_unused_encoder() => "model_index.json has no such component, or its graph is missing",
         ("vae", ..) if extension == "onnx" => unused_autoencoder(directory),
         (.., "onnx") => "no component is read from this graph",
         (.., extension) if extension.starts_with("onnx_data") || ["data", "pb"].contains(&extension) => {

@@ -95,7 +95,7 @@ impl ClientTask {
         self.delivery.on_connected(delivery_limits, has_session);
         self.limits = limits;
         self.report_deficits();
-        self.pending_events.push_back(ClientEvent::Connected);
+        self.pending_events.push_back(ClientEvent::Connected { has_session });
     }
 
     /// The broker's session may still have these filters, whatever the daemon subscribes to.
@@ -111,6 +111,7 @@ impl ClientTask {
         self.subscriptions.on_closed(closure.cause == Cause::SharedSubscription, now);
         self.report_deficits();
         let is_taken_over = closure.cause == Cause::TakenOver;
+        self.pending_events.extend(is_taken_over.then_some(ClientEvent::TakenOver));
         let mut reason = closure.reason.clone();
         match closure.cause {
             Cause::WillQos if self.will_qos != QoS::AtMostOnce => self.will_qos = QoS::AtMostOnce,

@@ -67,3 +67,22 @@ fn a_device_as_a_scheduler_or_a_graph_is_refused() {
     let error = fails(denoised().args(["init", "/dev/zero"]), 1);
     assert!(error.contains("/dev/zero: it is a device, not a regular file"), "{error}");
 }
+
+/// A pipeline's network was "none of unet/model.onnx, transformer/model.onnx, model.onnx".
+#[test]
+fn a_link_to_a_missing_folder_was_taken_for_a_component_that_is_not_there() {
+    for (name, component) in
+        [("flux", "transformer"), ("sd", "unet"), ("sd", "tokenizer"), ("sd", "vae_encoder")]
+    {
+        let (_directory, other) = folder(name);
+        let path = other.join(component);
+        std::fs::remove_dir_all(&path).unwrap();
+        std::os::unix::fs::symlink("missing", &path).unwrap();
+        let error = refusal(&other);
+        let expected = format!(
+            "{}: this link leads to a folder that is missing; correct the link, or download the model again",
+            path.display()
+        );
+        assert!(error.contains(&expected), "{error}");
+    }
+}

@@ -89,3 +89,29 @@ fn suffixes_are_listed_only_where_a_sampler_has_them() {
         excluded.lines().map(|line| line.split_once(": ").unwrap().1).collect();
     assert_eq!(reasons.len(), excluded.lines().count(), "{excluded}");
 }
+
+/// The keys of the text encoder were used, those of its tokenizer were not.
+#[test]
+fn keys_of_a_component_that_is_null_were_called_used() {
+    let (_directory, without) = folder("sd3");
+    edit(&without, "model_index.json", |index| {
+        (index["text_encoder_3"], index["vae_encoder"]) = (json!([null, null]), json!([null, null]));
+    });
+    let tokens = json!({"eos_token": "</s>"}).to_string();
+    std::fs::write(without.join("tokenizer_3/special_tokens_map.json"), tokens).unwrap();
+    let report = inspect(&without, &["--all"]);
+    let keys = report.split_once("\nKeys\n").unwrap().1.split_once("\n\n").unwrap().0;
+    for (file, reason) in [
+        ("text_encoder_3/config.json", "model_index.json has no such component, or its graph is missing"),
+        ("tokenizer_3/special_tokens_map.json", "no text encoder is served that reads it"),
+        ("vae_encoder/config.json", "model_index.json sets the component to null, or its graph is missing"),
+    ] {
+        let section = keys.split_once(&format!("  {file} ")).unwrap_or_else(|| panic!("{keys}")).1;
+        let lines: Vec<_> = section.lines().skip(1).take_while(|line| line.starts_with("    ")).collect();
+        assert!(!lines.is_empty(), "{file}: {keys}");
+        for line in lines {
+            let is_unused = line.trim_start().starts_with("not used ") && line.ends_with(reason);
+            assert!(is_unused, "{file}: {line}");
+        }
+    }
+}

@@ -49,14 +49,15 @@ fn angles(settings: &mut Settings, n: usize) -> Result<Vec<f64>, SamplerError> {
     if max > MAX_ANGLE {
         return Err(SettingsError::refused("max_timesteps", max, "an angle is at most π/2, 1.5708").into());
     }
+    // A value that is set is refused for every number of steps; the default only where it would be used.
+    if let Some(between) = between.filter(|_| n == 2 || settings.is_given("intermediate_timesteps"))
+        && !(0.0..=max).contains(&between)
+    {
+        let reason = format!("it must lie between 0 and max_timesteps, {max}");
+        return Err(SettingsError::refused("intermediate_timesteps", between, reason).into());
+    }
     let angles = match between {
-        Some(between) if n == 2 => {
-            if !(0.0..=max).contains(&between) {
-                let reason = format!("it must lie between 0 and max_timesteps, {max}");
-                return Err(SettingsError::refused("intermediate_timesteps", between, reason).into());
-            }
-            vec![max, between, 0.0]
-        }
+        Some(between) if n == 2 => vec![max, between, 0.0],
         _ => linspace(max, 0.0, n + 1).collect(),
     };
     Ok(angles.into_iter().map(round).collect())
@@ -108,6 +109,15 @@ mod tests {
             let mut settings = settings(&[(key, Value::Number(value))]);
             let error = scm(&mut settings, &Options::new(2)).err().unwrap().to_string();
             assert!(error.starts_with(key) && error.contains(reason), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_intermediate_angle_out_of_range_passed_with_other_numbers_of_steps() {
+        for n in [1, 2, 4] {
+            let mut settings = settings(&[("intermediate_timesteps", Value::Number(1.7))]);
+            let error = angles(&mut settings, n).unwrap_err().to_string();
+            assert!(error.starts_with("intermediate_timesteps = 1.7 is refused"), "{error}");
         }
     }
 
