@@ -129,7 +129,6 @@ async fn open_spool(
 }
 
 /// Names the owner of a spool that this process may not use, for example after a start as root.
-/// Names the owner of a spool that belongs to another user.
 fn spool_error(error: SpoolError, directory: &Path) -> ServiceError {
     if let SpoolError::Directory { path, error: cause } = &error
         && cause.kind() == std::io::ErrorKind::PermissionDenied

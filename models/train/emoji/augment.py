@@ -56,17 +56,19 @@ def weights(entries: list[dict], pictures: str) -> list[float]:
 class Plan:
     """`count` training pictures: their prompts, layers, colours and transformations.
 
-    `kind` is "all", "single" (without compositions) or "few" (a part of the pictures, neither composed nor moved).
+    `kind` is "all", "single" (without compositions) or "few" (a part of the pictures, neither moved nor mirrored).
     """
 
     def __init__(self, pictures: np.ndarray, entries: list[dict], count: int, seed: int, kind: str):
         draw = random.Random(seed)
-        composed, moved = kind == "all", kind != "few"
+        composed, moved = kind != "single", kind != "few"
         hues, shares = dominant_hues(pictures)
-        base = [i for i, entry in enumerate(entries) if not entry["tones"] and entry["category"] not in ("Flags",)]
+        weight = weights(entries, kind)
+        base = [i for i, entry in enumerate(entries)
+                if weight[i] > 0 and not entry["tones"] and entry["category"] != "Flags"]
         by_name = {name: i for i, entry in reversed(list(enumerate(entries))) if not entry["tones"]
                    for name in entry["names"]}
-        chosen = draw.choices(range(len(entries)), weights(entries, kind), k=count)
+        chosen = draw.choices(range(len(entries)), weight, k=count)
         self.layers = np.full((count, 3), -1, np.int64)
         self.places = np.zeros((count, 3, 3), np.float32)  # scale, x, y
         self.places[:, :, 0] = 1

@@ -17,11 +17,14 @@ PRIOR = 5e-4  # weight of the divergence from a normal distribution
 
 
 def reconstruction_loss(found, wanted):
-    """Absolute differences of the pixels, of their gradients, and of the picture at half the size."""
+    """Absolute differences of the pixels, their gradients and the picture at half the size; squared ones of colours."""
+    # Red against green, and both against blue. Squared, because absolute differences would leave green to its rareness.
+    opponents = lambda x: torch.stack([x[:, 0] - x[:, 1], (x[:, 0] + x[:, 1]) / 2 - x[:, 2]], 1)
+    colours = 4 * (opponents(found) - opponents(wanted)).square().mean()
     slopes = lambda x: (x[..., 1:] - x[..., :-1], x[..., 1:, :] - x[..., :-1, :])
     edges = sum((a - b).abs().mean() for a, b in zip(slopes(found), slopes(wanted)))
     coarse = (F.avg_pool2d(found, 2) - F.avg_pool2d(wanted, 2)).abs().mean()
-    return (found - wanted).abs().mean() + edges + 0.5 * coarse
+    return (found - wanted).abs().mean() + colours + edges + 0.5 * coarse
 
 
 def train(given):

@@ -13,7 +13,7 @@ import networks
 import sheet
 import tokenizer
 from sampler import Noise
-from training import CUDA, DEVICE, START, Fit, log, precision, record, save, to_device
+from training import CUDA, DEVICE, START, Every, Fit, log, precision, record, save, to_device
 
 DROP_PROMPT = 0.1  # Ho & Salimans 2022, section 3.2
 # The first 24 are those of the README's sheet. No training picture combines the words of the last eight.
@@ -136,6 +136,7 @@ def train(given):
     since_start = time.time() - START
     seconds = given.until - given.distillation - since_start - 4 if given.until else given.network
     fit = Fit("network", network, given.rate, seconds, 0.999, state=given.work / "network.state")
+    draws = Every(900)
     while fit.done() < 1:
         rows, ids = task.batch_of_prompts()
         is_dropped = torch.rand(len(rows), 1, device=DEVICE) < DROP_PROMPT
@@ -145,8 +146,8 @@ def train(given):
         if fit.keeps():
             fit.keep()
             save(fit.average.parts(), given.out / "base.safetensors")
-            if not CUDA:
-                task.draw(fit.average, 20, given.guidance, given.out / "base-20.png")
+        if draws():
+            task.draw(fit.average, 20, given.guidance, given.out / "base-20.png")
     fit.keep()
     base = fit.finish()
     save(base.parts(), given.out / "base.safetensors")

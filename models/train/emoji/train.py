@@ -41,7 +41,7 @@ def main():
     parser.add_argument("--out", type=Path, help="where the weights and sheets go; by default --work")
     parser.add_argument("--size", choices=list(networks.SIZES), default="full", help="of the networks")
     parser.add_argument("--pictures", choices=["all", "few"], default="all",
-                        help="few: no flags, symbols, people and compositions")
+                        help="few: no flags, symbols, people, moved and mirrored pictures")
     parser.add_argument("--autoencoder", type=float, default=3600, metavar="SECONDS")
     parser.add_argument("--network", type=float, default=36000, metavar="SECONDS")
     parser.add_argument("--distillation", type=float, default=7200, metavar="SECONDS")

@@ -91,7 +91,7 @@ class Fit:
         self.average = copy.deepcopy(network).eval().requires_grad_(False)
         self.weights, self.means = list(network.parameters()), list(self.average.parameters())
         self.optimiser = torch.optim.AdamW(
-            self.weights, lr=rate, betas=(0.9, 0.99), weight_decay=weight_decay, fused=CUDA)
+            self.weights, lr=rate, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True)
         self.begin, self.steps, self.losses, self.state = time.time(), 0, [], state
         self.reports, self.keeps = Every(5 if CUDA else 60), Every(25 if CUDA else 240)
         if state and state.exists():
