@@ -43,6 +43,7 @@ use pipeline_graphs::PipelineGraphs;
 
 pub use batch::Batch;
 pub use batch_invariance::{BatchDependence, batch_dependence};
+pub(crate) use control::is_in_window;
 pub use control::{Control, JobControls, SampleControls};
 pub use denoiser::Predictor;
 pub use error::{LatentError, ModelError};

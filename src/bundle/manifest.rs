@@ -180,12 +180,23 @@ impl Manifest {
         }
         let manifest: Self = toml::from_str(text).map_err(|error: toml::de::Error| {
             let SyntaxFault { line, .. } = syntax_fault(text, &error);
-            format!("line {line}: {}", without_rust_types(error.message(), DocumentFormat::Toml))
+            let message = without_rust_types(error.message(), DocumentFormat::Toml);
+            // A message about an unknown key names it.
+            match Self::key_at_fault(&table).filter(|_| !message.starts_with("unknown field")) {
+                Some(key) => format!("line {line}: {key}: {message}"),
+                None => format!("line {line}: {message}"),
+            }
         })?;
         match manifest_values::fault(&manifest, &table) {
             Some((key, fault)) => Err(format!("{key} {fault}")),
             None => Ok(manifest),
         }
+    }
+
+    /// The key whose value has the wrong type.
+    fn key_at_fault(table: &toml::Table) -> Option<String> {
+        let error = serde_path_to_error::deserialize::<_, Self>(table.clone()).err()?;
+        error.path().iter().next().is_some().then(|| error.path().to_string())
     }
 }
 
@@ -199,6 +210,30 @@ mod tests {
         let error = Manifest::parse("[default]\nsteps = 3\nsampl = \"ddim\"").unwrap_err();
         assert!(error.starts_with("line 3: unknown field `sampl`, expected one of `"), "{error}");
         assert!(!error.contains('\n'), "{error}");
+    }
+
+    #[test]
+    fn a_value_of_another_type_was_reported_without_its_key() {
+        for (text, expected) in [
+            (
+                "[default]\nsteps = \"x\"",
+                "line 2: default.steps: invalid type: string \"x\", expected a whole number, 0 or more",
+            ),
+            (
+                "[sample]\nrange = [1]",
+                "line 2: sample.range: invalid length 1, expected an array of length 2",
+            ),
+            (
+                "[classes]\nnull = \"b\"",
+                "line 2: classes.null: invalid type: string \"b\", expected a whole number",
+            ),
+            (
+                "[preview]\nfactors = [[1, 2]]\nbias = [0, 0, 0]",
+                "line 2: preview.factors[0]: invalid length 2, expected an array of length 3",
+            ),
+        ] {
+            assert_eq!(Manifest::parse(text).unwrap_err(), expected);
+        }
     }
 
     /// A list gave the keys of a section their values by position, and a huge number was reported as an `i128`.

@@ -150,7 +150,14 @@ impl Figure {
         let shape = &model.predictor.signature().sample_shape;
         pictures::check_format(Format::Png, bundle.manifest.sample.kind, shape)?;
 
-        let class = arguments.class.as_deref().map(|class| class_label(class, bundle)).transpose()?;
+        let mut class = arguments.class.as_deref().map(|class| class_label(class, bundle)).transpose()?;
+        if arguments.image.is_some() && bundle.manifest.sample.kind == SampleKind::Image {
+            if class.is_some() {
+                eprintln!("--class has no effect with --image, because no picture is drawn");
+            }
+            // A network that needs a class is not evaluated either.
+            class = model.predictor.signature().class.as_ref().map(|_| 0);
+        }
         let request = Request { class, seed: Some(arguments.seed), ..Request::default() };
         let job = request.check(&[ModelCard::new(&model)], LIMITS, || arguments.seed);
         // Every other field has the value of the model.

@@ -58,11 +58,21 @@ impl Config {
         let builds = |path: &PathBuf| {
             self.engine_options(path).providers.first().is_some_and(|provider| provider.builds_engines())
         };
-        if engine.interim_provider.is_some() && !self.models.paths.iter().any(builds) {
+        let builds_none = !self.models.paths.iter().any(builds);
+        if engine.interim_provider.is_some() && builds_none {
             warnings.push(
                 "engine.interim_provider has no effect, because the first provider builds no engine"
                     .to_owned(),
             );
+        }
+        let builds_later = |path: &PathBuf| {
+            self.engine_options(path).providers.iter().any(|provider| provider.builds_engines())
+        };
+        if engine.build_memory != EngineConfig::default().build_memory
+            && !self.models.paths.iter().any(builds_later)
+        {
+            warnings
+                .push("engine.build_memory has no effect, because no provider builds an engine".to_owned());
         }
         warnings
     }
@@ -77,6 +87,8 @@ impl Config {
             ("engine.providers", has_providers),
             ("engine.policy", engine.policy == Policy::Required),
             ("engine.interim_provider", engine.interim_provider.is_some()),
+            ("engine.rewrite", engine.rewrite != default.rewrite),
+            ("engine.build_memory", engine.build_memory != default.build_memory),
             ("engine.tensorrt", engine.tensorrt != default.tensorrt),
             ("engine.cuda", engine.cuda != default.cuda),
             ("engine.openvino", engine.openvino != default.openvino),

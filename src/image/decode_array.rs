@@ -22,7 +22,7 @@ pub(super) fn decode_array(bytes: &[u8], target: DecodeTarget<'_>) -> Result<Vec
     let [needed, own] = [needed, shape].map(|shape| Needed { shape, range });
     let found = crate::npy::describe(bytes);
     let found = found.as_ref();
-    // A mask may also have the channels of the image.
+    // A mask may also have the channels of the image, if they are equal.
     if let Some(found) = found
         && let (Some(reason), Some(_)) = (needed.fault(found), own.fault(found))
     {
@@ -44,6 +44,12 @@ pub(super) fn decode_array(bytes: &[u8], target: DecodeTarget<'_>) -> Result<Vec
         return fault(format!(
             "the array has values from {min} to {max}, but those of {subject} lie between {low} ({dark}) and {high} \
              ({light}); {advice}"
+        ));
+    }
+    let plane_len = plane.iter().product::<usize>().max(1);
+    if content == Content::Mask && values.chunks(plane_len).any(|other| other != &values[..plane_len]) {
+        return fault(format!(
+            "the channels of the mask differ; send one of them, as an array of shape {plane:?}"
         ));
     }
     Ok(values)
@@ -129,5 +135,25 @@ mod tests {
         );
         assert_eq!(decoded(&[1.0005, -1.0005, 0.0], &[1, 3, 1, 1], image), Ok(vec![1.0005, -1.0005, 0.0]));
         assert_eq!(decoded(&[-0.0005], &[1, 1, 1, 1], mask), Ok(vec![-0.0005]));
+    }
+
+    #[test]
+    fn the_first_channel_of_a_mask_in_colour_was_taken_for_the_mask() {
+        let decoded = |values: &[f32]| {
+            let file = crate::npy::write(&[3, 1, 2], values).unwrap();
+            let target = DecodeTarget {
+                shape: &[3, 1, 2],
+                kind: SampleKind::Image,
+                range: [0.0, 1.0],
+                max_pixels: 1000,
+                content: Content::Mask,
+            };
+            decode(&file, target).map_err(|error| error.to_string())
+        };
+        assert_eq!(
+            decoded(&[0.0, 0.0, 1.0, 1.0, 0.0, 0.0]).unwrap_err(),
+            "the channels of the mask differ; send one of them, as an array of shape [1, 1, 2]"
+        );
+        assert!(decoded(&[0.0, 1.0, 0.0, 1.0, 0.0, 1.0]).is_ok());
     }
 }

@@ -1,10 +1,12 @@
 //! Finds fields that have no effect on the job.
 
+use super::control::ControlChoice;
 use super::init_image::Sizes;
 use super::{ModelCard, Request};
 use crate::bundle::Role;
 use crate::image::{Format, check_format};
-use crate::model::TextConditioning;
+use crate::model::{TextConditioning, is_in_window};
+use crate::units::counted;
 use diffusion_samplers::sampler::SamplerSpec;
 
 impl Request {
@@ -91,6 +93,25 @@ impl Request {
         .filter(|(_, is_ignored, _)| *is_ignored)
         .map(|(field, _, reason)| format!("{field} has no effect on {reason}"))
         .collect()
+    }
+
+    /// Returns a sentence for each field that no evaluation of the job's network reaches.
+    pub(super) fn fields_between_evaluations(
+        &self,
+        evaluations: usize,
+        controls: &[ControlChoice],
+    ) -> Vec<String> {
+        let job = format!("this job, which has {}", counted(evaluations as u64, "evaluation"));
+        let is_late = self.preview_every.is_some_and(|every| every > evaluations as u64);
+        let late = is_late.then(|| format!("preview_every has no effect on {job}"));
+        let idle = |(index, control): (usize, &ControlChoice)| {
+            let window @ [start, end] = [control.start, control.end];
+            let counts = (0..evaluations).any(|i| is_in_window(window, i, evaluations));
+            (!counts).then(|| {
+                format!("controls[{index}] has no effect on {job}, none of them between start {start} and end {end}")
+            })
+        };
+        late.into_iter().chain(controls.iter().enumerate().filter_map(idle)).collect()
     }
 }
 

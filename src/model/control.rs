@@ -20,11 +20,16 @@ pub struct Control {
 }
 
 impl Control {
-    /// Whether the control counts at evaluation i of n, from 0, as the pipelines of diffusers decide it.
+    /// Whether the control counts at evaluation i of n, from 0.
     pub fn counts_at(&self, i: usize, n: usize) -> bool {
-        let (i, n) = (i as f64, n as f64);
-        !(i / n < self.start || (i + 1.0) / n > self.end)
+        is_in_window([self.start, self.end], i, n)
     }
+}
+
+/// Whether evaluation i of n, from 0, lies between two shares of the evaluations, as the pipelines of diffusers decide it.
+pub(crate) fn is_in_window([start, end]: [f64; 2], i: usize, n: usize) -> bool {
+    let (i, n) = (i as f64, n as f64);
+    !(i / n < start || (i + 1.0) / n > end)
 }
 
 /// The controls of a job.

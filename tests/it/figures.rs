@@ -63,6 +63,28 @@ fn an_image_is_noised_at_the_requested_time_steps() {
 }
 
 #[test]
+fn a_class_was_demanded_and_ignored_for_a_picture_that_is_given() {
+    let (directory, digits) = copy_bundle(&model("digits"), "digits");
+    let picture = directory.path().join("x.npy");
+    std::fs::write(&picture, npy::write(&[1, 28, 28], &[0.5; 784]).unwrap()).unwrap();
+    let draw = |more: &[&str]| {
+        let mut command = denoised();
+        command.arg("visualize").arg(&digits).arg("--image").arg(&picture).args(more).arg("--output");
+        String::from_utf8(succeeds(command.arg(directory.path().join("strip.png"))).stderr).unwrap()
+    };
+    assert!(
+        draw(&["--class", "5"])
+            .starts_with("--class has no effect with --image, because no picture is drawn\n")
+    );
+    let manifest = digits.join("denoised.toml");
+    let text = std::fs::read_to_string(&manifest).unwrap();
+    let (before, classes) = text.split_once("[classes]").unwrap();
+    let after = classes.find("\n[").map_or("", |start| &classes[start..]);
+    std::fs::write(&manifest, [before, after].concat()).unwrap();
+    assert!(!draw(&[]).contains("--class"));
+}
+
+#[test]
 fn a_wrong_default_of_the_model_was_reported_as_a_flag_that_visualize_lacks() {
     let (_directory, bundle) = copy_bundle(&model("digits"), "digits");
     let manifest = bundle.join("denoised.toml");

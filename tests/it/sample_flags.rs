@@ -282,6 +282,18 @@ fn previews_of_a_model_without_a_projection_are_reported() {
 }
 
 #[test]
+fn previews_after_more_evaluations_than_a_job_has_were_not_reported() {
+    let card = card("sd");
+    let request =
+        |every: u64| format!(r#"{{"prompt": "", "sampler": "ddim", "steps": 2, "preview_every": {every}}}"#);
+    assert_eq!(
+        ignored(&card, &request(3)),
+        ["preview_every has no effect on this job, which has 2 evaluations"]
+    );
+    assert!(ignored(&card, &request(2)).is_empty());
+}
+
+#[test]
 fn guidance_for_a_distilled_network_without_an_input_for_it_is_reported() {
     let mut schnell = card("flux");
     Arc::make_mut(&mut schnell).signature.tensors.retain(|tensor| tensor.role != Role::Guidance);

@@ -42,6 +42,9 @@ pub(super) fn used_files(bundle: &Bundle) -> Result<Vec<PathBuf>, BundleError> {
             used.extend(files.into_iter().map(|file| tokenizer.join(file)));
         }
     }
+    if takes_loras(bundle) {
+        used.extend(list(&directory.join(LORAS)).into_iter().filter(|path| is_lora(path)));
+    }
     graphs.extend(bundle.controlnets.iter().map(|controlnet| controlnet.graph.clone()));
     let is_autoencoder = |graph: &Path| {
         bundle
@@ -56,6 +59,20 @@ pub(super) fn used_files(bundle: &Bundle) -> Result<Vec<PathBuf>, BundleError> {
         used.extend(bundle.files(&graph)?.paths().map(Path::to_owned));
     }
     Ok(used)
+}
+
+/// The folder of LoRAs, which jobs name.
+const LORAS: &str = "loras";
+
+fn takes_loras(bundle: &Bundle) -> bool {
+    bundle.signature.as_ref().is_some_and(|signature| !signature.live.layers.is_empty())
+}
+
+/// Whether a path in the folder of LoRAs is that of a LoRA: subfolders are not searched.
+fn is_lora(path: &Path) -> bool {
+    path.extension().is_some_and(|ending| ending == "safetensors")
+        && path.parent().is_some_and(|folder| folder.ends_with(LORAS))
+        && path.is_file()
 }
 
 /// The files of a tokenizer's directory that are read.
@@ -111,6 +128,8 @@ pub(super) fn unused_reason(bundle: &Bundle, path: &Path) -> String {
         (folder, ..) if folder.starts_with("controlnet") => {
             "no ControlNet for this network is read from it: that is a model.onnx with the input controlnet_cond"
         }
+        (LORAS, _, "safetensors") if takes_loras(bundle) => "LoRAs are looked for in the folder itself",
+        (LORAS, _, "safetensors") => "the graphs have no inputs for LoRAs; `denoised init --live` adds them",
         (.., "safetensors" | "bin" | "pt" | "pth" | "ckpt" | "msgpack" | "h5" | "gguf") => {
             "weights of another framework; the ONNX graphs have their own"
         }

@@ -20,6 +20,15 @@ fn keys_without_effect_were_not_reported() {
             "[engine]\nproviders = [\"cpu\"]\n[engine.cuda]\ntf32 = true",
             "engine.cuda has no effect, because engine.providers has no cuda",
         ),
+        (
+            "[engine]\nproviders = [\"cpu\"]\nbuild_memory = \"2 GiB\"",
+            "engine.build_memory has no effect, because no provider builds an engine",
+        ),
+        (
+            "[engine]\nkind = \"embedded\"\nrewrite = false\nbuild_memory = \"2 GiB\"",
+            "engine.rewrite has no effect with kind = \"embedded\"\ndenoised: warning: engine.build_memory has no effect \
+             with kind = \"embedded\"",
+        ),
         // The list of the model has no tensorrt, and that of the engine has it.
         (
             "[engine]\nproviders = [\"tensorrt\", \"cpu\"]\n[engine.tensorrt]\nfp16 = true\n\

@@ -1,8 +1,11 @@
 //! What `inspect` says of the files and keys of a folder.
 
 use super::{edit, folder, inspect};
-use crate::common::bundles::model;
+use std::path::Path;
+
+use crate::common::bundles::{copy_bundle, model};
 use crate::common::{golden, read_json};
+use crate::live::live;
 use serde_json::json;
 
 #[test]
@@ -114,4 +117,26 @@ fn keys_of_a_component_that_is_null_were_called_used() {
             assert!(is_unused, "{file}: {line}");
         }
     }
+}
+
+#[test]
+fn loras_that_jobs_can_name_were_reported_as_not_used() {
+    let file = live("loras/a_peft_r4.safetensors");
+    let report = |bundle: &Path| {
+        let (_directory, copy) = copy_bundle(bundle, "model");
+        for folder in ["loras", "loras/old"] {
+            std::fs::create_dir_all(copy.join(folder)).unwrap();
+            std::fs::copy(&file, copy.join(folder).join("style.safetensors")).unwrap();
+        }
+        inspect(&copy, &[])
+    };
+    let adapted = report(&live("sd_live"));
+    assert!(!adapted.contains(" loras/style.safetensors"), "{adapted}");
+    assert!(
+        adapted.contains("loras/old/style.safetensors: LoRAs are looked for in the folder itself\n"),
+        "{adapted}"
+    );
+    let plain = report(&golden("latent/bundles/sd"));
+    let reason = "the graphs have no inputs for LoRAs; `denoised init --live` adds them";
+    assert!(plain.contains(&format!("loras/style.safetensors: {reason}\n")), "{plain}");
 }
