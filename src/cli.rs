@@ -21,6 +21,7 @@ mod picture_file;
 mod precision;
 mod progress;
 mod run;
+mod run_job;
 mod sample;
 mod stdout;
 mod usage;

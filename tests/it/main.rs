@@ -29,6 +29,7 @@ mod doctor;
 mod doctor_boards;
 #[cfg(feature = "system-tests")]
 mod doctor_user;
+mod embedded_receipts;
 mod examples;
 #[cfg(feature = "system-tests")]
 mod exports;
