@@ -21,6 +21,7 @@ mod xmp;
 use serde::{Deserialize, Serialize};
 
 pub use control_picture::{ControlPicture, Preprocess};
+pub(crate) use decode::decode_rgb;
 pub use decode::{Content, DecodeTarget, decode};
 pub use embedded_text::EmbeddedText;
 pub use encode::{DEFAULT_QUALITY, Encoding, check_format, check_size, encode, encode_image, png, to_image};

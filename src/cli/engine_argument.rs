@@ -38,6 +38,11 @@ impl EngineArguments {
         super::start_log(log::LevelFilter::Warn);
         Ok(config)
     }
+
+    /// Returns the engine of `--engine`.
+    pub(super) fn kind(&self) -> Option<EngineKind> {
+        self.engine
+    }
 }
 
 /// Parses an engine's name.
