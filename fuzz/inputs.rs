@@ -6,10 +6,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use denoised::bundle::{Manifest, PipelineTask, SchedulerConfig};
+use denoised::image::{EmbeddedText, Format, encode_image};
 use denoised::inference::{EngineKind, EngineOptions};
-use denoised::job::{JobLimits, ModelCard};
+use denoised::job::{JobLimits, ModelCard, SourceFiles, WrittenReceipt};
 use denoised::model::Model;
 use denoised::spool::AcceptedJob;
+use image::DynamicImage;
+
+const LIMITS: JobLimits = JobLimits { steps: 100, count: 64, pixels: 1 << 20, memory: None };
 
 /// Parses a request, as received over MQTT, and checks it against two models.
 pub(crate) fn request(data: &[u8]) {
@@ -21,17 +25,37 @@ pub(crate) fn request(data: &[u8]) {
     };
     let json = serde_json::to_vec(&request).expect("a request can be written as JSON");
     assert_eq!(denoised::job::parse(&json).expect("the written value can be read"), request);
-    let limits = JobLimits { steps: 100, count: 64, pixels: 1 << 20, memory: None };
     let mut stream = request.clone();
     if stream.check_stream().is_ok_and(|settings| settings.is_some()) {
-        match stream.check_without_picture(models(), limits, || 7) {
+        match stream.check_without_picture(models(), LIMITS, || 7) {
             Ok(job) => assert!(job.count == 1 && job.deadline.is_none()),
             Err(error) => assert!(error.field.is_some(), "{error:?} names no field"),
         }
     }
-    match request.check(models(), limits, || 7) {
+    match request.check(models(), LIMITS, || 7) {
         Ok(job) => assert!(job.count <= 64 && denoised::job::is_id(&job.id)),
         Err(error) => assert!(error.field.is_some(), "{error:?} names no field"),
+    }
+}
+
+/// Reads the receipt in a picture, or a receipt in JSON, and makes a request of it.
+pub(crate) fn receipt(data: &[u8]) {
+    let text = EmbeddedText::read(data);
+    if let Some(text) = &text {
+        let pixel = DynamicImage::new_luma8(1, 1);
+        for format in [Format::Png, Format::Webp] {
+            let file = encode_image(format, &pixel, Some(text)).expect("any text can be written");
+            assert_eq!(EmbeddedText::read(&file).as_ref(), Some(text), "{format:?}");
+        }
+    }
+    let json = text.map_or(data.to_vec(), |text| text.receipt.into_bytes());
+    let receipt = match WrittenReceipt::parse(&json) {
+        Ok(receipt) => receipt,
+        Err(fault) => return assert!(!fault.is_empty()),
+    };
+    match receipt.to_request(&SourceFiles::default()) {
+        Ok(request) => drop(request.check(models(), LIMITS, || 7)),
+        Err(error) => assert!(!error.message.is_empty()),
     }
 }
 

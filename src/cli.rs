@@ -20,7 +20,9 @@ mod output;
 mod picture_file;
 mod precision;
 mod progress;
+mod replay;
 mod run;
+mod run_job;
 mod sample;
 mod stdout;
 mod usage;
@@ -44,6 +46,7 @@ Start here:
   denoised demo                                       draw with the included models
   denoised inspect MODEL                              see what a model is and what it needs
   denoised sample MODEL --output image.png            draw one image
+  denoised replay image.png --model MODEL             draw it again from the receipt in it
   denoised doctor                                     check this machine and the configuration
 
 `denoised help COMMAND` describes the arguments of a command."
@@ -61,6 +64,8 @@ enum Command {
     Demo(demo::DemoArguments),
     /// Run one job without MQTT
     Sample(Box<sample::SampleArguments>),
+    /// Draw a picture again from the receipt in it, and compare
+    Replay(Box<replay::ReplayArguments>),
     /// Draw a picture of the forward process, and of the reverse process for points
     Visualize(visualize::VisualizeArguments),
     /// Measure a model on this machine: load, evaluations, pictures per second, memory, energy
@@ -102,6 +107,7 @@ fn run_command(command: Command) -> Result<(), CommandError> {
         Command::Run(arguments) => run::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Sample(arguments) => sample::run(&arguments),
+        Command::Replay(arguments) => replay::run(&arguments),
         Command::Visualize(arguments) => visualize::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),

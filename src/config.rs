@@ -44,6 +44,8 @@ pub struct Config {
     pub spool: SpoolConfig,
     /// `[limits]`
     pub limits: LimitsConfig,
+    /// `[receipt]`
+    pub receipt: ReceiptConfig,
     /// `[log]`
     pub log: LogConfig,
     /// `[board]`
@@ -201,6 +203,20 @@ impl LimitsConfig {
     /// Returns the limits on a single job; `memory` is `[engine] memory` in bytes.
     pub fn job(&self, memory: Option<u64>) -> JobLimits {
         JobLimits { steps: self.steps.0, count: self.count.0, pixels: self.pixels.0, memory }
+    }
+}
+
+/// The receipts of images.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ReceiptConfig {
+    /// Whether pictures contain their receipts.
+    pub embed: bool,
+}
+
+impl Default for ReceiptConfig {
+    fn default() -> Self {
+        Self { embed: true }
     }
 }
 

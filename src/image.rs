@@ -5,18 +5,25 @@ mod canny;
 mod control_picture;
 mod decode;
 mod decode_array;
+mod embedded_text;
 mod encode;
 mod grid;
 mod jpeg_markers;
+mod metadata;
 mod orientation;
+mod picture_file;
 mod plot;
 mod png_chunks;
+mod user_comment;
 mod webp_chunks;
+mod xmp;
 
 use serde::{Deserialize, Serialize};
 
 pub use control_picture::{ControlPicture, Preprocess};
+pub(crate) use decode::decode_rgb;
 pub use decode::{Content, DecodeTarget, decode};
+pub use embedded_text::EmbeddedText;
 pub use encode::{DEFAULT_QUALITY, Encoding, check_format, check_size, encode, encode_image, png, to_image};
 pub use grid::{grid, grid_size, rows};
 pub use plot::arrows;

@@ -19,6 +19,7 @@ mod taken_sizes;
 mod validate;
 mod without_effect;
 mod working_memory;
+mod written_receipt;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -43,6 +44,7 @@ pub use request::{Request, parse, parse_within};
 pub use stream::{StreamRequest, StreamSettings};
 pub use validate::JobLimits;
 use validate::id_error;
+pub use written_receipt::{SourceFiles, SourceRole, WrittenReceipt};
 
 /// A valid request with every default filled in.
 #[derive(Clone)]

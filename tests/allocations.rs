@@ -80,7 +80,7 @@ fn an_encoder_copies_its_picture_a_few_times() {
     let sample: Vec<f32> = (0..3 * 256 * 256).map(|i| (i as f32 * 0.37).sin()).collect();
     let description = Exact::model(&[3, 256, 256], 8, TimestepShape::PerSample).0.bundle.manifest.sample;
     let encode = |format: Format| {
-        drop(denoised::image::encode(format, &sample, &[3, 256, 256], &description).unwrap());
+        drop(denoised::image::encode(format, &sample, &[3, 256, 256], &description, None).unwrap());
     };
     // The encoders' own buffers are most of it.
     for (format, max) in [(Format::Png, 12.0), (Format::Jpeg, 4.0), (Format::Webp, 8.0), (Format::Npy, 9.0)] {
@@ -92,7 +92,8 @@ fn an_encoder_copies_its_picture_a_few_times() {
 /// A white picture of the samples' size.
 fn picture() -> String {
     let description = SampleDescription::default();
-    let white = denoised::image::encode(Format::Png, &[1.0; 28 * 28], &[1, 28, 28], &description).unwrap();
+    let white =
+        denoised::image::encode(Format::Png, &[1.0; 28 * 28], &[1, 28, 28], &description, None).unwrap();
     base64::engine::general_purpose::STANDARD.encode(white)
 }
 

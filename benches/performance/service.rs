@@ -175,7 +175,7 @@ fn deadlines() -> Row {
         }
         pipeline.step(&mut |_, event| match event {
             JobEvent::Failed(_) => missed += 1,
-            JobEvent::Image { receipt, .. } => steps.push(receipt.steps as f64),
+            JobEvent::Image { receipt, .. } => steps.push(receipt.image.steps as f64),
             _ => {}
         });
     }

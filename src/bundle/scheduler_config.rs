@@ -81,6 +81,13 @@ impl SchedulerConfig {
         Self::read_as(path, None)?.checked()
     }
 
+    /// Reads and checks the configuration in a receipt, which is in the file of this name.
+    pub(crate) fn from_receipt(path: &Path, scheduler: &Json) -> Result<Self, ConfigError> {
+        Self::parse(path, &scheduler.to_string(), None)
+            .map_err(|fault| ConfigError { path: path.to_owned(), fault })?
+            .checked()
+    }
+
     /// Reads a file whose keys are those of another class, if one is named. They are checked once it is known which ones
     /// the pipeline sets.
     pub(super) fn read_as(path: &Path, class: Option<&str>) -> Result<Self, ConfigError> {

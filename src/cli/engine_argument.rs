@@ -5,7 +5,7 @@ use std::path::Path;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use super::{CommandError, ConfigFile};
-use crate::config::{Config, LimitsConfig};
+use crate::config::Config;
 use crate::inference::{EngineKind, EngineOptions};
 
 /// Which configuration and which engine a model is loaded with.
@@ -22,24 +22,26 @@ pub(super) struct EngineArguments {
 impl EngineArguments {
     /// Returns the configured engine options for a bundle, and starts logging warnings.
     pub(super) fn options(&self, bundle: &Path) -> Result<EngineOptions, CommandError> {
-        Ok(self.options_and_limits(bundle)?.0)
-    }
-
-    /// Returns the configured engine options for a bundle and the limits on jobs, and starts logging warnings.
-    pub(super) fn options_and_limits(
-        &self,
-        bundle: &Path,
-    ) -> Result<(EngineOptions, LimitsConfig), CommandError> {
-        let (options, config) = self.options_and_config(bundle)?;
-        Ok((options, config.limits))
+        Ok(self.options_and_config(bundle)?.0)
     }
 
     /// Returns the configured engine options for a bundle and the configuration, and starts logging warnings.
     pub(super) fn options_and_config(&self, bundle: &Path) -> Result<(EngineOptions, Config), CommandError> {
-        let config = super::configuration(self.file.config.as_deref())?;
+        let config = self.config()?;
         let options = config.engine_options(bundle);
-        super::start_log(log::LevelFilter::Warn);
         Ok((EngineOptions { kind: self.engine.unwrap_or(options.kind), ..options }, config))
+    }
+
+    /// Returns the configuration, and starts logging warnings.
+    pub(super) fn config(&self) -> Result<Config, CommandError> {
+        let config = super::configuration(self.file.config.as_deref())?;
+        super::start_log(log::LevelFilter::Warn);
+        Ok(config)
+    }
+
+    /// Returns the engine of `--engine`.
+    pub(super) fn kind(&self) -> Option<EngineKind> {
+        self.engine
     }
 }
 

@@ -41,6 +41,14 @@ impl OutputTarget {
         }
     }
 
+    /// The format that the ending of a file selects.
+    pub(super) fn format(&self) -> Option<Format> {
+        match self {
+            Self::File(_, format) => Some(*format),
+            Self::Directory(_) => None,
+        }
+    }
+
     /// Fails if nothing can be written there. Creates nothing.
     pub(super) fn check(&self) -> anyhow::Result<()> {
         match self {

@@ -16,15 +16,13 @@ use super::CommandError;
 use super::engine_argument::EngineArguments;
 use super::open_model::{LoadDisplay, open_model};
 use super::output::{OutputTarget, check_file};
-use super::progress::ProgressDisplay;
+use super::run_job::{self, DrawnImage, encode_prompts, run_job};
 use crate::bundle::SchedulerConfig;
 use crate::bundle::other_graph::missing_decoder;
-use crate::config::LimitsConfig;
 use crate::image::Format;
-use crate::inference::Backend;
-use crate::job::{Job, JobLimits, ModelCard};
+use crate::job::{Job, ModelCard};
 use crate::model::Model;
-use crate::pipeline::{JobEvent, Pipeline, Sample};
+use crate::pipeline::Pipeline;
 use crate::units::counted;
 use control_args::ControlArguments;
 use diffusion_samplers::scheduler_settings::KeyStatus;
@@ -32,9 +30,6 @@ use job_args::{ImageArguments, PromptArguments, SamplingArguments};
 use lora_args::LoraArguments;
 use noise_files::{NoiseArrays, NoiseFiles};
 use requested_job::RequestedJob;
-
-/// Wider limits than the daemon's, because no other requester waits. A number of pixels that the configuration sets counts.
-const LIMITS: JobLimits = JobLimits { steps: 100_000, count: 10_000, pixels: 1 << 28, memory: None };
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -89,7 +84,7 @@ struct FileArguments {
 }
 
 pub(super) fn run(arguments: &SampleArguments) -> Result<(), CommandError> {
-    let (engine, configured) = arguments.engine.options_and_limits(&arguments.model)?;
+    let (engine, config) = arguments.engine.options_and_config(&arguments.model)?;
     let files = &arguments.files;
     let output = check_outputs(arguments).map_err(CommandError::usage)?;
     let mut requested = RequestedJob::read(arguments).map_err(CommandError::usage)?;
@@ -112,14 +107,9 @@ pub(super) fn run(arguments: &SampleArguments) -> Result<(), CommandError> {
         model.bundle.set_scheduler(scheduler).context("--scheduler").map_err(CommandError::usage)?;
     }
     requested.resolve_class(&model.bundle).map_err(CommandError::usage)?;
-    let format = match &output {
-        OutputTarget::File(_, format) => Some(*format),
-        OutputTarget::Directory(_) => None,
-    };
-    notices.extend(requested.apply_command(&model.bundle.name, format).map_err(CommandError::usage)?);
-    let is_default = configured.pixels == LimitsConfig::default().pixels;
-    let pixels = if is_default { LIMITS.pixels } else { configured.pixels.0 };
-    let limits = JobLimits { memory: engine.memory, pixels, ..LIMITS };
+    notices
+        .extend(requested.apply_command(&model.bundle.name, output.format()).map_err(CommandError::usage)?);
+    let limits = run_job::limits(&engine, &config.limits);
     let job = requested
         .request
         .check(&[ModelCard::new(&model)], limits, || fastrand::u64(..))
@@ -134,13 +124,16 @@ pub(super) fn run(arguments: &SampleArguments) -> Result<(), CommandError> {
         eprintln!("{notice}");
     }
 
-    let Samples { samples, latents, truncated, backend } = sample(model, loading, &job, &requested, &noise)?;
+    let images = draw(model, loading, &job, &requested, &noise)?;
     noise.check_draws()?;
-    output_files::write_samples(&output, &samples, &job)?;
+    // The noise of a file is in no receipt.
+    let embeds_receipts = config.receipt.embed && files.init_noise.is_none() && files.step_noise.is_none();
+    output_files::write_images(&output, &images, &job, embeds_receipts)?;
     if let Some(path) = &files.latents {
-        output_files::write_latents(path, &latents, &job)?;
+        output_files::write_latents(path, &images, &job)?;
     }
-    for text in truncated {
+    let receipt = images.first().map(|image| &image.receipt.image).context("the job made no image")?;
+    for text in &receipt.truncated {
         eprintln!("the text encoder truncated the prompt; it ignores: {text}");
     }
     eprintln!(
@@ -152,9 +145,9 @@ pub(super) fn run(arguments: &SampleArguments) -> Result<(), CommandError> {
         counted(job.options.steps as u64, "step"),
         job.sampler.evaluations(),
         job.seed,
-        backend.engine,
-        backend.version,
-        backend.provider,
+        receipt.engine,
+        receipt.engine_version,
+        receipt.provider,
         arguments.output.display()
     );
     Ok(())
@@ -199,89 +192,23 @@ fn unknown_keys(scheduler: &SchedulerConfig) -> anyhow::Result<Vec<String>> {
     Ok(keys.map(|line| notice(&line.key)).collect())
 }
 
-/// The result of a job.
-struct Samples {
-    samples: Vec<Vec<f32>>,
-    /// The samples before the VAE; the same as `samples` without one.
-    latents: Vec<Vec<f32>>,
-    truncated: Vec<String>,
-    backend: Backend,
-}
-
-/// Encodes the prompts, and closes the text encoders, which no other job needs, before the first step. The network is opened
-/// meanwhile if memory has room for it beside them: that maps its weights and reads none. The pipeline finds the embeddings
-/// in the cache and the network in memory, and reports errors.
-fn encode_prompts(model: &mut Model, job: &Job) {
-    let Model { predictor, latent, .. } = model;
-    let (Some(latent), Some(text)) = (latent, &job.text) else { return };
-    let signature = predictor.signature().clone();
-    std::thread::scope(|scope| {
-        // Other providers may build an engine, for which they get all memory.
-        if latent.overlaps && !predictor.backend().prepares_shapes() {
-            let open = || {
-                if let Err(error) = predictor.open() {
-                    log::debug!("cannot open the network in advance: {error}");
-                }
-            };
-            // Without the thread, the first step opens the network.
-            if let Err(error) =
-                std::thread::Builder::new().name("network".to_owned()).spawn_scoped(scope, open)
-            {
-                log::debug!("cannot start a thread that opens the network: {error}");
-            }
-        }
-        // The job reports what is wrong with a LoRA.
-        let Ok(loras) = latent.load_loras(&job.loras) else { return };
-        if latent.conditions(text, &signature, &job.sizes.latent, Some(&loras)).is_ok() {
-            latent.close_text_encoders();
-        }
-    });
-}
-
-fn sample(
+/// Runs the job. An error names the flag or the file of what it is about.
+fn draw(
     mut model: Model,
     loading: LoadDisplay,
     job: &Job,
     requested: &RequestedJob,
     noise: &NoiseFiles,
-) -> Result<Samples, CommandError> {
-    let empty = vec![Vec::new(); job.count];
-    let backend = job.model.backend.clone();
-    let mut result = Samples { samples: empty.clone(), latents: empty, truncated: Vec::new(), backend };
-    let mut loading = Some(loading);
-    let mut failure = None;
-    let mut progress = ProgressDisplay::new(&model.bundle.name);
+) -> Result<Vec<DrawnImage>, CommandError> {
     encode_prompts(&mut model, job);
     let mut pipeline = Pipeline::new(model).with_given_noise(noise.source());
-    pipeline.accept(job.clone());
-    while !pipeline.is_idle() {
-        pipeline.step(&mut |_, event| match event {
-            JobEvent::Progress { step, of, eta_ms } => {
-                loading = None;
-                progress.show(step, of, eta_ms);
-            }
-            JobEvent::Image { receipt, image: Sample { picture, latents } } => {
-                result.latents[receipt.index] = latents.unwrap_or_else(|| picture.data.clone());
-                result.samples[receipt.index] = picture.data;
-                result.truncated = receipt.truncated;
-                result.backend = receipt.backend;
-            }
-            JobEvent::Failed(error) => failure = Some(error),
-            JobEvent::Preview { .. } | JobEvent::Finished { .. } => {}
-        });
-    }
-    drop(loading);
-    progress.end();
-    match failure {
+    run_job(&mut pipeline, Some(loading), job).or_else(|error| {
         // A LoRA is read when its job begins.
-        Some(error) if error.field.as_ref().is_some_and(|field| field.starts_with("loras")) => {
-            Err(CommandError::usage(requested.explain(&error)))
+        if error.field.as_ref().is_some_and(|field| field.starts_with("loras")) {
+            return Err(CommandError::usage(requested.explain(&error)));
         }
-        Some(error) => {
-            // If the noise ran out, that is why the output was not finite.
-            noise.check_draws()?;
-            Err(CommandError::from(anyhow::Error::new(error).context("sampling failed")))
-        }
-        None => Ok(result),
-    }
+        // If the noise ran out, that is why the output was not finite.
+        noise.check_draws()?;
+        Err(CommandError::from(anyhow::Error::new(error).context("sampling failed")))
+    })
 }

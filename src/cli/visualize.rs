@@ -84,7 +84,7 @@ pub(super) fn run(arguments: &VisualizeArguments) -> Result<(), CommandError> {
             pictures::rows(&[figure.pictures(&forward)?, figure.pictures(&reverse)?, drift], 1)
         }
     };
-    save(&arguments.output, &pictures::encode_image(format, &sheet?)?)?;
+    save(&arguments.output, &pictures::encode_image(format, &sheet?, None)?)?;
     let times: Vec<_> = figure.times.iter().map(ToString::to_string).collect();
     eprintln!("t = {} -> {}", times.join(", "), arguments.output.display());
     Ok(())

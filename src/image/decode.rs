@@ -58,7 +58,7 @@ fn decode_image(bytes: &[u8], target: DecodeTarget<'_>) -> Result<Vec<f32>, Imag
 }
 
 /// Decodes a PNG, JPEG or WebP image of this width and height, or of any.
-pub(super) fn decode_rgb(
+pub(crate) fn decode_rgb(
     bytes: &[u8],
     size: Option<(usize, usize)>,
     max_pixels: u64,

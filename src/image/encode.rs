@@ -1,13 +1,10 @@
 //! Samples to images and arrays.
 
-use std::io::Cursor;
+use image::{DynamicImage, GrayImage, RgbImage};
 
-use image::codecs::jpeg::JpegEncoder;
-use image::codecs::webp::WebPEncoder;
-use image::{DynamicImage, GrayImage, ImageFormat, RgbImage};
-
+use super::embedded_text::EmbeddedText;
 use super::plot::scatter;
-use super::{Format, ImageError};
+use super::{Format, ImageError, picture_file};
 use crate::bundle::{SampleDescription, SampleKind};
 
 /// The quality of JPEG images: little loss, at about a quarter of a PNG's size.
@@ -49,19 +46,20 @@ pub fn check_size(format: Format, [width, height]: [u32; 2]) -> Result<(), Image
     }
 }
 
-/// Encodes a sample.
+/// Encodes a sample. `text` is written into pictures, not into arrays.
 pub fn encode(
     encoding: impl Into<Encoding>,
     sample: &[f32],
     shape: &[usize],
     description: &SampleDescription,
+    text: Option<&EmbeddedText>,
 ) -> Result<Vec<u8>, ImageError> {
     let encoding = encoding.into();
     match encoding.format {
         Format::Npy => {
             crate::npy::write(shape, sample).map_err(|error| ImageError::Encode(error.to_string()))
         }
-        _ => encode_image(encoding, &to_image(sample, shape, description)?),
+        _ => encode_image(encoding, &to_image(sample, shape, description)?, text),
     }
 }
 
@@ -90,25 +88,26 @@ pub fn to_image(
     }
 }
 
-/// Encodes an image. An array can't be made of it.
-pub fn encode_image(encoding: impl Into<Encoding>, image: &DynamicImage) -> Result<Vec<u8>, ImageError> {
+/// Encodes an image of 8 bits with a text about how it was made. An array can't be made of it.
+pub fn encode_image(
+    encoding: impl Into<Encoding>,
+    image: &DynamicImage,
+    text: Option<&EmbeddedText>,
+) -> Result<Vec<u8>, ImageError> {
     let Encoding { format, quality } = encoding.into();
     check_size(format, [image.width(), image.height()])?;
-    // Few pictures need more than this, so that the buffer does not grow.
-    let mut bytes = Cursor::new(Vec::with_capacity(image.as_bytes().len()));
     match format {
-        Format::Png => image.write_to(&mut bytes, ImageFormat::Png),
-        Format::Jpeg => image.write_with_encoder(JpegEncoder::new_with_quality(&mut bytes, quality)),
-        Format::Webp => image.write_with_encoder(WebPEncoder::new_lossless(&mut bytes)),
-        Format::Npy => return Err(ImageError::Encode("an image is no array".to_owned())),
+        Format::Png => picture_file::png(image, text),
+        Format::Jpeg => picture_file::jpeg(image, quality, text),
+        Format::Webp => picture_file::webp(image, text),
+        Format::Npy => Err("an image is no array".to_owned()),
     }
-    .map_err(|error| ImageError::Encode(error.to_string()))?;
-    Ok(bytes.into_inner())
+    .map_err(ImageError::Encode)
 }
 
 /// Encodes an image as PNG.
 pub fn png(image: &DynamicImage) -> Result<Vec<u8>, ImageError> {
-    encode_image(Format::Png, image)
+    encode_image(Format::Png, image, None)
 }
 
 /// Converts three planes to pixels of three bytes.
@@ -133,6 +132,8 @@ fn to_byte(x: f32, [low, high]: [f32; 2]) -> u8 {
 
 #[cfg(test)]
 mod tests {
+    use image::ImageFormat;
+
     use super::*;
 
     #[test]
@@ -184,7 +185,8 @@ mod tests {
     #[test]
     fn each_format_is_what_its_name_says() {
         let sample: Vec<f32> = (0..3 * 16).map(|i| i as f32 / 24.0 - 1.0).collect();
-        let encoded = |format| encode(format, &sample, &[3, 4, 4], &SampleDescription::default()).unwrap();
+        let encoded =
+            |format| encode(format, &sample, &[3, 4, 4], &SampleDescription::default(), None).unwrap();
         let pixels = |format| image::load_from_memory(&encoded(format)).unwrap().to_rgb8();
         for (format, expected) in [
             (Format::Png, ImageFormat::Png),
@@ -200,7 +202,7 @@ mod tests {
         let largest = jpeg.as_raw().iter().zip(png.as_raw()).map(difference).max();
         assert!(largest < Some(25), "{largest:?}");
         let small = Encoding { format: Format::Jpeg, quality: 5 };
-        let small = encode(small, &sample, &[3, 4, 4], &SampleDescription::default()).unwrap();
+        let small = encode(small, &sample, &[3, 4, 4], &SampleDescription::default(), None).unwrap();
         assert!(small.len() < encoded(Format::Jpeg).len());
         assert!(crate::npy::parse(&encoded(Format::Npy)).is_ok());
         assert_eq!((Format::from_name("JPG"), Format::from_name("gif")), (Some(Format::Jpeg), None));

@@ -9,6 +9,9 @@ pub(super) struct Segment<'a> {
     pub(super) payload: &'a [u8],
 }
 
+/// The most bytes of a segment's payload.
+pub(super) const MAX_PAYLOAD: usize = 0xffff - 2;
+
 const START_OF_IMAGE: u8 = 0xd8;
 const END_OF_IMAGE: u8 = 0xd9;
 
@@ -25,6 +28,16 @@ pub(super) fn segments(file: &[u8]) -> impl Iterator<Item = Segment<'_>> {
 /// Returns whether the end of the image is in the file. An end within a thumbnail does not count.
 pub(super) fn has_end(file: &[u8]) -> bool {
     segments(file).any(|segment| segment.marker == END_OF_IMAGE)
+}
+
+/// The position after the segments APP0 to APP15 at the beginning of a file without fill bytes.
+pub(super) fn end_of_headers(file: &[u8]) -> usize {
+    let headers =
+        segments(file).skip(1).take_while(|segment| matches!(segment.marker, 0xe0..=0xef)).map(|segment| {
+            // The marker and the length.
+            4 + segment.payload.len()
+        });
+    2 + headers.sum::<usize>()
 }
 
 fn next_segment(mut rest: &[u8]) -> Option<(Segment<'_>, &[u8])> {
@@ -50,6 +63,13 @@ fn next_segment(mut rest: &[u8]) -> Option<(Segment<'_>, &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_headers_end_before_the_first_table() {
+        let file = b"\xff\xd8\xff\xe0\0\x04JF\xff\xe1\0\x03E\xff\xdb\0\x02\xff\xd9";
+        assert_eq!(end_of_headers(file), 2 + 6 + 5);
+        assert_eq!(end_of_headers(b"\xff\xd8\xff\xdb\0\x02\xff\xd9"), 2);
+    }
 
     #[test]
     fn the_end_of_a_thumbnail_or_an_escaped_byte_is_not_the_end_of_the_image() {

@@ -23,6 +23,11 @@ pub enum Provider {
     Cpu,
 }
 
+impl Provider {
+    /// Every provider.
+    pub const ALL: [Self; 4] = [Self::TensorRt, Self::Cuda, Self::OpenVino, Self::Cpu];
+}
+
 impl std::fmt::Display for Provider {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {

@@ -1,26 +1,45 @@
 //! Receipts: everything that is needed to make an image again.
 
+mod parameters;
+
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
 use crate::bundle::{BundleError, ControlNet};
-use crate::image::Preprocess;
-use crate::inference::Backend;
-use crate::job::{ControlChoice, InitImage, Job, seed};
+use crate::image::{EmbeddedText, Format, Preprocess};
+use crate::inference::{Backend, ProviderShare, RejectedProvider};
+use crate::job::{ControlChoice, InitImage, Job, Sizes, seed};
 use crate::model::{LoraChoice, TextConditioning};
 
-/// How one image was made.
+/// How one image of a job was made.
 ///
 /// Deterministic across runs, except for the time shares of the providers, which the first evaluation gives.
 #[derive(Debug, Clone, Serialize)]
 pub struct Receipt {
-    /// The version of `denoised`.
-    pub version: &'static str,
     /// The job's id.
     pub id: String,
     /// The image's index in the job, from 0.
     pub index: usize,
+    /// What the image depends on.
+    #[serde(flatten)]
+    pub image: ImageReceipt,
+    /// A sentence for each field of the request that had no effect.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ignored: Vec<String>,
+    /// The share of each provider in the first evaluation.
+    pub provider_shares: Vec<ProviderShare>,
+    /// The providers that were preferred to this one and do not work.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rejected_providers: Vec<RejectedProvider>,
+}
+
+/// The part of a receipt that is the same for the same image, whatever its job and its machine are called. It is embedded
+/// in pictures, so that pictures that are drawn again have the same bytes.
+#[derive(Debug, Clone, Serialize)]
+pub struct ImageReceipt {
+    /// The version of `denoised`.
+    pub version: &'static str,
     /// The model's name.
     pub model: String,
     /// The SHA-256 of the model's graphs.
@@ -58,9 +77,6 @@ pub struct Receipt {
     /// The parts of the prompts that the text encoder truncated.
     #[serde(rename = "cut", skip_serializing_if = "Vec::is_empty")]
     pub truncated: Vec<String>,
-    /// A sentence for each field of the request that had no effect.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub ignored: Vec<String>,
     /// The width and height of the image, if the job can choose them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub size: Option<[usize; 2]>,
@@ -86,9 +102,21 @@ pub struct Receipt {
     /// Whether the controls were in guess mode.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub guess_mode: bool,
-    /// The engine and the provider that ran the network.
-    #[serde(flatten)]
-    pub backend: Backend,
+    /// The quality of a JPEG file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quality: Option<u8>,
+    /// The number of images in a picture that shows several. Image i has seed + i.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub count: Option<usize>,
+    /// `onnxruntime` or `embedded`.
+    pub engine: &'static str,
+    /// The version of the engine.
+    pub engine_version: String,
+    /// The execution provider that ran the network.
+    pub provider: String,
+    /// Whether evaluations were captured as CUDA graphs.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub cuda_graph: bool,
 }
 
 /// A LoRA of a job.
@@ -221,10 +249,8 @@ impl Receipt {
         let digests = bundle.digests()?;
         let kind = job.model.latent.as_ref().map(|(kind, _)| *kind);
         let has_micro_conditioning = kind.is_some_and(|kind| kind.facts().has_micro_conditioning);
-        Ok(Self {
+        let image = ImageReceipt {
             version: env!("CARGO_PKG_VERSION"),
-            id: job.id.clone(),
-            index,
             model: bundle.name.clone(),
             model_sha256: digests.total.clone(),
             graph_sha256: match &digests.by_name {
@@ -244,7 +270,6 @@ impl Receipt {
             guidance_rescale: job.guidance_rescale,
             prompts: job.text.as_deref().map(|text| Prompts::from_text(text, has_micro_conditioning)),
             truncated: Vec::new(),
-            ignored: job.ignored.clone(),
             size: job.text.as_ref().map(|_| [job.sizes.image[2], job.sizes.image[1]]),
             image_sha256: job.digests.image.clone(),
             mask_sha256: job.digests.mask.clone(),
@@ -258,10 +283,25 @@ impl Receipt {
                 .map(|control| ReceiptControl::new(control, &bundle.controlnets))
                 .collect(),
             guess_mode: job.guess_mode,
-            backend: backend.clone(),
+            quality: (job.encoding.format == Format::Jpeg).then_some(job.encoding.quality),
+            count: None,
+            engine: backend.engine,
+            engine_version: backend.version.clone(),
+            provider: backend.provider.clone(),
+            cuda_graph: backend.cuda_graph,
+        };
+        Ok(Self {
+            id: job.id.clone(),
+            index,
+            image,
+            ignored: job.ignored.clone(),
+            provider_shares: backend.provider_shares.clone(),
+            rejected_providers: backend.rejected_providers.clone(),
         })
     }
+}
 
+impl ImageReceipt {
     /// Adds the LoRAs, with the digest of each file.
     pub fn set_loras(&mut self, loras: &[LoraChoice], sha256: &[String]) {
         let lora = |(lora, sha256): (&LoraChoice, &String)| ReceiptLora {
@@ -270,5 +310,15 @@ impl Receipt {
             sha256: sha256.clone(),
         };
         self.loras = loras.iter().zip(sha256).map(lora).collect();
+    }
+    /// The texts for a picture of a job with these sizes.
+    #[expect(clippy::expect_used, reason = "receipts hold only values that JSON can represent")]
+    pub fn to_text(&self, sizes: &Sizes) -> EmbeddedText {
+        let size = match *sizes.image.as_slice() {
+            [_, height, width] => Some([width, height]),
+            _ => None,
+        };
+        let receipt = serde_json::to_string(self).expect("a receipt has string keys only");
+        EmbeddedText { parameters: parameters::parameters(self, size), receipt }
     }
 }

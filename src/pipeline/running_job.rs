@@ -209,9 +209,9 @@ impl RunningJob {
         let JobState::Running { prepared, finished, .. } = &mut self.state else {
             return Ok((receipt, false));
         };
-        receipt.truncated.clone_from(&prepared.conditions.truncated);
+        receipt.image.truncated.clone_from(&prepared.conditions.truncated);
         if let Some(loras) = &prepared.loras {
-            receipt.set_loras(&self.job.loras, &loras.sha256);
+            receipt.image.set_loras(&self.job.loras, &loras.sha256);
         }
         *finished += 1;
         Ok((receipt, *finished == self.job.count))

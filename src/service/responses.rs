@@ -103,10 +103,10 @@ impl Responses {
                 ("type".into(), "image".to_owned()),
                 ("id".into(), receipt.id.clone()),
                 ("index".into(), receipt.index.to_string()),
-                ("seed".into(), receipt.seed.to_string()),
-                ("model".into(), receipt.model.clone()),
-                ("sampler".into(), receipt.sampler.clone()),
-                ("steps".into(), receipt.steps.to_string()),
+                ("seed".into(), receipt.image.seed.to_string()),
+                ("model".into(), receipt.image.model.clone()),
+                ("sampler".into(), receipt.image.sampler.clone()),
+                ("steps".into(), receipt.image.steps.to_string()),
             ],
             ..Message::new(self.topics.image(), bytes)
         };

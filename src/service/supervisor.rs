@@ -131,6 +131,7 @@ impl Supervisor {
             ("[models]", new.models != old.models),
             ("[engine]", new.engine != old.engine),
             ("[spool]", new.spool != old.spool),
+            ("[receipt]", new.receipt != old.receipt),
             ("[log]", new.log != old.log),
             ("[board]", new.board != old.board),
         ];

@@ -67,6 +67,7 @@ impl Worker {
         let options = |path: &PathBuf| (path.clone(), config.engine_options(path));
         let models: Vec<_> = config.models.paths.iter().map(options).collect();
         let throttle = ThermalThrottle::new(config.board.platform(), config.board.pause_above_celsius());
+        let embeds_receipts = config.receipt.embed;
         let heartbeat = Heartbeat::default();
         let sender = EventSender::new(raw_sender, heartbeat.clone());
         let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
@@ -79,7 +80,7 @@ impl Worker {
                 "evaluate",
                 Box::new(move || Evaluator::run(&models, command_queue, &own_commands, sender, throttle)),
             ),
-            spawn("encode", Box::new(move || run_encoder(&raw_events, &encoded_sender))),
+            spawn("encode", Box::new(move || run_encoder(embeds_receipts, &raw_events, &encoded_sender))),
         ];
         Self {
             commands: Some(commands),

@@ -32,7 +32,7 @@ impl Recorded {
     pub fn record(&mut self, job: &Job, event: JobEvent<Sample>) {
         match event {
             JobEvent::Image { receipt, image } => {
-                self.steps = receipt.steps;
+                self.steps = receipt.image.steps;
                 let key = (job.id.clone(), receipt.index);
                 assert!(self.images.insert(key, image.picture.data).is_none());
             }

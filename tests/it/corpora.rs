@@ -21,6 +21,11 @@ fn every_request_of_the_corpus_passes() {
 }
 
 #[test]
+fn every_receipt_of_the_corpus_passes() {
+    replay("receipt", inputs::receipt);
+}
+
+#[test]
 fn every_configuration_of_the_corpus_passes() {
     replay("configuration", inputs::configuration);
 }

@@ -29,6 +29,7 @@ mod doctor;
 mod doctor_boards;
 #[cfg(feature = "system-tests")]
 mod doctor_user;
+mod embedded_receipts;
 mod examples;
 #[cfg(feature = "system-tests")]
 mod exports;
@@ -64,6 +65,10 @@ mod providers;
 mod reconnection;
 #[cfg(feature = "system-tests")]
 mod reference;
+mod replay;
+mod replay_refusals;
+#[cfg(feature = "system-tests")]
+mod replayed_results;
 #[cfg(feature = "system-tests")]
 mod request_errors;
 #[cfg(feature = "system-tests")]

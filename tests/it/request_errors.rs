@@ -130,7 +130,7 @@ fn a_response_topic_of_the_daemon_itself_is_refused() {
 
 #[test]
 fn an_error_about_an_error_followed_without_end() {
-    let (broker, mut subscriber, mut daemon) = start("max_packet_size 350\n", "");
+    let (broker, mut subscriber, mut daemon) = start("max_packet_size 350\n", "[receipt]\nembed = false\n");
     let id = format!("camera-front-door-{:040}", 7);
     let properties =
         ["-D", "publish", "response-topic", "answers", "-D", "publish", "correlation-data", "c-42"];

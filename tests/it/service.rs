@@ -77,6 +77,7 @@ fn a_request_returns_a_receipt_and_the_same_image_as_the_command_line() {
         "6",
         "--sampler",
         "ddim",
+        "--exact",
     ]);
     succeeds(command.args(["--engine", "embedded", "--output"]).arg(&path));
     assert_eq!(std::fs::read(&path).unwrap(), image.payload);

@@ -155,10 +155,10 @@ fn run_once(pipeline: &mut Pipeline, log: &EvaluationLog, job: &Job) -> anyhow::
     })
 }
 
-/// Encodes the picture as the daemon does.
+/// Encodes the picture as the daemon does, without its receipt.
 fn encode(job: &Job, sample: &Sample) -> Result<Vec<u8>, image::ImageError> {
     let picture = &sample.picture;
-    image::encode(Format::Png, &picture.data, &picture.shape, &job.model.bundle.manifest.sample)
+    image::encode(Format::Png, &picture.data, &picture.shape, &job.model.bundle.manifest.sample, None)
 }
 
 /// The picture's size; a set of points has none.

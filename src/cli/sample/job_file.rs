@@ -7,8 +7,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Value};
 
-use super::LIMITS;
 use crate::cli::picture_file;
+use crate::cli::run_job::LIMITS;
 use crate::job::{Request, read_request};
 use crate::json_input::{Document, Json};
 

@@ -5,7 +5,8 @@ use std::path::Path;
 use anyhow::Context;
 
 use crate::cli::output::{OutputTarget, save};
-use crate::image::{self, Encoding, Format};
+use crate::cli::run_job::{DrawnImage, encode_picture, picture_receipt};
+use crate::image::{self, Format};
 use crate::job::Job;
 use crate::npy;
 use crate::pipeline::pack;
@@ -24,25 +25,31 @@ pub(super) fn check_size(output: &OutputTarget, job: &Job) -> anyhow::Result<()>
     image::check_size(*format, size).with_context(fault)
 }
 
-/// Writes all samples of a job.
-pub(super) fn write_samples(output: &OutputTarget, samples: &[Vec<f32>], job: &Job) -> anyhow::Result<()> {
+/// Writes all images of a job. Pictures contain their receipts if `embeds_receipts`.
+pub(super) fn write_images(
+    output: &OutputTarget,
+    images: &[DrawnImage],
+    job: &Job,
+    embeds_receipts: bool,
+) -> anyhow::Result<()> {
     let shape = &job.sizes.image;
-    let description = &job.model.bundle.manifest.sample;
     match output {
-        OutputTarget::File(path, Format::Npy) => write_array(path, shape, samples),
+        OutputTarget::File(path, Format::Npy) => {
+            write_array(path, shape, images.iter().map(|image| image.picture.as_slice()))
+        }
         OutputTarget::File(path, format) => {
-            let images = samples.iter().map(|sample| image::to_image(sample, shape, description));
-            let image = match images.collect::<Result<Vec<_>, _>>()?.as_slice() {
-                [single] => single.clone(),
-                several => image::grid(several, 1)?,
-            };
-            save(path, &image::encode_image(Encoding { format: *format, ..job.encoding }, &image)?)
+            let receipt = picture_receipt(images).filter(|_| embeds_receipts);
+            let text = receipt.map(|receipt| receipt.to_text(&job.sizes));
+            save(path, &encode_picture(images, job, *format, text.as_ref())?)
         }
         OutputTarget::Directory(path) => {
             std::fs::create_dir_all(path).with_context(|| format!("cannot create {}", path.display()))?;
-            for (index, sample) in samples.iter().enumerate() {
-                let name = format!("{index:04}-{}.{}", job.image_seed(index), job.encoding.format.name());
-                save(&path.join(name), &image::encode(job.encoding, sample, shape, description)?)?;
+            let description = &job.model.bundle.manifest.sample;
+            for (index, DrawnImage { receipt, picture, .. }) in images.iter().enumerate() {
+                let name = format!("{index:04}-{}.{}", receipt.image.seed, job.encoding.format.name());
+                let text = embeds_receipts.then(|| receipt.image.to_text(&job.sizes));
+                let file = image::encode(job.encoding, picture, shape, description, text.as_ref())?;
+                save(&path.join(name), &file)?;
             }
             Ok(())
         }
@@ -51,16 +58,22 @@ pub(super) fn write_samples(output: &OutputTarget, samples: &[Vec<f32>], job: &J
 
 /// Writes latents in the layout of diffusers' `output_type="latent"`: Flux packs them. Those of FLUX.2 are packed and
 /// normalised, as its network predicts them.
-pub(super) fn write_latents(path: &Path, latents: &[Vec<f32>], job: &Job) -> anyhow::Result<()> {
+pub(super) fn write_latents(path: &Path, images: &[DrawnImage], job: &Job) -> anyhow::Result<()> {
     let sizes = &job.sizes;
+    let latents = images.iter().map(|image| image.latents.as_slice());
     let Some(side) = job.packing() else {
         return write_array(path, &sizes.latent, latents);
     };
-    let packed: Vec<_> = latents.iter().map(|latent| pack(latent, &sizes.latent, side)).collect();
-    write_array(path, &sizes.sample, &packed)
+    let packed: Vec<_> = latents.map(|latent| pack(latent, &sizes.latent, side)).collect();
+    write_array(path, &sizes.sample, packed.iter().map(Vec::as_slice))
 }
 
 /// Writes arrays of this shape as one .npy file, with a first axis for the images.
-fn write_array(path: &Path, shape: &[usize], images: &[Vec<f32>]) -> anyhow::Result<()> {
+fn write_array<'a>(
+    path: &Path,
+    shape: &[usize],
+    images: impl Iterator<Item = &'a [f32]>,
+) -> anyhow::Result<()> {
+    let images: Vec<_> = images.collect();
     save(path, &npy::write(&[&[images.len()], shape].concat(), &images.concat())?)
 }

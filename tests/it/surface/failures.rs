@@ -87,8 +87,9 @@ fn failed_jobs_report_code_field_and_message() {
         || EvaluationError::OutputType,
     ];
     lines.extend(errors.map(|error| failure(failing(error), job.clone(), |_, _| {})));
-    let error = denoised::image::encode(Format::Png, &[0.0; 4], &[4, 1, 1], &SampleDescription::default())
-        .unwrap_err();
+    let error =
+        denoised::image::encode(Format::Png, &[0.0; 4], &[4, 1, 1], &SampleDescription::default(), None)
+            .unwrap_err();
     lines.push(line(&JobError::new(ErrorCode::Encoding, error)));
     check("errors-failures", &lines.join("\n"));
 }

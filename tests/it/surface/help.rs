@@ -4,10 +4,11 @@ use super::snapshot::{check, stdout};
 use crate::common::commands::denoised;
 
 /// Every command, in the order of the program's help.
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 14] = [
     "run",
     "demo",
     "sample",
+    "replay",
     "visualize",
     "bench",
     "inspect",

@@ -6,8 +6,8 @@ use super::snapshot::check_json;
 use crate::common::bundles::model;
 use crate::common::pipelines::{PROMPT, bundle};
 use denoised::inference::{Backend, EngineKind, EngineOptions, ProviderShare, RejectedProvider};
-use denoised::job::receipt::Receipt;
-use denoised::job::{Job, JobLimits, ModelCard, Request};
+use denoised::job::receipt::{ImageReceipt, Receipt, ReceiptLora};
+use denoised::job::{Job, JobLimits, ModelCard, Request, Sizes};
 use denoised::model::Model;
 use denoised::pipeline::{JobEvent, Pipeline};
 use serde_json::{Value, json};
@@ -84,7 +84,8 @@ fn receipt_with_every_field() -> Receipt {
         ..Backend::new("onnxruntime", "1.23.2".to_owned(), "cuda".to_owned())
     };
     let receipt = Receipt::new(&job(&card, request), 1, &backend).unwrap();
-    Receipt { truncated: vec!["the rest".to_owned()], ..receipt }
+    let image = ImageReceipt { truncated: vec!["the rest".to_owned()], ..receipt.image };
+    Receipt { image, ..receipt }
 }
 
 #[test]
@@ -93,10 +94,22 @@ fn a_receipt_with_every_field_matches_its_snapshot() {
 }
 
 #[test]
+fn the_parameters_of_a_receipt_are_those_of_the_web_ui() {
+    let Receipt { image, .. } = receipt_with_every_field();
+    let lora = ReceiptLora { name: "style".to_owned(), weight: 0.5, sha256: String::new() };
+    let image = ImageReceipt { model: "a, b".to_owned(), count: Some(4), loras: vec![lora], ..image };
+    let sizes = Sizes { sample: vec![4, 4, 6], latent: vec![4, 4, 6], image: vec![3, 32, 48] };
+    let expected = "A red fox, in the snow! <lora:style:0.5>\nNegative prompt: c\nSteps: 4, Sampler: euler, CFG scale: 5, \
+        Seed: 2, Size: 48x32, Model hash: 2c2f284da0, Model: \"a, b\", Denoising strength: 0.5, Clip skip: 2, \
+        Batch size: 4, Version: denoised ";
+    assert_eq!(image.to_text(&sizes).parameters, format!("{expected}{}", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
 fn a_receipt_has_the_eta_that_the_sampler_got() {
     let eta = |sampler: &str, eta: Option<f64>| {
         let request = json!({"id": "a", "prompt": "", "seed": 1, "steps": 2, "sampler": sampler, "eta": eta});
-        receipts(&bundle("sd"), request)[0].eta
+        receipts(&bundle("sd"), request)[0].image.eta
     };
     // The pipeline passes 0 to TCD; DDIM keeps its default.
     assert_eq!((eta("tcd", None), eta("tcd", Some(0.5))), (Some(0.0), Some(0.5)));
