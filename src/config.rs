@@ -8,6 +8,7 @@ mod environment;
 mod file;
 mod known_keys;
 mod layers;
+mod listen_address;
 #[cfg(test)]
 mod message_tests;
 mod unused_engine_options;
@@ -26,6 +27,7 @@ pub use automatic::{BatchLimit, MemoryLimit};
 pub use engine::{EngineConfig, ModelEngineConfig};
 pub use environment::process_environment;
 pub use layers::{ConfigErrors, ConfigFault, DEFAULT_FILE, load};
+pub use listen_address::ListenAddress;
 pub use values::{BrokerUrl, ClientId, LogLevel, NodeName, PublishQos, SharedQueue, TopicRoot};
 
 /// The configuration. `systemd/config.toml` documents every key.
@@ -36,6 +38,8 @@ pub struct Config {
     pub node: NodeName,
     /// `[mqtt]`
     pub mqtt: MqttConfig,
+    /// `[http]`
+    pub http: HttpConfig,
     /// `[models]`
     pub models: ModelsConfig,
     /// `[engine]`
@@ -120,6 +124,17 @@ impl MqttConfig {
         let lacks_user = self.username.is_empty() && self.password_file.is_some();
         lacks_user.then_some(["mqtt.password_file", "mqtt.username"])
     }
+}
+
+/// The HTTP server.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HttpConfig {
+    /// The address and the port to listen on; empty: no HTTP.
+    pub listen: ListenAddress,
+    /// A file with the token that requests must have. Required on addresses that other machines reach.
+    #[serde(deserialize_with = "checked::optional_file")]
+    pub token_file: Option<PathBuf>,
 }
 
 /// The models.

@@ -48,7 +48,7 @@
 //!
 //! # Layers
 //!
-//! `cli` → `service` → `pipeline` → `job` → `image`, `model` → `inference`, `bundle` → `onnx` → `tensor`. A module imports only
+//! `cli` → `http` → `service` → `pipeline` → `job` → `image`, `model` → `inference`, `bundle` → `onnx` → `tensor`. A module imports only
 //! from modules to its right. `config` is between `service` and `job`. `mqtt` and `spool` are below `service` and know no
 //! tensors. `diffusion_samplers` is a separate crate and knows no module of this one. A test compares the imports with
 //! these layers.
@@ -59,6 +59,7 @@ pub mod config;
 #[cfg(test)]
 mod error_texts;
 mod file_kind;
+mod http;
 pub mod image;
 pub mod inference;
 pub mod job;

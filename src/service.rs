@@ -1,5 +1,7 @@
 //! The daemon: receives requests over MQTT, runs them, and publishes the results.
 //!
+//! Jobs of other interfaces of this process, such as HTTP, arrive on a queue.
+//!
 //! Four parts run concurrently and communicate over bounded queues: the MQTT client, the service task,
 //! the spool, which stores what must not be lost before it is sent, and the worker with its engine. The
 //! spool and the worker have threads of their own, so that no evaluation blocks the connection.
@@ -14,12 +16,15 @@ mod handled_commands;
 mod heartbeat;
 mod held_commands;
 mod job_registry;
+pub(crate) mod local;
+pub(crate) mod metrics;
+mod outbox;
 mod parsed_request;
-mod password;
+pub(crate) mod password;
 mod pending_fetches;
 mod responses;
 mod router;
-mod status;
+pub(crate) mod status;
 mod stream;
 mod supervisor;
 mod systemd;
@@ -48,6 +53,7 @@ use systemd::SystemdNotifier;
 use worker::{EncodedImage, Worker, WorkerEvent};
 
 pub use error::ServiceError;
+pub use local::LocalPort;
 pub(crate) use topic_root::root_change;
 
 /// How long flushing pending messages may take on shutdown, and then closing the connection.
@@ -64,6 +70,8 @@ pub struct Signals {
     pub stop: watch::Receiver<bool>,
     /// Reloaded configurations.
     pub reload: mpsc::Receiver<Config>,
+    /// The requests of this process's other interfaces.
+    pub local: LocalPort,
 }
 
 /// Serves until shutdown is requested, then finishes the accepted jobs within `limits.drain_s`.
@@ -91,8 +99,10 @@ pub async fn run(config: &Config, mut signals: Signals) -> Result<(), ServiceErr
     topic_root::check(config);
     let worker = Worker::start(config, unfinished.len());
     let watchdog = Watchdog::new(worker.heartbeat.clone());
-    let supervisor = Supervisor::new(config, topics.clone(), notifier, watchdog);
-    let registry = JobRegistry::new(config, topics, spool.completed_jobs());
+    let LocalPort { snapshot, metrics, .. } = &signals.local;
+    let supervisor =
+        Supervisor::new(config, topics.clone(), notifier, watchdog, snapshot.clone(), metrics.clone());
+    let registry = JobRegistry::new(config, topics, spool.completed_jobs(), metrics.clone());
     let router = Router::new(client, spool, worker, registry, unfinished);
     let mut service = Service { router, supervisor, former };
     let outcome = service.serve(&mut signals).await;
@@ -165,7 +175,7 @@ impl Service {
     /// Handles events until shutdown is requested and the accepted jobs are finished, or the drain deadline
     /// has passed.
     async fn serve(&mut self, signals: &mut Signals) -> Result<(), ServiceError> {
-        let Signals { stop, reload } = signals;
+        let Signals { stop, reload, local } = signals;
         let mut drain_deadline = None;
         let mut ticks = tokio::time::interval(TICK_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -188,6 +198,7 @@ impl Service {
                         return Err(ServiceError::Ended("the worker", router.worker.panic_messages()));
                     }
                 },
+                Some(request) = local.requests.recv(), if has_room => self.router.on_local_request(request),
                 Ok(()) = router.client.newest.changed(), if has_room => self.router.on_newest(),
                 () = tokio::time::sleep_until(streams_due.unwrap_or_else(Instant::now)),
                     if has_room && streams_due.is_some() => {}
@@ -225,7 +236,9 @@ impl Service {
 
     fn on_tick(&mut self) {
         self.router.on_tick();
-        if let Some(state) = self.supervisor.on_tick(self.router.job_count()) {
+        if let Some(state) =
+            self.supervisor.on_tick(self.router.job_count(), self.router.spool.pending_bytes())
+        {
             self.router.publish_unspooled(state);
         }
     }

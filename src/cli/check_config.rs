@@ -6,6 +6,7 @@ use std::path::Path;
 use super::stdout::Stdout;
 use super::{CommandError, ConfigFile};
 use crate::config::{Config, ModelsConfig};
+use crate::http::token_fault;
 use crate::service::broker::{
     SERVICE_PASSWORD, file_faults, lacks_password, unused_password, unused_password_warning,
 };
@@ -20,7 +21,8 @@ pub(super) fn run(file: &ConfigFile) -> Result<(), CommandError> {
         // A key may hold control characters, which must not reach a terminal.
         eprintln!("denoised: warning: {}", warning.replace(char::is_control, "\u{fffd}"));
     }
-    let faults: Vec<_> = file_faults(&config).iter().map(ToString::to_string).collect();
+    let mut faults: Vec<_> = file_faults(&config).iter().map(ToString::to_string).collect();
+    faults.extend(token_fault(&config.http).map(|error| error.to_string()));
     if !faults.is_empty() {
         return Err(CommandError::usage(anyhow::anyhow!(faults.join("\n"))));
     }
@@ -45,6 +47,7 @@ fn unchecked_files(config: &Config) -> Vec<String> {
         ("mqtt.ca_file", mqtt.ca_file.as_deref()),
         ("mqtt.cert_file", mqtt.cert_file.as_deref()),
         ("mqtt.key_file", mqtt.key_file.as_deref()),
+        ("http.token_file", config.http.token_file.as_deref()),
         ("engine.library", config.onnxruntime_library()),
     ];
     // The default model comes with the package, and not from the configuration.

@@ -23,8 +23,8 @@ use super::{CommandError, ConfigFile};
 use crate::config::{BrokerUrl, Config};
 use crate::mqtt::probe;
 use crate::mqtt::{Message, Topics};
-use crate::service::Signals;
 use crate::service::broker::settings as broker_settings;
+use crate::service::{LocalPort, Signals};
 use subscriber::{Answer, Subscriber};
 
 /// The arguments of `demo`.
@@ -70,7 +70,9 @@ async fn show(url: BrokerUrl, mut config: Config, arguments: &DemoArguments) -> 
     let (_unchanged, reload) = mpsc::channel(1);
     let daemon = {
         let config = config.clone();
-        tokio::spawn(async move { crate::service::run(&config, Signals { stop: stopped, reload }).await })
+        tokio::spawn(async move {
+            crate::service::run(&config, Signals { stop: stopped, reload, local: LocalPort::default() }).await
+        })
     };
     let result = tokio::select! {
         result = run_jobs(&config, &arguments.output, began) => result,

@@ -8,7 +8,8 @@ use tokio::sync::{mpsc, watch};
 
 use super::{CommandError, ConfigFile};
 use crate::config::Config;
-use crate::service::Signals;
+use crate::http::Server;
+use crate::service::{LocalPort, Signals, local};
 
 pub(super) fn run(file: &ConfigFile) -> Result<(), CommandError> {
     let mut config = super::configuration(file.config.as_deref())?;
@@ -27,9 +28,21 @@ pub(super) fn run(file: &ConfigFile) -> Result<(), CommandError> {
         .build()
         .context("cannot start the async runtime")?;
     runtime.block_on(async {
-        let signals = signals(file.config.clone())?;
-        crate::service::run(&config, signals).await?;
-        Ok(())
+        // Before anything else starts, so that a port in use is the first error.
+        let server = Server::bind(&config).await?;
+        let (server, port) = match server {
+            Some(server) => {
+                let (handle, port) = local::connection();
+                (Some(server.start(handle)), port)
+            }
+            None => (None, LocalPort::default()),
+        };
+        let signals = signals(file.config.clone(), port)?;
+        let outcome = crate::service::run(&config, signals).await;
+        if let Some(server) = server {
+            server.close().await;
+        }
+        Ok(outcome?)
     })
 }
 
@@ -50,7 +63,7 @@ fn unwritable_cache(cache: &Path) -> Option<String> {
 }
 
 /// SIGTERM and SIGINT stop the daemon; SIGHUP reloads the configuration.
-fn signals(file: Option<PathBuf>) -> anyhow::Result<Signals> {
+fn signals(file: Option<PathBuf>, local: LocalPort) -> anyhow::Result<Signals> {
     let (stop_sender, stop) = watch::channel(false);
     let (config_sender, reload) = mpsc::channel(1);
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
@@ -72,7 +85,7 @@ fn signals(file: Option<PathBuf>) -> anyhow::Result<Signals> {
             }
         }
     });
-    Ok(Signals { stop, reload })
+    Ok(Signals { stop, reload, local })
 }
 
 #[cfg(test)]

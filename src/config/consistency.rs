@@ -44,6 +44,12 @@ pub(super) fn faults(config: &Config) -> Vec<Inconsistency> {
         faults.push(Inconsistency::new(key, &[other], format!("requires {other}; set both or neither")));
     }
     faults.extend(shared_queue_fault(config));
+    if let (Some(address), None) = (config.http.listen.remote(), &config.http.token_file) {
+        let message = format!(
+            "{address} can be reached from other machines, so it requires http.token_file; set it, or listen on 127.0.0.1"
+        );
+        faults.push(Inconsistency::new("http.listen", &["http.token_file"], message));
+    }
     // A password may end with a line break, which is not sent.
     let password_bytes = config.mqtt.password_file.as_ref().and_then(|path| path.metadata().ok());
     if let Some(file) = password_bytes.filter(|file| file.len() > MAX_BYTES as u64 + 2) {
@@ -145,6 +151,9 @@ impl Config {
     /// Returns what the configuration sets without effect on this machine, one line each.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = self.mqtt_warnings();
+        if self.http.listen.address().is_none() && self.http.token_file.is_some() {
+            warnings.push("http.token_file has no effect, because http.listen is not set".to_owned());
+        }
         warnings.extend(self.engine_warnings());
         for path in &self.models.paths {
             let options = self.engine_options(path);

@@ -293,7 +293,7 @@ impl<'de> Deserialize<'de> for LogLevel {
     }
 }
 
-fn invalid<E: Error>(found: &str, expected: &str) -> E {
+pub(super) fn invalid<E: Error>(found: &str, expected: &str) -> E {
     E::invalid_value(Unexpected::Str(found), &expected)
 }
 

@@ -36,6 +36,28 @@ pub enum ErrorCode {
     Denied,
 }
 
+impl ErrorCode {
+    /// The name in messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::BadRequest => "bad_request",
+            Self::OutOfRange => "out_of_range",
+            Self::UnknownModel => "unknown_model",
+            Self::UnknownSampler => "unknown_sampler",
+            Self::Conflict => "conflict",
+            Self::QueueFull => "queue_full",
+            Self::Unavailable => "unavailable",
+            Self::Cancelled => "cancelled",
+            Self::Deadline => "deadline",
+            Self::NoPicture => "no_picture",
+            Self::NonFinite => "non_finite",
+            Self::Engine => "engine",
+            Self::Encoding => "encoding",
+            Self::Denied => "denied",
+        }
+    }
+}
+
 /// Why a job is refused or fails.
 #[derive(Debug, Clone, PartialEq, thiserror::Error, Serialize, Deserialize)]
 #[error("{message}")]
@@ -67,5 +89,33 @@ impl JobError {
     /// The value of this field is not supported.
     pub(crate) fn out_of_range(field: &str, message: impl ToString) -> Self {
         Self::of_field(ErrorCode::OutOfRange, field, message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_a_code_is_that_of_its_json() {
+        for name in [
+            "bad_request",
+            "out_of_range",
+            "unknown_model",
+            "unknown_sampler",
+            "conflict",
+            "queue_full",
+            "unavailable",
+            "cancelled",
+            "deadline",
+            "no_picture",
+            "non_finite",
+            "engine",
+            "encoding",
+            "denied",
+        ] {
+            let code: ErrorCode = serde_json::from_value(name.into()).unwrap();
+            assert_eq!(code.name(), name);
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! What follows from handling a message or an event.
 
 use super::held_commands::HeldCommand;
+use super::local::{LocalAnswer, LocalClient};
 use super::parsed_request::ParsedRequest;
 use super::worker::WorkerCommand;
 use crate::mqtt::{Message, QoS};
@@ -15,6 +16,8 @@ pub(super) struct Effects {
     pub(super) completes: Option<String>,
     /// Messages that are acknowledged once the spool has written `spool_commands`.
     pub(super) completed_commands: Vec<HeldCommand>,
+    /// Answers to local clients.
+    pub(super) local_answers: Vec<(LocalClient, LocalAnswer)>,
     /// Whether the sender can expect another answer if it sends the same message later.
     pub(super) is_temporary: bool,
 }
@@ -27,6 +30,16 @@ impl Effects {
             _ => SpoolCommand::Write(Change::Send(message)),
         };
         Self { spool_commands: messages.into_iter().map(command).collect(), ..Self::default() }
+    }
+
+    /// Adds an answer to a local client, if the request came from one.
+    pub(super) fn and_answer(
+        mut self,
+        client: Option<&LocalClient>,
+        answer: impl FnOnce() -> LocalAnswer,
+    ) -> Self {
+        self.local_answers.extend(client.map(|client| (client.clone(), answer())));
+        self
     }
 
     /// Adds a change to the spool.

@@ -14,12 +14,14 @@ use tokio::time::Instant;
 use super::committing_jobs::CommittingJobs;
 use super::effects::Effects;
 use super::held_commands::HeldCommands;
+use super::local::{LocalAnswer, LocalClient};
+use super::metrics::{Metrics, Outcome};
 use super::responses::{ImageEntry, Reply, Responses};
 use super::stream::Stream;
 use super::undeliverable::UndeliverableReports;
 use super::worker::EncodedImage;
 use crate::config::{Config, LimitsConfig};
-use crate::job::{JobError, ModelCard};
+use crate::job::{Job, JobError, ModelCard};
 use crate::mqtt::client::UndeliverableReason;
 use crate::mqtt::{Message, Topics};
 use crate::pipeline::JobEvent;
@@ -37,6 +39,28 @@ struct PendingJob {
     is_cancelled: bool,
     /// The cancellations, which are acknowledged once the job's end is stored.
     cancellations: HeldCommands,
+    /// The local client that sent the request.
+    client: Option<LocalClient>,
+    /// The model's name.
+    model: String,
+    /// When the request arrived, or the job was resumed.
+    arrival: std::time::Instant,
+}
+
+impl PendingJob {
+    fn new(job: &Job, digest: String, reply: Option<Reply>, arrival: std::time::Instant) -> Self {
+        Self {
+            digest,
+            reply,
+            repeats: Vec::new(),
+            images: Vec::new(),
+            is_cancelled: false,
+            cancellations: HeldCommands::default(),
+            client: None,
+            model: job.model.bundle.name.clone(),
+            arrival,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -52,6 +76,7 @@ pub(super) struct JobRegistry {
     committing: CommittingJobs,
     completed: CompletedJobs,
     undeliverable: UndeliverableReports,
+    metrics: Metrics,
     /// Whether the spool keeps the results of finished jobs.
     retains_results: bool,
     is_connected: bool,
@@ -59,7 +84,7 @@ pub(super) struct JobRegistry {
 }
 
 impl JobRegistry {
-    pub(super) fn new(config: &Config, topics: Topics, completed: CompletedJobs) -> Self {
+    pub(super) fn new(config: &Config, topics: Topics, completed: CompletedJobs, metrics: Metrics) -> Self {
         Self {
             responses: Responses::new(topics, config.mqtt.qos),
             limits: config.limits.clone(),
@@ -71,6 +96,7 @@ impl JobRegistry {
             committing: CommittingJobs::default(),
             completed,
             undeliverable: UndeliverableReports::default(),
+            metrics,
             retains_results: config.spool.keep_s.0 > 0,
             is_closed: false,
         }
@@ -78,6 +104,7 @@ impl JobRegistry {
 
     /// Sets the loaded models, with which requests can be validated.
     pub(super) fn set_models(&mut self, models: Vec<Arc<ModelCard>>) {
+        self.metrics.add_models(models.iter().map(|card| card.bundle.name.as_str()));
         self.models = models;
     }
 
@@ -124,9 +151,17 @@ impl JobRegistry {
             JobEvent::Image { mut receipt, image } => {
                 receipt.index = stream.map_or(receipt.index, Stream::index);
                 let topic = stream.map(Stream::topic);
+                self.metrics.on_image(&receipt);
+                let copy = job.client.as_ref().map(|_| (image.bytes.clone(), receipt.clone()));
                 let (messages, entry) = self.responses.image(*receipt, image, topic, job.reply.as_ref());
                 job.images.push(entry);
-                Effects::send(messages)
+                let effects = Effects::send(messages);
+                match copy {
+                    Some((bytes, receipt)) => {
+                        effects.and_answer(job.client.as_ref(), || LocalAnswer::Image { bytes, receipt })
+                    }
+                    None => effects,
+                }
             }
             JobEvent::Finished { elapsed_ms } => self
                 .on_picture_finished(id, elapsed_ms, Instant::now())
@@ -139,6 +174,7 @@ impl JobRegistry {
     fn finish(&mut self, id: &str, elapsed_ms: u64) -> Effects {
         let Some(job) = self.jobs.get_mut(id) else { return Effects::default() };
         let images = std::mem::take(&mut job.images);
+        self.metrics.on_job_duration(&job.model, job.arrival.elapsed());
         let messages = self.responses.result(id, images, elapsed_ms, job.reply.as_ref());
         self.complete(id, elapsed_ms, messages)
     }
@@ -147,6 +183,7 @@ impl JobRegistry {
     fn complete(&mut self, id: &str, elapsed_ms: u64, messages: Vec<Message>) -> Effects {
         let Some(job) = self.jobs.remove(id) else { return Effects::default() };
         log::info!("job {id} finished in {elapsed_ms} ms");
+        self.metrics.on_job_end(&job.model, Outcome::Finished);
         let completes = self.retains_results.then(|| id.to_owned());
         if self.retains_results {
             self.committing.insert(id.to_owned(), job.digest);
@@ -155,6 +192,7 @@ impl JobRegistry {
         let redeliver =
             |reply: &Reply| Change::Redeliver { id: id.to_owned(), reply: Some(reply.to_record()) };
         let effects = job.repeats.iter().map(redeliver).fold(finished, Effects::and);
+        let effects = effects.and_answer(job.client.as_ref(), || LocalAnswer::Finished { elapsed_ms });
         Effects { completes, completed_commands: job.cancellations.into_inner(), ..effects }
     }
 
@@ -162,8 +200,11 @@ impl JobRegistry {
         let Some(job) = self.jobs.remove(id) else { return Effects::default() };
         self.streams.remove(id);
         log::warn!("job {id} failed: {error}");
+        self.metrics.on_job_end(&job.model, Outcome::Failed(error.code));
         let replies: Vec<_> = job.reply.into_iter().chain(job.repeats).collect();
-        let effects = Effects::send(self.errors(id, error, &replies)).and(Change::Forget(id.to_owned()));
+        let effects = Effects::send(self.errors(id, error, &replies))
+            .and(Change::Forget(id.to_owned()))
+            .and_answer(job.client.as_ref(), || LocalAnswer::Failed(error.clone()));
         Effects { completed_commands: job.cancellations.into_inner(), ..effects }
     }
 

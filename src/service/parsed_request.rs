@@ -4,11 +4,11 @@ use std::time::Instant;
 
 use sha2::{Digest, Sha256};
 
+use super::local::{LocalClient, LocalRequest};
 use super::responses::{Reply, Responses};
 use crate::config::LimitsConfig;
 use crate::job::{ErrorCode, JobError, Request, id_near_start, parse_within, shortened_id};
 use crate::mqtt::client::Incoming;
-use crate::spool::CommandDigest;
 
 /// A well-formed request that is not yet validated against the models.
 #[derive(Debug)]
@@ -17,9 +17,9 @@ pub(super) struct ParsedRequest {
     /// Distinguishes a repeated request from another request with the same id.
     pub(super) digest: String,
     pub(super) reply: Option<Reply>,
-    /// Identifies the message that carried the request.
-    pub(super) command: CommandDigest,
-    /// When the message arrived.
+    /// The local client that sent the request; `None` for one over MQTT.
+    pub(super) client: Option<LocalClient>,
+    /// When the request arrived.
     pub(super) arrival: Instant,
 }
 
@@ -29,38 +29,56 @@ pub(super) struct RejectedRequest {
     /// The id as the sender wrote it, if it can be read.
     pub(super) id: Option<String>,
     pub(super) reply: Option<Reply>,
+    pub(super) client: Option<LocalClient>,
     pub(super) error: JobError,
 }
 
 impl ParsedRequest {
-    /// Parses a message within the limits, which `command` identifies.
+    /// Parses a message within the limits.
     pub(super) fn parse(
         incoming: &Incoming,
-        command: CommandDigest,
         limits: &LimitsConfig,
         responses: &Responses,
     ) -> Result<Self, Box<RejectedRequest>> {
-        let rejected = |id, reply, error| Box::new(RejectedRequest { id, reply, error });
-        let reply = reply(incoming, responses);
-        let (size, max_bytes) = (incoming.payload.len(), limits.payload.0);
+        Self::parse_payload(&incoming.payload, reply(incoming, responses), None, incoming.arrival, limits)
+    }
+
+    /// Parses a local request within the limits.
+    pub(super) fn parse_local(
+        LocalRequest { payload, arrival, client }: LocalRequest,
+        limits: &LimitsConfig,
+    ) -> Result<Self, Box<RejectedRequest>> {
+        Self::parse_payload(&payload, Ok(None), Some(client), arrival, limits)
+    }
+
+    fn parse_payload(
+        payload: &[u8],
+        reply: Result<Option<Reply>, JobError>,
+        client: Option<LocalClient>,
+        arrival: Instant,
+        limits: &LimitsConfig,
+    ) -> Result<Self, Box<RejectedRequest>> {
+        let rejected =
+            |id, reply, error| Box::new(RejectedRequest { id, reply, client: client.clone(), error });
+        let (size, max_bytes) = (payload.len(), limits.payload.0);
         if size as u64 > max_bytes {
             let message =
                 format!("the request has {size} bytes; at most {max_bytes} are accepted (limits.payload)");
             let error = JobError::new(ErrorCode::OutOfRange, message);
-            return Err(rejected(id_near_start(&incoming.payload), reply.unwrap_or_default(), error));
+            return Err(rejected(id_near_start(payload), reply.unwrap_or_default(), error));
         }
-        let parsed = parse_within(&incoming.payload, limits.job(None));
+        let parsed = parse_within(payload, limits.job(None));
         let (request, reply) = match (parsed, reply) {
             (Ok(request), Ok(reply)) => (request, reply),
             (Ok(request), Err(error)) => return Err(rejected(written_id(&request), None, error)),
             (Err((id, error)), reply) => return Err(rejected(id, reply.unwrap_or_default(), error)),
         };
-        Ok(Self { digest: digest(&request), request, reply, command, arrival: incoming.arrival })
+        Ok(Self { digest: digest(&request), request, reply, client, arrival })
     }
 
     /// Rejects the request.
     pub(super) fn reject(self, error: JobError) -> RejectedRequest {
-        RejectedRequest { id: written_id(&self.request), reply: self.reply, error }
+        RejectedRequest { id: written_id(&self.request), reply: self.reply, client: self.client, error }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Reads the password of the MQTT client from its file.
+//! Reads secrets from their files: the password of the MQTT client, and the token of the HTTP server.
 
 use std::path::{Path, PathBuf};
 
@@ -23,7 +23,11 @@ impl PasswordSource {
             Self::Credential(path) => ("the systemd credential mqtt-password", path),
         };
         let fault = |reason: String| ServiceError::Password { subject, path: path.clone(), reason };
-        let password = read(path).map_err(fault)?;
+        let password = read_secret(path, "password").map_err(fault)?;
+        if password.len() > MAX_BYTES {
+            let reason = format!("{} bytes are more than a password can have, 65,535", password.len());
+            return Err(fault(reason));
+        }
         if password.trim().is_empty() && matches!(self, Self::File(_)) {
             return Err(fault(
                 "it is empty; write the password to it, or remove mqtt.password_file if the user has none"
@@ -34,26 +38,24 @@ impl PasswordSource {
     }
 }
 
-fn read(path: &Path) -> Result<String, String> {
+/// Reads a file that holds one line, without the line break at its end. `noun` is its name in an error.
+pub(crate) fn read_secret(path: &Path, noun: &str) -> Result<String, String> {
     let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
     let text = match String::from_utf8(bytes) {
         Ok(text) if !text.starts_with('\u{feff}') => text,
         Ok(_) => {
-            return Err("it begins with a byte order mark, which is not a part of the password; save it as \
-                        UTF-8 without one"
-                .to_owned());
+            return Err(format!(
+                "it begins with a byte order mark, which is not a part of the {noun}; save it as UTF-8 without one"
+            ));
         }
         Err(_) => return Err("it is not UTF-8 text; save it as UTF-8 without a byte order mark".to_owned()),
     };
     let line = text.strip_suffix('\n').unwrap_or(&text);
-    let password = line.strip_suffix('\r').unwrap_or(line);
-    if password.contains(['\r', '\n']) {
-        return Err("it has more than one line; write nothing but the password to it, in one line".to_owned());
+    let secret = line.strip_suffix('\r').unwrap_or(line);
+    if secret.contains(['\r', '\n']) {
+        return Err(format!("it has more than one line; write nothing but the {noun} to it, in one line"));
     }
-    if password.len() > MAX_BYTES {
-        return Err(format!("{} bytes are more than a password can have, 65,535", password.len()));
-    }
-    Ok(password.to_owned())
+    Ok(secret.to_owned())
 }
 
 #[cfg(test)]

@@ -8,8 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use super::held_commands::HeldCommand;
 use super::parsed_request::ParsedRequest;
-use crate::mqtt::client::AckToken;
 use crate::spool::CommandDigest;
 
 /// How long to wait for a retained message. A broker that has none sends nothing.
@@ -26,7 +26,8 @@ pub(super) struct PendingFetches(Vec<PendingRequest>);
 #[derive(Debug)]
 pub(super) struct PendingRequest {
     pub(super) request: Box<ParsedRequest>,
-    pub(super) ack: AckToken,
+    /// The message that carried the request; `None` for a local request.
+    pub(super) command: Option<HeldCommand>,
     pub(super) fetched: FetchedTopics,
     pub(super) topics: Vec<String>,
     deadline: Instant,
@@ -37,12 +38,12 @@ impl PendingFetches {
     pub(super) fn add(
         &mut self,
         request: Box<ParsedRequest>,
-        ack: AckToken,
+        command: Option<HeldCommand>,
         topics: Vec<String>,
         now: Instant,
     ) -> Option<PendingRequest> {
         let deadline = now + FETCH_TIMEOUT;
-        let pending = PendingRequest { request, ack, fetched: FetchedTopics::new(), topics, deadline };
+        let pending = PendingRequest { request, command, fetched: FetchedTopics::new(), topics, deadline };
         if self.0.len() < MAX_PENDING_REQUESTS {
             self.0.push(pending);
             return None;
@@ -76,7 +77,7 @@ impl PendingFetches {
 
     /// Returns whether a request of this content is waiting.
     pub(super) fn contains(&self, command: CommandDigest) -> bool {
-        self.0.iter().any(|pending| pending.request.command == command)
+        self.0.iter().any(|pending| pending.command.as_ref().is_some_and(|(known, _)| *known == command))
     }
 
     /// Returns those of the topics for which no request waits any more.
@@ -87,7 +88,7 @@ impl PendingFetches {
 
     /// Drops the requests that the broker redelivers on the next connection.
     pub(super) fn on_disconnected(&mut self) {
-        self.0.retain(|pending| !pending.ack.is_redelivered());
+        self.0.retain(|pending| pending.command.as_ref().is_none_or(|(_, ack)| !ack.is_redelivered()));
     }
 }
 

@@ -1,47 +1,27 @@
 //! Routes messages between the MQTT client, the job registry, the worker and the spool.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 
 use tokio::time::Instant;
 
 use super::ServiceError;
 use super::effects::{Admission, Effects};
 use super::handled_commands::{self, HandledCommands};
+use super::held_commands::HeldCommand;
 use super::job_registry::JobRegistry;
+use super::local::{LocalAnswer, LocalRequest};
+use super::outbox::Outbox;
 use super::pending_fetches::{PendingFetches, PendingRequest};
 use super::worker::{EncodedImage, ModelEvent, Worker};
 use crate::config::LimitsConfig;
-use crate::job::Job;
-use crate::mqtt::client::{AckToken, ClientCommand, ClientEvent, Incoming, MqttClient};
+use crate::job::{ErrorCode, Job, JobError};
+use crate::mqtt::client::{ClientCommand, ClientEvent, Incoming, MqttClient};
 use crate::mqtt::{Message, MessageKind};
 use crate::pipeline::JobEvent;
 use crate::spool::{AcceptedJob, Change, CommandDigest, Spool, SpoolCommand};
 
 /// The most commands that may wait for the spool before the router stops reading events.
 const MAX_PENDING_COMMANDS: usize = 256;
-
-/// Commands for the spool, numbered from 1 in the order in which it executes them.
-#[derive(Debug, Default)]
-pub(super) struct Outbox {
-    commands: VecDeque<SpoolCommand>,
-    /// The number of the latest command.
-    latest: u64,
-}
-
-impl Outbox {
-    fn push(&mut self, command: SpoolCommand) {
-        self.latest += 1;
-        self.commands.push_back(command);
-    }
-
-    pub(super) fn pop(&mut self) -> Option<SpoolCommand> {
-        self.commands.pop_front()
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.commands.is_empty()
-    }
-}
 
 /// The router never waits for a single neighbour, so that none of them can block another: commands for the
 /// spool wait in the outbox.
@@ -89,7 +69,7 @@ impl Router {
 
     /// Returns whether events may be read: their effects have room in the outbox.
     pub(super) fn has_room(&self) -> bool {
-        self.outbox.commands.len() < MAX_PENDING_COMMANDS
+        self.outbox.len() < MAX_PENDING_COMMANDS
     }
 
     /// The number of accepted jobs that are not finished.
@@ -153,6 +133,18 @@ impl Router {
                 }
             }
         }
+    }
+
+    /// Handles a request of this process. One that comes before the models are loaded is rejected, because nothing
+    /// would limit the number of those that wait.
+    pub(super) fn on_local_request(&mut self, request: LocalRequest) {
+        if !self.registry.has_models() {
+            let error = JobError::new(ErrorCode::Unavailable, "the models are loading; try again later");
+            return request.client.send(LocalAnswer::Failed(error));
+        }
+        self.registry.on_spool_written(self.spool.processed());
+        let admission = self.registry.on_local_request(request, self.spool.has_capacity());
+        self.on_admission(admission, None);
     }
 
     pub(super) fn on_model_event(&mut self, event: ModelEvent) -> Result<(), ServiceError> {
@@ -237,7 +229,7 @@ impl Router {
             let hint = format!("clear it with: mosquitto_pub -V 5 -r -n -t '{topic}'");
             if self.handled_commands.contains(command) {
                 log::info!("ignoring the retained message on {topic}, which was handled before; {hint}");
-                return self.complete(command, incoming.ack);
+                return self.complete((command, incoming.ack));
             }
             if self.pending_fetches.contains(command) {
                 // The broker redelivered the same message before; that one is handled and remembered.
@@ -249,8 +241,8 @@ impl Router {
         match incoming.kind {
             MessageKind::Request => {
                 self.registry.on_spool_written(self.spool.processed());
-                let admission = self.registry.on_request(&incoming, command, self.spool.has_capacity());
-                self.on_admission(admission, command, incoming.ack);
+                let admission = self.registry.on_request(&incoming, self.spool.has_capacity());
+                self.on_admission(admission, Some((command, incoming.ack)));
             }
             MessageKind::Cancel => self.on_cancel(incoming, command),
         }
@@ -260,7 +252,9 @@ impl Router {
     fn on_cancel(&mut self, incoming: Incoming, command: CommandDigest) {
         let id = match self.registry.cancelled_id(&incoming) {
             Ok(id) => id,
-            Err(effects) => return self.on_admission(Admission::Decided(effects), command, incoming.ack),
+            Err(effects) => {
+                return self.on_admission(Admission::Decided(*effects), Some((command, incoming.ack)));
+            }
         };
         let waiting = self.pending_fetches.cancel(&id);
         let was_waiting = !waiting.is_empty();
@@ -271,12 +265,17 @@ impl Router {
                     replies.push(reply);
                 }
             }
-            let effects = self.registry.cancel_requests(&id, &replies);
+            let clients = waiting.iter().filter_map(|pending| pending.request.client.as_ref());
+            let effects = clients.fold(self.registry.cancel_requests(&id, &replies), |effects, client| {
+                effects.and_answer(Some(client), || LocalAnswer::Failed(JobError::cancelled()))
+            });
             self.apply(effects);
         }
         for pending in waiting {
             self.cancel_fetches(&pending);
-            self.complete(pending.request.command, pending.ack);
+            if let Some(command) = pending.command {
+                self.complete(command);
+            }
         }
         if !was_waiting && !self.registry.has_job(&id) {
             let reason =
@@ -288,23 +287,23 @@ impl Router {
     }
 
     /// Admits a request that has the results of all its fetches.
-    fn admit_pending(&mut self, PendingRequest { request, ack, fetched, .. }: PendingRequest) {
+    fn admit_pending(&mut self, PendingRequest { request, command, fetched, .. }: PendingRequest) {
         self.registry.on_spool_written(self.spool.processed());
-        let command = request.command;
         let admission = self.registry.admit(request, &fetched, self.spool.has_capacity());
-        self.on_admission(admission, command, ack);
+        self.on_admission(admission, command);
     }
 
-    /// Applies the effects of a message, which is acknowledged once they are on disk, or fetches the retained
-    /// messages that it needs.
-    fn on_admission(&mut self, admission: Admission, command: CommandDigest, ack: AckToken) {
+    /// Applies the effects of a request or a cancellation, or fetches the retained messages that it needs. The message
+    /// that carried it is acknowledged once the effects are on disk.
+    fn on_admission(&mut self, admission: Admission, command: Option<HeldCommand>) {
         let (request, topics) = match admission {
             Admission::Decided(effects) => {
                 let is_temporary = effects.is_temporary;
                 self.apply(effects);
-                return match is_temporary {
-                    true => self.outbox.push(SpoolCommand::Ack(ack)),
-                    false => self.complete(command, ack),
+                return match command {
+                    Some((_, ack)) if is_temporary => self.outbox.push(SpoolCommand::Ack(ack)),
+                    Some(command) => self.complete(command),
+                    None => {}
                 };
             }
             Admission::NeedsTopics(request, topics) => (request, topics),
@@ -315,25 +314,27 @@ impl Router {
                 log::warn!("cannot fetch {topic}: {error}");
             }
         }
-        if let Some(pending) = self.pending_fetches.add(request, ack, topics, Instant::now()) {
+        if let Some(pending) = self.pending_fetches.add(request, command, topics, Instant::now()) {
             self.admit_pending(pending);
         }
     }
 
     /// Remembers a message as handled, and acknowledges it.
-    fn complete(&mut self, command: CommandDigest, ack: AckToken) {
+    fn complete(&mut self, (command, ack): HeldCommand) {
         self.handled_commands.insert(command);
         self.outbox.push(SpoolCommand::Write(Change::Handled(command)));
         self.outbox.push(SpoolCommand::Ack(ack));
     }
 
     fn apply(&mut self, effects: Effects) {
-        let Effects { spool_commands, worker_command, completes, completed_commands, .. } = effects;
+        let Effects { spool_commands, worker_command, completes, completed_commands, local_answers, .. } =
+            effects;
+        local_answers.into_iter().for_each(|(client, answer)| client.send(answer));
         spool_commands.into_iter().for_each(|command| self.outbox.push(command));
         if let Some(id) = completes {
-            self.registry.set_completing_command(id, self.outbox.latest);
+            self.registry.set_completing_command(id, self.outbox.latest());
         }
-        completed_commands.into_iter().for_each(|(command, ack)| self.complete(command, ack));
+        completed_commands.into_iter().for_each(|command| self.complete(command));
         if let Some(command) = worker_command {
             self.worker.send(command);
         }

@@ -13,7 +13,7 @@ use crate::units::counted;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Phase {
+pub(crate) enum Phase {
     Starting,
     /// A provider builds an engine, which may take minutes.
     BuildingEngine,
@@ -23,6 +23,23 @@ pub(super) enum Phase {
     Ready,
     /// The daemon finishes its jobs and stops.
     Draining,
+}
+
+impl Phase {
+    /// Every phase.
+    pub(super) const ALL: [Self; 5] =
+        [Self::Starting, Self::BuildingEngine, Self::Warming, Self::Ready, Self::Draining];
+
+    /// The name in the published state.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::BuildingEngine => "building_engine",
+            Self::Warming => "warming",
+            Self::Ready => "ready",
+            Self::Draining => "draining",
+        }
+    }
 }
 
 impl From<LoadStage> for Phase {
@@ -38,18 +55,18 @@ impl From<LoadStage> for Phase {
 const ELAPSED_RESOLUTION_S: u64 = 5;
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
-struct ModelState {
-    name: String,
-    sha256: String,
-    engine: &'static str,
-    engine_version: String,
-    provider: String,
+pub(crate) struct ModelState {
+    pub(crate) name: String,
+    pub(super) sha256: String,
+    pub(super) engine: &'static str,
+    pub(super) engine_version: String,
+    pub(super) provider: String,
     /// Whether evaluations are captured as CUDA graphs.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     cuda_graph: bool,
     provider_shares: Vec<ProviderShare>,
     rejected_providers: Vec<RejectedProvider>,
-    ms_per_nfe: Option<f64>,
+    pub(super) ms_per_nfe: Option<f64>,
 }
 
 impl ModelState {
@@ -72,8 +89,8 @@ impl ModelState {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
-struct State {
-    phase: Phase,
+pub(crate) struct State {
+    pub(crate) phase: Phase,
     /// Seconds since the phase began; `None` when ready.
     elapsed_s: Option<u64>,
     node: String,
@@ -82,10 +99,10 @@ struct State {
     engine: Option<&'static str>,
     provider: Option<String>,
     ms_per_nfe: Option<f64>,
-    queue: usize,
+    pub(super) queue: usize,
     /// `None` without a thermal sensor.
-    thermal: Option<ThermalState>,
-    models: Vec<ModelState>,
+    pub(super) thermal: Option<ThermalState>,
+    pub(crate) models: Vec<ModelState>,
     broker: BrokerState,
 }
 
@@ -96,11 +113,11 @@ struct BrokerState {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
-struct ThermalState {
+pub(super) struct ThermalState {
     /// The temperature of the hottest zone, rounded.
-    celsius: i64,
+    pub(super) celsius: i64,
     /// Cooling devices that are active.
-    throttles: Vec<String>,
+    pub(super) throttles: Vec<String>,
 }
 
 /// The change of temperature, in degrees Celsius, from which it is published again.
@@ -159,6 +176,10 @@ impl StatusPublisher {
         }
         self.state.phase = phase;
         self.update_elapsed();
+    }
+
+    pub(super) fn state(&self) -> &State {
+        &self.state
     }
 
     pub(super) fn is_ready(&self) -> bool {

@@ -1,14 +1,23 @@
 //! Watches over the daemon: its published state, systemd, the watchdog, and reloads.
 
-use std::time::Duration;
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
 
 use super::heartbeat::Watchdog;
+use super::local::Snapshot;
+use super::metrics::Metrics;
 use super::status::{Phase, StatusPublisher};
 use super::systemd::SystemdNotifier;
 use super::worker::ModelEvent;
 use crate::config::{Config, LimitsConfig};
 use crate::mqtt::{Message, Topics};
-use crate::platform::Platform;
+use crate::platform::{Platform, input_power};
+
+/// How long the worker may make no progress, as `WatchdogSec` of denoised.service. One evaluation can take much longer
+/// than the time between two ticks.
+const MAX_SILENCE: Duration = Duration::from_secs(120);
 
 pub(super) struct Supervisor {
     status: StatusPublisher,
@@ -21,6 +30,17 @@ pub(super) struct Supervisor {
     is_subscribed: bool,
     /// Whether the log has that requests are accepted.
     is_announced: bool,
+    /// When the worker last made progress.
+    last_alive: Instant,
+    /// The names of the models that take a prompt.
+    text_models: BTreeSet<String>,
+    /// The size of the messages that the broker had not acknowledged at the last tick, in bytes.
+    spool_bytes: u64,
+    /// What the interfaces of this process see.
+    snapshot: watch::Sender<Option<Snapshot>>,
+    metrics: Metrics,
+    /// When the board's power was read last; `None` if nothing measures or records it.
+    power_read: Option<Instant>,
 }
 
 impl Supervisor {
@@ -29,12 +49,15 @@ impl Supervisor {
         topics: Topics,
         notifier: SystemdNotifier,
         watchdog: Watchdog,
+        snapshot: watch::Sender<Option<Snapshot>>,
+        metrics: Metrics,
     ) -> Self {
         let platform = config.board.platform();
         let mut status = StatusPublisher::new(config.node.as_str());
         // Every published state has the temperature, even one before the first tick.
         status.update_thermal(&platform);
-        Self {
+        let measures_power = metrics.is_recording() && !platform.power_rails().is_empty();
+        let supervisor = Self {
             status,
             notifier,
             watchdog,
@@ -43,17 +66,61 @@ impl Supervisor {
             config: config.clone(),
             is_subscribed: false,
             is_announced: false,
-        }
+            last_alive: Instant::now(),
+            text_models: BTreeSet::new(),
+            spool_bytes: 0,
+            snapshot,
+            metrics,
+            power_read: measures_power.then(Instant::now),
+        };
+        supervisor.share();
+        supervisor
     }
 
-    /// Updates the state, and reports to systemd. Returns the state if it has changed.
-    pub(super) fn on_tick(&mut self, jobs: usize) -> Option<Message> {
+    /// Shows the present state to the interfaces of this process.
+    fn share(&self) {
+        if self.snapshot.receiver_count() == 0 {
+            return;
+        }
+        let snapshot = Some(Snapshot {
+            state: self.status.state().clone(),
+            text_models: self.text_models.clone(),
+            limits: self.config.limits.clone(),
+            is_connected: self.is_subscribed,
+            is_alive: self.last_alive.elapsed() < MAX_SILENCE,
+            spool_bytes: self.spool_bytes,
+        });
+        self.snapshot.send_if_modified(|known| {
+            let is_changed = *known != snapshot;
+            *known = snapshot;
+            is_changed
+        });
+    }
+
+    fn record_power(&mut self) {
+        let Some(last) = self.power_read else { return };
+        if let Some((watts, _)) = input_power(&self.platform.power_rails()) {
+            self.metrics.on_power(watts, last.elapsed());
+        }
+        self.power_read = Some(Instant::now());
+    }
+
+    /// Updates the state, and reports to systemd. `spool_bytes` is the size of the messages that the broker has not
+    /// acknowledged. Returns the state if it has changed.
+    pub(super) fn on_tick(&mut self, jobs: usize, spool_bytes: u64) -> Option<Message> {
         self.status.set_queue(jobs);
         self.status.update_elapsed();
         self.status.update_thermal(&self.platform);
         let state = self.status.is_stale().then(|| self.status.state_message(&self.topics));
         self.notifier.status(self.status.summary());
-        self.notifier.keep_alive(self.watchdog.is_alive());
+        let is_alive = self.watchdog.is_alive();
+        self.notifier.keep_alive(is_alive);
+        if is_alive {
+            self.last_alive = Instant::now();
+        }
+        self.spool_bytes = spool_bytes;
+        self.record_power();
+        self.share();
         state
     }
 
@@ -67,11 +134,13 @@ impl Supervisor {
         self.is_subscribed = true;
         self.status.set_waits_for_broker(false);
         self.announce();
+        self.share();
     }
 
     pub(super) fn on_disconnected(&mut self) {
         self.is_subscribed = false;
         self.status.set_waits_for_broker(true);
+        self.share();
     }
 
     /// Logs once that requests are accepted: the models are ready, and the broker has the subscription.
@@ -94,6 +163,8 @@ impl Supervisor {
             ModelEvent::Ready(models) => {
                 self.status.set_phase(Phase::Ready);
                 self.status.set_models(models);
+                let takes_text = models.iter().filter(|card| card.latent.is_some());
+                self.text_models = takes_text.map(|card| card.bundle.name.clone()).collect();
                 if !self.is_subscribed {
                     let url = &self.config.mqtt.url;
                     log::info!("the models are ready; waiting for the broker at {url}");
@@ -108,6 +179,7 @@ impl Supervisor {
             }
             ModelEvent::Failed(_) => return None,
         }
+        self.share();
         Some(self.status.state_message(&self.topics))
     }
 
@@ -115,6 +187,7 @@ impl Supervisor {
     pub(super) fn start_draining(&mut self) -> (Message, Duration) {
         self.status.set_phase(Phase::Draining);
         self.notifier.stopping();
+        self.share();
         (self.status.state_message(&self.topics), Duration::from_secs(self.config.limits.drain_s.0))
     }
 
@@ -128,6 +201,7 @@ impl Supervisor {
         let sections = [
             ("node", new.node != old.node),
             ("[mqtt]", new.mqtt != old.mqtt),
+            ("[http]", new.http != old.http),
             ("[models]", new.models != old.models),
             ("[engine]", new.engine != old.engine),
             ("[spool]", new.spool != old.spool),
@@ -146,6 +220,7 @@ impl Supervisor {
             );
         }
         self.config.limits = config.limits;
+        self.share();
         self.config.limits.clone()
     }
 }

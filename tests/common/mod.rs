@@ -10,6 +10,7 @@ pub mod commands;
 pub mod daemon;
 pub mod fault_proxy;
 pub mod gaussian_model;
+pub mod http;
 pub mod large_network;
 pub mod live_fixtures;
 pub mod mock_broker;

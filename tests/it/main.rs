@@ -46,6 +46,8 @@ mod folder_defaults;
 mod followed_topics;
 #[cfg(feature = "system-tests")]
 mod full_disk;
+#[cfg(feature = "system-tests")]
+mod http;
 mod init;
 mod inspect;
 mod latent;

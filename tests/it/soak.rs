@@ -3,12 +3,17 @@
 //! By default it is short. `just soak` sets SOAK_REQUESTS, SOAK_BROKER_KILLS and SOAK_DAEMON_KILLS to the numbers in
 //! docs/reliability.md, and prints the table of that page. The test fails if a request or an image is lost.
 
+mod http_requester;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
+use http_requester::HttpRequester;
+
 use crate::common::broker::{Broker, publish_to};
+use crate::common::commands::free_port;
 use crate::common::daemon::Daemon;
 use crate::common::fault_proxy::FaultProxy;
 use crate::common::golden;
@@ -27,12 +32,16 @@ fn number(name: &str, default: u64) -> u64 {
 #[derive(Default)]
 struct Answers {
     images: BTreeMap<(String, String), Vec<u8>>,
+    /// The images of jobs over HTTP, by their id.
+    over_http: BTreeMap<String, Vec<u8>>,
     results: BTreeSet<String>,
     repeats: u64,
     differing_images: u64,
     errors: u64,
     /// The number of messages that are recorded here.
     recorded: usize,
+    /// The number of those that answer requests over MQTT.
+    over_mqtt: usize,
 }
 
 fn image(job: u64, index: usize) -> (String, String) {
@@ -43,6 +52,14 @@ impl Answers {
     fn record(&mut self, messages: &[Received]) {
         for message in &messages[self.recorded..] {
             let topic = message.topic.rsplit('/').nth(1).unwrap_or("");
+            if let Some(id) = message.user.get("id").filter(|id| id.starts_with("http-")) {
+                if message.topic.ends_with("/image") {
+                    self.over_http.insert(id.clone(), message.payload.clone());
+                }
+                continue;
+            }
+            // The state, which has no id, changes with the jobs over HTTP.
+            self.over_mqtt += usize::from(message.user.contains_key("id"));
             if message.topic.ends_with("/image") && !message.retained {
                 let key = (message.user["id"].clone(), message.user["index"].clone());
                 if let Some(earlier) = self.images.insert(key, message.payload.clone()) {
@@ -81,6 +98,7 @@ struct Soak {
     daemon: Daemon,
     configuration: String,
     subscriber: Subscriber,
+    http: HttpRequester,
     answers: Answers,
     /// Requested jobs whose result or images are missing.
     unanswered: Vec<u64>,
@@ -92,9 +110,10 @@ impl Soak {
     fn start(persistent: bool) -> Self {
         let broker = Broker::with_config(if persistent { PERSISTENT } else { "max_queued_messages 0\n" });
         let proxy = FaultProxy::new(broker.port);
+        let http_port = free_port();
         let configuration = format!(
             "node = \"soak\"\n[mqtt]\nurl = \"mqtt://127.0.0.1:{}\"\n[models]\npaths = [{:?}]\n\
-             [limits]\nqueue = 100000\n[spool]\nmax_bytes = \"16 MiB\"\n",
+             [limits]\nqueue = 100000\n[spool]\nmax_bytes = \"16 MiB\"\n[http]\nlisten = \"127.0.0.1:{http_port}\"\n",
             proxy.port,
             golden("gaussian").display().to_string()
         );
@@ -108,6 +127,7 @@ impl Soak {
             daemon,
             configuration,
             subscriber,
+            http: HttpRequester::start(http_port),
             answers: Answers::default(),
             unanswered: Vec::new(),
             repeated_requests: 0,
@@ -167,8 +187,8 @@ impl Soak {
             if self.unanswered.len() <= max || Instant::now() > deadline {
                 return;
             }
-            if self.answers.recorded != last.0 {
-                last = (self.answers.recorded, Instant::now());
+            if self.answers.over_mqtt != last.0 {
+                last = (self.answers.over_mqtt, Instant::now());
             } else if last.1.elapsed() > REPEAT_AFTER {
                 self.proxy.set_stalled(false);
                 self.disk.free();
@@ -250,6 +270,14 @@ fn no_request_and_no_image_is_lost_under_faults() {
     }
     soak.wait_for_answers(0, Duration::from_secs(number("SOAK_PATIENCE", 60)));
     soak.count_refused_writes();
+    let over_http = soak.http.stop();
+    // A daemon that was killed may have answered before it published.
+    let published = |id: &String| soak.answers.over_http.get(id);
+    let differing_over_http = over_http
+        .images
+        .iter()
+        .filter(|(id, file)| published(id).is_some_and(|other| other != *file))
+        .count();
 
     let answers = &soak.answers;
     let lost_requests = (0..requests).filter(|job| !answers.results.contains(&format!("s{job}"))).count();
@@ -273,10 +301,14 @@ fn no_request_and_no_image_is_lost_under_faults() {
         ("lost requests", lost_requests as u64),
         ("lost images", lost_images as u64),
         ("images with other bytes for the same id", answers.differing_images),
+        ("images over HTTP", over_http.images.len() as u64),
+        ("HTTP requests without an image", over_http.failures),
+        ("images with other bytes over HTTP than over MQTT", differing_over_http as u64),
         ("seconds", start.elapsed().as_secs()),
     ] {
         println!("| {name} | {value} |");
     }
-    assert_eq!((lost_requests, lost_images, answers.differing_images), (0, 0, 0));
+    assert_eq!((lost_requests, lost_images, answers.differing_images, differing_over_http), (0, 0, 0, 0));
+    assert!(!over_http.images.is_empty());
     assert!(soak.unanswered.is_empty());
 }

@@ -9,6 +9,7 @@ use super::judged_user::JudgedUser;
 use super::spool_file;
 use crate::bundle::Bundle;
 use crate::config::Config;
+use crate::http::token_fault;
 use crate::inference::EngineKind;
 use crate::platform::{Access, AccessError};
 use crate::service::broker;
@@ -29,9 +30,11 @@ pub(super) fn findings(config: &Config, user: &JudgedUser) -> Vec<Finding> {
         ("mqtt.ca_file", mqtt.ca_file.as_deref()),
         ("mqtt.cert_file", mqtt.cert_file.as_deref()),
         ("mqtt.key_file", mqtt.key_file.as_deref()),
+        ("http.token_file", config.http.token_file.as_deref()),
         ("engine.library", library),
     ];
-    let faults: Vec<_> = broker::file_faults(config).iter().map(ToString::to_string).collect();
+    let mut faults: Vec<_> = broker::file_faults(config).iter().map(ToString::to_string).collect();
+    faults.extend(token_fault(&config.http).map(|error| error.to_string()));
     let judged = |(key, path): (&str, Option<&Path>)| Some(with_contents(file(key, path?, user), &faults));
     findings.extend(files.into_iter().filter_map(judged));
     if !is_tried && config.onnxruntime_library().is_none() {

@@ -8,27 +8,39 @@ use super::{JobRegistry, PendingJob};
 use crate::job::{ErrorCode, Job, JobError, Request, StreamSettings, to_id};
 use crate::mqtt::client::Incoming;
 use crate::service::effects::{Admission, Effects};
-use crate::service::held_commands::HeldCommands;
+use crate::service::local::{LocalAnswer, LocalRequest};
 use crate::service::parsed_request::{ParsedRequest, RejectedRequest};
 use crate::service::pending_fetches::FetchedTopics;
 use crate::service::responses::Reply;
 use crate::service::stream::Stream;
 use crate::service::worker::WorkerCommand;
-use crate::spool::{AcceptedJob, Change, CommandDigest};
+use crate::spool::{AcceptedJob, Change};
 use crate::units::counted;
 
 /// The most response topics of repeats that a job remembers.
 const MAX_REPEATS: usize = 16;
 
 impl JobRegistry {
-    /// Handles a request. `command` identifies its message.
-    pub(in crate::service) fn on_request(
+    /// Handles a request over MQTT.
+    pub(in crate::service) fn on_request(&mut self, incoming: &Incoming, spool_has_room: bool) -> Admission {
+        self.on_parsed(ParsedRequest::parse(incoming, &self.limits, &self.responses), spool_has_room)
+    }
+
+    /// Handles a request of this process.
+    pub(in crate::service) fn on_local_request(
         &mut self,
-        incoming: &Incoming,
-        command: CommandDigest,
+        request: LocalRequest,
         spool_has_room: bool,
     ) -> Admission {
-        match ParsedRequest::parse(incoming, command, &self.limits, &self.responses) {
+        self.on_parsed(ParsedRequest::parse_local(request, &self.limits), spool_has_room)
+    }
+
+    fn on_parsed(
+        &mut self,
+        parsed: Result<ParsedRequest, Box<RejectedRequest>>,
+        spool_has_room: bool,
+    ) -> Admission {
+        match parsed {
             Ok(request) => self.admit(Box::new(request), &FetchedTopics::new(), spool_has_room),
             Err(rejected) => Admission::Decided(self.reject(*rejected)),
         }
@@ -91,13 +103,15 @@ impl JobRegistry {
         } else {
             (self.completed.get(id)?.has_digest(&request.digest), true)
         };
-        if !is_same {
+        // A local client does not get the answers that the spool has.
+        if !is_same || request.client.is_some() {
             let message = format!("another request with the id {id} was accepted before; choose a new id");
             let error =
                 JobError { field: Some("id".to_owned()), ..JobError::new(ErrorCode::Conflict, message) };
             return Some(self.reject(RejectedRequest {
                 id: Some(id.clone()),
                 reply: request.reply.clone(),
+                client: request.client.clone(),
                 error,
             }));
         }
@@ -125,7 +139,7 @@ impl JobRegistry {
 
     #[expect(clippy::expect_used, reason = "a request holds only values that JSON can represent")]
     fn accept(&mut self, parsed: ParsedRequest, job: Job, stream: Option<StreamSettings>) -> Effects {
-        let ParsedRequest { request, digest, reply, arrival, .. } = parsed;
+        let ParsedRequest { request, digest, reply, client, arrival } = parsed;
         // With the generated id and seed, the job gives the same bytes when it is resumed after a restart.
         let filled = Request { id: Some(job.id.clone()), seed: Some(job.seed), ..request };
         let accepted = AcceptedJob {
@@ -138,7 +152,8 @@ impl JobRegistry {
             let state = Stream::new(settings, arrival.into(), Instant::now(), self.is_connected);
             (filled, state)
         });
-        let worker_command = self.start(job, digest, reply, stream);
+        let pending = PendingJob { client, ..PendingJob::new(&job, digest, reply, arrival) };
+        let worker_command = self.start(job, pending, stream);
         Effects { worker_command, ..Effects::default().and(Change::Accept(accepted)) }
     }
 
@@ -146,18 +161,9 @@ impl JobRegistry {
     fn start(
         &mut self,
         job: Job,
-        digest: String,
-        reply: Option<Reply>,
+        pending: PendingJob,
         stream: Option<(Request, Stream)>,
     ) -> Option<WorkerCommand> {
-        let pending = PendingJob {
-            digest,
-            reply,
-            repeats: Vec::new(),
-            images: Vec::new(),
-            is_cancelled: false,
-            cancellations: HeldCommands::default(),
-        };
         self.jobs.insert(job.id.clone(), pending);
         if let Some((request, state)) = stream {
             self.start_stream(&job, request, state);
@@ -188,7 +194,8 @@ impl JobRegistry {
         });
         match validated {
             Ok((job, stream)) => {
-                let worker_command = self.start(job, accepted.digest, reply, stream);
+                let pending = PendingJob::new(&job, accepted.digest, reply, std::time::Instant::now());
+                let worker_command = self.start(job, pending, stream);
                 Effects { worker_command, ..Effects::default() }
             }
             Err(error) => {
@@ -216,10 +223,13 @@ impl JobRegistry {
         Ok(())
     }
 
-    pub(super) fn reject(&self, RejectedRequest { id, reply, error }: RejectedRequest) -> Effects {
+    pub(super) fn reject(&self, RejectedRequest { id, reply, client, error }: RejectedRequest) -> Effects {
         let id = id.unwrap_or_else(|| format!("{:016x}", fastrand::u64(..)));
         log::warn!("{} rejected: {error}", to_id(&id));
+        self.metrics.on_rejected(error.code);
         let is_temporary = matches!(error.code, ErrorCode::QueueFull | ErrorCode::Unavailable);
-        Effects { is_temporary, ..Effects::send(self.responses.error(&id, &error, reply.as_ref())) }
+        let effects = Effects::send(self.responses.error(&id, &error, reply.as_ref()))
+            .and_answer(client.as_ref(), || LocalAnswer::Failed(error));
+        Effects { is_temporary, ..effects }
     }
 }

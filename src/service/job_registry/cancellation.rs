@@ -12,16 +12,17 @@ use crate::spool::CommandDigest;
 
 impl JobRegistry {
     /// Returns the id of the job that a message cancels, or the effects of a message that is not valid.
-    pub(in crate::service) fn cancelled_id(&self, incoming: &Incoming) -> Result<String, Effects> {
+    pub(in crate::service) fn cancelled_id(&self, incoming: &Incoming) -> Result<String, Box<Effects>> {
         let parsed = parse_cancellation(&incoming.payload);
         match (parsed, reply(incoming, &self.responses)) {
             (Ok(id), Ok(_)) => Ok(id),
             (Ok(id), Err(error)) => {
                 let error = invalid_cancellation(Some(&id), error);
-                Err(self.reject(RejectedRequest { id: Some(id), reply: None, error }))
+                Err(Box::new(self.reject(RejectedRequest { id: Some(id), reply: None, client: None, error })))
             }
             (Err((id, error)), reply) => {
-                Err(self.reject(RejectedRequest { id, reply: reply.unwrap_or_default(), error }))
+                let reply = reply.unwrap_or_default();
+                Err(Box::new(self.reject(RejectedRequest { id, reply, client: None, error })))
             }
         }
     }

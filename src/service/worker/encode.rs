@@ -2,6 +2,7 @@
 
 use std::sync::mpsc as blocking;
 
+use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::WorkerEvent;
@@ -12,7 +13,7 @@ use crate::pipeline::{JobEvent, Sample};
 #[derive(Debug)]
 pub(in crate::service) struct EncodedImage {
     pub(in crate::service) format: Format,
-    pub(in crate::service) bytes: Vec<u8>,
+    pub(in crate::service) bytes: Bytes,
 }
 
 /// Encodes the images of all events and forwards the events, until either queue is closed. Images contain their receipts
@@ -65,5 +66,5 @@ fn encode(
     let picture = &sample.picture;
     let description = &job.model.bundle.manifest.sample;
     let bytes = image::encode(encoding, &picture.data, &picture.shape, description, text)?;
-    Ok(EncodedImage { format: encoding.format, bytes })
+    Ok(EncodedImage { format: encoding.format, bytes: bytes.into() })
 }

@@ -1,0 +1,18 @@
+//! `POST /v1/images/generations`: images from a prompt.
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::Response;
+
+use crate::http::body::{BODY_TIMEOUT, read_body};
+use crate::http::error::ApiError;
+use crate::http::images::{accepting, draw, may_read};
+use crate::http::openai::fields_of_json;
+use crate::http::router::AppState;
+
+pub(in crate::http) async fn generate(State(app): State<AppState>, body: Body) -> Result<Response, ApiError> {
+    let snapshot = accepting(&app)?;
+    let reading = may_read(&app).await?;
+    let fields = fields_of_json(&read_body(body, snapshot.limits.payload.0, BODY_TIMEOUT).await?)?;
+    draw(&app, fields, reading, &snapshot).await
+}
