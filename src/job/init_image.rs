@@ -1,5 +1,6 @@
 //! The size of a job's images, and the image and mask that it starts from.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
@@ -137,8 +138,7 @@ impl Request {
             return Err(JobError::out_of_range("image", message));
         }
         if model.latent.is_some() && !model.has_vae_encoder {
-            let message = format!("{} has no vae_encoder, so it can't start from an image", model.name());
-            return Err(JobError::out_of_range("image", message));
+            return Err(JobError::out_of_range("image", without_encoder(model)));
         }
         let range = if model.latent.is_some() { [-1.0, 1.0] } else { model.bundle.manifest.sample.range };
         let strength = self.strength.unwrap_or(model.facts().default_strength(self.mask.is_some()));
@@ -202,5 +202,21 @@ impl DecodedInitImage {
         let channels = self.image.data.len() / repainted.len();
         let mask = repainted.repeat(channels).iter().map(|repainted| 1.0 - repainted).collect();
         Some(Arc::new(KnownRegion { sample: self.image.data.clone(), mask }))
+    }
+}
+
+/// Why a job on a model without the encoder of its autoencoder starts from noise.
+fn without_encoder(model: &ModelCard) -> String {
+    let name = model.name();
+    let graph = model.bundle.directory().join("vae_encoder/model.onnx");
+    let is_cut = graph.parent().is_some_and(Path::is_dir) && !graph.exists();
+    match is_cut {
+        true => format!(
+            "{} is missing, so {name} can't start from an image; export it again, or remove image",
+            graph.display()
+        ),
+        false => {
+            format!("{name} has no vae_encoder, so it can't start from an image; export one, or remove image")
+        }
     }
 }

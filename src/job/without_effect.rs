@@ -111,7 +111,14 @@ impl Request {
                 format!("controls[{index}] has no effect on {job}, none of them between start {start} and end {end}")
             })
         };
-        late.into_iter().chain(controls.iter().enumerate().filter_map(idle)).collect()
+        let mut sentences: Vec<_> = late.into_iter().collect();
+        let before = sentences.len();
+        sentences.extend(controls.iter().enumerate().filter_map(idle));
+        let is_uncontrolled = !controls.is_empty() && sentences.len() - before == controls.len();
+        if self.guess_mode == Some(true) && is_uncontrolled {
+            sentences.push("guess_mode has no effect on this job, whose controls have none".to_owned());
+        }
+        sentences
     }
 }
 

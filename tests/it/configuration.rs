@@ -277,11 +277,14 @@ fn files_that_no_daemon_can_use_were_valid() {
 #[test]
 fn errors_of_a_manifest_had_words_of_serde() {
     for (text, expected) in [
-        ("[sample]\nkind = \"cube\"", "unknown value `cube`, expected `image` or `points`"),
-        ("[classes]\nnames = 3", "invalid type: integer `3`, expected an array"),
-        ("[default]\nsteps = []", "invalid type: array, expected a whole number, 0 or more"),
-        ("[default]\nsampler = {}", "invalid type: table, expected a string"),
-        ("[default]\nsteps = 1.5", "invalid type: float `1.5`, expected a whole number, 0 or more"),
+        ("[sample]\nkind = \"cube\"", "sample.kind: unknown value `cube`, expected `image` or `points`"),
+        ("[classes]\nnames = 3", "classes.names: invalid type: integer `3`, expected an array"),
+        ("[default]\nsteps = []", "default.steps: invalid type: array, expected a whole number, 0 or more"),
+        ("[default]\nsampler = {}", "default.sampler: invalid type: table, expected a string"),
+        (
+            "[default]\nsteps = 1.5",
+            "default.steps: invalid type: float `1.5`, expected a whole number, 0 or more",
+        ),
     ] {
         let error = denoised::bundle::Manifest::parse(text).unwrap_err();
         assert_eq!(error, format!("line 2: {expected}"));

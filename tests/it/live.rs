@@ -39,7 +39,8 @@ fn printed(command: &mut Command) -> String {
 }
 
 fn draw(engine: &str, model: &Path, more: &[&str]) -> Vec<f32> {
-    let output = model.with_file_name("drawn.npy");
+    let directory = tempfile::tempdir().unwrap();
+    let output = directory.path().join("drawn.npy");
     let arguments = ["--prompt", "a fox", "--steps", "3", "--seed", "5"];
     succeeds(sample(engine, model, &output).args(arguments).args(more));
     values(&output).1

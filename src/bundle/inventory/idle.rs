@@ -5,14 +5,17 @@ use crate::bundle::{Bundle, PipelineKind, TEXT_ENCODERS};
 
 /// Why a tokenizer without its text encoder is not used.
 const TOKENIZER: &str = "no text encoder is served that reads it";
-/// Why a text encoder is not used.
-const TEXT_ENCODER: &str = "model_index.json has no such component, or its graph is missing";
-/// Why the encoder of an autoencoder is not used.
-const VAE_ENCODER: &str = "model_index.json sets the component to null, or its graph is missing";
+/// Why a component without its graph is not used.
+const NO_GRAPH: &str = "the model.onnx beside it is missing";
+/// Why a text encoder with its graph is not used.
+const TEXT_ENCODER: &str = "model_index.json has no such component";
+/// Why the encoder of an autoencoder with its graph is not used.
+const VAE_ENCODER: &str = "model_index.json sets the component to null";
 
 /// Why nothing is read from the folder of a component; `None` if it is run, or if it is of another kind.
 pub(super) fn idle_reason(bundle: &Bundle, component: &str) -> Option<&'static str> {
     let folder = bundle.directory.join(component);
+    let reason = |with_graph| if folder.join("model.onnx").exists() { with_graph } else { NO_GRAPH };
     let mut encoders = bundle.latent.iter().flat_map(|latent| &latent.text_encoders);
     if TEXT_ENCODERS.iter().any(|(_, tokenizer)| *tokenizer == component) {
         let is_read = encoders.any(|(_, tokenizer)| *tokenizer == folder);
@@ -20,10 +23,10 @@ pub(super) fn idle_reason(bundle: &Bundle, component: &str) -> Option<&'static s
     }
     if TEXT_ENCODERS.iter().any(|(encoder, _)| *encoder == component) {
         let is_run = encoders.any(|(graph, _)| graph.parent() == Some(&folder));
-        return (!is_run).then_some(TEXT_ENCODER);
+        return (!is_run).then(|| reason(TEXT_ENCODER));
     }
     let lacks_encoder = bundle.latent.as_ref().is_some_and(|latent| latent.encoder.is_none());
-    (component == "vae_encoder" && lacks_encoder).then_some(VAE_ENCODER)
+    (component == "vae_encoder" && lacks_encoder).then(|| reason(VAE_ENCODER))
 }
 
 /// What counts in place of the chat template in the folder of a tokenizer.

@@ -188,6 +188,19 @@ fn a_vae_encoder_that_is_null_is_not_used() {
     );
 }
 
+/// The error said that there is no vae_encoder, which was there without its graph.
+#[test]
+fn a_vae_encoder_without_its_graph_was_reported_as_none() {
+    let (_directory, without) = folder("sd");
+    let graph = without.join("vae_encoder/model.onnx");
+    std::fs::remove_file(&graph).unwrap();
+    let picture = bundle("init.png").display().to_string();
+    let error = sample_error(&without, &["--image", &picture], 2);
+    assert!(error.contains(&format!("{} is missing, so sd can't start", graph.display())), "{error}");
+    let report = inspect(&without, &["--all"]);
+    assert!(report.contains("vae_encoder/config.json: the model.onnx beside it is missing\n"), "{report}");
+}
+
 #[test]
 fn keys_that_contradict_the_graph_beside_them_are_refused() {
     for (file, key, value, expected) in [
