@@ -76,6 +76,7 @@ pub use controlnet::{ControlNet, ControlNetIo};
 pub use error::BundleError;
 pub use families::PipelineKind;
 pub use graph_digests::GraphDigests;
+pub(crate) use graph_digests::file_digest;
 pub use inventory::{FileUse, Inventory, KeyUse};
 use job_defaults::FolderFacts;
 pub use job_defaults::{DefaultValue, JobDefaults};

@@ -127,7 +127,8 @@ fn digests<'a>(files: &[&'a Path]) -> Result<BTreeMap<&'a Path, String>, BundleE
 /// Large enough that reading a file of gigabytes takes few calls.
 const BUFFER_LEN: usize = 1 << 20;
 
-fn file_digest(path: &Path) -> std::io::Result<String> {
+/// The SHA-256 of a file of any size, in hexadecimal.
+pub(crate) fn file_digest(path: &Path) -> std::io::Result<String> {
     let mut file = File::open(path)?;
     let (mut hasher, mut buffer) = (Sha256::new(), vec![0; BUFFER_LEN]);
     loop {

@@ -8,7 +8,6 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use super::router::json_response;
-
 use crate::job::{ErrorCode, JobError};
 
 /// Why the server cannot start.

@@ -59,7 +59,7 @@ pub(super) async fn draw(
     Snapshot { state, text_models, limits, .. }: &Snapshot,
 ) -> Result<Response, ApiError> {
     let waiting = app.waiting.clone().try_acquire_owned();
-    let Ok(place) = waiting else {
+    let Ok(slot) = waiting else {
         let message = format!("{MAX_WAITING} requests wait for their images; try again later");
         return Err(ApiError::too_many(message));
     };
@@ -76,7 +76,7 @@ pub(super) async fn draw(
     }
     let format = job.format;
     let (images, elapsed_ms) = images_of(app, job, reading).await?;
-    Ok(respond(&id, format, images, elapsed_ms, place))
+    Ok(respond(&id, format, images, elapsed_ms, slot))
 }
 
 /// Sends the job, and waits for its images. Dropping this future does not cancel the job.
@@ -138,11 +138,11 @@ fn respond(
     format: &str,
     images: Vec<HeldImage>,
     elapsed_ms: u64,
-    place: OwnedSemaphorePermit,
+    slot: OwnedSemaphorePermit,
 ) -> Response {
     let mut text =
         format!("{{\"created\":{},\"output_format\":{},\"data\":[", openai::unix_time(), json!(format));
-    let (mut parts, mut permits) = (Vec::with_capacity(2 * images.len() + 1), vec![place]);
+    let (mut parts, mut permits) = (Vec::with_capacity(2 * images.len() + 1), vec![slot]);
     for (index, HeldImage { bytes, receipt, permit }) in images.into_iter().enumerate() {
         let separator = if index == 0 { "" } else { "," };
         text.push_str(&format!("{separator}{{\"b64_json\":\""));

@@ -80,14 +80,14 @@ impl RunningServer {
 }
 
 async fn accept(listener: TcpListener, router: Router, metrics: Metrics, mut stop: watch::Receiver<bool>) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut connections = JoinSet::new();
     loop {
-        metrics.set_http_connections(MAX_CONNECTIONS - places.available_permits());
+        metrics.set_http_connections(MAX_CONNECTIONS - slots.available_permits());
         tokio::select! {
-            accepted = next_connection(&listener, &places) => match accepted {
-                Ok((stream, place)) => {
-                    connections.spawn(serve(stream, place, router.clone(), stop.clone()));
+            accepted = next_connection(&listener, &slots) => match accepted {
+                Ok((stream, slot)) => {
+                    connections.spawn(serve(stream, slot, router.clone(), stop.clone()));
                 }
                 Err(error) => {
                     log::warn!("cannot accept an HTTP connection: {error}");
@@ -105,23 +105,23 @@ async fn accept(listener: TcpListener, router: Router, metrics: Metrics, mut sto
     }
 }
 
-/// Waits for a place, and then for a connection.
+/// Waits for a slot, and then for a connection.
 async fn next_connection(
     listener: &TcpListener,
-    places: &Arc<Semaphore>,
+    slots: &Arc<Semaphore>,
 ) -> std::io::Result<(TcpStream, OwnedSemaphorePermit)> {
-    let place = Arc::clone(places).acquire_owned().await.map_err(std::io::Error::other)?;
+    let slot = Arc::clone(slots).acquire_owned().await.map_err(std::io::Error::other)?;
     let (stream, _) = listener.accept().await?;
-    Ok((stream, place))
+    Ok((stream, slot))
 }
 
 async fn serve(
     stream: TcpStream,
-    place: OwnedSemaphorePermit,
+    slot: OwnedSemaphorePermit,
     router: Router,
     mut stop: watch::Receiver<bool>,
 ) {
-    // Only delays small responses.
+    // A failure only delays small responses.
     drop(stream.set_nodelay(true));
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(WRITE_TIMEOUT));
@@ -147,5 +147,5 @@ async fn serve(
             }
         }
     }
-    drop(place);
+    drop(slot);
 }

@@ -311,6 +311,7 @@ impl ImageReceipt {
         };
         self.loras = loras.iter().zip(sha256).map(lora).collect();
     }
+
     /// The texts for a picture of a job with these sizes.
     #[expect(clippy::expect_used, reason = "receipts hold only values that JSON can represent")]
     pub fn to_text(&self, sizes: &Sizes) -> EmbeddedText {

@@ -86,7 +86,7 @@ impl Request {
         let preview_every = self.check_preview_every()?;
         let controls = self.check_controls(model, &sizes, limits)?;
         let mut ignored = self.ignored_fields(model, &spec, &sizes, text.as_ref(), guidance);
-        ignored.extend(self.fields_between_evaluations(sampler.evaluations(), &controls));
+        ignored.extend(self.fields_without_evaluation(sampler.evaluations(), &controls));
         let encoding = self.check_encoding(model, &sizes.image)?;
         let count = in_range("count", self.count, limits.count, || 1)?;
         Ok(Job {

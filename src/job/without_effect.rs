@@ -95,15 +95,13 @@ impl Request {
         .collect()
     }
 
-    /// Returns a sentence for each field that no evaluation of the job's network reaches.
-    pub(super) fn fields_between_evaluations(
+    /// Returns a sentence for each field that would act at an evaluation that the job does not have.
+    pub(super) fn fields_without_evaluation(
         &self,
         evaluations: usize,
         controls: &[ControlChoice],
     ) -> Vec<String> {
         let job = format!("this job, which has {}", counted(evaluations as u64, "evaluation"));
-        let is_late = self.preview_every.is_some_and(|every| every > evaluations as u64);
-        let late = is_late.then(|| format!("preview_every has no effect on {job}"));
         let idle = |(index, control): (usize, &ControlChoice)| {
             let window @ [start, end] = [control.start, control.end];
             let counts = (0..evaluations).any(|i| is_in_window(window, i, evaluations));
@@ -111,12 +109,12 @@ impl Request {
                 format!("controls[{index}] has no effect on {job}, none of them between start {start} and end {end}")
             })
         };
-        let mut sentences: Vec<_> = late.into_iter().collect();
-        let before = sentences.len();
-        sentences.extend(controls.iter().enumerate().filter_map(idle));
-        let is_uncontrolled = !controls.is_empty() && sentences.len() - before == controls.len();
-        if self.guess_mode == Some(true) && is_uncontrolled {
+        let mut sentences: Vec<_> = controls.iter().enumerate().filter_map(idle).collect();
+        if self.guess_mode == Some(true) && !controls.is_empty() && sentences.len() == controls.len() {
             sentences.push("guess_mode has no effect on this job, whose controls have none".to_owned());
+        }
+        if self.preview_every.is_some_and(|every| every > evaluations as u64) {
+            sentences.push(format!("preview_every has no effect on {job}"));
         }
         sentences
     }

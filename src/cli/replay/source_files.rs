@@ -1,12 +1,12 @@
 //! The files that a picture was drawn with, of which a receipt has the digests only.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use sha2::{Digest, Sha256};
 
 use super::original::Original;
+use crate::bundle::file_digest;
 use crate::cli::picture_file;
 use crate::job::{Attachment, SourceFiles, SourceRole};
 
@@ -56,7 +56,7 @@ impl SourceArguments {
         }
         for path in &self.lora {
             let sha256 =
-                digest_of(path).with_context(|| format!("--lora: cannot read {}", path.display()))?;
+                file_digest(path).with_context(|| format!("--lora: cannot read {}", path.display()))?;
             check(originals, SourceRole::Lora, "--lora", path, &sha256)?;
             files.loras.insert(sha256, path.clone());
         }
@@ -82,17 +82,4 @@ fn check(
         expected.join(", ")
     );
     Ok(())
-}
-
-/// The SHA-256 of a file of any size.
-fn digest_of(path: &Path) -> std::io::Result<String> {
-    let mut file = std::fs::File::open(path)?;
-    let mut digest = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(format!("{:x}", digest.finalize())),
-            read => digest.update(&buffer[..read]),
-        }
-    }
 }

@@ -4,13 +4,13 @@
 
 use std::collections::BTreeSet;
 
+use axum::http::StatusCode;
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
 use crate::http::error::ApiError;
 use crate::job::ErrorCode;
 use crate::json_input::{Document, Json};
-use axum::http::StatusCode;
 
 /// The most images of a request, as in OpenAI's API. The response holds all of them.
 const MAX_IMAGES: u64 = 10;
