@@ -1,4 +1,4 @@
-//! The HTTP server: OpenAI's image API, metrics for Prometheus, and a health check.
+//! The HTTP server: a page for browsers, OpenAI's image API, metrics for Prometheus, and a health check.
 //!
 //! This module knows HTTP and the JSON of OpenAI, and nothing of the network or the broker. A job goes to the service as
 //! the JSON of a request over MQTT, through [`crate::service::local`]. Each endpoint has a file in `endpoints`.
@@ -7,6 +7,7 @@ mod access;
 mod body;
 mod endpoints;
 mod error;
+mod events;
 mod images;
 mod images_body;
 mod openai;

@@ -14,6 +14,7 @@ mod orientation;
 mod picture_file;
 mod plot;
 mod png_chunks;
+mod transparent_mask;
 mod user_comment;
 mod webp_chunks;
 mod xmp;
@@ -27,6 +28,7 @@ pub use embedded_text::EmbeddedText;
 pub use encode::{DEFAULT_QUALITY, Encoding, check_format, check_size, encode, encode_image, png, to_image};
 pub use grid::{grid, grid_size, rows};
 pub use plot::arrows;
+pub(crate) use transparent_mask::mask_of_transparency;
 
 /// The file format of an encoded sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

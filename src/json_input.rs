@@ -10,6 +10,7 @@ mod reader;
 mod synonyms;
 mod syntax;
 mod type_fault;
+mod unknown_field;
 mod value;
 
 use serde::de::DeserializeOwned;
@@ -17,6 +18,7 @@ use serde::de::DeserializeOwned;
 pub(crate) use file_fault::file_fault;
 pub(crate) use synonyms::field_meant_by;
 pub(crate) use type_fault::type_fault;
+pub(crate) use unknown_field::unknown_field;
 pub(crate) use value::{Json, shortened};
 
 /// The largest integer `n` for which every integer up to `n` is exact in the numbers of JavaScript and of most other

@@ -18,6 +18,7 @@ mod held_commands;
 mod job_registry;
 pub(crate) mod local;
 pub(crate) mod metrics;
+pub(crate) mod model_summary;
 mod outbox;
 mod parsed_request;
 pub(crate) mod password;

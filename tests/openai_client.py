@@ -62,12 +62,20 @@ response = client.images.edit(
 )
 assert response.data[0].denoised["strength"] == 0.5 and response.data[0].denoised["size"] == [32, 32]
 
+# Events: previews, and then the picture that comes without them too.
+request = {"prompt": "a red fox", "size": "32x32", "extra_body": {"steps": 4, "seed": 7}}
+expected = client.images.generate(**request).data[0].b64_json
+events = list(client.images.generate(**request, stream=True, partial_images=3))
+assert [event.type.split(".")[1] for event in events] == ["partial_image"] * 3 + ["completed"], events
+assert [event.partial_image_index for event in events[:3]] == [0, 1, 2]
+assert events[3].b64_json == expected and events[3].size == "32x32"
+
 for error, parameters, status, param in [
     (openai.NotFoundError, {"model": "dall-e-3", "prompt": "a"}, 404, "model"),
     (openai.BadRequestError, {"prompt": "a", "n": 11}, 400, "n"),
     (openai.BadRequestError, {"prompt": "a", "size": "1x1"}, 400, "size"),
     (openai.BadRequestError, {"prompt": "a", "response_format": "url"}, 400, "response_format"),
-    (openai.BadRequestError, {"prompt": "a", "stream": True}, 400, "stream"),
+    (openai.BadRequestError, {"prompt": "a", "stream": True, "partial_images": 4}, 400, "partial_images"),
     (openai.BadRequestError, {"prompt": "a", "extra_body": {"colour": "red"}}, 400, "colour"),
 ]:
     try:
@@ -88,10 +96,10 @@ samples = {
     for family in text_string_to_metric_families(text)
     for sample in family.samples
 }
-assert samples["denoised_jobs_total", "finished", "sd"] == 2, samples
+assert samples["denoised_jobs_total", "finished", "sd"] == 4, samples
 assert samples["denoised_jobs_total", "digits", "finished"] == 1, samples
 assert samples["denoised_images_total", "digits"] == 2, samples
-assert samples["denoised_job_duration_seconds_count", "sd"] == 2, samples
+assert samples["denoised_job_duration_seconds_count", "sd"] == 4, samples
 
 # The Python examples of the document, with its address, token file and size replaced.
 document = pathlib.Path("docs/http.md").read_text()

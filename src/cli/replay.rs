@@ -6,6 +6,7 @@ mod source_files;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, anyhow, ensure};
 
@@ -34,9 +35,10 @@ Examples:
   denoised replay result.json --model sd15 --output again/
   denoised replay fox.jpg --model sd15 --image photo.png --output fox-again.jpg
 
-Prints `the same bytes`, or what differs: in the picture, and in the receipt. Exits with 1 if the picture differs.")]
+Prints `the same bytes`, or what differs: in the picture, and in the receipt. Exits with 1 if the picture differs, and with 2
+if it cannot be drawn.")]
 pub(super) struct ReplayArguments {
-    /// A picture that contains its receipt, a receipt in JSON, or the result of a job
+    /// A picture that contains its receipt, a receipt in JSON, the result of a job, or a response over HTTP
     file: PathBuf,
     /// The model's directory [default: the configured model with the name in the receipt]
     #[arg(long, value_name = "MODEL")]
@@ -51,6 +53,17 @@ pub(super) struct ReplayArguments {
 }
 
 pub(super) fn run(arguments: &ReplayArguments) -> Result<(), CommandError> {
+    // 1 is the exit code of a difference alone.
+    let compared = compare(arguments).map_err(|error| CommandError { exit_code: 2, ..error })?;
+    match compared {
+        (0, _) => Ok(()),
+        (_, 1) => Err(anyhow!("what is drawn here is not the same").into()),
+        (different, all) => Err(anyhow!("{different} of {all} pictures are not the same").into()),
+    }
+}
+
+/// Draws the pictures again. Returns how many of how many are not the same.
+fn compare(arguments: &ReplayArguments) -> Result<(usize, usize), CommandError> {
     let originals = original::read(&arguments.file).map_err(CommandError::usage)?;
     let output = check_output(arguments, &originals).map_err(CommandError::usage)?;
     let files = arguments.files.read(&originals).map_err(CommandError::usage)?;
@@ -69,12 +82,13 @@ pub(super) fn run(arguments: &ReplayArguments) -> Result<(), CommandError> {
     let (mut model, loading) = open_model(&directory, &options)?;
     use_scheduler_of(first, &mut model.bundle).map_err(CommandError::usage)?;
     let card = [ModelCard::new(&model)];
+    let bundle = Arc::clone(&card[0].bundle);
     let limits = run_job::limits(&options, &config.limits);
     let to_job = |original: &Original| {
         let format = original.format().or(output.as_ref().and_then(OutputTarget::format));
         let job = to_request(&original.receipt, &files, format)
             .and_then(|request| request.check(&card, limits, || fastrand::u64(..)));
-        job.map_err(|error| CommandError::usage(explain(original, &error)))
+        job.map_err(|error| CommandError::usage(explain(original, &bundle, &error)))
     };
     encode_prompts(&mut model, &to_job(first)?);
     let mut pipeline = Pipeline::new(model);
@@ -82,8 +96,8 @@ pub(super) fn run(arguments: &ReplayArguments) -> Result<(), CommandError> {
     let mut different = 0;
     for (index, original) in originals.iter().enumerate() {
         let job = to_job(original)?;
-        let images =
-            run_job(&mut pipeline, loading.take(), &job).map_err(|error| explain(original, &error))?;
+        let images = run_job(&mut pipeline, loading.take(), &job)
+            .map_err(|error| explain(original, &bundle, &error))?;
         let replay = Replay::new(original, images, job)?;
         replay.print()?;
         if let Some(output) = &output {
@@ -91,11 +105,7 @@ pub(super) fn run(arguments: &ReplayArguments) -> Result<(), CommandError> {
         }
         different += usize::from(!replay.is_same());
     }
-    match (different, originals.len()) {
-        (0, _) => Ok(()),
-        (_, 1) => Err(anyhow!("what is drawn here is not the same").into()),
-        (different, all) => Err(anyhow!("{different} of {all} pictures are not the same").into()),
-    }
+    Ok((different, originals.len()))
 }
 
 /// Fails if nothing could come of the command, before anything is loaded.
@@ -171,10 +181,16 @@ fn to_request(
     Ok(Request { format, quality, ..receipt.to_request(files)? })
 }
 
-/// An error with the file that it is about, and with the flag that helps.
-fn explain(original: &Original, error: &JobError) -> anyhow::Error {
+/// An error with the file that it is about, and with what helps; `bundle` is the model's.
+fn explain(original: &Original, bundle: &Bundle, error: &JobError) -> anyhow::Error {
     let is_lora = error.field.as_ref().is_some_and(|field| field.starts_with("loras"));
-    let advice = if is_lora { "; or give the file with --lora FILE" } else { "" };
+    let advice = match original.receipt.text("model_sha256") {
+        _ if is_lora => "; or give the file with --lora FILE",
+        Some(drawn_with) if bundle.digests().is_ok_and(|digests| digests.total != drawn_with) => {
+            "; the picture was drawn with another model, by its SHA-256: name that with --model"
+        }
+        _ => "",
+    };
     anyhow!("{}: {}{advice}", original.name, error.message)
 }
 
@@ -220,6 +236,9 @@ impl<'a> Replay<'a> {
     /// What may be the reason if nothing in the receipt differs.
     fn hint(&self) -> &'static str {
         match self.comparison {
+            Comparison::Sizes { .. } => {
+                "nothing in the receipt differs; the picture was changed after it was drawn"
+            }
             Comparison::SamePixels => "nothing in the receipt differs; only the file was written otherwise",
             _ if !self.here.exact => {
                 "nothing in the receipt differs; the original may have shared batches with other images, which changes \

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::router::json_response;
 use crate::job::{ErrorCode, JobError};
@@ -71,6 +71,12 @@ impl ApiError {
         Self { param: Some(field.to_owned()), ..Self::new(StatusCode::BAD_REQUEST, code, message) }
     }
 
+    /// A field of the request is unknown, or its value has another type.
+    pub(super) fn of_type(field: &str, message: impl Into<String>) -> Self {
+        let code = ErrorCode::BadRequest.name();
+        Self { param: Some(field.to_owned()), ..Self::new(StatusCode::BAD_REQUEST, code, message) }
+    }
+
     /// The request is too large.
     pub(super) fn too_large(message: impl Into<String>) -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::OutOfRange.name(), message)
@@ -105,6 +111,11 @@ const FIELD_NAMES: [(&str, &str); 5] = [
     ("quality", "output_compression"),
 ];
 
+/// OpenAI's name of a field of a job.
+pub(super) fn openai_name(field: &'static str) -> &'static str {
+    FIELD_NAMES.iter().find(|(own, _)| *own == field).map_or(field, |(_, name)| name)
+}
+
 impl From<JobError> for ApiError {
     fn from(error: JobError) -> Self {
         let status = match error.code {
@@ -135,11 +146,16 @@ impl From<JobError> for ApiError {
     }
 }
 
+impl ApiError {
+    /// The error as OpenAI's API has it.
+    pub(super) fn to_json(&self) -> Value {
+        json!({"message": self.message, "type": self.kind(), "param": self.param, "code": self.code})
+    }
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let error =
-            json!({"message": self.message, "type": self.kind(), "param": self.param, "code": self.code});
-        let mut response = json_response(self.status, &json!({"error": error}));
+        let mut response = json_response(self.status, &json!({"error": self.to_json()}));
         let headers = response.headers_mut();
         match self.status {
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {

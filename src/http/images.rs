@@ -11,11 +11,12 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::error::ApiError;
+use super::events::events;
 use super::images_body::{BodyPart, ImagesBody};
 use super::openai::{self, ImageJob, JobContext};
 use super::router::AppState;
 use crate::job::receipt::Receipt;
-use crate::service::local::{LocalAnswer, LocalClient, LocalRequest, Snapshot};
+use crate::service::local::{LocalAnswer, LocalAnswers, LocalClient, LocalRequest, Snapshot};
 use crate::service::status::Phase;
 
 /// The most requests that wait for their images or send them. Fewer than the connections, so that the others can always be
@@ -31,6 +32,41 @@ struct HeldImage {
     bytes: Bytes,
     receipt: Box<Receipt>,
     permit: OwnedSemaphorePermit,
+}
+
+/// What a request asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RequestKind {
+    Generation,
+    Edit,
+}
+
+/// A request that was read.
+pub(super) struct ImageRequest {
+    pub(super) kind: RequestKind,
+    /// The fields, which are OpenAI's and those of jobs.
+    pub(super) fields: Map<String, Value>,
+    /// The width and the height of the picture, if they are the images' because the request has no size.
+    pub(super) picture_size: Option<[u32; 2]>,
+    /// The permit for the request's body.
+    pub(super) reading: OwnedSemaphorePermit,
+    /// The state of the daemon when the request arrived.
+    pub(super) snapshot: Snapshot,
+}
+
+/// A job that the service has.
+pub(super) struct SentJob {
+    pub(super) kind: RequestKind,
+    id: String,
+    count: usize,
+    pub(super) format: &'static str,
+    is_streamed: bool,
+    /// The most previews of all images; `None` without a bound.
+    pub(super) max_previews: Option<usize>,
+    pub(super) picture_size: Option<[u32; 2]>,
+    pub(super) answers: LocalAnswers,
+    /// The permit to wait.
+    slot: OwnedSemaphorePermit,
 }
 
 /// Returns the state of the daemon, if it accepts jobs now.
@@ -51,49 +87,61 @@ pub(super) async fn may_read(app: &AppState) -> Result<OwnedSemaphorePermit, Api
     app.reading.clone().acquire_owned().await.map_err(|error| ApiError::unavailable(error.to_string()))
 }
 
-/// Draws the images that these fields of OpenAI's API ask for. `reading` is the permit for the request's body.
+/// Draws the images of a request, which is read first.
 pub(super) async fn draw(
     app: &AppState,
-    fields: Map<String, Value>,
-    reading: OwnedSemaphorePermit,
-    Snapshot { state, text_models, limits, .. }: &Snapshot,
+    request: impl Future<Output = Result<ImageRequest, ApiError>>,
 ) -> Result<Response, ApiError> {
+    let sent = async { send(app, request.await?) }.await;
+    // The service counts those that it rejects itself.
+    let sent = sent.inspect_err(|error| app.local.metrics.on_rejected(error.code))?;
+    if sent.is_streamed {
+        return Ok(events(app.clone(), sent));
+    }
+    let picture_size = sent.picture_size;
+    sent.respond(app).await.map_err(|error| about_picture(error, picture_size))
+}
+
+/// An error about the size, which is the picture's if the request has none.
+pub(super) fn about_picture(error: ApiError, picture_size: Option<[u32; 2]>) -> ApiError {
+    match picture_size {
+        Some([width, height]) if error.param.as_deref() == Some("size") => ApiError {
+            message: format!(
+                "the picture has {width}×{height} pixels, which the images have too unless size says otherwise: {}",
+                error.message
+            ),
+            param: Some("image".to_owned()),
+            ..error
+        },
+        _ => error,
+    }
+}
+
+/// Sends the job of a request to the service.
+fn send(
+    app: &AppState,
+    ImageRequest { kind, fields, picture_size, reading, snapshot }: ImageRequest,
+) -> Result<SentJob, ApiError> {
     let waiting = app.waiting.clone().try_acquire_owned();
     let Ok(slot) = waiting else {
         let message = format!("{MAX_WAITING} requests wait for their images; try again later");
         return Err(ApiError::too_many(message));
     };
     let id = format!("http-{:016x}", fastrand::u64(..));
-    let default_model = state.models.first().map_or("", |model| &model.name);
-    let context = JobContext { id: &id, default_model, text_models, max_count: limits.count.0 };
-    let job = openai::to_job(fields, context)?;
-    if job.payload.len() as u64 > limits.payload.0 {
+    let Snapshot { models, limits, .. } = &snapshot;
+    let default_model = models.first().map_or("", |model| &model.name);
+    let context = JobContext { id: &id, default_model, models, max_count: limits.count.0 };
+    let ImageJob { payload, count, format, is_streamed, max_previews } = openai::to_job(fields, context)?;
+    if payload.len() as u64 > limits.payload.0 {
         return Err(ApiError::too_large(format!(
             "the request is a job of {} bytes, with its pictures in base64; at most {} are accepted (limits.payload)",
-            job.payload.len(),
+            payload.len(),
             limits.payload.0
         )));
     }
-    let format = job.format;
-    let (images, elapsed_ms) = images_of(app, job, reading).await?;
-    Ok(respond(&id, format, images, elapsed_ms, slot))
-}
-
-/// Sends the job, and waits for its images. Dropping this future does not cancel the job.
-async fn images_of(
-    app: &AppState,
-    job: ImageJob,
-    reading: OwnedSemaphorePermit,
-) -> Result<(Vec<HeldImage>, u64), ApiError> {
     // Room for all answers, so that the service never has to drop one.
-    let (client, mut answers) = LocalClient::new(job.count + 1);
-    let request = LocalRequest { payload: job.payload, arrival: Instant::now(), client };
-    let stopped = || {
-        ApiError::unavailable(
-            "the daemon has stopped; a job that was accepted continues after the next start, and its images are published \
-             over MQTT",
-        )
-    };
+    let (client, answers) = LocalClient::new(count + 1);
+    let request = LocalRequest { payload, arrival: Instant::now(), client };
     match app.local.requests.try_send(request) {
         Ok(()) => {}
         Err(TrySendError::Full(_)) => {
@@ -104,23 +152,38 @@ async fn images_of(
         }
     }
     drop(reading);
-    let mut images = Vec::with_capacity(job.count);
-    loop {
-        match answers.recv().await.ok_or_else(stopped)? {
-            LocalAnswer::Image { bytes, receipt } => {
-                images.push(HeldImage { permit: hold(app, bytes.len())?, bytes, receipt });
+    Ok(SentJob { kind, id, count, format, is_streamed, max_previews, picture_size, answers, slot })
+}
+
+impl SentJob {
+    /// Waits for the images. Dropping this future does not cancel the job.
+    async fn respond(mut self, app: &AppState) -> Result<Response, ApiError> {
+        let mut images = Vec::with_capacity(self.count);
+        loop {
+            match self.answers.answers.recv().await.ok_or_else(stopped)? {
+                LocalAnswer::Image { bytes, receipt } => {
+                    images.push(HeldImage { permit: hold(app, bytes.len())?, bytes, receipt });
+                }
+                LocalAnswer::Finished { elapsed_ms } => {
+                    images.sort_by_key(|image| image.receipt.index);
+                    return Ok(respond(&self.id, self.format, images, elapsed_ms, self.slot));
+                }
+                LocalAnswer::Failed(error) => return Err(error.into()),
             }
-            LocalAnswer::Finished { elapsed_ms } => {
-                images.sort_by_key(|image| image.receipt.index);
-                return Ok((images, elapsed_ms));
-            }
-            LocalAnswer::Failed(error) => return Err(error.into()),
         }
     }
 }
 
+/// The error of a client whose job has not ended.
+pub(super) fn stopped() -> ApiError {
+    ApiError::unavailable(
+        "the daemon has stopped; a job that was accepted continues after the next start, and its images are published \
+         over MQTT",
+    )
+}
+
 /// Takes memory for an image of this size.
-fn hold(app: &AppState, bytes: usize) -> Result<OwnedSemaphorePermit, ApiError> {
+pub(super) fn hold(app: &AppState, bytes: usize) -> Result<OwnedSemaphorePermit, ApiError> {
     let permit = u32::try_from(bytes.div_ceil(1024))
         .ok()
         .and_then(|kib| app.held_kib.clone().try_acquire_many_owned(kib).ok());

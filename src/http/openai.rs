@@ -1,10 +1,10 @@
 //! OpenAI's image API: its requests become jobs, and answers of jobs become its responses.
 
+mod fields;
 mod form;
 mod job;
-mod mask;
 
-pub(super) use form::{FormPart, fields_of_form};
+pub(super) use form::{Form, FormPart, fields_of_form};
 pub(super) use job::{ImageJob, JobContext, fields_of_json, to_job};
 
 /// The seconds since 1970, which responses have. A board without a clock may boot in the past; nothing here depends on it.

@@ -12,7 +12,7 @@ use axum::routing::{get, post};
 use tokio::sync::Semaphore;
 
 use super::access::check_access;
-use super::endpoints::{edits, generations, healthz, metrics, models};
+use super::endpoints::{edits, generations, healthz, metrics, models, page, state};
 use super::error::ApiError;
 use super::images::{MAX_HELD_KIB, MAX_READING, MAX_WAITING};
 use super::token::Token;
@@ -52,7 +52,8 @@ impl AppState {
     }
 }
 
-/// Builds the router. `/healthz` alone is answered without a token, so that any monitor can ask.
+/// Builds the router. `/healthz` is answered without a token, so that any monitor can ask; and so is the page, which has
+/// nothing secret.
 pub(super) fn router(app: AppState) -> Router {
     Router::new()
         .route("/v1/images/generations", post(generations::generate))
@@ -60,10 +61,14 @@ pub(super) fn router(app: AppState) -> Router {
         .route("/v1/models", get(models::list))
         .route("/v1/models/{model}", get(models::retrieve))
         .route("/metrics", get(metrics::metrics))
+        .route("/state", get(state::state))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(app.clone(), check_access))
-        .route("/healthz", get(healthz::healthz))
+        .route("/healthz", get(healthz::healthz).fallback(wrong_method))
+        .route("/", get(page::html).fallback(wrong_method))
+        .route("/page.css", get(page::style).fallback(wrong_method))
+        .route("/page.js", get(page::script).fallback(wrong_method))
         .layer(middleware::from_fn_with_state(app.clone(), count))
         // The endpoints read bodies within `limits.payload`, which can change.
         .layer(DefaultBodyLimit::disable())

@@ -80,7 +80,7 @@ impl WrittenReceipt {
 
     /// Takes the members of a JSON object. An error is a sentence.
     pub fn from_object(object: Map<String, Value>) -> Result<Self, String> {
-        match REQUIRED.iter().find(|field| !object.contains_key(**field)) {
+        match REQUIRED.iter().find(|field| object.get(**field).is_none_or(Value::is_null)) {
             None => Ok(Self(object)),
             Some(field) => Err(format!("it is no receipt of denoised: it has no {field}")),
         }
@@ -290,6 +290,11 @@ mod tests {
             ("{", "the receipt is not valid JSON: it ends before"),
             ("[]", "the receipt is an array, but must be"),
             (r#"{"id": "a", "model": "sd"}"#, "it is no receipt of denoised: it has no model_sha256"),
+            // A seed was drawn.
+            (
+                r#"{"model": "sd", "model_sha256": "", "scheduler": {}, "sampler": "ddim", "seed": null}"#,
+                "it is no receipt of denoised: it has no seed",
+            ),
         ] {
             let error = WrittenReceipt::parse(text.as_bytes()).unwrap_err();
             assert!(error.starts_with(expected), "{error}");

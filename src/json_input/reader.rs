@@ -12,7 +12,8 @@ use serde::forward_to_deserialize_any;
 
 use super::MAX_EXACT_INTEGER;
 use super::synonyms::field_meant_by;
-use super::value::{Json, MAX_SHOWN, shortened};
+use super::unknown_field::unknown_field;
+use super::value::Json;
 use crate::serde_message::{DocumentFormat, plain_type};
 
 /// What is wrong with a value.
@@ -87,17 +88,7 @@ impl Error for Fault {
     }
 
     fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
-        // A longer name resembles no field, and the comparison takes time for each of its characters.
-        let lower = shortened(field, MAX_SHOWN).to_lowercase();
-        let similarity = |known: &&&str| (strsim::jaro_winkler(&lower, known) * 1000.0) as u32;
-        let meant = field_meant_by(&lower).filter(|meant| expected.contains(meant));
-        let nearest = meant.or_else(|| {
-            expected.iter().max_by_key(similarity).filter(|known| similarity(known) >= 800).copied()
-        });
-        let hint = nearest.map_or_else(String::new, |known| format!("; did you mean `{known}`?"));
-        let shown = shortened(field, MAX_SHOWN);
-        let shown = shown.escape_debug();
-        Self::Whole(format!("unknown field `{shown}`{hint} (the fields are: {})", expected.join(", ")))
+        Self::Whole(unknown_field(field, expected, field_meant_by))
     }
 
     fn missing_field(field: &'static str) -> Self {

@@ -1,7 +1,7 @@
 //! What follows from handling a message or an event.
 
 use super::held_commands::HeldCommand;
-use super::local::{LocalAnswer, LocalClient};
+use super::local::{LocalAnswer, LocalClient, Preview};
 use super::parsed_request::ParsedRequest;
 use super::worker::WorkerCommand;
 use crate::mqtt::{Message, QoS};
@@ -18,6 +18,8 @@ pub(super) struct Effects {
     pub(super) completed_commands: Vec<HeldCommand>,
     /// Answers to local clients.
     pub(super) local_answers: Vec<(LocalClient, LocalAnswer)>,
+    /// A preview for a local client.
+    pub(super) local_preview: Option<(LocalClient, Preview)>,
     /// Whether the sender can expect another answer if it sends the same message later.
     pub(super) is_temporary: bool,
 }

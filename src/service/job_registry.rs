@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::committing_jobs::CommittingJobs;
 use super::effects::Effects;
 use super::held_commands::HeldCommands;
-use super::local::{LocalAnswer, LocalClient};
+use super::local::{LocalAnswer, LocalClient, Preview};
 use super::metrics::{Metrics, Outcome};
 use super::responses::{ImageEntry, Reply, Responses};
 use super::stream::Stream;
@@ -146,7 +146,10 @@ impl JobRegistry {
                 Effects::send(self.responses.progress(id, step, of, eta_ms, report))
             }
             JobEvent::Preview { index, image } => {
-                Effects::send(self.responses.preview(id, stream.map_or(index, Stream::index), image))
+                let index = stream.map_or(index, Stream::index);
+                let copy =
+                    job.client.clone().map(|client| (client, Preview { index, bytes: image.bytes.clone() }));
+                Effects { local_preview: copy, ..Effects::send(self.responses.preview(id, index, image)) }
             }
             JobEvent::Image { mut receipt, image } => {
                 receipt.index = stream.map_or(receipt.index, Stream::index);

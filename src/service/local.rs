@@ -3,13 +3,14 @@
 //! Such a job has the JSON of a request over MQTT, and the same queue, limits, spool and answers. Its client gets a copy
 //! of the answers on a queue of its own.
 
-use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 
 use super::metrics::Metrics;
+use super::model_summary::ModelSummary;
 use super::status::State;
 use crate::config::LimitsConfig;
 use crate::job::JobError;
@@ -31,7 +32,28 @@ pub(crate) struct LocalRequest {
 
 /// The sending end of a client's queue of answers.
 #[derive(Debug, Clone)]
-pub(crate) struct LocalClient(mpsc::Sender<LocalAnswer>);
+pub(crate) struct LocalClient {
+    answers: mpsc::Sender<LocalAnswer>,
+    preview: watch::Sender<Option<Preview>>,
+}
+
+/// The receiving end of a client's queue of answers.
+#[derive(Debug)]
+pub(crate) struct LocalAnswers {
+    /// The images, and how the job ended.
+    pub(crate) answers: mpsc::Receiver<LocalAnswer>,
+    /// The newest preview. A client that is slow misses the older ones.
+    pub(crate) preview: watch::Receiver<Option<Preview>>,
+}
+
+/// A picture of what an unfinished image may become.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Preview {
+    /// The number of the image in its job, from 0.
+    pub(crate) index: usize,
+    /// The PNG file.
+    pub(crate) bytes: Bytes,
+}
 
 /// An answer to a local request.
 #[derive(Debug)]
@@ -54,14 +76,20 @@ pub(crate) enum LocalAnswer {
 
 impl LocalClient {
     /// Creates a client whose queue holds this many answers.
-    pub(crate) fn new(answers: usize) -> (Self, mpsc::Receiver<LocalAnswer>) {
-        let (sender, receiver) = mpsc::channel(answers);
-        (Self(sender), receiver)
+    pub(crate) fn new(answers: usize) -> (Self, LocalAnswers) {
+        let (sender, answers) = mpsc::channel(answers);
+        let (preview_sender, preview) = watch::channel(None);
+        (Self { answers: sender, preview: preview_sender }, LocalAnswers { answers, preview })
+    }
+
+    /// Shows a preview in place of the last one.
+    pub(super) fn show(&self, preview: Preview) {
+        self.preview.send_replace(Some(preview));
     }
 
     /// Sends an answer. A client that has gone, or whose queue is full, does not get it; its job goes on.
     pub(super) fn send(&self, answer: LocalAnswer) {
-        drop(self.0.try_send(answer));
+        drop(self.answers.try_send(answer));
     }
 }
 
@@ -70,8 +98,8 @@ impl LocalClient {
 pub(crate) struct Snapshot {
     /// The published state.
     pub(crate) state: State,
-    /// The names of the models that take a prompt.
-    pub(crate) text_models: BTreeSet<String>,
+    /// The loaded models, in the order of the configuration.
+    pub(crate) models: Arc<[ModelSummary]>,
     /// The current limits.
     pub(crate) limits: LimitsConfig,
     /// Whether the broker has given the daemon its subscription on this connection.

@@ -206,10 +206,10 @@ impl Metrics {
         }
     }
 
-    /// Counts a request that was not accepted.
-    pub(super) fn on_rejected(&self, code: ErrorCode) {
+    /// Counts a request that was not accepted, by the code of its error.
+    pub(crate) fn on_rejected(&self, code: &str) {
         if let Some(series) = &self.0 {
-            series.rejected.with_label_values(&[code.name()]).inc();
+            series.rejected.with_label_values(&[code]).inc();
         }
     }
 
@@ -313,7 +313,7 @@ mod tests {
         metrics.on_job_end("digits", Outcome::Failed(ErrorCode::Encoding));
         metrics.on_job_end("sd", Outcome::Failed(ErrorCode::Cancelled));
         metrics.on_job_duration("digits", Duration::from_millis(300));
-        metrics.on_rejected(ErrorCode::QueueFull);
+        metrics.on_rejected(ErrorCode::QueueFull.name());
         metrics.on_power(10.0, Duration::from_millis(500));
         metrics.on_power(20.0, Duration::from_secs(1));
         let memory = ResidentMemory { anonymous: 1, total: 4096, peak: 8192 };

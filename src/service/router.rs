@@ -327,8 +327,16 @@ impl Router {
     }
 
     fn apply(&mut self, effects: Effects) {
-        let Effects { spool_commands, worker_command, completes, completed_commands, local_answers, .. } =
-            effects;
+        let Effects {
+            spool_commands,
+            worker_command,
+            completes,
+            completed_commands,
+            local_answers,
+            local_preview,
+            ..
+        } = effects;
+        local_preview.into_iter().for_each(|(client, preview)| client.show(preview));
         local_answers.into_iter().for_each(|(client, answer)| client.send(answer));
         spool_commands.into_iter().for_each(|command| self.outbox.push(command));
         if let Some(id) = completes {

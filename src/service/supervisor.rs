@@ -1,6 +1,6 @@
 //! Watches over the daemon: its published state, systemd, the watchdog, and reloads.
 
-use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use super::heartbeat::Watchdog;
 use super::local::Snapshot;
 use super::metrics::Metrics;
+use super::model_summary::ModelSummary;
 use super::status::{Phase, StatusPublisher};
 use super::systemd::SystemdNotifier;
 use super::worker::ModelEvent;
@@ -32,8 +33,8 @@ pub(super) struct Supervisor {
     is_announced: bool,
     /// When the worker last made progress.
     last_alive: Instant,
-    /// The names of the models that take a prompt.
-    text_models: BTreeSet<String>,
+    /// The loaded models as interfaces show them.
+    models: Arc<[ModelSummary]>,
     /// The size of the messages that the broker had not acknowledged at the last tick, in bytes.
     spool_bytes: u64,
     /// What the interfaces of this process see.
@@ -67,7 +68,7 @@ impl Supervisor {
             is_subscribed: false,
             is_announced: false,
             last_alive: Instant::now(),
-            text_models: BTreeSet::new(),
+            models: Arc::default(),
             spool_bytes: 0,
             snapshot,
             metrics,
@@ -84,7 +85,7 @@ impl Supervisor {
         }
         let snapshot = Some(Snapshot {
             state: self.status.state().clone(),
-            text_models: self.text_models.clone(),
+            models: Arc::clone(&self.models),
             limits: self.config.limits.clone(),
             is_connected: self.is_subscribed,
             is_alive: self.last_alive.elapsed() < MAX_SILENCE,
@@ -163,8 +164,7 @@ impl Supervisor {
             ModelEvent::Ready(models) => {
                 self.status.set_phase(Phase::Ready);
                 self.status.set_models(models);
-                let takes_text = models.iter().filter(|card| card.latent.is_some());
-                self.text_models = takes_text.map(|card| card.bundle.name.clone()).collect();
+                self.models = models.iter().map(|card| ModelSummary::new(card)).collect();
                 if !self.is_subscribed {
                     let url = &self.config.mqtt.url;
                     log::info!("the models are ready; waiting for the broker at {url}");

@@ -40,6 +40,18 @@ impl Response {
         BASE64.decode(self.json()["data"][index]["b64_json"].as_str().unwrap()).unwrap()
     }
 
+    /// Returns the names and the data of the events.
+    pub fn events(&self) -> Vec<(String, Value)> {
+        assert_eq!(self.status, 200, "{}", self.text());
+        assert!(self.headers.contains("content-type: text/event-stream"), "{}", self.headers);
+        let text = self.text();
+        let events = text.split_terminator("\n\n").map(|event| {
+            let (name, data) = event.strip_prefix("event: ").unwrap().split_once("\ndata: ").unwrap();
+            (name.to_owned(), serde_json::from_str(data).unwrap())
+        });
+        events.collect()
+    }
+
     /// Returns the status, and the code, the field and the message of the error.
     pub fn error(&self) -> (u16, String, String, String) {
         let error = self.json()["error"].clone();
@@ -136,6 +148,20 @@ pub fn receive(stream: TcpStream) -> Response {
     try_receive(stream).expect("the connection ended without a response")
 }
 
+/// The body that is sent in chunks; `None` if the last one is missing.
+fn joined_chunks(mut bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut body = Vec::new();
+    loop {
+        let end = bytes.windows(2).position(|window| window == b"\r\n")?;
+        let size = usize::from_str_radix(std::str::from_utf8(&bytes[..end]).unwrap(), 16).unwrap();
+        if size == 0 {
+            return Some(body);
+        }
+        body.extend(bytes.get(end + 2..end + 2 + size)?);
+        bytes = &bytes[end + 2 + size + 2..];
+    }
+}
+
 /// Reads a response up to the end of the connection; `None` if it ends early.
 pub fn try_receive(mut stream: TcpStream) -> Option<Response> {
     let mut bytes = Vec::new();
@@ -143,7 +169,10 @@ pub fn try_receive(mut stream: TcpStream) -> Option<Response> {
     let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")?;
     let headers = String::from_utf8(bytes[..end].to_vec()).unwrap().to_lowercase();
     let status = headers.split(' ').nth(1).unwrap().parse().unwrap();
-    let body = bytes[end + 4..].to_vec();
+    let body = match headers.contains("transfer-encoding: chunked") {
+        true => joined_chunks(&bytes[end + 4..])?,
+        false => bytes[end + 4..].to_vec(),
+    };
     let length = headers.lines().find_map(|line| line.strip_prefix("content-length: "));
     length.is_none_or(|length| length == body.len().to_string()).then_some(Response { status, headers, body })
 }

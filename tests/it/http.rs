@@ -1,5 +1,6 @@
 //! Jobs over HTTP, beside those over MQTT.
 
+mod events;
 mod hostile;
 mod metrics;
 mod settings;
@@ -35,11 +36,15 @@ impl Served {
     }
 
     fn with_models(models: &[&std::path::Path], more: &str) -> Self {
+        Self::start_with_http(models, &format!("[engine]\nkind = \"embedded\"\n{more}"))
+    }
+
+    /// Starts the daemon with further lines of the table `[http]` and of the configuration.
+    fn start_with_http(models: &[&std::path::Path], more: &str) -> Self {
         let broker = Broker::start();
         let mut subscriber = Subscriber::start(&broker, "denoised/test/#");
         let http = HttpServer::new(free_port());
-        let more =
-            format!("[http]\nlisten = \"127.0.0.1:{}\"\n[engine]\nkind = \"embedded\"\n{more}", http.port);
+        let more = format!("[http]\nlisten = \"127.0.0.1:{}\"\n{more}", http.port);
         let daemon = Daemon::start(&configuration(&broker, "test", models, &more));
         subscriber.wait_for_phase("ready");
         http.wait_until_ready();
@@ -147,7 +152,22 @@ fn an_edit_is_a_job_with_the_picture_and_with_a_mask_from_its_transparency() {
     for file in [&mask, &transparent] {
         let response = served.http.edit(&texts, &[("image[]", &picture), ("mask", file)]);
         assert!(response.image(0) == expected);
+        // A saved response is drawn again from the files that were sent, of which the job got another mask.
+        let directory = tempfile::tempdir().unwrap();
+        let names = ["response.json", "picture.png", "mask.png"].map(|name| directory.path().join(name));
+        for (name, bytes) in names.iter().zip([&response.body, &picture, file]) {
+            std::fs::write(name, bytes).unwrap();
+        }
+        let mut command = denoised();
+        command.arg("replay").arg(&names[0]).arg("--model").arg(model("digits"));
+        command.arg("--image").arg(&names[1]).arg("--mask").arg(&names[2]);
+        let printed = String::from_utf8(succeeds(&mut command).stdout).unwrap();
+        assert!(printed.ends_with("response.json: image 0: the same bytes\n"), "{printed}");
     }
+    let wide = png(|file| GrayImage::new(30, 28).write_to(file, ImageFormat::Png).unwrap());
+    let (status, _, field, message) = served.http.edit(&texts, &[("image", &wide)]).error();
+    assert_eq!((status, field.as_str()), (400, "image"));
+    assert!(message.starts_with("the picture has 30×28 pixels, which the images have too"), "{message}");
     let (status, _, field, message) = served.http.edit(&texts, &[]).error();
     assert_eq!((status, field.as_str()), (400, "image"), "{message}");
     let response = served.http.post("/v1/images/edits", &json!({"prompt": "a"}));
@@ -172,6 +192,13 @@ fn the_loaded_models_are_listed() {
 #[test]
 fn an_error_has_a_status_and_names_the_field() {
     let mut served = Served::start("[limits]\npayload = \"4 KiB\"\n");
+    let repeated = br#"{"prompt": "", "seed": 1, "seed": 2}"#;
+    let error =
+        receive(served.http.send("POST", "/v1/images/generations", "application/json", repeated)).error();
+    assert_eq!(
+        (error.0, error.2.as_str(), error.3.as_str()),
+        (400, "seed", "seed occurs twice; remove one of them")
+    );
     for (body, status, code, field, message) in [
         (json!({"model": "dall-e-3", "prompt": ""}), 404, "model_not_found", "model", "dall-e-3"),
         (json!({"prompt": "a fox"}), 400, "out_of_range", "prompt", "digits"),
@@ -182,7 +209,7 @@ fn an_error_has_a_status_and_names_the_field() {
         (json!({"sampler": "best"}), 400, "unknown_sampler", "sampler", "best"),
         (json!({"colour": "red"}), 400, "bad_request", "colour", "colour"),
         (json!({"response_format": "url"}), 400, "out_of_range", "response_format", "use b64_json"),
-        (json!({"stream": true}), 400, "out_of_range", "stream", "partial images"),
+        (json!({"stream": "yes"}), 400, "bad_request", "stream", "but must be true or false"),
         (
             json!({"model": "x".repeat(5000)}),
             413,
@@ -207,6 +234,7 @@ fn an_error_has_a_status_and_names_the_field() {
         ("GET", "/v1/chat/completions", 404),
         ("GET", "/v1/images/generations", 405),
         ("DELETE", "/metrics", 405),
+        ("POST", "/healthz", 405),
     ] {
         let response = receive(served.http.send(method, path, "text/plain", b""));
         assert_eq!(response.status, status, "{method} {path}");
@@ -214,7 +242,7 @@ fn an_error_has_a_status_and_names_the_field() {
     }
     // What the daemon itself rejects is an error over MQTT too.
     served.subscriber.next(|message| {
-        message.topic.starts_with("denoised/test/error/http-") && message.json()["field"] == "colour"
+        message.topic.starts_with("denoised/test/error/http-") && message.json()["field"] == "sampler"
     });
 }
 

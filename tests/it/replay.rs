@@ -175,6 +175,12 @@ fn loras_and_controls_are_found_by_their_digests() {
     assert!(text.parameters.starts_with("a fox <lora:b_kohya_r8:0.5>\n"), "{}", text.parameters);
     studio.check_same(&file, &["--lora", &first, "--control", &second]);
 
+    let twice = fails(studio.replay(&file).args(["--control", &second, "--control", &second]), 2);
+    assert!(
+        twice.contains("--control is there 2 times, but the picture was drawn with 1 such file"),
+        "{twice}"
+    );
+
     let missing = fails(studio.replay(&file).args(["--control", &second]), 2);
     assert!(missing.contains("loras[0].name is \"b_kohya_r8\", but"), "{missing}");
     assert!(missing.ends_with("; or give the file with --lora FILE\n"), "{missing}");

@@ -61,9 +61,11 @@ fn files_without_a_receipt_and_damaged_ones_are_errors_that_name_them() {
             &plain,
             "the picture has no receipt; a receipt is in each picture of denoised, unless [receipt] embed is",
         ),
-        (&whole[..40], "the picture has no receipt"),
+        (&whole[..40], "the picture is damaged: "),
         (b"{", "the file is not valid JSON: it ends before"),
         (b"[1]", "the file is an array, but must be"),
+        (br#"{"data": []}"#, "the response has no images"),
+        (br#"{"data": [{"b64_json": "QQ=="}]}"#, "data[0].denoised is missing"),
         (br#"{"class": 3}"#, "it is no receipt of denoised: it has no model; a receipt is in"),
         (br#"{"images": []}"#, "the result has no images"),
         (br#"{"images": [3]}"#, "images[0].receipt is missing"),
@@ -72,6 +74,7 @@ fn files_without_a_receipt_and_damaged_ones_are_errors_that_name_them() {
         (&changed("\"steps\":2", "\"steps\":\"two\""), "steps is the string \"two\", but must be an integer"),
         (&changed("\"steps\":2", "\"steps\":1e9"), "steps is 1000000000, but must lie between 1 and 100000"),
         (&changed("\"class\":3", "\"class\":99"), "class is 99, but digits has classes"),
+        (&changed("\"seed\":7", "\"seed\":null"), "it is no receipt of denoised: it has no seed"),
         (&changed("\"noise\":\"torch\"", "\"noise\":\"x\""), "noise is \"x\", but must be one of"),
         (
             &changed("DDPMScheduler", "Unknown"),
@@ -91,6 +94,6 @@ fn files_without_a_receipt_and_damaged_ones_are_errors_that_name_them() {
     // The pixels are missing, so that there is nothing to compare with.
     let path = studio.path("cut.png");
     std::fs::write(&path, &whole[..whole.len() - 100]).unwrap();
-    let error = fails(&mut studio.replay(&path), 1);
+    let error = fails(&mut studio.replay(&path), 2);
     assert!(error.contains("cut.png: ") && error.contains("truncated"), "{error}");
 }

@@ -3,10 +3,14 @@
 use std::path::Path;
 
 use anyhow::{Context, anyhow, bail, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 
 use crate::cli::picture_file;
-use crate::image::{EmbeddedText, Format};
+use crate::cli::run_job::LIMITS;
+use crate::image::{EmbeddedText, Format, decode_rgb};
 use crate::job::WrittenReceipt;
 use crate::json_input::Document;
 
@@ -42,7 +46,7 @@ impl Original {
 
 /// Where receipts are, for errors.
 const PLACES: &str = "a receipt is in each picture of denoised, unless [receipt] embed is false or another program \
-                      has changed the picture, and in each result (result/<id>)";
+                      has changed the picture, in each result (result/<id>), and in each response over HTTP";
 
 /// Reads the receipts of a file, at least one.
 pub(super) fn read(path: &Path) -> anyhow::Result<Vec<Original>> {
@@ -58,28 +62,61 @@ pub(super) fn read(path: &Path) -> anyhow::Result<Vec<Original>> {
 }
 
 fn from_picture(bytes: Vec<u8>, name: &str) -> anyhow::Result<Original> {
-    let format = match ::image::guess_format(&bytes) {
-        Ok(::image::ImageFormat::Png) => Format::Png,
-        Ok(::image::ImageFormat::Jpeg) => Format::Jpeg,
-        Ok(::image::ImageFormat::WebP) => Format::Webp,
-        _ => bail!("the file is neither PNG, JPEG, WebP nor JSON; {PLACES}"),
+    let format = format_of(&bytes)
+        .with_context(|| format!("the file is neither PNG, JPEG, WebP nor JSON; {PLACES}"))?;
+    let Some(text) = EmbeddedText::read(&bytes) else {
+        decode_rgb(&bytes, None, LIMITS.pixels)
+            .map_err(|fault| anyhow!("the picture is damaged: {fault}"))?;
+        bail!("the picture has no receipt; {PLACES}")
     };
-    let text = EmbeddedText::read(&bytes).ok_or_else(|| anyhow!("the picture has no receipt; {PLACES}"))?;
     let receipt = WrittenReceipt::parse(text.receipt.as_bytes()).map_err(|fault| anyhow!(fault))?;
     Ok(Original { name: name.to_owned(), receipt, picture: OriginalPicture::File { bytes, format, text } })
 }
 
-/// Reads a receipt, or a result with several.
+/// Reads a receipt, or a result or a response over HTTP with several.
 fn from_json(text: &[u8], name: &str) -> anyhow::Result<Vec<Original>> {
     let document = Document::parse(text).map_err(|fault| anyhow!("the file is not valid JSON: {fault}"))?;
     let object: Map<String, Value> =
         document.read("the file").map_err(|error| anyhow!("{}; {PLACES}", error.message))?;
+    if let Some(Value::Array(images)) = object.get("data") {
+        ensure!(!images.is_empty(), "the response has no images");
+        return images.iter().enumerate().map(|(index, image)| from_response(index, image, name)).collect();
+    }
     let Some(Value::Array(images)) = object.get("images") else {
         let receipt = WrittenReceipt::from_object(object).map_err(|fault| anyhow!("{fault}; {PLACES}"))?;
         return Ok(vec![Original { name: name.to_owned(), receipt, picture: OriginalPicture::Unknown }]);
     };
     ensure!(!images.is_empty(), "the result has no images");
     images.iter().enumerate().map(|(index, image)| from_result(index, image, name)).collect()
+}
+
+/// Reads an image of a response over HTTP, which has the picture and its receipt.
+fn from_response(index: usize, image: &Value, name: &str) -> anyhow::Result<Original> {
+    let field = format!("data[{index}]");
+    let name = format!("{name}: image {index}");
+    let Some(Value::Object(receipt)) = image.get("denoised") else {
+        bail!("{field}.denoised is missing; {PLACES}")
+    };
+    let receipt = WrittenReceipt::from_object(receipt.clone())
+        .map_err(|fault| anyhow!("{field}.denoised: {fault}; {PLACES}"))?;
+    let text = image.get("b64_json").and_then(Value::as_str).unwrap_or_default();
+    let bytes = BASE64.decode(text).map_err(|fault| anyhow!("{field}.b64_json is no base64: {fault}"))?;
+    if EmbeddedText::read(&bytes).is_some() {
+        return from_picture(bytes, &name).with_context(|| format!("{field}.b64_json"));
+    }
+    let format = format_of(&bytes).with_context(|| format!("{field}.b64_json is no picture"))?;
+    let sha256 = format!("{:x}", Sha256::digest(&bytes));
+    Ok(Original { name, receipt, picture: OriginalPicture::Digest { sha256, format } })
+}
+
+/// The format of a picture that can have a receipt.
+fn format_of(bytes: &[u8]) -> Option<Format> {
+    match ::image::guess_format(bytes).ok()? {
+        ::image::ImageFormat::Png => Some(Format::Png),
+        ::image::ImageFormat::Jpeg => Some(Format::Jpeg),
+        ::image::ImageFormat::WebP => Some(Format::Webp),
+        _ => None,
+    }
 }
 
 /// Reads an image of a result.

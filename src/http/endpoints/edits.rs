@@ -8,8 +8,8 @@ use axum::response::Response;
 
 use crate::http::body::{BODY_TIMEOUT, read_body};
 use crate::http::error::ApiError;
-use crate::http::images::{accepting, draw, may_read};
-use crate::http::openai::{FormPart, fields_of_form};
+use crate::http::images::{ImageRequest, RequestKind, accepting, draw, may_read};
+use crate::http::openai::{Form, FormPart, fields_of_form};
 use crate::http::router::AppState;
 use crate::job::ErrorCode;
 
@@ -20,18 +20,22 @@ pub(in crate::http) async fn edit(
     State(app): State<AppState>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let snapshot = accepting(&app)?;
-    let reading = may_read(&app).await?;
+    draw(&app, read_request(&app, request)).await
+}
+
+async fn read_request(app: &AppState, request: Request) -> Result<ImageRequest, ApiError> {
+    let snapshot = accepting(app)?;
+    let reading = may_read(app).await?;
     let (parts, body) = request.into_parts();
     let body = read_body(body, snapshot.limits.payload.0, BODY_TIMEOUT).await?;
     let parts = read_form(Request::from_parts(parts, Body::from(body))).await?;
     let max_pixels = snapshot.limits.pixels.0;
     // A picture is decoded, which takes too long for a thread that serves connections.
-    let fields = tokio::task::spawn_blocking(move || fields_of_form(parts, max_pixels)).await;
-    let fields = fields.map_err(|error| {
+    let form = tokio::task::spawn_blocking(move || fields_of_form(parts, max_pixels)).await;
+    let Form { fields, picture_size } = form.map_err(|error| {
         ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Encoding.name(), error.to_string())
     })??;
-    draw(&app, fields, reading, &snapshot).await
+    Ok(ImageRequest { kind: RequestKind::Edit, fields, picture_size, reading, snapshot })
 }
 
 fn bad_form(message: String) -> ApiError {

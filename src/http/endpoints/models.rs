@@ -9,9 +9,11 @@ use crate::http::error::ApiError;
 use crate::http::images::accepting;
 use crate::http::router::{AppState, json_response};
 use crate::job::{ErrorCode, JobError};
+use crate::service::model_summary::ModelSummary;
 
 pub(in crate::http) async fn list(State(app): State<AppState>) -> Result<Response, ApiError> {
-    let models: Vec<_> = names(&app)?.iter().map(|name| model(&app, name)).collect();
+    let snapshot = accepting(&app)?;
+    let models: Vec<_> = snapshot.models.iter().map(|model| to_json(&app, model)).collect();
     Ok(json_response(StatusCode::OK, &json!({"object": "list", "data": models})))
 }
 
@@ -19,21 +21,15 @@ pub(in crate::http) async fn retrieve(
     State(app): State<AppState>,
     Path(name): Path<String>,
 ) -> Result<Response, ApiError> {
-    if !names(&app)?.contains(&name) {
+    let snapshot = accepting(&app)?;
+    let Some(model) = snapshot.models.iter().find(|model| model.name == name) else {
         let message = format!("the model {name:?} is not loaded; GET /v1/models lists those that are");
-        return Err(JobError {
-            field: Some("model".to_owned()),
-            ..JobError::new(ErrorCode::UnknownModel, message)
-        }
-        .into());
-    }
-    Ok(json_response(StatusCode::OK, &model(&app, &name)))
+        let field = Some("model".to_owned());
+        return Err(JobError { field, ..JobError::new(ErrorCode::UnknownModel, message) }.into());
+    };
+    Ok(json_response(StatusCode::OK, &to_json(&app, model)))
 }
 
-fn names(app: &AppState) -> Result<Vec<String>, ApiError> {
-    Ok(accepting(app)?.state.models.into_iter().map(|model| model.name).collect())
-}
-
-fn model(app: &AppState, name: &str) -> Value {
-    json!({"id": name, "object": "model", "created": app.started, "owned_by": "denoised"})
+fn to_json(app: &AppState, model: &ModelSummary) -> Value {
+    json!({"id": model.name, "object": "model", "created": app.started, "owned_by": "denoised", "denoised": model})
 }

@@ -9,8 +9,9 @@ use image::metadata::Orientation;
 use image::{ImageDecoder, ImageReader};
 use serde_json::{Map, Value};
 
-use super::mask::mask_of_transparency;
 use crate::http::error::ApiError;
+use crate::image::mask_of_transparency;
+use crate::json_input::Document;
 
 /// The fields whose values are text even if they look like a number.
 const TEXT_FIELDS: [&str; 17] = [
@@ -44,11 +45,17 @@ pub(in crate::http) struct FormPart {
     pub(in crate::http) bytes: Bytes,
 }
 
-/// Returns the fields of a form. Pictures of more than `max_pixels` are refused.
-pub(in crate::http) fn fields_of_form(
-    parts: Vec<FormPart>,
-    max_pixels: u64,
-) -> Result<Map<String, Value>, ApiError> {
+/// What a form asks for.
+#[derive(Debug, Clone, PartialEq)]
+pub(in crate::http) struct Form {
+    /// The fields, as a request in JSON has them.
+    pub(in crate::http) fields: Map<String, Value>,
+    /// The width and the height of the picture, if they are the images' because the form has no size.
+    pub(in crate::http) picture_size: Option<[u32; 2]>,
+}
+
+/// Reads the parts of a form. Pictures of more than `max_pixels` are refused.
+pub(in crate::http) fn fields_of_form(parts: Vec<FormPart>, max_pixels: u64) -> Result<Form, ApiError> {
     let (mut fields, mut image, mut mask) = (Map::new(), None, None);
     for FormPart { name, is_file, bytes } in parts {
         let picture = match name.as_str() {
@@ -56,12 +63,12 @@ pub(in crate::http) fn fields_of_form(
             "mask" => &mut mask,
             _ if is_file => {
                 let message = format!("{name} is a file, but only image and mask can be files");
-                return Err(ApiError::of_field(&name, message));
+                return Err(ApiError::of_type(&name, message));
             }
             _ => {
                 let value = field_value(&name, &bytes)?;
                 if fields.contains_key(&name) {
-                    return Err(ApiError::of_field(&name, format!("{name} is there twice; send it once")));
+                    return Err(ApiError::of_type(&name, format!("{name} is there twice; send it once")));
                 }
                 fields.insert(name, value);
                 continue;
@@ -69,40 +76,48 @@ pub(in crate::http) fn fields_of_form(
         };
         let name = name.trim_end_matches("[]");
         if !is_file {
-            return Err(ApiError::of_field(name, format!("{name} is a text, but must be a file")));
+            return Err(ApiError::of_type(name, format!("{name} is a text, but must be a file")));
         }
         if picture.replace(bytes).is_some() {
-            return Err(ApiError::of_field(
+            return Err(ApiError::of_type(
                 name,
                 format!("{name} is there twice; a job starts from one picture"),
             ));
         }
     }
     let Some(image) = image else {
-        return Err(ApiError::of_field("image", "image is missing; send a PNG, JPEG or WebP file"));
+        return Err(ApiError::of_type("image", "image is missing; send a PNG, JPEG or WebP file"));
     };
     let is_auto = fields.get("size").is_none_or(|size| size == "auto");
-    if let Some([width, height]) = size_of(&image).filter(|_| is_auto) {
+    let picture_size = size_of(&image).filter(|_| is_auto);
+    if let Some([width, height]) = picture_size {
         fields.insert("size".to_owned(), format!("{width}x{height}").into());
     }
     fields.insert("image".to_owned(), BASE64.encode(&image).into());
     if let Some(mask) = mask {
         let of_alpha = mask_of_transparency(&mask, max_pixels)
-            .map_err(|fault| ApiError::of_field("mask", format!("mask: {fault}")))?;
+            .map_err(|fault| ApiError::of_type("mask", format!("mask: {fault}")))?;
         let mask = of_alpha.map_or(mask, Bytes::from);
         fields.insert("mask".to_owned(), BASE64.encode(&mask).into());
     }
-    Ok(fields)
+    Ok(Form { fields, picture_size })
 }
 
 fn field_value(name: &str, bytes: &[u8]) -> Result<Value, ApiError> {
     let text = std::str::from_utf8(bytes)
-        .map_err(|_| ApiError::of_field(name, format!("{name} is not text in UTF-8")))?;
+        .map_err(|_| ApiError::of_type(name, format!("{name} is not text in UTF-8")))?;
     let as_text = || Value::String(text.to_owned());
     if TEXT_FIELDS.contains(&name) {
         return Ok(as_text());
     }
-    Ok(serde_json::from_str(text).unwrap_or_else(|_| as_text()))
+    match serde_json::from_str(text) {
+        Ok(value) => Ok(value),
+        Err(_) if !text.trim_start().starts_with(['[', '{']) => Ok(as_text()),
+        Err(error) => {
+            let fault = Document::parse(bytes).err().unwrap_or_else(|| error.to_string());
+            Err(ApiError::of_type(name, format!("{name} is not valid JSON: {fault}")))
+        }
+    }
 }
 
 /// The width and the height of a picture as it is shown. `None` if it is no picture, which the job's validation reports.
@@ -152,14 +167,15 @@ mod tests {
             text("size", "auto"),
             text("other", "a b"),
         ];
-        let fields = fields_of_form(parts, 100).unwrap();
+        let form = fields_of_form(parts, 100).unwrap();
         let expected = serde_json::json!({
             "image": BASE64.encode(png()), "prompt": "7", "n": 2, "strength": 0.5, "exact": true,
             "loras": [{"name": "style"}], "size": "3x2", "other": "a b"
         });
-        assert_eq!(Value::Object(fields), expected);
-        let fields = fields_of_form(vec![part("image[]", true, png()), text("size", "8x8")], 100).unwrap();
-        assert_eq!(fields["size"], "8x8");
+        assert_eq!(Value::Object(form.fields), expected);
+        assert_eq!(form.picture_size, Some([3, 2]));
+        let form = fields_of_form(vec![part("image[]", true, png()), text("size", "8x8")], 100).unwrap();
+        assert_eq!((&form.fields["size"], form.picture_size), (&"8x8".into(), None));
     }
 
     #[test]
@@ -171,6 +187,7 @@ mod tests {
             (vec![part("picture", true, png())], "picture", "only image and mask can be files"),
             (vec![text("n", "1"), text("n", "2")], "n", "n is there twice; send it once"),
             (vec![part("n", false, &b"\xff"[..])], "n", "n is not text in UTF-8"),
+            (vec![text("loras", r#"[{"name": "a""#)], "loras", "loras is not valid JSON: it ends before"),
             (vec![part("image", true, png()), part("mask", true, "x")], "mask", "mask: "),
         ] {
             let error = fields_of_form(parts, 100).unwrap_err();

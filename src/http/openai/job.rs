@@ -2,18 +2,21 @@
 //!
 //! Free of I/O. OpenAI's API reference, "Images": <https://platform.openai.com/docs/api-reference/images>.
 
-use std::collections::BTreeSet;
-
 use axum::http::StatusCode;
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
+use super::fields::refuse_unknown;
 use crate::http::error::ApiError;
 use crate::job::ErrorCode;
 use crate::json_input::{Document, Json};
+use crate::service::model_summary::ModelSummary;
 
 /// The most images of a request, as in OpenAI's API. The response holds all of them.
 const MAX_IMAGES: u64 = 10;
+
+/// The most partial images, as in OpenAI's API.
+const MAX_PARTIAL_IMAGES: u64 = 3;
 
 /// The fields without effect, with the values that OpenAI documents; none stand for any string.
 const WITHOUT_EFFECT: [(&str, &[&str]); 8] = [
@@ -27,15 +30,6 @@ const WITHOUT_EFFECT: [(&str, &[&str]); 8] = [
     ("user", &[]),
 ];
 
-/// Fields of jobs that these requests do not have, and what to do instead.
-const NOT_FOR_HTTP: [(&str, &str); 5] = [
-    ("id", "is chosen by the daemon; remove it"),
-    ("count", "is named n here; use n"),
-    ("width", "is part of size here; use size, such as \"512x512\""),
-    ("height", "is part of size here; use size, such as \"512x512\""),
-    ("format", "is named output_format here; use output_format"),
-];
-
 /// What a request is checked against.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::http) struct JobContext<'a> {
@@ -43,8 +37,8 @@ pub(in crate::http) struct JobContext<'a> {
     pub(in crate::http) id: &'a str,
     /// The name of the model of requests without one.
     pub(in crate::http) default_model: &'a str,
-    /// The names of the models that take a prompt.
-    pub(in crate::http) text_models: &'a BTreeSet<String>,
+    /// The loaded models.
+    pub(in crate::http) models: &'a [ModelSummary],
     /// The daemon's own limit of the number of images, `limits.count`.
     pub(in crate::http) max_count: u64,
 }
@@ -58,20 +52,19 @@ pub(in crate::http) struct ImageJob {
     pub(in crate::http) count: usize,
     /// The format of the images.
     pub(in crate::http) format: &'static str,
+    /// Whether the response is a stream of events.
+    pub(in crate::http) is_streamed: bool,
+    /// The most previews of all images; `None` without a bound.
+    pub(in crate::http) max_previews: Option<usize>,
 }
 
 /// Reads the fields of a request in JSON.
 pub(in crate::http) fn fields_of_json(body: &[u8]) -> Result<Map<String, Value>, ApiError> {
     let invalid =
         |message: String| ApiError::new(StatusCode::BAD_REQUEST, ErrorCode::BadRequest.name(), message);
-    match serde_json::from_slice(body) {
-        Ok(Value::Object(fields)) => Ok(fields),
-        Ok(value) => Err(invalid(format!("the request is {}, but must be an object", shown(&value)))),
-        Err(error) => {
-            let message = Document::parse(body).err().unwrap_or_else(|| error.to_string());
-            Err(invalid(format!("the request is not valid JSON: {message}")))
-        }
-    }
+    let document = Document::parse(body)
+        .map_err(|message| invalid(format!("the request is not valid JSON: {message}")))?;
+    document.read("the request").map_err(|error| ApiError { param: error.field, ..invalid(error.message) })
 }
 
 /// Maps the fields of a request to a job.
@@ -81,10 +74,9 @@ pub(in crate::http) fn to_job(
 ) -> Result<ImageJob, ApiError> {
     // OpenAI's clients send null for a field that is not set.
     fields.retain(|_, value| !value.is_null());
-    refuse_streaming(&mut fields)?;
-    if let Some((field, advice)) = NOT_FOR_HTTP.iter().find(|(field, _)| fields.contains_key(*field)) {
-        return Err(ApiError::of_field(field, format!("{field} {advice}")));
-    }
+    let is_streamed = take_stream(&mut fields)?;
+    let partial_images = take_partial_images(&mut fields)?;
+    refuse_unknown(&fields, |field| WITHOUT_EFFECT.iter().any(|(own, _)| *own == field))?;
     remove_without_effect(&mut fields)?;
     remove_response_format(&mut fields)?;
     let count = take_count(&mut fields, context.max_count)?;
@@ -93,8 +85,17 @@ pub(in crate::http) fn to_job(
     let quality = take_compression(&mut fields)?;
     let model = fields.get("model").and_then(Value::as_str).unwrap_or(context.default_model);
     // OpenAI's clients always send a prompt.
-    if fields.get("prompt").and_then(Value::as_str) == Some("") && !context.text_models.contains(model) {
+    let summary = context.models.iter().find(|summary| summary.name == model);
+    let takes_prompt = summary.is_some_and(|summary| summary.takes_prompt);
+    if fields.get("prompt").and_then(Value::as_str) == Some("") && !takes_prompt {
         fields.remove("prompt");
+    }
+    if let Some(partial_images) =
+        partial_images.filter(|_| is_streamed && !fields.contains_key("preview_every"))
+    {
+        let steps = fields.get("steps").and_then(Value::as_u64);
+        let steps = steps.or(summary.map(|summary| summary.steps as u64)).unwrap_or_default();
+        fields.insert("preview_every".to_owned(), steps.div_ceil(partial_images + 1).max(1).into());
     }
     let mut job = Map::new();
     job.insert("id".to_owned(), context.id.into());
@@ -107,7 +108,9 @@ pub(in crate::http) fn to_job(
     insert("height", size.map(|[_, height]| height.into()));
     insert("format", (format != "png").then(|| format.into()));
     insert("quality", quality.map(Value::from));
-    Ok(ImageJob { payload: Value::Object(job).to_string().into(), count: count as usize, format })
+    let payload = Value::Object(job).to_string().into();
+    let max_previews = partial_images.map(|number| (number * count) as usize);
+    Ok(ImageJob { payload, count: count as usize, format, is_streamed, max_previews })
 }
 
 /// The value as an error message describes it: `3`, `the string "ten"`, `an object`.
@@ -115,28 +118,36 @@ fn shown(value: &Value) -> String {
     serde_json::from_value::<Json>(value.clone()).map_or_else(|_| value.to_string(), |json| json.to_string())
 }
 
-fn wrong(field: &str, value: &Value, expected: &str) -> ApiError {
-    ApiError::of_field(field, format!("{field} is {}, but must be {expected}", shown(value)))
+/// An error about a value. `is_type` says whether it is of the right type, and only out of range.
+fn wrong(field: &str, value: &Value, is_type: fn(&Value) -> bool, expected: &str) -> ApiError {
+    let message = format!("{field} is {}, but must be {expected}", shown(value));
+    if is_type(value) { ApiError::of_field(field, message) } else { ApiError::of_type(field, message) }
 }
 
-/// Refuses partial images and events, which OpenAI's API sends while an image is made.
-fn refuse_streaming(fields: &mut Map<String, Value>) -> Result<(), ApiError> {
+/// Returns whether the images are to come as events while they are made.
+fn take_stream(fields: &mut Map<String, Value>) -> Result<bool, ApiError> {
     match fields.remove("stream") {
-        None | Some(Value::Bool(false)) => {}
-        Some(Value::Bool(true)) => {
-            let message = "stream is true, but partial images are not sent over HTTP; remove it, or use previews over MQTT";
-            return Err(ApiError::of_field("stream", message));
-        }
+        None => Ok(false),
+        Some(Value::Bool(is_streamed)) => Ok(is_streamed),
         Some(Value::Object(_)) => {
             let message =
-                "stream is an object, but jobs of many pictures are only taken over MQTT; remove it";
-            return Err(ApiError::of_field("stream", message));
+                "stream is an object, but jobs of many pictures are only taken over MQTT; use true or false";
+            Err(ApiError::of_type("stream", message))
         }
-        Some(value) => return Err(wrong("stream", &value, "true or false")),
+        Some(value) => Err(wrong("stream", &value, Value::is_boolean, "true or false")),
     }
-    match fields.remove("partial_images") {
-        Some(value) if value.as_u64() != Some(0) => Err(wrong("partial_images", &value, "0")),
-        _ => Ok(()),
+}
+
+/// Returns the number of previews of each image, if there are to be any. They are sent as events only, as OpenAI's are.
+fn take_partial_images(fields: &mut Map<String, Value>) -> Result<Option<u64>, ApiError> {
+    let Some(value) = fields.remove("partial_images") else { return Ok(None) };
+    match value.as_u64() {
+        Some(number @ 0..=MAX_PARTIAL_IMAGES) => Ok(Some(number).filter(|number| *number > 0)),
+        _ => {
+            let expected =
+                format!("a whole number from 0 to {MAX_PARTIAL_IMAGES}; preview_every has any number");
+            Err(wrong("partial_images", &value, Value::is_number, &expected))
+        }
     }
 }
 
@@ -158,10 +169,10 @@ fn remove_without_effect(fields: &mut Map<String, Value>) -> Result<(), ApiError
                     "quality is {}, but the quality of JPEG images is named output_compression here; use that",
                     shown(&value)
                 );
-                ApiError::of_field(field, message)
+                ApiError::of_type(field, message)
             }
-            _ if values.is_empty() => wrong(field, &value, "a string"),
-            _ => wrong(field, &value, &format!("one of {}", values.join(", "))),
+            _ if values.is_empty() => wrong(field, &value, Value::is_string, "a string"),
+            _ => wrong(field, &value, Value::is_string, &format!("one of {}", values.join(", "))),
         });
     }
     Ok(())
@@ -176,7 +187,7 @@ fn remove_response_format(fields: &mut Map<String, Value>) -> Result<(), ApiErro
             let message = "response_format is url, but images are not stored for download; use b64_json";
             Err(ApiError::of_field(field, message))
         }
-        Some(value) => Err(wrong(field, &value, "b64_json")),
+        Some(value) => Err(wrong(field, &value, Value::is_string, "b64_json")),
     }
 }
 
@@ -187,7 +198,7 @@ fn take_count(fields: &mut Map<String, Value>, max_count: u64) -> Result<u64, Ap
     let count = value.as_u64().or_else(|| value.as_f64().and_then(whole));
     count.filter(|count| (1..=max).contains(count)).ok_or_else(|| {
         let key = if max < MAX_IMAGES { " (limits.count)" } else { "" };
-        wrong("n", &value, &format!("a whole number from 1 to {max}{key}"))
+        wrong("n", &value, Value::is_number, &format!("a whole number from 1 to {max}{key}"))
     })
 }
 
@@ -202,7 +213,7 @@ fn take_size(fields: &mut Map<String, Value>) -> Result<Option<[u64; 2]>, ApiErr
     let sides = value.as_str().and_then(|text| text.split_once(['x', '×']));
     match sides.and_then(|(width, height)| side(width).zip(side(height))) {
         Some((width, height)) => Ok(Some([width, height])),
-        None => Err(wrong("size", &value, "auto, or WIDTHxHEIGHT such as \"512x512\"")),
+        None => Err(wrong("size", &value, Value::is_string, "auto, or WIDTHxHEIGHT such as \"512x512\"")),
     }
 }
 
@@ -210,7 +221,7 @@ fn take_format(fields: &mut Map<String, Value>) -> Result<&'static str, ApiError
     let Some(value) = fields.remove("output_format") else { return Ok("png") };
     let formats = ["png", "jpeg", "webp"];
     let found = formats.into_iter().find(|format| value.as_str() == Some(format));
-    found.ok_or_else(|| wrong("output_format", &value, "png, jpeg or webp"))
+    found.ok_or_else(|| wrong("output_format", &value, Value::is_string, "png, jpeg or webp"))
 }
 
 /// Returns the quality of JPEG images.
@@ -219,7 +230,7 @@ fn take_compression(fields: &mut Map<String, Value>) -> Result<Option<u64>, ApiE
     match value.as_u64() {
         // 1 is the lowest quality of a job.
         Some(quality @ 0..=100) => Ok(Some(quality.max(1))),
-        _ => Err(wrong("output_compression", &value, "a whole number from 0 to 100")),
+        _ => Err(wrong("output_compression", &value, Value::is_number, "a whole number from 0 to 100")),
     }
 }
 

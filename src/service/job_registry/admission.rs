@@ -226,7 +226,7 @@ impl JobRegistry {
     pub(super) fn reject(&self, RejectedRequest { id, reply, client, error }: RejectedRequest) -> Effects {
         let id = id.unwrap_or_else(|| format!("{:016x}", fastrand::u64(..)));
         log::warn!("{} rejected: {error}", to_id(&id));
-        self.metrics.on_rejected(error.code);
+        self.metrics.on_rejected(error.code.name());
         let is_temporary = matches!(error.code, ErrorCode::QueueFull | ErrorCode::Unavailable);
         let effects = Effects::send(self.responses.error(&id, &error, reply.as_ref()))
             .and_answer(client.as_ref(), || LocalAnswer::Failed(error));

@@ -49,6 +49,7 @@ fn the_metrics_count_the_jobs_of_all_interfaces() {
     served.image_over_mqtt(&job);
     served.subscriber.on("denoised/test/result/mqtt");
     assert_eq!(served.http.generate(&json!({"colour": 1})).status, 400);
+    assert_eq!(served.http.generate(&json!({"n": 11})).status, 400);
     assert_eq!(served.http.generate(&json!({"model": "x", "prompt": ""})).status, 404);
     served.request(&json!({"id": "late", "model": "gaussian", "steps": 1000, "sampler": "ddpm", "count": 8}));
     served.subscriber.on("denoised/test/progress/late");
@@ -74,9 +75,11 @@ fn the_metrics_count_the_jobs_of_all_interfaces() {
         (r#"denoised_job_duration_seconds_count{model="digits"}"#, 3.0),
         (r#"denoised_job_duration_seconds_bucket{model="digits",le="+Inf"}"#, 3.0),
         (r#"denoised_rejected_requests_total{code="bad_request"}"#, 1.0),
+        // By HTTP, before the queue.
+        (r#"denoised_rejected_requests_total{code="out_of_range"}"#, 1.0),
         (r#"denoised_rejected_requests_total{code="unknown_model"}"#, 1.0),
         (r#"denoised_http_requests_total{endpoint="/v1/images/generations",status="200"}"#, 3.0),
-        (r#"denoised_http_requests_total{endpoint="/v1/images/generations",status="400"}"#, 1.0),
+        (r#"denoised_http_requests_total{endpoint="/v1/images/generations",status="400"}"#, 2.0),
         (r#"denoised_phase{phase="ready"}"#, 1.0),
         (r#"denoised_phase{phase="draining"}"#, 0.0),
         ("denoised_broker_connected", 1.0),

@@ -3,8 +3,15 @@ use serde_json::json;
 use super::*;
 
 fn map(request: &Value) -> Result<ImageJob, ApiError> {
-    let text_models = BTreeSet::from(["sd".to_owned()]);
-    let context = JobContext { id: "http-1", default_model: "sd", text_models: &text_models, max_count: 64 };
+    let models = [ModelSummary {
+        name: "sd".to_owned(),
+        takes_prompt: true,
+        classes: Vec::new(),
+        takes_guidance: true,
+        steps: 50,
+        guidance: 7.5,
+    }];
+    let context = JobContext { id: "http-1", default_model: "sd", models: &models, max_count: 64 };
     to_job(fields_of_json(request.to_string().as_bytes())?, context)
 }
 
@@ -38,10 +45,9 @@ fn openais_fields_become_those_of_a_job() {
             json!({"prompt": "a"}),
         ),
         (json!({"prompt": "a", "n": null, "stream": null, "seed": null}), json!({"prompt": "a"})),
-        // Fields of jobs, and unknown ones, which the daemon refuses by name.
         (
-            json!({"prompt": "a", "seed": 7, "steps": 4, "guidance": 1.5, "conditions": {"mood": 1}, "colour": 1}),
-            json!({"prompt": "a", "seed": 7, "steps": 4, "guidance": 1.5, "conditions": {"mood": 1}, "colour": 1}),
+            json!({"prompt": "a", "seed": 7, "steps": 4, "guidance": 1.5, "conditions": {"mood": 1}}),
+            json!({"prompt": "a", "seed": 7, "steps": 4, "guidance": 1.5, "conditions": {"mood": 1}}),
         ),
     ] {
         assert_eq!(job(&request), expected, "{request}");
@@ -53,7 +59,26 @@ fn the_response_needs_the_number_and_the_format() {
     let image_job = map(&json!({"prompt": "a", "n": 4, "output_format": "webp"})).unwrap();
     assert_eq!((image_job.count, image_job.format), (4, "webp"));
     let image_job = map(&json!({"prompt": "a"})).unwrap();
-    assert_eq!((image_job.count, image_job.format), (1, "png"));
+    assert_eq!((image_job.count, image_job.format, image_job.is_streamed), (1, "png", false));
+}
+
+#[test]
+fn previews_are_spread_over_the_steps_and_come_as_events() {
+    for (request, preview_every) in [
+        (json!({"stream": true}), Value::Null),
+        (json!({"partial_images": 2}), Value::Null),
+        (json!({"stream": true, "partial_images": 0}), Value::Null),
+        (json!({"stream": true, "partial_images": 1}), json!(25)),
+        (json!({"stream": true, "partial_images": 3, "steps": 4}), json!(1)),
+        (json!({"stream": true, "partial_images": 3, "steps": 0}), json!(1)),
+        (json!({"stream": true, "partial_images": 3, "preview_every": 7}), json!(7)),
+    ] {
+        let image_job = map(&request).unwrap();
+        assert_eq!(image_job.is_streamed, request["stream"] == true, "{request}");
+        let max = request["partial_images"].as_u64().filter(|max| *max > 0).map(|max| max as usize);
+        assert_eq!(image_job.max_previews, max, "{request}");
+        assert_eq!(job(&request)["preview_every"], preview_every, "{request}");
+    }
 }
 
 #[test]
@@ -76,9 +101,12 @@ fn an_error_names_the_field_and_what_it_may_be() {
         ),
         (json!({"output_format": "gif"}), "output_format", "but must be png, jpeg or webp"),
         (json!({"output_compression": 101}), "output_compression", "output_compression is 101, but must be"),
-        (json!({"stream": true}), "stream", "stream is true, but partial images are not sent over HTTP"),
         (json!({"stream": {"topic": "a"}}), "stream", "only taken over MQTT"),
-        (json!({"partial_images": 2}), "partial_images", "partial_images is 2, but must be 0"),
+        (
+            json!({"partial_images": 4}),
+            "partial_images",
+            "partial_images is 4, but must be a whole number from 0 to 3",
+        ),
         (
             json!({"quality": "best"}),
             "quality",
@@ -98,9 +126,28 @@ fn an_error_names_the_field_and_what_it_may_be() {
     }
 }
 
+/// All of them were `out_of_range`.
+#[test]
+fn a_value_of_another_type_was_called_out_of_range() {
+    for (request, code) in [
+        (json!({"n": "two"}), "bad_request"),
+        (json!({"n": 11}), "out_of_range"),
+        (json!({"size": 512}), "bad_request"),
+        (json!({"size": "512"}), "out_of_range"),
+        (json!({"stream": "yes"}), "bad_request"),
+        (json!({"user": 3}), "bad_request"),
+        (json!({"quality": 80}), "bad_request"),
+        (json!({"quality": "best"}), "out_of_range"),
+        (json!({"colour": 1}), "bad_request"),
+        (json!({"output_compression": "80"}), "bad_request"),
+    ] {
+        assert_eq!(map(&request).unwrap_err().code, code, "{request}");
+    }
+}
+
 #[test]
 fn a_daemon_that_makes_fewer_images_says_so() {
-    let context = JobContext { id: "a", default_model: "sd", text_models: &BTreeSet::new(), max_count: 4 };
+    let context = JobContext { id: "a", default_model: "sd", models: &[], max_count: 4 };
     let error = to_job(fields_of_json(br#"{"n": 5}"#).unwrap(), context).unwrap_err();
     assert_eq!(error.message, "n is 5, but must be a whole number from 1 to 4 (limits.count)");
 }
@@ -111,6 +158,8 @@ fn text_that_is_no_object_is_refused_in_the_words_of_json() {
         ("{", "the request is not valid JSON: it ends before an object is closed by `}`"),
         ("3", "the request is 3, but must be an object"),
         ("[]", "the request is an array, but must be an object"),
+        // The last of the values counted.
+        (r#"{"seed": 1, "seed": 2}"#, "seed occurs twice; remove one of them"),
     ] {
         assert_eq!(fields_of_json(body.as_bytes()).unwrap_err().message, message);
     }

@@ -1,11 +1,11 @@
-//! OpenAI's masks mark the part to draw by transparency; those of jobs mark it white.
+//! Masks of OpenAI's API mark the part to draw by transparency; those of jobs mark it white.
 
 use std::io::Cursor;
 
 use image::{DynamicImage, GenericImageView, GrayImage, ImageDecoder, ImageFormat, ImageReader, Luma};
 
 /// Returns a PNG file that is white where the picture is transparent; `None` if the picture has no transparency.
-pub(super) fn mask_of_transparency(file: &[u8], max_pixels: u64) -> Result<Option<Vec<u8>>, String> {
+pub(crate) fn mask_of_transparency(file: &[u8], max_pixels: u64) -> Result<Option<Vec<u8>>, String> {
     let fault = |error: image::ImageError| format!("the picture cannot be read: {error}");
     let reader = ImageReader::new(Cursor::new(file)).with_guessed_format();
     let decoder = reader.map_err(|error| error.to_string())?.into_decoder().map_err(fault)?;
