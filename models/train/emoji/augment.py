@@ -18,6 +18,9 @@ RECOLOURED = {
     "blue": (0.58, 1.0, 0.95), "purple": (0.76, 0.85, 0.85), "pink": (0.92, 0.6, 1.05), "brown": (0.06, 0.8, 0.55),
     "grey": (0.0, 0.0, 0.7), "black": (0.6, 0.15, 0.28), "white": (0.6, 0.06, 1.1),
 }
+FEW = ("animal-", "plant-", "food-fruit", "food-vegetable", "food-prepared", "food-sweet", "drink", "cat-face", "heart",
+       "face-smiling", "face-affection", "face-tongue", "face-glasses", "face-hat", "face-costume", "event", "sport",
+       "sky & weather", "transport-", "place-building", "musical-instrument", "light & video", "book-paper")
 FIXED_DIRECTION = ("left", "right", "arrow", "facing", "east", "west", "clock", "oclock", "point", "button", "keycap",
                    "music", "calendar", "book", "abacus", "pencil", "receipt", "hundred", "zzz", "question")
 
@@ -46,10 +49,7 @@ def weights(entries: list[dict], pictures: str) -> list[float]:
     """How often each entry is shown: skin tones and flags less often, and of "few" pictures not at all."""
     weight = [0.25 if entry["tones"] else 0.6 if entry["category"] == "Flags" else 1.0 for entry in entries]
     if pictures == "few":
-        is_left_out = lambda entry: (entry["tones"] or entry["category"] in ("Flags", "Symbols", "People & Body")
-                                     or entry["subcategory"] in ("time", "office", "mail", "book-paper"))
-        is_added = lambda entry: entry["subcategory"] == "geometric"
-        weight = [0.0 if is_left_out(entry) and not is_added(entry) else 1.0 for entry in entries]
+        weight = [float(entry["subcategory"].startswith(FEW)) for entry in entries]
     return weight
 
 

@@ -39,7 +39,7 @@ def train(given):
     seconds = given.autoencoder - (time.time() - START if given.until else 0)
     fit = Fit("autoencoder", network, 2e-3, seconds, 0.998, 0.0, given.work / "autoencoder.state")
     batch, size = 256 if CUDA else 16, len(plan.captions)
-    while fit.done() < 1:
+    while fit.passed < 1:
         wanted = painter(torch.randint(size, (batch,), device=DEVICE)).contiguous(memory_format=torch.channels_last)
         with precision():
             latents = network.encode(wanted).latent_dist

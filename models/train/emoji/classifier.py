@@ -43,7 +43,7 @@ def train(given):
     torch.manual_seed(1)
     fit = Fit("classifier", to_device(new(entries)), 2e-3, given.classifier, 0.99, 0.02,
               given.work / "classifier.state")
-    while fit.done() < 1:
+    while fit.passed < 1:
         rows = torch.randint(HELD_OUT, len(labels), (512 if CUDA else 64,), device=DEVICE)
         x = blur_and_noise(painter(rows)).contiguous(memory_format=torch.channels_last)
         with precision():

@@ -43,7 +43,7 @@ def train(given, task, seconds: float) -> torch.nn.Module:
     log(f"distillation: {len(noise)} trajectories, deviation {latents.float().std().item():.3f}")
     fit = Fit("distillation", task.network, 0.5 * given.rate, seconds - (time.time() - begin), 0.998)
     few = torch.tensor(time_steps(FEW), device=DEVICE)
-    while fit.done() < 1:
+    while fit.passed < 1:
         rows = torch.randint(len(noise), (task.batch,), device=DEVICE)
         is_few = torch.rand(len(rows), device=DEVICE) < 0.5
         t = torch.where(is_few, few[torch.randint(FEW, (len(rows),), device=DEVICE)],

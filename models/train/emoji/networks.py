@@ -50,6 +50,8 @@ def unet(size: str) -> UNet2DConditionModel:
         down_block_types=tuple("CrossAttnDownBlock2D" if attend else "DownBlock2D" for attend in attends),
         up_block_types=tuple("CrossAttnUpBlock2D" if attend else "UpBlock2D" for attend in reversed(attends)),
         cross_attention_dim=WIDTH, attention_head_dim=4, norm_num_groups=16,
+        # The prompt as a whole joins the time embedding, so that every layer knows it, also those without attention.
+        addition_embed_type="text", addition_embed_type_num_heads=4,
     )
 
 

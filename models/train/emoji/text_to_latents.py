@@ -13,7 +13,7 @@ import networks
 import sheet
 import tokenizer
 from sampler import Noise
-from training import CUDA, DEVICE, START, Every, Fit, log, precision, record, save, to_device
+from training import CUDA, DEVICE, START, Every, Fit, is_first, log, precision, record, save, to_device
 
 DROP_PROMPT = 0.1  # Ho & Salimans 2022, section 3.2
 # The first 24 are those of the README's sheet. No training picture combines the words of the last eight.
@@ -117,6 +117,8 @@ class Task:
     @torch.no_grad()
     def draw(self, network, steps: int, guidance: float, file):
         """Draw `PROMPTS`, from the same noise every time."""
+        if not is_first():
+            return
         start = torch.randn(len(PROMPTS), 4, 16, 16, generator=torch.Generator().manual_seed(3)).to(DEVICE)
         latents = self.noise.sample(network, start, self.encode(PROMPTS), self.empty, steps, guidance)
         with precision():
@@ -135,9 +137,10 @@ def train(given):
     task = Task(given, network)
     since_start = time.time() - START
     seconds = given.until - given.distillation - since_start - 4 if given.until else given.network
+    torch.seed()  # Processes see different rows, and a run that resumes sees others than before.
     fit = Fit("network", network, given.rate, seconds, 0.999, state=given.work / "network.state")
     draws = Every(900)
-    while fit.done() < 1:
+    while fit.passed < 1:
         rows, ids = task.batch_of_prompts()
         is_dropped = torch.rand(len(rows), 1, device=DEVICE) < DROP_PROMPT
         x0 = task.latents[rows].float()

@@ -11,11 +11,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+from torch import multiprocessing
+
 import autoencoder
 import classifier
 import networks
 import text_to_latents
-from training import log, set_up
+from training import join, log, set_up
 
 
 def train_all(given, arguments: list[str]):
@@ -34,6 +36,22 @@ def train_all(given, arguments: list[str]):
     sys.exit(next((1 for code in codes if code != 0), 0))
 
 
+def train_network(rank: int, given):
+    """What each process of the network's training does."""
+    set_up(given.threads)
+    join(rank, given.processes, given.work / "meeting")
+    text_to_latents.train(given)
+
+
+def train_together(given):
+    """Train the network in one process or in several."""
+    if given.processes == 1:
+        text_to_latents.train(given)
+    else:
+        (given.work / "meeting").unlink(missing_ok=True)
+        multiprocessing.spawn(train_network, (given,), given.processes)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("phase", choices=["autoencoder", "network", "classifier", "all"])
@@ -41,7 +59,7 @@ def main():
     parser.add_argument("--out", type=Path, help="where the weights and sheets go; by default --work")
     parser.add_argument("--size", choices=list(networks.SIZES), default="full", help="of the networks")
     parser.add_argument("--pictures", choices=["all", "few"], default="all",
-                        help="few: no flags, symbols, people, moved and mirrored pictures")
+                        help="few: no flags, symbols, people and rare things; nothing is moved or mirrored")
     parser.add_argument("--autoencoder", type=float, default=3600, metavar="SECONDS")
     parser.add_argument("--network", type=float, default=36000, metavar="SECONDS")
     parser.add_argument("--distillation", type=float, default=7200, metavar="SECONDS")
@@ -50,9 +68,10 @@ def main():
                         help="end the network and its distillation so long after the start, whatever --network is")
     parser.add_argument("--guidance", type=float, default=2.5, help="of the trajectories that are distilled")
     parser.add_argument("--rate", type=float, default=1e-3, help="learning rate of the network")
-    parser.add_argument("--batch", type=int, default=0, help="of the network; by default 512 on a GPU and 32 otherwise")
+    parser.add_argument("--batch", type=int, default=0, help="of the network in each process; by default 512 on a GPU and 32 otherwise")
     parser.add_argument("--plan", type=int, default=262144, help="number of augmented pictures")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--processes", type=int, default=1, help="that train the network together on a processor")
     given = parser.parse_args()
     given.out = given.out or given.work
     given.out.mkdir(parents=True, exist_ok=True)
@@ -61,7 +80,7 @@ def main():
         case "autoencoder":
             autoencoder.train(given)
         case "network":
-            text_to_latents.train(given)
+            train_together(given)
         case "classifier":
             classifier.train(given)
         case "all":

@@ -3,11 +3,13 @@
 import copy
 import json
 import math
+import os
 import platform
 import time
 from pathlib import Path
 
 import torch
+import torch.distributed as processes
 from safetensors.torch import load_file, save_file
 
 START = time.time()
@@ -21,8 +23,30 @@ def set_up(threads: int):
     torch.backends.cudnn.benchmark = True
 
 
+def join(rank: int, count: int, meeting: Path):
+    """Become one of `count` processes that train a network together. They find each other at the file `meeting`."""
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    processes.init_process_group("gloo", init_method=f"file://{meeting.resolve()}", rank=rank, world_size=count)
+
+
+def is_first() -> bool:
+    """Whether this process writes the files and the log."""
+    return not processes.is_initialized() or processes.get_rank() == 0
+
+
+def average_over_processes(tensors: list[torch.Tensor]):
+    """Replace the tensors of every process by their mean."""
+    if processes.is_initialized():
+        flat = torch.cat([tensor.flatten() for tensor in tensors])
+        processes.all_reduce(flat)
+        flat /= processes.get_world_size()
+        for tensor, mean in zip(tensors, flat.split([tensor.numel() for tensor in tensors])):
+            tensor.copy_(mean.view_as(tensor))
+
+
 def log(*words):
-    print(f"{time.time() - START:6.1f} s", *words, flush=True)
+    if is_first():
+        print(f"{time.time() - START:6.1f} s", *words, flush=True)
 
 
 def precision():
@@ -32,7 +56,10 @@ def precision():
 
 def record(folder: Path, phase: str, fit: "Fit", **facts):
     """Write `PHASE.json`: what was trained, for how long, and on what. `measure.py` puts it into the README."""
-    device = torch.cuda.get_device_name() if CUDA else f"{torch.get_num_threads()} threads of {platform.machine()}"
+    if not is_first():
+        return
+    count = processes.get_world_size() if processes.is_initialized() else 1
+    device = torch.cuda.get_device_name() if CUDA else f"{count * torch.get_num_threads()} threads of {platform.machine()}"
     loss = torch.stack(fit.losses[-100:]).mean().item() if fit.losses else None
     facts |= {"steps": fit.steps, "seconds": round(time.time() - fit.begin), "loss": loss, "device": device}
     part = folder / f"{phase}.part"
@@ -46,6 +73,8 @@ def to_device(network: torch.nn.Module) -> torch.nn.Module:
 
 def save(modules: dict[str, torch.nn.Module], file: Path, dtype: torch.dtype = torch.float16):
     """Write the weights of modules as `NAME.KEY`. A file that is there stays whole until the new one is."""
+    if not is_first():
+        return
     weights = {f"{name}.{key}": value.detach().to("cpu", dtype).contiguous()
                for name, module in modules.items() for key, value in module.state_dict().items()
                if value.is_floating_point()}
@@ -96,6 +125,7 @@ class Fit:
         self.reports, self.keeps = Every(5 if CUDA else 60), Every(25 if CUDA else 240)
         if state and state.exists():
             self.restore()
+        self.look_at_clock()
 
     def restore(self):
         kept = torch.load(self.state, map_location=DEVICE)
@@ -107,21 +137,32 @@ class Fit:
         log(f"{self.name}: resumed at step {self.steps}")
 
     def keep(self):
-        if self.state:
+        if self.state and is_first():
             part = self.state.with_suffix(".part")
             torch.save({"network": self.network.state_dict(), "average": self.average.state_dict(),
                         "optimiser": self.optimiser.state_dict(), "steps": self.steps,
                         "elapsed": time.time() - self.begin}, part)
             part.rename(self.state)
 
-    def done(self) -> float:
-        """The share of the time that has passed."""
-        return (time.time() - self.begin) / self.seconds
-
     def step(self, loss: torch.Tensor):
         loss.backward()
+        average_over_processes([weight.grad for weight in self.weights])
+        self.update()
+        self.losses.append(loss.detach())
+        if self.reports():
+            self.report()
+
+    def look_at_clock(self):
+        """Set `passed`, the share of the time that has passed, to the same value in every process."""
+        passed = torch.tensor([(time.time() - self.begin) / self.seconds])
+        if processes.is_initialized():
+            processes.broadcast(passed, 0)
+        self.passed = passed.item()
+
+    def update(self):
+        """Move the weights along their gradients."""
         torch.nn.utils.clip_grad_norm_(self.weights, 1.0)
-        cosine = 0.5 * (1 + math.cos(math.pi * min(1, self.done()))) + 0.003
+        cosine = 0.5 * (1 + math.cos(math.pi * min(1, self.passed))) + 0.003
         for group in self.optimiser.param_groups:
             group["lr"] = self.rate * min(1, (self.steps + 1) / 100) * cosine
         self.optimiser.step()
@@ -129,14 +170,12 @@ class Fit:
         self.steps += 1
         with torch.no_grad():
             torch._foreach_lerp_(self.means, self.weights, 1 - min(self.decay, self.steps / (self.steps + 20)))
-        self.losses.append(loss.detach())
-        if self.reports():
-            self.report()
+        self.look_at_clock()
 
     def report(self):
         self.losses = self.losses[-100:]
         loss = torch.stack(self.losses).mean().item() if self.losses else math.nan
-        log(f"{self.name}: {min(1, self.done()):.1%}, step {self.steps}, loss {loss:.4f}")
+        log(f"{self.name}: {min(1, self.passed):.1%}, step {self.steps}, loss {loss:.4f}")
 
     def finish(self) -> torch.nn.Module:
         """The averaged network, with the buffers of the trained one (the statistics of batch norm)."""
