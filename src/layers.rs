@@ -60,6 +60,7 @@ const LAYERS: [(&str, &[&str]); 24] = [
     (
         "service",
         &[
+            "bundle",
             "config",
             "image",
             "inference",

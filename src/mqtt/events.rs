@@ -73,6 +73,13 @@ pub struct AckToken {
 }
 
 impl AckToken {
+    /// The token of a message at QoS 1 that no broker has sent.
+    #[cfg(test)]
+    pub(crate) fn without_broker(topic: &str) -> Self {
+        let qos = rumqttc::v5::mqttbytes::QoS::AtLeastOnce;
+        Self { connection_id: 0, publish: Publish::new(topic, qos, "", None) }
+    }
+
     /// The topic of the message.
     pub fn topic(&self) -> String {
         String::from_utf8_lossy(&self.publish.topic).into_owned()

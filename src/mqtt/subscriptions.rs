@@ -27,7 +27,7 @@ const MAX_CLOSED: u8 = 3;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Purpose {
-    /// Requests and cancellations.
+    /// Requests, cancellations, and requests to load and unload models.
     Own,
     /// The queue of a fleet.
     SharedQueue,
@@ -82,9 +82,9 @@ pub(super) struct Subscriptions {
 
 impl Subscriptions {
     pub(super) fn new(topics: &Topics) -> Self {
-        let own = [topics.request(), topics.cancel()].map(|topic| (topic, Purpose::Own));
+        let own = topics.inputs().map(|topic| (topic, Purpose::Own));
         let shared = topics.shared_filter().map(|filter| (filter.to_owned(), Purpose::SharedQueue));
-        let filters = own.into_iter().chain(shared).chain([(topics.state(), Purpose::Peers)]);
+        let filters = own.chain(shared).chain([(topics.state(), Purpose::Peers)]);
         let filters = filters.map(|(filter, purpose)| DaemonFilter {
             filter,
             purpose,

@@ -3,8 +3,15 @@
 use super::reasons::Reason;
 
 /// The levels below the root that the daemon uses.
-const OWN_LEVELS: [&str; 9] =
-    ["status", "state", "request", "cancel", "image", "result", "error", "progress", "preview"];
+const OWN_LEVELS: [&str; 10] =
+    ["status", "state", "request", "cancel", "model", "image", "result", "error", "progress", "preview"];
+/// The topics below the root on which the daemon takes messages.
+const INPUTS: [(&str, MessageKind); 4] = [
+    ("/request", MessageKind::Request),
+    ("/cancel", MessageKind::Cancel),
+    ("/model/load", MessageKind::LoadModel),
+    ("/model/unload", MessageKind::UnloadModel),
+];
 
 /// The topics of one daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +34,10 @@ pub enum MessageKind {
     Request,
     /// A request to cancel a job.
     Cancel,
+    /// A request to load a model.
+    LoadModel,
+    /// A request to unload a model.
+    UnloadModel,
 }
 
 impl Topics {
@@ -69,11 +80,11 @@ impl Topics {
         Self { around_node, ..self }
     }
 
-    /// Returns whether another daemon, whose root differs in the node only, takes requests or cancellations there.
+    /// Returns whether another daemon, whose root differs in the node only, takes messages there.
     pub fn is_command_of_another(&self, topic: &str) -> bool {
         let Some((before, after)) = &self.around_node else { return false };
-        let node = ["/request", "/cancel"].into_iter().find_map(|command| {
-            topic.strip_suffix(command)?.strip_prefix(before.as_str())?.strip_suffix(after.as_str())
+        let node = INPUTS.into_iter().find_map(|(input, _)| {
+            topic.strip_suffix(input)?.strip_prefix(before.as_str())?.strip_suffix(after.as_str())
         });
         node.is_some_and(|node| !node.is_empty() && !node.contains('/'))
     }
@@ -156,16 +167,23 @@ impl Topics {
         self.under_root("cancel")
     }
 
+    /// The topics below the root on which the daemon receives messages, that of requests first.
+    pub fn inputs(&self) -> impl Iterator<Item = String> {
+        INPUTS.into_iter().map(|(input, _)| format!("{}{input}", self.root))
+    }
+
+    /// The topic of the answer to a request to load or unload a model.
+    pub fn model_result(&self, id: &str) -> String {
+        self.under_root(&format!("model/result/{id}"))
+    }
+
     /// Returns the kind of a message on this topic, or `None` if it is not an input topic.
     pub fn kind(&self, topic: &str) -> Option<MessageKind> {
         if self.shared_queue.iter().chain(&self.former_queues).any(|(_, shared)| shared == topic) {
             return Some(MessageKind::Request);
         }
-        match topic.strip_prefix(&self.root)? {
-            "/request" => Some(MessageKind::Request),
-            "/cancel" => Some(MessageKind::Cancel),
-            _ => None,
-        }
+        let below_root = topic.strip_prefix(&self.root)?;
+        INPUTS.into_iter().find(|(input, _)| *input == below_root).map(|(_, kind)| kind)
     }
 }
 
@@ -182,6 +200,7 @@ mod tests {
             topics.error("x"),
             topics.progress("x"),
             topics.preview("x"),
+            topics.model_result("x"),
             "queue".to_owned(),
         ];
         for own in fixed.iter().chain(&of_a_job) {
@@ -195,7 +214,7 @@ mod tests {
     #[test]
     fn a_command_topic_of_another_daemon_is_recognised_by_the_root() {
         let topics = Topics::new("home/a/d").with_node_between(Some(("home/", "/d")));
-        for other in ["home/b/d/request", "home/c/d/cancel"] {
+        for other in ["home/b/d/request", "home/c/d/cancel", "home/c/d/model/load"] {
             assert!(topics.is_command_of_another(other), "{other}");
         }
         for free in
@@ -211,7 +230,15 @@ mod tests {
         let topics = Topics::new("denoised/a");
         assert_eq!(topics.kind("denoised/a/request"), Some(MessageKind::Request));
         assert_eq!(topics.kind(&topics.cancel()), Some(MessageKind::Cancel));
-        for other in ["denoised/ab/request", "denoised/a/request/x", "request", "denoised/a"] {
+        assert_eq!(topics.kind("denoised/a/model/unload"), Some(MessageKind::UnloadModel));
+        for other in [
+            "denoised/a/model",
+            "denoised/a/load",
+            "denoised/ab/request",
+            "denoised/a/request/x",
+            "request",
+            "denoised/a",
+        ] {
             assert_eq!(topics.kind(other), None, "{other}");
         }
     }

@@ -102,17 +102,12 @@ impl JobRegistry {
         }
     }
 
-    /// Sets the loaded models, with which requests can be validated.
+    /// Sets the loaded models, with which requests can be validated. Streams of a model that is no longer there end; other
+    /// jobs are finished.
     pub(super) fn set_models(&mut self, models: Vec<Arc<ModelCard>>) {
         self.metrics.add_models(models.iter().map(|card| card.bundle.name.as_str()));
         self.models = models;
-    }
-
-    /// Replaces the card of a model that is now served by another provider.
-    pub(super) fn replace_model(&mut self, card: Arc<ModelCard>) {
-        if let Some(known) = self.models.iter_mut().find(|known| known.bundle.name == card.bundle.name) {
-            *known = card;
-        }
+        self.end_streams_without_model();
     }
 
     pub(super) fn set_limits(&mut self, limits: LimitsConfig) {
@@ -122,6 +117,16 @@ impl JobRegistry {
     /// Rejects all further requests.
     pub(super) fn close(&mut self) {
         self.is_closed = true;
+    }
+
+    /// Whether all further requests are rejected.
+    pub(super) fn is_closed(&self) -> bool {
+        self.is_closed
+    }
+
+    /// Builds the messages that answer requests.
+    pub(super) fn responses(&self) -> &Responses {
+        &self.responses
     }
 
     /// Returns whether the models are loaded, without which requests cannot be validated.

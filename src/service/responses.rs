@@ -4,6 +4,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::model_requests::{ModelAnswer, ModelOutcome};
 use super::stream::StreamReport;
 use super::worker::EncodedImage;
 use crate::config::PublishQos;
@@ -166,6 +167,18 @@ impl Responses {
         self.json(self.topics.result(result.id), "result", result.id, &result)
     }
 
+    /// The answer to a request to load or unload a model.
+    pub(super) fn model_result(
+        &self,
+        id: &str,
+        outcome: &ModelOutcome,
+        elapsed_ms: u64,
+        reply: Option<&Reply>,
+    ) -> Vec<Message> {
+        let answer = ModelAnswer::new(id, outcome, elapsed_ms);
+        with_reply(self.json(self.topics.model_result(id), "model", id, &answer), reply)
+    }
+
     /// The error of a rejected or failed job. `id` is as the sender wrote it; the topic and the user property have a
     /// valid id that resembles it.
     pub(super) fn error(&self, id: &str, error: &JobError, reply: Option<&Reply>) -> Vec<Message> {
@@ -217,7 +230,7 @@ impl Responses {
         } else if self.topics.is_own_topic(topic) {
             "is a topic of the daemon itself; use another one"
         } else if self.topics.is_command_of_another(topic) {
-            "is a topic on which another daemon takes requests or cancellations; use another one"
+            "is a topic on which another daemon takes messages; use another one"
         } else {
             return Ok(());
         };
@@ -234,7 +247,7 @@ impl Responses {
         let fault = if self.topics.is_own_topic(topic) {
             "is a topic of the daemon itself"
         } else if self.topics.is_command_of_another(topic) {
-            "is a topic on which another daemon takes requests or cancellations"
+            "is a topic on which another daemon takes messages"
         } else if reply.is_some_and(|reply| reply.topic == topic) {
             "is the response topic of the request, so that each image would be drawn again"
         } else {

@@ -1,18 +1,21 @@
 //! Routes messages between the MQTT client, the job registry, the worker and the spool.
 
+mod models;
+
 use std::collections::BTreeSet;
 
 use tokio::time::Instant;
 
-use super::ServiceError;
 use super::effects::{Admission, Effects};
 use super::handled_commands::{self, HandledCommands};
 use super::held_commands::HeldCommand;
 use super::job_registry::JobRegistry;
 use super::local::{LocalAnswer, LocalRequest};
+use super::model_set::ModelSet;
+use super::model_source::ModelSources;
 use super::outbox::Outbox;
 use super::pending_fetches::{PendingFetches, PendingRequest};
-use super::worker::{EncodedImage, ModelEvent, Worker};
+use super::worker::{EncodedImage, Worker, WorkerCommand};
 use crate::config::LimitsConfig;
 use crate::job::{ErrorCode, Job, JobError};
 use crate::mqtt::client::{ClientCommand, ClientEvent, Incoming, MqttClient};
@@ -31,6 +34,8 @@ pub(super) struct Router {
     pub(super) worker: Worker,
     pub(super) outbox: Outbox,
     registry: JobRegistry,
+    models: ModelSet,
+    model_sources: ModelSources,
     pending_fetches: PendingFetches,
     handled_commands: HandledCommands,
     /// Requests that arrived before the models were loaded. They are not acknowledged, so the broker limits
@@ -49,15 +54,20 @@ impl Router {
         spool: Spool,
         worker: Worker,
         registry: JobRegistry,
+        model_sources: ModelSources,
         unfinished: Vec<AcceptedJob>,
     ) -> Self {
         let handled_commands = HandledCommands::new(spool.handled_commands().to_vec());
+        let mut models = ModelSet::new(model_sources.configured());
+        models.set_idle_limit(model_sources.idle_limit());
         Self {
             client,
             spool,
             worker,
             outbox: Outbox::default(),
             registry,
+            models,
+            model_sources,
             pending_fetches: PendingFetches::default(),
             handled_commands,
             early_requests: Vec::new(),
@@ -110,6 +120,7 @@ impl Router {
             ClientEvent::Disconnected => {
                 self.is_connected = false;
                 self.pending_fetches.on_disconnected();
+                self.models.on_disconnected();
                 self.registry.on_disconnected();
             }
             ClientEvent::Retained { topic, payload } => {
@@ -147,26 +158,8 @@ impl Router {
         self.on_admission(admission, None);
     }
 
-    pub(super) fn on_model_event(&mut self, event: ModelEvent) -> Result<(), ServiceError> {
-        match event {
-            ModelEvent::Ready(models) => {
-                self.registry.set_models(models);
-                for job in std::mem::take(&mut self.unfinished) {
-                    let effects = self.registry.resume(job);
-                    self.apply(effects);
-                }
-                for incoming in std::mem::take(&mut self.early_requests) {
-                    self.on_incoming(incoming);
-                }
-            }
-            ModelEvent::Replaced(card) => self.registry.replace_model(card),
-            ModelEvent::Failed(reason) => return Err(ServiceError::Model(reason)),
-            ModelEvent::Loading(_) | ModelEvent::Latency { .. } => {}
-        }
-        Ok(())
-    }
-
     pub(super) fn on_job_event(&mut self, job: &Job, event: JobEvent<EncodedImage>) {
+        self.models.on_use(&job.model, Instant::now());
         let effects = self.registry.on_job_event(&job.id, event);
         self.apply(effects);
     }
@@ -203,6 +196,7 @@ impl Router {
 
     /// Continues requests whose retained messages did not arrive, and forgets jobs that the spool has written.
     pub(super) fn on_tick(&mut self) {
+        self.close_idle_models();
         self.registry.on_spool_written(self.spool.processed());
         for pending in self.pending_fetches.expire(Instant::now()) {
             self.cancel_fetches(&pending);
@@ -245,6 +239,7 @@ impl Router {
                 self.on_admission(admission, Some((command, incoming.ack)));
             }
             MessageKind::Cancel => self.on_cancel(incoming, command),
+            MessageKind::LoadModel | MessageKind::UnloadModel => self.on_model_request(incoming, command),
         }
     }
 
@@ -336,6 +331,9 @@ impl Router {
         }
         completed_commands.into_iter().for_each(|command| self.complete(command));
         if let Some(command) = worker_command {
+            if let WorkerCommand::Run(job) = &command {
+                self.models.on_use(&job.model, Instant::now());
+            }
             self.worker.send(command);
         }
     }

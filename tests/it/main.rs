@@ -58,6 +58,8 @@ mod load_errors;
 mod memory;
 mod missing_library;
 mod model_defaults;
+#[cfg(feature = "system-tests")]
+mod models;
 mod mqtt_client;
 #[cfg(feature = "system-tests")]
 mod prepared_graphs;

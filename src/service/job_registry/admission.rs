@@ -223,7 +223,10 @@ impl JobRegistry {
         Ok(())
     }
 
-    pub(super) fn reject(&self, RejectedRequest { id, reply, client, error }: RejectedRequest) -> Effects {
+    pub(in crate::service) fn reject(
+        &self,
+        RejectedRequest { id, reply, client, error }: RejectedRequest,
+    ) -> Effects {
         let id = id.unwrap_or_else(|| format!("{:016x}", fastrand::u64(..)));
         log::warn!("{} rejected: {error}", to_id(&id));
         self.metrics.on_rejected(error.code);
