@@ -12,12 +12,14 @@ mod committing_jobs;
 mod effects;
 mod error;
 mod former_session;
+mod forwarding;
 mod handled_commands;
 mod heartbeat;
 mod held_commands;
 mod job_registry;
 pub(crate) mod local;
 pub(crate) mod metrics;
+mod model_queues;
 mod model_requests;
 mod model_set;
 mod model_source;
@@ -190,6 +192,9 @@ impl Service {
                 self.router.step_streams();
             }
             self.publish_models();
+            for filter in self.router.update_model_queues() {
+                self.former.remember_queue(&filter);
+            }
             let streams_due = self.router.streams_due();
             let router = &mut self.router;
             tokio::select! {

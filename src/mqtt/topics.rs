@@ -3,8 +3,12 @@
 use super::reasons::Reason;
 
 /// The levels below the root that the daemon uses.
-const OWN_LEVELS: [&str; 10] =
-    ["status", "state", "request", "cancel", "model", "image", "result", "error", "progress", "preview"];
+const OWN_LEVELS: [&str; 11] = [
+    "status", "state", "request", "cancel", "claim", "model", "image", "result", "error", "progress",
+    "preview",
+];
+/// The user property of a forwarded request: the topic on which the daemon that forwarded it waits for a claim.
+pub const CLAIM_TOPIC: &str = "claim";
 /// The topics below the root on which the daemon takes messages.
 const INPUTS: [(&str, MessageKind); 4] = [
     ("/request", MessageKind::Request),
@@ -38,6 +42,8 @@ pub enum MessageKind {
     LoadModel,
     /// A request to unload a model.
     UnloadModel,
+    /// The answer of another daemon to a request that this one forwarded.
+    Claim,
 }
 
 impl Topics {
@@ -110,12 +116,37 @@ impl Topics {
         self.shared_queue.as_ref().map(|(_, topic)| topic.as_str())
     }
 
+    /// The filter and the topic of the fleet's queue of one model, if there is a shared queue. `level` is a topic level.
+    pub fn model_queue(&self, level: &str) -> Option<(String, String)> {
+        let (filter, topic) = self.shared_queue.as_ref()?;
+        Some((format!("{filter}/{level}"), format!("{topic}/{level}")))
+    }
+
+    /// Returns whether a topic is the fleet's queue of one model.
+    pub fn is_model_queue(&self, topic: &str) -> bool {
+        let below = self.shared_topic().and_then(|shared| topic.strip_prefix(shared)?.strip_prefix('/'));
+        below.is_some_and(|level| !level.is_empty() && !level.contains('/'))
+    }
+
+    /// Returns whether a filter is that of the fleet's queue of one model.
+    pub(super) fn is_model_filter(&self, filter: &str) -> bool {
+        let below = self.shared_filter().and_then(|shared| filter.strip_prefix(shared));
+        below.is_some_and(|below| below.starts_with('/'))
+    }
+
+    /// The topic on which the daemon receives claims of the requests that it forwards.
+    pub fn claim(&self) -> String {
+        self.under_root("claim")
+    }
+
     /// Returns whether the daemon publishes or receives on a topic, which no requester may choose for its answers.
     pub fn is_own_topic(&self, topic: &str) -> bool {
         let shared_queue = self.shared_queue.as_ref().map(|(_, topic)| topic.as_str());
         let below_root = topic.strip_prefix(&self.root).and_then(|rest| rest.strip_prefix('/'));
         let first = below_root.and_then(|rest| rest.split('/').next());
-        shared_queue == Some(topic) || first.is_some_and(|first| OWN_LEVELS.contains(&first))
+        shared_queue == Some(topic)
+            || self.is_model_queue(topic)
+            || first.is_some_and(|first| OWN_LEVELS.contains(&first))
     }
 
     fn under_root(&self, name: &str) -> String {
@@ -169,7 +200,8 @@ impl Topics {
 
     /// The topics below the root on which the daemon receives messages, that of requests first.
     pub fn inputs(&self) -> impl Iterator<Item = String> {
-        INPUTS.into_iter().map(|(input, _)| format!("{}{input}", self.root))
+        let claim = self.shared_queue.iter().map(|_| self.claim());
+        INPUTS.into_iter().map(|(input, _)| format!("{}{input}", self.root)).chain(claim)
     }
 
     /// The topic of the answer to a request to load or unload a model.
@@ -182,7 +214,13 @@ impl Topics {
         if self.shared_queue.iter().chain(&self.former_queues).any(|(_, shared)| shared == topic) {
             return Some(MessageKind::Request);
         }
+        if self.is_model_queue(topic) {
+            return Some(MessageKind::Request);
+        }
         let below_root = topic.strip_prefix(&self.root)?;
+        if below_root == "/claim" && self.shared_queue.is_some() {
+            return Some(MessageKind::Claim);
+        }
         INPUTS.into_iter().find(|(input, _)| *input == below_root).map(|(_, kind)| kind)
     }
 }
@@ -202,11 +240,14 @@ mod tests {
             topics.preview("x"),
             topics.model_result("x"),
             "queue".to_owned(),
+            "queue/digits".to_owned(),
+            topics.claim(),
         ];
         for own in fixed.iter().chain(&of_a_job) {
             assert!(topics.is_own_topic(own), "{own}");
         }
-        for other in ["a/b", "a/b/answers", "a/bc/request", "request", "queue/x", "x/a/b/request"] {
+        for other in ["a/b", "a/b/answers", "a/bc/request", "request", "queue/x/y", "queue/", "x/a/b/request"]
+        {
             assert!(!topics.is_own_topic(other), "{other}");
         }
     }
@@ -241,6 +282,17 @@ mod tests {
         ] {
             assert_eq!(topics.kind(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn the_queue_of_a_model_is_below_the_shared_one() {
+        let topics = Topics::new("d").with_shared_queue(Some(("$share/g/jobs", "jobs")));
+        let expected = ("$share/g/jobs/digits".to_owned(), "jobs/digits".to_owned());
+        assert_eq!(topics.model_queue("digits"), Some(expected));
+        assert_eq!(topics.kind("jobs/digits"), Some(MessageKind::Request));
+        assert_eq!(topics.kind("d/claim"), Some(MessageKind::Claim));
+        let alone = Topics::new("d");
+        assert_eq!((alone.model_queue("digits"), alone.kind("d/claim")), (None, None));
     }
 
     #[test]

@@ -40,6 +40,7 @@ pub(super) fn digest(incoming: &Incoming) -> CommandDigest {
         MessageKind::Cancel => "cancel",
         MessageKind::LoadModel => "model/load",
         MessageKind::UnloadModel => "model/unload",
+        MessageKind::Claim => "claim",
     };
     let mut hash = Sha256::new();
     let reply_topic = incoming.response_topic.as_deref().unwrap_or_default();

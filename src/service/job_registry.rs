@@ -4,9 +4,10 @@
 
 mod admission;
 mod cancellation;
+mod fleet;
 mod streams;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -70,7 +71,11 @@ pub(super) struct JobRegistry {
     /// The memory limit of sessions, in bytes.
     memory: Option<u64>,
     models: Vec<Arc<ModelCard>>,
+    /// The names of the models that are in memory.
+    open_models: BTreeSet<String>,
     jobs: BTreeMap<String, PendingJob>,
+    /// The number of jobs of each model that has any.
+    job_counts: BTreeMap<String, usize>,
     /// Those of the jobs that are streams.
     streams: BTreeMap<String, LiveStream>,
     committing: CommittingJobs,
@@ -90,7 +95,9 @@ impl JobRegistry {
             limits: config.limits.clone(),
             memory: config.memory_limit(),
             models: Vec::new(),
+            open_models: BTreeSet::new(),
             jobs: BTreeMap::new(),
+            job_counts: BTreeMap::new(),
             streams: BTreeMap::new(),
             is_connected: false,
             committing: CommittingJobs::default(),
@@ -186,7 +193,7 @@ impl JobRegistry {
 
     /// Ends a job with its result.
     fn complete(&mut self, id: &str, elapsed_ms: u64, messages: Vec<Message>) -> Effects {
-        let Some(job) = self.jobs.remove(id) else { return Effects::default() };
+        let Some(job) = self.remove(id) else { return Effects::default() };
         log::info!("job {id} finished in {elapsed_ms} ms");
         self.metrics.on_job_end(&job.model, Outcome::Finished);
         let completes = self.retains_results.then(|| id.to_owned());
@@ -202,7 +209,7 @@ impl JobRegistry {
     }
 
     fn fail(&mut self, id: &str, error: &JobError) -> Effects {
-        let Some(job) = self.jobs.remove(id) else { return Effects::default() };
+        let Some(job) = self.remove(id) else { return Effects::default() };
         self.streams.remove(id);
         log::warn!("job {id} failed: {error}");
         self.metrics.on_job_end(&job.model, Outcome::Failed(error.code));

@@ -9,6 +9,7 @@ mod requests;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -258,6 +259,17 @@ impl ModelSet {
         wanted.chain(loading).chain(leaving).for_each(|requesters| {
             requesters.retain(|requester| !requester.is_redelivered());
         });
+    }
+
+    /// The names of the models that requests can name, and whether each is in memory.
+    pub(super) fn names_and_residence(&self) -> Vec<(String, bool)> {
+        self.served.iter().map(|served| (served.source.name.clone(), served.is_open)).collect()
+    }
+
+    /// The names of the models that are in memory.
+    pub(super) fn open_names(&self) -> BTreeSet<String> {
+        let open = self.served.iter().filter(|served| served.is_open);
+        open.map(|served| served.source.name.clone()).collect()
     }
 
     /// The models that requests can name, the default one first.

@@ -1,5 +1,6 @@
 //! Routes messages between the MQTT client, the job registry, the worker and the spool.
 
+mod fleet;
 mod models;
 
 use std::collections::BTreeSet;
@@ -7,14 +8,18 @@ use std::collections::BTreeSet;
 use tokio::time::Instant;
 
 use super::effects::{Admission, Effects};
+use super::forwarding::Forwarding;
 use super::handled_commands::{self, HandledCommands};
 use super::held_commands::HeldCommand;
 use super::job_registry::JobRegistry;
 use super::local::{LocalAnswer, LocalRequest};
+use super::model_queues::ModelQueues;
 use super::model_set::ModelSet;
 use super::model_source::ModelSources;
 use super::outbox::Outbox;
+use super::parsed_request::ParsedRequest;
 use super::pending_fetches::{PendingFetches, PendingRequest};
+use super::responses::property;
 use super::worker::{EncodedImage, Worker, WorkerCommand};
 use crate::config::LimitsConfig;
 use crate::job::{ErrorCode, Job, JobError};
@@ -36,6 +41,8 @@ pub(super) struct Router {
     registry: JobRegistry,
     models: ModelSet,
     model_sources: ModelSources,
+    model_queues: ModelQueues,
+    forwarding: Forwarding,
     pending_fetches: PendingFetches,
     handled_commands: HandledCommands,
     /// Requests that arrived before the models were loaded. They are not acknowledged, so the broker limits
@@ -68,6 +75,8 @@ impl Router {
             registry,
             models,
             model_sources,
+            model_queues: ModelQueues::default(),
+            forwarding: Forwarding::default(),
             pending_fetches: PendingFetches::default(),
             handled_commands,
             early_requests: Vec::new(),
@@ -122,6 +131,7 @@ impl Router {
                 self.pending_fetches.on_disconnected();
                 self.models.on_disconnected();
                 self.registry.on_disconnected();
+                self.forwarding_on_disconnected();
             }
             ClientEvent::Retained { topic, payload } => {
                 for pending in self.pending_fetches.resolve(&topic, &payload) {
@@ -136,6 +146,18 @@ impl Router {
             ClientEvent::Delivered(number) => {
                 self.outbox.push(SpoolCommand::Write(Change::Delivered(number)))
             }
+            ClientEvent::NoSubscriber(message) => {
+                self.on_no_subscriber(&message);
+            }
+            ClientEvent::Undeliverable { message, number: Some(number), .. } if is_claim(&message) => {
+                let topic = message.topic;
+                log::error!(
+                    "the broker does not let this daemon publish on {topic}: jobs that its daemon forwards are done twice; \
+                     allow it in the broker's access list"
+                );
+                self.outbox.push(SpoolCommand::Write(Change::Delivered(number)));
+            }
+            ClientEvent::Undeliverable { message, number: None, .. } if self.on_no_subscriber(&message) => {}
             ClientEvent::Undeliverable { message, number, reason } => {
                 let effects = self.registry.on_undeliverable(&message, &reason);
                 self.apply(effects);
@@ -196,6 +218,7 @@ impl Router {
 
     /// Continues requests whose retained messages did not arrive, and forgets jobs that the spool has written.
     pub(super) fn on_tick(&mut self) {
+        self.expire_forwarded();
         self.close_idle_models();
         self.registry.on_spool_written(self.spool.processed());
         for pending in self.pending_fetches.expire(Instant::now()) {
@@ -212,6 +235,9 @@ impl Router {
     }
 
     fn on_incoming(&mut self, incoming: Incoming) {
+        if incoming.kind == MessageKind::Claim {
+            return self.on_claim(incoming);
+        }
         let topic = &incoming.ack.topic();
         // An empty payload clears a retained message.
         if incoming.payload.is_empty() {
@@ -240,6 +266,7 @@ impl Router {
             }
             MessageKind::Cancel => self.on_cancel(incoming, command),
             MessageKind::LoadModel | MessageKind::UnloadModel => self.on_model_request(incoming, command),
+            MessageKind::Claim => {}
         }
     }
 
@@ -301,7 +328,11 @@ impl Router {
                     None => {}
                 };
             }
-            Admission::NeedsTopics(request, topics) => (request, topics),
+            Admission::Forward(request) => return self.forward(request, command),
+            // Another daemon would have to fetch the pictures too, and claim the request late.
+            Admission::NeedsTopics(request, topics) => {
+                (Box::new(ParsedRequest { may_be_forwarded: false, ..*request }), topics)
+            }
         };
         for topic in &topics {
             if let Err(error) = self.client.commands.try_send(ClientCommand::FetchRetained(topic.clone())) {
@@ -337,4 +368,9 @@ impl Router {
             self.worker.send(command);
         }
     }
+}
+
+/// Whether a message answers a daemon that has forwarded a request.
+fn is_claim(message: &Message) -> bool {
+    property(message, "type") == Some("claim")
 }

@@ -41,6 +41,8 @@ mod few_steps;
 mod figures;
 #[cfg(feature = "system-tests")]
 mod fleet;
+#[cfg(feature = "system-tests")]
+mod fleet_models;
 mod folder;
 mod folder_defaults;
 mod followed_topics;

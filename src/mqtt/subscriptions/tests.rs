@@ -2,7 +2,7 @@
 
 use super::*;
 
-const OWN: [&str; 4] = ["d/request", "d/cancel", "d/model/load", "d/model/unload"];
+const OWN: [&str; 5] = ["d/request", "d/cancel", "d/model/load", "d/model/unload", "d/claim"];
 const GRANTED: Result<QoS, Reason> = Ok(QoS::AtLeastOnce);
 
 fn denied() -> Reason {
@@ -178,4 +178,34 @@ fn a_followed_topic_is_sent_on_each_connection_until_nothing_needs_it() {
     subscriptions.add_follow("other");
     subscriptions.remove_follow("other");
     assert_eq!(send(&mut subscriptions, now), [[""; 0]; 0]);
+}
+
+#[test]
+fn the_queue_of_a_model_is_joined_and_left_on_every_connection() {
+    let (mut subscriptions, now) = (subscriptions(), Instant::now());
+    subscriptions.add_queue("$share/g/jobs/a", now);
+    subscriptions.on_connected(true, now);
+    assert_eq!(send(&mut subscriptions, now), [OWN]);
+    subscriptions.on_suback(vec![GRANTED; 5], now);
+    for filter in ["$share/g/jobs", "$share/g/jobs/a", "d/state"] {
+        assert_eq!(send(&mut subscriptions, now), [[filter]]);
+        subscriptions.on_suback(vec![GRANTED], now);
+    }
+    subscriptions.remove_queue("$share/g/jobs/a");
+    subscriptions.add_queue("$share/g/jobs/b", now);
+    assert!(subscriptions.has_queue("$share/g/jobs/b") && !subscriptions.has_queue("$share/g/jobs/a"));
+    assert_eq!(send(&mut subscriptions, now), [["$share/g/jobs/b"]]);
+    // The answer to a filter that is no longer wanted changes nothing.
+    subscriptions.remove_queue("$share/g/jobs/b");
+    subscriptions.on_suback(vec![Err(denied())], now);
+    assert_eq!(subscriptions.refusals().count(), 0);
+    subscriptions.add_queue("$share/g/jobs/a", now);
+    assert_eq!(send(&mut subscriptions, now), [["$share/g/jobs/a"]]);
+    subscriptions.on_closed(false, now);
+    subscriptions.on_connected(true, now);
+    send(&mut subscriptions, now);
+    subscriptions.on_suback(vec![GRANTED; 5], now);
+    assert_eq!(send(&mut subscriptions, now), [["$share/g/jobs"]]);
+    subscriptions.on_suback(vec![GRANTED], now);
+    assert_eq!(send(&mut subscriptions, now), [["$share/g/jobs/a"]]);
 }

@@ -69,7 +69,10 @@ impl Router {
                 let actions = self.models.on_unloaded(&card);
                 self.apply_to_models(actions);
             }
-            ModelEvent::Open { card, is_open } => self.models.on_open(&card, is_open),
+            ModelEvent::Open { card, is_open } => {
+                self.models.on_open(&card, is_open);
+                self.registry.set_open_models(self.models.open_names());
+            }
             ModelEvent::Failed(reason) => return Err(ServiceError::Model(reason)),
             ModelEvent::Loading(_) | ModelEvent::Latency { .. } => {}
         }
@@ -147,6 +150,7 @@ impl Router {
         if !cards.is_empty() {
             self.registry.set_models(cards);
         }
+        self.registry.set_open_models(self.models.open_names());
         for action in actions {
             match action {
                 ModelAction::Load(load) => self.worker.send(WorkerCommand::Load(Box::new(load))),

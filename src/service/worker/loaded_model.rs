@@ -62,6 +62,9 @@ impl LoadedModel {
     pub(super) fn report_open(&mut self, events: &mut EventSender) {
         let is_open = self.pipeline.model().predictor.is_open();
         if std::mem::replace(&mut self.was_open, is_open) != is_open {
+            if is_open {
+                log::info!("model {} is in memory again", self.pipeline.model().bundle.name);
+            }
             events.send_model_event(ModelEvent::Open { card: Arc::clone(self.pipeline.card()), is_open });
         }
     }
