@@ -297,6 +297,11 @@ impl Bundle {
         }
     }
 
+    /// Whether both are copies of one bundle that was opened once. Bundles of equal names and directories may be others.
+    pub(crate) fn is_copy_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.graphs, &other.graphs)
+    }
+
     /// The directory.
     pub fn directory(&self) -> &Path {
         &self.directory

@@ -16,6 +16,7 @@ mod values;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -144,8 +145,13 @@ pub struct ModelsConfig {
     /// The bundles' directories; the first is the default model.
     #[serde(deserialize_with = "checked::model_paths")]
     pub paths: Vec<PathBuf>,
+    /// Directories whose models requests can load, besides those of `paths`.
+    #[serde(deserialize_with = "checked::directories")]
+    pub directories: Vec<PathBuf>,
     /// Directories of LoRA files for all models, beside the folder `loras` of each.
     pub loras: Vec<PathBuf>,
+    /// How long a model stays in memory without jobs, in seconds; unset: for ever.
+    pub idle_unload_s: Option<Bounded<1, 31_536_000>>,
     /// Overrides of `[engine]`, by the model's name.
     pub engine: BTreeMap<String, ModelEngineConfig>,
 }
@@ -153,7 +159,20 @@ pub struct ModelsConfig {
 impl Default for ModelsConfig {
     fn default() -> Self {
         let paths = vec![PathBuf::from("/usr/share/denoised/models/digits")];
-        Self { paths, loras: Vec::new(), engine: BTreeMap::new() }
+        Self {
+            paths,
+            directories: Vec::new(),
+            loras: Vec::new(),
+            idle_unload_s: None,
+            engine: BTreeMap::new(),
+        }
+    }
+}
+
+impl ModelsConfig {
+    /// How long a model stays in memory without jobs; `None` for ever.
+    pub fn idle_limit(&self) -> Option<Duration> {
+        self.idle_unload_s.map(|seconds| Duration::from_secs(seconds.0))
     }
 }
 

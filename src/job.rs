@@ -9,6 +9,7 @@ mod id;
 mod init_image;
 mod lora;
 mod model_card;
+mod model_request;
 mod prompt;
 pub mod receipt;
 mod request;
@@ -39,6 +40,9 @@ pub(crate) use init_image::PictureDigests;
 pub use init_image::{DecodedInitImage, InitImage, Sizes};
 pub use lora::LoraRequest;
 pub use model_card::ModelCard;
+pub use model_request::{
+    ModelLoadRequest, ModelTarget, ModelUnloadRequest, parse_model_load, parse_model_unload,
+};
 pub(crate) use request::read_request;
 pub use request::{Request, parse, parse_within};
 pub use stream::{StreamRequest, StreamSettings};

@@ -60,6 +60,7 @@ const LAYERS: [(&str, &[&str]); 24] = [
     (
         "service",
         &[
+            "bundle",
             "config",
             "image",
             "inference",
@@ -74,7 +75,7 @@ const LAYERS: [(&str, &[&str]); 24] = [
             "units",
         ],
     ),
-    ("http", &["config", "job", "json_input", "platform", "service"]),
+    ("http", &["config", "image", "job", "json_input", "platform", "service"]),
 ];
 
 /// The top layer, which may import from every module.

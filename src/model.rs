@@ -70,6 +70,8 @@ pub struct Model {
     pub latent: Option<Arc<LatentPipeline>>,
     /// The directories of the LoRAs that jobs can name.
     pub lora_directories: Vec<PathBuf>,
+    /// The pool that has its sessions.
+    pub sessions: SessionPool,
 }
 
 impl std::fmt::Debug for Model {
@@ -115,6 +117,22 @@ impl Model {
         Self::open_bundle(pool, Bundle::open(directory)?, options, on_stage, &silent)
     }
 
+    /// Does the same with a bundle that is open already.
+    pub(crate) fn open_in(
+        pool: &SessionPool,
+        bundle: Bundle,
+        options: &EngineOptions,
+        on_stage: OnStage,
+    ) -> Result<Self, ModelError> {
+        let silent: OnStage = Arc::new(|_| {});
+        Self::open_bundle(pool, bundle, options, on_stage, &silent)
+    }
+
+    /// Closes its sessions that are not in use. They are opened again when they are used.
+    pub(crate) fn close(&self) {
+        self.sessions.close_model();
+    }
+
     /// Puts into the engine cache what the graphs around the network need there. That of the network is there once it was
     /// evaluated.
     pub(crate) fn prepare_components(&mut self) -> Result<(), LatentError> {
@@ -131,6 +149,7 @@ impl Model {
         on_stage: OnStage,
         on_component_stage: &OnStage,
     ) -> Result<Self, ModelError> {
+        let pool = &pool.for_new_model();
         let signature = denoiser::signature(&bundle, options)?;
         let graphs = PipelineGraphs::read(&bundle, &signature)?;
         let mut predictor = Denoiser::new(&bundle, options, pool, on_stage)?;
@@ -140,7 +159,8 @@ impl Model {
             .transpose()?;
         bundle.make_digests(&options.cache);
         let mut model = Self {
-            session_sizes: pool.sizes(&bundle.name),
+            session_sizes: pool.sizes(),
+            sessions: pool.clone(),
             latent: latent.map(Arc::new),
             lora_directories: [vec![bundle.directory().join("loras")], options.loras.directories.clone()]
                 .concat(),

@@ -30,4 +30,4 @@ pub use newest::{NewestMessage, NewestMessages};
 pub use reasons::Reason;
 pub use tls::TlsError;
 pub(crate) use tls::{check_ca_file, check_client_certificate};
-pub use topics::{MessageKind, Topics};
+pub use topics::{CLAIM_TOPIC, MessageKind, Topics};

@@ -33,6 +33,7 @@ pub use codec_worker::Wake;
 pub use event::{JobEvent, Sample};
 pub(crate) use packing::{pack, unpack};
 pub use queue::OnEvent;
+pub(crate) use warmup::warm_up as warm_up_model;
 
 /// LimitsConfig the running images to this many full batches: more than one, so that a short job is not
 /// stuck behind a long one.
@@ -87,6 +88,14 @@ impl Pipeline {
             replacement: None,
             given_noise: None,
         }
+    }
+
+    /// A pipeline of a model that [`warm_up_model`] has evaluated.
+    pub(crate) fn from_warm_model(model: Model, wake: Wake) -> Self {
+        let mut pipeline = Self::with_wake(model, wake);
+        pipeline.warmup = pipeline.new_warmup();
+        pipeline.next_warmup_batch();
+        pipeline
     }
 
     /// Replaces the noise of the jobs' seeds.
@@ -173,14 +182,11 @@ impl Pipeline {
     }
 
     fn new_warmup(&self) -> Warmup {
-        let predictor = &self.model.predictor;
-        Warmup::new(&self.card, predictor.largest_batch(&predictor.signature().sample_shape))
+        Warmup::of_network(&self.card, self.model.predictor.as_ref())
     }
 
     fn next_warmup_batch(&mut self) -> Option<usize> {
-        let predictor = &self.model.predictor;
-        let sample = &predictor.signature().sample_shape;
-        self.warmup.next_batch(|batch| predictor.padded_batch(batch, sample))
+        self.warmup.next_batch_of(self.model.predictor.as_ref())
     }
 
     /// Evaluates the network in the batch that a default job takes. Its provider is known from then on.

@@ -12,12 +12,17 @@ mod committing_jobs;
 mod effects;
 mod error;
 mod former_session;
+mod forwarding;
 mod handled_commands;
 mod heartbeat;
 mod held_commands;
 mod job_registry;
 pub(crate) mod local;
 pub(crate) mod metrics;
+mod model_queues;
+mod model_requests;
+mod model_set;
+mod model_source;
 pub(crate) mod model_summary;
 mod outbox;
 mod parsed_request;
@@ -48,6 +53,7 @@ use crate::units::counted;
 use former_session::FormerSession;
 use heartbeat::Watchdog;
 use job_registry::JobRegistry;
+use model_source::ModelSources;
 use router::Router;
 use supervisor::Supervisor;
 use systemd::SystemdNotifier;
@@ -104,7 +110,7 @@ pub async fn run(config: &Config, mut signals: Signals) -> Result<(), ServiceErr
     let supervisor =
         Supervisor::new(config, topics.clone(), notifier, watchdog, snapshot.clone(), metrics.clone());
     let registry = JobRegistry::new(config, topics, spool.completed_jobs(), metrics.clone());
-    let router = Router::new(client, spool, worker, registry, unfinished);
+    let router = Router::new(client, spool, worker, registry, ModelSources::new(config), unfinished);
     let mut service = Service { router, supervisor, former };
     let outcome = service.serve(&mut signals).await;
     service.shut_down().await;
@@ -186,6 +192,10 @@ impl Service {
             if has_room {
                 self.router.step_streams();
             }
+            self.publish_models();
+            for filter in self.router.update_model_queues() {
+                self.former.remember_queue(&filter);
+            }
             let streams_due = self.router.streams_due();
             let router = &mut self.router;
             tokio::select! {
@@ -213,6 +223,7 @@ impl Service {
                 }
                 _ = ticks.tick() => self.on_tick(),
                 Some(config) = reload.recv() => {
+                    self.router.reload_models(&config);
                     let limits = self.supervisor.reload(config);
                     self.router.set_limits(limits);
                 }
@@ -233,6 +244,15 @@ impl Service {
             }
         }
         Ok(())
+    }
+
+    /// Publishes which models are served, loaded and unloaded, if that has changed.
+    fn publish_models(&mut self) {
+        if let Some(report) = self.router.take_model_report()
+            && let Some(state) = self.supervisor.on_models(&report)
+        {
+            self.router.publish_unspooled(state);
+        }
     }
 
     fn on_tick(&mut self) {

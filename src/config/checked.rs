@@ -48,6 +48,17 @@ pub(super) fn file_tree<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Pa
     Ok(root)
 }
 
+/// A list of directories.
+pub(super) fn directories<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf>, D::Error> {
+    let paths = Vec::<PathBuf>::deserialize(deserializer)?;
+    match paths.iter().find(|path| !path.is_absolute()) {
+        Some(path) => {
+            Err(D::Error::custom(format!("{:?} is not an absolute path", path.display().to_string())))
+        }
+        None => Ok(paths),
+    }
+}
+
 /// The directories of the models.
 pub(super) fn model_paths<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf>, D::Error> {
     let paths = Vec::<PathBuf>::deserialize(deserializer)?;

@@ -166,6 +166,13 @@ impl Config {
                 );
             }
         }
+        let missing = self.models.directories.iter().filter(|directory| !directory.is_dir());
+        warnings.extend(missing.map(|directory| {
+            format!(
+                "models.directories: {} is not a directory; name one that has the directories of models",
+                directory.display()
+            )
+        }));
         let missing = self.models.loras.iter().filter(|directory| !directory.is_dir());
         warnings.extend(missing.map(|directory| {
             format!(

@@ -96,7 +96,7 @@ impl Default for EngineConfig {
 impl Config {
     /// Returns the overrides of `[engine]` for the model in this directory, with their key in `[models.engine]`: the name
     /// of the path, which may be a link, or else that of the directory.
-    pub(super) fn engine_override(&self, bundle: &Path) -> Option<(&str, &ModelEngineConfig)> {
+    pub(crate) fn engine_override(&self, bundle: &Path) -> Option<(&str, &ModelEngineConfig)> {
         let of_path = bundle.file_name().map(|name| name.to_string_lossy().into_owned());
         let names = of_path.into_iter().chain([model_name(bundle)]);
         names

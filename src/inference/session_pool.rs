@@ -23,9 +23,13 @@ pub struct SessionSize {
 /// Opens a session.
 type Open = Box<dyn FnMut() -> Result<Box<dyn Session>, EngineError> + Send>;
 
-/// The pool, shared by all models.
+/// The pool, shared by all models. A handle is that of one model.
 #[derive(Clone, Default)]
-pub struct SessionPool(Arc<SharedSlots>);
+pub struct SessionPool {
+    shared: Arc<SharedSlots>,
+    /// The number of the model, which its sessions have.
+    model: u64,
+}
 
 #[derive(Default)]
 struct SharedSlots {
@@ -52,10 +56,14 @@ struct Slots {
     in_use: usize,
     /// How often a session was taken into use.
     uses: u64,
+    /// The number of the newest model.
+    models: u64,
 }
 
 struct Slot {
     name: String,
+    /// The number of the model.
+    model: u64,
     memory: Arc<SessionMemory>,
     /// The memory that the present use needs, in bytes.
     reserved: u64,
@@ -112,7 +120,14 @@ impl SessionPool {
     /// A pool with a budget in bytes, or without a limit.
     pub fn with_budget(budget: Option<u64>) -> Self {
         let slots = Mutex::new(Slots { budget, ..Slots::default() });
-        Self(Arc::new(SharedSlots { slots, returned: Condvar::new() }))
+        Self { shared: Arc::new(SharedSlots { slots, returned: Condvar::new() }), model: 0 }
+    }
+
+    /// A handle of the same pool for a model that has no sessions yet. Two models may have the same name.
+    pub(crate) fn for_new_model(&self) -> Self {
+        let mut slots = self.lock();
+        slots.models += 1;
+        Self { shared: Arc::clone(&self.shared), model: slots.models }
     }
 
     /// Adds a session that is not open.
@@ -121,8 +136,18 @@ impl SessionPool {
         let last_used = slots.tick();
         let session = Some(ReopenableSession { open, session: None });
         let own = Arc::clone(&memory);
-        slots.slots.push(Some(Slot { name, memory, reserved: 0, last_used, session }));
-        let slot = slots.slots.len() - 1;
+        let new = Some(Slot { name, model: self.model, memory, reserved: 0, last_used, session });
+        // Models come and go, and their slots are used again.
+        let slot = match slots.slots.iter().position(Option::is_none) {
+            Some(free) => {
+                slots.slots[free] = new;
+                free
+            }
+            None => {
+                slots.slots.push(new);
+                slots.slots.len() - 1
+            }
+        };
         drop(slots);
         PooledSession { pool: self.clone(), slot, memory: own }
     }
@@ -132,24 +157,35 @@ impl SessionPool {
         self.lock().slots.iter().flatten().filter(|slot| slot.takes_memory()).map(Slot::bytes).sum()
     }
 
-    /// The sessions of a model.
-    pub(crate) fn sizes(&self, model: &str) -> Vec<SessionSize> {
+    /// The sessions of this model.
+    pub(crate) fn sizes(&self) -> Vec<SessionSize> {
         let slots = self.lock();
         let size = |slot: &Slot| SessionSize { name: slot.name.clone(), bytes: slot.memory.weights() };
-        slots.of_model(model).map(size).collect()
+        slots.of_model(self.model).map(size).collect()
     }
 
-    /// Whether the budget allows the denoiser of a model and any one of its other sessions at the same time.
-    pub(crate) fn fits_denoiser_and_another(&self, model: &str) -> bool {
+    /// Closes the sessions of this model that are not in use. The next use of each opens it again.
+    pub(crate) fn close_model(&self) {
+        let mut slots = self.lock();
+        let own = slots.slots.iter_mut().flatten().filter(|slot| slot.model == self.model);
+        own.filter(|slot| slot.is_evictable()).for_each(Slot::close);
+        drop(slots);
+        self.shared.returned.notify_all();
+    }
+
+    /// Whether the budget allows the denoiser of this model, which has its name, and any one of its other sessions at the
+    /// same time.
+    pub(crate) fn fits_denoiser_and_another(&self, name: &str) -> bool {
         let slots = self.lock();
         let Some(budget) = slots.budget else { return true };
-        let (denoiser, others): (Vec<_>, Vec<_>) = slots.of_model(model).partition(|slot| slot.name == model);
+        let own = slots.of_model(self.model);
+        let (denoiser, others): (Vec<_>, Vec<_>) = own.partition(|slot| slot.name == name);
         let denoiser: u64 = denoiser.iter().map(|slot| slot.memory.held()).sum();
         others.iter().all(|other| denoiser + other.memory.held() <= budget)
     }
 
     fn lock(&self) -> MutexGuard<'_, Slots> {
-        self.0.slots.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -159,12 +195,9 @@ impl Slots {
         self.clock
     }
 
-    /// The sessions of a model.
-    fn of_model(&self, model: &str) -> impl Iterator<Item = &Slot> {
-        let is_of_model = move |name: &str| {
-            name == model || name.strip_prefix(model).is_some_and(|rest| rest.starts_with('/'))
-        };
-        self.slots.iter().flatten().filter(move |slot| is_of_model(&slot.name))
+    /// The sessions of the model with this number.
+    fn of_model(&self, model: u64) -> impl Iterator<Item = &Slot> {
+        self.slots.iter().flatten().filter(move |slot| slot.model == model)
     }
 
     /// Counts a use, and returns its number.
@@ -222,7 +255,7 @@ impl PooledSession {
         if let Some(slot) = self.pool.lock().slots[self.slot].as_mut().filter(|slot| slot.is_evictable()) {
             slot.close();
         }
-        self.pool.0.returned.notify_all();
+        self.pool.shared.returned.notify_all();
     }
 
     /// Calls `work` with the session, which is opened first if it is not open.
@@ -261,11 +294,11 @@ impl PooledSession {
             if !slots.queue.contains(&requested) {
                 slots.queue.push_back(requested);
             }
-            slots = self.pool.0.returned.wait(slots).unwrap_or_else(PoisonError::into_inner);
+            slots = self.pool.shared.returned.wait(slots).unwrap_or_else(PoisonError::into_inner);
         }
         if slots.queue.contains(&requested) {
             slots.queue.retain(|waiting| *waiting != requested);
-            self.pool.0.returned.notify_all();
+            self.pool.shared.returned.notify_all();
         }
         let slot = slots.slots[self.slot].as_mut()?;
         slot.reserved = size.map_or(0, |size| self.memory.required(size));
@@ -309,7 +342,7 @@ impl Drop for SessionGuard<'_> {
             slot.last_used = self.requested;
         }
         drop(slots);
-        pool.0.returned.notify_all();
+        pool.shared.returned.notify_all();
     }
 }
 

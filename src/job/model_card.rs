@@ -52,6 +52,11 @@ impl ModelCard {
         })
     }
 
+    /// The digest of all graphs, in hexadecimal; empty if they cannot be read.
+    pub(crate) fn digest(&self) -> String {
+        self.bundle.digests().map(|digests| digests.total.clone()).unwrap_or_default()
+    }
+
     /// The model's name.
     pub(super) fn name(&self) -> &str {
         &self.bundle.name

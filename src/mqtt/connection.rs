@@ -49,8 +49,13 @@ pub(super) enum ConnectionEvent {
     Written,
     /// The broker has the message at QoS 2 with this packet identifier, and PUBREL was sent.
     Stored(u16),
-    /// The broker acknowledged the message with this packet identifier.
-    Acknowledged(u16),
+    /// The broker acknowledged a message.
+    Acknowledged {
+        /// The packet identifier.
+        packet_id: u16,
+        /// Whether somebody gets it, as far as the broker says.
+        has_subscribers: bool,
+    },
     /// The broker rejected the message with this packet identifier.
     Rejected {
         /// The packet identifier.
@@ -240,6 +245,8 @@ impl Connection {
         let properties = PublishProperties {
             content_type: message.content_type.map(std::borrow::Cow::into_owned),
             correlation_data: message.correlation_data,
+            response_topic: message.response_topic,
+            message_expiry_interval: message.expiry_s,
             user_properties: message
                 .user_properties
                 .into_iter()

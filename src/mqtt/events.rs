@@ -60,6 +60,8 @@ pub struct Incoming {
     pub response_topic: Option<String>,
     /// The MQTT 5 correlation data.
     pub correlation_data: Option<Bytes>,
+    /// The topic on which the daemon that forwarded a request waits for a claim.
+    pub claim_topic: Option<String>,
     /// Acknowledges the message; to be passed back with [`ClientCommand::Ack`] once the message's
     /// effects are stored.
     pub ack: AckToken,
@@ -73,6 +75,13 @@ pub struct AckToken {
 }
 
 impl AckToken {
+    /// The token of a message at QoS 1 that no broker has sent.
+    #[cfg(test)]
+    pub(crate) fn without_broker(topic: &str) -> Self {
+        let qos = rumqttc::v5::mqttbytes::QoS::AtLeastOnce;
+        Self { connection_id: 0, publish: Publish::new(topic, qos, "", None) }
+    }
+
     /// The topic of the message.
     pub fn topic(&self) -> String {
         String::from_utf8_lossy(&self.publish.topic).into_owned()
@@ -107,6 +116,8 @@ pub enum ClientEvent {
     Incoming(Incoming),
     /// The broker acknowledged the message with this number.
     Delivered(u64),
+    /// Nobody gets this request on the queue of a model, or the broker does not take it.
+    NoSubscriber(Message),
     /// The broker will never accept this message; the client dropped it.
     Undeliverable {
         /// The message.
@@ -164,6 +175,10 @@ pub enum ClientCommand {
     Follow(String),
     /// Stop following this topic.
     Unfollow(String),
+    /// Take requests from the queue with this filter of a shared subscription.
+    JoinQueue(String),
+    /// Take no more requests from this queue.
+    LeaveQueue(String),
     /// Deliver pending messages for at most this time, then disconnect and end.
     Close(Duration),
 }

@@ -32,6 +32,10 @@ pub struct Message {
     pub correlation_data: Option<Bytes>,
     /// User properties, as name and value.
     pub user_properties: Vec<(Cow<'static, str>, String)>,
+    /// Where the answers to a request go. The spool does not keep it.
+    pub response_topic: Option<String>,
+    /// After how many seconds the broker drops the message if it was not delivered. The spool does not keep it.
+    pub expiry_s: Option<u32>,
 }
 
 impl Message {
@@ -45,6 +49,8 @@ impl Message {
             content_type: None,
             correlation_data: None,
             user_properties: Vec::new(),
+            response_topic: None,
+            expiry_s: None,
         }
     }
 
@@ -74,6 +80,8 @@ impl Message {
             + self.payload.len()
             + self.content_type.as_ref().map_or(0, |text| PROPERTY + text.len())
             + self.correlation_data.as_ref().map_or(0, |data| PROPERTY + data.len())
+            + self.response_topic.as_ref().map_or(0, |topic| PROPERTY + topic.len())
+            + self.expiry_s.map_or(0, |_| PROPERTY)
             + user_properties
     }
 }

@@ -112,10 +112,10 @@ async fn refused_topics(
 ) -> Vec<(String, Reason)> {
     let mut refused = Vec::new();
     let group = format!("denoised-doctor-{:08x}", fastrand::u32(..));
-    let own = [topics.request(), topics.cancel()].map(|topic| (topic.clone(), topic));
+    let own = topics.inputs().map(|topic| (topic.clone(), topic));
     let shared = topics.shared_topic().filter(|_| limits.shared_subscriptions);
     let shared = shared.map(|topic| (format!("$share/{group}/{topic}"), topic.to_owned()));
-    for (filter, topic) in own.into_iter().chain(shared) {
+    for (filter, topic) in own.chain(shared) {
         connection.subscribe(vec![Filter::new(filter, WireQoS::AtLeastOnce)]);
         match answer(connection).await {
             Ok(None) => {}
@@ -144,7 +144,7 @@ async fn answer(connection: &mut Connection) -> Result<Option<Reason>, Reason> {
                 ConnectionEvent::SubAck { results, .. } => {
                     return Ok(results.into_iter().find_map(Result::err));
                 }
-                ConnectionEvent::Written | ConnectionEvent::Acknowledged(_) => return Ok(None),
+                ConnectionEvent::Written | ConnectionEvent::Acknowledged { .. } => return Ok(None),
                 ConnectionEvent::Rejected { rejection, .. } => {
                     return Ok(Some(rejection.of_own_topic()));
                 }

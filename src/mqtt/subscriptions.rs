@@ -27,10 +27,12 @@ const MAX_CLOSED: u8 = 3;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Purpose {
-    /// Requests and cancellations.
+    /// Requests, cancellations, requests to load and unload models, and claims.
     Own,
     /// The queue of a fleet.
     SharedQueue,
+    /// The queue of a model in a fleet.
+    ModelQueue,
     /// The state of another daemon under the same root.
     Peers,
 }
@@ -47,6 +49,8 @@ struct DaemonFilter {
     is_best_effort: bool,
     /// How many connections in a row closed before the broker answered this filter.
     closed: u8,
+    /// Whether the daemon still wants it.
+    is_wanted: bool,
 }
 
 /// A SUBSCRIBE packet without a SUBACK.
@@ -82,19 +86,11 @@ pub(super) struct Subscriptions {
 
 impl Subscriptions {
     pub(super) fn new(topics: &Topics) -> Self {
-        let own = [topics.request(), topics.cancel()].map(|topic| (topic, Purpose::Own));
+        let own = topics.inputs().map(|topic| (topic, Purpose::Own));
         let shared = topics.shared_filter().map(|filter| (filter.to_owned(), Purpose::SharedQueue));
-        let filters = own.into_iter().chain(shared).chain([(topics.state(), Purpose::Peers)]);
-        let filters = filters.map(|(filter, purpose)| DaemonFilter {
-            filter,
-            purpose,
-            due: None,
-            refusal: None,
-            is_best_effort: false,
-            closed: 0,
-        });
+        let filters = own.chain(shared).chain([(topics.state(), Purpose::Peers)]);
         Self {
-            filters: filters.collect(),
+            filters: filters.map(|(filter, purpose)| DaemonFilter::new(filter, purpose)).collect(),
             pictures: PictureTopics::default(),
             unanswered: VecDeque::new(),
             is_connected: false,
@@ -110,7 +106,7 @@ impl Subscriptions {
         self.has_shared_subscriptions = has_shared_subscriptions;
         self.unanswered.clear();
         self.pictures.on_connected();
-        for filter in &mut self.filters {
+        for filter in self.filters.iter_mut().filter(|filter| filter.is_wanted) {
             let is_left_out = filter.closed >= MAX_CLOSED && filter.due.is_some_and(|due| due > now);
             if !is_left_out {
                 filter.due = Some(now);
@@ -137,7 +133,7 @@ impl Subscriptions {
         let unanswered: Vec<usize> = self.unanswered.drain(..).flat_map(Unanswered::into_indices).collect();
         for (_, filter) in self.filters.iter_mut().enumerate().filter(|(index, _)| unanswered.contains(index))
         {
-            let is_refused = is_shared_refused && filter.purpose == Purpose::SharedQueue;
+            let is_refused = is_shared_refused && filter.is_shared();
             filter.closed = if is_refused { MAX_CLOSED } else { filter.closed.saturating_add(1) };
             if filter.purpose == Purpose::Own || filter.closed < MAX_CLOSED {
                 continue;
@@ -156,7 +152,7 @@ impl Subscriptions {
         let is_due = |purpose: Purpose, filter: &DaemonFilter| {
             filter.purpose == purpose && filter.due.is_some_and(|due| due <= now)
         };
-        for purpose in [Purpose::Own, Purpose::SharedQueue, Purpose::Peers] {
+        for purpose in [Purpose::Own, Purpose::SharedQueue, Purpose::ModelQueue, Purpose::Peers] {
             if !self.is_sendable(purpose) {
                 continue;
             }
@@ -193,8 +189,10 @@ impl Subscriptions {
         let is_answered = !self.unanswered.iter().any(|packet| matches!(packet, Unanswered::Daemon(_)));
         match purpose {
             Purpose::Own => self.is_connected,
-            Purpose::SharedQueue if !self.has_shared_subscriptions => false,
-            Purpose::SharedQueue | Purpose::Peers => self.is_connected && self.is_own_answered && is_answered,
+            Purpose::SharedQueue | Purpose::ModelQueue if !self.has_shared_subscriptions => false,
+            Purpose::SharedQueue | Purpose::ModelQueue | Purpose::Peers => {
+                self.is_connected && self.is_own_answered && is_answered
+            }
         }
     }
 
@@ -235,6 +233,9 @@ impl Subscriptions {
                     if index == 0 && result.is_ok() {
                         outcomes.push(Outcome::TakesRequests);
                     }
+                    if !filter.is_wanted {
+                        continue;
+                    }
                     filter.due = result.is_err().then(|| now + interval);
                     filter.is_best_effort = result == Ok(QoS::AtMostOnce);
                     filter.refusal = result.err();
@@ -242,6 +243,32 @@ impl Subscriptions {
                 outcomes
             }
         }
+    }
+
+    /// Adds the queue of a model, which is due at once.
+    pub(super) fn add_queue(&mut self, filter: &str, now: Instant) {
+        let known = self.filters.iter().position(|known| known.filter == filter);
+        let index = known.unwrap_or_else(|| {
+            self.filters.push(DaemonFilter::new(filter.to_owned(), Purpose::ModelQueue));
+            self.filters.len() - 1
+        });
+        let filter = &mut self.filters[index];
+        filter.is_wanted = true;
+        if self.is_connected && filter.closed < MAX_CLOSED {
+            filter.due = Some(now);
+        }
+    }
+
+    /// Removes the queue of a model.
+    pub(super) fn remove_queue(&mut self, filter: &str) {
+        for known in self.filters.iter_mut().filter(|known| known.filter == filter) {
+            (known.is_wanted, known.due, known.refusal, known.is_best_effort) = (false, None, None, false);
+        }
+    }
+
+    /// Returns whether the daemon takes requests from the queue of a model with this filter.
+    pub(super) fn has_queue(&self, filter: &str) -> bool {
+        self.filters.iter().any(|known| known.is_wanted && known.filter == filter)
     }
 
     /// Adds a topic whose retained message is fetched.
@@ -300,6 +327,14 @@ impl Unanswered {
 }
 
 impl DaemonFilter {
+    fn new(filter: String, purpose: Purpose) -> Self {
+        Self { filter, purpose, due: None, refusal: None, is_best_effort: false, closed: 0, is_wanted: true }
+    }
+
+    fn is_shared(&self) -> bool {
+        matches!(self.purpose, Purpose::SharedQueue | Purpose::ModelQueue)
+    }
+
     fn to_wire(&self) -> Filter {
         let mut filter = Filter::new(self.filter.clone(), WireQoS::AtLeastOnce);
         if self.purpose == Purpose::Peers {

@@ -3,8 +3,19 @@
 use super::reasons::Reason;
 
 /// The levels below the root that the daemon uses.
-const OWN_LEVELS: [&str; 9] =
-    ["status", "state", "request", "cancel", "image", "result", "error", "progress", "preview"];
+const OWN_LEVELS: [&str; 11] = [
+    "status", "state", "request", "cancel", "claim", "model", "image", "result", "error", "progress",
+    "preview",
+];
+/// The user property of a forwarded request: the topic on which the daemon that forwarded it waits for a claim.
+pub const CLAIM_TOPIC: &str = "claim";
+/// The topics below the root on which the daemon takes messages.
+const INPUTS: [(&str, MessageKind); 4] = [
+    ("/request", MessageKind::Request),
+    ("/cancel", MessageKind::Cancel),
+    ("/model/load", MessageKind::LoadModel),
+    ("/model/unload", MessageKind::UnloadModel),
+];
 
 /// The topics of one daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +38,12 @@ pub enum MessageKind {
     Request,
     /// A request to cancel a job.
     Cancel,
+    /// A request to load a model.
+    LoadModel,
+    /// A request to unload a model.
+    UnloadModel,
+    /// The answer of another daemon to a request that this one forwarded.
+    Claim,
 }
 
 impl Topics {
@@ -69,11 +86,11 @@ impl Topics {
         Self { around_node, ..self }
     }
 
-    /// Returns whether another daemon, whose root differs in the node only, takes requests or cancellations there.
+    /// Returns whether another daemon, whose root differs in the node only, takes messages there.
     pub fn is_command_of_another(&self, topic: &str) -> bool {
         let Some((before, after)) = &self.around_node else { return false };
-        let node = ["/request", "/cancel"].into_iter().find_map(|command| {
-            topic.strip_suffix(command)?.strip_prefix(before.as_str())?.strip_suffix(after.as_str())
+        let node = INPUTS.into_iter().find_map(|(input, _)| {
+            topic.strip_suffix(input)?.strip_prefix(before.as_str())?.strip_suffix(after.as_str())
         });
         node.is_some_and(|node| !node.is_empty() && !node.contains('/'))
     }
@@ -99,12 +116,37 @@ impl Topics {
         self.shared_queue.as_ref().map(|(_, topic)| topic.as_str())
     }
 
+    /// The filter and the topic of the fleet's queue of one model, if there is a shared queue. `level` is a topic level.
+    pub fn model_queue(&self, level: &str) -> Option<(String, String)> {
+        let (filter, topic) = self.shared_queue.as_ref()?;
+        Some((format!("{filter}/{level}"), format!("{topic}/{level}")))
+    }
+
+    /// Returns whether a topic is the fleet's queue of one model.
+    pub fn is_model_queue(&self, topic: &str) -> bool {
+        let below = self.shared_topic().and_then(|shared| topic.strip_prefix(shared)?.strip_prefix('/'));
+        below.is_some_and(|level| !level.is_empty() && !level.contains('/'))
+    }
+
+    /// Returns whether a filter is that of the fleet's queue of one model.
+    pub(super) fn is_model_filter(&self, filter: &str) -> bool {
+        let below = self.shared_filter().and_then(|shared| filter.strip_prefix(shared));
+        below.is_some_and(|below| below.starts_with('/'))
+    }
+
+    /// The topic on which the daemon receives claims of the requests that it forwards.
+    pub fn claim(&self) -> String {
+        self.under_root("claim")
+    }
+
     /// Returns whether the daemon publishes or receives on a topic, which no requester may choose for its answers.
     pub fn is_own_topic(&self, topic: &str) -> bool {
         let shared_queue = self.shared_queue.as_ref().map(|(_, topic)| topic.as_str());
         let below_root = topic.strip_prefix(&self.root).and_then(|rest| rest.strip_prefix('/'));
         let first = below_root.and_then(|rest| rest.split('/').next());
-        shared_queue == Some(topic) || first.is_some_and(|first| OWN_LEVELS.contains(&first))
+        shared_queue == Some(topic)
+            || self.is_model_queue(topic)
+            || first.is_some_and(|first| OWN_LEVELS.contains(&first))
     }
 
     fn under_root(&self, name: &str) -> String {
@@ -156,16 +198,30 @@ impl Topics {
         self.under_root("cancel")
     }
 
+    /// The topics below the root on which the daemon receives messages, that of requests first.
+    pub fn inputs(&self) -> impl Iterator<Item = String> {
+        let claim = self.shared_queue.iter().map(|_| self.claim());
+        INPUTS.into_iter().map(|(input, _)| format!("{}{input}", self.root)).chain(claim)
+    }
+
+    /// The topic of the answer to a request to load or unload a model.
+    pub fn model_result(&self, id: &str) -> String {
+        self.under_root(&format!("model/result/{id}"))
+    }
+
     /// Returns the kind of a message on this topic, or `None` if it is not an input topic.
     pub fn kind(&self, topic: &str) -> Option<MessageKind> {
         if self.shared_queue.iter().chain(&self.former_queues).any(|(_, shared)| shared == topic) {
             return Some(MessageKind::Request);
         }
-        match topic.strip_prefix(&self.root)? {
-            "/request" => Some(MessageKind::Request),
-            "/cancel" => Some(MessageKind::Cancel),
-            _ => None,
+        if self.is_model_queue(topic) {
+            return Some(MessageKind::Request);
         }
+        let below_root = topic.strip_prefix(&self.root)?;
+        if below_root == "/claim" && self.shared_queue.is_some() {
+            return Some(MessageKind::Claim);
+        }
+        INPUTS.into_iter().find(|(input, _)| *input == below_root).map(|(_, kind)| kind)
     }
 }
 
@@ -182,12 +238,16 @@ mod tests {
             topics.error("x"),
             topics.progress("x"),
             topics.preview("x"),
+            topics.model_result("x"),
             "queue".to_owned(),
+            "queue/digits".to_owned(),
+            topics.claim(),
         ];
         for own in fixed.iter().chain(&of_a_job) {
             assert!(topics.is_own_topic(own), "{own}");
         }
-        for other in ["a/b", "a/b/answers", "a/bc/request", "request", "queue/x", "x/a/b/request"] {
+        for other in ["a/b", "a/b/answers", "a/bc/request", "request", "queue/x/y", "queue/", "x/a/b/request"]
+        {
             assert!(!topics.is_own_topic(other), "{other}");
         }
     }
@@ -195,7 +255,7 @@ mod tests {
     #[test]
     fn a_command_topic_of_another_daemon_is_recognised_by_the_root() {
         let topics = Topics::new("home/a/d").with_node_between(Some(("home/", "/d")));
-        for other in ["home/b/d/request", "home/c/d/cancel"] {
+        for other in ["home/b/d/request", "home/c/d/cancel", "home/c/d/model/load"] {
             assert!(topics.is_command_of_another(other), "{other}");
         }
         for free in
@@ -211,9 +271,28 @@ mod tests {
         let topics = Topics::new("denoised/a");
         assert_eq!(topics.kind("denoised/a/request"), Some(MessageKind::Request));
         assert_eq!(topics.kind(&topics.cancel()), Some(MessageKind::Cancel));
-        for other in ["denoised/ab/request", "denoised/a/request/x", "request", "denoised/a"] {
+        assert_eq!(topics.kind("denoised/a/model/unload"), Some(MessageKind::UnloadModel));
+        for other in [
+            "denoised/a/model",
+            "denoised/a/load",
+            "denoised/ab/request",
+            "denoised/a/request/x",
+            "request",
+            "denoised/a",
+        ] {
             assert_eq!(topics.kind(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn the_queue_of_a_model_is_below_the_shared_one() {
+        let topics = Topics::new("d").with_shared_queue(Some(("$share/g/jobs", "jobs")));
+        let expected = ("$share/g/jobs/digits".to_owned(), "jobs/digits".to_owned());
+        assert_eq!(topics.model_queue("digits"), Some(expected));
+        assert_eq!(topics.kind("jobs/digits"), Some(MessageKind::Request));
+        assert_eq!(topics.kind("d/claim"), Some(MessageKind::Claim));
+        let alone = Topics::new("d");
+        assert_eq!((alone.model_queue("digits"), alone.kind("d/claim")), (None, None));
     }
 
     #[test]

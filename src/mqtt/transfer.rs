@@ -20,6 +20,8 @@ use super::reasons;
 use super::wire::{self, Received};
 
 /// How long to wait for CONNACK.
+/// The reason code of a PUBACK for a message that nobody gets (MQTT 5, table 3.4).
+const NO_MATCHING_SUBSCRIBERS: u8 = 0x10;
 const CONNACK_TIMEOUT: Duration = Duration::from_secs(10);
 const READ_BUFFER: usize = 64 << 10;
 
@@ -140,12 +142,12 @@ async fn read_packets(
 
 /// Converts a packet to an event, and answers PUBREC.
 fn classify(received: Received, packets: &mpsc::Sender<Packet>) -> Option<ConnectionEvent> {
-    let answer = |packet_id, rejection| match rejection {
-        None => ConnectionEvent::Acknowledged(packet_id),
+    let answer = |packet_id, code| match reasons::rejection(code) {
+        None => ConnectionEvent::Acknowledged { packet_id, has_subscribers: code != NO_MATCHING_SUBSCRIBERS },
         Some(rejection) => ConnectionEvent::Rejected { packet_id, rejection },
     };
     let packet = match received {
-        Received::PubAck { packet_id, code } => return Some(answer(packet_id, reasons::rejection(code))),
+        Received::PubAck { packet_id, code } => return Some(answer(packet_id, code)),
         Received::PubRec { packet_id, code } => {
             return Some(match reasons::rejection(code) {
                 Some(rejection) => ConnectionEvent::Rejected { packet_id, rejection },
@@ -156,7 +158,9 @@ fn classify(received: Received, packets: &mpsc::Sender<Packet>) -> Option<Connec
                 }
             });
         }
-        Received::PubComp(packet_id) => return Some(ConnectionEvent::Acknowledged(packet_id)),
+        Received::PubComp(packet_id) => {
+            return Some(ConnectionEvent::Acknowledged { packet_id, has_subscribers: true });
+        }
         Received::Other(packet) => packet,
     };
     Some(match packet {

@@ -4,7 +4,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::guidance::slots_per_image;
+use crate::inference::EngineError;
 use crate::job::{JobLimits, ModelCard, Request};
+use crate::model::{Model, Predictor};
 
 /// How many of the smallest batch sizes are warmed up, besides the largest.
 const WARMUP_SIZES: usize = 8;
@@ -19,14 +21,35 @@ pub(super) struct Warmup(VecDeque<usize>);
 impl Warmup {
     /// The batch of one image of a default job, then the others in ascending order.
     /// `max` is the largest batch of the default size that fits in memory.
-    pub(super) fn new(card: &Arc<ModelCard>, max: usize) -> Self {
+    fn new(card: &Arc<ModelCard>, max: usize) -> Self {
         let min = card.signature.smallest_batch();
         Self(batches(default_slots(card), min, max))
     }
 
+    /// The batch sizes of a model's network.
+    pub(super) fn of_network(card: &Arc<ModelCard>, network: &dyn Predictor) -> Self {
+        Self::new(card, network.largest_batch(&network.signature().sample_shape))
+    }
+
+    /// The next batch size that the network does not pad to another.
+    pub(super) fn next_batch_of(&mut self, network: &dyn Predictor) -> Option<usize> {
+        let sample = &network.signature().sample_shape;
+        self.next_batch(|batch| network.padded_batch(batch, sample))
+    }
+
     /// The next batch size, of those that are not padded to another: `padded` returns the size to which one is padded.
-    pub(super) fn next_batch(&mut self, padded: impl Fn(usize) -> usize) -> Option<usize> {
+    fn next_batch(&mut self, padded: impl Fn(usize) -> usize) -> Option<usize> {
         std::iter::from_fn(|| self.0.pop_front()).find(|size| padded(*size) == *size)
+    }
+}
+
+/// Evaluates the network of a model in the batch that a default job takes, before it has a pipeline. Its provider is known
+/// from then on.
+pub(crate) fn warm_up(model: &mut Model) -> Result<(), EngineError> {
+    let mut warmup = Warmup::of_network(&ModelCard::new(model), model.predictor.as_ref());
+    match warmup.next_batch_of(model.predictor.as_ref()) {
+        Some(batch) => model.warm_up(batch),
+        None => Ok(()),
     }
 }
 

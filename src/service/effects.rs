@@ -58,4 +58,7 @@ pub(super) enum Admission {
     Decided(Effects),
     /// The retained messages on these topics are needed first.
     NeedsTopics(Box<ParsedRequest>, Vec<String>),
+    /// The model is not in memory here, and may be in that of another daemon of the fleet. The request has an id, a seed and
+    /// a model.
+    Forward(Box<ParsedRequest>),
 }

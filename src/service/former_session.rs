@@ -54,6 +54,11 @@ impl FormerSession {
         }
     }
 
+    /// Stores a queue that the broker's session has from now on.
+    pub(super) fn remember_queue(&self, filter: &str) {
+        remember(&self.directory, SHARED_QUEUES, filter);
+    }
+
     /// Stores the client id if its session begins now, and ends the sessions of former client ids, once.
     pub(super) fn on_connected(&mut self, has_session: bool) {
         if !has_session {

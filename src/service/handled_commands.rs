@@ -38,6 +38,9 @@ pub(super) fn digest(incoming: &Incoming) -> CommandDigest {
     let kind = match incoming.kind {
         MessageKind::Request => "request",
         MessageKind::Cancel => "cancel",
+        MessageKind::LoadModel => "model/load",
+        MessageKind::UnloadModel => "model/unload",
+        MessageKind::Claim => "claim",
     };
     let mut hash = Sha256::new();
     let reply_topic = incoming.response_topic.as_deref().unwrap_or_default();

@@ -4,9 +4,10 @@
 
 mod admission;
 mod cancellation;
+mod fleet;
 mod streams;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -70,7 +71,11 @@ pub(super) struct JobRegistry {
     /// The memory limit of sessions, in bytes.
     memory: Option<u64>,
     models: Vec<Arc<ModelCard>>,
+    /// The names of the models that are in memory.
+    open_models: BTreeSet<String>,
     jobs: BTreeMap<String, PendingJob>,
+    /// The number of jobs of each model that has any.
+    job_counts: BTreeMap<String, usize>,
     /// Those of the jobs that are streams.
     streams: BTreeMap<String, LiveStream>,
     committing: CommittingJobs,
@@ -90,7 +95,9 @@ impl JobRegistry {
             limits: config.limits.clone(),
             memory: config.memory_limit(),
             models: Vec::new(),
+            open_models: BTreeSet::new(),
             jobs: BTreeMap::new(),
+            job_counts: BTreeMap::new(),
             streams: BTreeMap::new(),
             is_connected: false,
             committing: CommittingJobs::default(),
@@ -102,17 +109,12 @@ impl JobRegistry {
         }
     }
 
-    /// Sets the loaded models, with which requests can be validated.
+    /// Sets the loaded models, with which requests can be validated. Streams of a model that is no longer there end; other
+    /// jobs are finished.
     pub(super) fn set_models(&mut self, models: Vec<Arc<ModelCard>>) {
         self.metrics.add_models(models.iter().map(|card| card.bundle.name.as_str()));
         self.models = models;
-    }
-
-    /// Replaces the card of a model that is now served by another provider.
-    pub(super) fn replace_model(&mut self, card: Arc<ModelCard>) {
-        if let Some(known) = self.models.iter_mut().find(|known| known.bundle.name == card.bundle.name) {
-            *known = card;
-        }
+        self.end_streams_without_model();
     }
 
     pub(super) fn set_limits(&mut self, limits: LimitsConfig) {
@@ -122,6 +124,16 @@ impl JobRegistry {
     /// Rejects all further requests.
     pub(super) fn close(&mut self) {
         self.is_closed = true;
+    }
+
+    /// Whether all further requests are rejected.
+    pub(super) fn is_closed(&self) -> bool {
+        self.is_closed
+    }
+
+    /// Builds the messages that answer requests.
+    pub(super) fn responses(&self) -> &Responses {
+        &self.responses
     }
 
     /// Returns whether the models are loaded, without which requests cannot be validated.
@@ -184,7 +196,7 @@ impl JobRegistry {
 
     /// Ends a job with its result.
     fn complete(&mut self, id: &str, elapsed_ms: u64, messages: Vec<Message>) -> Effects {
-        let Some(job) = self.jobs.remove(id) else { return Effects::default() };
+        let Some(job) = self.remove(id) else { return Effects::default() };
         log::info!("job {id} finished in {elapsed_ms} ms");
         self.metrics.on_job_end(&job.model, Outcome::Finished);
         let completes = self.retains_results.then(|| id.to_owned());
@@ -200,7 +212,7 @@ impl JobRegistry {
     }
 
     fn fail(&mut self, id: &str, error: &JobError) -> Effects {
-        let Some(job) = self.jobs.remove(id) else { return Effects::default() };
+        let Some(job) = self.remove(id) else { return Effects::default() };
         self.streams.remove(id);
         log::warn!("job {id} failed: {error}");
         self.metrics.on_job_end(&job.model, Outcome::Failed(error.code));

@@ -283,6 +283,7 @@ impl Series {
         }
         // Another provider may serve a model than before.
         self.model.reset();
+        self.evaluation.reset();
         for model in &state.models {
             let labels = [&model.name, &model.sha256, model.engine, &model.engine_version, &model.provider];
             self.model.with_label_values(&labels).set(1);

@@ -21,6 +21,10 @@ pub(super) struct ParsedRequest {
     pub(super) client: Option<LocalClient>,
     /// When the request arrived.
     pub(super) arrival: Instant,
+    /// Whether it came from the fleet's common queue, so that another daemon may do it.
+    pub(super) may_be_forwarded: bool,
+    /// Where the daemon that forwarded it waits for a claim.
+    pub(super) claim_topic: Option<String>,
 }
 
 /// A request or a cancellation that is answered with an error.
@@ -40,7 +44,13 @@ impl ParsedRequest {
         limits: &LimitsConfig,
         responses: &Responses,
     ) -> Result<Self, Box<RejectedRequest>> {
-        Self::parse_payload(&incoming.payload, reply(incoming, responses), None, incoming.arrival, limits)
+        let reply = reply(incoming, responses);
+        let parsed = Self::parse_payload(&incoming.payload, reply, None, incoming.arrival, limits)?;
+        // Anybody can send a request with this property.
+        let is_valid = |topic: &String| responses.check_reply_topic(topic).is_ok();
+        let claim_topic = incoming.claim_topic.clone().filter(is_valid);
+        let is_of_common_queue = responses.is_shared_queue(&incoming.ack.topic());
+        Ok(Self { may_be_forwarded: is_of_common_queue && claim_topic.is_none(), claim_topic, ..parsed })
     }
 
     /// Parses a local request within the limits.
@@ -73,7 +83,8 @@ impl ParsedRequest {
             (Ok(request), Err(error)) => return Err(rejected(written_id(&request), None, error)),
             (Err((id, error)), reply) => return Err(rejected(id, reply.unwrap_or_default(), error)),
         };
-        Ok(Self { digest: digest(&request), request, reply, client, arrival })
+        let digest = digest(&request);
+        Ok(Self { digest, request, reply, client, arrival, may_be_forwarded: false, claim_topic: None })
     }
 
     /// Rejects the request.

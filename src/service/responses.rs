@@ -1,15 +1,19 @@
 //! Builds the messages that answer a request.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::forwarding::Claim;
+use super::model_requests::{ModelAnswer, ModelOutcome};
 use super::stream::StreamReport;
 use super::worker::EncodedImage;
 use crate::config::PublishQos;
 use crate::job::receipt::Receipt;
 use crate::job::{ErrorCode, JobError, shortened_id, to_id};
-use crate::mqtt::{Message, QoS, Topics};
+use crate::mqtt::{CLAIM_TOPIC, Message, QoS, Topics};
 use crate::spool::{ReplyTo, STREAM};
 use crate::topic_name::topic_fault;
 
@@ -42,6 +46,9 @@ pub(super) struct ImageEntry {
     content_type: &'static str,
     receipt: Receipt,
 }
+
+/// The user property `type` of a forwarded request.
+pub(super) const FORWARDED: &str = "request";
 
 /// Builds messages for the daemon's topics.
 #[derive(Debug)]
@@ -166,6 +173,18 @@ impl Responses {
         self.json(self.topics.result(result.id), "result", result.id, &result)
     }
 
+    /// The answer to a request to load or unload a model.
+    pub(super) fn model_result(
+        &self,
+        id: &str,
+        outcome: &ModelOutcome,
+        elapsed_ms: u64,
+        reply: Option<&Reply>,
+    ) -> Vec<Message> {
+        let answer = ModelAnswer::new(id, outcome, elapsed_ms);
+        with_reply(self.json(self.topics.model_result(id), "model", id, &answer), reply)
+    }
+
     /// The error of a rejected or failed job. `id` is as the sender wrote it; the topic and the user property have a
     /// valid id that resembles it.
     pub(super) fn error(&self, id: &str, error: &JobError, reply: Option<&Reply>) -> Vec<Message> {
@@ -217,11 +236,55 @@ impl Responses {
         } else if self.topics.is_own_topic(topic) {
             "is a topic of the daemon itself; use another one"
         } else if self.topics.is_command_of_another(topic) {
-            "is a topic on which another daemon takes requests or cancellations; use another one"
+            "is a topic on which another daemon takes messages; use another one"
         } else {
             return Ok(());
         };
         Err(JobError::new(ErrorCode::BadRequest, format!("the response topic {shown:?} {fault}")))
+    }
+
+    /// Returns whether a topic is the fleet's common queue.
+    pub(super) fn is_shared_queue(&self, topic: &str) -> bool {
+        self.topics.shared_topic() == Some(topic)
+    }
+
+    /// Whether the daemon is in a fleet.
+    pub(super) fn is_in_fleet(&self) -> bool {
+        self.topics.shared_topic().is_some()
+    }
+
+    /// The filter and the topic of the fleet's queue of a model.
+    pub(super) fn model_queue(&self, model: &str) -> Option<(String, String)> {
+        self.topics.model_queue(&to_id(model))
+    }
+
+    /// A request for the daemons that have its model in memory. The broker drops it if none gets it in time.
+    pub(super) fn forward(
+        &self,
+        topic: String,
+        id: &str,
+        request: Vec<u8>,
+        reply: Option<&Reply>,
+        timeout: Duration,
+    ) -> Message {
+        Message {
+            content_type: Some("application/json".into()),
+            correlation_data: reply.and_then(|reply| reply.correlation.clone()),
+            response_topic: reply.map(|reply| reply.topic.clone()),
+            expiry_s: Some(timeout.as_secs() as u32),
+            user_properties: vec![
+                ("type".into(), FORWARDED.to_owned()),
+                ("id".into(), id.to_owned()),
+                (CLAIM_TOPIC.into(), self.topics.claim()),
+            ],
+            ..Message::new(topic, request)
+        }
+    }
+
+    /// The answer to the daemon that has forwarded a request.
+    pub(super) fn claim(&self, topic: &str, claim: &Claim) -> Message {
+        let message = self.json(topic.to_owned(), "claim", &claim.id, claim);
+        Message { qos: QoS::AtLeastOnce, ..message }
     }
 
     /// Checks the topic of a stream. The daemon must not draw from its own images, nor from the answers to the requester.
@@ -234,7 +297,7 @@ impl Responses {
         let fault = if self.topics.is_own_topic(topic) {
             "is a topic of the daemon itself"
         } else if self.topics.is_command_of_another(topic) {
-            "is a topic on which another daemon takes requests or cancellations"
+            "is a topic on which another daemon takes messages"
         } else if reply.is_some_and(|reply| reply.topic == topic) {
             "is the response topic of the request, so that each image would be drawn again"
         } else {

@@ -1,18 +1,26 @@
 //! Routes messages between the MQTT client, the job registry, the worker and the spool.
 
+mod fleet;
+mod models;
+
 use std::collections::BTreeSet;
 
 use tokio::time::Instant;
 
-use super::ServiceError;
 use super::effects::{Admission, Effects};
+use super::forwarding::Forwarding;
 use super::handled_commands::{self, HandledCommands};
 use super::held_commands::HeldCommand;
 use super::job_registry::JobRegistry;
 use super::local::{LocalAnswer, LocalRequest};
+use super::model_queues::ModelQueues;
+use super::model_set::ModelSet;
+use super::model_source::ModelSources;
 use super::outbox::Outbox;
+use super::parsed_request::ParsedRequest;
 use super::pending_fetches::{PendingFetches, PendingRequest};
-use super::worker::{EncodedImage, ModelEvent, Worker};
+use super::responses::property;
+use super::worker::{EncodedImage, Worker, WorkerCommand};
 use crate::config::LimitsConfig;
 use crate::job::{ErrorCode, Job, JobError};
 use crate::mqtt::client::{ClientCommand, ClientEvent, Incoming, MqttClient};
@@ -31,6 +39,10 @@ pub(super) struct Router {
     pub(super) worker: Worker,
     pub(super) outbox: Outbox,
     registry: JobRegistry,
+    models: ModelSet,
+    model_sources: ModelSources,
+    model_queues: ModelQueues,
+    forwarding: Forwarding,
     pending_fetches: PendingFetches,
     handled_commands: HandledCommands,
     /// Requests that arrived before the models were loaded. They are not acknowledged, so the broker limits
@@ -49,15 +61,22 @@ impl Router {
         spool: Spool,
         worker: Worker,
         registry: JobRegistry,
+        model_sources: ModelSources,
         unfinished: Vec<AcceptedJob>,
     ) -> Self {
         let handled_commands = HandledCommands::new(spool.handled_commands().to_vec());
+        let mut models = ModelSet::new(model_sources.configured());
+        models.set_idle_limit(model_sources.idle_limit());
         Self {
             client,
             spool,
             worker,
             outbox: Outbox::default(),
             registry,
+            models,
+            model_sources,
+            model_queues: ModelQueues::default(),
+            forwarding: Forwarding::default(),
             pending_fetches: PendingFetches::default(),
             handled_commands,
             early_requests: Vec::new(),
@@ -110,7 +129,9 @@ impl Router {
             ClientEvent::Disconnected => {
                 self.is_connected = false;
                 self.pending_fetches.on_disconnected();
+                self.models.on_disconnected();
                 self.registry.on_disconnected();
+                self.forwarding_on_disconnected();
             }
             ClientEvent::Retained { topic, payload } => {
                 for pending in self.pending_fetches.resolve(&topic, &payload) {
@@ -125,6 +146,18 @@ impl Router {
             ClientEvent::Delivered(number) => {
                 self.outbox.push(SpoolCommand::Write(Change::Delivered(number)))
             }
+            ClientEvent::NoSubscriber(message) => {
+                self.on_no_subscriber(&message);
+            }
+            ClientEvent::Undeliverable { message, number: Some(number), .. } if is_claim(&message) => {
+                let topic = message.topic;
+                log::error!(
+                    "the broker does not let this daemon publish on {topic}: jobs that its daemon forwards are done twice; \
+                     allow it in the broker's access list"
+                );
+                self.outbox.push(SpoolCommand::Write(Change::Delivered(number)));
+            }
+            ClientEvent::Undeliverable { message, number: None, .. } if self.on_no_subscriber(&message) => {}
             ClientEvent::Undeliverable { message, number, reason } => {
                 let effects = self.registry.on_undeliverable(&message, &reason);
                 self.apply(effects);
@@ -147,26 +180,8 @@ impl Router {
         self.on_admission(admission, None);
     }
 
-    pub(super) fn on_model_event(&mut self, event: ModelEvent) -> Result<(), ServiceError> {
-        match event {
-            ModelEvent::Ready(models) => {
-                self.registry.set_models(models);
-                for job in std::mem::take(&mut self.unfinished) {
-                    let effects = self.registry.resume(job);
-                    self.apply(effects);
-                }
-                for incoming in std::mem::take(&mut self.early_requests) {
-                    self.on_incoming(incoming);
-                }
-            }
-            ModelEvent::Replaced(card) => self.registry.replace_model(card),
-            ModelEvent::Failed(reason) => return Err(ServiceError::Model(reason)),
-            ModelEvent::Loading(_) | ModelEvent::Latency { .. } => {}
-        }
-        Ok(())
-    }
-
     pub(super) fn on_job_event(&mut self, job: &Job, event: JobEvent<EncodedImage>) {
+        self.models.on_use(&job.model, Instant::now());
         let effects = self.registry.on_job_event(&job.id, event);
         self.apply(effects);
     }
@@ -203,6 +218,8 @@ impl Router {
 
     /// Continues requests whose retained messages did not arrive, and forgets jobs that the spool has written.
     pub(super) fn on_tick(&mut self) {
+        self.expire_forwarded();
+        self.close_idle_models();
         self.registry.on_spool_written(self.spool.processed());
         for pending in self.pending_fetches.expire(Instant::now()) {
             self.cancel_fetches(&pending);
@@ -218,6 +235,9 @@ impl Router {
     }
 
     fn on_incoming(&mut self, incoming: Incoming) {
+        if incoming.kind == MessageKind::Claim {
+            return self.on_claim(incoming);
+        }
         let topic = &incoming.ack.topic();
         // An empty payload clears a retained message.
         if incoming.payload.is_empty() {
@@ -245,6 +265,8 @@ impl Router {
                 self.on_admission(admission, Some((command, incoming.ack)));
             }
             MessageKind::Cancel => self.on_cancel(incoming, command),
+            MessageKind::LoadModel | MessageKind::UnloadModel => self.on_model_request(incoming, command),
+            MessageKind::Claim => {}
         }
     }
 
@@ -306,7 +328,11 @@ impl Router {
                     None => {}
                 };
             }
-            Admission::NeedsTopics(request, topics) => (request, topics),
+            Admission::Forward(request) => return self.forward(request, command),
+            // Another daemon would have to fetch the pictures too, and claim the request late.
+            Admission::NeedsTopics(request, topics) => {
+                (Box::new(ParsedRequest { may_be_forwarded: false, ..*request }), topics)
+            }
         };
         for topic in &topics {
             if let Err(error) = self.client.commands.try_send(ClientCommand::FetchRetained(topic.clone())) {
@@ -344,7 +370,15 @@ impl Router {
         }
         completed_commands.into_iter().for_each(|command| self.complete(command));
         if let Some(command) = worker_command {
+            if let WorkerCommand::Run(job) = &command {
+                self.models.on_use(&job.model, Instant::now());
+            }
             self.worker.send(command);
         }
     }
+}
+
+/// Whether a message answers a daemon that has forwarded a request.
+fn is_claim(message: &Message) -> bool {
+    property(message, "type") == Some("claim")
 }

@@ -1,10 +1,10 @@
 //! The daemon's published state.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use serde::Serialize;
 
+use super::model_set::ModelReport;
 use crate::inference::{LoadStage, ProviderShare, RejectedProvider};
 use crate::job::ModelCard;
 use crate::mqtt::{Message, Topics};
@@ -54,9 +54,28 @@ impl From<LoadStage> for Phase {
 /// The elapsed time of a phase is rounded down to a multiple of this many seconds.
 const ELAPSED_RESOLUTION_S: u64 = 5;
 
+/// Where the network of a model is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Residence {
+    /// In memory.
+    Loaded,
+    /// On disk only. The next job opens it.
+    OnDisk,
+}
+
+/// A model that takes no jobs yet.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct LoadingModel {
+    name: String,
+    /// `None` until its load has begun.
+    phase: Option<Phase>,
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct ModelState {
     pub(crate) name: String,
+    status: Residence,
     pub(super) sha256: String,
     pub(super) engine: &'static str,
     pub(super) engine_version: String,
@@ -70,13 +89,13 @@ pub(crate) struct ModelState {
 }
 
 impl ModelState {
-    fn new(card: &ModelCard) -> Self {
+    fn new(card: &ModelCard, is_open: bool) -> Self {
         let backend = card.backend.clone();
-        // The worker has made the digests, or has ended with the reason.
-        let sha256 = card.bundle.digests().map(|digests| digests.total.clone());
         Self {
             name: card.bundle.name.clone(),
-            sha256: sha256.unwrap_or_default(),
+            status: if is_open { Residence::Loaded } else { Residence::OnDisk },
+            // The worker has made the digests.
+            sha256: card.digest(),
             engine: backend.engine,
             engine_version: backend.version,
             provider: backend.provider,
@@ -85,6 +104,12 @@ impl ModelState {
             rejected_providers: backend.rejected_providers,
             ms_per_nfe: None,
         }
+    }
+
+    /// Whether both are served in the same way, so that evaluations take as long.
+    fn is_like(&self, other: &Self) -> bool {
+        let key = |state: &Self| (state.name.clone(), state.sha256.clone(), state.provider.clone());
+        key(self) == key(other)
     }
 }
 
@@ -102,7 +127,11 @@ pub(crate) struct State {
     pub(super) queue: usize,
     /// `None` without a thermal sensor.
     pub(super) thermal: Option<ThermalState>,
+    /// The models that requests can name.
     pub(crate) models: Vec<ModelState>,
+    loading: Vec<LoadingModel>,
+    /// The models that finish their jobs and take no others.
+    unloading: Vec<String>,
     broker: BrokerState,
 }
 
@@ -146,28 +175,33 @@ impl StatusPublisher {
             queue: 0,
             thermal: None,
             models: Vec::new(),
+            loading: Vec::new(),
+            unloading: Vec::new(),
             broker: BrokerState::default(),
         };
         Self { phase_start: Instant::now(), waits_for_broker: true, state, published: None }
     }
 
-    pub(super) fn set_models(&mut self, models: &[Arc<ModelCard>]) {
-        self.state.models = models.iter().map(|card| ModelState::new(card)).collect();
-        self.update_default_model();
-    }
-
-    /// Replaces the card of a model that is now served by another provider.
-    pub(super) fn replace_model(&mut self, card: &ModelCard) {
-        for state in self.state.models.iter_mut().filter(|state| state.name == card.bundle.name) {
-            *state = ModelState::new(card);
-        }
-        self.update_default_model();
-    }
-
-    fn update_default_model(&mut self) {
+    pub(super) fn set_models(&mut self, report: &ModelReport) {
+        let ModelReport { served, loading, unloading } = report;
+        let former = std::mem::take(&mut self.state.models);
+        self.state.models = served
+            .iter()
+            .map(|(card, is_open)| {
+                let state = ModelState::new(card, *is_open);
+                let known = former.iter().find(|known| known.is_like(&state));
+                ModelState { ms_per_nfe: known.and_then(|known| known.ms_per_nfe), ..state }
+            })
+            .collect();
+        let loading = loading.iter();
+        self.state.loading = loading
+            .map(|(name, stage)| LoadingModel { name: name.clone(), phase: stage.map(Phase::from) })
+            .collect();
+        self.state.unloading.clone_from(unloading);
         let default = self.state.models.first();
         self.state.engine = default.map(|model| model.engine);
         self.state.provider = default.map(|model| model.provider.clone());
+        self.state.ms_per_nfe = default.and_then(|model| model.ms_per_nfe);
     }
 
     pub(super) fn set_phase(&mut self, phase: Phase) {

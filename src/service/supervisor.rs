@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use super::heartbeat::Watchdog;
 use super::local::Snapshot;
 use super::metrics::Metrics;
+use super::model_set::ModelReport;
 use super::model_summary::ModelSummary;
 use super::status::{Phase, StatusPublisher};
 use super::systemd::SystemdNotifier;
@@ -163,8 +164,8 @@ impl Supervisor {
             ModelEvent::Loading(stage) => self.status.set_phase((*stage).into()),
             ModelEvent::Ready(models) => {
                 self.status.set_phase(Phase::Ready);
-                self.status.set_models(models);
-                self.models = models.iter().map(|card| ModelSummary::new(card)).collect();
+                let served = models.iter().map(|card| (Arc::clone(card), true)).collect();
+                self.set_models(&ModelReport { served, ..ModelReport::default() });
                 if !self.is_subscribed {
                     let url = &self.config.mqtt.url;
                     log::info!("the models are ready; waiting for the broker at {url}");
@@ -172,15 +173,32 @@ impl Supervisor {
                 self.announce();
                 self.notifier.ready();
             }
-            ModelEvent::Replaced(card) => self.status.replace_model(card),
             ModelEvent::Latency { model, ms_per_nfe } => {
                 self.status.set_latency(model, *ms_per_nfe);
                 return None;
             }
-            ModelEvent::Failed(_) => return None,
+            // The router reports what changes with these.
+            ModelEvent::Failed(_)
+            | ModelEvent::Replaced(_)
+            | ModelEvent::LoadStage { .. }
+            | ModelEvent::Loaded { .. }
+            | ModelEvent::Unloaded(_)
+            | ModelEvent::Open { .. } => return None,
         }
         self.share();
         Some(self.status.state_message(&self.topics))
+    }
+
+    /// The models have changed. Returns the state if it has.
+    pub(super) fn on_models(&mut self, report: &ModelReport) -> Option<Message> {
+        self.set_models(report);
+        self.share();
+        self.status.is_stale().then(|| self.status.state_message(&self.topics))
+    }
+
+    fn set_models(&mut self, report: &ModelReport) {
+        self.status.set_models(report);
+        self.models = report.served.iter().map(|(card, _)| ModelSummary::new(card)).collect();
     }
 
     /// Reports that the daemon stops. Returns the state, and how long to wait for unfinished jobs.
@@ -202,7 +220,6 @@ impl Supervisor {
             ("node", new.node != old.node),
             ("[mqtt]", new.mqtt != old.mqtt),
             ("[http]", new.http != old.http),
-            ("[models]", new.models != old.models),
             ("[engine]", new.engine != old.engine),
             ("[spool]", new.spool != old.spool),
             ("[receipt]", new.receipt != old.receipt),
@@ -212,14 +229,15 @@ impl Supervisor {
         let changed: Vec<_> =
             sections.iter().filter(|(_, is_changed)| *is_changed).map(|(name, _)| *name).collect();
         if changed.is_empty() {
-            log::info!("configuration reloaded: [limits] applies now");
+            log::info!("configuration reloaded: [limits] and [models] apply now");
         } else {
             log::warn!(
-                "configuration reloaded: [limits] applies now, but {} only after a restart",
+                "configuration reloaded: [limits] and [models] apply now, but {} only after a restart",
                 changed.join(", ")
             );
         }
         self.config.limits = config.limits;
+        self.config.models = config.models;
         self.share();
         self.config.limits.clone()
     }

@@ -5,6 +5,7 @@ mod encode;
 mod evaluate;
 mod events;
 mod load;
+mod loaded_model;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,7 +16,8 @@ use tokio::sync::mpsc;
 
 use super::heartbeat::Heartbeat;
 use crate::config::Config;
-use crate::job::Job;
+use crate::inference::LoadStage;
+use crate::job::{Job, ModelCard};
 use crate::model::Model;
 use crate::platform::ThermalThrottle;
 use encode::run_encoder;
@@ -24,6 +26,7 @@ use events::EventSender;
 
 pub(super) use encode::EncodedImage;
 pub(super) use events::{ModelEvent, WorkerEvent};
+pub(super) use load::{LoadFault, ModelLoad};
 
 /// Finished samples that may wait for the encoder.
 const ENCODE_QUEUE_LEN: usize = 32;
@@ -40,6 +43,16 @@ pub(super) enum WorkerCommand {
     Cancel(String),
     /// Check for work: the codec thread has completed a task.
     Wake,
+    /// Load a model while the others serve.
+    Load(Box<ModelLoad>),
+    /// The load with this number has reached this stage.
+    LoadStage { number: u64, stage: LoadStage },
+    /// Add the model of the load with this number, which has ended.
+    AddModel { number: u64, outcome: Result<Box<Model>, LoadFault> },
+    /// Let a model leave memory once its jobs are finished. No further job of it follows.
+    Retire(Arc<ModelCard>),
+    /// Close the sessions of a model that has no jobs. Its next job opens them.
+    Close(Arc<ModelCard>),
     /// Replace a model by the same model on another provider, once none of its jobs is running.
     ReplaceModel(Box<Model>),
     /// End with this reason: the required provider does not work.

@@ -116,6 +116,8 @@ pub fn read_message(record: &[u8]) -> Result<Message, RecordError> {
         content_type: header.content_type.map(Cow::Owned),
         correlation_data: header.correlation.map(Bytes::from),
         user_properties: header.user.into_iter().map(|(name, value)| (Cow::Owned(name), value)).collect(),
+        response_topic: None,
+        expiry_s: None,
     })
 }
 

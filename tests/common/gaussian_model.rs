@@ -6,7 +6,7 @@ use std::time::Duration;
 use denoised::bundle::{
     Bundle, LiveInputs, SampleLayout, Signature, TimeConvention, TimeInput, TimestepShape,
 };
-use denoised::inference::{Backend, EvaluationError};
+use denoised::inference::{Backend, EvaluationError, SessionPool};
 use denoised::model::{Batch, Model, Predictor};
 use denoised::tensor::{DataType, GraphIo};
 use diffusion_samplers::noise_schedule::{NoiseSchedule, ScheduleDefaults};
@@ -89,6 +89,7 @@ impl Exact {
             session_sizes: Vec::new(),
             latent: None,
             lora_directories: Vec::new(),
+            sessions: SessionPool::default(),
         };
         (model, batches)
     }

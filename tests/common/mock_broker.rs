@@ -81,10 +81,13 @@ impl MockBroker {
     /// Accepts the next MQTT connection with these properties, and acknowledges its subscriptions.
     pub async fn accept(&self, session_present: bool, properties: ConnAckProperties) -> MockConnection {
         let (mut connection, _) = self.accept_mqtt(session_present, properties).await;
-        connection.answer_subscribe(&["d/request", "d/cancel"], GRANTED).await;
+        connection.answer_subscribe(&OWN_TOPICS, GRANTED).await;
         connection
     }
 }
+
+/// The topics on which a daemon with the root `d` takes messages.
+pub const OWN_TOPICS: [&str; 4] = ["d/request", "d/cancel", "d/model/load", "d/model/unload"];
 
 /// A granted subscription.
 pub const GRANTED: SubscribeReasonCode =

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::common::mock_broker::{
-    GRANTED, MockBroker, MockConnection, next_deficits, next_delivered, next_event, no_properties, send,
+    GRANTED, MockBroker, MockConnection, OWN_TOPICS, next_deficits, next_delivered, next_event,
+    no_properties, send,
 };
 use denoised::mqtt::client::{ClientCommand, ClientEvent, ClientSettings, MqttClient};
 use denoised::mqtt::{Message, Topics};
@@ -13,7 +14,8 @@ use rumqttc::v5::mqttbytes::v5::{
     Publish, SubscribeReasonCode,
 };
 
-const OWN_TOPICS: [&str; 2] = ["d/request", "d/cancel"];
+/// Those of a daemon with a shared queue.
+const WITH_CLAIM: [&str; 5] = ["d/request", "d/cancel", "d/model/load", "d/model/unload", "d/claim"];
 
 fn with_shared_queue() -> Topics {
     Topics::new("d").with_shared_queue(Some(("$share/g/jobs", "jobs")))
@@ -41,7 +43,7 @@ async fn a_broker_without_shared_subscriptions_is_not_asked_for_one() {
     let deficits = next_deficits(&mut client).await;
     assert_eq!(deficits.len(), 1, "{deficits:#?}");
     assert!(deficits[0].starts_with("the broker has no shared subscriptions: requests on $share/g/jobs"));
-    connection.answer_subscribe(&OWN_TOPICS, GRANTED).await;
+    connection.answer_subscribe(&WITH_CLAIM, GRANTED).await;
     connection.answer_subscribe(&["d/state"], GRANTED).await;
     is_served(&mut connection, &mut client).await;
 }
@@ -52,20 +54,20 @@ async fn a_shared_queue_that_is_refused_or_closes_the_connection_leaves_the_own_
     let mut client = broker.client_of(with_shared_queue());
     for _ in 0..3 {
         let (mut connection, _) = broker.accept_mqtt(false, no_properties()).await;
-        connection.answer_subscribe(&OWN_TOPICS, GRANTED).await;
+        connection.answer_subscribe(&WITH_CLAIM, GRANTED).await;
         let Packet::Subscribe(subscribe) = connection.read().await else { panic!() };
         assert_eq!(subscribe.filters[0].path, "$share/g/jobs");
     }
     let closes = ["not subscribed to $share/g/jobs: the broker closes the connection on this filter"];
     assert_eq!(next_deficits(&mut client).await, closes);
     let (mut connection, _) = broker.accept_mqtt(false, no_properties()).await;
-    connection.answer_subscribe(&OWN_TOPICS, GRANTED).await;
+    connection.answer_subscribe(&WITH_CLAIM, GRANTED).await;
     connection.answer_subscribe(&["d/state"], GRANTED).await;
     is_served(&mut connection, &mut client).await;
 
     let mut client = broker.client_of(with_shared_queue());
     let (mut connection, _) = broker.accept_mqtt(false, no_properties()).await;
-    connection.answer_subscribe(&OWN_TOPICS, GRANTED).await;
+    connection.answer_subscribe(&WITH_CLAIM, GRANTED).await;
     let refused = SubscribeReasonCode::SharedSubscriptionsNotSupported;
     connection.answer_subscribe(&["$share/g/jobs"], refused).await;
     let [deficit] = &next_deficits(&mut client).await[..] else { panic!() };
@@ -79,7 +81,9 @@ async fn a_topic_that_the_broker_refuses_is_named_and_the_others_are_served() {
     let mut client = broker.client();
     let (mut connection, _) = broker.accept_mqtt(false, no_properties()).await;
     let Packet::Subscribe(subscribe) = connection.read().await else { panic!() };
-    connection.suback(subscribe.pkid, vec![GRANTED, SubscribeReasonCode::NotAuthorized]).await;
+    connection
+        .suback(subscribe.pkid, vec![GRANTED, SubscribeReasonCode::NotAuthorized, GRANTED, GRANTED])
+        .await;
     let [deficit] = &next_deficits(&mut client).await[..] else { panic!() };
     assert!(deficit.starts_with("not subscribed to d/cancel: not authorized; allow this user"), "{deficit}");
     is_served(&mut connection, &mut client).await;

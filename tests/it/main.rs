@@ -41,6 +41,8 @@ mod few_steps;
 mod figures;
 #[cfg(feature = "system-tests")]
 mod fleet;
+#[cfg(feature = "system-tests")]
+mod fleet_models;
 mod folder;
 mod folder_defaults;
 mod followed_topics;
@@ -58,6 +60,8 @@ mod load_errors;
 mod memory;
 mod missing_library;
 mod model_defaults;
+#[cfg(feature = "system-tests")]
+mod models;
 mod mqtt_client;
 #[cfg(feature = "system-tests")]
 mod prepared_graphs;

@@ -332,19 +332,13 @@ fn a_topic_on_which_the_broker_hung_up_stopped_all_answers() {
 #[test]
 fn a_response_topic_fed_pictures_to_another_daemon() {
     let (broker, mut subscriber, _daemon) = start("", "");
-    for command in ["request", "cancel"] {
+    for (id, command) in [("request", "request"), ("cancel", "cancel"), ("load", "model/load")] {
         let topic = format!("denoised/other/{command}");
         let properties = ["-D", "publish", "response-topic", &topic];
-        publish(
-            &broker,
-            "denoised/test/request",
-            &json!({"id": command, "steps": 2}).to_string(),
-            &properties,
-        );
-        let error = subscriber.on(&format!("denoised/test/error/{command}")).json();
+        publish(&broker, "denoised/test/request", &json!({"id": id, "steps": 2}).to_string(), &properties);
+        let error = subscriber.on(&format!("denoised/test/error/{id}")).json();
         let message = format!(
-            "the response topic {topic:?} is a topic on which another daemon takes requests or cancellations; use \
-             another one"
+            "the response topic {topic:?} is a topic on which another daemon takes messages; use another one"
         );
         assert_eq!((&error["code"], &error["message"]), (&json!("bad_request"), &json!(message)));
     }

@@ -73,9 +73,34 @@ fn a_request_without_room_waits_and_is_served_before_later_ones() {
 #[test]
 fn a_model_whose_name_is_a_prefix_of_another_has_its_own_sessions() {
     let (pool, _sessions, _log) = two(Some(20));
-    let _other = pool.insert("net-2".to_owned(), SessionMemory::fixed(0), Box::new(|| unreachable!()));
-    let names = |model| pool.sizes(model).into_iter().map(|size| size.name).collect::<Vec<_>>();
-    assert_eq!((names("net"), names("net-2")), (vec!["net".into(), "net/vae".into()], vec!["net-2".into()]));
+    let of_other = pool.for_new_model();
+    let _other = of_other.insert("net-2".to_owned(), SessionMemory::fixed(0), Box::new(|| unreachable!()));
+    let names = |pool: &SessionPool| pool.sizes().into_iter().map(|size| size.name).collect::<Vec<_>>();
+    assert_eq!(
+        (names(&pool), names(&of_other)),
+        (vec!["net".into(), "net/vae".into()], vec!["net-2".into()])
+    );
+}
+
+#[test]
+fn a_model_is_closed_without_another_of_the_same_name_and_its_slots_are_used_again() {
+    let (pool, [denoiser, vae], log) = two(None);
+    let of_other = pool.for_new_model();
+    let open = || Ok(Box::new(Empty(GraphIo::default())) as Box<dyn Session>);
+    let other = of_other.insert("net".to_owned(), SessionMemory::fixed(10), Box::new(open));
+    for session in [&denoiser, &vae, &other] {
+        session.with_session(|_| ()).unwrap();
+    }
+    vae.with_session(|_| pool.close_model()).unwrap();
+    // One that is in use stays open.
+    assert_eq!([denoiser.is_open(), vae.is_open(), other.is_open()], [false, true, true]);
+    denoiser.with_session(|_| ()).unwrap();
+    assert_eq!(log.try_iter().collect::<Vec<_>>(), [0, 1, 0]);
+    drop(vae);
+    let new = of_other.insert("net/vae".to_owned(), SessionMemory::fixed(0), Box::new(open));
+    new.with_session(|_| ()).unwrap();
+    assert_eq!([denoiser.is_open(), other.is_open(), new.is_open()], [true, true, true]);
+    assert_eq!(pool.lock().slots.len(), 3);
 }
 
 #[test]

@@ -19,6 +19,7 @@ use crate::mqtt::message::QoS;
 use crate::mqtt::probe;
 use crate::mqtt::reasons::{Reason, Rejection, RejectionKind};
 use crate::mqtt::subscriptions::Outcome;
+use crate::mqtt::topics::CLAIM_TOPIC;
 
 /// Requests at QoS 0 are dropped while this many events are pending.
 const MAX_PENDING_EVENTS: usize = 256;
@@ -42,10 +43,13 @@ impl ClientTask {
                 self.pending_events.extend(self.delivery.on_written().map(ClientEvent::Delivered));
             }
             ConnectionEvent::Stored(packet_id) => self.delivery.on_received(packet_id),
-            ConnectionEvent::Acknowledged(packet_id) => {
+            ConnectionEvent::Acknowledged { packet_id, has_subscribers } => {
                 self.backoff.on_acknowledged();
                 if let Some((message, number)) = self.delivery.complete(packet_id) {
                     self.pending_events.extend(number.map(ClientEvent::Delivered));
+                    if !has_subscribers && self.topics.is_model_queue(&message.topic) {
+                        self.pending_events.push_back(ClientEvent::NoSubscriber(message.clone()));
+                    }
                     self.is_state_published |= message.topic == self.topics.state();
                     if self.rejected_topics.remove(&message.topic).is_some() {
                         self.report_deficits();
@@ -60,8 +64,12 @@ impl ClientTask {
             ConnectionEvent::Closed(closure) => return Some(closure),
             ConnectionEvent::UnsubAck(packet_id) => {
                 self.unsubscribing.remove(&packet_id);
-                if let Some(filter) = self.leaving.remove(&packet_id) {
-                    log::info!("left the shared queue {filter}, which is no longer configured");
+                // The queue of a model may have been joined meanwhile.
+                let left = self.leaving.remove(&packet_id);
+                if let Some(filter) = left.filter(|filter| !self.subscriptions.has_queue(filter)) {
+                    if !self.topics.is_model_filter(&filter) {
+                        log::info!("left the shared queue {filter}, which is no longer configured");
+                    }
                     self.pending_events.push_back(ClientEvent::LeftQueue(filter));
                 }
             }
@@ -100,7 +108,9 @@ impl ClientTask {
 
     /// The broker's session may still have these filters, whatever the daemon subscribes to.
     fn leave_former_queues(&mut self, connection: &mut Connection) {
-        let filters = self.topics.former_filters().filter(|_| self.limits.shared_subscriptions);
+        let is_left =
+            |filter: &&str| self.limits.shared_subscriptions && !self.subscriptions.has_queue(filter);
+        let filters = self.topics.former_filters().filter(is_left);
         self.leaving = filters.map(|filter| (connection.unsubscribe(filter), filter.to_owned())).collect();
     }
 
@@ -197,6 +207,9 @@ impl ClientTask {
         }
         let (message, number) = self.delivery.complete(packet_id)?;
         if is_own && !is_spooled {
+            if self.topics.is_model_queue(&topic) {
+                self.pending_events.push_back(ClientEvent::NoSubscriber(message));
+            }
             self.rejected_topics.insert(topic, rejection.of_own_topic());
             self.report_deficits();
         } else {
@@ -283,6 +296,10 @@ impl ClientTask {
             is_retained: publish.retain,
             response_topic: properties.response_topic,
             correlation_data: properties.correlation_data,
+            claim_topic: properties
+                .user_properties
+                .into_iter()
+                .find_map(|(name, value)| (name == CLAIM_TOPIC).then_some(value)),
             ack: AckToken { connection_id: self.connection_id, publish },
         }));
     }
@@ -312,6 +329,14 @@ impl ClientTask {
             Some(ClientCommand::CancelFetch(topic)) => self.cancel_fetch(&topic, connection),
             Some(ClientCommand::Follow(topic)) => self.follow(topic),
             Some(ClientCommand::Unfollow(topic)) => self.unfollow(&topic, connection),
+            Some(ClientCommand::JoinQueue(filter)) => self.subscriptions.add_queue(&filter, Instant::now()),
+            Some(ClientCommand::LeaveQueue(filter)) => {
+                self.subscriptions.remove_queue(&filter);
+                if let Some(connection) = connection {
+                    connection.unsubscribe(&filter);
+                }
+                self.report_deficits();
+            }
             Some(ClientCommand::Close(timeout)) => {
                 let timeout = if self.was_connected { timeout } else { Duration::ZERO };
                 self.close_deadline = Some(Instant::now() + timeout);

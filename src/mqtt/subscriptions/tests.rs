@@ -2,6 +2,7 @@
 
 use super::*;
 
+const OWN: [&str; 5] = ["d/request", "d/cancel", "d/model/load", "d/model/unload", "d/claim"];
 const GRANTED: Result<QoS, Reason> = Ok(QoS::AtLeastOnce);
 
 fn denied() -> Reason {
@@ -30,7 +31,7 @@ fn the_own_topics_are_answered_before_any_other_filter_is_sent() {
     assert_eq!(send(&mut subscriptions, now), [[""; 0]; 0]);
     subscriptions.on_connected(true, now);
     subscriptions.add_fetch("camera");
-    assert_eq!(send(&mut subscriptions, now), [["d/request", "d/cancel"]]);
+    assert_eq!(send(&mut subscriptions, now), [OWN]);
     assert_eq!(
         subscriptions.on_suback(vec![GRANTED, GRANTED], now),
         [Outcome::Subscribed, Outcome::TakesRequests]
@@ -76,7 +77,7 @@ fn a_shared_queue_on_which_the_broker_hangs_up_is_left_out_for_a_while() {
     let (mut subscriptions, mut now) = (subscriptions(), Instant::now());
     let connect = |subscriptions: &mut Subscriptions, now| {
         subscriptions.on_connected(true, now);
-        assert_eq!(send(subscriptions, now), [["d/request", "d/cancel"]]);
+        assert_eq!(send(subscriptions, now), [OWN]);
         subscriptions.on_suback(vec![GRANTED, GRANTED], now);
         subscriptions.next_packet(now).unwrap()[0].path.clone()
     };
@@ -138,7 +139,7 @@ fn nothing_is_due_while_an_answer_or_a_connection_must_come_first() {
     let (mut subscriptions, now) = (subscriptions(), Instant::now());
     subscriptions.on_connected(true, now);
     assert_eq!(subscriptions.next_due(), Some(now));
-    assert_eq!(send(&mut subscriptions, now), [["d/request", "d/cancel"]]);
+    assert_eq!(send(&mut subscriptions, now), [OWN]);
     assert_eq!(subscriptions.next_due(), None);
     subscriptions.on_suback(vec![GRANTED, Err(denied())], now);
     assert_eq!(send(&mut subscriptions, now), [["$share/g/jobs"]]);
@@ -177,4 +178,34 @@ fn a_followed_topic_is_sent_on_each_connection_until_nothing_needs_it() {
     subscriptions.add_follow("other");
     subscriptions.remove_follow("other");
     assert_eq!(send(&mut subscriptions, now), [[""; 0]; 0]);
+}
+
+#[test]
+fn the_queue_of_a_model_is_joined_and_left_on_every_connection() {
+    let (mut subscriptions, now) = (subscriptions(), Instant::now());
+    subscriptions.add_queue("$share/g/jobs/a", now);
+    subscriptions.on_connected(true, now);
+    assert_eq!(send(&mut subscriptions, now), [OWN]);
+    subscriptions.on_suback(vec![GRANTED; 5], now);
+    for filter in ["$share/g/jobs", "$share/g/jobs/a", "d/state"] {
+        assert_eq!(send(&mut subscriptions, now), [[filter]]);
+        subscriptions.on_suback(vec![GRANTED], now);
+    }
+    subscriptions.remove_queue("$share/g/jobs/a");
+    subscriptions.add_queue("$share/g/jobs/b", now);
+    assert!(subscriptions.has_queue("$share/g/jobs/b") && !subscriptions.has_queue("$share/g/jobs/a"));
+    assert_eq!(send(&mut subscriptions, now), [["$share/g/jobs/b"]]);
+    // The answer to a filter that is no longer wanted changes nothing.
+    subscriptions.remove_queue("$share/g/jobs/b");
+    subscriptions.on_suback(vec![Err(denied())], now);
+    assert_eq!(subscriptions.refusals().count(), 0);
+    subscriptions.add_queue("$share/g/jobs/a", now);
+    assert_eq!(send(&mut subscriptions, now), [["$share/g/jobs/a"]]);
+    subscriptions.on_closed(false, now);
+    subscriptions.on_connected(true, now);
+    send(&mut subscriptions, now);
+    subscriptions.on_suback(vec![GRANTED; 5], now);
+    assert_eq!(send(&mut subscriptions, now), [["$share/g/jobs"]]);
+    subscriptions.on_suback(vec![GRANTED], now);
+    assert_eq!(send(&mut subscriptions, now), [["$share/g/jobs/a"]]);
 }

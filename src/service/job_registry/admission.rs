@@ -54,7 +54,15 @@ impl JobRegistry {
         spool_has_room: bool,
     ) -> Admission {
         if let Some(effects) = self.repeated(&request) {
-            return Admission::Decided(effects);
+            return Admission::Decided(self.with_claim(
+                effects,
+                request.claim_topic.clone(),
+                request.request.id.clone(),
+                true,
+            ));
+        }
+        if let Some(declined) = self.declined(&request) {
+            return Admission::Decided(declined);
         }
         let checked = self.check_capacity(spool_has_room).and_then(|()| self.check_stream(&mut request));
         let attached = checked.and_then(|stream| {
@@ -63,16 +71,25 @@ impl JobRegistry {
         });
         let validated = match attached {
             Ok((_, topics)) if !topics.is_empty() => return Admission::NeedsTopics(request, topics),
+            Ok((None, _)) if self.is_to_be_forwarded(&request) => {
+                return Admission::Forward(self.filled_for_forwarding(request));
+            }
             Ok((stream, _)) => self.validate(&request.request).map(|job| (job, stream)),
             Err(error) => Err(error),
         };
-        Admission::Decided(match validated {
+        let claim_topic = request.claim_topic.clone();
+        let id = request.request.id.clone();
+        let effects = match validated {
             Ok((job, stream)) => {
                 let job = job.with_arrival(request.arrival);
                 self.accept(*request, job, stream)
             }
+            Err(error) if self.is_left_to_sender(&request, &error) => {
+                return Admission::Decided(self.decline(&request));
+            }
             Err(error) => self.reject(request.reject(error)),
-        })
+        };
+        Admission::Decided(self.with_claim(effects, claim_topic, id, true))
     }
 
     /// Validates a request, without the pictures of its stream if it is one.
@@ -139,7 +156,7 @@ impl JobRegistry {
 
     #[expect(clippy::expect_used, reason = "a request holds only values that JSON can represent")]
     fn accept(&mut self, parsed: ParsedRequest, job: Job, stream: Option<StreamSettings>) -> Effects {
-        let ParsedRequest { request, digest, reply, client, arrival } = parsed;
+        let ParsedRequest { request, digest, reply, client, arrival, .. } = parsed;
         // With the generated id and seed, the job gives the same bytes when it is resumed after a restart.
         let filled = Request { id: Some(job.id.clone()), seed: Some(job.seed), ..request };
         let accepted = AcceptedJob {
@@ -164,7 +181,7 @@ impl JobRegistry {
         pending: PendingJob,
         stream: Option<(Request, Stream)>,
     ) -> Option<WorkerCommand> {
-        self.jobs.insert(job.id.clone(), pending);
+        self.insert(job.id.clone(), pending);
         if let Some((request, state)) = stream {
             self.start_stream(&job, request, state);
             return None;
@@ -178,6 +195,9 @@ impl JobRegistry {
             counted(job.options.steps as u64, "step"),
             job.seed
         );
+        if !self.is_open(&job.model.bundle.name) {
+            log::info!("job {} waits until {} is in memory", job.id, job.model.bundle.name);
+        }
         Some(WorkerCommand::Run(Arc::new(job)))
     }
 
@@ -223,7 +243,10 @@ impl JobRegistry {
         Ok(())
     }
 
-    pub(super) fn reject(&self, RejectedRequest { id, reply, client, error }: RejectedRequest) -> Effects {
+    pub(in crate::service) fn reject(
+        &self,
+        RejectedRequest { id, reply, client, error }: RejectedRequest,
+    ) -> Effects {
         let id = id.unwrap_or_else(|| format!("{:016x}", fastrand::u64(..)));
         log::warn!("{} rejected: {error}", to_id(&id));
         self.metrics.on_rejected(error.code.name());

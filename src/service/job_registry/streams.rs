@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::JobRegistry;
-use crate::job::{Job, JobError, Request};
+use crate::job::{ErrorCode, Job, JobError, Request};
 use crate::mqtt::NewestMessages;
 use crate::service::effects::Effects;
 use crate::service::stream::{Stream, StreamAction, StreamEnd};
@@ -70,6 +70,19 @@ impl JobRegistry {
         for stream in self.streams.values_mut().filter(|stream| stream.state.topic() == topic) {
             let message = format!("stream.topic: {topic}: {reason}");
             stream.state.end_with(StreamEnd::Failed(JobError::out_of_range("stream.topic", message)));
+        }
+    }
+
+    /// Ends the streams whose model takes no further jobs.
+    pub(super) fn end_streams_without_model(&mut self) {
+        for (id, stream) in &mut self.streams {
+            let Some(job) = self.jobs.get(id) else { continue };
+            if self.models.iter().any(|card| card.bundle.name == job.model) {
+                continue;
+            }
+            let message = format!("model {} was unloaded; load it again, or choose another model", job.model);
+            let error = JobError::of_field(ErrorCode::UnknownModel, "model", message);
+            stream.state.end_with(StreamEnd::Failed(error));
         }
     }
 

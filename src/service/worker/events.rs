@@ -8,6 +8,8 @@ use crate::job::{Job, ModelCard};
 use crate::pipeline::{JobEvent, Sample};
 use crate::service::heartbeat::Heartbeat;
 
+use super::load::LoadFault;
+
 /// An event of the worker. `I` is the type of images: samples before the encoder, encoded bytes after it.
 #[derive(Debug)]
 pub(in crate::service) enum WorkerEvent<I> {
@@ -25,6 +27,14 @@ pub(in crate::service) enum ModelEvent {
     Ready(Vec<Arc<ModelCard>>),
     /// A model cannot be loaded. This is the worker's last event.
     Failed(String),
+    /// A model that is loaded while others serve has reached this stage.
+    LoadStage { number: u64, stage: LoadStage },
+    /// A model was loaded while others serve, or cannot be loaded.
+    Loaded { number: u64, outcome: Result<Arc<ModelCard>, LoadFault> },
+    /// A retired model has finished its jobs and left memory.
+    Unloaded(Arc<ModelCard>),
+    /// The network of a model was opened, or closed, or evicted.
+    Open { card: Arc<ModelCard>, is_open: bool },
     /// Another provider serves a model from now on.
     Replaced(Arc<ModelCard>),
     /// The current duration of an evaluation.
