@@ -48,6 +48,15 @@ families *folders:
 live-cases *cases:
     python tests/golden/live_more/make.py tests/golden/live_more {{cases}}
 
+# Run the examples of clients, and the commands of the documents
+documents:
+    tests/clients
+    tests/documents
+
+# Build the documents as a site in target/book, and check its links (needs mdbook)
+book:
+    docs/make-book
+
 # Build for aarch64 and JetPack 5, run the result under qemu, and compare its samples with x86-64
 arm:
     tests/arm
