@@ -249,7 +249,7 @@ fn a_faulty_stream_is_refused_by_its_field() {
         (
             json!({"stream": {"topic": "denoised/other/request"}}),
             "stream.topic",
-            "another daemon takes requests",
+            "another daemon takes messages",
         ),
         (json!({"stream": {"topic": "answers"}}), "stream.topic", "is the response topic of the request"),
         (
