@@ -31,6 +31,10 @@ enum Purpose {
     Own,
     /// The queue of a fleet.
     SharedQueue,
+    /// Commands of Home Assistant's entities.
+    HomeAssistant,
+    /// The birth message of Home Assistant.
+    HomeAssistantStatus,
     /// The state of another daemon under the same root.
     Peers,
 }
@@ -84,7 +88,11 @@ impl Subscriptions {
     pub(super) fn new(topics: &Topics) -> Self {
         let own = [topics.request(), topics.cancel()].map(|topic| (topic, Purpose::Own));
         let shared = topics.shared_filter().map(|filter| (filter.to_owned(), Purpose::SharedQueue));
-        let filters = own.into_iter().chain(shared).chain([(topics.state(), Purpose::Peers)]);
+        let commands = topics.home_assistant_commands().into_iter();
+        let commands = commands.map(|topic| (topic, Purpose::HomeAssistant));
+        let status = topics.home_assistant_status().map(|topic| (topic, Purpose::HomeAssistantStatus));
+        let filters = own.into_iter().chain(shared).chain(commands).chain(status);
+        let filters = filters.chain([(topics.state(), Purpose::Peers)]);
         let filters = filters.map(|(filter, purpose)| DaemonFilter {
             filter,
             purpose,
@@ -156,7 +164,13 @@ impl Subscriptions {
         let is_due = |purpose: Purpose, filter: &DaemonFilter| {
             filter.purpose == purpose && filter.due.is_some_and(|due| due <= now)
         };
-        for purpose in [Purpose::Own, Purpose::SharedQueue, Purpose::Peers] {
+        for purpose in [
+            Purpose::Own,
+            Purpose::SharedQueue,
+            Purpose::HomeAssistant,
+            Purpose::HomeAssistantStatus,
+            Purpose::Peers,
+        ] {
             if !self.is_sendable(purpose) {
                 continue;
             }
@@ -194,7 +208,7 @@ impl Subscriptions {
         match purpose {
             Purpose::Own => self.is_connected,
             Purpose::SharedQueue if !self.has_shared_subscriptions => false,
-            Purpose::SharedQueue | Purpose::Peers => self.is_connected && self.is_own_answered && is_answered,
+            _ => self.is_connected && self.is_own_answered && is_answered,
         }
     }
 
@@ -236,7 +250,8 @@ impl Subscriptions {
                         outcomes.push(Outcome::TakesRequests);
                     }
                     filter.due = result.is_err().then(|| now + interval);
-                    filter.is_best_effort = result == Ok(QoS::AtMostOnce);
+                    filter.is_best_effort =
+                        result == Ok(QoS::AtMostOnce) && filter.purpose.qos() == WireQoS::AtLeastOnce;
                     filter.refusal = result.err();
                 }
                 outcomes
@@ -299,11 +314,20 @@ impl Unanswered {
     }
 }
 
+impl Purpose {
+    /// The QoS to ask for. What is sent again on the next connection, or only serves a warning, may be lost.
+    fn qos(self) -> WireQoS {
+        match self {
+            Self::Own | Self::SharedQueue | Self::HomeAssistant => WireQoS::AtLeastOnce,
+            Self::HomeAssistantStatus | Self::Peers => WireQoS::AtMostOnce,
+        }
+    }
+}
+
 impl DaemonFilter {
     fn to_wire(&self) -> Filter {
-        let mut filter = Filter::new(self.filter.clone(), WireQoS::AtLeastOnce);
-        if self.purpose == Purpose::Peers {
-            filter.qos = WireQoS::AtMostOnce;
+        let mut filter = Filter::new(self.filter.clone(), self.purpose.qos());
+        if matches!(self.purpose, Purpose::HomeAssistantStatus | Purpose::Peers) {
             filter.nolocal = true;
             filter.retain_forward_rule = RetainForwardRule::Never;
         }

@@ -1,10 +1,22 @@
 //! The topics under a daemon's root.
 
+mod home_assistant;
+
 use super::reasons::Reason;
 
 /// The levels below the root that the daemon uses.
-const OWN_LEVELS: [&str; 9] =
-    ["status", "state", "request", "cancel", "image", "result", "error", "progress", "preview"];
+const OWN_LEVELS: [&str; 10] = [
+    "status",
+    "state",
+    "request",
+    "cancel",
+    "image",
+    "result",
+    "error",
+    "progress",
+    "preview",
+    "home_assistant",
+];
 
 /// The topics of one daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +30,8 @@ pub struct Topics {
     around_node: Option<(String, String)>,
     /// The key of the configuration that distinguishes this root from that of another daemon.
     root_key: &'static str,
+    /// The prefix of Home Assistant's topics, if it is enabled.
+    discovery_prefix: Option<String>,
 }
 
 /// The kind of an incoming message.
@@ -27,6 +41,14 @@ pub enum MessageKind {
     Request,
     /// A request to cancel a job.
     Cancel,
+    /// A change of the settings that Home Assistant's entities show.
+    Settings,
+    /// A request for a job with these settings.
+    Draw,
+    /// A request to cancel all such jobs.
+    CancelDrawn,
+    /// Home Assistant has started or stopped.
+    HomeAssistantStatus,
 }
 
 impl Topics {
@@ -38,6 +60,7 @@ impl Topics {
             former_queues: Vec::new(),
             around_node: None,
             root_key: "mqtt.root",
+            discovery_prefix: None,
         }
     }
 
@@ -161,10 +184,10 @@ impl Topics {
         if self.shared_queue.iter().chain(&self.former_queues).any(|(_, shared)| shared == topic) {
             return Some(MessageKind::Request);
         }
-        match topic.strip_prefix(&self.root)? {
-            "/request" => Some(MessageKind::Request),
-            "/cancel" => Some(MessageKind::Cancel),
-            _ => None,
+        match topic.strip_prefix(&self.root) {
+            Some("/request") => Some(MessageKind::Request),
+            Some("/cancel") => Some(MessageKind::Cancel),
+            _ => self.home_assistant_kind(topic),
         }
     }
 }
@@ -182,6 +205,8 @@ mod tests {
             topics.error("x"),
             topics.progress("x"),
             topics.preview("x"),
+            topics.settings(),
+            topics.draw(),
             "queue".to_owned(),
         ];
         for own in fixed.iter().chain(&of_a_job) {

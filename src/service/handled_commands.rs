@@ -38,6 +38,10 @@ pub(super) fn digest(incoming: &Incoming) -> CommandDigest {
     let kind = match incoming.kind {
         MessageKind::Request => "request",
         MessageKind::Cancel => "cancel",
+        MessageKind::Settings => "settings",
+        MessageKind::Draw => "draw",
+        MessageKind::CancelDrawn => "cancel drawn",
+        MessageKind::HomeAssistantStatus => "status",
     };
     let mut hash = Sha256::new();
     let reply_topic = incoming.response_topic.as_deref().unwrap_or_default();

@@ -34,6 +34,11 @@ pub(super) struct RejectedRequest {
 }
 
 impl ParsedRequest {
+    /// Creates a request of the daemon itself.
+    pub(super) fn new(request: Request, reply: Option<Reply>, arrival: Instant) -> Self {
+        Self { digest: digest(&request), request, reply, client: None, arrival }
+    }
+
     /// Parses a message within the limits.
     pub(super) fn parse(
         incoming: &Incoming,
