@@ -6,6 +6,7 @@ mod consistency;
 mod engine;
 mod environment;
 mod file;
+mod home_assistant;
 mod known_keys;
 mod layers;
 mod listen_address;
@@ -27,6 +28,7 @@ pub use crate::units::{Bounded, ByteSize};
 pub use automatic::{BatchLimit, MemoryLimit};
 pub use engine::{EngineConfig, ModelEngineConfig};
 pub use environment::process_environment;
+pub use home_assistant::{DiscoveryForm, DiscoveryPrefix, HomeAssistantConfig};
 pub use layers::{ConfigErrors, ConfigFault, DEFAULT_FILE, load};
 pub use listen_address::ListenAddress;
 pub use values::{BrokerUrl, ClientId, LogLevel, NodeName, PublishQos, SharedQueue, TopicRoot};
@@ -39,6 +41,8 @@ pub struct Config {
     pub node: NodeName,
     /// `[mqtt]`
     pub mqtt: MqttConfig,
+    /// `[home_assistant]`
+    pub home_assistant: HomeAssistantConfig,
     /// `[http]`
     pub http: HttpConfig,
     /// `[models]`

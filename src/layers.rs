@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// The modules of this crate with the modules that each one imports. A module may import only from those above it in
 /// this table, so there are no cycles.
-const LAYERS: [(&str, &[&str]); 24] = [
+const LAYERS: [(&str, &[&str]); 25] = [
     ("units", &[]),
     ("topic_name", &[]),
     ("serde_message", &[]),
@@ -57,11 +57,13 @@ const LAYERS: [(&str, &[&str]); 24] = [
             "units",
         ],
     ),
+    ("home_assistant", &["config", "job", "json_input", "mqtt"]),
     (
         "service",
         &[
             "bundle",
             "config",
+            "home_assistant",
             "image",
             "inference",
             "job",

@@ -49,7 +49,7 @@
 //! # Layers
 //!
 //! `cli` → `http` → `service` → `pipeline` → `job` → `image`, `model` → `inference`, `bundle` → `onnx` → `tensor`. A module imports only
-//! from modules to its right. `config` is between `service` and `job`. `mqtt` and `spool` are below `service` and know no
+//! from modules to its right. `home_assistant` and `config` are between `service` and `job`. `mqtt` and `spool` are below `service` and know no
 //! tensors. `diffusion_samplers` is a separate crate and knows no module of this one. A test compares the imports with
 //! these layers.
 
@@ -59,6 +59,7 @@ pub mod config;
 #[cfg(test)]
 mod error_texts;
 mod file_kind;
+mod home_assistant;
 mod http;
 pub mod image;
 pub mod inference;

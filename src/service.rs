@@ -91,6 +91,8 @@ pub async fn run(config: &Config, mut signals: Signals) -> Result<(), ServiceErr
         .with_root_key(config.mqtt.root.distinguishing_key())
         .with_node_between(config.mqtt.root.around_node())
         .with_former_queues(former.queues());
+    let home_assistant = config.home_assistant.enabled.then(|| config.home_assistant.prefix.as_str());
+    let topics = topics.with_home_assistant(home_assistant);
     let client = MqttClient::open(settings, topics.clone())?;
     let settings = SpoolSettings {
         path: config.spool.path.clone(),
@@ -109,8 +111,9 @@ pub async fn run(config: &Config, mut signals: Signals) -> Result<(), ServiceErr
     let LocalPort { snapshot, metrics, .. } = &signals.local;
     let supervisor =
         Supervisor::new(config, topics.clone(), notifier, watchdog, snapshot.clone(), metrics.clone());
-    let registry = JobRegistry::new(config, topics, spool.completed_jobs(), metrics.clone());
-    let router = Router::new(client, spool, worker, registry, ModelSources::new(config), unfinished);
+    let registry = JobRegistry::new(config, topics.clone(), spool.completed_jobs(), metrics.clone());
+    let mut router = Router::new(client, spool, worker, registry, ModelSources::new(config), unfinished);
+    router.open_home_assistant(config, topics, supervisor.has_thermal());
     let mut service = Service { router, supervisor, former };
     let outcome = service.serve(&mut signals).await;
     service.shut_down().await;

@@ -16,6 +16,7 @@ mod store;
 pub(crate) mod topic_root;
 mod writer;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -133,6 +134,7 @@ pub struct Spool {
     sender: SpoolSender,
     completed_jobs: CompletedJobs,
     handled_commands: Vec<CommandDigest>,
+    values: BTreeMap<String, Vec<u8>>,
     max_bytes: u64,
     thread: Option<JoinHandle<()>>,
 }
@@ -146,7 +148,7 @@ impl Spool {
     ) -> Result<(Self, Vec<AcceptedJob>), SpoolError> {
         let completed_jobs = CompletedJobs::default();
         let store = Store::open(&settings, &completed_jobs)?;
-        let (jobs, handled_commands) = (store.jobs()?, store.handled_commands()?);
+        let (jobs, handled_commands, values) = (store.jobs()?, store.handled_commands()?, store.values()?);
         let (commands, receiver) = mpsc::channel(COMMAND_QUEUE_LEN);
         let shared = Arc::new(SpoolProgress::default());
         shared.pending_bytes.store(store.pending_bytes(), Ordering::Relaxed);
@@ -155,7 +157,7 @@ impl Spool {
         let thread = std::thread::Builder::new().name("spool".to_owned()).spawn(move || writer.run(receiver));
         let thread = thread.map_err(|error| SpoolError::Io { path, error: error.to_string() })?;
         let sender = SpoolSender { commands, shared };
-        Ok((Self { sender, completed_jobs, handled_commands, max_bytes, thread: Some(thread) }, jobs))
+        Ok((Self { sender, completed_jobs, handled_commands, values, max_bytes, thread: Some(thread) }, jobs))
     }
 
     /// Returns a sender of commands. The spool can only close once all senders are dropped.
@@ -171,6 +173,11 @@ impl Spool {
     /// Returns the commands that were handled before the spool was opened, oldest first.
     pub fn handled_commands(&self) -> &[CommandDigest] {
         &self.handled_commands
+    }
+
+    /// Returns the value with this name, as it was when the spool was opened.
+    pub fn value(&self, name: &str) -> Option<&[u8]> {
+        self.values.get(name).map(Vec::as_slice)
     }
 
     /// Returns how many commands were processed, in the order in which they were sent. The changes

@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use super::{ByteSize, Config, MemoryLimit, ModelEngineConfig, MqttConfig};
+use super::{
+    ByteSize, Config, DiscoveryForm, DiscoveryPrefix, HomeAssistantConfig, MemoryLimit, ModelEngineConfig,
+    MqttConfig,
+};
 use crate::inference::{EngineKind, EngineOptions, Provider, TensorRt};
 use crate::mqtt::Topics;
 use crate::topic_name::MAX_BYTES;
@@ -44,6 +47,7 @@ pub(super) fn faults(config: &Config) -> Vec<Inconsistency> {
         faults.push(Inconsistency::new(key, &[other], format!("requires {other}; set both or neither")));
     }
     faults.extend(shared_queue_fault(config));
+    faults.extend(discovery_prefix_fault(config));
     if let (Some(address), None) = (config.http.listen.remote(), &config.http.token_file) {
         let message = format!(
             "{address} can be reached from other machines, so it requires http.token_file; set it, or listen on 127.0.0.1"
@@ -100,6 +104,22 @@ fn shared_queue_fault(config: &Config) -> Option<Inconsistency> {
     Some(Inconsistency::new("mqtt.shared_queue", &["mqtt.root", "node"], message))
 }
 
+/// A prefix below which the daemon has topics of its own.
+fn discovery_prefix_fault(config: &Config) -> Option<Inconsistency> {
+    let home_assistant = &config.home_assistant;
+    let prefix = home_assistant.prefix.as_str();
+    let topics = Topics::new(config.root()).with_home_assistant(Some(prefix));
+    let is_own = topics.home_assistant_status().is_some_and(|status| topics.is_own_topic(&status));
+    if !home_assistant.enabled || !is_own {
+        return None;
+    }
+    let message = format!(
+        "{prefix}/status is a topic of this daemon itself; set the discovery prefix of Home Assistant, whose default is \
+         homeassistant"
+    );
+    Some(Inconsistency::new("home_assistant.prefix", &["mqtt.root", "node"], message))
+}
+
 /// Wrong options of TensorRT for the model in a directory.
 fn tensorrt_faults(config: &Config, path: &Path) -> Vec<Inconsistency> {
     let options = config.engine_options(path);
@@ -154,6 +174,14 @@ impl Config {
         if self.http.listen.address().is_none() && self.http.token_file.is_some() {
             warnings.push("http.token_file has no effect, because http.listen is not set".to_owned());
         }
+        let HomeAssistantConfig { enabled, prefix, discovery } = &self.home_assistant;
+        let unused = [
+            (*prefix != DiscoveryPrefix::default(), "prefix"),
+            (*discovery != DiscoveryForm::default(), "discovery"),
+        ];
+        warnings.extend(unused.iter().filter(|(is_set, _)| *is_set && !enabled).map(|(_, key)| {
+            format!("home_assistant.{key} has no effect, because home_assistant.enabled is false")
+        }));
         warnings.extend(self.engine_warnings());
         for path in &self.models.paths {
             let options = self.engine_options(path);

@@ -63,7 +63,7 @@ impl ModelCard {
     }
 
     /// The facts of the pipeline's kind. Models of pixels have the defaults of Stable Diffusion.
-    pub(super) fn facts(&self) -> &'static PipelineFacts {
+    pub(crate) fn facts(&self) -> &'static PipelineFacts {
         self.latent.as_ref().map_or(PipelineKind::StableDiffusion, |(kind, _)| *kind).facts()
     }
 }

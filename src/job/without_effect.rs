@@ -2,7 +2,7 @@
 
 use super::control::ControlChoice;
 use super::init_image::Sizes;
-use super::{ModelCard, Request};
+use super::{Job, ModelCard, Request};
 use crate::bundle::Role;
 use crate::image::{Format, check_format};
 use crate::model::{TextConditioning, is_in_window};
@@ -120,6 +120,13 @@ impl Request {
     }
 }
 
+impl Job {
+    /// Returns whether the job's pictures can be shown before they are finished.
+    pub(crate) fn has_preview(&self) -> bool {
+        self.model.has_preview(&self.sizes)
+    }
+}
+
 impl ModelCard {
     /// Returns whether the network applies guidance itself, so that it is never evaluated without the prompt.
     pub(crate) fn has_embedded_guidance(&self) -> bool {
@@ -129,7 +136,7 @@ impl ModelCard {
     }
 
     /// Returns whether a job's guidance scale reaches the network or the combination of its outputs.
-    fn takes_guidance(&self) -> bool {
+    pub(crate) fn takes_guidance(&self) -> bool {
         self.has_guidance_input() || !self.has_embedded_guidance()
     }
 

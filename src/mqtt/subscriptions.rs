@@ -33,6 +33,10 @@ enum Purpose {
     SharedQueue,
     /// The queue of a model in a fleet.
     ModelQueue,
+    /// Commands of Home Assistant's entities.
+    HomeAssistant,
+    /// The birth message of Home Assistant.
+    HomeAssistantStatus,
     /// The state of another daemon under the same root.
     Peers,
 }
@@ -88,7 +92,11 @@ impl Subscriptions {
     pub(super) fn new(topics: &Topics) -> Self {
         let own = topics.inputs().map(|topic| (topic, Purpose::Own));
         let shared = topics.shared_filter().map(|filter| (filter.to_owned(), Purpose::SharedQueue));
-        let filters = own.chain(shared).chain([(topics.state(), Purpose::Peers)]);
+        let commands = topics.home_assistant_commands().into_iter();
+        let commands = commands.map(|topic| (topic, Purpose::HomeAssistant));
+        let status = topics.home_assistant_status().map(|topic| (topic, Purpose::HomeAssistantStatus));
+        let filters = own.chain(shared).chain(commands).chain(status);
+        let filters = filters.chain([(topics.state(), Purpose::Peers)]);
         Self {
             filters: filters.map(|(filter, purpose)| DaemonFilter::new(filter, purpose)).collect(),
             pictures: PictureTopics::default(),
@@ -152,7 +160,14 @@ impl Subscriptions {
         let is_due = |purpose: Purpose, filter: &DaemonFilter| {
             filter.purpose == purpose && filter.due.is_some_and(|due| due <= now)
         };
-        for purpose in [Purpose::Own, Purpose::SharedQueue, Purpose::ModelQueue, Purpose::Peers] {
+        for purpose in [
+            Purpose::Own,
+            Purpose::SharedQueue,
+            Purpose::ModelQueue,
+            Purpose::HomeAssistant,
+            Purpose::HomeAssistantStatus,
+            Purpose::Peers,
+        ] {
             if !self.is_sendable(purpose) {
                 continue;
             }
@@ -190,9 +205,7 @@ impl Subscriptions {
         match purpose {
             Purpose::Own => self.is_connected,
             Purpose::SharedQueue | Purpose::ModelQueue if !self.has_shared_subscriptions => false,
-            Purpose::SharedQueue | Purpose::ModelQueue | Purpose::Peers => {
-                self.is_connected && self.is_own_answered && is_answered
-            }
+            _ => self.is_connected && self.is_own_answered && is_answered,
         }
     }
 
@@ -237,7 +250,8 @@ impl Subscriptions {
                         continue;
                     }
                     filter.due = result.is_err().then(|| now + interval);
-                    filter.is_best_effort = result == Ok(QoS::AtMostOnce);
+                    filter.is_best_effort =
+                        result == Ok(QoS::AtMostOnce) && filter.purpose.qos() == WireQoS::AtLeastOnce;
                     filter.refusal = result.err();
                 }
                 outcomes
@@ -326,6 +340,16 @@ impl Unanswered {
     }
 }
 
+impl Purpose {
+    /// The QoS to ask for. What is sent again on the next connection, or only serves a warning, may be lost.
+    fn qos(self) -> WireQoS {
+        match self {
+            Self::Own | Self::SharedQueue | Self::ModelQueue | Self::HomeAssistant => WireQoS::AtLeastOnce,
+            Self::HomeAssistantStatus | Self::Peers => WireQoS::AtMostOnce,
+        }
+    }
+}
+
 impl DaemonFilter {
     fn new(filter: String, purpose: Purpose) -> Self {
         Self { filter, purpose, due: None, refusal: None, is_best_effort: false, closed: 0, is_wanted: true }
@@ -336,9 +360,8 @@ impl DaemonFilter {
     }
 
     fn to_wire(&self) -> Filter {
-        let mut filter = Filter::new(self.filter.clone(), WireQoS::AtLeastOnce);
-        if self.purpose == Purpose::Peers {
-            filter.qos = WireQoS::AtMostOnce;
+        let mut filter = Filter::new(self.filter.clone(), self.purpose.qos());
+        if matches!(self.purpose, Purpose::HomeAssistantStatus | Purpose::Peers) {
             filter.nolocal = true;
             filter.retain_forward_rule = RetainForwardRule::Never;
         }

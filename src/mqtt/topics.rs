@@ -1,11 +1,23 @@
 //! The topics under a daemon's root.
 
+mod home_assistant;
+
 use super::reasons::Reason;
 
 /// The levels below the root that the daemon uses.
-const OWN_LEVELS: [&str; 11] = [
-    "status", "state", "request", "cancel", "claim", "model", "image", "result", "error", "progress",
+const OWN_LEVELS: [&str; 12] = [
+    "status",
+    "state",
+    "request",
+    "cancel",
+    "claim",
+    "model",
+    "image",
+    "result",
+    "error",
+    "progress",
     "preview",
+    "home_assistant",
 ];
 /// The user property of a forwarded request: the topic on which the daemon that forwarded it waits for a claim.
 pub const CLAIM_TOPIC: &str = "claim";
@@ -29,6 +41,8 @@ pub struct Topics {
     around_node: Option<(String, String)>,
     /// The key of the configuration that distinguishes this root from that of another daemon.
     root_key: &'static str,
+    /// The prefix of Home Assistant's topics, if it is enabled.
+    discovery_prefix: Option<String>,
 }
 
 /// The kind of an incoming message.
@@ -44,6 +58,14 @@ pub enum MessageKind {
     UnloadModel,
     /// The answer of another daemon to a request that this one forwarded.
     Claim,
+    /// A change of the settings that Home Assistant's entities show.
+    Settings,
+    /// A request for a job with these settings.
+    Draw,
+    /// A request to cancel all such jobs.
+    CancelDrawn,
+    /// Home Assistant has started or stopped.
+    HomeAssistantStatus,
 }
 
 impl Topics {
@@ -55,6 +77,7 @@ impl Topics {
             former_queues: Vec::new(),
             around_node: None,
             root_key: "mqtt.root",
+            discovery_prefix: None,
         }
     }
 
@@ -217,11 +240,13 @@ impl Topics {
         if self.is_model_queue(topic) {
             return Some(MessageKind::Request);
         }
-        let below_root = topic.strip_prefix(&self.root)?;
-        if below_root == "/claim" && self.shared_queue.is_some() {
-            return Some(MessageKind::Claim);
+        match topic.strip_prefix(&self.root) {
+            Some("/claim") if self.shared_queue.is_some() => Some(MessageKind::Claim),
+            below_root => {
+                let input = INPUTS.into_iter().find(|(input, _)| below_root == Some(*input));
+                input.map(|(_, kind)| kind).or_else(|| self.home_assistant_kind(topic))
+            }
         }
-        INPUTS.into_iter().find(|(input, _)| *input == below_root).map(|(_, kind)| kind)
     }
 }
 
@@ -239,6 +264,8 @@ mod tests {
             topics.progress("x"),
             topics.preview("x"),
             topics.model_result("x"),
+            topics.settings(),
+            topics.draw(),
             "queue".to_owned(),
             "queue/digits".to_owned(),
             topics.claim(),

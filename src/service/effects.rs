@@ -4,6 +4,7 @@ use super::held_commands::HeldCommand;
 use super::local::{LocalAnswer, LocalClient, Preview};
 use super::parsed_request::ParsedRequest;
 use super::worker::WorkerCommand;
+use crate::job::JobError;
 use crate::mqtt::{Message, QoS};
 use crate::spool::{Change, SpoolCommand};
 
@@ -20,8 +21,28 @@ pub(super) struct Effects {
     pub(super) local_answers: Vec<(LocalClient, LocalAnswer)>,
     /// A preview for a local client.
     pub(super) local_preview: Option<(LocalClient, Preview)>,
+    /// The job that has ended, or the request that was rejected.
+    pub(super) job_end: Option<JobEnd>,
     /// Whether the sender can expect another answer if it sends the same message later.
     pub(super) is_temporary: bool,
+}
+
+/// The end of a job, or of a request.
+#[derive(Debug)]
+pub(super) struct JobEnd {
+    pub(super) id: String,
+    /// The job's duration in milliseconds, or why it failed.
+    pub(super) result: Result<u64, JobError>,
+}
+
+impl JobEnd {
+    pub(super) fn finished(id: &str, elapsed_ms: u64) -> Self {
+        Self { id: id.to_owned(), result: Ok(elapsed_ms) }
+    }
+
+    pub(super) fn failed(id: &str, error: &JobError) -> Self {
+        Self { id: id.to_owned(), result: Err(error.clone()) }
+    }
 }
 
 impl Effects {

@@ -41,6 +41,10 @@ pub(super) fn digest(incoming: &Incoming) -> CommandDigest {
         MessageKind::LoadModel => "model/load",
         MessageKind::UnloadModel => "model/unload",
         MessageKind::Claim => "claim",
+        MessageKind::Settings => "settings",
+        MessageKind::Draw => "draw",
+        MessageKind::CancelDrawn => "cancel drawn",
+        MessageKind::HomeAssistantStatus => "status",
     };
     let mut hash = Sha256::new();
     let reply_topic = incoming.response_topic.as_deref().unwrap_or_default();

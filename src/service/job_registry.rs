@@ -5,6 +5,7 @@
 mod admission;
 mod cancellation;
 mod fleet;
+mod home_assistant;
 mod streams;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::committing_jobs::CommittingJobs;
-use super::effects::Effects;
+use super::effects::{Effects, JobEnd};
 use super::held_commands::HeldCommands;
 use super::local::{LocalAnswer, LocalClient, Preview};
 use super::metrics::{Metrics, Outcome};
@@ -208,7 +209,8 @@ impl JobRegistry {
             |reply: &Reply| Change::Redeliver { id: id.to_owned(), reply: Some(reply.to_record()) };
         let effects = job.repeats.iter().map(redeliver).fold(finished, Effects::and);
         let effects = effects.and_answer(job.client.as_ref(), || LocalAnswer::Finished { elapsed_ms });
-        Effects { completes, completed_commands: job.cancellations.into_inner(), ..effects }
+        let job_end = Some(JobEnd::finished(id, elapsed_ms));
+        Effects { completes, completed_commands: job.cancellations.into_inner(), job_end, ..effects }
     }
 
     fn fail(&mut self, id: &str, error: &JobError) -> Effects {
@@ -220,7 +222,8 @@ impl JobRegistry {
         let effects = Effects::send(self.errors(id, error, &replies))
             .and(Change::Forget(id.to_owned()))
             .and_answer(job.client.as_ref(), || LocalAnswer::Failed(error.clone()));
-        Effects { completed_commands: job.cancellations.into_inner(), ..effects }
+        let job_end = Some(JobEnd::failed(id, error));
+        Effects { completed_commands: job.cancellations.into_inner(), job_end, ..effects }
     }
 
     /// The error of a job on the daemon's own topic, and a copy for each response topic.

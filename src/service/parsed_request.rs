@@ -38,6 +38,12 @@ pub(super) struct RejectedRequest {
 }
 
 impl ParsedRequest {
+    /// Creates a request of the daemon itself.
+    pub(super) fn new(request: Request, reply: Option<Reply>, arrival: Instant) -> Self {
+        let digest = digest(&request);
+        Self { digest, request, reply, client: None, arrival, may_be_forwarded: false, claim_topic: None }
+    }
+
     /// Parses a message within the limits.
     pub(super) fn parse(
         incoming: &Incoming,

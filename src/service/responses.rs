@@ -237,6 +237,8 @@ impl Responses {
             "is a topic of the daemon itself; use another one"
         } else if self.topics.is_command_of_another(topic) {
             "is a topic on which another daemon takes messages; use another one"
+        } else if self.topics.is_discovery_topic(topic) {
+            "is a topic of Home Assistant; use another one"
         } else {
             return Ok(());
         };

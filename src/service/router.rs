@@ -1,6 +1,8 @@
 //! Routes messages between the MQTT client, the job registry, the worker and the spool.
 
+mod cancellation;
 mod fleet;
+mod home_assistant;
 mod models;
 
 use std::collections::BTreeSet;
@@ -22,11 +24,12 @@ use super::pending_fetches::{PendingFetches, PendingRequest};
 use super::responses::property;
 use super::worker::{EncodedImage, Worker, WorkerCommand};
 use crate::config::LimitsConfig;
+use crate::home_assistant::HomeAssistant;
 use crate::job::{ErrorCode, Job, JobError};
 use crate::mqtt::client::{ClientCommand, ClientEvent, Incoming, MqttClient};
 use crate::mqtt::{Message, MessageKind};
 use crate::pipeline::JobEvent;
-use crate::spool::{AcceptedJob, Change, CommandDigest, Spool, SpoolCommand};
+use crate::spool::{AcceptedJob, Change, Spool, SpoolCommand};
 
 /// The most commands that may wait for the spool before the router stops reading events.
 const MAX_PENDING_COMMANDS: usize = 256;
@@ -53,6 +56,8 @@ pub(super) struct Router {
     /// The topics of streams that the client follows.
     followed: BTreeSet<String>,
     is_connected: bool,
+    /// The device that Home Assistant sees, if it is enabled.
+    home_assistant: Option<HomeAssistant>,
 }
 
 impl Router {
@@ -83,6 +88,7 @@ impl Router {
             unfinished,
             followed: BTreeSet::new(),
             is_connected: false,
+            home_assistant: None,
         }
     }
 
@@ -103,6 +109,7 @@ impl Router {
     }
 
     pub(super) fn set_limits(&mut self, limits: LimitsConfig) {
+        self.update_home_assistant(|device, now| device.set_max_steps(limits.steps.0, now));
         self.registry.set_limits(limits);
     }
 
@@ -121,6 +128,8 @@ impl Router {
             ClientEvent::Connected { .. } => {
                 self.is_connected = true;
                 self.registry.on_connected(Instant::now());
+                self.update_home_assistant(HomeAssistant::on_connected);
+                self.step_home_assistant();
             }
             ClientEvent::Subscribed
             | ClientEvent::Deficits(_)
@@ -132,6 +141,7 @@ impl Router {
                 self.models.on_disconnected();
                 self.registry.on_disconnected();
                 self.forwarding_on_disconnected();
+                self.update_home_assistant(|device, _| device.on_disconnected());
             }
             ClientEvent::Retained { topic, payload } => {
                 for pending in self.pending_fetches.resolve(&topic, &payload) {
@@ -139,6 +149,9 @@ impl Router {
                 }
             }
             ClientEvent::FollowRefused { topic, reason } => self.registry.on_follow_refused(&topic, &reason),
+            ClientEvent::Incoming(incoming) if incoming.kind == MessageKind::HomeAssistantStatus => {
+                self.on_home_assistant_status(incoming);
+            }
             ClientEvent::Incoming(incoming) if !self.registry.has_models() => {
                 self.early_requests.push(incoming);
             }
@@ -182,6 +195,7 @@ impl Router {
 
     pub(super) fn on_job_event(&mut self, job: &Job, event: JobEvent<EncodedImage>) {
         self.models.on_use(&job.model, Instant::now());
+        self.publish_facts(job, &event);
         let effects = self.registry.on_job_event(&job.id, event);
         self.apply(effects);
     }
@@ -216,21 +230,16 @@ impl Router {
         }
     }
 
-    /// Continues requests whose retained messages did not arrive, and forgets jobs that the spool has written.
+    /// Announces what is due to Home Assistant, continues requests whose retained messages did not arrive, and forgets jobs
+    /// that the spool has written.
     pub(super) fn on_tick(&mut self) {
+        self.step_home_assistant();
         self.expire_forwarded();
         self.close_idle_models();
         self.registry.on_spool_written(self.spool.processed());
         for pending in self.pending_fetches.expire(Instant::now()) {
             self.cancel_fetches(&pending);
             self.admit_pending(pending);
-        }
-    }
-
-    /// Stops the fetches that only this request needed.
-    fn cancel_fetches(&self, pending: &PendingRequest) {
-        for topic in self.pending_fetches.unreferenced_topics(pending.topics.iter()) {
-            let _ = self.client.commands.try_send(ClientCommand::CancelFetch(topic));
         }
     }
 
@@ -267,45 +276,11 @@ impl Router {
             MessageKind::Cancel => self.on_cancel(incoming, command),
             MessageKind::LoadModel | MessageKind::UnloadModel => self.on_model_request(incoming, command),
             MessageKind::Claim => {}
+            MessageKind::Settings => self.on_settings(incoming, command),
+            MessageKind::Draw => self.on_draw(incoming, command),
+            MessageKind::CancelDrawn => self.on_cancel_drawn((command, incoming.ack)),
+            MessageKind::HomeAssistantStatus => self.on_home_assistant_status(incoming),
         }
-    }
-
-    /// Cancels the accepted job, and the requests with its id that wait for pictures.
-    fn on_cancel(&mut self, incoming: Incoming, command: CommandDigest) {
-        let id = match self.registry.cancelled_id(&incoming) {
-            Ok(id) => id,
-            Err(effects) => {
-                return self.on_admission(Admission::Decided(*effects), Some((command, incoming.ack)));
-            }
-        };
-        let waiting = self.pending_fetches.cancel(&id);
-        let was_waiting = !waiting.is_empty();
-        if was_waiting {
-            let mut replies = Vec::new();
-            for reply in waiting.iter().filter_map(|pending| pending.request.reply.clone()) {
-                if !replies.contains(&reply) {
-                    replies.push(reply);
-                }
-            }
-            let clients = waiting.iter().filter_map(|pending| pending.request.client.as_ref());
-            let effects = clients.fold(self.registry.cancel_requests(&id, &replies), |effects, client| {
-                effects.and_answer(Some(client), || LocalAnswer::Failed(JobError::cancelled()))
-            });
-            self.apply(effects);
-        }
-        for pending in waiting {
-            self.cancel_fetches(&pending);
-            if let Some(command) = pending.command {
-                self.complete(command);
-            }
-        }
-        if !was_waiting && !self.registry.has_job(&id) {
-            let reason =
-                if self.registry.is_completed(&id) { "it has ended" } else { "there is no such job" };
-            log::info!("cannot cancel job {id:?}: {reason}");
-        }
-        let effects = self.registry.cancel(&id, command, incoming.ack);
-        self.apply(effects);
     }
 
     /// Admits a request that has the results of all its fetches.
@@ -360,6 +335,7 @@ impl Router {
             completed_commands,
             local_answers,
             local_preview,
+            job_end,
             ..
         } = effects;
         local_preview.into_iter().for_each(|(client, preview)| client.show(preview));
@@ -367,6 +343,9 @@ impl Router {
         spool_commands.into_iter().for_each(|command| self.outbox.push(command));
         if let Some(id) = completes {
             self.registry.set_completing_command(id, self.outbox.latest());
+        }
+        if let Some(end) = job_end {
+            self.publish_end(&end);
         }
         completed_commands.into_iter().for_each(|command| self.complete(command));
         if let Some(command) = worker_command {

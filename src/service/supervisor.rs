@@ -131,6 +131,11 @@ impl Supervisor {
         [self.status.online_message(&self.topics), self.status.state_message(&self.topics)]
     }
 
+    /// Returns whether the machine has a thermal sensor.
+    pub(super) fn has_thermal(&self) -> bool {
+        self.status.state().thermal.is_some()
+    }
+
     /// Requests arrive from now on.
     pub(super) fn on_subscribed(&mut self) {
         self.is_subscribed = true;
@@ -219,6 +224,7 @@ impl Supervisor {
         let sections = [
             ("node", new.node != old.node),
             ("[mqtt]", new.mqtt != old.mqtt),
+            ("[home_assistant]", new.home_assistant != old.home_assistant),
             ("[http]", new.http != old.http),
             ("[engine]", new.engine != old.engine),
             ("[spool]", new.spool != old.spool),

@@ -33,6 +33,8 @@ impl UndeliverableReports {
         }
         let id = property(message, "id");
         let key = match reason {
+            // Home Assistant's announcements share their fate.
+            _ if kind == Some("discovery") => "discovery".to_owned(),
             UndeliverableReason::TooLarge(_) | UndeliverableReason::TooLargeForBroker => {
                 format!("{} {kind:?} {id:?}", message.topic)
             }
@@ -128,6 +130,13 @@ fn describe(message: &Message, reason: &UndeliverableReason) -> JobError {
             );
             JobError::new(ErrorCode::OutOfRange, message)
         }
+        UndeliverableReason::Rejected(reason) if kind == "discovery" => JobError::new(
+            ErrorCode::Denied,
+            format!(
+                "Home Assistant does not see this daemon, because the broker does not allow it to publish on {topic} \
+                 ({reason}); allow it in the broker's access list, as docs/security.md shows"
+            ),
+        ),
         UndeliverableReason::Rejected(reason) => JobError::new(
             ErrorCode::Denied,
             format!(
@@ -220,6 +229,25 @@ mod tests {
         let state = Message::new("denoised/board/state".to_owned(), vec![b' '; 2000]);
         let reason = UndeliverableReason::TooLarge(1000);
         assert_eq!(reports.report(&responses, &state, &reason), []);
+    }
+
+    #[test]
+    fn announcements_to_home_assistant_that_are_denied_are_logged_once_and_answered_to_nobody() {
+        let (responses, mut reports) = (responses(), UndeliverableReports::default());
+        let announcement = |entity: &str| Message {
+            user_properties: vec![("type".into(), "discovery".to_owned())],
+            ..Message::new(format!("homeassistant/image/denoised_board/{entity}/config"), "{}")
+        };
+        let reason = UndeliverableReason::Rejected("not authorized".to_owned());
+        for entity in ["picture", "preview"] {
+            assert_eq!(reports.report(&responses, &announcement(entity), &reason), []);
+        }
+        assert_eq!(reports.0, ["discovery"]);
+        let error = describe(&announcement("picture"), &reason);
+        assert!(
+            error.message.starts_with("Home Assistant does not see this daemon, because the broker"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::record::{
 };
 use super::store::{
     CLOCK, COMPLETED, Change, CommandDigest, DbResult, FINISHED_AT, HANDLED, JOBS, MAX_HANDLED_COMMANDS,
-    MESSAGES, PENDING, Store, answer_part,
+    MESSAGES, PENDING, Store, VALUES, answer_part,
 };
 use crate::mqtt::Message;
 
@@ -54,6 +54,9 @@ impl Store {
                     Change::Finish { id } => self.finish(&mut tables, id)?,
                     Change::Forget(id) => self.forget(&mut tables, id)?,
                     Change::Handled(command) => self.handled(&mut tables, *command)?,
+                    Change::SetValue { name, value } => {
+                        write.open_table(VALUES)?.insert(*name, value.as_slice())?;
+                    }
                     Change::Redeliver { id, reply } => {
                         redeliver.extend(self.redeliver(&mut tables, id, reply.as_ref())?);
                     }

@@ -33,6 +33,8 @@ pub(super) const HANDLED: TableDefinition<'_, u64, u64> = TableDefinition::new("
 pub const MAX_HANDLED_COMMANDS: usize = 16_384;
 /// The spool's time at the last commit, in seconds.
 pub(super) const CLOCK: TableDefinition<'_, (), u64> = TableDefinition::new("clock");
+/// Small values of other modules, by name.
+pub(super) const VALUES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("values");
 /// The size of redb's page cache. Its default is 1 GiB; the operating system caches the file anyway.
 const PAGE_CACHE_BYTES: usize = 256 << 10;
 /// The name of the file in the spool's directory.
@@ -70,6 +72,13 @@ pub enum Change {
     },
     /// Remembers that a command was handled.
     Handled(CommandDigest),
+    /// Stores a small value, or replaces it.
+    SetValue {
+        /// Its name.
+        name: &'static str,
+        /// The value.
+        value: Vec<u8>,
+    },
 }
 
 /// The open file.
@@ -219,6 +228,7 @@ impl Store {
                 finished_at.insert((job.at, id.value()), ())?;
                 completed_jobs.insert(id.value(), &job.digest);
             }
+            write.open_table(VALUES)?;
             let handled = write.open_table(HANDLED)?;
             let last = handled.last()?.map_or(0, |(number, _)| number.value());
             self.next_number = self.next_number.max(last + 1);
@@ -253,6 +263,18 @@ impl Store {
             let read = self.database.begin_read()?;
             let table = read.open_table(HANDLED)?;
             table.iter()?.map(|entry| Ok(entry?.1.value())).collect()
+        })())
+    }
+
+    /// Returns the small values, by name.
+    pub fn values(&self) -> Result<BTreeMap<String, Vec<u8>>, SpoolError> {
+        self.with_path((|| {
+            let read = self.database.begin_read()?;
+            let table = read.open_table(VALUES)?;
+            let owned = |(name, value): (redb::AccessGuard<'_, &str>, redb::AccessGuard<'_, &[u8]>)| {
+                (name.value().to_owned(), value.value().to_vec())
+            };
+            table.iter()?.map(|entry| Ok(owned(entry?))).collect()
         })())
     }
 

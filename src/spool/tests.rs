@@ -239,3 +239,16 @@ async fn a_panic_of_the_thread_left_a_daemon_that_did_nothing() {
     drop(sender);
     spool.close().await;
 }
+
+#[test]
+fn a_value_is_replaced_and_is_there_after_the_file_is_opened_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings(directory.path(), 60);
+    let open = || Store::open(&settings, &CompletedJobs::default()).unwrap();
+    assert!(open().values().unwrap().is_empty());
+    for value in ["old", "new"] {
+        open().write(&[Change::SetValue { name: "settings", value: value.into() }]).unwrap();
+    }
+    let expected = BTreeMap::from([("settings".to_owned(), b"new".to_vec())]);
+    assert_eq!(open().values().unwrap(), expected);
+}

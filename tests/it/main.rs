@@ -49,6 +49,8 @@ mod followed_topics;
 #[cfg(feature = "system-tests")]
 mod full_disk;
 #[cfg(feature = "system-tests")]
+mod home_assistant;
+#[cfg(feature = "system-tests")]
 mod http;
 mod init;
 mod inspect;

@@ -277,6 +277,11 @@ impl ClientTask {
                 if !publish.retain && probe::instance(&publish) != Some(&self.instance) {
                     self.on_foreign_state();
                 }
+            } else if self.topics.is_home_assistant_command(&topic) {
+                // The session is from a time before Home Assistant was disabled.
+                connection.unsubscribe(&topic);
+                connection.acknowledge(&publish);
+                log::info!("ignoring a message on {topic}, because home_assistant.enabled is false");
             } else {
                 self.on_unwanted(&topic, &publish, connection);
             }

@@ -209,3 +209,22 @@ fn the_queue_of_a_model_is_joined_and_left_on_every_connection() {
     subscriptions.on_suback(vec![GRANTED], now);
     assert_eq!(send(&mut subscriptions, now), [["$share/g/jobs/a"]]);
 }
+
+#[test]
+fn home_assistant_s_topics_are_sent_one_packet_at_a_time_and_its_birth_message_at_qos_0() {
+    let (topics, now) = (Topics::new("d").with_home_assistant(Some("ha")), Instant::now());
+    let mut subscriptions = Subscriptions::new(&topics);
+    subscriptions.on_connected(true, now);
+    assert_eq!(send(&mut subscriptions, now), [OWN]);
+    subscriptions.on_suback(vec![GRANTED; 5], now);
+    let commands = ["d/home_assistant/settings/set", "d/home_assistant/draw", "d/home_assistant/cancel"];
+    assert_eq!(send(&mut subscriptions, now), [commands]);
+    assert_eq!(subscriptions.on_suback(vec![GRANTED, Ok(QoS::AtMostOnce), GRANTED], now), []);
+    assert_eq!(send(&mut subscriptions, now), [["ha/status"]]);
+    subscriptions.on_suback(vec![Ok(QoS::AtMostOnce)], now);
+    assert_eq!(send(&mut subscriptions, now), [["d/state"]]);
+    assert_eq!(
+        subscriptions.refusals().collect::<Vec<_>>(),
+        ["the broker grants QoS 0 only for d/home_assistant/draw: it does not repeat a message that is lost"]
+    );
+}

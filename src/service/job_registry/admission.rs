@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::{JobRegistry, PendingJob};
 use crate::job::{ErrorCode, Job, JobError, Request, StreamSettings, to_id};
 use crate::mqtt::client::Incoming;
-use crate::service::effects::{Admission, Effects};
+use crate::service::effects::{Admission, Effects, JobEnd};
 use crate::service::local::{LocalAnswer, LocalRequest};
 use crate::service::parsed_request::{ParsedRequest, RejectedRequest};
 use crate::service::pending_fetches::FetchedTopics;
@@ -251,8 +251,9 @@ impl JobRegistry {
         log::warn!("{} rejected: {error}", to_id(&id));
         self.metrics.on_rejected(error.code.name());
         let is_temporary = matches!(error.code, ErrorCode::QueueFull | ErrorCode::Unavailable);
+        let job_end = Some(JobEnd::failed(&id, &error));
         let effects = Effects::send(self.responses.error(&id, &error, reply.as_ref()))
             .and_answer(client.as_ref(), || LocalAnswer::Failed(error));
-        Effects { is_temporary, ..effects }
+        Effects { job_end, is_temporary, ..effects }
     }
 }

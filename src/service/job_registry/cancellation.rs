@@ -43,6 +43,27 @@ impl JobRegistry {
             return Effects { completed_commands: vec![(command, ack)], ..Effects::default() };
         };
         job.cancellations.add(command, ack);
+        self.mark_cancelled(id)
+    }
+
+    /// Cancels the accepted jobs whose ids begin like this. The message is acknowledged when the last one has ended.
+    pub(in crate::service) fn cancel_all(
+        &mut self,
+        prefix: &str,
+        command: CommandDigest,
+        ack: AckToken,
+    ) -> Vec<Effects> {
+        let ids: Vec<_> = self.jobs.keys().filter(|id| id.starts_with(prefix)).cloned().collect();
+        let Some((last, others)) = ids.split_last() else {
+            return vec![Effects { completed_commands: vec![(command, ack)], ..Effects::default() }];
+        };
+        let mut effects: Vec<_> = others.iter().map(|id| self.mark_cancelled(id)).collect();
+        effects.push(self.cancel(last, command, ack));
+        effects
+    }
+
+    fn mark_cancelled(&mut self, id: &str) -> Effects {
+        let Some(job) = self.jobs.get_mut(id) else { return Effects::default() };
         // The worker's queue has room for one cancellation of each job.
         let is_first = !std::mem::replace(&mut job.is_cancelled, true);
         if let Some(stream) = self.streams.get_mut(id) {

@@ -55,6 +55,7 @@ impl Router {
                 for incoming in std::mem::take(&mut self.early_requests) {
                     self.on_incoming(incoming);
                 }
+                self.step_home_assistant();
             }
             ModelEvent::Replaced(card) => {
                 self.models.on_replaced(card);
@@ -148,6 +149,7 @@ impl Router {
     fn apply_to_models(&mut self, actions: Vec<ModelAction>) {
         let cards = self.models.cards();
         if !cards.is_empty() {
+            self.update_home_assistant(|device, now| device.set_models(&cards, now));
             self.registry.set_models(cards);
         }
         self.registry.set_open_models(self.models.open_names());
