@@ -215,8 +215,8 @@ fn home_assistant_s_topics_are_sent_one_packet_at_a_time_and_its_birth_message_a
     let (topics, now) = (Topics::new("d").with_home_assistant(Some("ha")), Instant::now());
     let mut subscriptions = Subscriptions::new(&topics);
     subscriptions.on_connected(true, now);
-    assert_eq!(send(&mut subscriptions, now), [OWN]);
-    subscriptions.on_suback(vec![GRANTED; 5], now);
+    assert_eq!(send(&mut subscriptions, now), [["d/request", "d/cancel", "d/model/load", "d/model/unload"]]);
+    subscriptions.on_suback(vec![GRANTED; 4], now);
     let commands = ["d/home_assistant/settings/set", "d/home_assistant/draw", "d/home_assistant/cancel"];
     assert_eq!(send(&mut subscriptions, now), [commands]);
     assert_eq!(subscriptions.on_suback(vec![GRANTED, Ok(QoS::AtMostOnce), GRANTED], now), []);
