@@ -20,9 +20,9 @@ pub(super) struct Effects {
     /// Answers to local clients.
     pub(super) local_answers: Vec<(LocalClient, LocalAnswer)>,
     /// A preview for a local client.
-    pub(super) local_preview: Option<(LocalClient, Preview)>,
+    pub(super) local_preview: Option<Box<(LocalClient, Preview)>>,
     /// The job that has ended, or the request that was rejected.
-    pub(super) job_end: Option<JobEnd>,
+    pub(super) job_end: Option<Box<JobEnd>>,
     /// Whether the sender can expect another answer if it sends the same message later.
     pub(super) is_temporary: bool,
 }

@@ -162,7 +162,10 @@ impl JobRegistry {
                 let index = stream.map_or(index, Stream::index);
                 let copy =
                     job.client.clone().map(|client| (client, Preview { index, bytes: image.bytes.clone() }));
-                Effects { local_preview: copy, ..Effects::send(self.responses.preview(id, index, image)) }
+                Effects {
+                    local_preview: copy.map(Box::new),
+                    ..Effects::send(self.responses.preview(id, index, image))
+                }
             }
             JobEvent::Image { mut receipt, image } => {
                 receipt.index = stream.map_or(receipt.index, Stream::index);
@@ -209,7 +212,7 @@ impl JobRegistry {
             |reply: &Reply| Change::Redeliver { id: id.to_owned(), reply: Some(reply.to_record()) };
         let effects = job.repeats.iter().map(redeliver).fold(finished, Effects::and);
         let effects = effects.and_answer(job.client.as_ref(), || LocalAnswer::Finished { elapsed_ms });
-        let job_end = Some(JobEnd::finished(id, elapsed_ms));
+        let job_end = Some(Box::new(JobEnd::finished(id, elapsed_ms)));
         Effects { completes, completed_commands: job.cancellations.into_inner(), job_end, ..effects }
     }
 
@@ -222,7 +225,7 @@ impl JobRegistry {
         let effects = Effects::send(self.errors(id, error, &replies))
             .and(Change::Forget(id.to_owned()))
             .and_answer(job.client.as_ref(), || LocalAnswer::Failed(error.clone()));
-        let job_end = Some(JobEnd::failed(id, error));
+        let job_end = Some(Box::new(JobEnd::failed(id, error)));
         Effects { completed_commands: job.cancellations.into_inner(), job_end, ..effects }
     }
 

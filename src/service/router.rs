@@ -338,7 +338,9 @@ impl Router {
             job_end,
             ..
         } = effects;
-        local_preview.into_iter().for_each(|(client, preview)| client.show(preview));
+        if let Some((client, preview)) = local_preview.map(|boxed| *boxed) {
+            client.show(preview);
+        }
         local_answers.into_iter().for_each(|(client, answer)| client.send(answer));
         spool_commands.into_iter().for_each(|command| self.outbox.push(command));
         if let Some(id) = completes {

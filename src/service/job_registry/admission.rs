@@ -251,7 +251,7 @@ impl JobRegistry {
         log::warn!("{} rejected: {error}", to_id(&id));
         self.metrics.on_rejected(error.code.name());
         let is_temporary = matches!(error.code, ErrorCode::QueueFull | ErrorCode::Unavailable);
-        let job_end = Some(JobEnd::failed(&id, &error));
+        let job_end = Some(Box::new(JobEnd::failed(&id, &error)));
         let effects = Effects::send(self.responses.error(&id, &error, reply.as_ref()))
             .and_answer(client.as_ref(), || LocalAnswer::Failed(error));
         Effects { job_end, is_temporary, ..effects }
