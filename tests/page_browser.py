@@ -160,7 +160,8 @@ def use(page, name):
     page.wait(lambda: page.find("message").text.startswith("Not drawn: steps is 100000, but must lie between 1 and"))
     # The last picture is there again.
     assert page.find("picture").get_attribute("src") == sources[-1]
-    assert page.find("queue").text == "0 jobs" and page.find("provider").text == "cpu"
+    # The state is asked for once a second.
+    page.wait(lambda: page.find("queue").text == "0 jobs" and page.find("provider").text == "cpu")
     page.check(name)
 
 
