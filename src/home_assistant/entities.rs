@@ -179,7 +179,7 @@ impl EntityContext<'_> {
         let (text, end) = (format!("value_json.{field}"), MAX_SHOWN_LEN - 1);
         let value = format!("{text} if {text} | length <= {MAX_SHOWN_LEN} else {text}[:{end}] ~ '…'");
         let entity = self.entity("text", field, name, json!({"min": 0, "max": MAX_SHOWN_LEN}));
-        self.for_setting(field, &value, entity)
+        self.for_setting(field, (&value, "''"), entity)
     }
 
     /// A target of the action `notify.send_message`, whose message may have any length.
@@ -195,7 +195,7 @@ impl EntityContext<'_> {
 
     fn select(&self, key: &'static str, name: &str, field: &str, options: Vec<&str>) -> Entity {
         let entity = self.entity("select", key, name, json!({"options": options}));
-        self.for_setting(field, &format!("value_json.{field}"), entity)
+        self.for_setting(field, (&format!("value_json.{field}"), "None"), entity)
     }
 
     /// `value` is the setting and the expression that shows it.
@@ -208,14 +208,14 @@ impl EntityContext<'_> {
         (field, value): (&str, &str),
     ) -> Entity {
         let config = json!({"min": min, "max": max, "step": step, "mode": "box"});
-        self.for_setting(field, value, self.entity("number", key, name, config))
+        self.for_setting(field, (value, "None"), self.entity("number", key, name, config))
     }
 
-    /// Lets an entity show and change a setting; `value` is the expression that shows it.
-    fn for_setting(&self, field: &str, value: &str, mut entity: Entity) -> Entity {
+    /// Lets an entity show and change a setting: the first expression shows it, and the second one is shown if the model does
+    /// not understand it.
+    fn for_setting(&self, field: &str, (value, missing): (&str, &str), mut entity: Entity) -> Entity {
         let is_defined = format!("value_json.{field} is defined");
-        // An empty state is ignored.
-        let template = format!("{{% if {is_defined} %}}{{{{ {value} }}}}{{% endif %}}");
+        let template = format!("{{{{ ({value}) if {is_defined} else {missing} }}}}");
         for (key, value) in [
             ("state_topic", self.topics.settings().into()),
             ("value_template", template.into()),

@@ -104,8 +104,7 @@ fn an_entity_of_a_setting_shows_and_changes_it_and_is_available_while_the_model_
             "mode": "box",
             "state_topic": "denoised/board/home_assistant/settings",
             "value_template":
-                "{% if value_json.seed is defined %}{{ value_json.seed if value_json.seed is not none else -1 }}\
-                 {% endif %}",
+                "{{ (value_json.seed if value_json.seed is not none else -1) if value_json.seed is defined else None }}",
             "command_topic": "denoised/board/home_assistant/settings/set",
             "command_template": "{\"seed\": {{ value | tojson }} }",
             "qos": 1,
@@ -122,8 +121,8 @@ fn an_entity_of_a_setting_shows_and_changes_it_and_is_available_while_the_model_
     let prompt = &entities["text.prompt"];
     assert_eq!(
         prompt["value_template"],
-        "{% if value_json.prompt is defined %}{{ value_json.prompt if value_json.prompt | length <= 255 else \
-         value_json.prompt[:254] ~ '…' }}{% endif %}"
+        "{{ (value_json.prompt if value_json.prompt | length <= 255 else value_json.prompt[:254] ~ '…') if \
+         value_json.prompt is defined else '' }}"
     );
     assert_eq!((&prompt["min"], &prompt["max"]), (&0.into(), &255.into()));
     assert_eq!(entities["notify.long_prompt"]["command_template"], "{\"prompt\": {{ value | tojson }} }");
