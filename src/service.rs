@@ -249,10 +249,11 @@ impl Service {
         Ok(())
     }
 
-    /// Publishes which models are served, loaded and unloaded, if that has changed.
+    /// Publishes which models are served, loaded and unloaded, if that has changed. Every connection begins with the state.
     fn publish_models(&mut self) {
         if let Some(report) = self.router.take_model_report()
             && let Some(state) = self.supervisor.on_models(&report)
+            && self.router.is_connected()
         {
             self.router.publish_unspooled(state);
         }

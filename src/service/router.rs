@@ -97,6 +97,10 @@ impl Router {
         self.outbox.len() < MAX_PENDING_COMMANDS
     }
 
+    pub(super) fn is_connected(&self) -> bool {
+        self.is_connected
+    }
+
     /// The number of accepted jobs that are not finished.
     pub(super) fn job_count(&self) -> usize {
         self.registry.len()

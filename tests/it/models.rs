@@ -12,7 +12,7 @@ use crate::common::subscriber::{Received, Subscriber};
 
 /// A job that takes longer than a model takes to load.
 const LONG: &str =
-    r#"{"id": "long", "model": "gaussian", "steps": 1000, "sampler": "ddpm", "count": 64, "seed": 1}"#;
+    r#"{"id": "long", "model": "gaussian", "steps": 1000, "sampler": "ddpm", "count": 8, "seed": 1}"#;
 
 /// The names in a list of the state.
 fn names(state: &Value, list: &str) -> Vec<String> {
