@@ -45,6 +45,7 @@ pub use model_request::{
 };
 pub(crate) use request::read_request;
 pub use request::{Request, parse, parse_within};
+pub(crate) use seed::seed_from_random_bits;
 pub use stream::{StreamRequest, StreamSettings};
 pub use validate::JobLimits;
 use validate::id_error;

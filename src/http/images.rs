@@ -129,8 +129,7 @@ fn send(
     };
     let id = format!("http-{:016x}", fastrand::u64(..));
     let Snapshot { models, limits, .. } = &snapshot;
-    let default_model = models.first().map_or("", |model| &model.name);
-    let context = JobContext { id: &id, default_model, models, max_count: limits.count.0 };
+    let context = JobContext { id: &id, models, max_count: limits.count.0 };
     let ImageJob { payload, count, format, is_streamed, max_previews } = openai::to_job(fields, context)?;
     if payload.len() as u64 > limits.payload.0 {
         return Err(ApiError::too_large(format!(

@@ -10,7 +10,7 @@ use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
 use crate::json_input::MAX_EXACT_INTEGER;
 
 /// Returns a new seed from random bits. All seeds of the job's images are below 2^53.
-pub(super) fn from_random_bits(bits: u64) -> u64 {
+pub(crate) fn seed_from_random_bits(bits: u64) -> u64 {
     bits % (MAX_EXACT_INTEGER / 2 + 1)
 }
 
@@ -142,7 +142,7 @@ mod tests {
     #[test]
     fn seeds_from_random_bits_are_exact_in_a_json_client() {
         for bits in [0, 1, u64::MAX, 1 << 63, (1 << 53) + 1, 0x9e37_79b9_7f4a_7c15] {
-            let last_image = from_random_bits(bits) + 100_000;
+            let last_image = seed_from_random_bits(bits) + 100_000;
             assert_eq!(last_image as f64 as u64, last_image);
             assert!(last_image <= MAX_EXACT_INTEGER);
             assert_eq!(to_exact_text(last_image), None);

@@ -95,7 +95,7 @@ impl Request {
             sampler_name: spec.name,
             sampler,
             options,
-            seed: self.check_seed(count)?.unwrap_or_else(|| seed::from_random_bits(random())),
+            seed: self.check_seed(count)?.unwrap_or_else(|| seed::seed_from_random_bits(random())),
             noise: self.check_noise()?,
             count,
             class,

@@ -33,7 +33,7 @@ impl ModelSummary {
             name: bundle.name.clone(),
             takes_prompt,
             classes: (0..bundle.classes()).filter(|_| can_choose_class).map(label).collect(),
-            takes_guidance: takes_prompt || labels.null.is_some(),
+            takes_guidance: if takes_prompt { card.takes_guidance() } else { labels.null.is_some() },
             steps: bundle.defaults.steps.value,
             guidance: bundle.defaults.guidance.value,
         }

@@ -169,7 +169,7 @@ impl Router {
             ClientEvent::Undeliverable { message, number: Some(number), .. } if is_claim(&message) => {
                 let topic = message.topic;
                 log::error!(
-                    "the broker does not let this daemon publish on {topic}: jobs that its daemon forwards are done twice; \
+                    "the broker does not let this daemon publish on {topic}: jobs that the other daemon forwards are done twice; \
                      allow it in the broker's access list"
                 );
                 self.outbox.push(SpoolCommand::Write(Change::Delivered(number)));

@@ -35,9 +35,7 @@ const WITHOUT_EFFECT: [(&str, &[&str]); 8] = [
 pub(in crate::http) struct JobContext<'a> {
     /// The id of the job.
     pub(in crate::http) id: &'a str,
-    /// The name of the model of requests without one.
-    pub(in crate::http) default_model: &'a str,
-    /// The loaded models.
+    /// The loaded models, the default one first.
     pub(in crate::http) models: &'a [ModelSummary],
     /// The daemon's own limit of the number of images, `limits.count`.
     pub(in crate::http) max_count: u64,
@@ -83,9 +81,11 @@ pub(in crate::http) fn to_job(
     let size = take_size(&mut fields)?;
     let format = take_format(&mut fields)?;
     let quality = take_compression(&mut fields)?;
-    let model = fields.get("model").and_then(Value::as_str).unwrap_or(context.default_model);
+    let summary = match fields.get("model").and_then(Value::as_str) {
+        Some(name) => context.models.iter().find(|summary| summary.name == name),
+        None => context.models.first(),
+    };
     // OpenAI's clients always send a prompt.
-    let summary = context.models.iter().find(|summary| summary.name == model);
     let takes_prompt = summary.is_some_and(|summary| summary.takes_prompt);
     if fields.get("prompt").and_then(Value::as_str) == Some("") && !takes_prompt {
         fields.remove("prompt");
@@ -145,7 +145,7 @@ fn take_partial_images(fields: &mut Map<String, Value>) -> Result<Option<u64>, A
         Some(number @ 0..=MAX_PARTIAL_IMAGES) => Ok(Some(number).filter(|number| *number > 0)),
         _ => {
             let expected =
-                format!("a whole number from 0 to {MAX_PARTIAL_IMAGES}; preview_every has any number");
+                format!("a whole number from 0 to {MAX_PARTIAL_IMAGES}; use preview_every for more");
             Err(wrong("partial_images", &value, Value::is_number, &expected))
         }
     }

@@ -4,15 +4,12 @@
 use std::collections::BTreeSet;
 
 use super::{JobRegistry, PendingJob};
-use crate::job::{ErrorCode, JobError, Request};
+use crate::job::{ErrorCode, JobError, Request, seed_from_random_bits};
 use crate::mqtt::Message;
 use crate::service::effects::Effects;
 use crate::service::forwarding::{CLAIM_TIMEOUT, Claim};
 use crate::service::parsed_request::ParsedRequest;
 use crate::spool::{Change, SpoolCommand};
-
-/// Generated seeds are below this, as those of other requests: every JSON library reads them exactly.
-const MAX_SEED: u64 = 1 << 53;
 
 impl JobRegistry {
     /// Sets which models are in memory.
@@ -67,7 +64,7 @@ impl JobRegistry {
         let model = self.model_of(&parsed.request).map(str::to_owned);
         let request = &mut parsed.request;
         request.id.get_or_insert_with(|| format!("{:016x}", fastrand::u64(..)));
-        request.seed.get_or_insert_with(|| fastrand::u64(..MAX_SEED));
+        request.seed.get_or_insert_with(|| seed_from_random_bits(fastrand::u64(..)));
         request.model = model;
         parsed
     }

@@ -11,7 +11,7 @@ fn map(request: &Value) -> Result<ImageJob, ApiError> {
         steps: 50,
         guidance: 7.5,
     }];
-    let context = JobContext { id: "http-1", default_model: "sd", models: &models, max_count: 64 };
+    let context = JobContext { id: "http-1", models: &models, max_count: 64 };
     to_job(fields_of_json(request.to_string().as_bytes())?, context)
 }
 
@@ -147,7 +147,7 @@ fn a_value_of_another_type_was_called_out_of_range() {
 
 #[test]
 fn a_daemon_that_makes_fewer_images_says_so() {
-    let context = JobContext { id: "a", default_model: "sd", models: &[], max_count: 4 };
+    let context = JobContext { id: "a", models: &[], max_count: 4 };
     let error = to_job(fields_of_json(br#"{"n": 5}"#).unwrap(), context).unwrap_err();
     assert_eq!(error.message, "n is 5, but must be a whole number from 1 to 4 (limits.count)");
 }
